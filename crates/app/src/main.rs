@@ -1,0 +1,2 @@
+//! The `adtally` binary.
+fn main() {}

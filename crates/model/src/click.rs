@@ -1,0 +1,141 @@
+//! Clicks in columns, as they travel from the decoder to the stores.
+
+use crate::{Country, Identity, InputId, Rejected};
+
+/// Clicks of one block of lines, a column a field, in the order of the lines. All columns have one length; the
+/// texts of row `i` end at `*_end[i]` and begin where those of row `i - 1` end.
+#[derive(Clone, Debug, Default)]
+pub struct ClickColumns {
+    /// Event time in milliseconds.
+    pub event_time_ms: Vec<i64>,
+    /// The ad, at most `i64::MAX`.
+    pub ad_id: Vec<u64>,
+    /// Where the click came from.
+    pub country: Vec<Country>,
+    /// Canonical address, see [`crate::ip`].
+    pub ip: Vec<u128>,
+    /// Ends of the users in `user_bytes`.
+    pub user_end: Vec<u32>,
+    /// User ids one after another, UTF-8.
+    pub user_bytes: Vec<u8>,
+    /// Ends of the click ids in `click_id_bytes`; an empty one is absent.
+    pub click_id_end: Vec<u32>,
+    /// Click ids one after another, UTF-8.
+    pub click_id_bytes: Vec<u8>,
+    /// Where each line begins, in bytes after the `from` of its block.
+    pub line_start: Vec<u32>,
+    /// What makes two lines one click.
+    pub identity: Vec<Identity>,
+}
+
+/// One click of a [`ClickColumns`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClickRef<'a> {
+    /// Event time in milliseconds.
+    pub event_time_ms: i64,
+    /// The ad.
+    pub ad_id: u64,
+    /// Where the click came from.
+    pub country: Country,
+    /// Canonical address.
+    pub ip: u128,
+    /// The user.
+    pub user_id: &'a [u8],
+    /// The client's unique id; empty when it sent none.
+    pub click_id: &'a [u8],
+}
+
+impl ClickColumns {
+    /// Rows held.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.event_time_ms.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.event_time_ms.is_empty()
+    }
+
+    /// The user of a row.
+    #[inline]
+    pub fn user_id(&self, row: usize) -> &[u8] {
+        text(&self.user_bytes, &self.user_end, row)
+    }
+
+    /// The click id of a row; empty when absent.
+    #[inline]
+    pub fn click_id(&self, row: usize) -> &[u8] {
+        text(&self.click_id_bytes, &self.click_id_end, row)
+    }
+
+    /// A row as one value.
+    pub fn get(&self, row: usize) -> ClickRef<'_> {
+        ClickRef {
+            event_time_ms: self.event_time_ms[row],
+            ad_id: self.ad_id[row],
+            country: self.country[row],
+            ip: self.ip[row],
+            user_id: self.user_id(row),
+            click_id: self.click_id(row),
+        }
+    }
+
+    /// Appends a row.
+    #[inline]
+    pub fn push(&mut self, click: &ClickRef<'_>, line_start: u32, identity: Identity) {
+        self.event_time_ms.push(click.event_time_ms);
+        self.ad_id.push(click.ad_id);
+        self.country.push(click.country);
+        self.ip.push(click.ip);
+        self.user_bytes.extend_from_slice(click.user_id);
+        self.user_end.push(self.user_bytes.len() as u32);
+        self.click_id_bytes.extend_from_slice(click.click_id);
+        self.click_id_end.push(self.click_id_bytes.len() as u32);
+        self.line_start.push(line_start);
+        self.identity.push(identity);
+    }
+
+    /// Bytes held in memory, for bounds.
+    pub fn memory_bytes(&self) -> usize {
+        self.len() * (8 + 8 + 1 + 16 + 4 + 4 + 4 + 16) + self.user_bytes.len() + self.click_id_bytes.len()
+    }
+}
+
+#[inline]
+fn text<'a>(bytes: &'a [u8], ends: &[u32], row: usize) -> &'a [u8] {
+    let start = if row == 0 { 0 } else { ends[row - 1] as usize };
+    &bytes[start..ends[row] as usize]
+}
+
+/// A block of whole lines of one input after decoding. Each of its lines is either a row of `clicks` or an entry of
+/// `rejected`; both are in the order of the lines.
+#[derive(Clone, Debug)]
+pub struct DecodedBatch {
+    /// The input that the lines came from.
+    pub input: InputId,
+    /// Offset in the uncompressed text at which the block begins.
+    pub from: u64,
+    /// Offset at which it ends.
+    pub to: u64,
+    /// Lines that are clicks.
+    pub clicks: ClickColumns,
+    /// Lines that are not.
+    pub rejected: Vec<Rejected>,
+    /// The text of the block, for dead letters; may be shorter than `to - from` where an overlong line was cut.
+    pub text: Vec<u8>,
+}
+
+impl DecodedBatch {
+    /// Lines in the block.
+    pub fn lines(&self) -> usize {
+        self.clicks.len() + self.rejected.len()
+    }
+
+    /// The bytes of the line that begins at `line_start`, without its line ending.
+    pub fn line(&self, line_start: u32) -> &[u8] {
+        let rest = self.text.get(line_start as usize..).unwrap_or_default();
+        let line = rest.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        line.strip_suffix(b"\r").unwrap_or(line)
+    }
+}

@@ -1,0 +1,118 @@
+//! Countries: ISO 3166-1 alpha-2.
+
+use std::fmt;
+
+/// The 249 officially assigned ISO 3166-1 alpha-2 codes, `XK` (Kosovo, user-assigned and in wide use) and
+/// `ZZ` (unknown), sorted. A [`Country`] is an index into it.
+const CODES: &[u8; 251 * 2] = b"\
+ADAEAFAGAIALAMAOAQARASATAUAWAXAZBABBBDBEBFBGBHBIBJBLBMBNBOBQBRBSBTBVBWBYBZCACCCDCFCGCHCICKCLCMCNCOCRCUCVCWCXCYCZ\
+DEDJDKDMDODZECEEEGEHERESETFIFJFKFMFOFRGAGBGDGEGFGGGHGIGLGMGNGPGQGRGSGTGUGWGYHKHMHNHRHTHUIDIEILIMINIOIQIRISITJEJM\
+JOJPKEKGKHKIKMKNKPKRKWKYKZLALBLCLILKLRLSLTLULVLYMAMCMDMEMFMGMHMKMLMMMNMOMPMQMRMSMTMUMVMWMXMYMZNANCNENFNGNINLNONPNR\
+NUNZOMPAPEPFPGPHPKPLPMPNPRPSPTPWPYQARERORSRURWSASBSCSDSESGSHSISJSKSLSMSNSOSRSSSTSVSXSYSZTCTDTFTGTHTJTKTLTMTNTOTRTT\
+TVTWTZUAUGUMUSUYUZVAVCVEVGVIVNVUWFWSXKYEYTZAZMZWZZ";
+
+/// Codes in all, `XK` and `ZZ` included.
+pub const COUNTRIES: usize = CODES.len() / 2;
+
+/// Index by letter pair, 255 where there is none; built at compile time.
+const INDEX: [u8; 26 * 26] = {
+    let mut index = [255_u8; 26 * 26];
+    let mut at = 0;
+    while at < COUNTRIES {
+        let (first, second) = ((CODES[at * 2] - b'A') as usize, (CODES[at * 2 + 1] - b'A') as usize);
+        index[first * 26 + second] = at as u8;
+        at += 1;
+    }
+    index
+};
+
+/// A country code, or `ZZ` where it is unknown. Its byte is its rank in the alphabetical list of codes.
+///
+/// ```
+/// # use adtally_model::Country;
+/// assert_eq!(Country::parse(b"us").as_str(), "US");
+/// assert_eq!(Country::parse(b"UK"), Country::UNKNOWN);
+/// assert_eq!(Country::parse(b""), Country::UNKNOWN);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Country(u8);
+
+impl Country {
+    /// `ZZ`: missing, empty, null or not an assigned code.
+    pub const UNKNOWN: Country = Country(COUNTRIES as u8 - 1);
+
+    /// Reads a code in any ASCII case; anything that is not one is [`Country::UNKNOWN`].
+    #[inline]
+    pub fn parse(text: &[u8]) -> Country {
+        let [first, second] = text else { return Country::UNKNOWN };
+        let (first, second) = (first & !0x20, second & !0x20);
+        // `& !0x20` also maps some non-letters; letters alone lie in the range after it, but `@`-like bytes
+        // below 0x40 cannot get there, and the originals are checked to be letters.
+        if !text[0].is_ascii_alphabetic() || !text[1].is_ascii_alphabetic() {
+            return Country::UNKNOWN;
+        }
+        match INDEX[usize::from(first - b'A') * 26 + usize::from(second - b'A')] {
+            255 => Country::UNKNOWN,
+            index => Country(index),
+        }
+    }
+
+    /// Reads a code strictly: `None` where it is none of the known codes.
+    pub fn parse_known(text: &[u8]) -> Option<Country> {
+        let country = Country::parse(text);
+        (country != Country::UNKNOWN || text.eq_ignore_ascii_case(b"ZZ")).then_some(country)
+    }
+
+    /// From its rank; `None` where there is no such country.
+    pub fn from_rank(rank: u8) -> Option<Country> {
+        (usize::from(rank) < COUNTRIES).then_some(Country(rank))
+    }
+
+    /// Its rank in the alphabetical list.
+    #[inline]
+    pub const fn rank(self) -> u8 {
+        self.0
+    }
+
+    /// The two upper-case letters.
+    pub fn as_str(self) -> &'static str {
+        let at = usize::from(self.0) * 2;
+        std::str::from_utf8(&CODES[at..at + 2]).unwrap_or("ZZ")
+    }
+
+    /// All of them, in alphabetical order.
+    pub fn all() -> impl Iterator<Item = Country> {
+        (0..COUNTRIES as u8).map(Country)
+    }
+}
+
+impl fmt::Display for Country {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Country {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_sorted_and_round_trip() {
+        let codes: Vec<_> = Country::all().map(Country::as_str).collect();
+        assert_eq!(codes.len(), 251);
+        assert!(codes.windows(2).all(|pair| pair[0] < pair[1]));
+        for code in codes {
+            assert_eq!(Country::parse(code.as_bytes()).as_str(), code);
+            assert_eq!(Country::parse(code.to_lowercase().as_bytes()).as_str(), code);
+        }
+        for text in ["U", "USA", "1A", "{A", "[[", "@@", "\u{e4}"] {
+            assert_eq!(Country::parse(text.as_bytes()), Country::UNKNOWN, "{text}");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Epochs: the unit of commit.
+
+use crate::{Country, Frontiers, Identity, InputRow, Ledger, Minute};
+use serde::{Deserialize, Serialize};
+
+/// Number of an epoch in its partition's log, from 1.
+pub type EpochNumber = u64;
+
+/// Every record whose number is a multiple of it is a base.
+pub const BASE_EVERY: EpochNumber = 64;
+
+/// How many records before the latest base the fold begins.
+pub const FOLD_BEFORE_BASE: EpochNumber = 128;
+
+/// Records that are never deleted, counted from the newest.
+pub const RECORDS_KEPT: EpochNumber = 64;
+
+/// Everything that one epoch changes. Creating its record in the epoch log is the commit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Epoch {
+    /// Random, made by the first record; names this log for ever.
+    pub log_id: u128,
+    /// The partition.
+    pub partition: u32,
+    /// Its number.
+    pub number: EpochNumber,
+    /// Random per process start: who wrote it.
+    pub writer: u128,
+    /// Checksum of the record before it; 0 for the first.
+    pub predecessor: u128,
+    /// The least record that a reader or a store still needs.
+    pub oldest_needed: EpochNumber,
+    /// Whether it only takes possession of the partition.
+    pub claim: bool,
+    /// The guarded clock when it ended.
+    pub clock_ms: i64,
+    /// Progress when it ended.
+    pub frontiers: Frontiers,
+    /// Event time of the newest click counted so far.
+    pub newest_click_ms: Option<i64>,
+    /// Largest guarded event time of any input so far.
+    pub largest_guarded_ms: Option<i64>,
+    /// The number that the next input discovered will get.
+    pub next_input: u64,
+    /// Whether every input had ended.
+    pub all_ended: bool,
+    /// Least watermark among the holding inputs with a backlog, which reopens closed minutes beyond it.
+    pub reopened_from_ms: Option<i64>,
+    /// The inputs that it touched.
+    pub inputs: Vec<InputRow>,
+    /// Sum over inputs that are gone for 30 days.
+    pub gone: Ledger,
+    /// The partition's lines by verdict, cumulative.
+    pub ledger: Ledger,
+    /// Clicks counted in it, by minute in ascending order.
+    pub counts: Vec<MinuteCounts>,
+    /// Identities of the clicks counted in it, by minute in ascending order.
+    pub identities: Vec<MinuteIdentities>,
+    /// Files staged for the lake: part of it once this record is.
+    pub staged: Vec<StagedFile>,
+    /// Fingerprint of the settings that verdicts depend on.
+    pub config_fingerprint: u64,
+    /// Fingerprint of the identity key.
+    pub key_fingerprint: u64,
+    /// State repeated so that older records can be forgotten; in every [`BASE_EVERY`]th record.
+    pub base: Option<Box<Base>>,
+}
+
+/// State repeated in a base record, as of the end of that record.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Base {
+    /// All inputs.
+    pub inputs: Vec<InputRow>,
+    /// Live minutes begun more than [`FOLD_BEFORE_BASE`] records before.
+    pub minutes: Vec<LiveMinute>,
+}
+
+/// A minute whose identities are held.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LiveMinute {
+    /// The record in which its first click was counted.
+    pub begun: EpochNumber,
+    /// Identities of all its clicks.
+    pub identities: MinuteIdentities,
+    /// All its clicks.
+    pub counts: MinuteCounts,
+}
+
+/// Clicks of one minute by ad and country, in columns of one length sorted by (`ad_id`, `country`), each pair once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MinuteCounts {
+    /// The minute.
+    pub minute: Minute,
+    /// Ads.
+    pub ad_id: Vec<u64>,
+    /// Countries.
+    pub country: Vec<Country>,
+    /// Clicks, at least 1.
+    pub clicks: Vec<u32>,
+}
+
+/// Identities of one minute, in no particular order, each once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MinuteIdentities {
+    /// The minute.
+    pub minute: Minute,
+    /// The identities.
+    pub identities: Vec<Identity>,
+}
+
+/// Which lake table a staged file belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum StagedTable {
+    /// `clicks`.
+    Clicks,
+    /// `dead_letters`.
+    DeadLetters,
+}
+
+/// A Parquet file that is written but not yet referenced by its table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagedFile {
+    /// Its table.
+    pub table: StagedTable,
+    /// Path below the table's folder.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// Rows.
+    pub rows: u64,
+    /// Hive partition values, in the order of the table's partition columns.
+    pub partition_values: Vec<(String, String)>,
+    /// Least and largest event time of its rows, where it has any.
+    pub event_time_ms: Option<(i64, i64)>,
+    /// Delta statistics as JSON (Delta protocol, "Per-file Statistics").
+    pub stats: String,
+}
+
+impl MinuteCounts {
+    /// No clicks.
+    pub const fn empty(minute: Minute) -> Self {
+        MinuteCounts { minute, ad_id: Vec::new(), country: Vec::new(), clicks: Vec::new() }
+    }
+
+    /// Rows held.
+    pub fn len(&self) -> usize {
+        self.ad_id.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ad_id.is_empty()
+    }
+
+    /// Appends a row, which must be greater than the last by (`ad_id`, `country`).
+    #[inline]
+    pub fn push(&mut self, ad_id: u64, country: Country, clicks: u32) {
+        self.ad_id.push(ad_id);
+        self.country.push(country);
+        self.clicks.push(clicks);
+    }
+
+    /// Its rows as (ad, country, clicks).
+    pub fn rows(&self) -> impl Iterator<Item = (u64, Country, u32)> + '_ {
+        self.ad_id.iter().zip(&self.country).zip(&self.clicks).map(|((&ad, &country), &clicks)| (ad, country, clicks))
+    }
+
+    /// Clicks in all.
+    pub fn total(&self) -> u64 {
+        self.clicks.iter().map(|&clicks| u64::from(clicks)).sum()
+    }
+
+    /// The sum of two: rows of both, equal pairs added.
+    ///
+    /// ```
+    /// # use adtally_model::{Country, Minute, MinuteCounts};
+    /// let (us, de) = (Country::parse(b"US"), Country::parse(b"DE"));
+    /// let mut one = MinuteCounts::empty(Minute(1));
+    /// one.push(7, us, 2);
+    /// let mut two = MinuteCounts::empty(Minute(1));
+    /// two.push(7, de, 1);
+    /// two.push(7, us, 3);
+    /// assert_eq!(one.merge(&two).rows().collect::<Vec<_>>(), [(7, de, 1), (7, us, 5)]);
+    /// ```
+    #[must_use]
+    pub fn merge(&self, other: &MinuteCounts) -> MinuteCounts {
+        let capacity = self.len() + other.len();
+        let mut sum = MinuteCounts {
+            minute: self.minute,
+            ad_id: Vec::with_capacity(capacity),
+            country: Vec::with_capacity(capacity),
+            clicks: Vec::with_capacity(capacity),
+        };
+        let (mut left, mut right) = (self.rows().peekable(), other.rows().peekable());
+        loop {
+            let row = match (left.peek(), right.peek()) {
+                (Some(l), Some(r)) => match (l.0, l.1).cmp(&(r.0, r.1)) {
+                    std::cmp::Ordering::Less => left.next(),
+                    std::cmp::Ordering::Greater => right.next(),
+                    std::cmp::Ordering::Equal => {
+                        let row = (l.0, l.1, l.2.saturating_add(r.2));
+                        left.next();
+                        right.next();
+                        Some(row)
+                    }
+                },
+                (Some(_), None) => left.next(),
+                (None, _) => right.next(),
+            };
+            let Some((ad, country, clicks)) = row else { return sum };
+            sum.push(ad, country, clicks);
+        }
+    }
+}
+
+/// The latest base at or before a record, if there is one.
+pub const fn base_before(number: EpochNumber) -> Option<EpochNumber> {
+    match number / BASE_EVERY * BASE_EVERY {
+        0 => None,
+        base => Some(base),
+    }
+}
+
+/// The record from which the state at `number` is folded.
+///
+/// ```
+/// # use adtally_model::epoch::fold_start;
+/// assert_eq!(fold_start(1), 1);
+/// assert_eq!(fold_start(191), 1);
+/// assert_eq!(fold_start(192), 64);
+/// assert_eq!(fold_start(255), 64);
+/// assert_eq!(fold_start(256), 128);
+/// ```
+pub const fn fold_start(number: EpochNumber) -> EpochNumber {
+    match base_before(number) {
+        Some(base) if base > FOLD_BEFORE_BASE => base - FOLD_BEFORE_BASE,
+        _ => 1,
+    }
+}

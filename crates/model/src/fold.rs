@@ -1,0 +1,240 @@
+//! State is a fold of records: recovery as a pure function of epochs already read.
+
+use crate::epoch::{base_before, fold_start};
+use crate::{
+    Epoch, EpochNumber, Error, Frontiers, Identity, InputId, InputRow, Invariant, Ledger, Minute, MinuteCounts, Result,
+};
+use std::collections::BTreeMap;
+
+/// What a partition knows at the end of an epoch.
+#[derive(Clone, Debug, Default)]
+pub struct PartitionState {
+    /// The log.
+    pub log_id: u128,
+    /// The partition.
+    pub partition: u32,
+    /// The newest record folded; 0 before the first.
+    pub number: EpochNumber,
+    /// Its checksum.
+    pub checksum: u128,
+    /// Its writer.
+    pub writer: u128,
+    /// The guarded clock at its end.
+    pub clock_ms: i64,
+    /// Progress at its end.
+    pub frontiers: Frontiers,
+    /// Event time of the newest click counted.
+    pub newest_click_ms: Option<i64>,
+    /// Largest guarded event time of any input.
+    pub largest_guarded_ms: Option<i64>,
+    /// The number that the next input discovered will get.
+    pub next_input: u64,
+    /// Whether every input had ended.
+    pub all_ended: bool,
+    /// Least watermark among the holding inputs with a backlog.
+    pub reopened_from_ms: Option<i64>,
+    /// All inputs.
+    pub inputs: BTreeMap<InputId, InputRow>,
+    /// Sum over inputs that are gone.
+    pub gone: Ledger,
+    /// The partition's lines by verdict.
+    pub ledger: Ledger,
+    /// Live minutes.
+    pub live: BTreeMap<Minute, FoldedMinute>,
+    /// Fingerprint of the settings in force.
+    pub config_fingerprint: u64,
+    /// Fingerprint of the identity key.
+    pub key_fingerprint: u64,
+    /// The least record that a reader or a store still needed.
+    pub oldest_needed: EpochNumber,
+}
+
+/// A live minute after folding.
+#[derive(Clone, Debug)]
+pub struct FoldedMinute {
+    /// The record in which its first click was counted.
+    pub begun: EpochNumber,
+    /// Identities of its clicks.
+    pub identities: Vec<Identity>,
+    /// Its clicks; merged by [`Fold::finish`] into one.
+    pub counts: Vec<MinuteCounts>,
+}
+
+/// Folds the records of one log, in order, into the state at the last of them.
+pub struct Fold {
+    state: PartitionState,
+    base: Option<EpochNumber>,
+    repeated: Vec<Minute>,
+}
+
+impl Fold {
+    /// Begins a fold that will end at record `head`; `base` is the latest base record at or before it, which is
+    /// there unless `head` is less than the first base.
+    ///
+    /// # Errors
+    /// A corrupt-data error when `base` is not the record that the fold needs.
+    pub fn new(head: EpochNumber, base: Option<&Epoch>) -> Result<Fold> {
+        if base.map(|base| base.number) != base_before(head) {
+            return Err(Error::corrupt(format!("the fold up to epoch {head} needs the base {:?}", base_before(head))));
+        }
+        let mut state = PartitionState { number: fold_start(head) - 1, next_input: 1, ..Default::default() };
+        let mut repeated = Vec::new();
+        if let Some(epoch) = base {
+            let content = epoch
+                .base
+                .as_deref()
+                .ok_or_else(|| Error::corrupt(format!("epoch {} should be a base and is not", epoch.number)))?;
+            for minute in &content.minutes {
+                repeated.push(minute.counts.minute);
+                let folded = FoldedMinute {
+                    begun: minute.begun,
+                    identities: minute.identities.identities.clone(),
+                    counts: vec![minute.counts.clone()],
+                };
+                state.live.insert(minute.counts.minute, folded);
+            }
+        }
+        Ok(Fold { state, base: base.map(|base| base.number), repeated })
+    }
+
+    /// The number of the record that comes next.
+    pub fn next_number(&self) -> EpochNumber {
+        self.state.number + 1
+    }
+
+    /// Adds the next record, whose checksum is `checksum`.
+    ///
+    /// # Errors
+    /// A corrupt-data error when the record is not the next of the chain, and an internal one when it breaks an
+    /// invariant.
+    pub fn apply(&mut self, epoch: &Epoch, checksum: u128) -> Result<()> {
+        self.check_chain(epoch)?;
+        let state = &mut self.state;
+        let before_base = self.base.is_some_and(|base| epoch.number < base);
+        let in_base = self.base.is_some_and(|base| epoch.number <= base);
+        for counts in &epoch.counts {
+            if in_base && self.repeated.binary_search(&counts.minute).is_ok() {
+                continue;
+            }
+            state.minute(counts.minute, epoch.number).counts.push(counts.clone());
+        }
+        for identities in &epoch.identities {
+            if in_base && self.repeated.binary_search(&identities.minute).is_ok() {
+                continue;
+            }
+            state.minute(identities.minute, epoch.number).identities.extend_from_slice(&identities.identities);
+        }
+        state.number = epoch.number;
+        state.checksum = checksum;
+        state.log_id = epoch.log_id;
+        if before_base {
+            return Ok(());
+        }
+        if let Some(base) = epoch.base.as_deref() {
+            state.inputs = base.inputs.iter().map(|row| (row.id, row.clone())).collect();
+        }
+        state.apply_progress(epoch)?;
+        Ok(())
+    }
+
+    fn check_chain(&self, epoch: &Epoch) -> Result<()> {
+        let state = &self.state;
+        let first = state.log_id == 0;
+        if epoch.number != state.number + 1 {
+            return Err(Error::corrupt(format!("epoch {} follows epoch {}", epoch.number, state.number)));
+        }
+        if !first && (epoch.predecessor != state.checksum || epoch.log_id != state.log_id) {
+            return Err(Error::corrupt(format!(
+                "epoch {} does not follow epoch {}: it names another predecessor or another log",
+                epoch.number, state.number
+            )));
+        }
+        Ok(())
+    }
+
+    /// The state at the last record applied.
+    ///
+    /// # Errors
+    /// A corrupt-data error when the fold ended before its base.
+    pub fn finish(self) -> Result<PartitionState> {
+        let mut state = self.state;
+        if self.base.is_some_and(|base| state.number < base) {
+            return Err(Error::corrupt(format!("the epoch log ends at {}, before its base", state.number)));
+        }
+        let frontiers = state.frontiers;
+        state.live.retain(|minute, _| frontiers.is_live(*minute));
+        for (minute, folded) in &mut state.live {
+            let merged = merge_all(*minute, std::mem::take(&mut folded.counts));
+            folded.counts = vec![merged];
+        }
+        Ok(state)
+    }
+}
+
+/// The sum of many, merged pairwise so that each row is touched about log2(n) times.
+pub fn merge_all(minute: Minute, mut parts: Vec<MinuteCounts>) -> MinuteCounts {
+    while parts.len() > 1 {
+        parts = parts.chunks(2).map(|pair| if let [a, b] = pair { a.merge(b) } else { pair[0].clone() }).collect();
+    }
+    parts.pop().unwrap_or_else(|| MinuteCounts::empty(minute))
+}
+
+impl PartitionState {
+    fn minute(&mut self, minute: Minute, number: EpochNumber) -> &mut FoldedMinute {
+        self.live.entry(minute).or_insert_with(|| FoldedMinute {
+            begun: number,
+            identities: Vec::new(),
+            counts: Vec::new(),
+        })
+    }
+
+    fn apply_progress(&mut self, epoch: &Epoch) -> Result<()> {
+        if !epoch.frontiers.follows(&self.frontiers) {
+            return Err(Error::violated(
+                Invariant::MonotoneFrontiers,
+                format!("epoch {} moves {:?} back to {:?}", epoch.number, self.frontiers, epoch.frontiers),
+            ));
+        }
+        for row in &epoch.inputs {
+            row.ledger.check(&row.name)?;
+            self.inputs.insert(row.id, row.clone());
+        }
+        epoch.ledger.check("the partition")?;
+        self.partition = epoch.partition;
+        self.writer = epoch.writer;
+        self.clock_ms = epoch.clock_ms;
+        self.frontiers = epoch.frontiers;
+        self.newest_click_ms = epoch.newest_click_ms;
+        self.largest_guarded_ms = epoch.largest_guarded_ms;
+        self.next_input = epoch.next_input;
+        self.all_ended = epoch.all_ended;
+        self.reopened_from_ms = epoch.reopened_from_ms;
+        self.gone = epoch.gone;
+        self.ledger = epoch.ledger;
+        self.config_fingerprint = epoch.config_fingerprint;
+        self.key_fingerprint = epoch.key_fingerprint;
+        self.oldest_needed = epoch.oldest_needed;
+        let frontiers = self.frontiers;
+        self.live.retain(|minute, _| frontiers.is_live(*minute));
+        self.check_conservation()
+    }
+
+    /// The inputs and the gone row must sum to the partition's ledger.
+    ///
+    /// # Errors
+    /// An internal error when they do not.
+    pub fn check_conservation(&self) -> Result<()> {
+        let mut sum = self.gone;
+        for row in self.inputs.values() {
+            sum += &row.ledger;
+        }
+        if sum == self.ledger {
+            Ok(())
+        } else {
+            Err(Error::violated(
+                Invariant::Conservation,
+                format!("the inputs sum to {sum:?}, the partition's ledger is {:?}", self.ledger),
+            ))
+        }
+    }
+}

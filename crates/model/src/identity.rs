@@ -1,0 +1,147 @@
+//! What makes two lines one click.
+
+use serde::{Deserialize, Serialize};
+use siphasher::sip128::{Hasher128, SipHasher24};
+use std::fmt;
+use std::hash::Hasher;
+
+/// Bits of a [`Identity`] that say which click it is; the rest tell differing copies apart.
+pub const IDENTITY_BITS: u32 = 112;
+
+const REST_MASK: u128 = (1 << (128 - IDENTITY_BITS)) - 1;
+
+/// The identity of a click: 112 bits of keyed hash, and below them 16 bits of hash of the fields that do not belong to
+/// the identity.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[repr(transparent)]
+pub struct Identity(pub u128);
+
+impl Identity {
+    /// Whether two identities name the same click, whatever their other fields.
+    #[inline]
+    pub fn same_click(self, other: Identity) -> bool {
+        (self.0 ^ other.0) >> (128 - IDENTITY_BITS) == 0
+    }
+
+    /// Whether the remaining fields differ, as far as 16 bits of hash can tell (one differing copy in 65,536 goes unseen).
+    #[inline]
+    pub fn conflicts(self, other: Identity) -> bool {
+        (self.0 ^ other.0) & REST_MASK != 0
+    }
+
+    /// Bits to place it in a hash table; they are uniform already.
+    #[inline]
+    pub fn table_hash(self) -> u64 {
+        (self.0 >> 64) as u64
+    }
+}
+
+/// The secret under which identities are hashed, so that nobody can craft two clicks that collide.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct IdentityKey([u8; 16]);
+
+impl fmt::Debug for IdentityKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IdentityKey(secret)")
+    }
+}
+
+/// The fields of one click that its identity is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct IdentityFields<'a> {
+    /// Event time in milliseconds.
+    pub event_time_ms: i64,
+    /// The ad.
+    pub ad_id: u64,
+    /// Canonical address, see [`crate::ip`].
+    pub ip: u128,
+    /// Rank of the country.
+    pub country: u8,
+    /// The user, not empty.
+    pub user_id: &'a [u8],
+    /// The client's unique id; empty when it sent none.
+    pub click_id: &'a [u8],
+}
+
+impl IdentityKey {
+    /// A key of 16 secret bytes.
+    pub const fn new(bytes: [u8; 16]) -> Self {
+        IdentityKey(bytes)
+    }
+
+    /// A public fingerprint by which a changed key is noticed: SipHash-2-4-128 of a fixed text under the key.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = SipHasher24::new_with_key(&self.0);
+        hasher.write(b"adtally identity key fingerprint 1");
+        hasher.finish128().h1
+    }
+
+    /// Hashes (`click_timestamp`, `ad_id`, `click_id`) when there is a click id, else (`click_timestamp`, `ad_id`,
+    /// `user_id`, `ip`), with SipHash-2-4-128 (Aumasson and Bernstein, "SipHash: a fast short-input PRF").
+    ///
+    /// The encoding is unambiguous: fields of fixed width come first, a tag tells the two forms apart and the one
+    /// field of variable length comes last.
+    pub fn identify(&self, click: &IdentityFields<'_>) -> Identity {
+        let mut fixed = [0_u8; 33];
+        fixed[..8].copy_from_slice(&click.event_time_ms.to_le_bytes());
+        fixed[8..16].copy_from_slice(&click.ad_id.to_le_bytes());
+        let mut hasher = SipHasher24::new_with_key(&self.0);
+        let mut rest = SipHasher24::new_with_key(&self.0);
+        if click.click_id.is_empty() {
+            fixed[16] = 0;
+            fixed[17..].copy_from_slice(&click.ip.to_le_bytes());
+            hasher.write(&fixed);
+            hasher.write(click.user_id);
+            rest.write(&[0, click.country]);
+        } else {
+            fixed[16] = 1;
+            hasher.write(&fixed[..17]);
+            hasher.write(click.click_id);
+            fixed[16] = click.country;
+            fixed[17..].copy_from_slice(&click.ip.to_le_bytes());
+            rest.write(&fixed[16..]);
+            rest.write(click.user_id);
+        }
+        let identity = hasher.finish128();
+        let identity = u128::from(identity.h1) << 64 | u128::from(identity.h2);
+        Identity(identity & !REST_MASK | u128::from(rest.finish128().h1) & REST_MASK)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLICK: IdentityFields<'static> = IdentityFields {
+        event_time_ms: 1_000,
+        ad_id: 7,
+        ip: 0xffff_0102_0304,
+        country: 3,
+        user_id: b"u1",
+        click_id: b"",
+    };
+
+    #[test]
+    fn country_is_not_part_of_it_and_every_other_field_is() {
+        let key = IdentityKey::new([7; 16]);
+        let one = key.identify(&CLICK);
+        let other_country = key.identify(&IdentityFields { country: 4, ..CLICK });
+        assert!(one.same_click(other_country) && one.conflicts(other_country));
+        for other in [
+            IdentityFields { event_time_ms: 1_001, ..CLICK },
+            IdentityFields { ad_id: 8, ..CLICK },
+            IdentityFields { ip: 9, ..CLICK },
+            IdentityFields { user_id: b"u12", ..CLICK },
+            IdentityFields { click_id: b"c", ..CLICK },
+        ] {
+            assert!(!one.same_click(key.identify(&other)), "{other:?}");
+        }
+        let with_id = IdentityFields { click_id: b"c", ..CLICK };
+        let one = key.identify(&with_id);
+        for other in [IdentityFields { ip: 9, ..with_id }, IdentityFields { user_id: b"x", ..with_id }] {
+            assert!(one.same_click(key.identify(&other)) && one.conflicts(key.identify(&other)));
+        }
+        assert!(!one.same_click(IdentityKey::new([8; 16]).identify(&with_id)));
+        assert_ne!(key.fingerprint(), IdentityKey::new([8; 16]).fingerprint());
+    }
+}

@@ -1,0 +1,83 @@
+//! Inputs: where lines come from, how far each was read and what its clock says.
+
+use crate::{Ledger, Position};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Number of an input within its partition's epoch log, in the order of discovery, from 1. It is never used again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct InputId(pub u64);
+
+impl fmt::Display for InputId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// By what a file is known again: hashes of its content, never its path or inode alone.
+///
+/// All lengths are bytes of uncompressed text; hashes are SipHash-2-4 with a fixed key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// How many of the first bytes `head_hash` covers; grows with the file up to a bound.
+    pub head_len: u32,
+    /// Hash of the first `head_len` bytes.
+    pub head_hash: u64,
+    /// How many of the last bytes before the position `tail_hash` covers.
+    pub tail_len: u32,
+    /// Hash of the `tail_len` bytes that end at the position: a file that was cut and has grown again differs here.
+    pub tail_hash: u64,
+}
+
+/// The guarded event time of an input.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct InputTime {
+    /// Its largest guarded event time; none until enough lines were accepted.
+    pub largest_ms: Option<i64>,
+    /// Accepted lines in a row that lie beyond the bound (or, before there is a largest, accepted lines).
+    pub run: u32,
+    /// The least event time of that run; of no meaning while `run` is 0.
+    pub run_least_ms: i64,
+    /// When its watermark last advanced, by the guarded clock.
+    pub advanced_at_ms: i64,
+}
+
+/// Whether an input holds its partition's watermark.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InputStatus {
+    /// It may still deliver lines: the partition waits for it.
+    #[default]
+    Holding,
+    /// At its end and its watermark has not advanced for `idle_timeout`.
+    Idle,
+    /// Gone, or fully read for good.
+    Ended,
+    /// It lies so far behind others that the partition does not wait for it any more (`dedup_capacity`).
+    Released,
+}
+
+/// What an epoch says of one input.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct InputRow {
+    /// Its number.
+    pub id: InputId,
+    /// Its name for people: the path at which it was last seen.
+    pub name: String,
+    /// By what its content is known again.
+    pub fingerprint: Fingerprint,
+    /// How often its path had begun anew when it was found (truncation, rotation).
+    pub generation: u32,
+    /// Whether its file is compressed; positions are of the text all the same.
+    pub compressed: bool,
+    /// What was read of it in the epoch.
+    pub position: Position,
+    /// Its guarded event time.
+    pub time: InputTime,
+    /// Whether it holds the partition.
+    pub status: InputStatus,
+    /// Its lines by verdict, cumulative.
+    pub ledger: Ledger,
+    /// When it was last seen, by the guarded clock; rows unseen for 30 days are summed into one.
+    pub seen_at_ms: i64,
+}

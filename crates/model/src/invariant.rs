@@ -1,0 +1,67 @@
+//! The invariant register: ids shared by tests, simulation and production counters.
+
+use std::fmt;
+
+/// A property that holds at all times; a violation stops the process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Invariant {
+    /// No click is counted twice.
+    NoDoubleCount,
+    /// No line is lost: every line read is under exactly one verdict.
+    Conservation,
+    /// Positions advance by contiguous ranges only.
+    ContiguousPositions,
+    /// The epoch log is one linear chain.
+    LinearChain,
+    /// Watermarks and frontiers never move back.
+    MonotoneFrontiers,
+    /// A final minute never changes, corrections aside.
+    FinalIsFinal,
+    /// The lake holds exactly what the epoch log says, up to the epoch that it names.
+    LakeEqualsLog,
+}
+
+impl Invariant {
+    /// All of them, for reports and documentation.
+    pub const ALL: [Invariant; 7] = [
+        Invariant::NoDoubleCount,
+        Invariant::Conservation,
+        Invariant::ContiguousPositions,
+        Invariant::LinearChain,
+        Invariant::MonotoneFrontiers,
+        Invariant::FinalIsFinal,
+        Invariant::LakeEqualsLog,
+    ];
+
+    /// The id under which it is known in tests, metrics and documentation.
+    pub const fn id(self) -> &'static str {
+        match self {
+            Invariant::NoDoubleCount => "EO-1",
+            Invariant::Conservation => "EO-2",
+            Invariant::ContiguousPositions => "EO-3",
+            Invariant::LinearChain => "EO-4",
+            Invariant::MonotoneFrontiers => "TM-1",
+            Invariant::FinalIsFinal => "TM-2",
+            Invariant::LakeEqualsLog => "ST-1",
+        }
+    }
+
+    /// In words.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Invariant::NoDoubleCount => "no click is counted twice",
+            Invariant::Conservation => "every line read is under exactly one verdict",
+            Invariant::ContiguousPositions => "positions advance by contiguous ranges only",
+            Invariant::LinearChain => "the epoch log is one linear chain",
+            Invariant::MonotoneFrontiers => "watermarks and frontiers never move back",
+            Invariant::FinalIsFinal => "a final minute never changes, corrections aside",
+            Invariant::LakeEqualsLog => "the lake holds exactly what the epoch log says",
+        }
+    }
+}
+
+impl fmt::Display for Invariant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.id(), self.text())
+    }
+}

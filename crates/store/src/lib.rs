@@ -1,0 +1,2 @@
+//! Where results live.
+pub mod questions;

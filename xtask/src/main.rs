@@ -1,0 +1,2 @@
+//! Toolbox.
+fn main() {}
