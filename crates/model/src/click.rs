@@ -1,6 +1,7 @@
 //! Clicks in columns, as they travel from the decoder to the stores.
 
 use crate::{Country, Identity, InputId, Rejected};
+use std::sync::Arc;
 
 /// Clicks of one block of lines, a column a field, in the order of the lines. All columns have one length; the
 /// texts of row `i` end at `*_end[i]` and begin where those of row `i - 1` end.
@@ -106,6 +107,19 @@ impl ClickColumns {
 fn text<'a>(bytes: &'a [u8], ends: &[u32], row: usize) -> &'a [u8] {
     let start = if row == 0 { 0 } else { ends[row - 1] as usize };
     &bytes[start..ends[row] as usize]
+}
+
+/// Clicks of one batch that were counted: the rows, by number, of shared columns.
+#[derive(Clone, Debug)]
+pub struct CountedClicks {
+    /// All clicks of the batch.
+    pub columns: Arc<ClickColumns>,
+    /// The rows that were counted, ascending.
+    pub rows: Vec<u32>,
+    /// Name of the input.
+    pub input: Arc<str>,
+    /// The `from` of the batch: a click's position is `from + line_start`.
+    pub from: u64,
 }
 
 /// A block of whole lines of one input after decoding. Each of its lines is either a row of `clicks` or an entry of

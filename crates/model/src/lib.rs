@@ -22,7 +22,7 @@ pub mod ledger;
 pub mod position;
 pub mod time;
 
-pub use click::{ClickColumns, ClickRef, DecodedBatch};
+pub use click::{ClickColumns, ClickRef, CountedClicks, DecodedBatch};
 pub use country::Country;
 pub use dead_letter::{DeadLetter, Rejected, Verdict};
 pub use epoch::{Base, Epoch, EpochNumber, LiveMinute, MinuteCounts, MinuteIdentities, StagedFile, StagedTable};

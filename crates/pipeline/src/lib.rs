@@ -1,1 +1,25 @@
-//! Adtally.
+//! What a line becomes: one stage a file, synchronous, batch in, batch out.
+//!
+//! `future` -> `watermark` -> `deduplicate` -> `tumbling_window`, with a `ledger` booking under all of them and
+//! the frontiers moving between.
+//!
+//! - **Receives** decoded batches, a clock reading with each call, and what the source discovered.
+//! - **Emits** an [`EpochDraft`] at each epoch's end: everything that the epoch changes.
+//! - **Promises** one verdict a line; that no identity is counted twice while its minute is live; that what is final
+//!   stays so; and that, `future` aside, while no input goes idle, appears or ends midway, the counts are a function
+//!   of each input's record sequence alone, however inputs, batches and epochs interleave.
+//! - **Never** does I/O, reads a clock, starts a thread or waits.
+
+pub mod clock_guard;
+pub mod deduplicate;
+pub mod frontier;
+pub mod future;
+pub mod inputs;
+pub mod partition;
+pub mod settings;
+pub mod tumbling_window;
+pub mod watermark;
+
+pub use clock_guard::{ClockGuard, ClockReading};
+pub use partition::{EpochDraft, Judged, Partition, PendingBatch, RunEnd, Stopped};
+pub use settings::TimeSettings;

@@ -1,0 +1,53 @@
+//! A clock that can be trusted with frontiers: it never runs back, and never far ahead of monotonic time.
+
+/// How far the guarded clock may run ahead of the monotonic time that has passed since start, in milliseconds.
+const AHEAD_MS_MAX: i64 = 60_000;
+
+/// What the clocks say at one moment, in milliseconds since the Unix epoch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClockReading {
+    /// The guarded clock: moves frontiers and idleness.
+    pub guarded_ms: i64,
+    /// The wall clock as it stands.
+    pub wall_ms: i64,
+    /// Whether the two agree; while they do not, the clock moves no frontier.
+    pub agrees: bool,
+}
+
+/// Guards the wall clock.
+///
+/// ```
+/// # use adtally_pipeline::ClockGuard;
+/// let mut guard = ClockGuard::new(1_000_000, 0, 0);
+/// assert_eq!(guard.read(1_010_000, 10_000).guarded_ms, 1_010_000);
+/// // A day ahead: held back to monotonic time and a minute.
+/// let ahead = guard.read(86_400_000 + 1_020_000, 20_000);
+/// assert_eq!((ahead.guarded_ms, ahead.agrees), (1_080_000, false));
+/// // A day back: it stands still.
+/// let back = guard.read(1_030_000 - 86_400_000, 30_000);
+/// assert_eq!((back.guarded_ms, back.agrees), (1_080_000, false));
+/// ```
+#[derive(Clone, Debug)]
+pub struct ClockGuard {
+    start_ms: i64,
+    start_monotonic_ms: i64,
+    last_ms: i64,
+}
+
+impl ClockGuard {
+    /// Starts at the later of the wall clock and the last epoch's clock.
+    pub fn new(wall_ms: i64, monotonic_ms: i64, last_epoch_ms: i64) -> Self {
+        let start_ms = wall_ms.max(last_epoch_ms);
+        ClockGuard { start_ms, start_monotonic_ms: monotonic_ms, last_ms: start_ms }
+    }
+
+    /// The clocks now.
+    pub fn read(&mut self, wall_ms: i64, monotonic_ms: i64) -> ClockReading {
+        let elapsed = monotonic_ms.saturating_sub(self.start_monotonic_ms).max(0);
+        let limit = self.start_ms.saturating_add(elapsed).saturating_add(AHEAD_MS_MAX);
+        self.last_ms = wall_ms.min(limit).max(self.last_ms);
+        // A clock set back by less than the tolerance only stands still for a while.
+        let agrees = wall_ms <= limit && wall_ms >= self.last_ms.saturating_sub(AHEAD_MS_MAX);
+        ClockReading { guarded_ms: self.last_ms, wall_ms, agrees }
+    }
+}

@@ -1,0 +1,147 @@
+//! Stage: one set of identities per event minute. A copy can only fall in its own minute, a look-up probes one set,
+//! and a whole set expires at once.
+
+use crate::settings::LIVE_MINUTES_MAX;
+use adtally_model::{EpochNumber, Identity, Minute};
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use std::collections::BTreeMap;
+
+/// What became of an identity.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Probe {
+    /// It is held; `conflicting` when the remaining fields differ.
+    Held {
+        /// Whether the copy differs from the click that was counted.
+        conflicting: bool,
+    },
+    /// It was not held and is now.
+    New,
+    /// It is not held and was not to be added.
+    Absent,
+}
+
+/// The identities of one minute.
+#[derive(Debug)]
+pub(crate) struct MinuteSet {
+    /// The epoch that counted its first click.
+    pub(crate) begun: EpochNumber,
+    table: HashTable<Identity>,
+    /// Identities added in the current epoch.
+    added: Vec<Identity>,
+}
+
+/// The identities of all live minutes.
+#[derive(Debug, Default)]
+pub struct Deduplicate {
+    sets: BTreeMap<Minute, MinuteSet>,
+    held: usize,
+}
+
+impl Deduplicate {
+    /// Takes back what a fold brought.
+    pub(crate) fn restore(&mut self, minute: Minute, begun: EpochNumber, identities: &[Identity]) {
+        let mut table = HashTable::with_capacity(identities.len());
+        for &identity in identities {
+            if let Entry::Vacant(slot) = table.entry(
+                identity.table_hash(),
+                |held: &Identity| held.same_click(identity),
+                |held| held.table_hash(),
+            ) {
+                slot.insert(identity);
+            }
+        }
+        self.held += table.len();
+        self.sets.insert(minute, MinuteSet { begun, table, added: Vec::new() });
+    }
+
+    /// Whether a further minute fits.
+    pub(crate) fn is_full(&self) -> bool {
+        self.sets.len() >= LIVE_MINUTES_MAX
+    }
+
+    /// The set of a minute, taken out so that a run of lines of that minute probes it without a look-up; give it
+    /// back with [`Deduplicate::put`].
+    #[inline]
+    pub(crate) fn take(&mut self, minute: Minute) -> Option<MinuteSet> {
+        self.sets.remove(&minute)
+    }
+
+    /// Gives a set back.
+    pub(crate) fn put(&mut self, minute: Minute, set: MinuteSet, added: usize) {
+        self.held += added;
+        self.sets.insert(minute, set);
+    }
+
+    /// Forgets the minutes that end at or before `expired_ms`, except what the current epoch added to them, which
+    /// is returned.
+    pub(crate) fn expire(&mut self, expired_ms: i64) -> Vec<(Minute, Vec<Identity>)> {
+        let mut added = Vec::new();
+        while let Some(entry) = self.sets.first_entry() {
+            if entry.key().end_ms() > expired_ms {
+                break;
+            }
+            let (minute, set) = entry.remove_entry();
+            self.held -= set.table.len();
+            if !set.added.is_empty() {
+                added.push((minute, set.added));
+            }
+        }
+        added
+    }
+
+    /// Identities held.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Identities that would stay if the minutes up to `expired_ms` were forgotten.
+    pub(crate) fn held_after(&self, expired_ms: i64) -> usize {
+        self.sets.iter().filter(|(minute, _)| minute.end_ms() > expired_ms).map(|(_, set)| set.table.len()).sum()
+    }
+
+    /// Live minutes.
+    pub fn minutes(&self) -> usize {
+        self.sets.len()
+    }
+
+    /// Takes out what the current epoch added, by minute in ascending order.
+    pub(crate) fn drain_added(&mut self) -> Vec<(Minute, Vec<Identity>)> {
+        self.sets
+            .iter_mut()
+            .filter(|(_, set)| !set.added.is_empty())
+            .map(|(&minute, set)| (minute, std::mem::take(&mut set.added)))
+            .collect()
+    }
+
+    /// Minutes begun before an epoch, with all their identities.
+    pub(crate) fn begun_before(&self, epoch: EpochNumber) -> Vec<(Minute, EpochNumber, Vec<Identity>)> {
+        self.sets
+            .iter()
+            .filter(|(_, set)| set.begun < epoch)
+            .map(|(&minute, set)| (minute, set.begun, set.table.iter().copied().collect()))
+            .collect()
+    }
+}
+
+impl MinuteSet {
+    /// An empty set, begun in an epoch.
+    pub(crate) fn new(begun: EpochNumber) -> Self {
+        MinuteSet { begun, table: HashTable::new(), added: Vec::new() }
+    }
+
+    /// Looks an identity up and adds it when it is new and `add` is set.
+    #[inline]
+    pub(crate) fn probe(&mut self, identity: Identity, add: bool) -> Probe {
+        let entry = self.table.entry(identity.table_hash(), |held| held.same_click(identity), |held| held.table_hash());
+        match entry {
+            Entry::Occupied(slot) => Probe::Held { conflicting: slot.get().conflicts(identity) },
+            Entry::Vacant(slot) if add => {
+                slot.insert(identity);
+                self.added.push(identity);
+                Probe::New
+            }
+            Entry::Vacant(_) => Probe::Absent,
+        }
+    }
+}

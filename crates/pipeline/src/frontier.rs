@@ -1,0 +1,62 @@
+//! How frontiers move: with lines inside an epoch, with the clock at its end only.
+
+use crate::inputs::Inputs;
+use crate::settings::TimeSettings;
+use adtally_model::{Frontiers, Minute, Watermark};
+
+/// A time that is before every event.
+pub(crate) const NEVER: i64 = i64::MIN;
+
+/// The frontier's time, or [`NEVER`].
+#[inline]
+pub(crate) fn ms(frontier: Watermark) -> i64 {
+    frontier.get().unwrap_or(NEVER)
+}
+
+/// Lets the partition's watermark follow the inputs that hold, and the frontiers follow it.
+pub(crate) fn follow_watermark(frontiers: &mut Frontiers, inputs: &Inputs, settings: &TimeSettings) {
+    let Some(least) = inputs.least_watermark(ms(frontiers.final_), settings) else { return };
+    frontiers.watermark.advance(least);
+    let watermark = ms(frontiers.watermark);
+    frontiers.closed.advance(watermark);
+    frontiers.final_.advance(watermark - settings.allowed_lateness_ms);
+    follow_final(frontiers, settings);
+}
+
+/// Lets the clock move frontiers while every input is idle. `largest_guarded_ms` bounds what it can make final, so
+/// that a file dropped in tomorrow is still counted.
+pub(crate) fn follow_clock(
+    frontiers: &mut Frontiers,
+    inputs: &Inputs,
+    now_ms: i64,
+    largest_guarded_ms: Option<i64>,
+    settings: &TimeSettings,
+) {
+    if !inputs.all_idle() {
+        return;
+    }
+    frontiers.closed.advance(now_ms);
+    let idle_for = inputs.idle_since_ms(settings).map(|since| now_ms - since);
+    if let Some(largest) = largest_guarded_ms
+        && idle_for.is_some_and(|idle| idle >= settings.idle_finality_ms)
+    {
+        frontiers.final_.advance(now_ms.min(Minute::of(largest).end_ms()));
+        follow_final(frontiers, settings);
+    }
+}
+
+/// Closes everything up to the end of a minute, and makes it final as well when `finalise` is set.
+pub(crate) fn close_up_to(frontiers: &mut Frontiers, minute: Minute, finalise: bool, settings: &TimeSettings) {
+    frontiers.closed.advance(minute.end_ms());
+    if finalise {
+        frontiers.final_.advance(minute.end_ms());
+        follow_final(frontiers, settings);
+    }
+}
+
+/// What is final is closed, and identities expire behind the final frontier.
+fn follow_final(frontiers: &mut Frontiers, settings: &TimeSettings) {
+    let final_ms = ms(frontiers.final_);
+    frontiers.closed.advance(final_ms);
+    frontiers.expired.advance(final_ms - settings.held_after_final_ms());
+}

@@ -1,0 +1,664 @@
+//! A partition: the unit of state and of commit.
+
+use crate::clock_guard::ClockReading;
+use crate::deduplicate::{Deduplicate, MinuteSet, Probe};
+use crate::frontier::{self, NEVER};
+use crate::inputs::{Input, Inputs};
+use crate::settings::TimeSettings;
+use crate::tumbling_window::Windows;
+use crate::{future, watermark};
+use adtally_model::epoch::{BASE_EVERY, FOLD_BEFORE_BASE};
+use adtally_model::{
+    ClickColumns, CountedClicks, DeadLetter, DecodedBatch, EpochNumber, Error, Frontiers, InputId, InputRow,
+    InputStatus, Invariant, Ledger, Minute, MinuteIdentities, PartitionState, Rejected, Result, Verdict,
+};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// How long an input that has ended is kept as a row of its own after it was last seen: 30 days.
+const GONE_AFTER_MS: i64 = 30 * 24 * 3_600_000;
+
+/// A decoded batch on its way through the pipeline; alignment may let only a part of it pass at a time.
+#[derive(Debug)]
+pub struct PendingBatch {
+    /// The input.
+    pub input: InputId,
+    from: u64,
+    to: u64,
+    columns: Arc<ClickColumns>,
+    rejected: Vec<Rejected>,
+    text: Vec<u8>,
+    row: usize,
+    rejected_row: usize,
+}
+
+impl PendingBatch {
+    /// A batch of which nothing was judged yet.
+    pub fn new(batch: DecodedBatch) -> Self {
+        PendingBatch {
+            input: batch.input,
+            from: batch.from,
+            to: batch.to,
+            columns: Arc::new(batch.clicks),
+            rejected: batch.rejected,
+            text: batch.text,
+            row: 0,
+            rejected_row: 0,
+        }
+    }
+
+    /// Bytes of text that it stands for.
+    pub fn bytes(&self) -> u64 {
+        self.to - self.from
+    }
+
+    fn position_at(&self, row: usize) -> u64 {
+        self.columns.line_start.get(row).map_or(self.to, |&start| self.from + u64::from(start))
+    }
+
+    fn payload(&self, row: usize) -> Vec<u8> {
+        let rest = self.text.get(self.columns.line_start[row] as usize..).unwrap_or_default();
+        let line = rest.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        line[..line.len().min(adtally_model::dead_letter::PAYLOAD_BYTES_MAX)].to_vec()
+    }
+}
+
+/// Why judging stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stopped {
+    /// The batch is used up.
+    BatchEnd,
+    /// As many lines as were asked for.
+    Quota,
+    /// The input is too far ahead of others and has to wait for them.
+    Aligned,
+}
+
+/// What judging a batch brought.
+#[derive(Debug)]
+pub struct Judged {
+    /// The clicks that were counted, if any: for readers of uncommitted clicks.
+    pub counted: Option<Arc<CountedClicks>>,
+    /// Lines judged.
+    pub lines: usize,
+    /// Why it stopped.
+    pub stopped: Stopped,
+}
+
+/// How a bounded run ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RunEnd {
+    /// It does not: an epoch among others.
+    GoesOn,
+    /// All inputs are read: the minutes seen are closed.
+    Close,
+    /// The same, and they become final.
+    Finalise,
+}
+
+/// Everything that an epoch changes, before it is encoded and committed.
+#[derive(Debug)]
+pub struct EpochDraft {
+    /// Its number.
+    pub number: EpochNumber,
+    /// The guarded clock at its end.
+    pub clock_ms: i64,
+    /// Progress at its end.
+    pub frontiers: Frontiers,
+    /// Event time of the newest click counted.
+    pub newest_click_ms: Option<i64>,
+    /// Largest guarded event time of any input.
+    pub largest_guarded_ms: Option<i64>,
+    /// The number that the next input discovered will get.
+    pub next_input: u64,
+    /// Whether all inputs have ended.
+    pub all_ended: bool,
+    /// Least watermark among the holding inputs with a backlog.
+    pub reopened_from_ms: Option<i64>,
+    /// The inputs that it touched; all of them when it is a base.
+    pub inputs: Vec<InputRow>,
+    /// Sum over inputs that are gone.
+    pub gone: Ledger,
+    /// The partition's lines by verdict.
+    pub ledger: Ledger,
+    /// Clicks counted in it, to be sorted.
+    pub windows: Windows,
+    /// New identities.
+    pub identities: Vec<MinuteIdentities>,
+    /// The clicks themselves.
+    pub clicks: Vec<Arc<CountedClicks>>,
+    /// Lines that were not counted but are kept.
+    pub dead_letters: Vec<DeadLetter>,
+    /// For a base: the identities of minutes begun more than 128 records before, with the epoch that began them.
+    pub old_minutes: Vec<(Minute, EpochNumber, Vec<adtally_model::Identity>)>,
+}
+
+/// The state of a partition and the epoch under construction.
+#[derive(Debug)]
+pub struct Partition {
+    settings: TimeSettings,
+    inputs: Inputs,
+    held: Deduplicate,
+    frontiers: Frontiers,
+    epoch_frontiers: Frontiers,
+    gone: Ledger,
+    ledger: Ledger,
+    newest_click_ms: Option<i64>,
+    largest_guarded_ms: Option<i64>,
+    number: EpochNumber,
+    next_input: u64,
+    windows: Windows,
+    expired_identities: BTreeMap<Minute, Vec<adtally_model::Identity>>,
+    clicks: Vec<Arc<CountedClicks>>,
+    dead_letters: Vec<DeadLetter>,
+    lines: u64,
+    bytes: u64,
+    before: Vec<i64>,
+}
+
+impl Partition {
+    /// Goes on from a folded state; the next epoch follows it.
+    pub fn new(settings: TimeSettings, state: PartitionState) -> Self {
+        let mut held = Deduplicate::default();
+        for (minute, folded) in &state.live {
+            held.restore(*minute, folded.begun, &folded.identities);
+        }
+        let mut inputs = Inputs::default();
+        for row in state.inputs.into_values() {
+            inputs.insert(Input::new(row));
+        }
+        Partition {
+            settings,
+            inputs,
+            held,
+            frontiers: state.frontiers,
+            epoch_frontiers: state.frontiers,
+            gone: state.gone,
+            ledger: state.ledger,
+            newest_click_ms: state.newest_click_ms,
+            largest_guarded_ms: state.largest_guarded_ms,
+            number: state.number + 1,
+            next_input: state.next_input,
+            windows: Windows::default(),
+            expired_identities: BTreeMap::new(),
+            clicks: Vec::new(),
+            dead_letters: Vec::new(),
+            lines: 0,
+            bytes: 0,
+            before: Vec::new(),
+        }
+    }
+
+    /// The inputs.
+    pub fn inputs(&self) -> &Inputs {
+        &self.inputs
+    }
+
+    /// Progress so far, uncommitted lines included.
+    pub fn frontiers(&self) -> &Frontiers {
+        &self.frontiers
+    }
+
+    /// The partition's lines by verdict so far, uncommitted ones included.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Identities held, and live minutes.
+    pub fn held(&self) -> (usize, usize) {
+        (self.held.held(), self.held.minutes())
+    }
+
+    /// Lines and bytes of the epoch so far.
+    pub fn epoch_size(&self) -> (u64, u64) {
+        (self.lines, self.bytes)
+    }
+
+    /// Event time of the newest click counted.
+    pub fn newest_click_ms(&self) -> Option<i64> {
+        self.newest_click_ms
+    }
+
+    /// Whether the watermark has passed a minute's end since the epoch began.
+    pub fn passed_a_minute(&self) -> bool {
+        let minute = |frontiers: &Frontiers| frontiers.watermark.get().map(Minute::of);
+        minute(&self.frontiers) != minute(&self.epoch_frontiers)
+    }
+
+    /// An input appears, or comes back after it was gone. Takes effect now: call it at an epoch boundary only.
+    pub fn add_input(&mut self, mut row: InputRow, now: &ClockReading) {
+        row.time.advanced_at_ms = now.guarded_ms;
+        row.seen_at_ms = now.guarded_ms;
+        self.next_input = self.next_input.max(row.id.0 + 1);
+        let mut input = Input::new(row);
+        input.touched = true;
+        self.inputs.insert(input);
+    }
+
+    /// An input goes on after it had ended, or was found again.
+    pub fn resume_input(&mut self, id: InputId) {
+        if let Some(input) = self.inputs.get_mut(id) {
+            input.backlog = true;
+            if input.row.status == InputStatus::Ended {
+                input.set_status(InputStatus::Holding);
+            }
+        }
+    }
+
+    /// An input has ended: it holds nothing any more.
+    pub fn end_input(&mut self, id: InputId) {
+        if let Some(input) = self.inputs.get_mut(id) {
+            input.backlog = false;
+            input.set_status(InputStatus::Ended);
+        }
+    }
+
+    /// What the source knows of an input changed: its name, fingerprint and size.
+    pub fn describe_input(&mut self, id: InputId, describe: impl FnOnce(&mut InputRow)) {
+        if let Some(input) = self.inputs.get_mut(id) {
+            describe(&mut input.row);
+            if *input.name != *input.row.name {
+                input.name = input.row.name.as_str().into();
+                input.touched = true;
+            }
+        }
+    }
+
+    /// Bytes of an input can never be read.
+    pub fn book_gap(&mut self, id: InputId, bytes: u64) {
+        if let Some(input) = self.inputs.get_mut(id) {
+            input.row.ledger.gap_bytes += bytes;
+            input.touched = true;
+            self.ledger.gap_bytes += bytes;
+        }
+    }
+
+    /// An input was seen at its end.
+    pub fn note_at_end(&mut self, id: InputId, now: &ClockReading) {
+        if let Some(input) = self.inputs.get_mut(id) {
+            input.at_end_at_ms = Some(now.guarded_ms);
+            input.backlog = false;
+            input.row.seen_at_ms = now.guarded_ms;
+        }
+    }
+
+    /// An input has more to read, or could not be asked.
+    pub fn note_backlog(&mut self, id: InputId) {
+        if let Some(input) = self.inputs.get_mut(id) {
+            input.backlog = true;
+        }
+    }
+
+    /// Where an input's watermark must not be beyond for its next line to be judged.
+    fn alignment_limit(&self, id: InputId, now: &ClockReading) -> i64 {
+        let Some(input) = self.inputs.get(id) else { return i64::MAX };
+        if input.at_end_lately(now.guarded_ms, &self.settings) {
+            return i64::MAX;
+        }
+        let final_ms = frontier::ms(self.frontiers.final_);
+        let least = self
+            .inputs
+            .holding(final_ms, &self.settings, Some(id))
+            .filter(|&watermark| watermark != watermark::NONE)
+            .min();
+        least.map_or(i64::MAX, |least| least.saturating_add(self.settings.alignment_ms))
+    }
+
+    /// Judges lines of a batch until its end, until its input has to wait, or until `lines_max` clicks.
+    ///
+    /// # Errors
+    /// An internal error when the batch does not begin where its input stands.
+    pub fn judge(&mut self, batch: &mut PendingBatch, now: &ClockReading, lines_max: usize) -> Result<Judged> {
+        let limit = self.alignment_limit(batch.input, now);
+        let final_ms = frontier::ms(self.frontiers.final_);
+        let others = self.inputs.holding(final_ms, &self.settings, Some(batch.input)).min();
+        let unknown = || Error::internal(format!("input {} is not known to the partition", batch.input));
+        let input = self.inputs.get_mut(batch.input).ok_or_else(unknown)?;
+        let holds = input.holds(final_ms, &self.settings);
+        let was = input.watermark(&self.settings);
+
+        let end = batch.columns.len().min(batch.row.saturating_add(lines_max));
+        let times = &batch.columns.event_time_ms[batch.row..end];
+        let future_ms = future::limit_ms(now, self.settings.max_future_skew_ms);
+        let future_ms = future::any(times, future_ms).then_some(future_ms);
+        let rows = watermark::scan(&mut input.row.time, times, future_ms, limit, &self.settings, &mut self.before);
+        if input.watermark(&self.settings) > was {
+            input.row.time.advanced_at_ms = now.guarded_ms;
+        }
+        // While the input holds, the partition's watermark before a line is the lesser of its own and the others'.
+        let cap = if holds { others.unwrap_or(i64::MAX) } else { NEVER };
+        let counted = self.judge_rows(batch, rows, future_ms, cap, now)?;
+
+        let stopped = match batch.row {
+            row if row == batch.columns.len() => Stopped::BatchEnd,
+            row if row == end => Stopped::Quota,
+            _ => Stopped::Aligned,
+        };
+        frontier::follow_watermark(&mut self.frontiers, &self.inputs, &self.settings);
+        self.expire();
+        Ok(Judged { counted, lines: rows, stopped })
+    }
+
+    /// Forgets minutes behind the expired frontier, keeping what the epoch has yet to record.
+    fn expire(&mut self) {
+        for (minute, added) in self.held.expire(frontier::ms(self.frontiers.expired)) {
+            self.expired_identities.entry(minute).or_default().extend(added);
+        }
+    }
+
+    /// Judges `rows` rows from the cursor on, books them and moves the cursor.
+    fn judge_rows(
+        &mut self,
+        batch: &mut PendingBatch,
+        rows: usize,
+        future_ms: Option<i64>,
+        cap: i64,
+        now: &ClockReading,
+    ) -> Result<Option<Arc<CountedClicks>>> {
+        let mut tally = Ledger::default();
+        let first = batch.row;
+        let mut counted: Vec<u32> = Vec::with_capacity(rows);
+        let mut late: Vec<(usize, &'static str)> = Vec::new();
+        let name = self.inputs.get(batch.input).map(|input| Arc::clone(&input.name)).unwrap_or_else(|| "".into());
+        let columns = Arc::clone(&batch.columns);
+        let (final_before, expired_before) =
+            (frontier::ms(self.frontiers.final_), frontier::ms(self.frontiers.expired));
+        let (lateness, held_after) = (self.settings.allowed_lateness_ms, self.settings.held_after_final_ms());
+        let mut current: Option<(Minute, MinuteSet, usize)> = None;
+        for row in first..first + rows {
+            let event_time = columns.event_time_ms[row];
+            if future_ms.is_some_and(|limit| event_time > limit) {
+                tally.book(Verdict::Future, 1);
+                self.dead_letters.push(dead_letter(batch, row, Verdict::Future, &name, now));
+                continue;
+            }
+            let minute = Minute::of(event_time);
+            let own = self.before[row - first];
+            let partition = own.min(cap);
+            let final_ms = if partition == NEVER { final_before } else { final_before.max(partition - lateness) };
+            let expired_ms =
+                if partition == NEVER { expired_before } else { expired_before.max(final_ms - held_after) };
+            let end = minute.end_ms();
+            let is_late = (own != watermark::NONE && end + lateness <= own) || end <= final_ms;
+            if end <= expired_ms {
+                tally.book(Verdict::Late, 1);
+                late.push((row, LATE_FINAL));
+                continue;
+            }
+            if current.as_ref().is_none_or(|(of, ..)| *of != minute) {
+                if let Some((of, set, added)) = current.take() {
+                    self.held.put(of, set, added);
+                }
+                let set = self.set_of(minute, expired_ms, is_late);
+                match set {
+                    Some(set) => current = Some((minute, set, 0)),
+                    None => {
+                        tally.book(Verdict::Late, 1);
+                        late.push((row, if is_late { LATE_FINAL } else { LATE_TOO_MANY }));
+                        continue;
+                    }
+                }
+            }
+            let Some((_, set, added)) = &mut current else { continue };
+            match set.probe(columns.identity[row], !is_late) {
+                Probe::Held { conflicting } => {
+                    tally.book(Verdict::Duplicate, 1);
+                    tally.conflicting_duplicates += u64::from(conflicting);
+                }
+                Probe::New => {
+                    *added += 1;
+                    counted.push(row as u32);
+                }
+                Probe::Absent => {
+                    tally.book(Verdict::Late, 1);
+                    late.push((row, LATE_FINAL));
+                }
+            }
+        }
+        if let Some((of, set, added)) = current {
+            self.held.put(of, set, added);
+        }
+        for (row, reason) in late {
+            let mut letter = dead_letter(batch, row, Verdict::Late, &name, now);
+            letter.reason = Cow::Borrowed(reason);
+            self.dead_letters.push(letter);
+        }
+        tally.book(Verdict::Counted, counted.len() as u64);
+        self.count(&columns, &counted);
+        batch.row += rows;
+        self.reject(batch, &mut tally, &name, now);
+        self.book(batch, first, &tally)?;
+        if counted.is_empty() {
+            return Ok(None);
+        }
+        let counted = Arc::new(CountedClicks { columns, rows: counted, input: name, from: batch.from });
+        self.clicks.push(Arc::clone(&counted));
+        Ok(Some(counted))
+    }
+
+    /// Takes the set of a minute out for probing; `None` where the minute is not held and may not, or cannot, be.
+    fn set_of(&mut self, minute: Minute, expired_ms: i64, is_late: bool) -> Option<MinuteSet> {
+        if let Some(set) = self.held.take(minute) {
+            return Some(set);
+        }
+        if is_late {
+            return None;
+        }
+        if self.held.is_full() {
+            for (minute, added) in self.held.expire(expired_ms) {
+                self.expired_identities.entry(minute).or_default().extend(added);
+            }
+        }
+        (!self.held.is_full()).then(|| MinuteSet::new(self.number))
+    }
+
+    fn count(&mut self, columns: &ClickColumns, rows: &[u32]) {
+        let mut at = 0;
+        while at < rows.len() {
+            let minute = Minute::of(columns.event_time_ms[rows[at] as usize]);
+            let window = self.windows.window(minute);
+            while let Some(&row) = rows.get(at) {
+                let row = row as usize;
+                let event_time = columns.event_time_ms[row];
+                if Minute::of(event_time) != minute {
+                    break;
+                }
+                window.add(columns.ad_id[row], columns.country[row]);
+                if self.newest_click_ms.is_none_or(|newest| newest < event_time) {
+                    self.newest_click_ms = Some(event_time);
+                }
+                at += 1;
+            }
+        }
+    }
+
+    /// Books the rejected lines that lie before the cursor.
+    fn reject(&mut self, batch: &mut PendingBatch, tally: &mut Ledger, name: &Arc<str>, now: &ClockReading) {
+        let upto = batch.position_at(batch.row);
+        while let Some(rejected) = batch.rejected.get_mut(batch.rejected_row) {
+            let position = batch.from + u64::from(rejected.line_start);
+            if position >= upto {
+                break;
+            }
+            tally.book(rejected.verdict, 1);
+            self.dead_letters.push(DeadLetter {
+                verdict: rejected.verdict,
+                reason: std::mem::take(&mut rejected.reason),
+                payload: std::mem::take(&mut rejected.payload),
+                input: Arc::clone(name),
+                position,
+                received_at_ms: now.guarded_ms,
+                event_time_ms: None,
+            });
+            batch.rejected_row += 1;
+        }
+    }
+
+    fn book(&mut self, batch: &PendingBatch, first: usize, tally: &Ledger) -> Result<()> {
+        let from = if first == 0 { batch.from } else { batch.position_at(first) };
+        let to = batch.position_at(batch.row);
+        let Some(input) = self.inputs.get_mut(batch.input) else { return Ok(()) };
+        // A batch that stopped before its first click has still got past the rejected lines before it.
+        let from = if first == 0 { input.row.position.to.max(from).min(to) } else { from };
+        input.row.position.advance(from, to)?;
+        input.row.ledger += tally;
+        input.touched = true;
+        self.ledger += tally;
+        self.lines += tally.read;
+        self.bytes += to - from;
+        if let Some(largest) = input.row.time.largest_ms
+            && self.largest_guarded_ms.is_none_or(|most| most < largest)
+        {
+            self.largest_guarded_ms = Some(largest);
+        }
+        Ok(())
+    }
+
+    /// Whether an input with a backlog has to wait for others now.
+    pub fn must_wait(&self, id: InputId, now: &ClockReading) -> bool {
+        let limit = self.alignment_limit(id, now);
+        self.inputs.get(id).is_some_and(|input| input.watermark(&self.settings) > limit)
+    }
+
+    /// The watermark of an input, if it has one.
+    pub fn watermark_of(&self, id: InputId) -> Option<i64> {
+        let watermark = self.inputs.get(id)?.watermark(&self.settings);
+        (watermark != watermark::NONE).then_some(watermark)
+    }
+
+    /// Ends the epoch: reviews inputs, lets the clock move frontiers, and hands out everything that changed. `None`
+    /// when nothing did, in which case the epoch goes on.
+    ///
+    /// # Errors
+    /// An internal error when the ledger does not add up.
+    pub fn end_epoch(&mut self, now: &ClockReading, run_end: RunEnd) -> Result<Option<EpochDraft>> {
+        self.inputs.review(now.guarded_ms, frontier::ms(self.frontiers.watermark), &self.settings);
+        frontier::follow_watermark(&mut self.frontiers, &self.inputs, &self.settings);
+        self.release_inputs();
+        if now.agrees {
+            let largest = self.largest_guarded_ms;
+            frontier::follow_clock(&mut self.frontiers, &self.inputs, now.guarded_ms, largest, &self.settings);
+        }
+        if run_end != RunEnd::GoesOn
+            && let Some(newest) = self.newest_click_ms
+        {
+            let finalise = run_end == RunEnd::Finalise;
+            frontier::close_up_to(&mut self.frontiers, Minute::of(newest), finalise, &self.settings);
+        }
+        self.expire();
+        self.ledger.check("the partition")?;
+        if !self.frontiers.follows(&self.epoch_frontiers) {
+            return Err(Error::violated(Invariant::MonotoneFrontiers, "a frontier moved back"));
+        }
+        let is_base = self.number.is_multiple_of(BASE_EVERY);
+        if self.bytes == 0 && !self.changes_a_minute() && !self.inputs.iter().any(|input| input.touched) {
+            return Ok(None);
+        }
+        Ok(Some(self.draft(now, is_base)))
+    }
+
+    /// Whether a minute would change its state.
+    fn changes_a_minute(&self) -> bool {
+        let minutes = |frontiers: &Frontiers| {
+            [frontiers.closed, frontiers.final_, frontiers.expired].map(|frontier| frontier.get().map(Minute::of))
+        };
+        minutes(&self.frontiers) != minutes(&self.epoch_frontiers)
+    }
+
+    /// While more identities are held than `dedup_capacity` and inputs lie further apart than the horizon, the least
+    /// of them stop holding the watermark.
+    fn release_inputs(&mut self) {
+        while self.held.held_after(frontier::ms(self.frontiers.expired)) > self.settings.dedup_capacity {
+            let final_ms = frontier::ms(self.frontiers.final_);
+            let holding: Vec<i64> = self.inputs.holding(final_ms, &self.settings, None).collect();
+            let (Some(&least), Some(&most)) = (holding.iter().min(), holding.iter().max()) else { return };
+            let apart = most != watermark::NONE && most.saturating_sub(least) > self.settings.dedup_horizon_ms;
+            if !apart {
+                return;
+            }
+            let settings = self.settings;
+            for input in self.inputs.iter_mut() {
+                if input.holds(final_ms, &settings) && input.watermark(&settings) == least {
+                    input.set_status(InputStatus::Released);
+                }
+            }
+            frontier::follow_watermark(&mut self.frontiers, &self.inputs, &self.settings);
+        }
+    }
+
+    fn draft(&mut self, now: &ClockReading, is_base: bool) -> EpochDraft {
+        if is_base {
+            let long_gone = |input: &Input| {
+                input.row.status == InputStatus::Ended && now.guarded_ms - input.row.seen_at_ms > GONE_AFTER_MS
+            };
+            for input in self.inputs.remove_where(long_gone) {
+                self.gone += &input.row.ledger;
+            }
+        }
+        let mut identities = std::mem::take(&mut self.expired_identities);
+        for (minute, added) in self.held.drain_added() {
+            identities.entry(minute).or_default().extend(added);
+        }
+        let final_ms = frontier::ms(self.frontiers.final_);
+        let settings = self.settings;
+        let reopened_from_ms = self
+            .inputs
+            .iter()
+            .filter(|input| input.backlog && input.holds(final_ms, &settings))
+            .map(|input| input.watermark(&settings))
+            .filter(|&watermark| watermark != watermark::NONE)
+            .min();
+        let inputs =
+            self.inputs.iter().filter(|input| is_base || input.touched).map(|input| input.row.clone()).collect();
+        let draft = EpochDraft {
+            number: self.number,
+            clock_ms: now.guarded_ms,
+            frontiers: self.frontiers,
+            newest_click_ms: self.newest_click_ms,
+            largest_guarded_ms: self.largest_guarded_ms,
+            next_input: self.next_input,
+            all_ended: self.inputs.all_ended(),
+            reopened_from_ms,
+            inputs,
+            gone: self.gone,
+            ledger: self.ledger,
+            windows: std::mem::take(&mut self.windows),
+            identities: identities
+                .into_iter()
+                .map(|(minute, identities)| MinuteIdentities { minute, identities })
+                .collect(),
+            clicks: std::mem::take(&mut self.clicks),
+            dead_letters: std::mem::take(&mut self.dead_letters),
+            old_minutes: if is_base {
+                self.held.begun_before(self.number.saturating_sub(FOLD_BEFORE_BASE))
+            } else {
+                Vec::new()
+            },
+        };
+        for input in self.inputs.iter_mut() {
+            input.touched = false;
+            input.row.position = input.row.position.next();
+        }
+        self.epoch_frontiers = self.frontiers;
+        self.number += 1;
+        (self.lines, self.bytes) = (0, 0);
+        draft
+    }
+}
+
+const LATE_FINAL: &str = "its minute is final";
+const LATE_TOO_MANY: &str = "too_many_minutes: its minute cannot be held beside 4096 others";
+
+fn dead_letter(batch: &PendingBatch, row: usize, verdict: Verdict, name: &Arc<str>, now: &ClockReading) -> DeadLetter {
+    DeadLetter {
+        verdict,
+        reason: Cow::Borrowed("click_timestamp: ahead of the clock by more than max_future_skew"),
+        payload: batch.payload(row),
+        input: Arc::clone(name),
+        position: batch.position_at(row),
+        received_at_ms: now.guarded_ms,
+        event_time_ms: Some(batch.columns.event_time_ms[row]),
+    }
+}

@@ -1,0 +1,248 @@
+//! Feeds lines to a partition as the run loop would, and folds what it commits.
+
+use crate::oracle::Line;
+use adtally_model::fold::merge_all;
+use adtally_model::{
+    Base, ClickColumns, ClickRef, Country, DecodedBatch, Epoch, Fold, IdentityKey, InputId, InputRow, InputStatus,
+    InputTime, Ledger, LiveMinute, Minute, MinuteIdentities, PartitionState, Position,
+};
+use adtally_pipeline::{ClockReading, EpochDraft, Partition, PendingBatch, RunEnd, TimeSettings};
+use std::collections::BTreeMap;
+
+/// Bytes that a line of these tests takes.
+pub(crate) const LINE_BYTES: u64 = 10;
+
+/// A clock at rest.
+pub(crate) fn clock(ms: i64) -> ClockReading {
+    ClockReading { guarded_ms: ms, wall_ms: ms, agrees: true }
+}
+
+/// Beyond every event time of the tests.
+pub(crate) const LATER: i64 = 4_000_000_000_000;
+
+/// A row of an input not read yet.
+pub(crate) fn new_input(id: u64) -> InputRow {
+    InputRow {
+        id: InputId(id),
+        name: format!("input-{id}"),
+        fingerprint: Default::default(),
+        generation: 0,
+        compressed: false,
+        size: 0,
+        position: Position::at(0),
+        time: InputTime::default(),
+        status: InputStatus::Holding,
+        ledger: Ledger::default(),
+        seen_at_ms: 0,
+    }
+}
+
+/// A batch of lines that begins with line number `first` of its input.
+pub(crate) fn batch(input: u64, first: u64, lines: &[Line]) -> PendingBatch {
+    let key = IdentityKey::new([3; 16]);
+    let mut clicks = ClickColumns::default();
+    for (number, line) in lines.iter().enumerate() {
+        let user = line.who.to_string();
+        let click = ClickRef {
+            event_time_ms: line.at,
+            ad_id: line.ad,
+            country: Country::parse(line.country.as_bytes()),
+            ip: 1,
+            user_id: user.as_bytes(),
+            click_id: b"",
+        };
+        let identity = key.identify(&adtally_model::identity::IdentityFields {
+            event_time_ms: line.at,
+            ad_id: line.ad,
+            ip: 1,
+            country: click.country.rank(),
+            user_id: user.as_bytes(),
+            click_id: b"",
+        });
+        clicks.push(&click, (number as u64 * LINE_BYTES) as u32, identity);
+    }
+    PendingBatch::new(DecodedBatch {
+        input: InputId(input),
+        from: first * LINE_BYTES,
+        to: (first + lines.len() as u64) * LINE_BYTES,
+        clicks,
+        rejected: Vec::new(),
+        text: Vec::new(),
+    })
+}
+
+/// An epoch log in memory.
+#[derive(Default)]
+pub(crate) struct Log {
+    pub(crate) epochs: Vec<Epoch>,
+}
+
+impl Log {
+    /// Commits a draft; counts of older epochs are needed for a base.
+    pub(crate) fn commit(&mut self, draft: EpochDraft) {
+        assert_eq!(draft.number, self.epochs.len() as u64 + 1);
+        let counts = draft.windows.finish();
+        let base = draft.number.is_multiple_of(64).then(|| {
+            let minutes = draft.old_minutes.iter().map(|(minute, begun, identities)| {
+                let earlier = self.epochs.iter().flat_map(|epoch| &epoch.counts).chain(&counts);
+                let parts = earlier.filter(|counts| counts.minute == *minute).cloned().collect();
+                LiveMinute {
+                    begun: *begun,
+                    identities: MinuteIdentities { minute: *minute, identities: identities.clone() },
+                    counts: merge_all(*minute, parts),
+                }
+            });
+            Box::new(Base { inputs: draft.inputs.clone(), minutes: minutes.collect() })
+        });
+        self.epochs.push(Epoch {
+            log_id: 7,
+            partition: 0,
+            number: draft.number,
+            writer: 1,
+            predecessor: u128::from(draft.number - 1),
+            oldest_needed: 1,
+            claim: false,
+            clock_ms: draft.clock_ms,
+            frontiers: draft.frontiers,
+            newest_click_ms: draft.newest_click_ms,
+            largest_guarded_ms: draft.largest_guarded_ms,
+            next_input: draft.next_input,
+            all_ended: draft.all_ended,
+            reopened_from_ms: draft.reopened_from_ms,
+            inputs: draft.inputs,
+            gone: draft.gone,
+            ledger: draft.ledger,
+            counts,
+            identities: draft.identities,
+            staged: Vec::new(),
+            config_fingerprint: 0,
+            key_fingerprint: 0,
+            base,
+        });
+    }
+
+    /// The state after the last commit, from as few records as the contract allows.
+    pub(crate) fn fold(&self) -> PartitionState {
+        let head = self.epochs.len() as u64;
+        if head == 0 {
+            return PartitionState { next_input: 1, ..PartitionState::default() };
+        }
+        let base = adtally_model::epoch::base_before(head).map(|number| &self.epochs[number as usize - 1]);
+        let mut fold = Fold::new(head, base).unwrap();
+        for number in adtally_model::epoch::fold_start(head)..=head {
+            fold.apply(&self.epochs[number as usize - 1], u128::from(number)).unwrap();
+        }
+        fold.finish().unwrap()
+    }
+
+    /// Clicks per (minute, ad) over all epochs.
+    pub(crate) fn counts(&self) -> BTreeMap<(i64, u64), u64> {
+        let mut sums = BTreeMap::new();
+        for counts in self.epochs.iter().flat_map(|epoch| &epoch.counts) {
+            for (ad, _, clicks) in counts.rows() {
+                *sums.entry((counts.minute.0, ad)).or_default() += u64::from(clicks);
+            }
+        }
+        sums
+    }
+
+    /// The ledger after the last epoch.
+    pub(crate) fn ledger(&self) -> Ledger {
+        self.epochs.last().map(|epoch| epoch.ledger).unwrap_or_default()
+    }
+}
+
+/// What the driver does at random: taken from a list of numbers, so that failures shrink.
+pub(crate) struct Choices<'a> {
+    numbers: &'a [u32],
+    at: usize,
+}
+
+impl<'a> Choices<'a> {
+    pub(crate) fn new(numbers: &'a [u32]) -> Self {
+        Choices { numbers, at: 0 }
+    }
+
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        // Mixed with how many were taken (SplitMix64), so that a short list does not repeat itself for ever.
+        let number = self.numbers.get(self.at % self.numbers.len().max(1)).copied().unwrap_or_default();
+        let mut mixed = (u64::from(number) + (self.at as u64) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        self.at += 1;
+        (mixed >> 33) as usize % bound.max(1)
+    }
+}
+
+/// Runs inputs to their ends in random interleaving, batches, epochs and crashes; returns the log.
+pub(crate) fn drive(inputs: &[Vec<Line>], settings: TimeSettings, choices: &[u32], crashes: bool) -> Log {
+    let mut choices = Choices::new(choices);
+    let mut log = Log::default();
+    let now = clock(LATER);
+    let mut partition = start(&log, settings, inputs.len());
+    let mut steps = 0;
+    loop {
+        let open: Vec<usize> =
+            (0..inputs.len()).filter(|&input| read(&partition, input) < inputs[input].len()).collect();
+        let Some(&input) = open.get(choices.below(open.len())) else { break };
+        let first = read(&partition, input);
+        let size = 1 + choices.below(40);
+        let last = (first + size).min(inputs[input].len());
+        let mut pending = batch(input as u64 + 1, first as u64, &inputs[input][first..last]);
+        partition.judge(&mut pending, &now, 1 + choices.below(30)).unwrap();
+        if read(&partition, input) == inputs[input].len() {
+            partition.end_input(InputId(input as u64 + 1));
+        }
+        if choices.below(5) == 0
+            && let Some(draft) = partition.end_epoch(&now, RunEnd::GoesOn).unwrap()
+        {
+            log.commit(draft);
+        }
+        if crashes && choices.below(11) == 0 {
+            partition = start(&log, settings, inputs.len());
+        }
+        steps += 1;
+        assert!(steps < 1_000_000, "the inputs wait for each other for ever");
+    }
+    if let Some(draft) = partition.end_epoch(&now, RunEnd::Close).unwrap() {
+        log.commit(draft);
+    }
+    log
+}
+
+fn start(log: &Log, settings: TimeSettings, inputs: usize) -> Partition {
+    let state = log.fold();
+    let known: Vec<InputId> = state.inputs.keys().copied().collect();
+    let mut partition = Partition::new(settings, state);
+    for id in 1..=inputs as u64 {
+        if !known.contains(&InputId(id)) {
+            partition.add_input(new_input(id), &clock(LATER));
+        }
+    }
+    partition
+}
+
+/// Lines read of an input, uncommitted ones included.
+fn read(partition: &Partition, input: usize) -> usize {
+    let row = partition.inputs().get(InputId(input as u64 + 1)).map(|input| input.row.position.to);
+    (row.unwrap_or_default() / LINE_BYTES) as usize
+}
+
+/// The state of a minute after a log.
+pub(crate) fn state_of(log: &Log, minute: i64) -> &'static str {
+    let last = log.epochs.last().unwrap();
+    last.frontiers.state_of(Minute(minute), last.reopened_from_ms).as_str()
+}
+
+/// Runs one input, which does not end, in one batch and one epoch.
+pub(crate) fn drive_open(lines: &[Line], settings: TimeSettings) -> Log {
+    let mut log = Log::default();
+    let mut partition = start(&log, settings, 1);
+    let mut pending = batch(1, 0, lines);
+    partition.judge(&mut pending, &clock(LATER), usize::MAX).unwrap();
+    if let Some(draft) = partition.end_epoch(&clock(LATER), RunEnd::GoesOn).unwrap() {
+        log.commit(draft);
+    }
+    log
+}

@@ -1,0 +1,88 @@
+//! Properties over random streams.
+
+use crate::driver::drive;
+use crate::oracle::{self, Line};
+use adtally_pipeline::TimeSettings;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+const START: i64 = 1_700_000_000_000;
+
+/// A line as steps of time: mostly forward, sometimes back, rarely far; many repeat an earlier line.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A click this many milliseconds after the newest so far (or before, when negative).
+    Click { delta: i64, who: u32, ad: u64 },
+    /// A copy of the line so many lines back, with a country of its own.
+    Copy { back: usize, country: &'static str },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let delta = prop_oneof![
+        20 => 0_i64..8_000,
+        4 => -20_000_i64..0,
+        3 => 20_000_i64..200_000,
+        2 => -700_000_i64..-200_000,
+        1 => 590_000_i64..1_000_000,
+        1 => Just(72_000_000_i64),
+    ];
+    prop_oneof![
+        6 => (delta, 0_u32..3, 1_u64..5).prop_map(|(delta, who, ad)| Step::Click { delta, who, ad }),
+        3 => (1_usize..60, prop_oneof![Just("US"), Just("DE")]).prop_map(|(back, country)| Step::Copy { back, country }),
+    ]
+}
+
+fn lines(steps: &[Step]) -> Vec<Line> {
+    let mut lines: Vec<Line> = Vec::new();
+    let mut at = START;
+    for step in steps {
+        let line = match *step {
+            Step::Click { delta, who, ad } => {
+                let time = at + delta;
+                // A jump by 20 hours is one bad clock, not the new time; one click in three of the others moves on.
+                if delta < 1_000_000 {
+                    at = at.max(time);
+                }
+                Line { at: time, who, ad, country: "US" }
+            }
+            Step::Copy { back, country } => match lines.len().checked_sub(back) {
+                Some(index) => Line { country, ..lines[index] },
+                None => Line { at, who: 9, ad: 9, country },
+            },
+        };
+        lines.push(line);
+    }
+    lines
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// One input: every verdict is that of the contract, whatever the batches, epochs and crashes.
+    #[test]
+    fn one_input_has_the_oracles_verdicts(steps in vec(step(), 1..300), choices in vec(any::<u32>(), 1..200), crashes: bool) {
+        let input = lines(&steps);
+        let log = drive(std::slice::from_ref(&input), TimeSettings::default(), &choices, crashes);
+        let verdicts = oracle::single(&input);
+        let ledger = log.ledger();
+        let total = |verdict| verdicts.chars().filter(|&other| other == verdict).count() as u64;
+        prop_assert_eq!((ledger.counted, ledger.duplicate, ledger.late), (total('c'), total('d'), total('l')));
+        prop_assert_eq!(ledger.read, input.len() as u64);
+        prop_assert_eq!(log.counts(), oracle::counts(&[input]));
+    }
+
+    /// Several inputs of different speeds: the counts are a function of each input's lines alone.
+    #[test]
+    fn counts_do_not_depend_on_how_inputs_interleave(
+        steps in vec(vec(step(), 1..150), 1..5),
+        choices in vec(any::<u32>(), 1..200),
+        crashes: bool,
+    ) {
+        let inputs: Vec<Vec<Line>> = steps.iter().map(|steps| lines(steps)).collect();
+        let log = drive(&inputs, TimeSettings::default(), &choices, crashes);
+        prop_assert_eq!(log.counts(), oracle::counts(&inputs));
+        let ledger = log.ledger();
+        prop_assert_eq!(ledger.read, inputs.iter().map(Vec::len).sum::<usize>() as u64);
+        prop_assert!(ledger.check("the test").is_ok());
+    }
+}

@@ -1,0 +1,13 @@
+//! The pipeline against a naive oracle that shares no code with it.
+//!
+//! - `oracle`: verdicts and counts by the letter of the contract, one line at a time, holding everything.
+//! - `driver`: feeds generated lines in random batches, epochs, interleavings and crashes.
+//! - `exactness`: properties over random streams.
+//! - `boundaries`: lines inside, at and beyond every boundary of time.
+//! - `clockwork`: idleness, ends, the clock, finality, capacity.
+
+mod boundaries;
+mod clockwork;
+mod driver;
+mod exactness;
+mod oracle;
