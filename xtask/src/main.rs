@@ -1,2 +1,112 @@
-//! Toolbox.
-fn main() {}
+//! The toolbox: everything that is run on this repository is a subcommand of `cargo xtask`.
+//!
+//! Cargo is always called with `--workspace`: another selection of packages would select other features of the large
+//! dependencies and build them a second time.
+
+mod tidy;
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+const HELP: &str = "\
+The toolbox of Adtally.
+
+Usage: cargo xtask <COMMAND>
+
+Commands:
+  test    All tests: unit, integration, documentation
+  ci      What must pass before a change is merged: fmt, tidy, clippy, doc, test
+  fmt     Format the code; with --check only say what is not formatted
+  clippy  Lints, warnings as errors
+  doc     Build the documentation, warnings as errors
+  tidy    House rules: arrows between rooms, names, headers, links, sizes
+";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        ["test"] => test(),
+        ["ci"] => ci(),
+        ["fmt"] => fmt(false),
+        ["fmt", "--check"] => fmt(true),
+        ["clippy"] => clippy(),
+        ["doc"] => doc(),
+        ["tidy"] => tidy(),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            Ok(())
+        }
+        _ => {
+            eprint!("cargo xtask: unknown command: {}\n\n{HELP}", words.join(" "));
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("cargo xtask {}: {message}", words.join(" "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Outcome = Result<(), String>;
+
+/// What is quick to check comes first; the last step is the command that the README names for the tests.
+fn ci() -> Outcome {
+    fmt(true)?;
+    tidy()?;
+    clippy()?;
+    doc()?;
+    test()
+}
+
+fn test() -> Outcome {
+    cargo(&["test", "--workspace"], &[])
+}
+
+fn fmt(check: bool) -> Outcome {
+    let more: &[&str] = if check { &["--check"] } else { &[] };
+    cargo(&[&["fmt", "--all"], more].concat(), &[])
+}
+
+fn clippy() -> Outcome {
+    cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"], &[])
+}
+
+fn doc() -> Outcome {
+    cargo(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "--deny warnings")])
+}
+
+fn tidy() -> Outcome {
+    let problems = tidy::check(&root())?;
+    for problem in &problems {
+        eprintln!("{problem}");
+    }
+    match problems.len() {
+        0 => Ok(()),
+        count => Err(format!("{count} house rules are broken, see above")),
+    }
+}
+
+/// Runs the cargo that runs this, at the root, and shows what is run.
+fn cargo(arguments: &[&str], variables: &[(&str, &str)]) -> Outcome {
+    let program = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    eprintln!("$ cargo {}", arguments.join(" "));
+    let mut command = Command::new(program);
+    command.args(arguments).envs(variables.iter().copied()).current_dir(root());
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("cargo {} failed: {status}", arguments.join(" "))),
+        Err(error) => Err(format!("cannot run cargo: {error}")),
+    }
+}
+
+/// The root of the repository, of which this package is a folder.
+fn root() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package).to_owned()
+}

@@ -1,1 +1,30 @@
-//! Adtally.
+//! The room that knows HTTP: asks stores what clients want to know and words the answers.
+//!
+//! - **Receives** a listener, a store that answers [`adtally_store::questions::Questions`], and a [`Status`] that tells
+//!   of the process itself.
+//! - **Emits** JSON with a fixed order of fields, OpenMetrics text, and RFC 9457 problem documents.
+//! - **Promises** that a request is answered exactly or refused with a reason, never in part; that clients are bounded
+//!   in connections, time, bytes and questions ([`Limits`]); and that no log or metric names an ad, an address or a user.
+//! - **Never** counts, caches or changes anything, authenticates anyone, or lets other sites read answers (no CORS
+//!   headers). It does not check the `Host` header either: whoever can open a connection may ask, so it is bound to
+//!   loopback unless the operator says otherwise.
+
+mod answers;
+mod limits;
+mod metrics;
+mod parameters;
+mod problem;
+mod query_string;
+mod routes;
+mod server;
+mod stall;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub use limits::Limits;
+pub use server::serve;
+pub use status::{
+    DurationHistogram, DurationSnapshot, Gauges, InputLedger, LedgerReport, PartitionLedger, QueueDepth, Readiness,
+    Status,
+};

@@ -1,0 +1,198 @@
+//! Limits: how much of the machine clients may take. Counting goes on whatever they do.
+
+use crate::problem::{Problem, ProblemKind};
+use adtally_model::Error;
+use axum::http::Request;
+use hyper::body::{Body, Bytes, Frame, SizeHint};
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The longest path and query, in bytes: every valid question fits into a tenth of it.
+const URI_BYTES_MAX: usize = 8 * 1024;
+
+/// The most bytes of headers: what browsers and proxies send at worst is half of it.
+const HEADER_BYTES_MAX: usize = 16 * 1024;
+
+/// The most bytes of a request's head that are buffered, and of an answer that wait to be sent. Beyond it, and
+/// beyond 100 headers, hyper answers 431 without a document; up to it, ours explains.
+pub(crate) const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// How much of an answer is handed to the connection at a time.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Bounds of the server. The defaults suit two cores that count clicks at the same time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Connections open at a time; further ones wait in the kernel. A connection costs at most some 130 KB.
+    pub connections_max: usize,
+    /// How long a request's head may take to arrive, and a connection may stay idle between requests.
+    pub header_timeout: Duration,
+    /// How long an answer may take to be found.
+    pub request_timeout: Duration,
+    /// How long a client may leave a part of its answer unread.
+    pub stall_timeout: Duration,
+    /// Questions in flight, running or waiting for their turn; further ones are told to come back.
+    pub questions_max: usize,
+    /// Questions running at a time that counts alone can answer: they are short and keep a core busy.
+    pub counted_running_max: usize,
+    /// Questions running at a time that read raw clicks: each may hold hundreds of megabytes.
+    pub raw_running_max: usize,
+    /// How long answers in flight may go on after shutdown began.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections_max: 512,
+            header_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(30),
+            stall_timeout: Duration::from_secs(10),
+            questions_max: 64,
+            counted_running_max: 4,
+            raw_running_max: 2,
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Limits {
+    /// Refuses limits under which nobody would ever be answered.
+    ///
+    /// # Errors
+    /// A user error that names the limit.
+    pub fn check(&self) -> Result<(), Error> {
+        let numbers = [
+            ("connections_max", self.connections_max),
+            ("questions_max", self.questions_max),
+            ("counted_running_max", self.counted_running_max),
+            ("raw_running_max", self.raw_running_max),
+        ];
+        let times = [
+            ("header_timeout", self.header_timeout),
+            ("request_timeout", self.request_timeout),
+            ("stall_timeout", self.stall_timeout),
+        ];
+        let numbers = numbers.iter().filter(|(_, value)| *value == 0).map(|(name, _)| *name);
+        let times = times.iter().filter(|(_, value)| value.is_zero()).map(|(name, _)| *name);
+        match numbers.chain(times).next() {
+            None => Ok(()),
+            Some(name) => Err(Error::user(format!("the server's {name} is 0, so that nobody would be answered"))),
+        }
+    }
+}
+
+/// Which questions wait for one another: slow ones must not hold up quick ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Lane {
+    /// Answered from counts.
+    Counted,
+    /// Answered from raw clicks.
+    Raw,
+}
+
+/// Admits questions.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    questions_max: usize,
+    seats: Arc<Semaphore>,
+    counted: Arc<Semaphore>,
+    raw: Arc<Semaphore>,
+}
+
+impl Gate {
+    /// A gate with nobody inside.
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let places = |many: usize| Arc::new(Semaphore::new(many.min(Semaphore::MAX_PERMITS)));
+        Gate {
+            questions_max: limits.questions_max,
+            seats: places(limits.questions_max),
+            counted: places(limits.counted_running_max),
+            raw: places(limits.raw_running_max),
+        }
+    }
+
+    /// A seat, held until the answer is sent.
+    pub(crate) fn enter(&self) -> Result<Seat, Problem> {
+        self.seats.clone().try_acquire_owned().map(|_permit| Seat { _permit }).map_err(|_| {
+            let detail = format!("{} questions are in flight already; ask again in a moment", self.questions_max);
+            Problem::new(ProblemKind::TooManyQuestions, detail)
+        })
+    }
+
+    /// A turn to run, held until the question has run.
+    pub(crate) async fn turn(&self, lane: Lane) -> Option<OwnedSemaphorePermit> {
+        let lane = match lane {
+            Lane::Counted => &self.counted,
+            Lane::Raw => &self.raw,
+        };
+        lane.clone().acquire_owned().await.ok()
+    }
+
+    /// Questions in flight.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.questions_max.saturating_sub(self.seats.available_permits())
+    }
+}
+
+/// A place among the questions in flight.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    _permit: OwnedSemaphorePermit,
+}
+
+/// An answer that is sent in chunks and keeps its seat until the last of them is, so that clients that do not read
+/// cannot make answers pile up.
+pub(crate) struct SeatedBody {
+    rest: Bytes,
+    seat: Option<Seat>,
+}
+
+impl SeatedBody {
+    /// A body that holds `seat`.
+    pub(crate) fn new(bytes: Vec<u8>, seat: Option<Seat>) -> Self {
+        SeatedBody { rest: Bytes::from(bytes), seat }
+    }
+}
+
+impl Body for SeatedBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = self.get_mut();
+        if this.rest.is_empty() {
+            this.seat = None;
+            return Poll::Ready(None);
+        }
+        let chunk = this.rest.split_to(this.rest.len().min(CHUNK_BYTES));
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+/// Refuses requests whose head is too large.
+pub(crate) fn check_size<B>(request: &Request<B>) -> Result<(), Problem> {
+    let uri = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
+    if uri > URI_BYTES_MAX {
+        let detail = format!("path and query are {uri} bytes long; at most {URI_BYTES_MAX} are read");
+        return Err(Problem::new(ProblemKind::UriTooLong, detail));
+    }
+    let headers: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if headers > HEADER_BYTES_MAX {
+        let detail = format!("the headers are {headers} bytes long; at most {HEADER_BYTES_MAX} are read");
+        return Err(Problem::new(ProblemKind::HeadersTooLarge, detail));
+    }
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! Metrics in the OpenMetrics text format. No label ever names an ad, an address or a user.
+
+use crate::status::{Gauges, Status};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The media type of [`Metrics::encode`].
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper bounds of request durations, in seconds: hot counts take less than a millisecond, raw clicks seconds.
+const REQUEST_BOUNDS_S: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct RouteStatus {
+    route: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct Route {
+    route: &'static str,
+}
+
+/// Everything that is measured.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<RouteStatus, Counter>,
+    request_seconds: Family<Route, Histogram, fn() -> Histogram>,
+    connections: Gauge,
+    questions: Gauge,
+}
+
+impl Metrics {
+    /// Metrics of this server and, asked for at every scrape, of the process behind it.
+    pub(crate) fn new(status: Arc<dyn Status>) -> Self {
+        let mut registry = Registry::with_prefix("adtally");
+        let requests = Family::default();
+        let request_seconds: Family<_, _, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(REQUEST_BOUNDS_S));
+        let (connections, questions) = (Gauge::default(), Gauge::default());
+        registry.register("build", "Version of this process", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        registry.register("http_requests", "Requests answered, by route and status", requests.clone());
+        registry.register("http_request_seconds", "Time to answer a request, by route", request_seconds.clone());
+        registry.register("http_connections", "Connections open", connections.clone());
+        registry.register("questions_in_flight", "Questions running, waiting or being sent", questions.clone());
+        registry.register_collector(Box::new(StatusCollector(status)));
+        Metrics { registry, requests, request_seconds, connections, questions }
+    }
+
+    /// Books an answer.
+    pub(crate) fn answered(&self, route: &'static str, status: u16, after: Duration) {
+        self.requests.get_or_create(&RouteStatus { route, status }).inc();
+        self.request_seconds.get_or_create(&Route { route }).observe(after.as_secs_f64());
+    }
+
+    /// Says how many connections are open.
+    pub(crate) fn connected(&self, connections: usize) {
+        self.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
+    }
+
+    /// The text that a scrape gets.
+    ///
+    /// # Errors
+    /// Only if formatting fails.
+    pub(crate) fn encode(&self, questions_in_flight: usize) -> Result<String, fmt::Error> {
+        self.questions.set(i64::try_from(questions_in_flight).unwrap_or(i64::MAX));
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// Asks the process for its gauges at every scrape.
+struct StatusCollector(Arc<dyn Status>);
+
+impl fmt::Debug for StatusCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StatusCollector")
+    }
+}
+
+impl Collector for StatusCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let gauges = self.0.gauges();
+        let ready = self.0.readiness().problems.is_empty();
+        encode_lines(&mut encoder, &gauges)?;
+        encode_commits(&mut encoder, &gauges)?;
+        encode_queues(&mut encoder, &gauges)?;
+        let seconds = |ms: i64| ms as f64 / 1e3;
+        let lag = "behind the clock; absent before there is one.";
+        if let Some(ms) = gauges.watermark_lag_ms {
+            gauge(
+                &mut encoder,
+                "watermark_lag_seconds",
+                &format!("How far the least watermark is {lag}"),
+                seconds(ms),
+            )?;
+        }
+        if let Some(ms) = gauges.closed_lag_ms {
+            gauge(&mut encoder, "closed_lag_seconds", &format!("How far the closed frontier is {lag}"), seconds(ms))?;
+        }
+        let plain = [
+            ("lake_epochs_behind", "Committed epochs that the lake does not hold yet.", gauges.lake_epochs_behind),
+            ("live_identities", "Identities held for deduplication.", gauges.live_identities),
+            ("live_minutes", "Minutes whose identities are held.", gauges.live_minutes),
+            ("open_files", "Input files that are open.", gauges.open_files),
+            ("ready", "1 when nothing keeps the process from its work.", u64::from(ready)),
+        ];
+        for (name, help, value) in plain {
+            gauge(&mut encoder, name, help, value as f64)?;
+        }
+        Ok(())
+    }
+}
+
+fn gauge(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: f64) -> fmt::Result {
+    ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+}
+
+fn counter(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: u64) -> fmt::Result {
+    ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
+}
+
+fn encode_lines(encoder: &mut DescriptorEncoder, gauges: &Gauges) -> fmt::Result {
+    let lines = &gauges.lines;
+    let by_verdict = [
+        ("counted", lines.counted),
+        ("duplicate", lines.duplicate),
+        ("late", lines.late),
+        ("future", lines.future),
+        ("malformed", lines.malformed),
+        ("invalid", lines.invalid),
+    ];
+    let help = "Lines committed, by verdict; they sum to adtally_lines_read_total.";
+    let mut family = encoder.encode_descriptor("lines", help, None, MetricType::Counter)?;
+    for (verdict, lines) in by_verdict {
+        ConstCounter::new(lines).encode(family.encode_family(&[("verdict", verdict)])?)?;
+    }
+    counter(encoder, "lines_read", "Lines read and committed.", lines.read)?;
+    let help = "Duplicates whose remaining fields differed from the click that was counted.";
+    counter(encoder, "conflicting_duplicates", help, lines.conflicting_duplicates)?;
+    counter(encoder, "gap_bytes", "Bytes that could never be read.", lines.gap_bytes)
+}
+
+fn encode_commits(encoder: &mut DescriptorEncoder, gauges: &Gauges) -> fmt::Result {
+    counter(encoder, "epochs_committed", "Epochs committed since the deployment began.", gauges.epochs_committed)?;
+    let commits = &gauges.epoch_commits;
+    let help = "Time to commit an epoch, since the process started.";
+    let mut histogram = encoder.encode_descriptor("epoch_commit_seconds", help, None, MetricType::Histogram)?;
+    histogram.encode_histogram::<NoLabelSet>(commits.sum_s(), commits.count(), &commits.classes_s(), None)
+}
+
+fn encode_queues(encoder: &mut DescriptorEncoder, gauges: &Gauges) -> fmt::Result {
+    let help = "Items in a queue between stages.";
+    let mut depth = encoder.encode_descriptor("queue_depth", help, None, MetricType::Gauge)?;
+    for queue in &gauges.queues {
+        ConstGauge::new(queue.depth as f64).encode(depth.encode_family(&[("queue", queue.queue)])?)?;
+    }
+    let help = "Items that a queue between stages can hold.";
+    let mut capacity = encoder.encode_descriptor("queue_capacity", help, None, MetricType::Gauge)?;
+    for queue in &gauges.queues {
+        ConstGauge::new(queue.capacity as f64).encode(capacity.encode_family(&[("queue", queue.queue)])?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,251 @@
+//! Every endpoint and parameter, alone and combined.
+
+use super::fake::{Asked, Mood, minute, report};
+use super::{Bench, Reply};
+use crate::status::Readiness;
+use adtally_model::{Country, ip};
+use adtally_store::questions::{Filters, Question, Span};
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+
+const COVER: &str = r#""from":"2026-01-31T10:00:00Z","to":"2026-01-31T10:02:00Z","state":"closed","watermark":"2026-01-31T10:02:07.500Z","newest_click":"2026-01-31T10:02:12.345Z""#;
+const NO_COVER: &str = r#""from":null,"to":null,"state":"open","watermark":null,"newest_click":null"#;
+const ADS: &str = r#""ads":[{"rank":1,"ad_id":42,"clicks":123},{"rank":2,"ad_id":7,"clicks":9}]"#;
+const MINUTES: &str = r#""minutes":[{"minute":"2026-01-31T10:00:00Z","clicks":114,"state":"final"},{"minute":"2026-01-31T10:01:00Z","clicks":9,"state":"closed"}]"#;
+const LEDGER: &str = r#""read":10,"counted":4,"duplicate":2,"late":1,"future":1,"malformed":1,"invalid":1,"conflicting_duplicates":1,"gap_bytes":5"#;
+
+fn ok(reply: &Reply, expected: &str) {
+    assert_eq!((reply.status, reply.body.as_str()), (StatusCode::OK, expected));
+    assert_eq!(reply.header("content-type"), Some("application/json"));
+    assert_eq!(reply.header("x-content-type-options"), Some("nosniff"));
+    assert_eq!(reply.header("cache-control"), Some("no-store"));
+}
+
+fn question(span: Span) -> Question {
+    Question { span, filters: Filters::default(), include_open: false }
+}
+
+/// Every way to say which minutes and which clicks, as a query, the question meant, and the filters told.
+fn questions() -> Vec<(&'static str, Question, &'static str)> {
+    let hour = Span::Between(minute("2026-01-31T10:00:00Z"), minute("2026-01-31T11:00:00Z"));
+    let week = Span::Between(minute("2026-01-24T10:00:00Z"), minute("2026-01-31T10:00:00Z"));
+    let last = question(Span::Last(5));
+    let only = |filters: Filters| Question { filters, ..last.clone() };
+    let us = Some(Country::parse(b"US"));
+    let v4 = ip::parse(b"1.2.3.4");
+    vec![
+        ("minutes=5", last.clone(), ""),
+        ("minutes=1", question(Span::Last(1)), ""),
+        ("minutes=10080", question(Span::Last(10_080)), ""),
+        ("from=2026-01-31T10:00:00Z&to=2026-01-31T11:00:00Z", question(hour), ""),
+        ("to=2026-01-31T13:00:00.000%2B02:00&from=2026-01-31T12:00:00+02:00", question(hour), ""),
+        ("from=2026-01-31t05:00:00-05:00&to=2026-01-31%2011:00:00z", question(hour), ""),
+        ("from=2026-01-24T10:00:00Z&to=2026-01-31T10:00:00Z", question(week), ""),
+        ("minutes=5&include_open=false", last.clone(), ""),
+        ("minutes=5&include_open=true", Question { include_open: true, ..last.clone() }, ""),
+        ("minutes=5&filter_country=us", only(Filters { country: us, ..Filters::default() }), r#""country":"US""#),
+        (
+            "minutes=5&filter_country=zz",
+            only(Filters { country: Some(Country::UNKNOWN), ..Filters::default() }),
+            r#""country":"ZZ""#,
+        ),
+        ("minutes=5&filter_ip=1.2.3.4", only(Filters { ip: v4, ..Filters::default() }), r#""ip":"1.2.3.4""#),
+        ("minutes=5&filter_ip=::FFFF:1.2.3.4", only(Filters { ip: v4, ..Filters::default() }), r#""ip":"1.2.3.4""#),
+        (
+            "minutes=5&filter_ip=2001%3ADB8::0:1",
+            only(Filters { ip: ip::parse(b"2001:db8::1"), ..Filters::default() }),
+            r#""ip":"2001:db8::1""#,
+        ),
+        (
+            "minutes=5&filter_user_id=%22'%3B+DROP+TABLE+clicks;--%C3%A4",
+            only(Filters { user_id: Some("\"'; DROP TABLE clicks;--ä".into()), ..Filters::default() }),
+            r#""user_id":"\"'; DROP TABLE clicks;--ä""#,
+        ),
+        (
+            "filter_user_id=u&include_open=true&filter_ip=1.2.3.4&from=2026-01-31T10:00:00Z&filter_country=US&to=2026-01-31T11:00:00Z",
+            Question {
+                span: hour,
+                filters: Filters { country: us, ip: v4, user_id: Some("u".into()) },
+                include_open: true,
+            },
+            r#""country":"US","ip":"1.2.3.4","user_id":"u""#,
+        ),
+    ]
+}
+
+#[test]
+fn an_ad_with_every_parameter() {
+    let bench = Bench::new();
+    for (query, asked, filters) in questions() {
+        let told = if filters.is_empty() { String::new() } else { format!(r#","filters":{{{filters}}}"#) };
+        ok(&bench.get(&format!("/ads/42/clicks?{query}")), &format!(r#"{{"ad_id":42,"clicks":123,{COVER}{told}}}"#));
+        assert_eq!(bench.store.asked(), [Asked::Ad(42, asked.clone(), false)], "{query}");
+        ok(
+            &bench.get(&format!("/ads/42/clicks?series=true&{query}")),
+            &format!(r#"{{"ad_id":42,"clicks":123,{COVER}{told},{MINUTES}}}"#),
+        );
+        assert_eq!(bench.store.asked(), [Asked::Ad(42, asked, true)], "{query}");
+    }
+    for (path, ad_id) in [("0", 0), ("9223372036854775807", i64::MAX as u64), ("%34%32", 42)] {
+        let reply = bench.get(&format!("/ads/{path}/clicks?minutes=5&series=false"));
+        ok(&reply, &format!(r#"{{"ad_id":{ad_id},"clicks":123,{COVER}}}"#));
+        assert_eq!(bench.store.asked(), [Asked::Ad(ad_id, question(Span::Last(5)), false)]);
+    }
+}
+
+#[test]
+fn the_top_with_every_parameter() {
+    let bench = Bench::new();
+    for (query, asked, filters) in questions() {
+        let expected = format!(r#"{{{COVER},"filters":{{{filters}}},{ADS}}}"#);
+        ok(&bench.get(&format!("/ads/top100?{query}")), &expected);
+        assert_eq!(bench.store.asked(), [Asked::Top(asked, 100)], "{query}");
+    }
+}
+
+#[test]
+fn before_any_click_there_are_nulls() {
+    let bench = Bench::new();
+    bench.store.is(Mood::Empty);
+    ok(&bench.get("/ads/42/clicks?minutes=2"), &format!(r#"{{"ad_id":42,"clicks":0,{NO_COVER}}}"#));
+    let series = format!(r#"{{"ad_id":42,"clicks":0,{NO_COVER},"minutes":[]}}"#);
+    ok(&bench.get("/ads/42/clicks?minutes=2&series=true"), &series);
+    ok(&bench.get("/ads/top100?minutes=2"), &format!(r#"{{{NO_COVER},"filters":{{}},"ads":[]}}"#));
+}
+
+#[test]
+fn the_top_has_100_ads() {
+    let bench = Bench::new();
+    bench.store.is(Mood::Generous);
+    let reply = bench.get("/ads/top100?minutes=2");
+    assert!(reply.body.ends_with(r#"{"rank":100,"ad_id":99,"clicks":1}]}"#), "{}", reply.body);
+}
+
+#[test]
+fn the_ledger() {
+    let bench = Bench::new();
+    let partition = |number: u32| {
+        format!(
+            r#"{{"partition":{number},"epoch":3,{LEDGER},"watermark":"2026-01-31T10:02:07.500Z","closed":"2026-01-31T10:02:00Z","final":null}}"#
+        )
+    };
+    let input = format!(
+        r#"{{"name":"/logs/a.ndjson","status":"idle","position":4096,"watermark":"2026-01-31T10:02:07.500Z",{LEDGER}}}"#
+    );
+    let one = format!(r#"{{{LEDGER},"partitions":[{}],"inputs":[{input}]}}"#, partition(0));
+    ok(&bench.get("/ledger"), &one);
+
+    let mut two = report();
+    two.partitions.push(two.partitions[0].clone());
+    two.partitions[1].partition = 1;
+    two.inputs_left_off = 3;
+    *bench.process.report.lock().unwrap() = two;
+    let total = r#""read":20,"counted":8,"duplicate":4,"late":2,"future":2,"malformed":2,"invalid":2,"conflicting_duplicates":2,"gap_bytes":10"#;
+    let (first, second) = (partition(0), partition(1));
+    let expected = format!(r#"{{{total},"partitions":[{first},{second}],"inputs":[{input}],"inputs_left_off":3}}"#);
+    ok(&bench.get("/ledger"), &expected);
+
+    let mut many = report();
+    many.inputs = vec![many.inputs[0].clone(); 10_002];
+    many.inputs_left_off = 5;
+    *bench.process.report.lock().unwrap() = many;
+    let reply = bench.get("/ledger");
+    assert_eq!(reply.body.matches("/logs/a.ndjson").count(), 10_000);
+    assert!(reply.body.ends_with(r#"],"inputs_left_off":7}"#));
+
+    *bench.process.report.lock().unwrap() = Default::default();
+    let zero = r#"{"read":0,"counted":0,"duplicate":0,"late":0,"future":0,"malformed":0,"invalid":0,"conflicting_duplicates":0,"gap_bytes":0,"partitions":[],"inputs":[]}"#;
+    ok(&bench.get("/ledger"), zero);
+}
+
+#[test]
+fn alive_and_ready() {
+    let bench = Bench::new();
+    let reply = bench.get("/healthz");
+    assert_eq!((reply.status, reply.body.as_str()), (StatusCode::OK, "ok\n"));
+    ok(&bench.get("/readyz"), r#"{"ready":true,"problems":[],"notes":["2 inputs are idle"]}"#);
+    *bench.process.readiness.lock().unwrap() =
+        Readiness { problems: vec!["the disk is full: free some space on /data".into()], notes: Vec::new() };
+    let reply = bench.get("/readyz");
+    let expected = r#"{"ready":false,"problems":["the disk is full: free some space on /data"],"notes":[]}"#;
+    assert_eq!((reply.status, reply.body.as_str()), (StatusCode::SERVICE_UNAVAILABLE, expected));
+    *bench.process.readiness.lock().unwrap() = Readiness { problems: vec!["x".into(); 5_000], notes: Vec::new() };
+    assert_eq!(bench.get("/readyz").body.matches("\"x\"").count(), 100);
+    // Load balancers append what they like.
+    assert_eq!(bench.get("/healthz?probe=1").status, StatusCode::OK);
+}
+
+#[test]
+fn head_is_get_without_the_body() {
+    let bench = Bench::new();
+    for route in &crate::routes::ROUTES {
+        let got = bench.get(route.example);
+        let head = bench.send(Request::head(route.example).body(Body::empty()).unwrap());
+        assert_eq!((head.status, head.body.as_str()), (StatusCode::OK, ""), "{}", route.path);
+        assert_eq!(head.header("content-type"), got.header("content-type"), "{}", route.path);
+        if route.path != "/metrics" {
+            let length = got.body.len().to_string();
+            assert_eq!(head.header("content-length"), Some(length.as_str()), "{}", route.path);
+        }
+    }
+}
+
+#[test]
+fn the_index_leads_to_working_addresses() {
+    let bench = Bench::new();
+    let index: serde_json::Value = serde_json::from_str(&bench.get("/").body).unwrap();
+    let endpoints = index["endpoints"].as_array().unwrap();
+    assert_eq!(endpoints.len(), crate::routes::ROUTES.len());
+    for endpoint in endpoints {
+        assert_eq!(bench.get(endpoint["example"].as_str().unwrap()).status, StatusCode::OK, "{endpoint}");
+    }
+}
+
+#[test]
+fn metrics_tell_of_the_process_and_of_requests() {
+    let bench = Bench::new();
+    bench.get("/ads/42/clicks?minutes=5&filter_user_id=somebody&filter_ip=203.0.113.7");
+    bench.get("/ads/987654321/clicks");
+    bench.get("/secret-path");
+    let reply = bench.get("/metrics");
+    assert_eq!(reply.header("content-type"), Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));
+    for line in [
+        r#"adtally_lines_total{verdict="counted"} 4"#,
+        r#"adtally_lines_total{verdict="duplicate"} 2"#,
+        r#"adtally_lines_total{verdict="late"} 1"#,
+        r#"adtally_lines_total{verdict="future"} 1"#,
+        r#"adtally_lines_total{verdict="malformed"} 1"#,
+        r#"adtally_lines_total{verdict="invalid"} 1"#,
+        "adtally_lines_read_total 10",
+        "adtally_conflicting_duplicates_total 1",
+        "adtally_gap_bytes_total 5",
+        "adtally_epochs_committed_total 3",
+        "adtally_epoch_commit_seconds_sum 90.004",
+        "adtally_epoch_commit_seconds_count 3",
+        r#"adtally_epoch_commit_seconds_bucket{le="0.001"} 1"#,
+        r#"adtally_epoch_commit_seconds_bucket{le="0.005"} 2"#,
+        r#"adtally_epoch_commit_seconds_bucket{le="60.0"} 2"#,
+        r#"adtally_epoch_commit_seconds_bucket{le="+Inf"} 3"#,
+        r#"adtally_queue_depth{queue="batches"} 2.0"#,
+        r#"adtally_queue_capacity{queue="batches"} 8.0"#,
+        "adtally_watermark_lag_seconds 5.25",
+        "adtally_lake_epochs_behind 1.0",
+        "adtally_live_identities 4.0",
+        "adtally_live_minutes 2.0",
+        "adtally_open_files 1.0",
+        "adtally_ready 1.0",
+        "adtally_questions_in_flight 0",
+        "adtally_http_connections 0",
+        r#"adtally_http_requests_total{route="/ads/{ad_id}/clicks",status="200"} 1"#,
+        r#"adtally_http_requests_total{route="/ads/{ad_id}/clicks",status="400"} 1"#,
+        r#"adtally_http_requests_total{route="none",status="404"} 1"#,
+        r#"adtally_http_request_seconds_count{route="/ads/{ad_id}/clicks"} 2"#,
+    ] {
+        assert!(reply.body.lines().any(|found| found == line), "{line} is not in\n{}", reply.body);
+    }
+    assert!(reply.body.ends_with("# EOF\n"));
+    assert!(!reply.body.contains("adtally_closed_lag_seconds "), "there is none yet");
+    for private in ["somebody", "203.0.113.7", "987654321", "secret"] {
+        assert!(!reply.body.contains(private), "{private} is in\n{}", reply.body);
+    }
+}

@@ -1,0 +1,195 @@
+//! A store that remembers what it was asked and answers from a table, and a process that is as told.
+
+use crate::status::{
+    DurationHistogram, Gauges, InputLedger, LedgerReport, PartitionLedger, QueueDepth, Readiness, Status,
+};
+use adtally_model::time::parse_rfc3339;
+use adtally_model::{Error, InputStatus, Ledger, Minute, MinuteState, Result};
+use adtally_store::questions::{AdClicks, Coverage, MinuteClicks, Question, Questions, TopAds};
+use async_trait::async_trait;
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// Epoch milliseconds of a time.
+pub(super) fn at(text: &str) -> i64 {
+    parse_rfc3339(text.as_bytes()).unwrap()
+}
+
+/// The minute that starts at a time.
+pub(super) fn minute(text: &str) -> Minute {
+    Minute::of(at(text))
+}
+
+/// How the store behaves.
+#[derive(Default)]
+pub(super) enum Mood {
+    /// It answers.
+    #[default]
+    Well,
+    /// It has not seen any click.
+    Empty,
+    /// It names more ads than it was asked for.
+    Generous,
+    /// It fails.
+    Fails(fn() -> Error),
+    /// It panics.
+    Panics,
+    /// It never answers.
+    Hangs,
+}
+
+/// A question that it was asked: the ad and whether minutes were asked for, or the number of ads.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Asked {
+    Ad(u64, Question, bool),
+    Top(Question, usize),
+}
+
+#[derive(Default)]
+pub(super) struct FakeStore {
+    pub(super) mood: Mutex<Mood>,
+    asked: Mutex<Vec<Asked>>,
+}
+
+impl FakeStore {
+    /// What it was asked since the last call.
+    pub(super) fn asked(&self) -> Vec<Asked> {
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
+
+    pub(super) fn is(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
+    }
+
+    async fn coverage(&self) -> Result<Coverage> {
+        let (mut span, mut state) =
+            (Some((minute("2026-01-31T10:00:00Z"), minute("2026-01-31T10:02:00Z"))), MinuteState::Closed);
+        let (mut hangs, mut panics) = (false, false);
+        match &*self.mood.lock().unwrap() {
+            Mood::Well | Mood::Generous => {}
+            Mood::Empty => (span, state) = (None, MinuteState::Open),
+            Mood::Fails(error) => return Err(error()),
+            Mood::Panics => panics = true,
+            Mood::Hangs => hangs = true,
+        }
+        if panics {
+            std::panic::resume_unwind(Box::new("a secret bug"));
+        }
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        let clicked = span.is_some();
+        Ok(Coverage {
+            span,
+            state,
+            watermark_ms: clicked.then(|| at("2026-01-31T10:02:07.5Z")),
+            newest_click_ms: clicked.then(|| at("2026-01-31T10:02:12.345Z")),
+        })
+    }
+}
+
+#[async_trait]
+impl Questions for FakeStore {
+    async fn ad_clicks(&self, ad_id: u64, question: &Question, series: bool) -> Result<AdClicks> {
+        self.asked.lock().unwrap().push(Asked::Ad(ad_id, question.clone(), series));
+        let coverage = self.coverage().await?;
+        let row = |text, clicks, state| MinuteClicks { minute: minute(text), clicks, state };
+        let mut rows = vec![
+            row("2026-01-31T10:00:00Z", 114, MinuteState::Final),
+            row("2026-01-31T10:01:00Z", 9, MinuteState::Closed),
+        ];
+        if coverage.span.is_none() {
+            rows.clear();
+        }
+        let clicks = rows.iter().map(|row| row.clicks).sum();
+        Ok(AdClicks { coverage, clicks, series: series.then_some(rows) })
+    }
+
+    async fn top_ads(&self, question: &Question, limit: usize) -> Result<TopAds> {
+        self.asked.lock().unwrap().push(Asked::Top(question.clone(), limit));
+        let coverage = self.coverage().await?;
+        let ads = match &*self.mood.lock().unwrap() {
+            Mood::Empty => Vec::new(),
+            Mood::Generous => (0..150).map(|ad| (ad, 1)).collect(),
+            _ => vec![(42, 123), (7, 9)],
+        };
+        Ok(TopAds { coverage, ads })
+    }
+}
+
+/// A ledger that adds up, with a different figure wherever possible.
+pub(super) fn ledger() -> Ledger {
+    Ledger {
+        read: 10,
+        counted: 4,
+        duplicate: 2,
+        late: 1,
+        future: 1,
+        malformed: 1,
+        invalid: 1,
+        conflicting_duplicates: 1,
+        gap_bytes: 5,
+    }
+}
+
+/// One partition that has read one input.
+pub(super) fn report() -> LedgerReport {
+    let watermark_ms = Some(at("2026-01-31T10:02:07.5Z"));
+    let partition = PartitionLedger {
+        partition: 0,
+        epoch: 3,
+        ledger: ledger(),
+        watermark_ms,
+        closed_ms: Some(at("2026-01-31T10:02:00Z")),
+        final_ms: None,
+    };
+    let input = InputLedger {
+        name: "/logs/a.ndjson".into(),
+        status: InputStatus::Idle,
+        position: 4096,
+        watermark_ms,
+        ledger: ledger(),
+    };
+    LedgerReport { partitions: vec![partition], inputs: vec![input], inputs_left_off: 0 }
+}
+
+pub(super) struct FakeProcess {
+    pub(super) report: Mutex<LedgerReport>,
+    pub(super) readiness: Mutex<Readiness>,
+}
+
+impl Default for FakeProcess {
+    fn default() -> Self {
+        let readiness = Readiness { problems: Vec::new(), notes: vec!["2 inputs are idle".into()] };
+        FakeProcess { report: Mutex::new(report()), readiness: Mutex::new(readiness) }
+    }
+}
+
+impl Status for FakeProcess {
+    fn ledger(&self) -> LedgerReport {
+        self.report.lock().unwrap().clone()
+    }
+
+    fn readiness(&self) -> Readiness {
+        self.readiness.lock().unwrap().clone()
+    }
+
+    fn gauges(&self) -> Gauges {
+        let commits = DurationHistogram::default();
+        for ms in [1, 3, 90_000] {
+            commits.observe(Duration::from_millis(ms));
+        }
+        Gauges {
+            lines: ledger(),
+            epochs_committed: 3,
+            epoch_commits: commits.snapshot(),
+            queues: vec![QueueDepth { queue: "batches", depth: 2, capacity: 8 }],
+            watermark_lag_ms: Some(5_250),
+            closed_lag_ms: None,
+            lake_epochs_behind: 1,
+            live_identities: 4,
+            live_minutes: 2,
+            open_files: 1,
+        }
+    }
+}

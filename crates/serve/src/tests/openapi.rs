@@ -1,0 +1,179 @@
+//! `openapi.json` against the code: routes, parameters, problems, schemas and examples are those of the server.
+
+use super::fake::Mood;
+use super::{Bench, errors};
+use crate::parameters::{AD_ID_MAX, AD_PARAMETERS, TOP_PARAMETERS, USER_ID_BYTES_MAX};
+use crate::problem::ProblemKind;
+use crate::routes::ROUTES;
+use crate::status::Readiness;
+use adtally_model::Country;
+use adtally_store::questions::MINUTES_MAX;
+use serde_json::{Value, json};
+
+fn description() -> Value {
+    serde_json::from_str(include_str!("../../openapi.json")).unwrap()
+}
+
+/// Follows a reference, where there is one.
+fn resolve<'a>(description: &'a Value, value: &'a Value) -> &'a Value {
+    match value["$ref"].as_str() {
+        Some(reference) => description.pointer(&reference[1..]).unwrap_or_else(|| panic!("{reference} leads nowhere")),
+        None => value,
+    }
+}
+
+fn operation<'a>(description: &'a Value, path: &str) -> &'a Value {
+    &description["paths"][path]["get"]
+}
+
+#[test]
+fn routes_and_parameters_are_those_of_the_code() {
+    let description = description();
+    let paths: Vec<_> = description["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    let mut expected: Vec<_> = ROUTES.iter().map(|route| route.path).collect();
+    let mut found = paths.clone();
+    expected.sort_unstable();
+    found.sort_unstable();
+    assert_eq!(found, expected);
+    for path in paths {
+        let methods: Vec<_> = description["paths"][path].as_object().unwrap().keys().collect();
+        assert_eq!(methods, ["get"], "{path}");
+        let parameters = operation(&description, path)["parameters"].as_array().cloned().unwrap_or_default();
+        let names: Vec<_> =
+            parameters.iter().map(|parameter| resolve(&description, parameter)["name"].as_str().unwrap()).collect();
+        let expected = match path {
+            "/ads/{ad_id}/clicks" => [&["ad_id"], AD_PARAMETERS].concat(),
+            "/ads/top100" => TOP_PARAMETERS.to_vec(),
+            _ => Vec::new(),
+        };
+        assert_eq!(names, expected, "{path}");
+    }
+}
+
+#[test]
+fn bounds_are_those_of_the_code() {
+    let description = description();
+    let check = |name: &str, expected: Value| {
+        assert_eq!(description["components"]["parameters"][name]["schema"], expected, "{name}");
+    };
+    check("ad_id", json!({"type": "integer", "minimum": 0, "maximum": AD_ID_MAX}));
+    check("minutes", json!({"type": "integer", "minimum": 1, "maximum": MINUTES_MAX}));
+    check("filter_user_id", json!({"type": "string", "minLength": 1, "maxLength": USER_ID_BYTES_MAX}));
+    check("filter_country", json!({"type": "string", "pattern": "^[A-Za-z]{2}$"}));
+    check("include_open", json!({"type": "string", "enum": ["true", "false"], "default": "false"}));
+    check("series", json!({"type": "string", "enum": ["true", "false"], "default": "false"}));
+    assert!(Country::all().all(|country| country.as_str().len() == 2));
+}
+
+#[test]
+fn problems_are_those_of_the_code() {
+    let description = description();
+    let examples = description["components"]["examples"].as_object().unwrap();
+    let documents = errors::documents();
+    assert_eq!(documents.len(), ProblemKind::ALL.len(), "a kind of problem is never tested");
+    assert_eq!(examples.len(), documents.len());
+    let schema = &description["components"]["schemas"]["Problem"];
+    for (kind, document) in &documents {
+        let name = kind.uri().replace("/problems#", "");
+        assert_eq!(examples[&name]["value"], *document, "the example {name} should be {document}");
+        conforms(&description, schema, document, &name);
+    }
+    for route in &ROUTES {
+        for (status, response) in operation(&description, route.path)["responses"].as_object().unwrap() {
+            let examples = &resolve(&description, response)["content"]["application/problem+json"]["examples"];
+            for example in examples.as_object().into_iter().flat_map(|examples| examples.values()) {
+                let document = &resolve(&description, example)["value"];
+                assert_eq!(document["status"].to_string(), *status, "{} {document}", route.path);
+            }
+        }
+    }
+}
+
+#[test]
+fn examples_are_what_the_server_answers() {
+    let description = description();
+    let bench = Bench::new();
+    let check = |uri: &str, path: &str, status: &str, example: &str| {
+        let answer: Value = serde_json::from_str(&bench.get(uri).body).unwrap();
+        let response = resolve(&description, &operation(&description, path)["responses"][status]);
+        let content = &response["content"]["application/json"];
+        if !example.is_empty() {
+            assert_eq!(content["examples"][example]["value"], answer, "the example {example} of {path}");
+        }
+        conforms(&description, &content["schema"], &answer, path);
+    };
+    let ad = "/ads/{ad_id}/clicks";
+    check("/ads/42/clicks?minutes=2", ad, "200", "plain");
+    check("/ads/42/clicks?minutes=2&series=true", ad, "200", "series");
+    check("/ads/42/clicks?minutes=2&filter_ip=::1&filter_country=ZZ&filter_user_id=u", ad, "200", "");
+    check("/ads/top100?minutes=2&filter_country=us", "/ads/top100", "200", "filtered");
+    check("/ads/top100?minutes=2", "/ads/top100", "200", "");
+    check("/ledger", "/ledger", "200", "one");
+    check("/readyz", "/readyz", "200", "ready");
+    check("/problems", "/problems", "200", "");
+    check("/", "/", "200", "");
+    bench.store.is(Mood::Empty);
+    check("/ads/42/clicks?minutes=2", ad, "200", "empty");
+    bench.process.report.lock().unwrap().inputs_left_off = 1;
+    check("/ledger", "/ledger", "200", "");
+    *bench.process.readiness.lock().unwrap() =
+        Readiness { problems: vec!["the disk is full: free some space on /data".into()], notes: Vec::new() };
+    check("/readyz", "/readyz", "503", "unready");
+    assert_eq!(description["info"]["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(serde_json::from_str::<Value>(&bench.get("/openapi.json").body).unwrap(), description);
+}
+
+/// Checks a value against a schema, as far as the schemas of this description go.
+fn conforms(description: &Value, schema: &Value, value: &Value, at: &str) {
+    let schema = resolve(description, schema);
+    for keyword in schema.as_object().unwrap().keys() {
+        let known = [
+            "type",
+            "properties",
+            "required",
+            "additionalProperties",
+            "items",
+            "enum",
+            "minimum",
+            "maximum",
+            "maxItems",
+            "description",
+            "format",
+            "pattern",
+        ];
+        assert!(known.contains(&keyword.as_str()), "{at}: this test does not know {keyword}");
+    }
+    let types = match &schema["type"] {
+        Value::Array(types) => types.clone(),
+        one => vec![one.clone()],
+    };
+    let found = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    assert!(types.contains(&json!(found)), "{at}: {value} is not one of {types:?}");
+    if let Some(allowed) = schema["enum"].as_array() {
+        assert!(allowed.contains(value), "{at}: {value} is not one of {allowed:?}");
+    }
+    if let Some(number) = value.as_u64() {
+        assert!(schema["minimum"].as_u64().is_none_or(|least| number >= least), "{at}: {value}");
+        assert!(schema["maximum"].as_u64().is_none_or(|most| number <= most), "{at}: {value}");
+    }
+    if let Some(rows) = value.as_array() {
+        assert!(schema["maxItems"].as_u64().is_none_or(|most| rows.len() as u64 <= most), "{at}");
+        rows.iter().for_each(|row| conforms(description, &schema["items"], row, at));
+    }
+    let (Some(fields), Some(properties)) = (value.as_object(), schema["properties"].as_object()) else { return };
+    assert_eq!(schema["additionalProperties"], json!(false), "{at}");
+    for (name, field) in fields {
+        let property = properties.get(name).unwrap_or_else(|| panic!("{at}: {name} is not described"));
+        conforms(description, property, field, &format!("{at}.{name}"));
+    }
+    for name in schema["required"].as_array().unwrap() {
+        assert!(fields.contains_key(name.as_str().unwrap()), "{at}: {name} is missing");
+    }
+}

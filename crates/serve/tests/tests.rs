@@ -1,0 +1,312 @@
+//! The server over real connections: what the routes alone cannot show. In here:
+//!
+//! - several requests on one connection, and what is on the wire;
+//! - clients that are slow to ask, silent, too large, too many, or do not read;
+//! - shutdown with answers in flight.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test; clippy only knows the tests themselves")]
+
+use adtally_model::{Error, MinuteState, Result};
+use adtally_serve::{Gauges, InputLedger, LedgerReport, Limits, PartitionLedger, Readiness, Status, serve};
+use adtally_store::questions::{AdClicks, Coverage, Question, Questions, TopAds};
+use async_trait::async_trait;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
+
+/// A store that takes a ticket before it answers, and shows when it is asked.
+struct Store {
+    asked: Semaphore,
+    tickets: Semaphore,
+}
+
+#[async_trait]
+impl Questions for Store {
+    async fn ad_clicks(&self, _: u64, _: &Question, _: bool) -> Result<AdClicks> {
+        self.asked.add_permits(1);
+        self.tickets.acquire().await.map_err(|error| Error::internal(error.to_string()))?.forget();
+        let coverage = Coverage { span: None, state: MinuteState::Open, watermark_ms: None, newest_click_ms: None };
+        Ok(AdClicks { coverage, clicks: 0, series: None })
+    }
+
+    async fn top_ads(&self, _: &Question, _: usize) -> Result<TopAds> {
+        Err(Error::internal("nobody asks for it here"))
+    }
+}
+
+/// A process whose ledger is some 30 MB long: more than the kernel buffers for a connection.
+struct Process;
+
+impl Status for Process {
+    fn ledger(&self) -> LedgerReport {
+        let input = InputLedger {
+            name: "x".repeat(3_000),
+            status: adtally_model::InputStatus::Ended,
+            position: 0,
+            watermark_ms: None,
+            ledger: adtally_model::Ledger::default(),
+        };
+        let partition = PartitionLedger {
+            partition: 0,
+            epoch: 1,
+            ledger: adtally_model::Ledger::default(),
+            watermark_ms: None,
+            closed_ms: None,
+            final_ms: None,
+        };
+        LedgerReport { partitions: vec![partition], inputs: vec![input; 10_000], inputs_left_off: 0 }
+    }
+
+    fn readiness(&self) -> Readiness {
+        Readiness::default()
+    }
+
+    fn gauges(&self) -> Gauges {
+        Gauges::default()
+    }
+}
+
+struct Server {
+    runtime: Runtime,
+    address: SocketAddr,
+    store: Arc<Store>,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<Result<()>>,
+}
+
+impl Server {
+    fn start(limits: Limits, tickets: usize) -> Server {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let store = Arc::new(Store { asked: Semaphore::new(0), tickets: Semaphore::new(tickets) });
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let shutdown = async {
+            stopped.await.ok();
+        };
+        let served = runtime.spawn(serve(listener, store.clone(), Arc::new(Process), limits, shutdown));
+        Server { runtime, address, store, stop, served }
+    }
+
+    fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).unwrap()
+    }
+
+    /// Waits until the store was asked once more.
+    fn wait_for_question(&self) {
+        self.runtime.block_on(self.store.asked.acquire()).unwrap().forget();
+    }
+
+    fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.runtime.block_on(self.served).unwrap().unwrap();
+        assert!(TcpStream::connect(self.address).is_err(), "it still listens");
+    }
+}
+
+/// Sends one request and reads one answer, whose length must be told.
+fn ask(stream: &mut TcpStream, target: &str) -> (String, String) {
+    send(stream, target);
+    answer(stream)
+}
+
+fn send(stream: &mut TcpStream, target: &str) {
+    stream.write_all(format!("GET {target} HTTP/1.1\r\nHost: here\r\n\r\n").as_bytes()).unwrap();
+}
+
+fn answer(stream: &mut TcpStream) -> (String, String) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        assert_eq!(stream.read(&mut byte).unwrap(), 1, "closed after {:?}", String::from_utf8_lossy(&head));
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+    let mut body = vec![0; length.parse().unwrap()];
+    stream.read_exact(&mut body).unwrap();
+    (head, String::from_utf8(body).unwrap())
+}
+
+fn read_to_end(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    // A reset after the last byte is an end as well.
+    stream.read_to_end(&mut bytes).ok();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+const QUESTION: &str = "/ads/42/clicks?minutes=5";
+const ANSWER: &str =
+    r#"{"ad_id":42,"clicks":0,"from":null,"to":null,"state":"open","watermark":null,"newest_click":null}"#;
+const SOON: Duration = Duration::from_millis(100);
+
+#[test]
+fn one_connection_answers_many_requests() {
+    let server = Server::start(Limits::default(), 2);
+    let mut stream = server.connect();
+    for _ in 0..2 {
+        let (head, body) = ask(&mut stream, QUESTION);
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"), "{head}");
+        assert_eq!(body, ANSWER);
+    }
+    let (head, body) = ask(&mut stream, "/ads/42/clicks?minutes=1000000000");
+    assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\n"), "{head}");
+    assert!(body.starts_with(r#"{"type":"/problems#minutes-out-of-range","title":"The number of minutes is not from 1 to 10080","status":400,"detail":"#), "{body}");
+    let (_, metrics) = ask(&mut stream, "/metrics");
+    assert!(metrics.contains("adtally_http_connections 1\n"), "{metrics}");
+    let (_, ledger) = ask(&mut stream, "/ledger");
+    assert!(ledger.len() > 30_000_000 && ledger.ends_with("}]}"), "a large answer comes whole");
+    drop(stream);
+    server.stop();
+}
+
+#[test]
+fn slow_and_silent_clients_are_closed() {
+    // Long enough for the request that is answered to arrive, however busy the machine.
+    let server = Server::start(Limits { header_timeout: 10 * SOON, ..Limits::default() }, 1);
+    let mut half_a_head = server.connect();
+    half_a_head.write_all(b"GET / HTTP/1.1\r\nHost: he").unwrap();
+    let mut silent = server.connect();
+    let mut idle = server.connect();
+    assert_eq!(ask(&mut idle, QUESTION).1, ANSWER);
+    assert!(!read_to_end(&mut half_a_head).contains("200"));
+    assert!(!read_to_end(&mut silent).contains("200"));
+    assert!(!read_to_end(&mut idle).contains("200"));
+    server.stop();
+}
+
+#[test]
+fn large_heads_are_refused() {
+    let server = Server::start(Limits::default(), 0);
+    let check = |head: String, expected: &str, explained: bool| {
+        let mut stream = server.connect();
+        // The server may answer and close before all of it is sent.
+        stream.write_all(head.as_bytes()).ok();
+        let reply = read_to_end(&mut stream);
+        assert!(reply.starts_with(expected), "{reply}");
+        assert_eq!(reply.contains("/problems#"), explained, "{reply}");
+    };
+    let header = |bytes: usize| format!("GET / HTTP/1.1\r\nConnection: close\r\nCookie: {}\r\n\r\n", "c".repeat(bytes));
+    check(header(10_000), "HTTP/1.1 200", false);
+    check(header(20_000), "HTTP/1.1 431", true);
+    check(header(64_000), "HTTP/1.1 431", true);
+    check(header(300_000), "HTTP/1.1 431", false);
+    let headers = |count: usize| format!("GET / HTTP/1.1\r\nConnection: close\r\n{}\r\n", "A: b\r\n".repeat(count));
+    check(headers(99), "HTTP/1.1 200", false);
+    check(headers(100), "HTTP/1.1 431", false);
+    let target = |bytes: usize| format!("GET /{} HTTP/1.1\r\nConnection: close\r\n\r\n", "y".repeat(bytes));
+    check(target(8_000), "HTTP/1.1 404", true);
+    check(target(20_000), "HTTP/1.1 414", true);
+    check("nonsense\r\n\r\n".into(), "HTTP/1.1 400", false);
+    server.stop();
+}
+
+#[test]
+fn further_connections_wait_for_their_turn() {
+    let server = Server::start(Limits { connections_max: 1, ..Limits::default() }, 2);
+    let mut first = server.connect();
+    assert_eq!(ask(&mut first, QUESTION).1, ANSWER);
+    let mut second = server.connect();
+    send(&mut second, QUESTION);
+    let (_, metrics) = ask(&mut first, "/metrics");
+    assert!(metrics.contains("adtally_http_connections 1\n"), "{metrics}");
+    assert!(metrics.contains("route=\"/ads/{ad_id}/clicks\",status=\"200\"} 1\n"), "{metrics}");
+    drop(first);
+    assert_eq!(answer(&mut second).1, ANSWER);
+    server.stop();
+}
+
+#[test]
+fn clients_that_do_not_read_are_closed() {
+    let server = Server::start(Limits { stall_timeout: SOON, connections_max: 1, ..Limits::default() }, 1);
+    let mut deaf = server.connect();
+    send(&mut deaf, "/ledger");
+    // Its turn comes only when the deaf one was closed.
+    let mut next = server.connect();
+    assert_eq!(ask(&mut next, QUESTION).1, ANSWER);
+    assert!(read_to_end(&mut deaf).len() < 30_000_000);
+    server.stop();
+}
+
+#[test]
+fn questions_beyond_the_bound_are_told_to_come_back() {
+    let limits = Limits { questions_max: 2, counted_running_max: 1, ..Limits::default() };
+    let server = Server::start(limits, 0);
+    let mut running = server.connect();
+    send(&mut running, QUESTION);
+    server.wait_for_question();
+    let mut waiting = server.connect();
+    send(&mut waiting, QUESTION);
+    // Both seats are taken once the second one was read.
+    let mut third = server.connect();
+    while !ask(&mut third, "/metrics").1.contains("adtally_questions_in_flight 2\n") {}
+    let (head, body) = ask(&mut third, QUESTION);
+    assert!(head.starts_with("HTTP/1.1 503") && head.contains("\r\nretry-after: 1\r\n"), "{head}");
+    assert!(body.contains("/problems#too-many-questions"), "{body}");
+    assert!(ask(&mut third, "/healthz").0.starts_with("HTTP/1.1 200"), "the process lives all the while");
+    server.store.tickets.add_permits(2);
+    assert_eq!(answer(&mut running).1, ANSWER);
+    assert_eq!(answer(&mut waiting).1, ANSWER);
+    server.stop();
+}
+
+#[test]
+fn a_client_that_leaves_frees_its_place() {
+    let limits = Limits { questions_max: 1, counted_running_max: 1, ..Limits::default() };
+    let server = Server::start(limits, 0);
+    let mut leaves = server.connect();
+    send(&mut leaves, QUESTION);
+    server.wait_for_question();
+    drop(leaves);
+    let mut next = server.connect();
+    while !ask(&mut next, "/metrics").1.contains("adtally_questions_in_flight 0\n") {}
+    server.store.tickets.add_permits(1);
+    assert_eq!(ask(&mut next, QUESTION).1, ANSWER);
+    server.stop();
+}
+
+#[test]
+fn shutdown_waits_for_answers_in_flight() {
+    let server = Server::start(Limits::default(), 0);
+    let mut asks = server.connect();
+    let mut idle = server.connect();
+    assert!(ask(&mut idle, "/healthz").0.starts_with("HTTP/1.1 200"));
+    send(&mut asks, QUESTION);
+    server.wait_for_question();
+    let Server { runtime, address, store, stop, served } = server;
+    stop.send(()).unwrap();
+    assert_eq!(read_to_end(&mut idle), "", "an idle connection is closed at once");
+    assert!(!served.is_finished());
+    store.tickets.add_permits(1);
+    assert_eq!(answer(&mut asks).1, ANSWER);
+    runtime.block_on(served).unwrap().unwrap();
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn shutdown_ends_by_its_deadline() {
+    let server = Server::start(Limits { drain_timeout: SOON, ..Limits::default() }, 0);
+    let mut asks = server.connect();
+    send(&mut asks, QUESTION);
+    server.wait_for_question();
+    server.stop();
+    assert_eq!(read_to_end(&mut asks), "");
+}
+
+#[test]
+fn limits_that_would_answer_nobody_are_refused() {
+    let check = |limits: Limits, expected: Option<&str>| {
+        assert_eq!(limits.check().err().map(|error| error.to_string()).as_deref(), expected);
+    };
+    let limits = Limits::default();
+    check(limits, None);
+    let refused = "the server's raw_running_max is 0, so that nobody would be answered";
+    check(Limits { raw_running_max: 0, ..limits }, Some(refused));
+    let refused = "the server's header_timeout is 0, so that nobody would be answered";
+    check(Limits { header_timeout: Duration::ZERO, ..limits }, Some(refused));
+}
