@@ -70,7 +70,8 @@ pub struct InputRow {
     pub generation: u32,
     /// Whether its file is compressed; positions are of the text all the same.
     pub compressed: bool,
-    /// The largest size of its uncompressed text that was seen, in bytes; 0 where that is unknown.
+    /// The largest size seen, in bytes: of its text, or of its file on disk while that is compressed; 0 where that is
+    /// unknown.
     pub size: u64,
     /// What was read of it in the epoch.
     pub position: Position,

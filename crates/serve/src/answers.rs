@@ -179,6 +179,15 @@ impl LedgerAnswer {
     }
 }
 
+/// The answer of `GET /ledger` as JSON, for those who ask a process without HTTP.
+///
+/// # Errors
+/// Internal when a ledger does not add up.
+pub fn ledger_json(report: LedgerReport) -> Result<String> {
+    serde_json::to_string(&LedgerAnswer::new(report)?)
+        .map_err(|e| adtally_model::Error::internal("the ledger cannot be written as JSON").because(e))
+}
+
 fn partition_answer(row: PartitionLedger) -> PartitionAnswer {
     PartitionAnswer {
         partition: row.partition,

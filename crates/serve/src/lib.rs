@@ -22,6 +22,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+pub use answers::ledger_json;
 pub use limits::Limits;
 pub use server::serve;
 pub use status::{

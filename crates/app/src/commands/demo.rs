@@ -1,0 +1,247 @@
+//! `adtally demo`: the whole job on traffic that it makes itself.
+
+use super::run::{listen, start_log, start_server, stop_on_signals};
+use super::runtime;
+use crate::clock::{Clock, SystemClock, SystemRandomness};
+use crate::config::{self, FlagSetting, Value};
+use crate::exit::Exit;
+use crate::generate::{Format, Generator, MISSION_ADS, MISSION_RATE, Settings};
+use crate::run::{Ending, RunOptions, Service};
+use crate::terminal;
+use adtally_model::time::rfc3339;
+use adtally_model::{Error, Result};
+use adtally_serve::Status;
+use adtally_store::embedded::Embedded;
+use adtally_store::questions::{Filters, Question, Questions, Span};
+use clap::Args;
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Event time that lies already behind when the demo begins, so that there are closed minutes at once.
+const HISTORY_MS: i64 = 3 * 60_000;
+
+/// How often the log is rotated.
+const ROTATE_MS: i64 = 20_000;
+
+/// Rotated files that are kept; older ones are deleted, as a log rotation would.
+const FILES_KEPT: usize = 12;
+
+/// How often the writer appends: as a busy server's log would grow.
+const APPEND_PAUSE: Duration = Duration::from_millis(20);
+
+/// Lines that the generator makes in all: days of traffic.
+const LINES_MAX: u64 = 4_000_000_000;
+
+/// See it work: generates live traffic into a temporary folder, counts it and serves the answers.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Lines a second; the default makes a billion a day.
+    #[arg(long, value_name = "R", default_value_t = MISSION_RATE)]
+    pub rate: f64,
+    /// Different ads.
+    #[arg(long, value_name = "A", default_value_t = MISSION_ADS)]
+    pub ads: u64,
+    /// Where to answer questions.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub listen: String,
+    /// Stop by itself after so many seconds; 0 goes on until Ctrl-C.
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seconds: u64,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What stopped the run.
+pub fn demo(args: &DemoArgs) -> Result<Exit> {
+    let folder = tempfile::Builder::new()
+        .prefix("adtally-demo-")
+        .tempdir()
+        .map_err(|e| Error::external("no temporary folder can be made").because(e))?;
+    let logs = folder.path().join("logs");
+    std::fs::create_dir(&logs).map_err(|e| Error::external(format!("{} cannot be made", logs.display())).because(e))?;
+    let options = configure(args, folder.path(), &logs)?;
+    start_log(&options.config)?;
+    let runtime = runtime()?;
+    let listener = listen(&runtime, &options)?;
+    let address = listener.local_addr().map_err(|e| Error::external("the listening address is unknown").because(e))?;
+    let stop = stop_on_signals(&runtime)?;
+    let service = Service::start(&options, Arc::new(SystemClock), Arc::new(SystemRandomness), runtime.handle())?;
+    let server = start_server(&runtime, listener, &service, &stop, &options);
+    let writer = start_writer(args, &logs, &stop)?;
+    terminal::say(&format!(
+        "writing {} clicks a second into {}, rotated every {} s",
+        terminal::thousands(args.rate as u64),
+        logs.display(),
+        ROTATE_MS / 1_000
+    ));
+    let mut guide = Guide::new(args, service.questions(), service.report(), format!("http://{address}"));
+    let handle = runtime.handle().clone();
+    let stopping = Arc::clone(&stop);
+    let outcome = service.run(&stop, |_, _| guide.look(&handle, &stopping));
+    stop.store(true, Ordering::Relaxed);
+    let _ = runtime.block_on(server);
+    let written = writer.join().map_err(|_| Error::internal("the log writer panicked; its message is above"))?;
+    let summary = outcome?;
+    terminal::say(&format!("\n{}", terminal::sum_line(&summary.ledger)));
+    written?;
+    let path = folder.path().display().to_string();
+    folder.close().map_err(|e| Error::external(format!("{path} cannot be removed")).because(e))?;
+    terminal::say("the temporary folder is removed");
+    Ok(Exit::Success)
+}
+
+fn configure(args: &DemoArgs, folder: &Path, logs: &Path) -> Result<RunOptions> {
+    let text = |flag, key, value: String| FlagSetting { flag, key, value: Value::Text(value) };
+    let flags = [
+        text("--listen", "serve.listen", args.listen.clone()),
+        text("--data-dir", "store.data_dir", folder.join("data").display().to_string()),
+    ];
+    let (_, mut config) = config::load(None, &[], &flags)?;
+    config.input.paths = vec![logs.display().to_string()];
+    config.log.level = "warn";
+    Ok(RunOptions { config, ending: Ending::Never })
+}
+
+/// Starts the thread that writes and rotates the log.
+fn start_writer(args: &DemoArgs, logs: &Path, stop: &Arc<AtomicBool>) -> Result<JoinHandle<Result<()>>> {
+    let out_of_order_ms = 2_000;
+    let settings = Settings {
+        lines: LINES_MAX,
+        seed: 1,
+        rate: args.rate,
+        ads: args.ads,
+        duplicates: 0.01,
+        late: 0.000_5,
+        malformed: 0.000_5,
+        invalid: 0.000_2,
+        click_ids: 0.0,
+        out_of_order_ms,
+        start_ms: SystemClock.wall_ms() - HISTORY_MS - out_of_order_ms,
+        format: Format::Ndjson,
+    };
+    let generator = Generator::new(settings)?;
+    let (logs, stop) = (logs.to_path_buf(), Arc::clone(stop));
+    std::thread::Builder::new()
+        .name("demo-log".into())
+        .spawn(move || write_log(generator, &logs, &stop))
+        .map_err(|e| Error::external("the log writer cannot be started").because(e))
+}
+
+/// Appends what is due to `clicks.log`, and renames it away every now and then.
+fn write_log(mut generator: Generator, logs: &Path, stop: &AtomicBool) -> Result<()> {
+    let path = logs.join("clicks.log");
+    let failed = |e: std::io::Error| Error::external("the demo's log cannot be written").because(e);
+    let mut file = File::create(&path).map_err(failed)?;
+    let mut rotated: Vec<PathBuf> = Vec::new();
+    let mut rotate_at_ms = SystemClock.monotonic_ms() + ROTATE_MS;
+    let mut lines = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        lines.clear();
+        while generator.event_time_ms() <= SystemClock.wall_ms() && lines.len() < 1 << 20 {
+            if !generator.next_line(&mut lines) {
+                break;
+            }
+        }
+        file.write_all(&lines).map_err(failed)?;
+        if SystemClock.monotonic_ms() >= rotate_at_ms {
+            rotate_at_ms += ROTATE_MS;
+            let name = format!("clicks.log.{}", rfc3339(SystemClock.wall_ms()).replace([':', '.'], "-"));
+            rotated.push(logs.join(name));
+            if let Some(newest) = rotated.last() {
+                std::fs::rename(&path, newest).map_err(failed)?;
+            }
+            file = File::create(&path).map_err(failed)?;
+            if rotated.len() > FILES_KEPT {
+                std::fs::remove_file(rotated.remove(0)).map_err(failed)?;
+            }
+        }
+        if lines.len() < 1 << 20 {
+            std::thread::sleep(APPEND_PAUSE);
+        }
+    }
+    Ok(())
+}
+
+/// Tells people what they see.
+struct Guide {
+    questions: Arc<Embedded>,
+    report: Arc<crate::run::report::Report>,
+    url: String,
+    began_ms: i64,
+    seconds: u64,
+    said_hello: bool,
+    looked_at_ms: i64,
+    lines_before: u64,
+}
+
+impl Guide {
+    fn new(args: &DemoArgs, questions: Arc<Embedded>, report: Arc<crate::run::report::Report>, url: String) -> Self {
+        let now = SystemClock.monotonic_ms();
+        let (seconds, said_hello) = (args.seconds, false);
+        Guide { questions, report, url, began_ms: now, seconds, said_hello, looked_at_ms: now, lines_before: 0 }
+    }
+
+    /// Called often; once a second it prints a status line, and once something is closed, how to ask.
+    fn look(&mut self, handle: &tokio::runtime::Handle, stop: &AtomicBool) {
+        let now = SystemClock.monotonic_ms();
+        if self.seconds > 0 && now - self.began_ms >= self.seconds as i64 * 1_000 {
+            stop.store(true, Ordering::Relaxed);
+        }
+        if now - self.looked_at_ms < 1_000 {
+            return;
+        }
+        if !self.said_hello {
+            self.said_hello = self.say_hello(handle);
+        }
+        self.status((now - self.looked_at_ms).max(1) as u64);
+        self.looked_at_ms = now;
+    }
+
+    /// Sample questions with their answers; `false` while nothing is closed yet.
+    fn say_hello(&self, handle: &tokio::runtime::Handle) -> bool {
+        let question = Question { span: Span::Last(1), filters: Filters::default(), include_open: false };
+        let Ok(top) = handle.block_on(self.questions.top_ads(&question, 3)) else { return false };
+        let Some(&(best, clicks)) = top.ads.first() else { return false };
+        let (from, to) = top.coverage.span.map_or((0, 0), |(from, to)| (from.start_ms(), to.start_ms()));
+        terminal::say(&format!("\nFirst answers, for {} to {} ({}):", rfc3339(from), rfc3339(to), top.coverage.state));
+        for (rank, (ad, clicks)) in top.ads.iter().enumerate() {
+            terminal::say(&format!("  {}. ad {ad}: {} clicks", rank + 1, terminal::thousands(*clicks)));
+        }
+        terminal::say(&format!("\nAsk yourself (ad {best} had {} clicks in that minute):", terminal::thousands(clicks)));
+        for path in [
+            format!("/ads/{best}/clicks?minutes=1&series=true"),
+            "/ads/top100?minutes=1&filter_country=US".to_owned(),
+            "/ads/top100?minutes=5&include_open=true".to_owned(),
+            "/ledger".to_owned(),
+            "/readyz".to_owned(),
+            "/metrics".to_owned(),
+        ] {
+            terminal::say(&format!("  curl '{}{path}'", self.url));
+        }
+        terminal::say("\nCtrl-C stops and cleans up.\n");
+        true
+    }
+
+    fn status(&mut self, elapsed_ms: u64) {
+        let ledger = self.report.total();
+        let rate = ledger.read.saturating_sub(self.lines_before) * 1_000 / elapsed_ms;
+        self.lines_before = ledger.read;
+        if !std::io::stderr().is_terminal() {
+            return;
+        }
+        let lag = self.report.gauges().watermark_lag_ms.map_or_else(|| "-".into(), |lag| format!("{:.1} s", lag as f64 / 1e3));
+        eprint!(
+            "\r\x1b[K{} committed lines, {} counted, {} duplicates, {}/s, watermark {lag} behind",
+            terminal::thousands(ledger.read),
+            terminal::thousands(ledger.counted),
+            terminal::thousands(ledger.duplicate),
+            terminal::thousands(rate),
+        );
+    }
+}

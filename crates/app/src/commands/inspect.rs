@@ -1,0 +1,101 @@
+//! `adtally inspect`: how a file would be read, without writing anything.
+
+use super::config::environment;
+use crate::clock::{Clock, SystemClock};
+use crate::config;
+use crate::exit::Exit;
+use crate::inspect::{Guess, Inspection, guess, read_sample};
+use crate::terminal;
+use crate::wiring;
+use adtally_model::{DecodedBatch, Error, IdentityKey, Result};
+use adtally_source::{Block, Decoder, Discovery, LocalFiles, ReadOutcome, Tailer, open_text};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Show how a file would be read, without writing anything.
+#[derive(Debug, Args)]
+#[command(after_help = "Reads the first 1,000 lines, guesses the format, the names of the fields and the unit of time, \
+shows what becomes of each line, and prints the configuration that reads the file:\n\n  \
+adtally inspect clicks.csv > adtally.toml && adtally run --config adtally.toml")]
+pub struct InspectArgs {
+    /// The file; gzip and zstd are read as they are.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Print everything as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs the command: the verdicts go to stderr and the configuration to stdout, or all of it as JSON to stdout.
+///
+/// # Errors
+/// External when the file cannot be read.
+pub fn inspect(args: &InspectArgs) -> Result<Exit> {
+    let path = args.file.display().to_string();
+    let cannot_read = |e: std::io::Error| Error::user(format!("{path} cannot be read")).because(e);
+    if !args.file.is_file() {
+        return Err(Error::user(format!("{path} is not a file: name one log file")));
+    }
+    let sample = read_sample(&mut open_text(&args.file).map_err(cannot_read)?)?;
+    if sample.is_empty() {
+        return Err(Error::user(format!("{path} is empty: there is nothing to inspect")));
+    }
+    let guess = guess(&sample);
+    let batch = decode(&path, &sample, &guess)?;
+    let (_, config) = config::load(None, &environment(), &guess.settings())?;
+    let now = SystemClock.wall_ms();
+    let inspection = Inspection::new(&path, &guess, &batch, now, config.time.max_future_skew_ms);
+    if args.json {
+        let mut report = serde_json::to_value(&inspection)
+            .map_err(|e| Error::internal("the inspection cannot be written as JSON").because(e))?;
+        report["configuration"] = guess.to_toml(&path).into();
+        terminal::print(&format!("{report}\n"))?;
+    } else {
+        terminal::say(&inspection.to_string());
+        terminal::print(&guess.to_toml(&path))?;
+    }
+    Ok(Exit::Success)
+}
+
+/// What the real reader and the real decoder make of the sample.
+fn decode(path: &str, sample: &[u8], guess: &Guess) -> Result<DecodedBatch> {
+    let (_, config) = config::load(None, &environment(), &guess.settings())?;
+    let mut settings = wiring::tail_settings(&config.input, true);
+    settings.block_bytes = sample.len().max(settings.block_bytes);
+    // A path is a pattern: what is special in patterns is escaped.
+    let pattern: String = path
+        .chars()
+        .flat_map(|c| if "*?[]{}".contains(c) { vec!['[', c, ']'] } else { vec![c] })
+        .collect();
+    let mut tailer = Tailer::new(Box::new(LocalFiles), settings, &[pattern], Vec::new(), 1)?;
+    let found = tailer.discover(0)?;
+    let Some(input) = found.iter().find_map(|discovery| match discovery {
+        Discovery::Found { facts, .. } => Some(facts.input),
+        _ => None,
+    }) else {
+        let why = tailer.warnings().join("; ");
+        return Err(Error::user(format!("{path} cannot be inspected: {why}")));
+    };
+    let block = loop {
+        match tailer.read(input, 0)? {
+            ReadOutcome::Block(block) => break block,
+            ReadOutcome::Busy => {}
+            ReadOutcome::Unreadable(error) => return Err(error),
+            ReadOutcome::AtEnd | ReadOutcome::Ended => {
+                return Err(Error::user(format!("{path} holds no whole line")));
+            }
+        }
+    };
+    let decoder = Decoder::new(wiring::decode_settings(&config.input), IdentityKey::new([0; 16]))?;
+    Ok(decoder.decode(within(block, sample.len())))
+}
+
+/// A block cut to the sample, at the end of a line.
+fn within(mut block: Block, bytes: usize) -> Block {
+    let room = bytes.saturating_sub(block.from as usize);
+    if block.text.len() > room && !block.overlong {
+        block.text.truncate(room);
+        block.to = block.from + room as u64;
+    }
+    block
+}

@@ -1,0 +1,53 @@
+//! One command a file: reads its arguments, calls the rooms, prints.
+
+mod closing;
+pub mod config;
+pub mod count;
+pub mod demo;
+pub mod generate;
+pub mod inspect;
+pub mod ledger;
+pub mod run;
+pub mod sql;
+pub mod verify;
+
+use crate::exit::Exit;
+use crate::terminal;
+use adtally_model::{Error, Result};
+use clap::CommandFactory;
+use std::path::Path;
+
+/// Stack of the runtime's threads, in bytes: DataFusion plans recursively, and deeply so where it is not optimised.
+const THREAD_STACK_BYTES: usize = 8 << 20;
+
+/// A runtime for the stores' and the server's I/O.
+///
+/// # Errors
+/// External when threads cannot be started.
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .thread_stack_size(THREAD_STACK_BYTES)
+        .enable_all()
+        .build()
+        .map_err(|e| Error::external("the I/O threads cannot be started").because(e))
+}
+
+/// Refuses a data directory that is not there, which reading commands must not create.
+pub(crate) fn existing(data_dir: &Path) -> Result<()> {
+    if data_dir.join("epochs").is_dir() {
+        Ok(())
+    } else {
+        Err(Error::user(format!(
+            "{} is no data directory of adtally: name the --data-dir of a `run` that has committed something",
+            data_dir.display()
+        )))
+    }
+}
+
+/// Prints completions for a shell.
+pub(crate) fn completions(shell: clap_complete::Shell) -> Result<Exit> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut crate::cli::Cli::command(), "adtally", &mut script);
+    terminal::print(&String::from_utf8_lossy(&script))?;
+    Ok(Exit::Success)
+}

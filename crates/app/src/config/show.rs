@@ -1,0 +1,55 @@
+//! Every setting with its value and where the value came from, secrets masked.
+
+use super::RawConfig;
+use super::layers::Value;
+use super::validate::SECRET;
+use serde::Serialize;
+use std::fmt::Write;
+
+/// What stands in place of a secret.
+const MASK: &str = "***";
+
+/// One line of `config show`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Shown {
+    /// The setting: `time.max_jump`.
+    pub key: String,
+    /// Its value as TOML; `"***"` for a secret that is set.
+    pub value: String,
+    /// `default`, `file:line`, `environment VARIABLE` or `flag --name`.
+    pub origin: String,
+}
+
+impl RawConfig {
+    /// Every setting in the order of `config/default.toml`.
+    pub fn shown(&self) -> Vec<Shown> {
+        self.settings()
+            .iter()
+            .map(|setting| {
+                let set = setting.value != Value::Text(String::new());
+                let value = if setting.key == SECRET && set { format!("{MASK:?}") } else { setting.value.to_toml() };
+                Shown { key: setting.key.clone(), value, origin: setting.origin.to_string() }
+            })
+            .collect()
+    }
+
+    /// The settings as a TOML document with the origin of each as a comment.
+    pub fn shown_as_toml(&self) -> String {
+        let shown = self.shown();
+        let width = shown.iter().map(|row| row.key.len() + row.value.len()).max().unwrap_or_default();
+        let mut text = String::new();
+        let mut current = "";
+        for row in &shown {
+            let (section, name) = row.key.rsplit_once('.').unwrap_or(("", &row.key));
+            if section != current {
+                let gap = if current.is_empty() { "" } else { "\n" };
+                let _ = writeln!(text, "{gap}[{section}]");
+                current = section;
+            }
+            let assignment = format!("{name} = {}", row.value);
+            // Long values push their own comment out and no other's.
+            let _ = writeln!(text, "{assignment:<width$} # {}", row.origin, width = width.min(44));
+        }
+        text
+    }
+}

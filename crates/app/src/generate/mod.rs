@@ -1,0 +1,211 @@
+//! `adtally generate`: click logs made up from a seed, and the exact counts that must come out of them.
+//!
+//! - **Receives** settings.
+//! - **Emits** lines: clicks with Zipf-distributed ads, weighted countries, IPv4 and IPv6; copies of earlier clicks, late
+//!   clicks, malformed and invalid lines, each in the fraction asked for; and on request the [`Truth`].
+//! - **Promises** the same lines for the same settings on every machine and in every version that keeps the test of the first
+//!   thousand lines; any number of lines in fixed memory.
+//! - **Never** reads a clock or the system's randomness.
+
+mod broken;
+mod click;
+mod generator;
+mod random;
+mod truth;
+
+#[cfg(test)]
+mod tests;
+
+pub use click::{Click, Format};
+pub use generator::{ADS_MAX, Generator, Line, OUT_OF_ORDER_MAX_MS, Settings};
+pub use random::{Random, Zipf, mix};
+pub use truth::{AdClicks, CountryClicks, MinuteClicks, Report, Truth};
+
+use adtally_model::time::parse_rfc3339;
+use adtally_model::{Error, Result};
+use std::fs::File;
+use std::io::{BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+/// Lines a second that make a billion clicks a day.
+pub const MISSION_RATE: f64 = 11_574.0;
+
+/// Ads there are at the mission's scale.
+pub const MISSION_ADS: u64 = 2_000_000;
+
+/// The first event time unless told otherwise, 2026-01-01T00:00:00Z: fixed, so that two runs make the same lines.
+pub const DEFAULT_START: &str = "2026-01-01T00:00:00Z";
+
+/// Bytes gathered before they are written: large enough that system calls do not show.
+const WRITE_BYTES: usize = 256 * 1024;
+
+/// Lines between two reports of progress.
+const PROGRESS_LINES: u64 = 1 << 14;
+
+/// What `adtally generate` is told.
+#[derive(Clone, PartialEq, Debug, clap::Args)]
+pub struct GenerateArgs {
+    /// Lines to write, of every kind
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub clicks: u64,
+    /// Same seed, same lines, on every machine
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// Lines a second of event time (lines are written as fast as they can be); the default makes a billion a day
+    #[arg(long, value_name = "R", default_value_t = MISSION_RATE)]
+    pub rate: f64,
+    /// Different ads, clicked by a Zipf law with exponent 17/16: of 2 million the first gets a tenth of all clicks
+    #[arg(long, value_name = "A", default_value_t = MISSION_ADS)]
+    pub ads: u64,
+    /// Fraction of lines that copy a click of the last 7 minutes, as 0.01 or 1%; one copy in eight has another country
+    #[arg(long, value_name = "P", default_value = "0", value_parser = read_fraction)]
+    pub duplicates: f64,
+    /// Fraction of lines that come so late that their minute is final; none in the first 6 minutes of event time
+    #[arg(long, value_name = "P", default_value = "0", value_parser = read_fraction)]
+    pub late: f64,
+    /// Fraction of lines that cannot be parsed
+    #[arg(long, value_name = "P", default_value = "0", value_parser = read_fraction)]
+    pub malformed: f64,
+    /// Fraction of lines with a field that breaks the rules
+    #[arg(long, value_name = "P", default_value = "0", value_parser = read_fraction)]
+    pub invalid: f64,
+    /// Fraction of clicks that carry a unique click_id
+    #[arg(long, value_name = "P", default_value = "0", value_parser = read_fraction)]
+    pub click_ids: f64,
+    /// Event times lie up to this many milliseconds behind the order of lines
+    #[arg(long, value_name = "MS", default_value_t = 2_000)]
+    pub out_of_order: i64,
+    /// The first event time, RFC 3339 with an offset
+    #[arg(long, value_name = "RFC3339", default_value = DEFAULT_START, value_parser = read_start)]
+    pub start: i64,
+    /// How lines are written
+    #[arg(long, value_enum, default_value_t = Format::Ndjson)]
+    pub format: Format,
+    /// Write the lines there instead of to the standard output
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Write what must be counted: totals, top 100, minutes and countries as JSON to FILE, and every count as CSV (minute,
+    /// ad_id, country, clicks; sorted) next to it with the extension .counts.csv. It holds for the lines read in this order as
+    /// one input under default settings after the last event time; one differing copy in 65,536 may go unnoticed as such
+    #[arg(long, value_name = "FILE")]
+    pub truth: Option<PathBuf>,
+}
+
+impl GenerateArgs {
+    /// The settings of the generator.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            lines: self.clicks,
+            seed: self.seed,
+            rate: self.rate,
+            ads: self.ads,
+            duplicates: self.duplicates,
+            late: self.late,
+            malformed: self.malformed,
+            invalid: self.invalid,
+            click_ids: self.click_ids,
+            out_of_order_ms: self.out_of_order,
+            start_ms: self.start,
+            format: self.format,
+        }
+    }
+}
+
+/// Generates to the file or to `stdout`, and the truth. `progress` is told the lines written from time to time.
+///
+/// Returns the truth's report where one was asked for. A reader that closes `stdout` early ends it quietly.
+///
+/// # Errors
+/// A user error for settings out of range, an external one when writing fails or when `stdout` closes before the truth is known.
+pub fn run(args: &GenerateArgs, stdout: &mut dyn Write, progress: &mut dyn FnMut(u64)) -> Result<Option<Report>> {
+    let settings = args.settings();
+    settings.end_ms()?;
+    let mut generator = Generator::new(settings)?;
+    let mut truth = match &args.truth {
+        Some(path) => Some((path, open_truth(path)?)),
+        None => None,
+    };
+    let wrote_all = match &args.output {
+        Some(path) => {
+            let mut file = File::create(path).map_err(|error| cannot_write(path, error))?;
+            pump(&mut generator, truth.as_mut().map(|(_, truth)| truth), &mut file, progress)
+                .map_err(|error| cannot_write(path, error))
+                .map(|()| true)?
+        }
+        None => match pump(&mut generator, truth.as_mut().map(|(_, truth)| truth), stdout, progress) {
+            Ok(()) => true,
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => false,
+            Err(error) => return Err(Error::external("cannot write to the standard output").because(error)),
+        },
+    };
+    let Some((path, truth)) = truth else { return Ok(None) };
+    if !wrote_all {
+        let path = path.display();
+        return Err(Error::external(format!(
+            "the reader of the lines went away: {path} was not written, run it again"
+        )));
+    }
+    let report = truth.finish().map_err(|error| cannot_write(&counts_path(path), error))?;
+    let mut text =
+        serde_json::to_string(&report).map_err(|error| Error::internal("the truth as JSON").because(error))?;
+    text.push('\n');
+    std::fs::write(path, text).map_err(|error| cannot_write(path, error))?;
+    Ok(Some(report))
+}
+
+/// Where the counts of a truth file are written: next to it, with the extension `.counts.csv`.
+pub fn counts_path(truth: &Path) -> PathBuf {
+    truth.with_extension("counts.csv")
+}
+
+type FileTruth = Truth<BufWriter<File>>;
+
+fn open_truth(path: &Path) -> Result<FileTruth> {
+    let counts = counts_path(path);
+    let opened = File::create(&counts).and_then(|file| Truth::new(BufWriter::with_capacity(WRITE_BYTES, file)));
+    opened.map_err(|error| cannot_write(&counts, error))
+}
+
+fn cannot_write(path: &Path, error: std::io::Error) -> Error {
+    Error::external(format!("cannot write {}", path.display())).because(error)
+}
+
+fn pump(
+    generator: &mut Generator,
+    mut truth: Option<&mut FileTruth>,
+    out: &mut dyn Write,
+    progress: &mut dyn FnMut(u64),
+) -> std::io::Result<()> {
+    let mut buffer = Vec::with_capacity(WRITE_BYTES + 1024);
+    while generator.next_line(&mut buffer) {
+        if let Some(truth) = truth.as_deref_mut() {
+            truth.observe(generator.last())?;
+        }
+        if buffer.len() >= WRITE_BYTES {
+            out.write_all(&buffer)?;
+            buffer.clear();
+        }
+        if generator.written().is_multiple_of(PROGRESS_LINES) {
+            progress(generator.written());
+        }
+    }
+    out.write_all(&buffer)?;
+    out.flush()?;
+    progress(generator.written());
+    Ok(())
+}
+
+fn read_fraction(text: &str) -> Result<f64, String> {
+    let number = match text.strip_suffix('%') {
+        Some(percent) => percent.trim().parse().map(|percent: f64| percent / 100.0),
+        None => text.parse(),
+    };
+    match number {
+        Ok(fraction) if (0.0..=1.0).contains(&fraction) => Ok(fraction),
+        _ => Err("write a fraction as 0.01 or 1%, from 0 to 1".to_owned()),
+    }
+}
+
+fn read_start(text: &str) -> Result<i64, String> {
+    parse_rfc3339(text.as_bytes()).ok_or_else(|| format!("write a time with its offset, such as {DEFAULT_START}"))
+}

@@ -1,0 +1,96 @@
+//! Decoding on several cores: blocks go in, batches come out in the order of each input.
+
+use adtally_model::{DecodedBatch, Error, Result};
+use adtally_source::{Block, Decoder};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Blocks handed over but not yet taken by a worker; the reader's own bound is tighter.
+const QUEUE_BLOCKS: usize = 4_096;
+
+type Job = (Block, Sender<DecodedBatch>);
+
+/// Worker threads that decode; without any, decoding happens at once in the caller.
+pub struct DecodePool {
+    decoder: Arc<Decoder>,
+    jobs: Option<Sender<Job>>,
+    finished: Receiver<()>,
+    finished_sender: Sender<()>,
+}
+
+/// A batch that is being decoded.
+pub struct Decoding {
+    reply: Receiver<DecodedBatch>,
+}
+
+impl DecodePool {
+    /// Starts `threads` workers.
+    ///
+    /// # Errors
+    /// External when a thread cannot be started.
+    pub fn new(decoder: Arc<Decoder>, threads: usize) -> Result<Self> {
+        let (finished_sender, finished) = bounded(1);
+        let mut pool = DecodePool { decoder, jobs: None, finished, finished_sender };
+        if threads > 0 {
+            let (jobs, queue) = bounded::<Job>(QUEUE_BLOCKS);
+            for number in 0..threads {
+                pool.start_worker(number, queue.clone())?;
+            }
+            pool.jobs = Some(jobs);
+        }
+        Ok(pool)
+    }
+
+    fn start_worker(&self, number: usize, queue: Receiver<Job>) -> Result<()> {
+        let (decoder, finished) = (Arc::clone(&self.decoder), self.finished_sender.clone());
+        let work = move || {
+            for (block, reply) in queue {
+                // A reader that went away wants no answer.
+                let _ = reply.send(decoder.decode(block));
+                // One signal is enough, however many batches are ready.
+                let _ = finished.try_send(());
+            }
+        };
+        std::thread::Builder::new()
+            .name(format!("decode-{number}"))
+            .spawn(work)
+            .map(|_| ())
+            .map_err(|e| Error::external("a decoder thread cannot be started").because(e))
+    }
+
+    /// Hands a block over.
+    ///
+    /// # Errors
+    /// Internal when the workers are gone.
+    pub fn submit(&self, block: Block) -> Result<Decoding> {
+        let (sender, reply) = bounded(1);
+        match &self.jobs {
+            None => {
+                let _ = sender.send(self.decoder.decode(block));
+            }
+            Some(jobs) => jobs.send((block, sender)).map_err(|_| Error::internal("the decoder threads are gone"))?,
+        }
+        Ok(Decoding { reply })
+    }
+
+    /// Waits until some batch is finished, or for `timeout`.
+    pub fn wait(&self, timeout: Duration) {
+        // A timeout is as good as a signal: the caller looks anyway.
+        let _ = self.finished.recv_timeout(timeout);
+    }
+}
+
+impl Decoding {
+    /// The batch, if it is finished.
+    ///
+    /// # Errors
+    /// Internal when the decoder panicked over the block.
+    pub fn poll(&self) -> Result<Option<DecodedBatch>> {
+        match self.reply.try_recv() {
+            Ok(batch) => Ok(Some(batch)),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(Error::internal("a decoder thread died; its message is above")),
+        }
+    }
+}

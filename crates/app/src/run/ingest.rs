@@ -1,0 +1,454 @@
+//! Ingest: tail -> decode -> judge -> hand epochs over. A state machine turned by its caller.
+
+use super::decode_pool::{DecodePool, Decoding};
+use super::report::Report;
+use crate::clock::Clock;
+use adtally_model::{InputId, InputRow, InputStatus, InputTime, Ledger, Position, Result};
+use adtally_pipeline::{ClockGuard, ClockReading, EpochDraft, Partition, PendingBatch, RunEnd, Stopped};
+use adtally_source::{Discovery, InputFacts, ReadOutcome, Tailer};
+use adtally_store::hot_counts::HotCounts;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Batches read ahead of one input while others have a backlog as well.
+const READ_AHEAD: usize = 2;
+
+/// Batches read ahead in all, one for each input with a backlog apart: keeps all decoders busy on a single file.
+const READ_AHEAD_TOTAL: usize = 8;
+
+/// Text read ahead in all; shared evenly among the inputs with a backlog.
+const READ_AHEAD_BYTES: usize = 16 << 20;
+
+/// Clicks judged before other inputs get their turn.
+const JUDGE_LINES: usize = 1 << 16;
+
+/// While there is a backlog, passing a minute's end ends an epoch only when the epoch is this old: a sparse file passes
+/// thousands of minutes a second.
+const BACKLOG_EPOCH_MS: i64 = 1_000;
+
+/// How long to wait before asking inputs at their end again.
+const POLL_MS: i64 = 25;
+
+/// How often, at most, an epoch is ended only because every input waits.
+const STALL_EPOCH_MS: i64 = 200;
+
+/// Where epochs go.
+pub trait EpochSink {
+    /// Whether the next epoch would be taken without waiting.
+    fn is_ready(&self) -> bool;
+
+    /// Takes an epoch to be committed; waits while the one before is not.
+    ///
+    /// # Errors
+    /// What stopped the committer.
+    fn submit(&mut self, draft: EpochDraft) -> Result<()>;
+}
+
+/// What ingest needs to know.
+#[derive(Clone, Copy, Debug)]
+pub struct IngestSettings {
+    /// Longest time between commits, in milliseconds.
+    pub epoch_interval_ms: i64,
+    /// Most lines in an epoch.
+    pub epoch_lines_max: u64,
+    /// Most bytes of text in an epoch.
+    pub epoch_bytes_max: u64,
+    /// How often paths are looked at, in milliseconds.
+    pub discovery_interval_ms: i64,
+    /// Largest block read at a time, in bytes.
+    pub block_bytes: usize,
+    /// How the run ends once all inputs are read to their end; [`RunEnd::GoesOn`] tails for ever.
+    pub run_end: RunEnd,
+}
+
+/// What a turn did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// Something: turn again.
+    Worked,
+    /// Nothing: wait a moment.
+    Nothing,
+    /// The bounded run is over, its last epoch handed over.
+    Finished,
+}
+
+/// One input on its way in.
+#[derive(Default)]
+struct Lane {
+    decoding: VecDeque<Decoding>,
+    front: Option<PendingBatch>,
+    /// When it was last found at its end, by monotonic time.
+    at_end_ms: Option<i64>,
+    /// The source will deliver no more.
+    ended: bool,
+}
+
+impl Lane {
+    fn is_drained(&self) -> bool {
+        self.decoding.is_empty() && self.front.is_none()
+    }
+
+    fn depth(&self) -> usize {
+        self.decoding.len() + usize::from(self.front.is_some())
+    }
+}
+
+/// The state machine.
+pub struct Ingest<S> {
+    settings: IngestSettings,
+    clock: Arc<dyn Clock>,
+    guard: ClockGuard,
+    tailer: Tailer,
+    pool: DecodePool,
+    partition: Partition,
+    lanes: BTreeMap<InputId, Lane>,
+    hot: Arc<HotCounts>,
+    report: Arc<Report>,
+    sink: S,
+    number: u64,
+    discovered: Vec<Discovery>,
+    discovered_at_ms: Option<i64>,
+    epoch_began_ms: i64,
+    stalled_at_ms: i64,
+}
+
+/// The parts that ingest is made of.
+pub struct Parts<S> {
+    /// What it needs to know.
+    pub settings: IngestSettings,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// The source.
+    pub tailer: Tailer,
+    /// The decoders.
+    pub pool: DecodePool,
+    /// The partition, recovered.
+    pub partition: Partition,
+    /// The guarded clock of the last epoch.
+    pub last_clock_ms: i64,
+    /// The number of the first epoch to be made.
+    pub number: u64,
+    /// Where uncommitted clicks are shown.
+    pub hot: Arc<HotCounts>,
+    /// What the process tells of itself.
+    pub report: Arc<Report>,
+    /// Where epochs go.
+    pub sink: S,
+}
+
+impl<S: EpochSink> Ingest<S> {
+    /// Ready to turn.
+    pub fn new(parts: Parts<S>) -> Self {
+        let monotonic = parts.clock.monotonic_ms();
+        Ingest {
+            guard: ClockGuard::new(parts.clock.wall_ms(), monotonic, parts.last_clock_ms),
+            settings: parts.settings,
+            clock: parts.clock,
+            tailer: parts.tailer,
+            pool: parts.pool,
+            partition: parts.partition,
+            lanes: BTreeMap::new(),
+            hot: parts.hot,
+            report: parts.report,
+            sink: parts.sink,
+            number: parts.number,
+            discovered: Vec::new(),
+            discovered_at_ms: None,
+            epoch_began_ms: monotonic,
+            stalled_at_ms: monotonic,
+        }
+    }
+
+    /// The partition, for reports.
+    pub fn partition(&self) -> &Partition {
+        &self.partition
+    }
+
+    /// The source, for reports.
+    pub fn tailer(&mut self) -> &mut Tailer {
+        &mut self.tailer
+    }
+
+    /// Gives the sink back.
+    pub fn into_sink(self) -> S {
+        self.sink
+    }
+
+    /// Waits a moment for decoders or for lines to come.
+    pub fn wait(&self) {
+        self.pool.wait(Duration::from_millis(5));
+    }
+
+    fn now(&mut self) -> (ClockReading, i64) {
+        let monotonic = self.clock.monotonic_ms();
+        (self.guard.read(self.clock.wall_ms(), monotonic), monotonic)
+    }
+
+    /// Does some work: looks for files, reads, judges, ends an epoch, each as far as it is due.
+    ///
+    /// # Errors
+    /// What must stop the process; everything else is retried or reported.
+    pub fn turn(&mut self) -> Result<Turn> {
+        let (now, monotonic) = self.now();
+        self.report.clock(&now);
+        self.discover(monotonic)?;
+        let mut worked = self.read(&now, monotonic)?;
+        worked |= self.judge(&now)?;
+        self.settle_ended();
+        if self.is_over() {
+            self.end_epoch(&now, monotonic, self.settings.run_end)?;
+            return Ok(Turn::Finished);
+        }
+        worked |= self.end_epoch_if_due(&now, monotonic, worked)?;
+        Ok(if worked { Turn::Worked } else { Turn::Nothing })
+    }
+
+    /// Stops in good order: hands over the epoch begun.
+    ///
+    /// # Errors
+    /// What stopped the committer.
+    pub fn stop(&mut self) -> Result<()> {
+        let (now, monotonic) = self.now();
+        self.end_epoch(&now, monotonic, RunEnd::GoesOn)
+    }
+
+    fn discover(&mut self, monotonic: i64) -> Result<()> {
+        let due = self.discovered_at_ms.is_none_or(|at| monotonic - at >= self.settings.discovery_interval_ms);
+        if due {
+            self.discovered_at_ms = Some(monotonic);
+            let found = self.tailer.discover(monotonic)?;
+            self.discovered.extend(found);
+            for warning in self.tailer.new_warnings() {
+                tracing::warn!("{warning}");
+            }
+            self.report.note_source(self.tailer.warnings());
+        }
+        Ok(())
+    }
+
+    /// Reads blocks of the inputs that may have some, those with nothing read ahead first.
+    fn read(&mut self, now: &ClockReading, monotonic: i64) -> Result<bool> {
+        let mut ids: Vec<(usize, InputId)> = Vec::new();
+        let mut backlog = 0;
+        for (&id, lane) in &self.lanes {
+            if lane.ended {
+                continue;
+            }
+            let at_end = lane.at_end_ms.is_some();
+            backlog += usize::from(!at_end);
+            if !at_end || lane.at_end_ms.is_some_and(|at| monotonic - at >= POLL_MS) {
+                ids.push((lane.depth(), id));
+            }
+        }
+        self.tailer.set_block_bytes((READ_AHEAD_BYTES / backlog.max(1)).min(self.settings.block_bytes));
+        let each = if backlog <= 1 { READ_AHEAD_TOTAL } else { READ_AHEAD };
+        let mut total: usize = self.lanes.values().map(Lane::depth).sum();
+        ids.sort_unstable();
+        let mut worked = false;
+        for (depth, id) in ids {
+            let room = depth == 0 || (depth < each && total < READ_AHEAD_TOTAL);
+            if room && self.read_one(id, now, monotonic)? {
+                total += 1;
+                worked = true;
+            }
+        }
+        Ok(worked)
+    }
+
+    /// Reads one block; says whether there was one.
+    fn read_one(&mut self, id: InputId, now: &ClockReading, monotonic: i64) -> Result<bool> {
+        let outcome = self.tailer.read(id, monotonic)?;
+        let Some(lane) = self.lanes.get_mut(&id) else { return Ok(false) };
+        match outcome {
+            ReadOutcome::Block(block) => {
+                lane.at_end_ms = None;
+                lane.decoding.push_back(self.pool.submit(block)?);
+                self.partition.note_backlog(id);
+                return Ok(true);
+            }
+            ReadOutcome::Busy => {
+                lane.at_end_ms = None;
+                self.partition.note_backlog(id);
+                return Ok(true);
+            }
+            ReadOutcome::AtEnd => {
+                lane.at_end_ms = Some(monotonic);
+                if lane.is_drained() {
+                    self.partition.note_at_end(id, now);
+                }
+            }
+            ReadOutcome::Ended => lane.ended = true,
+            ReadOutcome::Unreadable(error) => {
+                // Not idle: it may hold lines. Asked again like one at its end.
+                lane.at_end_ms = Some(monotonic);
+                self.partition.note_backlog(id);
+                tracing::debug!(input = id.0, "unreadable for now: {}", error.report());
+            }
+        }
+        Ok(false)
+    }
+
+    /// Judges batches, the input with the least watermark first, until the epoch is full or all wait.
+    fn judge(&mut self, now: &ClockReading) -> Result<bool> {
+        let mut order: Vec<(Option<i64>, InputId)> = Vec::new();
+        for (&id, lane) in &mut self.lanes {
+            if lane.front.is_none()
+                && let Some(decoding) = lane.decoding.front()
+                && let Some(batch) = decoding.poll()?
+            {
+                lane.decoding.pop_front();
+                lane.front = Some(PendingBatch::new(batch));
+            }
+            if lane.front.is_some() {
+                order.push((self.partition.watermark_of(id), id));
+            }
+        }
+        order.sort_unstable();
+        let mut worked = false;
+        for (_, id) in order {
+            let (lines, bytes) = self.partition.epoch_size();
+            let room = self.settings.epoch_lines_max.saturating_sub(lines);
+            if room == 0 || bytes >= self.settings.epoch_bytes_max {
+                break;
+            }
+            let Some(lane) = self.lanes.get_mut(&id) else { continue };
+            let Some(batch) = &mut lane.front else { continue };
+            let judged = self.partition.judge(batch, now, JUDGE_LINES.min(room as usize))?;
+            if judged.stopped == Stopped::BatchEnd {
+                lane.front = None;
+            }
+            worked |= judged.lines > 0 || judged.stopped == Stopped::BatchEnd;
+            if let Some(counted) = judged.counted {
+                self.hot.open(self.number, counted);
+            }
+        }
+        Ok(worked)
+    }
+
+    /// Inputs that the source is done with, and of which everything is judged, have ended.
+    fn settle_ended(&mut self) {
+        let done: Vec<InputId> =
+            self.lanes.iter().filter(|(_, lane)| lane.ended && lane.is_drained()).map(|(&id, _)| id).collect();
+        for id in done {
+            self.lanes.remove(&id);
+            self.discovered.push(Discovery::Ended { input: id });
+        }
+    }
+
+    /// Whether a bounded run has read everything.
+    fn is_over(&self) -> bool {
+        self.settings.run_end != RunEnd::GoesOn
+            && self.lanes.is_empty()
+            && self.discovered_at_ms.is_some()
+            && self.discovered.iter().all(|discovery| matches!(discovery, Discovery::Ended { .. } | Discovery::Gap { .. }))
+    }
+
+    fn end_epoch_if_due(&mut self, now: &ClockReading, monotonic: i64, worked: bool) -> Result<bool> {
+        let age = monotonic - self.epoch_began_ms;
+        let (lines, bytes) = self.partition.epoch_size();
+        let full = lines >= self.settings.epoch_lines_max || bytes >= self.settings.epoch_bytes_max;
+        let backlog = self.lanes.values().any(|lane| lane.at_end_ms.is_none());
+        let passed = self.partition.passed_a_minute() && (!backlog || age >= BACKLOG_EPOCH_MS);
+        let stalled = !worked
+            && self.lanes.values().any(|lane| lane.front.is_some())
+            && monotonic - self.stalled_at_ms >= STALL_EPOCH_MS;
+        let due = full || passed || stalled || age >= self.settings.epoch_interval_ms || !self.discovered.is_empty();
+        if !due || !(full || self.sink.is_ready()) {
+            return Ok(false);
+        }
+        if stalled {
+            self.stalled_at_ms = monotonic;
+        }
+        let discovered = !self.discovered.is_empty();
+        self.end_epoch(now, monotonic, RunEnd::GoesOn)?;
+        Ok(full || discovered)
+    }
+
+    /// Ends the epoch, and then lets what was discovered take effect.
+    fn end_epoch(&mut self, now: &ClockReading, monotonic: i64, run_end: RunEnd) -> Result<()> {
+        if run_end != RunEnd::GoesOn {
+            self.apply_discovered(now);
+        }
+        let touched: Vec<(InputId, u64)> = self
+            .partition
+            .inputs()
+            .iter()
+            .filter(|input| input.touched)
+            .map(|input| (input.row.id, input.row.position.to))
+            .collect();
+        for (id, position) in touched {
+            if let Some(facts) = self.tailer.facts(id, position) {
+                self.partition.describe_input(id, |row| describe(row, &facts));
+            }
+        }
+        if let Some(draft) = self.partition.end_epoch(now, run_end)? {
+            self.number = draft.number + 1;
+            self.sink.submit(draft)?;
+        }
+        self.epoch_began_ms = monotonic;
+        if run_end == RunEnd::GoesOn {
+            self.apply_discovered(now);
+        }
+        self.report.ingest(&self.partition, self.lanes.values().map(Lane::depth).sum());
+        Ok(())
+    }
+
+    fn apply_discovered(&mut self, now: &ClockReading) {
+        for discovery in std::mem::take(&mut self.discovered) {
+            match discovery {
+                Discovery::Found { facts, position } => {
+                    tracing::info!(input = facts.name, id = facts.input.0, position, "input found");
+                    self.lanes.insert(facts.input, Lane::default());
+                    self.partition.add_input(new_row(&facts, position), now);
+                }
+                Discovery::Continued { input: id } | Discovery::Resumed { input: id } => {
+                    tracing::info!(id = id.0, "input goes on");
+                    self.lanes.entry(id).or_default().ended = false;
+                    self.partition.resume_input(id);
+                }
+                Discovery::Renamed { input: id, name } => {
+                    tracing::info!(input = name, id = id.0, "input renamed");
+                    self.partition.describe_input(id, |row| row.name = name);
+                }
+                Discovery::Ended { input: id } => {
+                    // Lines still on their way are judged first: then it comes here again.
+                    match self.lanes.get_mut(&id) {
+                        Some(lane) if !lane.is_drained() => lane.ended = true,
+                        _ => {
+                            self.lanes.remove(&id);
+                            self.partition.end_input(id);
+                        }
+                    }
+                }
+                Discovery::Gap { input: id, bytes, reason } => {
+                    tracing::error!(id = id.0, bytes, reason, "bytes can never be read: a gap in the ledger");
+                    self.partition.book_gap(id, bytes);
+                }
+            }
+        }
+    }
+}
+
+fn describe(row: &mut InputRow, facts: &InputFacts) {
+    row.name.clone_from(&facts.name);
+    row.fingerprint = facts.fingerprint;
+    row.size = facts.size.max(row.size);
+    row.compressed = facts.compressed;
+}
+
+fn new_row(facts: &InputFacts, position: u64) -> InputRow {
+    InputRow {
+        id: facts.input,
+        name: facts.name.clone(),
+        fingerprint: facts.fingerprint,
+        generation: facts.generation,
+        compressed: facts.compressed,
+        size: facts.size,
+        position: Position::at(position),
+        time: InputTime::default(),
+        status: InputStatus::Holding,
+        ledger: Ledger::default(),
+        seen_at_ms: 0,
+    }
+}

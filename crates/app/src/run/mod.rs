@@ -1,0 +1,15 @@
+//! The run loop: where clicks cross from room to room.
+//!
+//! `ingest` (tail, decode, judge) -> `commit` (stage, create the epoch record) -> `project` (bring the lake up to date).
+//! Each is a thread with a bounded queue before it; `ingest` itself is a state machine that a caller may turn by hand.
+
+pub mod commit;
+pub mod decode_pool;
+pub mod first_rejections;
+pub mod ingest;
+pub mod project;
+pub mod recovery;
+pub mod report;
+pub mod service;
+
+pub use service::{Ending, RunOptions, Service, Summary};

@@ -1,0 +1,219 @@
+//! Project: brings the lake up to the epoch log, and deletes records that nobody needs any more.
+
+use super::report::Report;
+use crate::clock::Clock;
+use adtally_model::{EpochNumber, Error, Ledger, Result};
+use adtally_pipeline::EpochDraft;
+use adtally_store::epoch_log::EpochLog;
+use adtally_store::hot_counts::{HotCounts, PendingEpoch};
+use adtally_store::lake::{EpochProjection, Lake};
+use parking_lot::{Condvar, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Count rows waiting for the lake beyond which it is brought up to date before its time: some 100 MB.
+const PENDING_ROWS_MAX: usize = 8_000_000;
+
+/// Epochs waiting for the lake beyond which it is brought up to date before its time: each names at least one file.
+const PENDING_EPOCHS_MAX: usize = 256;
+
+/// How long to wait after a failure, doubled up to sixteen times as long.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// An epoch that waits for the lake.
+#[derive(Clone)]
+pub struct Waiting {
+    /// Its counts and files.
+    pub pending: Arc<PendingEpoch>,
+    /// The partition's ledger after it.
+    pub ledger: Ledger,
+    /// Ledgers of the inputs that it touched, by name.
+    pub inputs: Vec<(String, Ledger)>,
+    /// Its clock.
+    pub clock_ms: i64,
+    /// The least record that was needed when it was committed.
+    pub oldest_needed: EpochNumber,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<Waiting>,
+    /// Somebody wants the lake to be up to date now.
+    hurry: bool,
+    /// The thread is to end once the queue is empty.
+    closing: bool,
+    /// Give up at once.
+    abandoned: bool,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    lake_epoch: AtomicU64,
+}
+
+/// A handle on the projector thread.
+#[derive(Clone)]
+pub struct Projector {
+    shared: Arc<Shared>,
+}
+
+/// What the projector works with.
+pub struct ProjectorParts {
+    /// The log whose records it deletes.
+    pub log: EpochLog,
+    /// The log's id.
+    pub log_id: u128,
+    /// The lake.
+    pub lake: Arc<Lake>,
+    /// Readers' view.
+    pub hot: Arc<HotCounts>,
+    /// What the process tells of itself.
+    pub report: Arc<Report>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Runs the stores' I/O.
+    pub runtime: tokio::runtime::Handle,
+    /// Shortest time between commits to the lake.
+    pub interval: Duration,
+    /// Give up after a failure instead of trying for ever.
+    pub bounded: bool,
+}
+
+impl Projector {
+    /// Starts the thread with what recovery found waiting.
+    ///
+    /// # Errors
+    /// External when a thread cannot be started.
+    pub fn start(
+        parts: ProjectorParts,
+        lake_epoch: EpochNumber,
+        waiting: Vec<Waiting>,
+    ) -> Result<(Projector, JoinHandle<Result<()>>)> {
+        let queue = Queue { waiting, ..Queue::default() };
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(queue),
+            changed: Condvar::new(),
+            lake_epoch: AtomicU64::new(lake_epoch),
+        });
+        let projector = Projector { shared: Arc::clone(&shared) };
+        let thread = std::thread::Builder::new()
+            .name("project".into())
+            .stack_size(8 << 20)
+            .spawn(move || Work { parts, shared }.run())
+            .map_err(|e| Error::external("the projector thread cannot be started").because(e))?;
+        Ok((projector, thread))
+    }
+
+    /// The last epoch that the lake holds.
+    pub fn lake_epoch(&self) -> EpochNumber {
+        self.shared.lake_epoch.load(Ordering::Acquire)
+    }
+
+    /// An epoch is committed and waits for the lake.
+    pub fn committed(&self, draft: &EpochDraft, pending: Arc<PendingEpoch>, oldest_needed: EpochNumber) {
+        let inputs = draft.inputs.iter().map(|row| (row.name.clone(), row.ledger)).collect();
+        let waiting = Waiting { pending, ledger: draft.ledger, inputs, clock_ms: draft.clock_ms, oldest_needed };
+        let mut queue = self.shared.queue.lock();
+        queue.waiting.push(waiting);
+        let rows: usize =
+            queue.waiting.iter().flat_map(|waiting| &waiting.pending.counts).map(adtally_model::MinuteCounts::len).sum();
+        queue.hurry |= rows > PENDING_ROWS_MAX || queue.waiting.len() > PENDING_EPOCHS_MAX;
+        self.shared.changed.notify_all();
+    }
+
+    /// No more will come: the thread ends once the lake is up to date.
+    pub fn close(&self) {
+        let mut queue = self.shared.queue.lock();
+        (queue.closing, queue.hurry) = (true, true);
+        self.shared.changed.notify_all();
+    }
+
+    /// The thread ends as soon as it can; the next start goes on from the log.
+    pub fn abandon(&self) {
+        let mut queue = self.shared.queue.lock();
+        (queue.closing, queue.abandoned) = (true, true);
+        self.shared.changed.notify_all();
+    }
+}
+
+struct Work {
+    parts: ProjectorParts,
+    shared: Arc<Shared>,
+}
+
+impl Work {
+    fn run(self) -> Result<()> {
+        let mut last_ms: Option<i64> = None;
+        let mut pause = PAUSE;
+        loop {
+            let Some(waiting) = self.next(last_ms) else { return Ok(()) };
+            last_ms = Some(self.parts.clock.monotonic_ms());
+            match self.project(&waiting) {
+                Ok(()) => {
+                    pause = PAUSE;
+                    self.parts.report.lake_mended();
+                }
+                Err(error) if error.is_retryable() && !self.parts.bounded => {
+                    tracing::warn!("bringing the lake up to date failed, trying again: {}", error.report());
+                    self.parts.report.lake_failing(format!("the lake cannot be brought up to date: {}", error.report()));
+                    let mut queue = self.shared.queue.lock();
+                    if !queue.abandoned {
+                        self.shared.changed.wait_for(&mut queue, pause);
+                    }
+                    pause = (pause * 2).min(PAUSE * 16);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Waits until the lake is due; `None` when the thread is to end.
+    fn next(&self, last_ms: Option<i64>) -> Option<Vec<Waiting>> {
+        let mut queue = self.shared.queue.lock();
+        loop {
+            if queue.abandoned || (queue.closing && queue.waiting.is_empty()) {
+                return None;
+            }
+            let age = last_ms.map(|last| self.parts.clock.monotonic_ms() - last);
+            let interval = self.parts.interval.as_millis() as i64;
+            let due = queue.hurry || age.is_none_or(|age| age >= interval);
+            if due && !queue.waiting.is_empty() {
+                queue.hurry = queue.closing;
+                return Some(queue.waiting.clone());
+            }
+            let wait = age.map_or(interval, |age| interval - age).clamp(10, 1_000);
+            self.shared.changed.wait_for(&mut queue, Duration::from_millis(wait as u64));
+        }
+    }
+
+    fn project(&self, waiting: &[Waiting]) -> Result<()> {
+        let Some(last) = waiting.last() else { return Ok(()) };
+        let epochs: Vec<EpochProjection> = waiting
+            .iter()
+            .map(|waiting| EpochProjection {
+                epoch: waiting.pending.epoch,
+                counts: waiting.pending.counts.clone(),
+                staged: waiting.pending.staged.clone(),
+                ledger: waiting.ledger,
+                inputs: waiting.inputs.clone(),
+                committed_at_ms: waiting.clock_ms,
+            })
+            .collect();
+        let parts = &self.parts;
+        parts.runtime.block_on(parts.lake.project(parts.log_id, 0, &epochs))?;
+        let held = last.pending.epoch;
+        self.shared.lake_epoch.store(held, Ordering::Release);
+        parts.hot.projected(held);
+        parts.report.lake_epoch(held);
+        self.shared.queue.lock().waiting.retain(|waiting| waiting.pending.epoch > held);
+        // By what the newest projected record itself says, so that whoever reads it finds all that it names.
+        let deleted = parts.runtime.block_on(parts.log.collect(last.oldest_needed))?;
+        if deleted > 0 {
+            tracing::debug!(deleted, oldest_needed = last.oldest_needed, "epoch records collected");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,278 @@
+//! What the process tells of itself: ledger, readiness and gauges, kept where requests can read them without waiting.
+
+use super::first_rejections::{FirstRejection, FirstRejections};
+use adtally_model::{InputId, InputRow, InputStatus, Ledger, PartitionState};
+use adtally_pipeline::{ClockReading, EpochDraft, Partition, TimeSettings};
+use adtally_serve::{
+    DurationHistogram, Gauges, InputLedger, LedgerReport, PartitionLedger, QueueDepth, Readiness, Status,
+};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Input rows that an answer lists at most.
+const INPUT_ROWS_MAX: usize = 10_000;
+
+/// Notes on the source that are shown.
+const SOURCE_NOTES_MAX: usize = 20;
+
+/// An input whose watermark lies this far behind the newest click is named as what holds minutes open.
+const HOLDS_BACK_MS: i64 = 120_000;
+
+#[derive(Default)]
+struct Committed {
+    epoch: u64,
+    ledger: Ledger,
+    gone: Ledger,
+    inputs: BTreeMap<InputId, InputRow>,
+    watermark_ms: Option<i64>,
+    closed_ms: Option<i64>,
+    final_ms: Option<i64>,
+    newest_click_ms: Option<i64>,
+}
+
+#[derive(Default)]
+struct Live {
+    clock: Option<ClockReading>,
+    held: (usize, usize),
+    inputs: u64,
+    batches: u64,
+    store_failing: Option<String>,
+    lake_failing: Option<String>,
+    source_notes: Vec<String>,
+    over_capacity: bool,
+    lake_epoch: u64,
+    starting: bool,
+}
+
+/// The report, shared between the threads.
+pub struct Report {
+    settings: TimeSettings,
+    committed: Mutex<Committed>,
+    live: Mutex<Live>,
+    commits: DurationHistogram,
+    rejections: Mutex<FirstRejections>,
+}
+
+impl Report {
+    /// Starts from a recovered state.
+    pub fn new(settings: TimeSettings, state: &PartitionState) -> Arc<Report> {
+        let committed = Committed {
+            epoch: state.number,
+            ledger: state.ledger,
+            gone: state.gone,
+            inputs: state.inputs.clone(),
+            watermark_ms: state.frontiers.watermark.get(),
+            closed_ms: state.frontiers.closed.get(),
+            final_ms: state.frontiers.final_.get(),
+            newest_click_ms: state.newest_click_ms,
+        };
+        Arc::new(Report {
+            settings,
+            committed: Mutex::new(committed),
+            live: Mutex::new(Live { starting: true, ..Live::default() }),
+            commits: DurationHistogram::default(),
+            rejections: Mutex::new(FirstRejections::default()),
+        })
+    }
+
+    /// An epoch is committed.
+    pub fn committed(&self, draft: &EpochDraft, took_ms: i64) {
+        self.commits.observe(Duration::from_millis(took_ms.max(0) as u64));
+        self.rejections.lock().observe(&draft.dead_letters);
+        let mut committed = self.committed.lock();
+        if draft.number.is_multiple_of(adtally_model::epoch::BASE_EVERY) {
+            committed.inputs.clear();
+        }
+        for row in &draft.inputs {
+            committed.inputs.insert(row.id, row.clone());
+        }
+        committed.epoch = draft.number;
+        committed.ledger = draft.ledger;
+        committed.gone = draft.gone;
+        committed.watermark_ms = draft.frontiers.watermark.get();
+        committed.closed_ms = draft.frontiers.closed.get();
+        committed.final_ms = draft.frontiers.final_.get();
+        committed.newest_click_ms = draft.newest_click_ms;
+    }
+
+    /// Reading has begun.
+    pub fn started(&self) {
+        self.live.lock().starting = false;
+    }
+
+    /// What the clocks say.
+    pub fn clock(&self, now: &ClockReading) {
+        self.live.lock().clock = Some(*now);
+    }
+
+    /// Where ingest stands.
+    pub fn ingest(&self, partition: &Partition, batches: usize) {
+        let mut live = self.live.lock();
+        live.held = partition.held();
+        live.batches = batches as u64;
+        live.inputs = partition.inputs().iter().filter(|input| input.row.status != InputStatus::Ended).count() as u64;
+        live.over_capacity = live.held.0 > self.settings.dedup_capacity;
+    }
+
+    /// The lake holds everything up to an epoch.
+    pub fn lake_epoch(&self, epoch: u64) {
+        self.live.lock().lake_epoch = epoch;
+    }
+
+    /// What is wrong with inputs at the moment and stops nothing.
+    pub fn note_source(&self, mut notes: Vec<String>) {
+        notes.truncate(SOURCE_NOTES_MAX);
+        self.live.lock().source_notes = notes;
+    }
+
+    /// The store refuses epochs.
+    pub fn store_failing(&self, problem: String) {
+        self.live.lock().store_failing = Some(problem);
+    }
+
+    /// The store takes epochs.
+    pub fn store_mended(&self) {
+        self.live.lock().store_failing = None;
+    }
+
+    /// The lake cannot be brought up to date.
+    pub fn lake_failing(&self, problem: String) {
+        self.live.lock().lake_failing = Some(problem);
+    }
+
+    /// The lake is up to date.
+    pub fn lake_mended(&self) {
+        self.live.lock().lake_failing = None;
+    }
+
+    /// The first line of each reason that this process rejected.
+    pub fn first_rejections(&self) -> Vec<FirstRejection> {
+        self.rejections.lock().list()
+    }
+
+    /// Event time of the newest click committed.
+    pub fn newest_click_ms(&self) -> Option<i64> {
+        self.committed.lock().newest_click_ms
+    }
+
+    /// The partition's lines by verdict, as committed.
+    pub fn total(&self) -> Ledger {
+        self.committed.lock().ledger
+    }
+
+    fn watermark_of(&self, row: &InputRow) -> Option<i64> {
+        row.time.largest_ms.map(|largest| largest - self.settings.out_of_orderness_ms)
+    }
+
+    /// Sentences about inputs: gaps, released ones, and the one that holds minutes open.
+    fn input_notes(&self, committed: &Committed, notes: &mut Vec<String>) {
+        let gap = committed.ledger.gap_bytes;
+        if gap > 0 {
+            let of: Vec<&str> = committed
+                .inputs
+                .values()
+                .filter(|row| row.ledger.gap_bytes > 0)
+                .take(5)
+                .map(|row| row.name.as_str())
+                .collect();
+            notes.push(format!("{gap} bytes could never be read (gap), among others of {}", of.join(", ")));
+        }
+        for row in committed.inputs.values().filter(|row| row.status == InputStatus::Released).take(5) {
+            notes.push(format!("input {} lies so far behind that minutes no longer wait for it (dedup_capacity)", row.name));
+        }
+        let holding = committed.inputs.values().filter(|row| row.status == InputStatus::Holding);
+        let least = holding.min_by_key(|row| self.watermark_of(row));
+        if let (Some(row), Some(newest)) = (least, committed.newest_click_ms) {
+            match self.watermark_of(row) {
+                None => notes.push(format!("input {} has no watermark yet and holds minutes open", row.name)),
+                Some(watermark) if newest - watermark > HOLDS_BACK_MS => notes.push(format!(
+                    "input {} holds minutes open: its watermark is {} s behind the newest click",
+                    row.name,
+                    (newest - watermark) / 1_000
+                )),
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+impl Status for Report {
+    fn ledger(&self) -> LedgerReport {
+        let committed = self.committed.lock();
+        let mut inputs: Vec<InputLedger> = Vec::new();
+        if committed.gone != Ledger::default() {
+            inputs.push(InputLedger {
+                name: "(gone)".into(),
+                status: InputStatus::Ended,
+                position: 0,
+                watermark_ms: None,
+                ledger: committed.gone,
+            });
+        }
+        let rows = committed.inputs.values().take(INPUT_ROWS_MAX).map(|row| InputLedger {
+            name: row.name.clone(),
+            status: row.status,
+            position: row.position.to,
+            watermark_ms: self.watermark_of(row),
+            ledger: row.ledger,
+        });
+        inputs.extend(rows);
+        LedgerReport {
+            partitions: vec![PartitionLedger {
+                partition: 0,
+                epoch: committed.epoch,
+                ledger: committed.ledger,
+                watermark_ms: committed.watermark_ms,
+                closed_ms: committed.closed_ms,
+                final_ms: committed.final_ms,
+            }],
+            inputs_left_off: committed.inputs.len().saturating_sub(INPUT_ROWS_MAX) as u64,
+            inputs,
+        }
+    }
+
+    fn readiness(&self) -> Readiness {
+        let committed = self.committed.lock();
+        let live = self.live.lock();
+        let mut problems = Vec::new();
+        if live.starting {
+            problems.push("starting: the state is being recovered".into());
+        }
+        problems.extend(live.store_failing.clone());
+        problems.extend(live.lake_failing.clone());
+        if let Some(clock) = live.clock.filter(|clock| !clock.agrees) {
+            problems.push(format!(
+                "the wall clock ({}) disagrees with the time that has passed ({}): the clock moves no minutes until they agree",
+                adtally_model::time::rfc3339(clock.wall_ms),
+                adtally_model::time::rfc3339(clock.guarded_ms)
+            ));
+        }
+        let mut notes = Vec::new();
+        if live.over_capacity {
+            notes.push(format!("{} identities are held, more than dedup_capacity", live.held.0));
+        }
+        self.input_notes(&committed, &mut notes);
+        notes.extend(live.source_notes.iter().cloned());
+        Readiness { problems, notes }
+    }
+
+    fn gauges(&self) -> Gauges {
+        let committed = self.committed.lock();
+        let live = self.live.lock();
+        let lag = |time: Option<i64>| Some(live.clock?.wall_ms - time?);
+        Gauges {
+            lines: committed.ledger,
+            epochs_committed: committed.epoch,
+            epoch_commits: self.commits.snapshot(),
+            queues: vec![QueueDepth { queue: "batches", depth: live.batches, capacity: 8 }],
+            watermark_lag_ms: lag(committed.watermark_ms),
+            closed_lag_ms: lag(committed.closed_ms),
+            lake_epochs_behind: committed.epoch.saturating_sub(live.lake_epoch),
+            live_identities: live.held.0 as u64,
+            live_minutes: live.held.1 as u64,
+            open_files: live.inputs,
+        }
+    }
+}

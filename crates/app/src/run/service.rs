@@ -1,0 +1,273 @@
+//! The whole job on one machine: stores, recovery, threads, and how they start and stop.
+
+use super::commit::{CommitThread, Committer};
+use super::decode_pool::DecodePool;
+use super::ingest::{Ingest, IngestSettings, Parts, Turn};
+use super::project::{Projector, ProjectorParts};
+use super::recovery;
+use super::report::Report;
+use crate::clock::{Clock, Randomness};
+use crate::config::Config;
+use crate::wiring;
+use adtally_model::{Error, InputRow, Ledger, Minute, Result};
+use adtally_pipeline::{Partition, RunEnd};
+use adtally_source::{Decoder, LocalFiles, Progress as ReadProgress, Tailer};
+use adtally_store::data_dir::DataDir;
+use adtally_store::durable::DurableLocal;
+use adtally_store::embedded::Embedded;
+use adtally_store::epoch_log::{EpochLog, Fingerprints};
+use adtally_store::hot_counts::HotCounts;
+use adtally_store::lake::Lake;
+use object_store::ObjectStore;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+/// How a run ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// Tails and serves until it is stopped.
+    Never,
+    /// Reads all inputs to their end and closes the minutes seen.
+    UntilEnd,
+    /// The same, and makes them final.
+    Final,
+}
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// All settings.
+    pub config: Config,
+    /// How it ends.
+    pub ending: Ending,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The partition's lines by verdict.
+    pub ledger: Ledger,
+    /// Lines read by this run alone.
+    pub lines_of_run: u64,
+}
+
+/// The job, started.
+pub struct Service {
+    ingest: Ingest<CommitThread>,
+    hot: Arc<HotCounts>,
+    lake: Arc<Lake>,
+    report: Arc<Report>,
+    projector: Projector,
+    projector_thread: Option<JoinHandle<Result<()>>>,
+    abandon: Arc<AtomicBool>,
+    read_before: u64,
+    _data_dir: DataDir,
+}
+
+/// The folders of a data directory, as object stores.
+pub struct Stores {
+    /// Where epoch records live.
+    pub log: EpochLog,
+    /// The lake.
+    pub lake: Lake,
+}
+
+/// Opens the stores in a data directory.
+///
+/// # Errors
+/// External when a folder cannot be opened.
+pub async fn open_stores(data_dir: &Path, fsync: bool) -> Result<Stores> {
+    let root: Arc<dyn ObjectStore> = Arc::new(DurableLocal::open(data_dir, fsync)?);
+    let lake_store: Arc<dyn ObjectStore> = Arc::new(DurableLocal::open(&data_dir.join("lake"), fsync)?);
+    let lake = Lake::open(lake_store).await?;
+    Ok(Stores { log: EpochLog::new(root, 0), lake })
+}
+
+impl Service {
+    /// Takes the data directory, recovers, and starts everything but reading.
+    ///
+    /// # Errors
+    /// A user error for bad settings or a data directory in use; corrupt when stored data is damaged.
+    pub fn start(
+        options: &RunOptions,
+        clock: Arc<dyn Clock>,
+        randomness: Arc<dyn Randomness>,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<Service> {
+        let config = &options.config;
+        let settings = wiring::time_settings(&config.time);
+        settings.check()?;
+        let data_dir = DataDir::own(&config.store.data_dir)?;
+        let key = match config.identity.key {
+            Some(key) => adtally_model::IdentityKey::new(key),
+            None => data_dir.identity_key(randomness.next_u128().to_be_bytes())?,
+        };
+        let Stores { log, lake } = runtime.block_on(open_stores(data_dir.path(), config.epoch.fsync))?;
+        let lake = Arc::new(lake);
+        let fingerprints = Fingerprints { config: config.fingerprint(), key: key.fingerprint() };
+        let (writer, fresh) = (randomness.next_u128(), randomness.next_u128());
+        let recovered = runtime.block_on(recovery::take_over(&log, &lake, writer, fresh, fingerprints))?;
+        let hot = Arc::new(HotCounts::new(config.store.hot_minutes));
+        runtime.block_on(recovery::warm(&hot, &lake, &recovered))?;
+
+        let state = recovered.state;
+        let report = Report::new(settings, &state);
+        let abandon = Arc::new(AtomicBool::new(false));
+        let bounded = options.ending != Ending::Never;
+        let (projector, projector_thread) = Projector::start(
+            ProjectorParts {
+                log: log.clone(),
+                log_id: state.log_id,
+                lake: Arc::clone(&lake),
+                hot: Arc::clone(&hot),
+                report: Arc::clone(&report),
+                clock: Arc::clone(&clock),
+                runtime: runtime.clone(),
+                interval: config.store.lake_interval,
+                bounded,
+            },
+            recovered.lake_epoch,
+            recovered.waiting,
+        )?;
+        let committer = Committer {
+            writer: recovered.writer,
+            lake: Arc::clone(&lake),
+            hot: Arc::clone(&hot),
+            report: Arc::clone(&report),
+            projector: projector.clone(),
+            clock: Arc::clone(&clock),
+            randomness,
+            runtime: runtime.clone(),
+            bounded,
+            abandon: Arc::clone(&abandon),
+        };
+        let sink = CommitThread::start(committer)?;
+        let known: Vec<InputRow> = state.inputs.values().cloned().collect();
+        let tailer = Tailer::new(
+            Box::new(LocalFiles),
+            wiring::tail_settings(&config.input, bounded),
+            &config.input.paths,
+            known,
+            state.next_input,
+        )?;
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let decoder = Arc::new(Decoder::new(wiring::decode_settings(&config.input), key)?);
+        let read_before = state.ledger.read;
+        let ingest = Ingest::new(Parts {
+            settings: ingest_settings(config, options.ending),
+            clock,
+            tailer,
+            pool: DecodePool::new(decoder, threads)?,
+            last_clock_ms: state.clock_ms,
+            number: state.number + 1,
+            partition: Partition::new(settings, state),
+            hot: Arc::clone(&hot),
+            report: Arc::clone(&report),
+            sink,
+        });
+        Ok(Service {
+            ingest,
+            hot,
+            lake,
+            report,
+            projector,
+            projector_thread: Some(projector_thread),
+            abandon,
+            read_before,
+            _data_dir: data_dir,
+        })
+    }
+
+    /// Who answers questions.
+    pub fn questions(&self) -> Arc<Embedded> {
+        Arc::new(Embedded::new(Arc::clone(&self.hot), Arc::clone(&self.lake)))
+    }
+
+    /// The lake, for SQL while running.
+    pub fn lake(&self) -> Arc<Lake> {
+        Arc::clone(&self.lake)
+    }
+
+    /// What the process tells of itself.
+    pub fn report(&self) -> Arc<Report> {
+        Arc::clone(&self.report)
+    }
+
+    /// Reads until the inputs end or `stop` is set, then commits everything and brings the lake up to date.
+    /// `watch` is called every now and then with how far reading is.
+    ///
+    /// # Errors
+    /// What must stop the process.
+    pub fn run(mut self, stop: &AtomicBool, mut watch: impl FnMut(&ReadProgress, &Ledger)) -> Result<Summary> {
+        self.report.started();
+        let mut turns = 0_u32;
+        let outcome = loop {
+            if stop.load(Ordering::Relaxed) {
+                break self.ingest.stop();
+            }
+            match self.ingest.turn() {
+                Ok(Turn::Finished) => break Ok(()),
+                Ok(Turn::Worked) => {}
+                Ok(Turn::Nothing) => self.ingest.wait(),
+                Err(error) => break Err(error),
+            }
+            turns = turns.wrapping_add(1);
+            if turns.is_multiple_of(64) {
+                let progress = self.ingest.tailer().progress();
+                watch(&progress, self.ingest.partition().ledger());
+            }
+            if self.projector_thread.as_ref().is_some_and(JoinHandle::is_finished) {
+                break Err(Error::internal("the projector has ended early"));
+            }
+        };
+        self.finish(outcome)
+    }
+
+    fn finish(mut self, outcome: Result<()>) -> Result<Summary> {
+        if outcome.is_err() {
+            self.abandon.store(true, Ordering::Relaxed);
+        }
+        let committed = self.ingest.into_sink().finish().map(|_| ());
+        let outcome = outcome.and(committed);
+        if outcome.is_ok() {
+            self.projector.close();
+        } else {
+            self.projector.abandon();
+        }
+        let projected = match self.projector_thread.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(Error::internal("the projector panicked; its message is above")),
+            None => Ok(()),
+        };
+        // What stopped the projector is the cause when ingest only says that it ended.
+        match (outcome, projected) {
+            (_, Err(error)) | (Err(error), Ok(())) => Err(error),
+            (Ok(()), Ok(())) => {
+                let ledger = self.report.total();
+                Ok(Summary { ledger, lines_of_run: ledger.read - self.read_before })
+            }
+        }
+    }
+}
+
+fn ingest_settings(config: &Config, ending: Ending) -> IngestSettings {
+    IngestSettings {
+        epoch_interval_ms: config.epoch.interval.as_millis() as i64,
+        epoch_lines_max: config.epoch.max_lines,
+        epoch_bytes_max: config.epoch.max_bytes,
+        discovery_interval_ms: config.input.discovery_interval.as_millis() as i64,
+        block_bytes: config.input.block,
+        run_end: match ending {
+            Ending::Never => RunEnd::GoesOn,
+            Ending::UntilEnd => RunEnd::Close,
+            Ending::Final => RunEnd::Finalise,
+        },
+    }
+}
+
+/// The minute span that all clicks of a log lie in, for a start-up hint: how old the newest is, in milliseconds.
+pub fn newest_age_ms(report: &Report, now_ms: i64) -> Option<i64> {
+    report.newest_click_ms().map(|newest| now_ms - Minute::of(newest).start_ms())
+}

@@ -1,0 +1,43 @@
+//! A block of whole lines of one input: what the tailer hands to the decoder.
+
+use adtally_model::InputId;
+use std::sync::Arc;
+
+/// Whole lines of one input. The last one may lack its line ending where its file will not grow any more.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// The input that the lines came from.
+    pub input: InputId,
+    /// Offset in the uncompressed text at which the block begins, in bytes.
+    pub from: u64,
+    /// Offset at which it ends.
+    pub to: u64,
+    /// The text; `to - from` bytes unless `overlong`.
+    pub text: Vec<u8>,
+    /// How its lines are to be read.
+    pub format: Format,
+    /// Whether the block is one single line, longer than a block, of which `text` holds only the first bytes.
+    pub overlong: bool,
+}
+
+/// How the lines of an input are to be read.
+#[derive(Clone, Debug)]
+pub enum Format {
+    /// A JSON object a line.
+    Ndjson,
+    /// Comma-separated values (RFC 4180 without newlines inside quotes) under this header.
+    Csv(Arc<CsvHeader>),
+}
+
+/// The header of a CSV file: which column holds which field.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CsvHeader {
+    /// Offset in the text at which the first line of values begins, in bytes.
+    pub(crate) end: u64,
+    /// Columns in all.
+    pub(crate) columns: usize,
+    /// Column of each field, in the order of [`crate::decode`]'s fields; none where the header does not name it.
+    pub(crate) column_of: [Option<usize>; 6],
+    /// Why the header cannot be used, if it cannot: then no line can be read either.
+    pub(crate) broken: Option<String>,
+}

@@ -1,0 +1,312 @@
+//! From a block of lines to clicks in columns: parsing, the rules of a click, and its identity.
+//!
+//! Decoding is a pure function of block, settings and key. Each line of a block becomes either a click or a
+//! [`Rejected`] line with its reason.
+
+mod csv;
+pub(crate) mod format;
+pub(crate) mod json;
+mod judge;
+mod ordinary_line;
+mod settings;
+
+#[cfg(test)]
+mod tests;
+
+pub use settings::{DecodeSettings, FieldNames, FormatChoice, LINE_BYTES_MAX, TimestampUnit};
+
+use crate::block::{Block, CsvHeader, Format};
+use adtally_model::dead_letter::PAYLOAD_BYTES_MAX;
+use adtally_model::identity::IdentityFields;
+use adtally_model::{ClickColumns, ClickRef, DecodedBatch, IdentityKey, Rejected, Result, Verdict};
+use json::{Kind, Scanned, Scanner};
+use judge::{FIELD_NAMES, FIELDS, Rules, Value, judge};
+use memchr::memchr;
+use ordinary_line::{Keys, Order};
+use std::borrow::Cow;
+
+/// Bytes of an ordinary line: the guess by which columns are sized, so that they rarely grow.
+const LINE_BYTES_TYPICAL: usize = 112;
+
+/// Turns blocks into clicks. It holds no state between blocks and may be used from many threads.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    settings: DecodeSettings,
+    keys: Keys,
+    identity_key: IdentityKey,
+    /// Whether ordinary lines take the short way; tests compare it with the long one.
+    short_way: bool,
+}
+
+/// What is being filled while a block is decoded, and room that is used again for each line.
+struct Work {
+    clicks: ClickColumns,
+    rejected: Vec<Rejected>,
+    scratch: Scratch,
+}
+
+#[derive(Default)]
+struct Scratch {
+    depth: Vec<bool>,
+    unescaped: Vec<u8>,
+    columns: Vec<csv::Column>,
+}
+
+/// Why a line is no click.
+type Refusal = (Verdict, Cow<'static, str>);
+
+impl Decoder {
+    /// A decoder under these settings, which hashes identities under this key.
+    ///
+    /// # Errors
+    /// A user error where the settings make no sense, see [`DecodeSettings::validate`].
+    pub fn new(settings: DecodeSettings, identity_key: IdentityKey) -> Result<Decoder> {
+        settings.validate()?;
+        let keys = Keys::new(settings.fields.in_order());
+        Ok(Decoder { settings, keys, identity_key, short_way: true })
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &DecodeSettings {
+        &self.settings
+    }
+
+    /// Decodes a block; every line of it becomes a click or a rejected line.
+    pub fn decode(&self, block: Block) -> DecodedBatch {
+        let Block { input, from, to, text, format, overlong } = block;
+        let expected = text.len() / LINE_BYTES_TYPICAL + 1;
+        let mut work = Work { clicks: with_capacity(expected), rejected: Vec::new(), scratch: Scratch::default() };
+        if overlong {
+            work.reject(0, &text, (Verdict::Malformed, self.too_long()));
+        } else {
+            let start = skipped(&text, from, &format);
+            // Nearly all blocks are UTF-8 throughout, which is checked fastest at once; only in others line by line.
+            let utf8 = simdutf8::basic::from_utf8(&text).is_ok();
+            match &format {
+                Format::Ndjson if utf8 && self.short_way => self.ordinary_lines(&text, start, &mut work),
+                Format::Ndjson => {
+                    each_line(&text, start, |at, line| self.json_line(at, line, utf8, &mut work));
+                }
+                Format::Csv(header) => {
+                    each_line(&text, start, |at, line| self.csv_line(at, line, utf8, header, &mut work));
+                }
+            }
+        }
+        DecodedBatch { input, from, to, clicks: work.clicks, rejected: work.rejected, text }
+    }
+
+    fn rules(&self, integers_are_text: bool) -> Rules {
+        Rules { unit: self.settings.timestamp_unit, integers_are_text }
+    }
+
+    fn too_long(&self) -> Cow<'static, str> {
+        if self.settings.line_bytes_max == LINE_BYTES_MAX {
+            Cow::Borrowed("line: longer than 65536 bytes")
+        } else {
+            Cow::Owned(format!("line: longer than {} bytes", self.settings.line_bytes_max))
+        }
+    }
+
+    /// Lines of NDJSON in valid UTF-8: the ordinary ones in one pass, the others by the general reading.
+    fn ordinary_lines(&self, text: &[u8], start: usize, work: &mut Work) {
+        let mut order = Order::default();
+        let rules = self.rules(false);
+        let mut at = start;
+        while at < text.len() {
+            match ordinary_line::read(text, at, &self.keys, &mut order) {
+                Some(line) if line.end - at <= self.settings.line_bytes_max => {
+                    match judge(&line.values, rules) {
+                        Ok(click) => work.accept(at, &click, &self.identity_key),
+                        Err(reason) => {
+                            work.reject(at, &text[at..line.end], (Verdict::Invalid, Cow::Borrowed(reason)));
+                        }
+                    }
+                    at = line.next;
+                }
+                _ => {
+                    let (line, next) = line_at(text, at);
+                    if !line.is_empty() {
+                        self.json_line(at, line, true, work);
+                    }
+                    at = next;
+                }
+            }
+        }
+    }
+
+    /// The general reading of a line of NDJSON.
+    fn json_line(&self, at: usize, line: &[u8], utf8: bool, work: &mut Work) {
+        let Work { clicks, rejected, scratch } = work;
+        let verdict = self.check_line(line, utf8).and_then(|()| {
+            let values = self.json_values(line, scratch)?;
+            judge(&values, self.rules(false)).map_err(|reason| (Verdict::Invalid, Cow::Borrowed(reason)))
+        });
+        match verdict {
+            Ok(click) => accept(clicks, at, &click, &self.identity_key),
+            Err(refusal) => reject(rejected, at, line, refusal),
+        }
+    }
+
+    /// A line of CSV.
+    fn csv_line(&self, at: usize, line: &[u8], utf8: bool, header: &CsvHeader, work: &mut Work) {
+        let Work { clicks, rejected, scratch } = work;
+        let verdict = self.check_line(line, utf8).and_then(|()| {
+            let delimiter = self.settings.delimiter();
+            let values = csv::read(line, header, delimiter, &mut scratch.columns, &mut scratch.unescaped)
+                .map_err(|what| (Verdict::Malformed, what))?;
+            judge(&values, self.rules(true)).map_err(|reason| (Verdict::Invalid, Cow::Borrowed(reason)))
+        });
+        match verdict {
+            Ok(click) => accept(clicks, at, &click, &self.identity_key),
+            Err(refusal) => reject(rejected, at, line, refusal),
+        }
+    }
+
+    /// Length and encoding.
+    fn check_line(&self, line: &[u8], utf8: bool) -> Result<(), Refusal> {
+        if line.len() > self.settings.line_bytes_max {
+            return Err((Verdict::Malformed, self.too_long()));
+        }
+        if utf8 || simdutf8::basic::from_utf8(line).is_ok() {
+            return Ok(());
+        }
+        let at = std::str::from_utf8(line).err().map_or(0, |error| error.valid_up_to());
+        Err((Verdict::Malformed, Cow::Owned(format!("utf-8: not valid at byte {}", at + 1))))
+    }
+
+    /// The values of the fields of a line of JSON, those with escapes unescaped into the scratch space.
+    fn json_values<'a>(&self, line: &'a [u8], scratch: &'a mut Scratch) -> Result<[Value<'a>; FIELDS], Refusal> {
+        let Scratch { depth, unescaped, .. } = scratch;
+        let mut members: [Option<Scanned>; FIELDS] = [None; FIELDS];
+        let scanned = Scanner::new(line, depth).object(|key, value| {
+            let text = &line[key.start..key.end];
+            let field = if !key.escaped {
+                self.keys.field(text)
+            } else if key.lone {
+                None
+            } else {
+                unescaped.clear();
+                json::unescape(text, unescaped);
+                self.keys.field(unescaped)
+            };
+            if let Some(field) = field {
+                // Of a repeated key only the last value counts.
+                members[field] = Some(value);
+            }
+        });
+        if let Err(broken) = scanned {
+            let what = format!("json: {} at byte {}", broken.what, broken.at + 1);
+            return Err((Verdict::Malformed, Cow::Owned(what)));
+        }
+        unescaped.clear();
+        let mut ends = [0; FIELDS];
+        for (field, member) in members.iter().enumerate() {
+            if let Some(value) = member {
+                if value.lone {
+                    let what = format!("{}: a lone surrogate", FIELD_NAMES[field]);
+                    return Err((Verdict::Malformed, Cow::Owned(what)));
+                }
+                if value.escaped {
+                    json::unescape(&line[value.start..value.end], unescaped);
+                }
+            }
+            ends[field] = unescaped.len();
+        }
+        let unescaped = &*unescaped;
+        Ok(std::array::from_fn(|field| match members[field] {
+            None => Value::Absent,
+            Some(value) => {
+                let raw = &line[value.start..value.end];
+                match value.kind {
+                    Kind::String if value.escaped => {
+                        let start = if field == 0 { 0 } else { ends[field - 1] };
+                        Value::Text(&unescaped[start..ends[field]])
+                    }
+                    Kind::String => Value::Text(raw),
+                    Kind::Number if judge::is_integer(raw) => Value::Integer(raw),
+                    Kind::Null => Value::Absent,
+                    Kind::Number | Kind::Other => Value::Other,
+                }
+            }
+        }))
+    }
+}
+
+impl Work {
+    #[inline]
+    fn accept(&mut self, at: usize, click: &ClickRef<'_>, key: &IdentityKey) {
+        accept(&mut self.clicks, at, click, key);
+    }
+
+    fn reject(&mut self, at: usize, line: &[u8], refusal: Refusal) {
+        reject(&mut self.rejected, at, line, refusal);
+    }
+}
+
+#[inline]
+fn accept(clicks: &mut ClickColumns, at: usize, click: &ClickRef<'_>, key: &IdentityKey) {
+    let identity = key.identify(&IdentityFields {
+        event_time_ms: click.event_time_ms,
+        ad_id: click.ad_id,
+        ip: click.ip,
+        country: click.country.rank(),
+        user_id: click.user_id,
+        click_id: click.click_id,
+    });
+    clicks.push(click, at as u32, identity);
+}
+
+fn reject(rejected: &mut Vec<Rejected>, at: usize, line: &[u8], (verdict, reason): Refusal) {
+    let payload = line[..line.len().min(PAYLOAD_BYTES_MAX)].to_vec();
+    rejected.push(Rejected { line_start: at as u32, verdict, reason, payload });
+}
+
+/// Bytes at the start of a block that are no line: a byte order mark at offset 0, and a header.
+fn skipped(text: &[u8], from: u64, format: &Format) -> usize {
+    let bom = if from == 0 && text.starts_with(format::BOM) { format::BOM.len() } else { 0 };
+    match format {
+        Format::Ndjson => bom,
+        Format::Csv(header) => {
+            let header = usize::try_from(header.end.saturating_sub(from)).unwrap_or(usize::MAX);
+            bom.max(header).min(text.len())
+        }
+    }
+}
+
+/// The line that begins at `at`, without its line ending, and where the next one begins.
+#[inline]
+fn line_at(text: &[u8], at: usize) -> (&[u8], usize) {
+    let rest = &text[at..];
+    let (line, next) = match memchr(b'\n', rest) {
+        Some(len) => (&rest[..len], at + len + 1),
+        None => (rest, text.len()),
+    };
+    (line.strip_suffix(b"\r").unwrap_or(line), next)
+}
+
+/// Calls `read` with the offset and the bytes of each line that has some.
+fn each_line(text: &[u8], start: usize, mut read: impl FnMut(usize, &[u8])) {
+    let mut at = start;
+    while at < text.len() {
+        let (line, next) = line_at(text, at);
+        if !line.is_empty() {
+            read(at, line);
+        }
+        at = next;
+    }
+}
+
+fn with_capacity(rows: usize) -> ClickColumns {
+    ClickColumns {
+        event_time_ms: Vec::with_capacity(rows),
+        ad_id: Vec::with_capacity(rows),
+        country: Vec::with_capacity(rows),
+        ip: Vec::with_capacity(rows),
+        user_end: Vec::with_capacity(rows),
+        user_bytes: Vec::with_capacity(rows * 12),
+        click_id_end: Vec::with_capacity(rows),
+        click_id_bytes: Vec::new(),
+        line_start: Vec::with_capacity(rows),
+        identity: Vec::with_capacity(rows),
+    }
+}

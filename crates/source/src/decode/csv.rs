@@ -1,0 +1,159 @@
+//! CSV: RFC 4180 quotes within one line; a newline inside quotes is not supported.
+
+use super::judge::{FIELDS, Value};
+use super::settings::DecodeSettings;
+use crate::block::CsvHeader;
+use memchr::memchr2;
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// Columns that a header may have: a bound on what is kept of it.
+const COLUMNS_MAX: usize = 4_096;
+
+impl CsvHeader {
+    /// Reads the header line; `end` is the offset in the input's text at which the first line of values begins.
+    pub(crate) fn parse(line: &[u8], end: u64, settings: &DecodeSettings) -> CsvHeader {
+        let mut header = CsvHeader { end, columns: 0, column_of: [None; FIELDS], broken: None };
+        if simdutf8::basic::from_utf8(line).is_err() {
+            header.broken = Some("csv: the header is not UTF-8".into());
+            return header;
+        }
+        let names = settings.fields.in_order();
+        let mut unquoted = Vec::new();
+        let mut columns = Columns::new(line, settings.delimiter());
+        while let Some(column) = columns.next_column(&mut unquoted) {
+            let text = match &column {
+                Ok(column) => column.text(line, &unquoted),
+                Err(what) => {
+                    header.broken = Some(format!("csv: the header is broken: {what}"));
+                    return header;
+                }
+            };
+            if header.columns == COLUMNS_MAX {
+                header.broken = Some(format!("csv: the header has more than {COLUMNS_MAX} columns"));
+                return header;
+            }
+            // Of a repeated name the last column counts, as with the keys of JSON.
+            if let Some(field) = names.iter().position(|name| name.as_bytes() == text) {
+                header.column_of[field] = Some(header.columns);
+            }
+            header.columns += 1;
+        }
+        header
+    }
+
+    /// How many of the fields it names.
+    pub(crate) fn fields_named(&self) -> usize {
+        self.column_of.iter().flatten().count()
+    }
+}
+
+/// Where the text of a column stands: in the line, or unquoted in the scratch space.
+#[derive(Clone, Debug)]
+pub(crate) enum Column {
+    Line(Range<usize>),
+    Unquoted(Range<usize>),
+}
+
+impl Column {
+    fn text<'a>(&self, line: &'a [u8], unquoted: &'a [u8]) -> &'a [u8] {
+        match self {
+            Column::Line(range) => &line[range.clone()],
+            Column::Unquoted(range) => &unquoted[range.clone()],
+        }
+    }
+}
+
+/// Splits a line into its columns.
+struct Columns<'a> {
+    line: &'a [u8],
+    delimiter: u8,
+    /// Where the next column begins; none after the last.
+    at: Option<usize>,
+}
+
+impl<'a> Columns<'a> {
+    fn new(line: &'a [u8], delimiter: u8) -> Self {
+        Columns { line, delimiter, at: Some(0) }
+    }
+
+    /// The next column; text with doubled quotes is appended to `unquoted`.
+    #[inline]
+    fn next_column(&mut self, unquoted: &mut Vec<u8>) -> Option<Result<Column, &'static str>> {
+        let start = self.at?;
+        if self.line.get(start) == Some(&b'"') {
+            return Some(self.quoted(start + 1, unquoted));
+        }
+        let rest = self.line.get(start..).unwrap_or_default();
+        match memchr2(self.delimiter, b'"', rest) {
+            Some(len) if rest[len] == b'"' => Some(Err("a quote within a column that does not begin with one")),
+            Some(len) => {
+                self.at = Some(start + len + 1);
+                Some(Ok(Column::Line(start..start + len)))
+            }
+            None => {
+                self.at = None;
+                Some(Ok(Column::Line(start..self.line.len())))
+            }
+        }
+    }
+
+    fn quoted(&mut self, start: usize, unquoted: &mut Vec<u8>) -> Result<Column, &'static str> {
+        let kept = unquoted.len();
+        let (mut from, mut doubled) = (start, false);
+        loop {
+            let rest = self.line.get(from..).unwrap_or_default();
+            let Some(len) = memchr::memchr(b'"', rest) else { return Err("a quoted column does not end in its line") };
+            let close = from + len;
+            match self.line.get(close + 1) {
+                Some(b'"') => {
+                    unquoted.extend_from_slice(&self.line[from..=close]);
+                    doubled = true;
+                    from = close + 2;
+                    continue;
+                }
+                Some(&byte) if byte == self.delimiter => self.at = Some(close + 2),
+                Some(_) => return Err("text after the quotes of a column"),
+                None => self.at = None,
+            }
+            if !doubled {
+                return Ok(Column::Line(start..close));
+            }
+            unquoted.extend_from_slice(&self.line[from..close]);
+            return Ok(Column::Unquoted(kept..unquoted.len()));
+        }
+    }
+}
+
+/// Reads a line of values under a header. `columns` and `unquoted` are scratch space.
+pub(crate) fn read<'a>(
+    line: &'a [u8],
+    header: &CsvHeader,
+    delimiter: u8,
+    columns: &mut Vec<Column>,
+    unquoted: &'a mut Vec<u8>,
+) -> Result<[Value<'a>; FIELDS], Cow<'static, str>> {
+    columns.clear();
+    unquoted.clear();
+    if let Some(what) = &header.broken {
+        return Err(Cow::Owned(what.clone()));
+    }
+    let mut split = Columns::new(line, delimiter);
+    while let Some(column) = split.next_column(unquoted) {
+        if columns.len() == header.columns {
+            return Err(Cow::Owned(format!("csv: more columns than the {} of the header", header.columns)));
+        }
+        columns.push(column.map_err(|what| Cow::Owned(format!("csv: {what}")))?);
+    }
+    if columns.len() < header.columns {
+        return Err(Cow::Owned(format!("csv: {} columns, the header has {}", columns.len(), header.columns)));
+    }
+    let unquoted = &*unquoted;
+    Ok(header.column_of.map(|column| match column.and_then(|column| columns.get(column)) {
+        Some(column) => match column.text(line, unquoted) {
+            [] => Value::Absent,
+            text => Value::Text(text),
+        },
+        None => Value::Absent,
+    }))
+}

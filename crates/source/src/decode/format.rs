@@ -1,0 +1,59 @@
+//! Finding out how a file is to be read: from its first line, which never changes, and only then from its name.
+
+use super::settings::{DecodeSettings, FormatChoice};
+use crate::block::{CsvHeader, Format};
+use memchr::memchr;
+use std::sync::Arc;
+
+/// A byte order mark, dropped at offset 0 only.
+pub(crate) const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// Fields that a first line must name to be taken for a CSV header.
+const FIELDS_TELLING: usize = 2;
+
+/// Bytes of a file's text that [`find`] must be given at most before it decides.
+pub(crate) fn prefix_bytes(settings: &DecodeSettings) -> usize {
+    settings.line_bytes_max + BOM.len() + 2
+}
+
+/// The format of a file by the first bytes of its text, or none while there are too few of them. `last` says that no
+/// more will come.
+pub(crate) fn find(name: &str, prefix: &[u8], last: bool, settings: &DecodeSettings) -> Option<Format> {
+    if settings.format == FormatChoice::Ndjson {
+        return Some(Format::Ndjson);
+    }
+    let last = last || prefix.len() >= prefix_bytes(settings);
+    if !last && BOM.starts_with(prefix) {
+        return None;
+    }
+    let bom = if prefix.starts_with(BOM) { BOM.len() } else { 0 };
+    // Lines of no bytes are no lines: the header is the first that has some.
+    let blank = prefix[bom..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    let start = bom + blank;
+    let rest = &prefix[start..];
+    if settings.format == FormatChoice::Auto && rest.first() == Some(&b'{') {
+        return Some(Format::Ndjson);
+    }
+    let (line, end) = match memchr(b'\n', rest) {
+        Some(len) => (&rest[..len], start + len + 1),
+        None if last => (rest, prefix.len()),
+        None => return None,
+    };
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let named_csv = name.rsplit('/').next().is_some_and(|name| name.to_ascii_lowercase().contains(".csv"));
+    if line.len() > settings.line_bytes_max {
+        return Some(if settings.format == FormatChoice::Csv || named_csv {
+            let what = format!("csv: the header is longer than {} bytes", settings.line_bytes_max);
+            Format::Csv(Arc::new(CsvHeader { end: 0, columns: 0, column_of: [None; 6], broken: Some(what) }))
+        } else {
+            Format::Ndjson
+        });
+    }
+    let header = CsvHeader::parse(line, end as u64, settings);
+    let telling = header.broken.is_none() && header.fields_named() >= FIELDS_TELLING;
+    Some(if settings.format == FormatChoice::Csv || telling || named_csv {
+        Format::Csv(Arc::new(header))
+    } else {
+        Format::Ndjson
+    })
+}

@@ -1,0 +1,160 @@
+//! From the values of a line's fields to a click, or the reason why it is none: the rules that all formats share.
+
+use super::settings::TimestampUnit;
+use adtally_model::time::{EVENT_TIME_END_MS, EVENT_TIME_MIN_MS, parse_rfc3339};
+use adtally_model::{ClickRef, Country, ip};
+
+/// Fields of a click.
+pub(crate) const FIELDS: usize = 6;
+
+/// Names of the fields in reasons, in their order.
+pub(crate) const FIELD_NAMES: [&str; FIELDS] = ["click_timestamp", "ad_id", "user_id", "ip", "country", "click_id"];
+
+/// Longest `user_id`, in bytes.
+const USER_ID_BYTES_MAX: usize = 128;
+
+/// Longest `click_id`, in bytes.
+const CLICK_ID_BYTES_MAX: usize = 64;
+
+/// What stands in a field.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Value<'a> {
+    /// Nothing, or JSON's null.
+    #[default]
+    Absent,
+    /// Text after unescaping.
+    Text(&'a [u8]),
+    /// An integer by the grammar `0|-?[1-9][0-9]*`.
+    Integer(&'a [u8]),
+    /// Anything else: another number, a truth value, an array, an object.
+    Other,
+}
+
+/// What of the settings the rules depend on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    /// Unit of integer timestamps.
+    pub(crate) unit: TimestampUnit,
+    /// Whether integers come as text, as in CSV.
+    pub(crate) integers_are_text: bool,
+}
+
+/// Applies the rules of a click to the values of its fields, in their order.
+#[inline]
+pub(crate) fn judge<'a>(values: &[Value<'a>; FIELDS], rules: Rules) -> Result<ClickRef<'a>, &'static str> {
+    let [timestamp, ad_id, user_id, ip, country, click_id] = *values;
+    Ok(ClickRef {
+        event_time_ms: event_time(timestamp, rules)?,
+        ad_id: ad(ad_id)?,
+        user_id: user(user_id)?,
+        ip: match ip {
+            Value::Text(text) => ip::parse(text).ok_or("ip: not an IPv4 or IPv6 address")?,
+            Value::Absent => return Err("ip: missing"),
+            Value::Integer(_) | Value::Other => return Err("ip: not text"),
+        },
+        country: match country {
+            Value::Text(text) => Country::parse(text),
+            _ => Country::UNKNOWN,
+        },
+        click_id: match click_id {
+            Value::Text(text) if text.len() <= CLICK_ID_BYTES_MAX => text,
+            Value::Text(_) => return Err("click_id: longer than 64 bytes"),
+            Value::Absent => &[],
+            Value::Integer(_) | Value::Other => return Err("click_id: not text"),
+        },
+    })
+}
+
+#[inline]
+fn event_time(value: Value<'_>, rules: Rules) -> Result<i64, &'static str> {
+    const NEITHER: &str = "click_timestamp: neither an integer nor RFC 3339 with an offset";
+    const RANGE: &str = "click_timestamp: before 2000 or after 2099";
+    let ms = match value {
+        Value::Integer(digits) => from_unit(digits, rules.unit).ok_or(RANGE)?,
+        Value::Text(text) if rules.integers_are_text && is_integer(text) => from_unit(text, rules.unit).ok_or(RANGE)?,
+        Value::Text(text) => parse_rfc3339(text).ok_or(NEITHER)?,
+        Value::Absent => return Err("click_timestamp: missing"),
+        Value::Other => return Err(NEITHER),
+    };
+    if (EVENT_TIME_MIN_MS..EVENT_TIME_END_MS).contains(&ms) { Ok(ms) } else { Err(RANGE) }
+}
+
+/// Milliseconds from an integer in a unit; none where it lies out of all bounds.
+#[inline]
+fn from_unit(digits: &[u8], unit: TimestampUnit) -> Option<i64> {
+    let count = i64::try_from(unsigned(digits)?).ok()?;
+    match unit {
+        TimestampUnit::Seconds => count.checked_mul(1_000),
+        TimestampUnit::Milliseconds => Some(count),
+        TimestampUnit::Microseconds => Some(count / 1_000),
+    }
+}
+
+#[inline]
+fn ad(value: Value<'_>) -> Result<u64, &'static str> {
+    const RANGE: &str = "ad_id: not from 0 to 9223372036854775807";
+    let number = match value {
+        Value::Integer(digits) => unsigned(digits).ok_or(RANGE)?,
+        Value::Text(text) if is_integer(text) && text[0] != b'-' => unsigned(text).ok_or(RANGE)?,
+        Value::Absent => return Err("ad_id: missing"),
+        Value::Text(_) | Value::Other => return Err("ad_id: neither an integer nor decimal digits"),
+    };
+    if number <= i64::MAX as u64 { Ok(number) } else { Err(RANGE) }
+}
+
+#[inline]
+fn user(value: Value<'_>) -> Result<&[u8], &'static str> {
+    match value {
+        Value::Text([]) => Err("user_id: empty"),
+        Value::Text(text) if text.len() > USER_ID_BYTES_MAX => Err("user_id: longer than 128 bytes"),
+        Value::Text(text) => Ok(text),
+        Value::Integer(digits) => {
+            let held = match digits.strip_prefix(b"-") {
+                // The least value has no positive counterpart in i64, yet one in u64.
+                Some(magnitude) => unsigned(magnitude).is_some_and(|magnitude| magnitude <= 1 << 63),
+                None => unsigned(digits).is_some(),
+            };
+            if held { Ok(digits) } else { Err("user_id: an integer not from -2^63 to 2^64-1") }
+        }
+        Value::Absent => Err("user_id: missing"),
+        Value::Other => Err("user_id: neither text nor an integer"),
+    }
+}
+
+/// Whether a text is an integer by the grammar `0|-?[1-9][0-9]*`.
+pub(crate) fn is_integer(text: &[u8]) -> bool {
+    if text == b"0" {
+        return true;
+    }
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    matches!(digits, [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit))
+}
+
+/// The value of decimal digits; none where there is anything else among them or it does not fit.
+#[inline]
+fn unsigned(digits: &[u8]) -> Option<u64> {
+    /// So many digits never overflow.
+    const SAFE: usize = 19;
+    if digits.is_empty() {
+        return None;
+    }
+    let mut value = 0_u64;
+    if digits.len() <= SAFE {
+        for byte in digits {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
+                return None;
+            }
+            value = value * 10 + u64::from(digit);
+        }
+        return Some(value);
+    }
+    for byte in digits {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
+    }
+    Some(value)
+}

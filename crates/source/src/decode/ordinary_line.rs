@@ -1,0 +1,178 @@
+//! The ordinary line in one pass: a flat JSON object of plain strings, integers and literals, in any order of keys.
+//!
+//! Whatever is unusual (escapes, nesting, fractions, odd spaces, a syntax error) is not judged here but left to the
+//! general reading, so that both give the same results. Line ends are found on the way; nothing is allocated.
+
+use super::judge::{FIELDS, Value};
+
+/// Keys at so many places of a line are guessed from the line before; further ones are looked up.
+const GUESSES: usize = 16;
+
+/// Stands for a key that is no field's.
+const UNKNOWN: usize = FIELDS;
+
+/// The keys to look for.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys {
+    /// Each key with its closing quote and the colon that follows it in compact JSON.
+    quoted: [Vec<u8>; FIELDS],
+}
+
+/// Which field stood at which place of the lines before; a guess that saves the look-up.
+#[derive(Clone, Debug)]
+pub(crate) struct Order([usize; GUESSES]);
+
+impl Default for Order {
+    fn default() -> Self {
+        Order(std::array::from_fn(|place| place.min(UNKNOWN)))
+    }
+}
+
+impl Keys {
+    /// The keys of the fields, in the order of the fields.
+    pub(crate) fn new(names: [&str; FIELDS]) -> Self {
+        Keys { quoted: names.map(|name| [name.as_bytes(), b"\":"].concat()) }
+    }
+
+    /// The field that a key names.
+    #[inline]
+    pub(crate) fn field(&self, key: &[u8]) -> Option<usize> {
+        self.quoted.iter().position(|quoted| quoted.len() == key.len() + 2 && quoted.starts_with(key))
+    }
+}
+
+/// An ordinary line.
+pub(crate) struct OrdinaryLine<'a> {
+    /// What stands in the fields.
+    pub(crate) values: [Value<'a>; FIELDS],
+    /// Offset after the object, which is where the line ends, its line ending excluded.
+    pub(crate) end: usize,
+    /// Offset at which the next line begins.
+    pub(crate) next: usize,
+}
+
+/// Reads the line that begins at `at`; none where it is not ordinary. The text must be valid UTF-8.
+#[inline]
+pub(crate) fn read<'a>(text: &'a [u8], at: usize, keys: &Keys, order: &mut Order) -> Option<OrdinaryLine<'a>> {
+    let mut values = [Value::Absent; FIELDS];
+    let mut at = at;
+    if *text.get(at)? != b'{' {
+        return None;
+    }
+    at += 1;
+    for place in 0.. {
+        at = after_space(text, at);
+        if *text.get(at)? != b'"' {
+            return None;
+        }
+        at += 1;
+        let guess = order.0[place % GUESSES];
+        let field = match keys.quoted.get(guess) {
+            Some(quoted) if text.get(at..)?.starts_with(quoted) => {
+                at += quoted.len();
+                guess
+            }
+            _ => {
+                let close = string_end(text, at)?;
+                let field = keys.field(text.get(at..close)?).unwrap_or(UNKNOWN);
+                order.0[place % GUESSES] = field;
+                at = after_space(text, close + 1);
+                if *text.get(at)? != b':' {
+                    return None;
+                }
+                at += 1;
+                field
+            }
+        };
+        at = after_space(text, at);
+        let value;
+        (value, at) = scalar(text, at)?;
+        if let Some(slot) = values.get_mut(field) {
+            *slot = value;
+        }
+        at = after_space(text, at);
+        match *text.get(at)? {
+            b',' => at += 1,
+            b'}' => break,
+            _ => return None,
+        }
+    }
+    let end = at + 1;
+    let next = match text.get(end..) {
+        None | Some([]) => end,
+        Some([b'\n', ..]) => end + 1,
+        Some([b'\r', b'\n', ..]) => end + 2,
+        Some(_) => return None,
+    };
+    Some(OrdinaryLine { values, end, next })
+}
+
+/// A plain string, an integer or a literal, and the offset after it.
+#[inline]
+fn scalar(text: &[u8], at: usize) -> Option<(Value<'_>, usize)> {
+    match *text.get(at)? {
+        b'"' => {
+            let end = string_end(text, at + 1)?;
+            Some((Value::Text(text.get(at + 1..end)?), end + 1))
+        }
+        b'0' => Some((Value::Integer(text.get(at..=at)?), at + 1)),
+        b'1'..=b'9' => {
+            let end = digits_end(text, at + 1);
+            Some((Value::Integer(text.get(at..end)?), end))
+        }
+        b'-' if matches!(text.get(at + 1), Some(b'1'..=b'9')) => {
+            let end = digits_end(text, at + 2);
+            Some((Value::Integer(text.get(at..end)?), end))
+        }
+        b'n' if text.get(at..)?.starts_with(b"null") => Some((Value::Absent, at + 4)),
+        b't' if text.get(at..)?.starts_with(b"true") => Some((Value::Other, at + 4)),
+        b'f' if text.get(at..)?.starts_with(b"false") => Some((Value::Other, at + 5)),
+        _ => None,
+    }
+}
+
+#[inline]
+fn digits_end(text: &[u8], mut at: usize) -> usize {
+    while matches!(text.get(at), Some(b'0'..=b'9')) {
+        at += 1;
+    }
+    at
+}
+
+/// Spaces only: other whitespace is not ordinary.
+#[inline]
+fn after_space(text: &[u8], mut at: usize) -> usize {
+    while text.get(at) == Some(&b' ') {
+        at += 1;
+    }
+    at
+}
+
+/// The offset of the quote that closes a string without escapes and control characters, eight bytes at a time.
+#[inline]
+fn string_end(text: &[u8], mut at: usize) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGHS: u64 = ONES * 0x80;
+    while let Some(chunk) = text.get(at..at + 8) {
+        let word = u64::from_le_bytes(chunk.try_into().ok()?);
+        // In each of these the lowest bit set is exact: a borrow only comes from a byte that is itself a hit.
+        let quote = word ^ (ONES * 0x22);
+        let backslash = word ^ (ONES * 0x5c);
+        let hits = (quote.wrapping_sub(ONES) & !quote)
+            | (backslash.wrapping_sub(ONES) & !backslash)
+            | (word.wrapping_sub(ONES * 0x20) & !word);
+        let hits = hits & HIGHS;
+        if hits != 0 {
+            at += hits.trailing_zeros() as usize / 8;
+            return (text[at] == b'"').then_some(at);
+        }
+        at += 8;
+    }
+    loop {
+        match *text.get(at)? {
+            b'"' => return Some(at),
+            b'\\' | 0..=0x1f => return None,
+            _ => at += 1,
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! Decoding: a table of cases for each rule, then random lines against an independent reading ([`random`]).
+
+mod random;
+mod reader;
+
+use super::*;
+use adtally_model::{InputId, ip};
+use reader::{Plain, Reading};
+
+/// Short, so that random lines exceed it now and then.
+const TEST_LINE_BYTES_MAX: usize = 1024;
+
+fn settings() -> DecodeSettings {
+    DecodeSettings { line_bytes_max: TEST_LINE_BYTES_MAX, ..DecodeSettings::default() }
+}
+
+fn decoder(settings: DecodeSettings) -> Decoder {
+    Decoder::new(settings, IdentityKey::new([1; 16])).expect("settings")
+}
+
+fn decode_at(decoder: &Decoder, name: &str, text: &[u8], from: u64) -> DecodedBatch {
+    let format = format::find(name, text, true, decoder.settings()).expect("a format");
+    let text = text[from as usize..].to_vec();
+    let to = from + text.len() as u64;
+    decoder.decode(Block { input: InputId(1), from, to, text, format, overlong: false })
+}
+
+/// Each line of a batch, in order.
+fn in_order(batch: &DecodedBatch) -> Vec<Reading> {
+    let mut lines: Vec<(u32, Reading)> = Vec::new();
+    for row in 0..batch.clicks.len() {
+        let click = batch.clicks.get(row);
+        let text = |bytes: &[u8]| std::str::from_utf8(bytes).expect("UTF-8").to_owned();
+        let plain = Plain {
+            ms: click.event_time_ms,
+            ad_id: click.ad_id,
+            user_id: text(click.user_id),
+            ip: ip::format(click.ip),
+            country: click.country.as_str().into(),
+            click_id: text(click.click_id),
+        };
+        lines.push((batch.clicks.line_start[row], Reading::Click(plain)));
+    }
+    for rejected in &batch.rejected {
+        let reading = if rejected.verdict == Verdict::Invalid { Reading::Invalid } else { Reading::Malformed };
+        assert!(batch.line(rejected.line_start).starts_with(&rejected.payload));
+        lines.push((rejected.line_start, reading));
+    }
+    lines.sort_by_key(|line| line.0);
+    lines.into_iter().map(|line| line.1).collect()
+}
+
+fn readings(name: &str, text: &[u8]) -> Vec<Reading> {
+    let decoder = decoder(DecodeSettings { format: of(name), ..settings() });
+    in_order(&decode_at(&decoder, name, text, 0))
+}
+
+fn readings_the_long_way(name: &str, text: &[u8]) -> Vec<Reading> {
+    let mut decoder = decoder(DecodeSettings { format: of(name), ..settings() });
+    decoder.short_way = false;
+    in_order(&decode_at(&decoder, name, text, 0))
+}
+
+fn of(name: &str) -> FormatChoice {
+    if name.ends_with(".csv") { FormatChoice::Csv } else { FormatChoice::Ndjson }
+}
+
+/// A good click with some text put in place of its members' values.
+fn click_with(field: &str, value: &str) -> String {
+    let mut line = String::from("{");
+    for (name, good) in [
+        ("click_timestamp", "1767225600123"),
+        ("ad_id", "42"),
+        ("user_id", "\"u1\""),
+        ("ip", "\"1.2.3.4\""),
+        ("country", "\"US\""),
+    ] {
+        let value = if name == field { value } else { good };
+        line += &format!("\"{name}\":{value},");
+    }
+    if field == "click_id" {
+        line += &format!("\"click_id\":{value},");
+    }
+    line.pop();
+    line + "}"
+}
+
+/// `click` or the verdict and its reason.
+fn verdict_of(decoder: &Decoder, line: &[u8]) -> String {
+    let batch = decode_at(decoder, "a", line, 0);
+    match (batch.clicks.len(), &batch.rejected[..]) {
+        (1, []) => "click".into(),
+        (0, [rejected]) => format!("{} {}", rejected.verdict, rejected.reason),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Both ways must give this verdict, and the independent reading must agree with it.
+fn check(line: impl AsRef<[u8]>, expected: &str) {
+    let line = line.as_ref();
+    let mut decoder = decoder(DecodeSettings::default());
+    let shown = String::from_utf8_lossy(&line[..line.len().min(200)]);
+    assert_eq!(verdict_of(&decoder, line), expected, "{shown}");
+    decoder.short_way = false;
+    assert_eq!(verdict_of(&decoder, line), expected, "{shown}");
+    let plain = match &reader::read_json(line, LINE_BYTES_MAX)[..] {
+        [Reading::Click(_)] => "click",
+        [Reading::Invalid] => "invalid",
+        [Reading::Malformed] => "malformed",
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(plain, expected.split(' ').next().unwrap_or_default(), "{shown}");
+}
+
+#[test]
+fn click_timestamp() {
+    const RANGE: &str = "invalid click_timestamp: before 2000 or after 2099";
+    const NEITHER: &str = "invalid click_timestamp: neither an integer nor RFC 3339 with an offset";
+    for (value, expected) in [
+        ("946684800000", "click"),
+        ("946684799999", RANGE),
+        ("4102444799999", "click"),
+        ("4102444800000", RANGE),
+        ("-1", RANGE),
+        ("99999999999999999999999", RANGE),
+        ("\"2026-01-01T00:00:00.123456Z\"", "click"),
+        ("\"2026-01-01T00:00:60Z\"", NEITHER),
+        ("\"2026-01-01T00:00:00\"", NEITHER),
+        ("\"1767225600123\"", NEITHER),
+        ("1767225600123.0", NEITHER),
+        ("1.767225600123e12", NEITHER),
+        ("null", "invalid click_timestamp: missing"),
+        ("[]", NEITHER),
+    ] {
+        check(click_with("click_timestamp", value), expected);
+    }
+    let seconds = decoder(DecodeSettings { timestamp_unit: TimestampUnit::Seconds, ..settings() });
+    let micros = decoder(DecodeSettings { timestamp_unit: TimestampUnit::Microseconds, ..settings() });
+    let time = |decoder: &Decoder, value| {
+        let batch = decode_at(decoder, "a", click_with("click_timestamp", value).as_bytes(), 0);
+        batch.clicks.event_time_ms.first().copied()
+    };
+    assert_eq!(time(&seconds, "1767225600"), Some(1_767_225_600_000));
+    assert_eq!(time(&seconds, "1767225600123"), None);
+    assert_eq!(time(&seconds, "9223372036854775807"), None);
+    assert_eq!(time(&micros, "1767225600123999"), Some(1_767_225_600_123));
+    assert_eq!(time(&micros, "\"2026-01-01T00:00:00.123999Z\""), Some(1_767_225_600_123));
+}
+
+#[test]
+fn ad_id() {
+    const NEITHER: &str = "invalid ad_id: neither an integer nor decimal digits";
+    const RANGE: &str = "invalid ad_id: not from 0 to 9223372036854775807";
+    for (value, expected) in [
+        ("0", "click"),
+        ("\"0\"", "click"),
+        ("9223372036854775807", "click"),
+        ("\"9223372036854775807\"", "click"),
+        ("9223372036854775808", RANGE),
+        ("\"18446744073709551616\"", RANGE),
+        ("-1", RANGE),
+        ("\"-1\"", NEITHER),
+        ("\"+1\"", NEITHER),
+        ("\"01\"", NEITHER),
+        ("\"\"", NEITHER),
+        ("1.0", NEITHER),
+        ("1e3", NEITHER),
+        ("-0", NEITHER),
+        ("true", NEITHER),
+        ("null", "invalid ad_id: missing"),
+        ("01", "malformed json: expected a comma or the object's end at byte 43"),
+    ] {
+        check(click_with("ad_id", value), expected);
+    }
+}
+
+#[test]
+fn user_id() {
+    const RANGE: &str = "invalid user_id: an integer not from -2^63 to 2^64-1";
+    let quoted = |text: &str, times| format!("\"{}\"", text.repeat(times));
+    for (value, expected) in [
+        (quoted("u", 128), "click"),
+        (quoted("u", 129), "invalid user_id: longer than 128 bytes"),
+        (quoted("\u{e9}", 64), "click"),
+        (quoted("\u{e9}", 65), "invalid user_id: longer than 128 bytes"),
+        (quoted("\\u00e9", 64), "click"),
+        (quoted("", 0), "invalid user_id: empty"),
+        ("-9223372036854775808".into(), "click"),
+        ("-9223372036854775809".into(), RANGE),
+        ("18446744073709551615".into(), "click"),
+        ("18446744073709551616".into(), RANGE),
+        ("-0".into(), "invalid user_id: neither text nor an integer"),
+        ("{}".into(), "invalid user_id: neither text nor an integer"),
+        ("null".into(), "invalid user_id: missing"),
+        ("\"\\u0000\"".into(), "click"),
+    ] {
+        check(click_with("user_id", &value), expected);
+    }
+    let decoder = decoder(settings());
+    let user = |value| decode_at(&decoder, "a", click_with("user_id", value).as_bytes(), 0);
+    assert_eq!(user("77").clicks.identity, user("\"77\"").clicks.identity);
+    assert_eq!(user("\"\\u0037\\u0037\"").clicks.identity, user("77").clicks.identity);
+}
+
+#[test]
+fn ip_country_and_click_id() {
+    for (field, value, expected) in [
+        ("ip", "\"::1\"", "click"),
+        ("ip", "\"1.2.3.4/32\"", "invalid ip: not an IPv4 or IPv6 address"),
+        ("ip", "\"fe80::1%eth0\"", "invalid ip: not an IPv4 or IPv6 address"),
+        ("ip", "\"\"", "invalid ip: not an IPv4 or IPv6 address"),
+        ("ip", "16909060", "invalid ip: not text"),
+        ("ip", "null", "invalid ip: missing"),
+        ("country", "7", "click"),
+        ("country", "[\"US\"]", "click"),
+        ("country", "\"\\ud800\"", "malformed country: a lone surrogate"),
+        ("country", "[\"\\ud800\"]", "malformed country: a lone surrogate"),
+        ("country", "{\"\\udc00\":1}", "malformed country: a lone surrogate"),
+        ("click_id", "\"\"", "click"),
+        ("click_id", "null", "click"),
+        ("click_id", "7", "invalid click_id: not text"),
+        ("click_id", "false", "invalid click_id: not text"),
+    ] {
+        check(click_with(field, value), expected);
+    }
+    check(click_with("click_id", &format!("\"{}\"", "c".repeat(64))), "click");
+    check(click_with("click_id", &format!("\"{}\"", "c".repeat(65))), "invalid click_id: longer than 64 bytes");
+    for (value, expected) in
+        [("\"de\"", "DE"), ("\"UK\"", "ZZ"), ("null", "ZZ"), ("\"\"", "ZZ"), ("5", "ZZ"), ("\"d\\u0045\"", "DE")]
+    {
+        let readings = readings("a", click_with("country", value).as_bytes());
+        assert!(matches!(&readings[..], [Reading::Click(click)] if click.country == expected), "{value}");
+    }
+}
+
+#[test]
+fn objects_keys_and_unknown_fields() {
+    let good = click_with("", "");
+    let with = |member: &str| good.replacen('{', &format!("{{{member},"), 1);
+    let ending = |member: &str| format!("{},{member}}}", &good[..good.len() - 1]);
+    check(&good, "click");
+    check("{}", "invalid click_timestamp: missing");
+    check("[]", "malformed json: not an object at byte 1");
+    check("17", "malformed json: not an object at byte 1");
+    check("   ", "malformed json: not an object at byte 4");
+    check("\0\0\0", "malformed json: not an object at byte 1");
+    check(format!("{good} x"), &format!("malformed json: text after the object at byte {}", good.len() + 2));
+    check(format!("{good}{good}"), &format!("malformed json: text after the object at byte {}", good.len() + 1));
+    check(format!(" \t{good}\t \r\r"), "click");
+    check(with(r#""x":"\ud800""#), "click");
+    check(with(r#""\ud800":1"#), "click");
+    check(with(r#""x":{"a":[1,{"b":"\udfff"}]}"#), "click");
+    check(with(r#""x":1e99999"#), "click");
+    check(with(r#""x":-123456789012345678901234567890.5E-7"#), "click");
+    check(with(r#""x":NaN"#), "malformed json: expected a value at byte 6");
+    check(with(r#""x":"\u12x4""#), "malformed json: a broken \\u escape at byte 7");
+    check(with(r#""x":"\u"""#), "malformed json: a broken \\u escape at byte 7");
+    check(with("\"x\":\"\x01\""), "malformed json: a control character in a string at byte 7");
+    check(with("\"x\":[1}"), "malformed json: expected a comma or a closing bracket at byte 8");
+    check(ending(r#""ad_id":"x""#), "invalid ad_id: neither an integer nor decimal digits");
+    check(with(r#""ad_id":"x","ad_id":"\ud800""#), "click");
+    check(ending(r#""ad\u005fid":-1"#), "invalid ad_id: not from 0 to 9223372036854775807");
+    check(ending(r#""AD_ID":-1"#), "click");
+    for depth in [1, 63, 200, 30_000] {
+        let nested = format!("\"x\":{}{}", "[".repeat(depth), "]".repeat(depth));
+        check(with(&nested), "click");
+        let nested = format!("\"x\":{}0{}", "{\"a\":".repeat(depth / 4), "}".repeat(depth / 4));
+        check(with(&nested), "click");
+    }
+    check(with(&format!("\"x\":{}", "[".repeat(60_000))), "malformed json: expected a value at byte 60006");
+}
+
+#[test]
+fn encoding_and_length() {
+    let good = click_with("", "");
+    let mut bad = click_with("user_id", "\"u?\"").into_bytes();
+    let at = bad.iter().position(|&byte| byte == b'?').expect("a mark");
+    bad[at] = 0xff;
+    check(&bad, &format!("malformed utf-8: not valid at byte {}", at + 1));
+    let padding = LINE_BYTES_MAX - good.len();
+    let long = |more| format!("{{{}{}", " ".repeat(padding + more), &good[1..]);
+    check(long(0), "click");
+    check(long(1), "malformed line: longer than 65536 bytes");
+    check(format!("{}\r\n", long(0)), "click");
+    // One bad line costs its neighbours nothing.
+    let text = [good.as_bytes(), b"\n", &bad, b"\r\n", good.as_bytes()].concat();
+    let readings = readings("a", &text);
+    assert!(matches!(&readings[..], [Reading::Click(_), Reading::Malformed, Reading::Click(_)]));
+    let huge = vec![b'x'; 10_000];
+    let batch = decode_at(&decoder(settings()), "a", &huge, 0);
+    assert_eq!(batch.rejected[0].payload.len(), PAYLOAD_BYTES_MAX);
+}
+
+#[test]
+fn lines_and_their_places() {
+    let good = click_with("", "");
+    let text = format!("\u{feff}{good}\n\r\n\n{good}\r\n{{}}\n{good}");
+    let decoder = decoder(settings());
+    let batch = decode_at(&decoder, "a", text.as_bytes(), 0);
+    assert_eq!(batch.clicks.len(), 3);
+    assert_eq!(batch.lines(), 4);
+    for row in 0..3 {
+        assert_eq!(batch.line(batch.clicks.line_start[row]), good.as_bytes());
+    }
+    assert_eq!(batch.line(batch.rejected[0].line_start), b"{}");
+    // A mark anywhere but at offset 0 belongs to its line.
+    let text = format!("{good}\n\u{feff}{good}\n");
+    assert!(matches!(&readings("a", text.as_bytes())[..], [Reading::Click(_), Reading::Malformed]));
+    let from = good.len() as u64 + 1;
+    let batch = decode_at(&decoder, "a", text.as_bytes(), from);
+    assert_eq!((batch.from, batch.lines(), batch.rejected.len()), (from, 1, 1));
+    let block = Block {
+        input: InputId(1),
+        from: 5,
+        to: 1 << 30,
+        text: vec![b'x'; 4096],
+        format: Format::Ndjson,
+        overlong: true,
+    };
+    let batch = decoder.decode(block);
+    assert_eq!((batch.from, batch.to, batch.lines()), (5, 1 << 30, 1));
+    assert_eq!(batch.rejected[0].reason, "line: longer than 1024 bytes");
+}
+
+#[test]
+fn own_names_and_units() {
+    let settings: DecodeSettings = serde_json::from_str(
+        r#"{"timestamp_unit":"s","fields":{"click_timestamp":"ts","ad_id":"ad","ip":"client\"ip"}}"#,
+    )
+    .expect("settings");
+    let decoder = decoder(settings);
+    let line = br#"{"ts":1767225600,"ad":7,"user_id":"u","client\"ip":"::1","ad_id":-1}"#;
+    assert_eq!(verdict_of(&decoder, line), "click");
+    for broken in [
+        r#"{"fields":{"ad_id":"ip"}}"#,
+        r#"{"fields":{"ad_id":""}}"#,
+        r#"{"line_bytes_max":0}"#,
+        r#"{"csv_delimiter":"\""}"#,
+        r#"{"csv_delimiter":"\u00e9"}"#,
+    ] {
+        let settings: DecodeSettings = serde_json::from_str(broken).expect("well-formed");
+        assert!(settings.validate().is_err(), "{broken}");
+    }
+    assert!(serde_json::from_str::<DecodeSettings>(r#"{"timestamp_units":"s"}"#).is_err());
+}
+
+#[test]
+fn csv() {
+    let header = "click_timestamp,ad_id,user_id,ip,country,click_id\n";
+    let check = |line: &str, expected: &str| {
+        let text = format!("{header}{line}\n");
+        let batch = decode_at(&decoder(settings()), "a", text.as_bytes(), 0);
+        let found = match (batch.clicks.len(), &batch.rejected[..]) {
+            (1, []) => "click".into(),
+            (0, [rejected]) => format!("{} {}", rejected.verdict, rejected.reason),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(found, expected, "{line}");
+    };
+    check("1767225600123,42,u1,1.2.3.4,US,c1", "click");
+    check("1767225600123,42,u1,1.2.3.4,,", "click");
+    check("1767225600123,42,u1,1.2.3.4,,\r", "click");
+    check("2026-01-01T00:00:00Z,\"42\",\"u,\"\"1\",::1,us,\"\"", "click");
+    check("1767225600123,42,u1,1.2.3.4,US", "malformed csv: 5 columns, the header has 6");
+    check("1767225600123,42,u1,1.2.3.4,US,,", "malformed csv: more columns than the 6 of the header");
+    check("1767225600123,42,u\"1,1.2.3.4,US,", "malformed csv: a quote within a column that does not begin with one");
+    check("1767225600123,42,\"u1,1.2.3.4,US,", "malformed csv: a quoted column does not end in its line");
+    check("1767225600123,42,\"u\"1,1.2.3.4,US,", "malformed csv: text after the quotes of a column");
+    check("1767225600123,042,u1,1.2.3.4,US,", "invalid ad_id: neither an integer nor decimal digits");
+    check("1767225600123,-1,u1,1.2.3.4,US,", "invalid ad_id: neither an integer nor decimal digits");
+    check("1767225600123,42,,1.2.3.4,US,", "invalid user_id: missing");
+    check(
+        "01767225600123,42,u1,1.2.3.4,US,",
+        "invalid click_timestamp: neither an integer nor RFC 3339 with an offset",
+    );
+    check(" ", "malformed csv: 1 columns, the header has 6");
+}
+
+#[test]
+fn csv_headers() {
+    let line = "42;1767225600123;x;u1;1.2.3.4";
+    let semicolons = DecodeSettings { csv_delimiter: ';', ..settings() };
+    let semicolons = decoder(semicolons);
+    let text = format!("\u{feff}\r\n\"ad_id\";click_timestamp;note;user_id;ip\r\n{line}\n\n{line}\n");
+    let batch = decode_at(&semicolons, "clicks", text.as_bytes(), 0);
+    assert_eq!((batch.clicks.len(), batch.lines()), (2, 2));
+    let from = text.find(line).expect("the line") as u64;
+    assert_eq!(decode_at(&semicolons, "clicks", text.as_bytes(), from).clicks.len(), 2);
+    // A header that does not name a field makes every line invalid, a broken one every line malformed.
+    let text = "click_timestamp,ad_id\n1767225600123,42\n";
+    assert_eq!(readings("a.csv", text.as_bytes()), [Reading::Invalid]);
+    let batch = decode_at(&decoder(settings()), "a.csv", b"ad_id,\"x\n1,2\n3,4\n", 0);
+    assert_eq!(batch.lines(), 2);
+    assert_eq!(batch.rejected[0].reason, "csv: the header is broken: a quoted column does not end in its line");
+    let long = format!("{},b\n1,2\n", "a".repeat(2_000));
+    let batch = decode_at(&decoder(settings()), "a.csv", long.as_bytes(), 0);
+    assert_eq!(batch.lines(), 2);
+}
+
+#[test]
+fn formats_are_found() {
+    let found = |name: &str, prefix: &str, last| match format::find(name, prefix.as_bytes(), last, &settings()) {
+        None => "wait",
+        Some(Format::Ndjson) => "ndjson",
+        Some(Format::Csv(_)) => "csv",
+    };
+    assert_eq!(found("a", "", false), "wait");
+    assert_eq!(found("a", "\u{feff}", false), "wait");
+    assert_eq!(found("a.csv", "{", false), "ndjson");
+    assert_eq!(found("a", "\n\u{20}", false), "wait");
+    assert_eq!(found("a", "ad_id,ip", false), "wait");
+    assert_eq!(found("a", "ad_id,ip", true), "csv");
+    assert_eq!(found("a", "ad_id,ip\n", false), "csv");
+    assert_eq!(found("a.log", "garbage\n", false), "ndjson");
+    assert_eq!(found("b/a.CSV.1.gz", "garbage\n", false), "csv");
+    assert_eq!(found("b.csv/a.log", "garbage\n", false), "ndjson");
+    assert_eq!(found("a.log", &"x".repeat(5_000), false), "ndjson");
+}

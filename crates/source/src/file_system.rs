@@ -1,0 +1,139 @@
+//! All access to files goes through here, so that a simulation can stand in for the disk.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+/// What stands at a path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A folder.
+    Folder,
+    /// A pipe, socket or device: never opened, since opening alone can block.
+    Other,
+}
+
+/// Facts about a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileStat {
+    /// What it is.
+    pub kind: FileKind,
+    /// Device and inode. A hint only: an inode is used again once its file is gone and nobody holds it open.
+    pub inode: (u64, u64),
+    /// Its length in bytes.
+    pub len: u64,
+    /// How many names it has; 0 once it is deleted.
+    pub links: u64,
+    /// When it was last changed in any way, in nanoseconds of whatever clock the file system keeps: only compared for
+    /// being the same.
+    pub changed_ns: i128,
+}
+
+/// The file system, as far as tailing needs it. Paths are followed through symbolic links.
+pub trait FileSystem: Send {
+    /// Names in a folder, in any order.
+    ///
+    /// # Errors
+    /// Whatever kept the folder from being read.
+    fn list(&self, folder: &Path) -> io::Result<Vec<OsString>>;
+
+    /// Facts about what stands at a path.
+    ///
+    /// # Errors
+    /// Not found, too many links, no permission and the like.
+    fn stat(&self, path: &Path) -> io::Result<FileStat>;
+
+    /// Opens a regular file for reading; must not block on anything else.
+    ///
+    /// # Errors
+    /// Whatever kept it from being opened.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn TailFile>>;
+}
+
+/// A file that is held open, and so lives on when its name is taken away.
+pub trait TailFile: Send {
+    /// Reads at an offset; 0 bytes mean its end.
+    ///
+    /// # Errors
+    /// Whatever kept it from being read.
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Facts about it now.
+    ///
+    /// # Errors
+    /// Whatever kept them from being read.
+    fn stat(&self) -> io::Result<FileStat>;
+}
+
+/// The file system of this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LocalFiles;
+
+struct LocalFile(File);
+
+fn stat_of(data: &fs::Metadata) -> FileStat {
+    let kind = if data.is_file() {
+        FileKind::File
+    } else if data.is_dir() {
+        FileKind::Folder
+    } else {
+        FileKind::Other
+    };
+    let changed_ns = i128::from(data.ctime()) * 1_000_000_000 + i128::from(data.ctime_nsec());
+    FileStat { kind, inode: (data.dev(), data.ino()), len: data.len(), links: data.nlink(), changed_ns }
+}
+
+impl FileSystem for LocalFiles {
+    fn list(&self, folder: &Path) -> io::Result<Vec<OsString>> {
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name())).collect()
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<FileStat> {
+        Ok(stat_of(&fs::metadata(path)?))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn TailFile>> {
+        // Without waiting: the file may have been replaced by a pipe since it was looked at.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok(Box::new(LocalFile(file)))
+    }
+}
+
+impl TailFile for LocalFile {
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(buffer, offset)
+    }
+
+    fn stat(&self) -> io::Result<FileStat> {
+        Ok(stat_of(&self.0.metadata()?))
+    }
+}
+
+/// Reads at an offset until the buffer is full or the file ends; says how many bytes there were.
+pub(crate) fn read_full(file: &mut dyn TailFile, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut len = 0;
+    while len < buffer.len() {
+        match file.read_at(offset + len as u64, &mut buffer[len..]) {
+            Ok(0) => break,
+            Ok(more) => len += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(len)
+}
+
+/// The bytes from an offset on, at most `len` of them.
+pub(crate) fn read_range(file: &mut dyn TailFile, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; len];
+    let len = read_full(file, offset, &mut buffer)?;
+    buffer.truncate(len);
+    Ok(buffer)
+}

@@ -1,0 +1,290 @@
+//! Tailing log files: which files there are, which input each belongs to, and their text in blocks of whole lines.
+//!
+//! A file is known by its content, never by path or inode alone. An input follows its file through renames, copies and
+//! compression; a path that begins anew (truncation, rotation) becomes a new input. Files are held open while they are
+//! read, so that a deleted or renamed one is read to its end first.
+//!
+//! One race remains: a file that is cut and has grown beyond the old position with the very same bytes before that
+//! position cannot be told from one that only grew. And what is written between the last read and a truncation is lost
+//! without a trace, as it is for every reader of files rotated by copytruncate.
+
+mod compressed;
+mod discover;
+mod fingerprint;
+mod identify;
+mod input;
+mod patterns;
+mod read;
+mod read_compressed;
+mod troubles;
+
+#[cfg(test)]
+mod tests;
+
+use crate::block::Block;
+use crate::decode::DecodeSettings;
+use crate::file_system::FileSystem;
+use adtally_model::input::Fingerprint;
+use adtally_model::{Error, InputId, InputRow, Result};
+use identify::Probe;
+use input::Input;
+use patterns::Patterns;
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use troubles::Troubles;
+
+/// How files are tailed.
+#[derive(Clone, Debug)]
+pub struct TailSettings {
+    /// How lines are to be read: the format of each file is found out here.
+    pub decode: Arc<DecodeSettings>,
+    /// Text delivered at a time, in bytes; at least twice the longest line.
+    pub block_bytes: usize,
+    /// How long a renamed or vanished file is waited for before its input ends, in milliseconds.
+    pub rotate_wait_ms: i64,
+    /// How long a compressed file that stops in its midst is taken for one that is still being written, in
+    /// milliseconds.
+    pub incomplete_wait_ms: i64,
+    /// Whether each file is read only to the size that it had at the first look (`--until-end`).
+    pub bounded: bool,
+    /// Files that are followed at most; those beyond are reported, not read.
+    pub files_max: usize,
+    /// Files held open at most; those beyond are opened again when they are read.
+    pub open_max: usize,
+}
+
+impl Default for TailSettings {
+    fn default() -> Self {
+        TailSettings {
+            decode: Arc::new(DecodeSettings::default()),
+            // Large enough that the cost of a system call vanishes, small enough for a thousand inputs.
+            block_bytes: 1024 * 1024,
+            rotate_wait_ms: 2_000,
+            // Copies over slow networks stall now and then.
+            incomplete_wait_ms: 60_000,
+            bounded: false,
+            files_max: 65_536,
+            // Half of the usual limit of 1,024 handles a process.
+            open_max: 512,
+        }
+    }
+}
+
+/// What is to be persisted of an input, for it to be known again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InputFacts {
+    /// The input.
+    pub input: InputId,
+    /// The path at which it was last seen.
+    pub name: String,
+    /// By what its content is known again, as of the position asked for.
+    pub fingerprint: Fingerprint,
+    /// How often its path had begun anew when it was found.
+    pub generation: u32,
+    /// Whether its file is compressed; positions are of the text all the same.
+    pub compressed: bool,
+    /// The largest size seen, in bytes: of its text, or on disk while it is compressed.
+    pub size: u64,
+}
+
+/// What a look at the files found out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Discovery {
+    /// A new input.
+    Found {
+        /// What is to be persisted of it.
+        facts: InputFacts,
+        /// Offset in its text at which reading starts, in bytes.
+        position: u64,
+    },
+    /// An input that the epoch log knew as not ended was found again; reading goes on at its position.
+    Continued {
+        /// The input.
+        input: InputId,
+    },
+    /// An input's file has another name now.
+    Renamed {
+        /// The input.
+        input: InputId,
+        /// The new name.
+        name: String,
+    },
+    /// An input that had ended has more to read.
+    Resumed {
+        /// The input.
+        input: InputId,
+    },
+    /// An input is gone or read for good.
+    Ended {
+        /// The input.
+        input: InputId,
+    },
+    /// Bytes of an input that can never be read; its end follows.
+    Gap {
+        /// The input.
+        input: InputId,
+        /// How many: of text, or of compressed bytes where the text is not known.
+        bytes: u64,
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// What a read brought.
+#[derive(Debug)]
+pub enum ReadOutcome {
+    /// Whole lines.
+    Block(Block),
+    /// Nothing yet, but the input is not at its end: it is on its way through text that was read before, or through a
+    /// line without end. Read again.
+    Busy,
+    /// Nothing more for the moment.
+    AtEnd,
+    /// Nothing more ever, unless the input is resumed.
+    Ended,
+    /// Its file cannot be read just now; that is not idleness.
+    Unreadable(Error),
+}
+
+/// How far a run has come, in bytes on disk (compressed ones for compressed files), of what there was to read when each
+/// input was found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Progress {
+    /// Bytes to be read.
+    pub total_bytes: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+}
+
+/// Follows files and reads them.
+pub struct Tailer {
+    fs: Box<dyn FileSystem>,
+    settings: TailSettings,
+    patterns: Patterns,
+    inputs: BTreeMap<InputId, Input>,
+    next_input: u64,
+    /// The generation last used at each path.
+    generations: HashMap<PathBuf, u32>,
+    /// Files that belong to no input yet and have to wait.
+    waiting: BTreeMap<PathBuf, Probe>,
+    troubles: Troubles,
+    /// Counts uses of open files.
+    uses: u64,
+    /// Whether the first look is over: a bounded run takes no new files after it.
+    looked: bool,
+}
+
+impl std::fmt::Debug for Tailer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tailer")
+            .field("patterns", &self.patterns)
+            .field("inputs", &self.inputs.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tailer {
+    /// Prepares to follow the files that `patterns` name: files, folders (every regular file directly in them that is
+    /// not hidden) and globs. `known` are the inputs of the epoch log, `next_input` the number of the next new one.
+    ///
+    /// # Errors
+    /// A user error when a named file is not there, a glob is not valid, or a bounded run has nothing to read.
+    pub fn new(
+        fs: Box<dyn FileSystem>,
+        settings: TailSettings,
+        patterns: &[String],
+        known: Vec<InputRow>,
+        next_input: u64,
+    ) -> Result<Tailer> {
+        settings.decode.validate()?;
+        let mut settings = settings;
+        // A line of the longest length must fit, with its ending and a byte order mark.
+        settings.block_bytes = settings.block_bytes.max(2 * settings.decode.line_bytes_max);
+        let patterns = Patterns::new(fs.as_ref(), patterns, settings.bounded, settings.files_max)?;
+        let mut generations: HashMap<PathBuf, u32> = HashMap::new();
+        for row in &known {
+            let generation = generations.entry(PathBuf::from(&row.name)).or_insert(row.generation);
+            *generation = row.generation.max(*generation);
+        }
+        let next_input = known.iter().map(|row| row.id.0 + 1).max().unwrap_or(1).max(next_input);
+        let inputs = known.into_iter().map(|row| (row.id, Input::restored(row))).collect();
+        Ok(Tailer {
+            fs,
+            settings,
+            patterns,
+            inputs,
+            next_input,
+            generations,
+            waiting: BTreeMap::new(),
+            troubles: Troubles::default(),
+            uses: 0,
+            looked: false,
+        })
+    }
+
+    /// Looks at the paths: new files, renames, truncation, deletion, growth. Meant to be called a few times a second.
+    /// What it returns takes effect in the caller at an epoch boundary.
+    ///
+    /// # Errors
+    /// None at present: troubles with files are kept as [`Tailer::warnings`].
+    pub fn discover(&mut self, now_ms: i64) -> Result<Vec<Discovery>> {
+        Ok(self.look(now_ms))
+    }
+
+    /// Reads the next block of whole lines of an input.
+    ///
+    /// # Errors
+    /// An internal error when there is no such input. What is wrong with its file is an outcome.
+    pub fn read(&mut self, input: InputId, now_ms: i64) -> Result<ReadOutcome> {
+        if !self.inputs.contains_key(&input) {
+            return Err(Error::internal(format!("input {input} is read but was never found")));
+        }
+        Ok(self.read_input(input, now_ms))
+    }
+
+    /// Changes how much text is delivered at a time, within what the longest line needs: less where many inputs are
+    /// read at the same time.
+    pub fn set_block_bytes(&mut self, bytes: usize) {
+        self.settings.block_bytes = bytes.max(2 * self.settings.decode.line_bytes_max);
+    }
+
+    /// What is to be persisted of an input once everything up to `position`, the end of a block, is committed.
+    /// Positions asked for must not go back.
+    pub fn facts(&mut self, input: InputId, position: u64) -> Option<InputFacts> {
+        Some(self.inputs.get_mut(&input)?.facts(position))
+    }
+
+    /// Forgets an input that has ended, when the epoch log has summed it up.
+    pub fn forget(&mut self, input: InputId) {
+        let ended = |input: &Input| input.stage == input::Stage::Ended && input.place.is_none();
+        if self.inputs.get(&input).is_some_and(ended) {
+            self.inputs.remove(&input);
+        }
+    }
+
+    /// The number that the next new input will get.
+    pub fn next_input(&self) -> u64 {
+        self.next_input
+    }
+
+    /// How far the run has come.
+    pub fn progress(&self) -> Progress {
+        let mut sum = Progress::default();
+        for (total, read) in self.inputs.values().filter_map(Input::progress) {
+            sum.total_bytes += total;
+            sum.read_bytes += read;
+        }
+        sum
+    }
+
+    /// What is wrong with files at the moment and stops nothing: unreadable ones, links in a loop and the like.
+    pub fn warnings(&self) -> Vec<String> {
+        self.troubles.all()
+    }
+
+    /// Those of the warnings that were not returned here before, for the log.
+    pub fn new_warnings(&mut self) -> Vec<String> {
+        self.troubles.news()
+    }
+}

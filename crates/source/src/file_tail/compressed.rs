@@ -1,0 +1,229 @@
+//! Gzip and zstd, streaming and in bounded memory, over files that may still be growing.
+
+use crate::file_system::{TailFile, read_full};
+use flate2::{Decompress, FlushDecompress, Status};
+use std::io;
+use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
+
+/// Compressed bytes read at a time.
+const INPUT_BYTES: usize = 128 * 1024;
+
+/// Text produced at a time.
+const STEP_BYTES: usize = 256 * 1024;
+
+/// Largest window of zstd: 128 MiB, what its command line tool accepts too; beyond, a file could ask for gigabytes.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
+/// How a file is compressed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Compression {
+    Gzip,
+    Zstd,
+}
+
+/// What the first bytes of a file say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Magic {
+    /// It is text.
+    Plain,
+    /// It is compressed.
+    Compressed(Compression),
+    /// There are too few bytes to tell.
+    Undecided,
+}
+
+/// Tells by the magic bytes. A zstd file may begin with a skippable frame (0x184D2A5?).
+pub(super) fn magic(first: &[u8]) -> Magic {
+    const GZIP: &[u8] = &[0x1f, 0x8b];
+    const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+    const SKIPPABLE: &[u8] = &[0x2a, 0x4d, 0x18];
+    let skippable = |bytes: &[u8]| bytes.len() <= 3 && SKIPPABLE.starts_with(bytes);
+    match first {
+        [] => Magic::Undecided,
+        _ if first.starts_with(GZIP) => Magic::Compressed(Compression::Gzip),
+        _ if first.starts_with(ZSTD) => Magic::Compressed(Compression::Zstd),
+        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Magic::Compressed(Compression::Zstd),
+        _ if GZIP.starts_with(first) || ZSTD.starts_with(first) => Magic::Undecided,
+        // `P` to `_` alone is far likelier to be text, which is read at once; its line waits for its end anyway.
+        [0x50..=0x5f, rest @ ..] if !rest.is_empty() && skippable(rest) => Magic::Undecided,
+        _ => Magic::Plain,
+    }
+}
+
+/// Why no more text came.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Inflated {
+    /// There is as much as was asked for.
+    Full,
+    /// The file ends here, and so does its last member or frame.
+    End,
+    /// The file ends in the midst of a member or frame.
+    Starved,
+    /// What follows cannot be decoded.
+    Corrupt(String),
+}
+
+enum Codec {
+    Gzip(Box<Decompress>),
+    Zstd(Decoder<'static>),
+}
+
+/// A stream of text from a compressed file.
+pub(super) struct Inflater {
+    codec: Codec,
+    /// Offset in the file of the next byte to be decoded.
+    pub(super) consumed: u64,
+    input: Vec<u8>,
+    input_at: usize,
+    /// Whether the next byte begins a member or frame.
+    between: bool,
+}
+
+impl std::fmt::Debug for Inflater {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inflater").field("consumed", &self.consumed).finish_non_exhaustive()
+    }
+}
+
+/// Bits of the window of gzip, which is always 32 KiB at most.
+const GZIP_WINDOW_BITS: u8 = 15;
+
+impl Inflater {
+    /// A stream from the file's beginning.
+    pub(super) fn new(compression: Compression) -> io::Result<Inflater> {
+        let codec = match compression {
+            Compression::Gzip => Codec::Gzip(Box::new(Decompress::new_gzip(GZIP_WINDOW_BITS))),
+            Compression::Zstd => {
+                let mut decoder = Decoder::new()?;
+                decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX))?;
+                Codec::Zstd(decoder)
+            }
+        };
+        Ok(Inflater { codec, consumed: 0, input: Vec::new(), input_at: 0, between: true })
+    }
+
+    /// Appends text to `out` until that holds `out_len` bytes or there is no more; never reads beyond `limit`.
+    pub(super) fn inflate(
+        &mut self,
+        file: &mut dyn TailFile,
+        limit: u64,
+        out: &mut Vec<u8>,
+        out_len: usize,
+    ) -> io::Result<Inflated> {
+        while out.len() < out_len {
+            // Two bytes are needed to tell what begins after a member.
+            let wanted = if self.between { 2 } else { 1 };
+            if self.have() < wanted {
+                self.fill(file, limit)?;
+            }
+            let at_end = self.have() == 0;
+            if self.between {
+                if at_end {
+                    return Ok(Inflated::End);
+                }
+                match self.begin_member() {
+                    Begin::Member => {}
+                    Begin::Padding => continue,
+                    Begin::Starved => return Ok(Inflated::Starved),
+                    Begin::Garbage => return Ok(Inflated::Corrupt("bytes follow that are not compressed".into())),
+                }
+            }
+            // Even without input the decoder may hold text back.
+            let before = (self.consumed, out.len());
+            if let Some(corrupt) = self.step(out, out_len)? {
+                return Ok(corrupt);
+            }
+            if (self.consumed, out.len()) == before && !self.between {
+                return Ok(if at_end { Inflated::Starved } else { Inflated::Corrupt("the decoder is stuck".into()) });
+            }
+        }
+        Ok(Inflated::Full)
+    }
+
+    /// Compressed bytes read and not yet decoded.
+    fn have(&self) -> usize {
+        self.input.len() - self.input_at
+    }
+
+    /// Reads more compressed bytes, if there are any.
+    fn fill(&mut self, file: &mut dyn TailFile, limit: u64) -> io::Result<()> {
+        self.input.drain(..self.input_at);
+        self.input_at = 0;
+        let have = self.input.len();
+        let room = limit.saturating_sub(self.consumed + have as u64).min(INPUT_BYTES as u64) as usize;
+        self.input.resize(have + room, 0);
+        let more = match read_full(file, self.consumed + have as u64, &mut self.input[have..]) {
+            Ok(more) => more,
+            Err(error) => {
+                self.input.truncate(have);
+                return Err(error);
+            }
+        };
+        self.input.truncate(have + more);
+        Ok(())
+    }
+
+    /// Looks at what begins after a member has ended.
+    fn begin_member(&mut self) -> Begin {
+        let rest = &self.input[self.input_at..];
+        match &mut self.codec {
+            Codec::Zstd(_) => {}
+            Codec::Gzip(decompress) => match rest {
+                // Blocks of tapes are padded with zeros, which gzip itself ignores too.
+                [0, ..] => {
+                    self.input_at += 1;
+                    self.consumed += 1;
+                    return Begin::Padding;
+                }
+                [0x1f, 0x8b, ..] => **decompress = Decompress::new_gzip(GZIP_WINDOW_BITS),
+                [0x1f] => return Begin::Starved,
+                _ => return Begin::Garbage,
+            },
+        }
+        self.between = false;
+        Begin::Member
+    }
+
+    /// One call of the decoder; the reason where it failed.
+    fn step(&mut self, out: &mut Vec<u8>, out_len: usize) -> io::Result<Option<Inflated>> {
+        let rest = &self.input[self.input_at..];
+        let room = (out_len - out.len()).min(STEP_BYTES);
+        let start = out.len();
+        out.resize(start + room, 0);
+        let (used, made, ended, failed) = match &mut self.codec {
+            Codec::Gzip(decompress) => {
+                let (before_in, before_out) = (decompress.total_in(), decompress.total_out());
+                let status = decompress.decompress(rest, &mut out[start..], FlushDecompress::None);
+                let used = (decompress.total_in() - before_in) as usize;
+                let made = (decompress.total_out() - before_out) as usize;
+                match status {
+                    Ok(status) => (used, made, status == Status::StreamEnd, None),
+                    Err(error) => (used, made, false, Some(error.to_string())),
+                }
+            }
+            Codec::Zstd(decoder) => {
+                let mut input = InBuffer::around(rest);
+                let mut output = OutBuffer::around(&mut out[start..]);
+                let status = decoder.run(&mut input, &mut output);
+                let (used, made) = (input.pos(), output.pos());
+                match status {
+                    Ok(left) => (used, made, left == 0, None),
+                    Err(error) => (used, made, false, Some(error.to_string())),
+                }
+            }
+        };
+        out.truncate(start + made);
+        self.input_at += used;
+        self.consumed += used as u64;
+        self.between = ended;
+        Ok(failed.map(Inflated::Corrupt))
+    }
+}
+
+/// What stands where a member should begin.
+enum Begin {
+    Member,
+    Padding,
+    Starved,
+    Garbage,
+}

@@ -1,0 +1,316 @@
+//! The look at the files: follow those that are known, find those that are new, and settle what has ended.
+
+use super::fingerprint::{Excerpt, HEAD_BYTES};
+use super::identify::probe_file;
+use super::input::{Input, OpenFile, Stage};
+use super::patterns::Listing;
+use super::{Discovery, Tailer};
+use crate::file_system::{FileStat, TailFile, read_range};
+use adtally_model::InputId;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// How long a deleted file that is read to its end is held open, in milliseconds: its writer may still append to it,
+/// but its space is only given back when it is closed.
+const DELETED_KEEP_MS: i64 = 60_000;
+
+/// Files that are there, each inode under one path.
+pub(super) struct Files {
+    pub(super) by_path: BTreeMap<PathBuf, FileStat>,
+    pub(super) by_inode: HashMap<(u64, u64), PathBuf>,
+}
+
+impl Tailer {
+    pub(super) fn look(&mut self, now_ms: i64) -> Vec<Discovery> {
+        self.troubles.begin_look();
+        let listing = self.patterns.list(self.fs.as_ref(), self.settings.files_max, &mut self.troubles);
+        let files = self.without_aliases(&listing);
+        let mut found = Vec::new();
+        self.follow(&files, &listing, now_ms, &mut found);
+        self.identify(&files, now_ms, &mut found);
+        self.settle(&listing, now_ms, &mut found);
+        self.troubles.end_look();
+        self.looked = true;
+        if self.generations.len() > 2 * (self.inputs.len() + self.settings.files_max) {
+            let named: HashSet<&str> = self.inputs.values().map(|input| input.name.as_str()).collect();
+            self.generations.retain(|path, _| named.contains(&*path.to_string_lossy()));
+        }
+        found
+    }
+
+    /// One file under several names (links) is one file: it stays where it is known, else its first name is taken.
+    fn without_aliases(&self, listing: &Listing) -> Files {
+        let mut by_inode = HashMap::with_capacity(listing.files.len());
+        for input in self.inputs.values() {
+            if let (Some(place), Some(stat)) = (&input.place, &input.stat)
+                && listing.files.get(place).is_some_and(|now| now.inode == stat.inode)
+            {
+                by_inode.insert(stat.inode, place.clone());
+            }
+        }
+        for (path, stat) in &listing.files {
+            by_inode.entry(stat.inode).or_insert_with(|| path.clone());
+        }
+        let is_first = |path: &PathBuf, stat: &FileStat| by_inode.get(&stat.inode) == Some(path);
+        let by_path = listing.files.iter().filter(|(path, stat)| is_first(path, stat));
+        Files { by_path: by_path.map(|(path, stat)| (path.clone(), *stat)).collect(), by_inode }
+    }
+
+    /// Inputs whose file is where it was, has another name, or is gone.
+    fn follow(&mut self, files: &Files, listing: &Listing, now_ms: i64, found: &mut Vec<Discovery>) {
+        let ids: Vec<InputId> = self.inputs.keys().copied().collect();
+        for &id in &ids {
+            let Some(input) = self.inputs.get_mut(&id) else { continue };
+            let Some(place) = input.place.clone() else { continue };
+            if listing.is_unknown(&place) {
+                continue;
+            }
+            match files.by_path.get(&place) {
+                Some(stat) if input.stat.is_some_and(|known| known.inode == stat.inode) => {
+                    self.note(id, *stat, now_ms, found);
+                }
+                _ => {
+                    input.place = None;
+                    input.rotated = true;
+                    input.changed_at_ms = now_ms;
+                }
+            }
+        }
+        let mut owned: HashSet<PathBuf> = self.inputs.values().filter_map(|input| input.place.clone()).collect();
+        for &id in &ids {
+            let Some(input) = self.inputs.get_mut(&id) else { continue };
+            let (None, Some(stat)) = (&input.place, input.stat) else { continue };
+            if let Some(path) = files.by_inode.get(&stat.inode).filter(|path| !owned.contains(*path))
+                && let Some(stat) = files.by_path.get(path)
+                && self.is_still(id, path)
+            {
+                owned.insert(path.clone());
+                self.rename(id, path, found);
+                self.note(id, *stat, now_ms, found);
+                continue;
+            }
+            self.follow_unnamed(id, now_ms, found);
+        }
+    }
+
+    /// An input whose file is not listed: it is read on while it is held open, and else is lost.
+    fn follow_unnamed(&mut self, id: InputId, now_ms: i64, found: &mut Vec<Discovery>) {
+        let Some(input) = self.inputs.get_mut(&id) else { return };
+        match input.file.as_ref().map(|open| open.file.stat()) {
+            Some(Ok(stat)) => self.note(id, stat, now_ms, found),
+            Some(Err(_)) | None if input.stage == Stage::Active => {
+                input.lose();
+                input.stage = Stage::Lost(Some(now_ms));
+            }
+            Some(Err(_)) | None => {}
+        }
+    }
+
+    /// Whether the file at a path is an input's: while it is held open its inode is proof, else its content.
+    fn is_still(&mut self, id: InputId, path: &Path) -> bool {
+        let Some(input) = self.inputs.get_mut(&id) else { return false };
+        if input.file.is_some() {
+            return true;
+        }
+        let Ok(mut file) = self.fs.open(path) else { return false };
+        let same = is_continued(file.as_mut(), input).unwrap_or(false);
+        if !same {
+            // The inode was used again: it is no hint any more.
+            input.stat = None;
+        }
+        same
+    }
+
+    /// Notes where an input's file is listed now.
+    pub(super) fn rename(&mut self, id: InputId, path: &Path, found: &mut Vec<Discovery>) {
+        let Some(input) = self.inputs.get_mut(&id) else { return };
+        input.place = Some(path.to_owned());
+        let name = path.to_string_lossy().into_owned();
+        self.generations.entry(path.to_owned()).or_insert(input.generation);
+        if input.name != name {
+            self.troubles.clear(&input.name);
+            input.rotated = true;
+            input.name.clone_from(&name);
+            found.push(Discovery::Renamed { input: id, name });
+        }
+    }
+
+    /// Notes how an input's file looks now.
+    fn note(&mut self, id: InputId, stat: FileStat, now_ms: i64, found: &mut Vec<Discovery>) {
+        let Some(input) = self.inputs.get_mut(&id) else { return };
+        let Some(known) = input.stat else { return };
+        let cut = if input.compressed { stat.len < known.len } else { stat.len < input.position };
+        if cut {
+            input.lose();
+            return;
+        }
+        let changed = stat.len != known.len || stat.changed_ns != known.changed_ns;
+        if changed && input.file.is_none() && input.stage == Stage::Ended {
+            // Its inode may have been used again for another file.
+            let same = match input.place.as_ref().map(|place| self.fs.open(place)) {
+                Some(Ok(mut file)) => is_continued(file.as_mut(), input).unwrap_or(false),
+                _ => return,
+            };
+            if !same {
+                input.lose();
+                return;
+            }
+        }
+        input.stat = Some(stat);
+        if changed {
+            input.settled = None;
+        }
+        if stat.len != known.len {
+            input.changed_at_ms = now_ms;
+            if input.stage == Stage::Ended && !self.settings.bounded && stat.len > known.len {
+                input.stage = Stage::Active;
+                input.done = false;
+                found.push(Discovery::Resumed { input: id });
+            }
+        }
+    }
+
+    /// Inputs that have ended, and what was lost with them.
+    fn settle(&mut self, listing: &Listing, now_ms: i64, found: &mut Vec<Discovery>) {
+        let wait_ms = if self.settings.bounded { 0 } else { self.settings.rotate_wait_ms };
+        let ids: Vec<InputId> = self.inputs.keys().copied().collect();
+        for id in ids {
+            let Some(input) = self.inputs.get_mut(&id) else { continue };
+            if let Some((bytes, reason)) = input.gap.take()
+                && bytes > 0
+            {
+                found.push(Discovery::Gap { input: id, bytes, reason });
+            }
+            match input.stage {
+                Stage::Active if input.done => end(input, self.settings.bounded, found),
+                Stage::Active => {
+                    let quiet = now_ms.saturating_sub(input.changed_at_ms) >= self.settings.rotate_wait_ms;
+                    let read = input.settled == Some(input.len());
+                    if input.rotated && !input.compressed && read && quiet && !self.settings.bounded {
+                        let left = input.len().saturating_sub(input.position);
+                        if input.place.is_none() && input.is_deleted() && left > 0 {
+                            input.size = input.position;
+                            let reason = format!("{} is deleted and its last line has no end", input.name);
+                            found.push(Discovery::Gap { input: id, bytes: left, reason });
+                        }
+                        end(input, false, found);
+                    }
+                }
+                Stage::Lost(since) => {
+                    let since = since.unwrap_or(now_ms);
+                    input.stage = Stage::Lost(Some(since));
+                    // While its folder cannot be looked at, the file may be right there.
+                    if now_ms.saturating_sub(since) >= wait_ms && !listing.is_unknown(Path::new(&input.name)) {
+                        self.give_up(id, found);
+                    }
+                }
+                Stage::Ended => {
+                    let kept = now_ms.saturating_sub(input.changed_at_ms);
+                    if input.place.is_none() && input.is_deleted() && kept >= DELETED_KEEP_MS {
+                        input.file = None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// A lost input that did not turn up again.
+    fn give_up(&mut self, id: InputId, found: &mut Vec<Discovery>) {
+        let covered = self.is_covered(id);
+        let Some(input) = self.inputs.get_mut(&id) else { return };
+        let bytes = input.unread();
+        if bytes > 0 && !covered {
+            let reason = format!("{} is gone or was cut before it was read to its end", input.name);
+            found.push(Discovery::Gap { input: id, bytes, reason });
+        }
+        // Should its file come back, there is something to read.
+        input.size = if input.compressed { 0 } else { input.position };
+        end(input, self.settings.bounded, found);
+    }
+
+    /// Whether what was lost of an input is read all the same, since a copy of it is an input too (copytruncate).
+    fn is_covered(&mut self, id: InputId) -> bool {
+        let Some(lost) = self.inputs.get(&id).filter(|lost| !lost.compressed) else { return false };
+        let copies = self.inputs.values().filter(|other| {
+            let whole = other.place.is_some() && !other.compressed && other.id != id && other.size >= lost.size;
+            whole && lost.head.len > 0 && lost.head.begins(&other.head.bytes)
+        });
+        let places: Vec<PathBuf> = copies.filter_map(|copy| copy.place.clone()).collect();
+        let Some(lost) = self.inputs.get(&id) else { return false };
+        places.iter().any(|place| {
+            self.fs.open(place).is_ok_and(|mut file| {
+                let start = lost.position.saturating_sub(lost.tail.len as u64);
+                read_range(file.as_mut(), start, lost.tail.len).is_ok_and(|text| lost.tail.ends(&text))
+            })
+        })
+    }
+
+    /// Holds a file open for an input, and closes others where there are too many.
+    pub(super) fn hold_open(&mut self, id: InputId, open: OpenFile) {
+        let held = self.inputs.values().filter(|input| input.file.is_some()).count();
+        if held >= self.settings.open_max {
+            // A file without a listed name could not be opened again, and a stream would have to start over.
+            let rank = |input: &Input| {
+                let open = input.file.as_ref()?;
+                let again = input.place.is_some();
+                let ended = input.stage == Stage::Ended;
+                (again || ended).then(|| (!ended, open.stream.is_some(), open.used))
+            };
+            let least = self.inputs.values().filter_map(|input| Some((rank(input)?, input.id))).min();
+            if let Some((_, least)) = least
+                && let Some(input) = self.inputs.get_mut(&least)
+            {
+                input.file = None;
+                input.overlong = None;
+            }
+        }
+        if let Some(input) = self.inputs.get_mut(&id) {
+            input.file = Some(open);
+        }
+    }
+}
+
+fn end(input: &mut Input, bounded: bool, found: &mut Vec<Discovery>) {
+    if input.compressed && input.stage == Stage::Active {
+        input.size = input.end(input.len());
+    }
+    input.stage = Stage::Ended;
+    input.done = false;
+    input.overlong = None;
+    // One that is still being written, or may be under another name, is held so that nothing more of it is missed.
+    let may_grow = !bounded && !input.compressed && (input.place.is_none() || !input.rotated);
+    if !may_grow || input.stat.is_none() {
+        input.file = None;
+    }
+    if let Some(open) = &mut input.file {
+        open.stream = None;
+    }
+    found.push(Discovery::Ended { input: input.id });
+}
+
+/// Whether a file's content is what an input was read from up to its position. Of a compressed file only the beginning
+/// is checked here; the rest is when it has been decoded so far.
+pub(super) fn is_continued(file: &mut dyn TailFile, input: &mut Input) -> io::Result<bool> {
+    if input.compressed {
+        let (compression, head, _) = probe_file(file, true)?;
+        return Ok(compression.is_some() && input.head.begins(&head));
+    }
+    if file.stat()?.len < input.position {
+        return Ok(false);
+    }
+    let head = read_range(file, 0, HEAD_BYTES)?;
+    if !input.head.begins(&head) {
+        return Ok(false);
+    }
+    let start = input.position.saturating_sub(input.tail.len as u64);
+    let tail = read_range(file, start, (input.position - start) as usize)?;
+    if !input.tail.ends(&tail) {
+        return Ok(false);
+    }
+    input.head = Excerpt::of(head);
+    if input.tail.bytes.is_empty() {
+        input.tail = Excerpt::of(tail);
+    }
+    Ok(true)
+}

@@ -1,0 +1,298 @@
+//! Files that belong to no input yet: which input each continues, or that it is a new one.
+
+use super::compressed::{Compression, Inflated, Inflater, Magic, magic};
+use super::discover::{Files, is_continued};
+use super::fingerprint::{Excerpt, HEAD_BYTES, hash};
+use super::input::{Input, OpenFile, Stage};
+use super::{Discovery, Tailer};
+use crate::file_system::{FileStat, TailFile, read_range};
+use adtally_model::InputId;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Inputs tried for one file at most: so many agree in their first bytes only where these say nothing.
+const CANDIDATES_MAX: usize = 64;
+
+/// What the beginning of a file says.
+#[derive(Debug)]
+pub(super) struct Probe {
+    stat: FileStat,
+    compression: Option<Compression>,
+    /// First bytes of its text.
+    head: Vec<u8>,
+    /// Whether there is too little to tell what it is.
+    undecided: bool,
+    /// Since when it has looked like this, in monotonic milliseconds.
+    since_ms: i64,
+}
+
+/// Inputs by their first bytes.
+#[derive(Default)]
+struct HeadIndex {
+    lens: BTreeSet<usize>,
+    by_hash: HashMap<(usize, u64), Vec<InputId>>,
+}
+
+impl HeadIndex {
+    fn insert(&mut self, input: &Input) {
+        self.lens.insert(input.head.len);
+        self.by_hash.entry((input.head.len, input.head.hash)).or_default().push(input.id);
+    }
+
+    /// Inputs whose first bytes are those of a text.
+    fn candidates(&self, text: &[u8]) -> impl Iterator<Item = InputId> {
+        let lens = self.lens.range(..=text.len()).rev();
+        lens.filter_map(|&len| self.by_hash.get(&(len, hash(&text[..len])))).flatten().copied()
+    }
+}
+
+impl Tailer {
+    pub(super) fn identify(&mut self, files: &Files, now_ms: i64, found: &mut Vec<Discovery>) {
+        let owned: HashSet<PathBuf> = self.inputs.values().filter_map(|input| input.place.clone()).collect();
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let mut plain = Vec::new();
+        let mut compressed = Vec::new();
+        for (path, stat) in files.by_path.iter().filter(|(path, stat)| stat.len > 0 && !owned.contains(*path)) {
+            let Some(probe) = self.probe(path, *stat, waiting.remove(path), now_ms) else { continue };
+            match probe.compression {
+                _ if probe.undecided => drop(self.waiting.insert(path.clone(), probe)),
+                Some(_) => compressed.push((path.clone(), probe)),
+                None => plain.push((path.clone(), probe)),
+            }
+        }
+        // Plain ones first: a compressed copy of one must not be opened beside it.
+        self.assign(plain, now_ms, found);
+        if !compressed.is_empty() {
+            let compressed = self.without_shadowed(compressed);
+            self.assign(compressed, now_ms, found);
+        }
+        for (id, input) in self.inputs.iter_mut().filter(|(_, input)| input.restored && input.place.is_some()) {
+            input.restored = false;
+            if input.stage == Stage::Active && !found.contains(&Discovery::Resumed { input: *id }) {
+                found.push(Discovery::Continued { input: *id });
+            }
+        }
+    }
+
+    /// Looks at the beginning of a file, unless it still is as it was.
+    fn probe(&mut self, path: &Path, stat: FileStat, before: Option<Probe>, now_ms: i64) -> Option<Probe> {
+        let wait_ms = self.settings.incomplete_wait_ms;
+        let mut since_ms = now_ms;
+        if let Some(before) = before
+            && before.stat == stat
+        {
+            let over = now_ms.saturating_sub(before.since_ms) >= wait_ms;
+            if !before.undecided || !over {
+                return Some(before);
+            }
+            since_ms = before.since_ms;
+        }
+        let last = self.settings.bounded || now_ms.saturating_sub(since_ms) >= wait_ms;
+        let name = path.to_string_lossy();
+        match self.fs.open(path).and_then(|mut file| probe_file(file.as_mut(), last)) {
+            Ok((compression, head, undecided)) => {
+                self.troubles.clear(&name);
+                Some(Probe { stat, compression, head, undecided, since_ms })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                self.troubles.hold(&name, format!("{name}: cannot be read: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Sets aside compressed files whose text is the beginning of a live path's: they are what that is rotated into.
+    fn without_shadowed(&mut self, probes: Vec<(PathBuf, Probe)>) -> Vec<(PathBuf, Probe)> {
+        let is_live = |input: &&Input| {
+            let live = input.place.is_some() || (input.file.is_some() && input.stage == Stage::Active);
+            live && !input.compressed && !input.head.bytes.is_empty()
+        };
+        let live: Vec<&Excerpt> = self.inputs.values().filter(is_live).map(|input| &input.head).collect();
+        let whole: HashSet<u64> = live.iter().filter(|head| head.len == HEAD_BYTES).map(|head| head.hash).collect();
+        let (shadowed, open): (Vec<_>, Vec<_>) = probes.into_iter().partition(|(_, probe)| {
+            let head = &probe.head;
+            match head.len() {
+                0 => false,
+                HEAD_BYTES => whole.contains(&hash(head)),
+                _ => live.iter().any(|live| live.bytes.starts_with(head)),
+            }
+        });
+        for (path, probe) in shadowed {
+            if self.settings.bounded {
+                let name = path.to_string_lossy();
+                self.troubles
+                    .hold(&name, format!("{name}: not opened, since it begins like a file that is still there"));
+            }
+            self.waiting.insert(path, probe);
+        }
+        open
+    }
+
+    /// Gives each file to the input that it continues, or makes it a new one.
+    fn assign(&mut self, probes: Vec<(PathBuf, Probe)>, now_ms: i64, found: &mut Vec<Discovery>) {
+        let mut index = HeadIndex::default();
+        let mut nameless: HashMap<String, InputId> = HashMap::new();
+        for input in self.inputs.values().filter(|input| is_homeless(input)) {
+            if input.head.len > 0 {
+                index.insert(input);
+            } else if input.position == 0 {
+                nameless.insert(input.name.clone(), input.id);
+            }
+        }
+        let mut pairs = Vec::new();
+        for (at, (path, probe)) in probes.iter().enumerate() {
+            let name = path.to_string_lossy();
+            for id in index.candidates(&probe.head).take(CANDIDATES_MAX) {
+                let Some(input) = self.inputs.get(&id) else { continue };
+                let lost = matches!(input.stage, Stage::Lost(_));
+                pairs.push((input.name != *name, !lost, Reverse((input.head.len, input.position)), at, id));
+            }
+            if let Some(&id) = nameless.get(&*name)
+                && let Some(input) = self.inputs.get(&id)
+                && (input.stage != Stage::Ended || probe.head.is_empty())
+            {
+                pairs.push((false, false, Reverse((0, 0)), at, id));
+            }
+        }
+        pairs.sort_unstable();
+        let mut taken: HashSet<InputId> = HashSet::new();
+        let mut given = vec![false; probes.len()];
+        let mut short_of_lost = vec![false; probes.len()];
+        for (_, _, _, at, id) in pairs {
+            let (path, probe) = &probes[at];
+            if given[at] || taken.contains(&id) {
+                continue;
+            }
+            let Some(input) = self.inputs.get_mut(&id) else { continue };
+            if probe.compression.is_none() && probe.stat.len < input.position {
+                // Perhaps it is a copy that is still being made.
+                short_of_lost[at] |= matches!(input.stage, Stage::Lost(_));
+            } else if continues(self.fs.open(path), probe, input) {
+                (given[at], _) = (true, taken.insert(id));
+                self.adopt(id, path, probe, now_ms, found);
+            }
+        }
+        for (at, (path, probe)) in probes.into_iter().enumerate() {
+            let sealed = self.settings.bounded && self.looked;
+            if given[at] {
+            } else if sealed || (short_of_lost[at] && !self.settings.bounded) {
+                self.waiting.insert(path, probe);
+            } else {
+                self.begin(&path, &probe, now_ms, found);
+            }
+        }
+    }
+
+    /// A file continues an input.
+    fn adopt(&mut self, id: InputId, path: &Path, probe: &Probe, now_ms: i64, found: &mut Vec<Discovery>) {
+        self.rename(id, path, found);
+        let bounded = self.settings.bounded;
+        let Some(input) = self.inputs.get_mut(&id) else { return };
+        let was_compressed = input.compressed;
+        input.compressed = probe.compression.is_some();
+        input.stat = Some(probe.stat);
+        input.file = None;
+        input.settled = None;
+        input.overlong = None;
+        input.changed_at_ms = now_ms;
+        input.limit = bounded.then_some(probe.stat.len);
+        let more = if input.compressed {
+            // Of the length that it had when it was read to its end, it has nothing new.
+            !(was_compressed && input.size == probe.stat.len)
+        } else {
+            probe.stat.len > input.position
+        };
+        if input.compressed {
+            (input.size, input.consumed) = (probe.stat.len, 0);
+        }
+        if input.head.bytes.is_empty() && input.head.begins(&probe.head) {
+            input.head = Excerpt::of(probe.head.clone());
+        }
+        if !input.compressed {
+            input.size = input.size.max(probe.stat.len);
+        }
+        match input.stage {
+            Stage::Active => {}
+            Stage::Lost(_) => input.stage = Stage::Active,
+            Stage::Ended if more => {
+                input.stage = Stage::Active;
+                input.done = false;
+                found.push(Discovery::Resumed { input: id });
+            }
+            Stage::Ended => {}
+        }
+        if input.stage == Stage::Active {
+            input.begun_at = Some(if input.compressed { 0 } else { input.position });
+        }
+        if input.stage == Stage::Active || !(input.compressed || input.rotated || bounded) {
+            self.open_at(id, path);
+        }
+    }
+
+    /// A file is a new input.
+    fn begin(&mut self, path: &Path, probe: &Probe, now_ms: i64, found: &mut Vec<Discovery>) {
+        let id = InputId(self.next_input);
+        self.next_input += 1;
+        let generation = self.generations.get(path).map_or(0, |generation| generation + 1);
+        self.generations.insert(path.to_owned(), generation);
+        let mut input = Input::new(id, path.to_string_lossy().into_owned(), generation);
+        input.place = Some(path.to_owned());
+        input.stat = Some(probe.stat);
+        input.compressed = probe.compression.is_some();
+        input.head = Excerpt::of(probe.head.clone());
+        input.changed_at_ms = now_ms;
+        input.limit = self.settings.bounded.then_some(probe.stat.len);
+        input.begun_at = Some(0);
+        input.size = probe.stat.len;
+        found.push(Discovery::Found { facts: input.facts(0), position: 0 });
+        self.inputs.insert(id, input);
+        self.open_at(id, path);
+    }
+
+    /// Holds a file open from the moment it is known, so that it can be read to its end whatever becomes of its name.
+    fn open_at(&mut self, id: InputId, path: &Path) {
+        let inode = self.inputs.get(&id).and_then(|input| input.stat).map(|stat| stat.inode);
+        if let Ok(file) = self.fs.open(path)
+            && file.stat().is_ok_and(|stat| Some(stat.inode) == inode)
+        {
+            self.uses += 1;
+            let used = self.uses;
+            self.hold_open(id, OpenFile { file, stream: None, used });
+        }
+    }
+}
+
+/// Whether an input may be continued by a file that was found: it has none, or only a deleted one.
+fn is_homeless(input: &Input) -> bool {
+    input.place.is_none() && (input.file.is_none() || input.is_deleted() || input.stage == Stage::Ended)
+}
+
+fn continues(file: io::Result<Box<dyn TailFile>>, probe: &Probe, input: &mut Input) -> bool {
+    if probe.compression.is_some() {
+        return input.refused != Some(probe.stat.inode);
+    }
+    let was_compressed = std::mem::replace(&mut input.compressed, false);
+    let same = file.and_then(|mut file| is_continued(file.as_mut(), input)).unwrap_or(false);
+    input.compressed = was_compressed;
+    // A deleted file that is still open may hold more than a copy that is still being made.
+    same && !(input.file.is_some() && probe.stat.len < input.len())
+}
+
+/// Compression, first bytes of text, and whether there are too few to tell.
+pub(super) fn probe_file(file: &mut dyn TailFile, last: bool) -> io::Result<(Option<Compression>, Vec<u8>, bool)> {
+    let head = read_range(file, 0, HEAD_BYTES)?;
+    match magic(&head) {
+        Magic::Plain => Ok((None, head, false)),
+        Magic::Undecided => Ok((None, head, !last)),
+        Magic::Compressed(compression) => {
+            let mut text = Vec::new();
+            let last_step = Inflater::new(compression)?.inflate(file, u64::MAX, &mut text, HEAD_BYTES)?;
+            // One that is still being written shows too little of its text to say whose continuation it is.
+            let undecided = text.len() < HEAD_BYTES && last_step == Inflated::Starved && !last;
+            Ok((Some(compression), text, undecided))
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Which files are meant: files, folders and globs, looked at afresh each time.
+
+use super::troubles::Troubles;
+use crate::file_system::{FileKind, FileStat, FileSystem};
+use adtally_model::{Error, Result};
+use globset::{GlobBuilder, GlobMatcher};
+use std::collections::{BTreeMap, HashSet};
+use std::io::ErrorKind;
+use std::path::{Component, Path, PathBuf};
+
+/// How deep `**` looks: deeper than any layout of logs, and an end to loops that inodes do not show.
+const FOLDER_DEPTH_MAX: usize = 32;
+
+/// The files that are meant.
+#[derive(Debug)]
+pub(super) struct Patterns(Vec<Pattern>);
+
+#[derive(Debug)]
+enum Pattern {
+    /// A file, or all files directly in a folder, whatever stands there at the moment.
+    Path(PathBuf),
+    /// A glob below a folder.
+    Glob { base: PathBuf, matcher: GlobMatcher, depth_max: usize, hidden: bool },
+}
+
+/// What one look found.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// Regular files by path.
+    pub(super) files: BTreeMap<PathBuf, FileStat>,
+    /// Paths that could not be looked at: what is below them is unknown, not gone.
+    pub(super) failed: Vec<PathBuf>,
+}
+
+impl Listing {
+    /// Whether nothing can be said of a path at the moment.
+    pub(super) fn is_unknown(&self, path: &Path) -> bool {
+        self.failed.iter().any(|failed| path.starts_with(failed) || failed.as_os_str() == ".")
+    }
+}
+
+impl Patterns {
+    /// Reads the patterns; in a bounded run each must match a file now.
+    pub(super) fn new(fs: &dyn FileSystem, texts: &[String], bounded: bool, files_max: usize) -> Result<Patterns> {
+        if texts.is_empty() {
+            return Err(Error::user("no input is given: name a file, a folder or a glob such as 'logs/*.ndjson'"));
+        }
+        let patterns = texts.iter().map(|text| Pattern::new(fs, text)).collect::<Result<Vec<_>>>()?;
+        for (pattern, text) in patterns.iter().zip(texts) {
+            let mut listing = Listing::default();
+            let mut troubles = Troubles::default();
+            if bounded {
+                pattern.list(fs, &mut listing, files_max, &mut troubles);
+                if listing.files.is_empty() {
+                    let why = troubles.all().first().map_or(String::new(), |why| format!(" ({why})"));
+                    return Err(Error::user(format!(
+                        "no file matches {text:?}{why}: there is nothing to read to its end"
+                    )));
+                }
+            }
+        }
+        Ok(Patterns(patterns))
+    }
+
+    /// Looks which files there are, at most `files_max` of them.
+    pub(super) fn list(&self, fs: &dyn FileSystem, files_max: usize, troubles: &mut Troubles) -> Listing {
+        let mut listing = Listing::default();
+        for pattern in &self.0 {
+            pattern.list(fs, &mut listing, files_max, troubles);
+        }
+        listing
+    }
+}
+
+fn has_meta(text: &str) -> bool {
+    text.contains(['*', '?', '[', '{'])
+}
+
+impl Pattern {
+    fn new(fs: &dyn FileSystem, text: &str) -> Result<Pattern> {
+        let path = normal(Path::new(text));
+        match fs.stat(&path) {
+            Ok(_) => return Ok(Pattern::Path(path)),
+            Err(_) if has_meta(text) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(Error::user(format!(
+                    "there is no file or folder {text:?}: check the path, or give a glob for files that will come"
+                )));
+            }
+            // It is there and may become readable; until then it is a trouble, not an end.
+            Err(_) => return Ok(Pattern::Path(path)),
+        }
+        let text = path.to_string_lossy();
+        let glob = GlobBuilder::new(&text)
+            .literal_separator(true)
+            .build()
+            .map_err(|error| Error::user(format!("the glob {text:?} is not valid")).because(error))?;
+        let is_meta = |component: &Component<'_>| has_meta(&component.as_os_str().to_string_lossy());
+        let base: PathBuf = path.components().take_while(|component| !is_meta(component)).collect();
+        let rest: Vec<_> = path.components().skip_while(|component| !is_meta(component)).collect();
+        let of_any_depth = text.contains("**") || text.contains('{');
+        let depth_max = if of_any_depth { FOLDER_DEPTH_MAX } else { rest.len().min(FOLDER_DEPTH_MAX) };
+        let hidden = rest.iter().any(|component| component.as_os_str().to_string_lossy().starts_with('.'));
+        Ok(Pattern::Glob { base, matcher: glob.compile_matcher(), depth_max, hidden })
+    }
+
+    fn list(&self, fs: &dyn FileSystem, listing: &mut Listing, files_max: usize, troubles: &mut Troubles) {
+        match self {
+            Pattern::Path(path) => match look(fs, path, listing, troubles) {
+                Some(stat) if stat.kind == FileKind::Folder => {
+                    for (path, stat) in children(fs, path, false, listing, troubles) {
+                        match stat.kind {
+                            FileKind::Folder => {}
+                            FileKind::File => insert(listing, path, stat, files_max, troubles),
+                            FileKind::Other => not_regular(&path, troubles),
+                        }
+                    }
+                }
+                Some(stat) if stat.kind == FileKind::File => insert(listing, path.clone(), stat, files_max, troubles),
+                Some(_) => not_regular(path, troubles),
+                None => {}
+            },
+            Pattern::Glob { base, matcher, depth_max, hidden } => {
+                // Folders seen already, by inode: symbolic links can make loops.
+                let mut seen = HashSet::new();
+                let mut folders = vec![(base.clone(), 1)];
+                while let Some((folder, depth)) = folders.pop() {
+                    for (path, stat) in children(fs, &folder, *hidden, listing, troubles) {
+                        let matches = matcher.is_match(&path);
+                        match stat.kind {
+                            FileKind::File if matches => insert(listing, path, stat, files_max, troubles),
+                            FileKind::File => {}
+                            FileKind::Folder => {
+                                if matches && depth == *depth_max {
+                                    not_regular(&path, troubles);
+                                } else if depth < *depth_max && seen.insert(stat.inode) {
+                                    folders.push((path, depth + 1));
+                                }
+                            }
+                            FileKind::Other if matches => not_regular(&path, troubles),
+                            FileKind::Other => {}
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Without doubled separators and leading `./`, so that a file has one path however it was named.
+fn normal(path: &Path) -> PathBuf {
+    let plain: PathBuf = path.components().filter(|component| *component != Component::CurDir).collect();
+    if plain.as_os_str().is_empty() { PathBuf::from(".") } else { plain }
+}
+
+fn insert(listing: &mut Listing, path: PathBuf, stat: FileStat, files_max: usize, troubles: &mut Troubles) {
+    if listing.files.len() < files_max || listing.files.contains_key(&path) {
+        listing.files.insert(path, stat);
+    } else {
+        troubles.set("files_max", format!("more than {files_max} files match: those beyond are not read"));
+    }
+}
+
+fn not_regular(path: &Path, troubles: &mut Troubles) {
+    troubles.set_for(path, format!("{}: not a regular file, so it is not read", path.display()));
+}
+
+/// What stands at a path; none where there is nothing or it cannot be told.
+fn look(fs: &dyn FileSystem, path: &Path, listing: &mut Listing, troubles: &mut Troubles) -> Option<FileStat> {
+    match fs.stat(path) {
+        Ok(stat) => Some(stat),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => {
+            troubles.set_for(path, format!("{}: cannot be looked at: {error}", path.display()));
+            listing.failed.push(path.to_owned());
+            None
+        }
+    }
+}
+
+fn children(
+    fs: &dyn FileSystem,
+    folder: &Path,
+    hidden: bool,
+    listing: &mut Listing,
+    troubles: &mut Troubles,
+) -> Vec<(PathBuf, FileStat)> {
+    let shown = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let names = match fs.list(shown) {
+        Ok(names) => names,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
+        Err(error) => {
+            troubles.set_for(shown, format!("{}: the folder cannot be read: {error}", shown.display()));
+            listing.failed.push(shown.to_owned());
+            return Vec::new();
+        }
+    };
+    let mut children = Vec::with_capacity(names.len());
+    for name in names {
+        if !hidden && name.to_string_lossy().starts_with('.') {
+            continue;
+        }
+        let path = if folder.as_os_str() == "." { PathBuf::from(&name) } else { folder.join(&name) };
+        if let Some(stat) = look(fs, &path, listing, troubles) {
+            children.push((path, stat));
+        }
+    }
+    children
+}

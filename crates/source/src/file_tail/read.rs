@@ -1,0 +1,258 @@
+//! Reading: blocks of whole lines of plain files, and the way to those of compressed ones.
+
+use super::compressed::{Magic, magic};
+use super::discover::is_continued;
+use super::fingerprint::{Excerpt, HEAD_BYTES};
+use super::input::{Input, OpenFile, Overlong, Stage};
+use super::read_compressed::{self, new_stream};
+use super::{ReadOutcome, TailSettings, Tailer};
+use crate::block::{Block, Format};
+use crate::decode::{format, json};
+use crate::file_system::{TailFile, read_range};
+use adtally_model::dead_letter::PAYLOAD_BYTES_MAX;
+use adtally_model::{Error, InputId};
+use memchr::{memchr, memrchr};
+use std::io;
+
+/// Text gone through in one call without delivering any (a line without end, text read before): a fraction of a second.
+pub(super) const SCAN_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// How a reading step went.
+pub(super) enum Step {
+    /// This is what the caller is told.
+    Told(ReadOutcome),
+    /// The file is not this input's any more.
+    Lost,
+    /// Its end was reached and something stays unread that a person should know of.
+    EndedWith(String),
+}
+
+impl Tailer {
+    pub(super) fn read_input(&mut self, id: InputId, now_ms: i64) -> ReadOutcome {
+        let Some(input) = self.inputs.get(&id) else { return ReadOutcome::Ended };
+        match input.stage {
+            Stage::Ended => return ReadOutcome::Ended,
+            Stage::Lost(_) => return ReadOutcome::AtEnd,
+            Stage::Active if input.done => return ReadOutcome::Ended,
+            Stage::Active => {}
+        }
+        let name = input.name.clone();
+        let step = self.ensure_open(id).and_then(|still| {
+            let Some(input) = self.inputs.get_mut(&id) else { return Ok(Step::Lost) };
+            if !still {
+                return Ok(Step::Lost);
+            }
+            let Some(mut open) = input.file.take() else { return Ok(Step::Lost) };
+            self.uses += 1;
+            open.used = self.uses;
+            let step = if input.compressed {
+                read_compressed::step(input, &mut open, &self.settings, now_ms)
+            } else {
+                step_plain(input, open.file.as_mut(), &self.settings, now_ms)
+            };
+            input.file = Some(open);
+            step
+        });
+        let Some(input) = self.inputs.get_mut(&id) else { return ReadOutcome::Ended };
+        match step {
+            Ok(Step::Told(outcome)) => {
+                self.troubles.clear(&name);
+                outcome
+            }
+            Ok(Step::Lost) => {
+                input.lose();
+                ReadOutcome::AtEnd
+            }
+            Ok(Step::EndedWith(warning)) => {
+                self.troubles.hold(&name, warning);
+                input.done = true;
+                ReadOutcome::Ended
+            }
+            Err(error) => {
+                let message = format!("{name}: cannot be read: {error}");
+                self.troubles.hold(&name, message.clone());
+                // Without a name it could not be opened again.
+                if input.place.is_some() {
+                    input.file = None;
+                    input.overlong = None;
+                }
+                ReadOutcome::Unreadable(Error::transient(message).because(error))
+            }
+        }
+    }
+
+    /// Opens an input's file where it is not open; says whether it still is its own.
+    fn ensure_open(&mut self, id: InputId) -> io::Result<bool> {
+        let Some(input) = self.inputs.get_mut(&id) else { return Ok(false) };
+        if input.file.is_none() {
+            let Some(place) = input.place.clone() else { return Ok(false) };
+            let mut file = match self.fs.open(&place) {
+                Ok(file) => file,
+                // The next look will tell what became of it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+                Err(error) => return Err(error),
+            };
+            if !is_continued(file.as_mut(), input)? {
+                return Ok(false);
+            }
+            input.stat = Some(file.stat()?);
+            self.uses += 1;
+            let used = self.uses;
+            self.hold_open(id, OpenFile { file, stream: None, used });
+        }
+        let Some(input) = self.inputs.get_mut(&id) else { return Ok(false) };
+        let compressed = input.compressed;
+        if let Some(open) = &mut input.file
+            && compressed
+            && open.stream.is_none()
+        {
+            match magic(&read_range(open.file.as_mut(), 0, 4)?) {
+                Magic::Compressed(compression) => open.stream = Some(new_stream(compression)?),
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Reads a plain file on.
+fn step_plain(input: &mut Input, file: &mut dyn TailFile, settings: &TailSettings, now_ms: i64) -> io::Result<Step> {
+    let stat = file.stat()?;
+    if stat.len < input.position {
+        return Ok(Step::Lost);
+    }
+    if stat.len != input.len() {
+        input.changed_at_ms = now_ms;
+    }
+    input.stat = Some(stat);
+    if input.settled == Some(stat.len) {
+        return Ok(Step::Told(ReadOutcome::AtEnd));
+    }
+    if input.head.len < HEAD_BYTES || input.head.bytes.is_empty() {
+        let head = read_range(file, 0, HEAD_BYTES)?;
+        if !input.head.begins(&head) {
+            return Ok(Step::Lost);
+        }
+        input.head = Excerpt::of(head);
+    }
+    let end = input.end(stat.len);
+    if input.overlong.is_some() {
+        return step_overlong(input, file, settings, end);
+    }
+    if input.format.is_none() {
+        let want = format::prefix_bytes(&settings.decode).min(end as usize);
+        let prefix = read_range(file, 0, want)?;
+        let last = settings.bounded && want as u64 == end;
+        input.format = format::find(&input.name, &prefix, last, &settings.decode);
+    }
+    let want = (end - input.position.min(end)).min(settings.block_bytes as u64) as usize;
+    let mut text = read_range(file, input.position, want)?;
+    // After the text: what was read belongs to what was read before, even if the file is cut at this moment.
+    if !still_follows(&input.tail, file, input.position)? {
+        return Ok(Step::Lost);
+    }
+    input.size = input.size.max(end);
+    let Some(found_format) = input.format.clone().filter(|_| !text.is_empty()) else {
+        return Ok(at_end(input, stat.len, settings));
+    };
+    if let Some(newline) = memrchr(b'\n', &text) {
+        text.truncate(newline + 1);
+        return Ok(Step::Told(ReadOutcome::Block(deliver(input, text, found_format))));
+    }
+    if text.len() >= settings.block_bytes {
+        let mut tail = Excerpt::default();
+        tail.push(&text);
+        let scanned = input.position + text.len() as u64;
+        text.truncate(PAYLOAD_BYTES_MAX);
+        input.overlong = Some(Overlong { first: text, scanned, tail });
+        return step_overlong(input, file, settings, end);
+    }
+    if !settings.bounded {
+        return Ok(at_end(input, stat.len, settings));
+    }
+    let is_line = matches!(found_format, Format::Ndjson) && is_whole_object(&text, input.position);
+    if is_line && text.len() <= settings.decode.line_bytes_max {
+        return Ok(Step::Told(ReadOutcome::Block(deliver(input, text, found_format))));
+    }
+    Ok(Step::EndedWith(half_line(input, text.len() as u64)))
+}
+
+/// All that can be read for now has been.
+fn at_end(input: &mut Input, len: u64, settings: &TailSettings) -> Step {
+    if settings.bounded {
+        let left = input.end(len).saturating_sub(input.position);
+        if left > 0 {
+            return Step::EndedWith(half_line(input, left));
+        }
+        input.done = true;
+        return Step::Told(ReadOutcome::Ended);
+    }
+    input.settled = Some(len);
+    Step::Told(ReadOutcome::AtEnd)
+}
+
+fn half_line(input: &Input, bytes: u64) -> String {
+    format!("{}: its last line has no end, {bytes} bytes stay unread", input.name)
+}
+
+/// Whether the text before a position in a file still is what was read there.
+fn still_follows(tail: &Excerpt, file: &mut dyn TailFile, position: u64) -> io::Result<bool> {
+    let start = position.saturating_sub(tail.len as u64);
+    let before = read_range(file, start, (position - start) as usize)?;
+    Ok(if tail.bytes.is_empty() { tail.ends(&before) } else { before.ends_with(&tail.bytes) })
+}
+
+/// A block from the position on, which moves behind it.
+pub(super) fn deliver(input: &mut Input, text: Vec<u8>, format: Format) -> Block {
+    let from = input.position;
+    let to = from + text.len() as u64;
+    input.tail.push(&text);
+    input.advance(to);
+    Block { input: input.id, from, to, text, format, overlong: false }
+}
+
+/// The block of a line too long for one, whose end has been found.
+pub(super) fn deliver_overlong(input: &mut Input, line: Overlong, last: &[u8]) -> Block {
+    let from = input.position;
+    let to = line.scanned + last.len() as u64;
+    input.tail = line.tail;
+    input.tail.push(last);
+    input.advance(to);
+    let format = input.format.clone().unwrap_or(Format::Ndjson);
+    Block { input: input.id, from, to, text: line.first, format, overlong: true }
+}
+
+/// Searches a line without end for its end.
+fn step_overlong(input: &mut Input, file: &mut dyn TailFile, settings: &TailSettings, end: u64) -> io::Result<Step> {
+    let Some(mut line) = input.overlong.take() else { return Ok(Step::Told(ReadOutcome::Busy)) };
+    if !still_follows(&line.tail, file, line.scanned)? {
+        return Ok(Step::Lost);
+    }
+    let stop = line.scanned.saturating_add(SCAN_BYTES_MAX);
+    while line.scanned < stop {
+        let want = end.saturating_sub(line.scanned).min(settings.block_bytes as u64) as usize;
+        let chunk = read_range(file, line.scanned, want)?;
+        if chunk.is_empty() {
+            let left = line.scanned - input.position;
+            input.overlong = Some(line);
+            if settings.bounded {
+                return Ok(Step::EndedWith(half_line(input, left)));
+            }
+            input.settled = Some(end);
+            return Ok(Step::Told(ReadOutcome::AtEnd));
+        }
+        if let Some(newline) = memchr(b'\n', &chunk) {
+            return Ok(Step::Told(ReadOutcome::Block(deliver_overlong(input, line, &chunk[..=newline]))));
+        }
+        line.tail.push(&chunk);
+        line.scanned += chunk.len() as u64;
+    }
+    input.overlong = Some(line);
+    Ok(Step::Told(ReadOutcome::Busy))
+}
+
+/// Whether text without a line ending is a complete line all the same.
+fn is_whole_object(text: &[u8], position: u64) -> bool {
+    let text = if position == 0 { text.strip_prefix(format::BOM).unwrap_or(text) } else { text };
+    json::is_object(text)
+}

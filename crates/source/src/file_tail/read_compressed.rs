@@ -1,0 +1,231 @@
+//! Reading compressed files: their text as a stream, first past what was read before.
+
+use super::compressed::{Compression, Inflated, Inflater};
+use super::fingerprint::{Excerpt, HEAD_BYTES, push_tail};
+use super::input::{Input, OpenFile, Overlong, Stream};
+use super::read::{SCAN_BYTES_MAX, Step, deliver, deliver_overlong};
+use super::{ReadOutcome, TailSettings};
+use crate::block::Format;
+use crate::decode::format;
+use crate::file_system::TailFile;
+use adtally_model::dead_letter::PAYLOAD_BYTES_MAX;
+use memchr::{memchr, memrchr};
+use std::io;
+
+/// Text decoded at a time on the way to the position.
+const SKIP_BYTES: usize = 256 * 1024;
+
+/// A stream at the beginning of a file.
+pub(super) fn new_stream(compression: Compression) -> io::Result<Stream> {
+    Ok(Stream {
+        inflater: Inflater::new(compression)?,
+        carry: Vec::new(),
+        carry_at: 0,
+        before: Vec::new(),
+        prefix: Vec::new(),
+        last: Inflated::Full,
+        verified: false,
+    })
+}
+
+impl Stream {
+    /// Decodes until `carry` holds `len` bytes or there is no more.
+    fn pull(&mut self, file: &mut dyn TailFile, limit: u64, len: usize, prefix_len: usize) -> io::Result<()> {
+        if matches!(self.last, Inflated::Corrupt(_)) {
+            return Ok(());
+        }
+        let (had, at) = (self.carry.len(), self.carry_at + self.carry.len() as u64);
+        self.last = self.inflater.inflate(file, limit, &mut self.carry, len)?;
+        if at == self.prefix.len() as u64 && self.prefix.len() < prefix_len {
+            let new = &self.carry[had..];
+            self.prefix.extend_from_slice(&new[..new.len().min(prefix_len - self.prefix.len())]);
+        }
+        Ok(())
+    }
+
+    /// Drops the first bytes of `carry`.
+    fn pass(&mut self, len: usize) {
+        push_tail(&mut self.before, &self.carry[..len]);
+        self.carry.drain(..len);
+        self.carry_at += len as u64;
+    }
+}
+
+/// Reads a compressed file on.
+pub(super) fn step(input: &mut Input, open: &mut OpenFile, settings: &TailSettings, now_ms: i64) -> io::Result<Step> {
+    let step = step_on(input, open, settings, now_ms);
+    if let Some(stream) = &open.stream {
+        input.consumed = stream.inflater.consumed;
+    }
+    step
+}
+
+fn step_on(input: &mut Input, open: &mut OpenFile, settings: &TailSettings, now_ms: i64) -> io::Result<Step> {
+    let stat = open.file.stat()?;
+    let Some(stream) = open.stream.as_mut() else { return Ok(Step::Lost) };
+    if stat.len < stream.inflater.consumed {
+        return Ok(Step::Lost);
+    }
+    if stat.len != input.len() {
+        input.changed_at_ms = now_ms;
+    }
+    input.stat = Some(stat);
+    let limit = input.end(stat.len);
+    let prefix_len = format::prefix_bytes(&settings.decode).max(HEAD_BYTES);
+    let mut budget = SCAN_BYTES_MAX;
+    while stream.carry_at < input.position {
+        if stream.carry.is_empty() {
+            stream.pull(open.file.as_mut(), limit, SKIP_BYTES, prefix_len)?;
+        }
+        if stream.carry.is_empty() {
+            return Ok(stopped_before_position(input, stream, stat.len, settings, now_ms));
+        }
+        let len = stream.carry.len().min(usize::try_from(input.position - stream.carry_at).unwrap_or(usize::MAX));
+        stream.pass(len);
+        budget = budget.saturating_sub(len as u64);
+        if budget == 0 {
+            return Ok(Step::Told(ReadOutcome::Busy));
+        }
+    }
+    if !stream.verified {
+        if !input.tail.ends(&stream.before) && input.position > 0 {
+            return Ok(refuse(input));
+        }
+        if input.tail.bytes.is_empty() {
+            input.tail = Excerpt::of(std::mem::take(&mut stream.before));
+        }
+        stream.verified = true;
+    }
+    if input.overlong.is_some() {
+        return step_overlong(input, stream, open.file.as_mut(), limit, settings, now_ms);
+    }
+    stream.pull(open.file.as_mut(), limit, settings.block_bytes, prefix_len)?;
+    if !learn(input, stream, settings) {
+        return Ok(refuse(input));
+    }
+    if let (Some(newline), Some(format)) = (memrchr(b'\n', &stream.carry), input.format.clone()) {
+        let rest = stream.carry.split_off(newline + 1);
+        let text = std::mem::replace(&mut stream.carry, rest);
+        stream.carry_at += text.len() as u64;
+        return Ok(Step::Told(ReadOutcome::Block(deliver(input, text, format))));
+    }
+    if stream.carry.len() >= settings.block_bytes {
+        let mut tail = Excerpt::default();
+        tail.push(&stream.carry);
+        let first = stream.carry[..PAYLOAD_BYTES_MAX.min(stream.carry.len())].to_vec();
+        let scanned = stream.carry_at + stream.carry.len() as u64;
+        let len = stream.carry.len();
+        stream.pass(len);
+        input.overlong = Some(Overlong { first, scanned, tail });
+        return step_overlong(input, stream, open.file.as_mut(), limit, settings, now_ms);
+    }
+    Ok(stopped(input, stream, settings, now_ms))
+}
+
+/// Takes head and format from the first bytes of the text; false where these are not the input's.
+fn learn(input: &mut Input, stream: &mut Stream, settings: &TailSettings) -> bool {
+    let ended = stream.last != Inflated::Full;
+    if input.head.len < HEAD_BYTES && stream.prefix.len() > input.head.len {
+        let head = stream.prefix[..stream.prefix.len().min(HEAD_BYTES)].to_vec();
+        if !input.head.begins(&head) {
+            return false;
+        }
+        input.head = Excerpt::of(head);
+    }
+    if input.format.is_none() {
+        let last = ended && stream.last != Inflated::Starved;
+        input.format = format::find(&input.name, &stream.prefix, last, &settings.decode);
+    }
+    true
+}
+
+/// The file looked like this input's and is not.
+fn refuse(input: &mut Input) -> Step {
+    input.refused = input.stat.map(|stat| stat.inode);
+    Step::Lost
+}
+
+/// The text stops before the position is reached.
+fn stopped_before_position(input: &mut Input, stream: &Stream, len: u64, settings: &TailSettings, now_ms: i64) -> Step {
+    match &stream.last {
+        Inflated::Corrupt(why) => give_up(input, stream, why.clone()),
+        Inflated::End => refuse(input),
+        Inflated::Full | Inflated::Starved => {
+            if input.unchanged_for(now_ms, settings.incomplete_wait_ms, settings) {
+                give_up(input, stream, "it stops in its midst".into())
+            } else {
+                input.settled = Some(len);
+                Step::Told(ReadOutcome::AtEnd)
+            }
+        }
+    }
+}
+
+/// There is no whole line left in the text decoded so far.
+fn stopped(input: &mut Input, stream: &mut Stream, settings: &TailSettings, now_ms: i64) -> Step {
+    match &stream.last {
+        Inflated::Full => Step::Told(ReadOutcome::Busy),
+        Inflated::Corrupt(why) => give_up(input, stream, why.clone()),
+        Inflated::Starved if input.unchanged_for(now_ms, settings.incomplete_wait_ms, settings) => {
+            give_up(input, stream, "it stops in its midst".into())
+        }
+        Inflated::End if input.unchanged_for(now_ms, settings.rotate_wait_ms, settings) => {
+            let text = std::mem::take(&mut stream.carry);
+            stream.carry_at += text.len() as u64;
+            if text.is_empty() {
+                input.done = true;
+                return Step::Told(ReadOutcome::Ended);
+            }
+            // The file is complete, so what has no line ending is a line too.
+            let format = input.format.clone().unwrap_or(Format::Ndjson);
+            Step::Told(ReadOutcome::Block(deliver(input, text, format)))
+        }
+        Inflated::Starved | Inflated::End => Step::Told(ReadOutcome::AtEnd),
+    }
+}
+
+/// The rest cannot be decoded.
+fn give_up(input: &mut Input, stream: &Stream, why: String) -> Step {
+    let left = input.end(input.len()).saturating_sub(stream.inflater.consumed).max(stream.carry.len() as u64);
+    let warning = format!("{}: cannot be decoded to its end: {why}; about {left} bytes are lost", input.name);
+    input.gap = Some((left, warning.clone()));
+    Step::EndedWith(warning)
+}
+
+/// Searches a line without end for its end.
+fn step_overlong(
+    input: &mut Input,
+    stream: &mut Stream,
+    file: &mut dyn TailFile,
+    limit: u64,
+    settings: &TailSettings,
+    now_ms: i64,
+) -> io::Result<Step> {
+    let Some(mut line) = input.overlong.take() else { return Ok(Step::Told(ReadOutcome::Busy)) };
+    let stop = line.scanned.saturating_add(SCAN_BYTES_MAX);
+    while line.scanned < stop {
+        if stream.carry.is_empty() {
+            stream.pull(file, limit, settings.block_bytes, 0)?;
+        }
+        if let Some(newline) = memchr(b'\n', &stream.carry) {
+            let block = deliver_overlong(input, line, &stream.carry[..=newline]);
+            stream.pass(newline + 1);
+            return Ok(Step::Told(ReadOutcome::Block(block)));
+        }
+        if stream.carry.is_empty() {
+            let complete = stream.last == Inflated::End;
+            if complete && input.unchanged_for(now_ms, settings.rotate_wait_ms, settings) {
+                return Ok(Step::Told(ReadOutcome::Block(deliver_overlong(input, line, &[]))));
+            }
+            let step = stopped(input, stream, settings, now_ms);
+            input.overlong = Some(line);
+            return Ok(step);
+        }
+        line.tail.push(&stream.carry);
+        line.scanned += stream.carry.len() as u64;
+        let len = stream.carry.len();
+        stream.pass(len);
+    }
+    input.overlong = Some(line);
+    Ok(Step::Told(ReadOutcome::Busy))
+}

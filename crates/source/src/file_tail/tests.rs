@@ -1,0 +1,211 @@
+//! Tailing real files in temporary folders.
+//!
+//! - [`following`]: growth, new files, rotation by rename and by copy, truncation, deletion
+//! - [`restarting`]: what was read before is known again, whatever happened meanwhile
+//! - [`compressing`]: gzip and zstd, whole, growing, cut short, corrupt, and copies of what was read
+//! - [`bounding`]: runs that end
+//! - [`surviving`]: everything that must not stop the stream
+
+mod bounding;
+mod compressing;
+mod following;
+mod restarting;
+mod surviving;
+
+use super::*;
+use crate::file_system::LocalFiles;
+use adtally_model::{InputRow, InputStatus, InputTime, Ledger, Position};
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use tempfile::TempDir;
+
+/// Passed to look after look; nothing here waits.
+const SECOND: i64 = 1_000;
+
+/// A folder, a tailer on it, and what came of it.
+struct Rig {
+    folder: TempDir,
+    settings: TailSettings,
+    patterns: Vec<String>,
+    tailer: Tailer,
+    now_ms: i64,
+    /// Text by input.
+    text: BTreeMap<u64, String>,
+    /// Inputs that have ended, for the rows of a restart.
+    ended: std::collections::BTreeSet<u64>,
+    /// Places to start at: known to have been read before.
+    started: BTreeMap<u64, u64>,
+    /// How far each was read.
+    positions: BTreeMap<u64, u64>,
+}
+
+fn tail_settings() -> TailSettings {
+    let decode = DecodeSettings { line_bytes_max: 1024, ..DecodeSettings::default() };
+    TailSettings { decode: Arc::new(decode), block_bytes: 2048, ..TailSettings::default() }
+}
+
+impl Rig {
+    /// Tails the folder.
+    fn new() -> Rig {
+        Rig::with(tail_settings(), &[""], |_| {})
+    }
+
+    /// Prepares the folder first, then tails what the patterns, relative to it, name.
+    fn with(settings: TailSettings, patterns: &[&str], prepare: impl FnOnce(&Path)) -> Rig {
+        let folder = tempfile::tempdir().expect("a folder");
+        prepare(folder.path());
+        let path = |pattern: &&str| folder.path().join(pattern).to_string_lossy().trim_end_matches('/').to_owned();
+        let patterns: Vec<String> = patterns.iter().map(path).collect();
+        let tailer = Tailer::new(Box::new(LocalFiles), settings.clone(), &patterns, Vec::new(), 1).expect("a tailer");
+        let (text, ended, started, positions) = Default::default();
+        Rig { folder, settings, patterns, tailer, now_ms: 0, text, ended, started, positions }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn append(&self, name: &str, text: impl AsRef<[u8]>) {
+        append(&self.path(name), text);
+    }
+
+    fn rename(&self, from: &str, to: &str) {
+        fs::rename(self.path(from), self.path(to)).expect("renamed");
+    }
+
+    fn remove(&self, name: &str) {
+        fs::remove_file(self.path(name)).expect("removed");
+    }
+
+    /// Looks and reads all there is; returns the events as words, and adds the text to `self.text`.
+    fn poll(&mut self) -> Vec<String> {
+        let events = self.look();
+        self.read_all();
+        events
+    }
+
+    /// Polls after so many seconds.
+    fn poll_after(&mut self, seconds: i64) -> Vec<String> {
+        self.now_ms += seconds * SECOND;
+        self.poll()
+    }
+
+    fn look(&mut self) -> Vec<String> {
+        let folder = format!("{}/", self.folder.path().display());
+        let events = self.tailer.discover(self.now_ms).expect("a look");
+        let in_words = |event: Discovery| match event {
+            Discovery::Found { facts, position } => {
+                assert_eq!(position, 0);
+                format!("found {} {} {}", facts.input, facts.name.replace(&folder, ""), facts.generation)
+            }
+            Discovery::Continued { input } => format!("continued {input}"),
+            Discovery::Renamed { input, name } => format!("renamed {input} {}", name.replace(&folder, "")),
+            Discovery::Resumed { input } => {
+                self.ended.remove(&input.0);
+                format!("resumed {input}")
+            }
+            Discovery::Ended { input } => {
+                self.ended.insert(input.0);
+                format!("ended {input}")
+            }
+            Discovery::Gap { input, bytes, .. } => format!("gap {input} {bytes}"),
+        };
+        events.into_iter().map(in_words).collect()
+    }
+
+    fn read_all(&mut self) {
+        let ids: Vec<InputId> = self.tailer.inputs.keys().copied().collect();
+        for id in ids {
+            while self.read_once(id) {}
+        }
+    }
+
+    /// Reads a block; false at the end.
+    fn read_once(&mut self, id: InputId) -> bool {
+        match self.tailer.read(id, self.now_ms).expect("an input") {
+            ReadOutcome::Block(block) => {
+                let text = self.text.entry(id.0).or_default();
+                let position = self.positions.entry(id.0).or_default();
+                assert_eq!(block.from, *position, "blocks are contiguous");
+                *position = block.to;
+                if !block.overlong {
+                    assert_eq!(block.to - block.from, block.text.len() as u64);
+                    text.push_str(&String::from_utf8_lossy(&block.text));
+                } else {
+                    text.push_str("<overlong>");
+                }
+                true
+            }
+            ReadOutcome::Busy => true,
+            ReadOutcome::AtEnd | ReadOutcome::Ended | ReadOutcome::Unreadable(_) => false,
+        }
+    }
+
+    fn text(&self, input: u64) -> &str {
+        self.text.get(&input).map_or("", String::as_str)
+    }
+
+    /// What the epoch log would know, had everything read been committed.
+    fn rows(&mut self) -> Vec<InputRow> {
+        let ids: Vec<InputId> = self.tailer.inputs.keys().copied().collect();
+        ids.into_iter().map(|id| self.row(id)).collect()
+    }
+
+    fn row(&mut self, id: InputId) -> InputRow {
+        let position = self.tailer.inputs[&id].position;
+        let facts = self.tailer.facts(id, position).expect("an input");
+        InputRow {
+            id,
+            name: facts.name,
+            fingerprint: facts.fingerprint,
+            generation: facts.generation,
+            compressed: facts.compressed,
+            size: facts.size,
+            position: Position::at(position),
+            time: InputTime::default(),
+            status: if self.ended.contains(&id.0) { InputStatus::Ended } else { InputStatus::Holding },
+            ledger: Ledger::default(),
+            seen_at_ms: 0,
+        }
+    }
+
+    /// Stops, does something to the files, and starts again from what the epoch log knows.
+    fn restart(&mut self, meanwhile: impl FnOnce(&Path)) {
+        let rows = self.rows();
+        self.started = rows.iter().map(|row| (row.id.0, row.position.to)).collect();
+        self.positions.clone_from(&self.started);
+        self.text.clear();
+        // Files are closed before anything happens to them.
+        let patterns = self.patterns.clone();
+        let nothing = self.folder.path().join("*.none").to_string_lossy().into_owned();
+        self.tailer = Tailer::new(Box::new(LocalFiles), self.settings.clone(), &[nothing], Vec::new(), 1)
+            .unwrap_or_else(|_| {
+                let unbounded = TailSettings { bounded: false, ..self.settings.clone() };
+                let nothing = vec![self.folder.path().join("*.none").to_string_lossy().into_owned()];
+                Tailer::new(Box::new(LocalFiles), unbounded, &nothing, Vec::new(), 1).expect("an idle tailer")
+            });
+        meanwhile(self.folder.path());
+        self.tailer = Tailer::new(Box::new(LocalFiles), self.settings.clone(), &patterns, rows, 1).expect("a tailer");
+    }
+}
+
+fn append(path: &Path, text: impl AsRef<[u8]>) {
+    let mut file = fs::OpenOptions::new().create(true).append(true).open(path).expect("a file");
+    file.write_all(text.as_ref()).expect("written");
+}
+
+/// Lines that tell whose they are and where they stand.
+fn lines(whose: &str, range: std::ops::Range<usize>) -> String {
+    range.map(|number| format!("{{\"line\":\"{whose}-{number:06}\"}}\n")).collect()
+}
+
+fn gzip(text: impl AsRef<[u8]>) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(text.as_ref()).expect("encoded");
+    encoder.finish().expect("encoded")
+}
+
+fn zstandard(text: impl AsRef<[u8]>) -> Vec<u8> {
+    zstd::stream::encode_all(text.as_ref(), 1).expect("encoded")
+}

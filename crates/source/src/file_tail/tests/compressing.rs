@@ -1,0 +1,211 @@
+//! Gzip and zstd: whole, growing, cut short, corrupt, and copies of what was read.
+
+use super::*;
+
+#[test]
+fn members_and_frames() {
+    let mut rig = Rig::new();
+    let text = lines("z", 0..1000);
+    let (one, two) = text.split_at(text.len() / 2 - 7);
+    rig.append("a.gz", [gzip(one), gzip(two), vec![0; 512]].concat());
+    rig.append("b.anything", [zstandard(one), vec![0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 9], zstandard(two)].concat());
+    rig.append("c.zst", zstandard("{\"no\":\"newline\"}"));
+    assert_eq!(rig.poll(), ["found 1 a.gz 0", "found 2 b.anything 0", "found 3 c.zst 0"]);
+    assert_eq!((rig.text(1), rig.text(2), rig.text(3)), (&*text, &*text, ""));
+    assert_eq!(rig.poll_after(2), [""; 0]);
+    assert_eq!(rig.text(3), "{\"no\":\"newline\"}", "a complete file's last line is a line");
+    assert_eq!(rig.poll_after(2), ["ended 1", "ended 2", "ended 3"]);
+    assert_eq!(rig.poll_after(2), [""; 0]);
+    // More members are more text.
+    rig.append("a.gz", gzip(lines("z", 1000..1001)));
+    assert_eq!(rig.poll(), ["resumed 1"]);
+    assert_eq!(rig.text(1), lines("z", 0..1001));
+    rig.poll_after(2);
+    // Nothing is read again after a restart, nor decoded.
+    assert_eq!(rig.poll_after(2), ["ended 1"]);
+    rig.restart(|_| {});
+    assert_eq!(rig.poll(), [""; 0]);
+    assert_eq!((rig.text(1), rig.text(2)), ("", ""));
+    rig.restart(|folder| append(&folder.join("b.anything"), zstandard(lines("z", 1000..1002))));
+    assert_eq!(rig.poll(), ["resumed 2"]);
+    assert_eq!(rig.text(2), lines("z", 1000..1002));
+}
+
+#[test]
+fn restart_in_the_midst() {
+    for encode in [|text: &str| gzip(text), |text: &str| zstandard(text)] as [fn(&str) -> Vec<u8>; 2] {
+        let mut rig = Rig::new();
+        let text = lines("z", 0..2000);
+        rig.append("a.z", encode(&text));
+        rig.look();
+        for _ in 0..3 {
+            rig.read_once(InputId(1));
+        }
+        let read = rig.text(1).len();
+        assert!(read > 0 && read < text.len());
+        rig.restart(|_| {});
+        assert_eq!(rig.poll(), ["continued 1"]);
+        assert_eq!(rig.text(1), &text[read..]);
+    }
+}
+
+#[test]
+fn still_growing() {
+    for encode in [|text: &str| gzip(text), |text: &str| zstandard(text)] as [fn(&str) -> Vec<u8>; 2] {
+        let mut rig = Rig::new();
+        let text = lines("z", 0..3000);
+        let bytes = encode(&text);
+        let mut events = Vec::new();
+        for (number, part) in bytes.chunks(bytes.len() / 5 + 1).enumerate() {
+            rig.append("a.z", part);
+            events.extend(rig.poll_after(50));
+            assert!(number > 0 || text.len() > rig.text(1).len());
+        }
+        assert_eq!((rig.text(1), events), (&*text, vec!["found 1 a.z 0".to_owned()]));
+        rig.poll_after(2);
+        assert_eq!(rig.poll_after(2), ["ended 1"]);
+        assert_eq!(rig.tailer.warnings(), [""; 0]);
+    }
+}
+
+#[test]
+fn first_bytes_that_tell_nothing_yet() {
+    let mut rig = Rig::new();
+    let bytes = gzip(lines("z", 0..10));
+    rig.append("a", &bytes[..1]);
+    rig.append("b", "(");
+    assert_eq!(rig.poll(), [""; 0]);
+    rig.append("a", &bytes[1..12]);
+    rig.append("b", "text)\n");
+    assert_eq!(rig.poll(), ["found 1 b 0"]);
+    rig.append("a", &bytes[12..]);
+    assert_eq!(rig.poll(), ["found 2 a 0"]);
+    assert_eq!(rig.text(2), lines("z", 0..10));
+}
+
+#[test]
+fn cut_short() {
+    let mut rig = Rig::new();
+    let text = lines("z", 0..3000);
+    let bytes = gzip(&text);
+    rig.append("a.gz", &bytes[..bytes.len() / 2]);
+    rig.poll();
+    assert_eq!(rig.poll_after(59), [""; 0], "it may still grow");
+    rig.poll_after(2);
+    let events = rig.poll();
+    assert!(matches!(&events[..], [gap, end] if gap.starts_with("gap 1 ") && end == "ended 1"), "{events:?}");
+    assert!(text.starts_with(rig.text(1)) && !rig.text(1).is_empty());
+    assert_eq!(rig.tailer.warnings().len(), 1);
+    // It is told once.
+    rig.restart(|_| {});
+    assert_eq!(rig.poll_after(100), [""; 0]);
+    rig.append("a.gz", &bytes[bytes.len() / 2..]);
+    assert_eq!(rig.poll(), ["resumed 1"]);
+    assert_eq!(rig.text(1), &text[rig.started[&1] as usize..]);
+}
+
+#[test]
+fn corrupt() {
+    let text = lines("z", 0..20_000);
+    let mut good = gzip(&text);
+    let middle = good.len() / 2;
+    good[middle..middle + 200].fill(0xff);
+    let mut checksum = zstandard(&text);
+    let last = checksum.len() / 2;
+    checksum[last..last + 100].fill(0xaa);
+    let trailing = [gzip(&text), b"garbage".to_vec()].concat();
+    for bytes in [good, checksum] {
+        let mut rig = Rig::new();
+        rig.append("a", &bytes);
+        rig.poll();
+        let events = rig.poll();
+        assert!(matches!(&events[..], [gap, end] if gap.starts_with("gap 1 ") && end == "ended 1"), "{events:?}");
+        assert!(text.starts_with(rig.text(1)));
+    }
+    let mut rig = Rig::new();
+    rig.append("a", &trailing);
+    rig.append("b", [0x1f, 0x8b, 8, 0xff, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+    rig.poll();
+    let events = rig.poll_after(61);
+    assert!(events.contains(&"gap 1 7".into()) && events.contains(&"ended 1".into()), "{events:?}");
+    assert_eq!(rig.text(1), text);
+}
+
+#[test]
+fn compressed_after_it_was_read() {
+    for encode in [|text: &str| gzip(text), |text: &str| zstandard(text)] as [fn(&str) -> Vec<u8>; 2] {
+        let mut rig = Rig::new();
+        let text = lines("one", 0..500);
+        rig.append("log", &text);
+        rig.poll();
+        rig.rename("log", "log.1");
+        rig.append("log", lines("two", 0..100));
+        rig.poll();
+        assert_eq!(rig.poll_after(2), ["ended 1"]);
+        // While the plain file is there its compressed copy is not opened.
+        rig.append("log.1.z", encode(&text));
+        assert_eq!(rig.poll(), [""; 0]);
+        rig.remove("log.1");
+        assert_eq!(rig.poll(), ["renamed 1 log.1.z", "resumed 1"]);
+        assert_eq!(rig.poll_after(3), [""; 0]);
+        assert_eq!(rig.poll(), ["ended 1"]);
+        assert_eq!(rig.text(1), text, "nothing is read again");
+        rig.restart(|_| {});
+        assert_eq!(rig.poll(), ["continued 2"]);
+        assert_eq!(rig.text(1), "");
+    }
+}
+
+#[test]
+fn compressed_half_read_while_stopped() {
+    let mut rig = Rig::new();
+    let text = lines("one", 0..500);
+    rig.append("log", &text);
+    rig.look();
+    rig.read_once(InputId(1));
+    let read = rig.text(1).len();
+    rig.restart(|folder| {
+        fs::write(folder.join("log.1.gz"), gzip(fs::read(folder.join("log")).expect("text"))).expect("written");
+        fs::write(folder.join("log"), lines("two", 0..3)).expect("cut");
+    });
+    assert_eq!(rig.poll(), ["found 2 log 1", "renamed 1 log.1.gz", "continued 1"]);
+    assert_eq!(rig.text(1), &text[read..]);
+    assert_eq!(rig.text(2), lines("two", 0..3));
+}
+
+#[test]
+fn looks_alike_but_is_not() {
+    // Same beginning as what was read, another text before the position: it is read as an input of its own.
+    let mut rig = Rig::new();
+    rig.append("log", lines("one", 0..500));
+    rig.poll();
+    rig.remove("log");
+    rig.poll_after(2);
+    assert_eq!(rig.poll_after(2), ["ended 1"]);
+    let other = lines("one", 0..100) + &lines("other", 0..500);
+    rig.append("other.gz", gzip(&other));
+    for _ in 0..4 {
+        rig.poll_after(2);
+    }
+    assert_eq!(rig.text(1), lines("one", 0..500));
+    assert_eq!(rig.text(2), other);
+    // A header alone does not make a live path's: the file with more text is opened beside it.
+    let header = "click_timestamp,ad_id,user_id,ip\n";
+    rig.append("live.csv", header);
+    rig.poll();
+    let old = format!("{header}1,1,u,::1\n");
+    rig.append("old.csv.gz", gzip(&old));
+    rig.poll();
+    assert!(rig.text.values().any(|text| *text == old));
+}
+
+#[test]
+fn a_bomb_and_a_line_without_end() {
+    let mut rig = Rig::new();
+    let huge = "x".repeat(20_000_000);
+    rig.append("bomb.gz", gzip(format!("{{}}\n{huge}\n{{}}\n{huge}")));
+    rig.poll();
+    rig.poll_after(2);
+    assert_eq!(rig.text(1), "{}\n<overlong>{}\n<overlong>");
+    assert_eq!(rig.tailer.inputs[&InputId(1)].position, 2 * 20_000_000 + 7);
+}

@@ -1,0 +1,139 @@
+//! What was read before is known again, whatever happened meanwhile.
+
+use super::*;
+
+#[test]
+fn goes_on_where_it_was() {
+    let mut rig = Rig::new();
+    rig.append("a", lines("a", 0..100) + "{\"ha");
+    rig.append("b", lines("b", 0..1));
+    rig.poll();
+    rig.restart(|folder| append(&folder.join("a"), "lf\":1}\n"));
+    assert_eq!(rig.poll(), ["continued 1", "continued 2"]);
+    assert_eq!((rig.text(1), rig.text(2)), ("{\"half\":1}\n", ""));
+    rig.append("b", lines("b", 1..2));
+    rig.poll();
+    assert_eq!(rig.text(2), lines("b", 1..2));
+}
+
+#[test]
+fn positions_that_lag_behind() {
+    // What was read but not committed is read again, and the tail at each such position is known.
+    let mut rig = Rig::new();
+    rig.append("a", lines("a", 0..1000));
+    rig.look();
+    rig.read_once(InputId(1));
+    let position = rig.text(1).len() as u64;
+    rig.read_all();
+    let facts = rig.tailer.facts(InputId(1), position).expect("facts");
+    assert_eq!(facts.fingerprint.tail_len, 1024);
+    let end = rig.tailer.facts(InputId(1), rig.text(1).len() as u64).expect("facts");
+    assert_ne!(facts.fingerprint, end.fingerprint);
+    assert_eq!(facts.fingerprint.head_hash, end.fingerprint.head_hash);
+    assert_eq!((facts.size, end.size), (lines("a", 0..1000).len() as u64, lines("a", 0..1000).len() as u64));
+}
+
+#[test]
+fn rotated_while_stopped() {
+    let mut rig = Rig::new();
+    rig.append("log", lines("one", 0..100));
+    rig.poll();
+    rig.restart(|folder| {
+        append(&folder.join("log"), lines("one", 100..150));
+        fs::rename(folder.join("log"), folder.join("log.1")).expect("renamed");
+        append(&folder.join("log"), lines("two", 0..10));
+    });
+    assert_eq!(rig.poll(), ["renamed 1 log.1", "found 2 log 1", "continued 1"]);
+    assert_eq!((rig.text(1), rig.text(2)), (&*lines("one", 100..150), &*lines("two", 0..10)));
+    assert_eq!(rig.poll_after(2), ["ended 1"]);
+    // An ended input that is still there stays ended.
+    rig.restart(|folder| append(&folder.join("log"), lines("two", 10..20)));
+    assert_eq!(rig.poll(), ["continued 2"]);
+    assert_eq!((rig.text(1), rig.text(2)), ("", &*lines("two", 10..20)));
+    rig.append("log.1", lines("one", 150..151));
+    assert_eq!(rig.poll(), ["resumed 1"]);
+    assert_eq!(rig.text(1), lines("one", 150..151));
+}
+
+#[test]
+fn files_with_the_same_header() {
+    let header = "click_timestamp,ad_id,user_id,ip\n";
+    let mut rig = Rig::new();
+    rig.append("a.csv", header);
+    rig.append("b.csv", format!("{header}1,1,b,::1\n"));
+    rig.poll();
+    rig.restart(|folder| {
+        fs::rename(folder.join("a.csv"), folder.join("z.csv")).expect("renamed");
+        append(&folder.join("z.csv"), "2,2,a,::1\n");
+        append(&folder.join("b.csv"), "3,3,b,::1\n");
+    });
+    rig.poll();
+    assert_eq!((rig.text(1), rig.text(2)), ("2,2,a,::1\n", "3,3,b,::1\n"));
+    rig.append("b.csv", "4,4,b,::1\n");
+    rig.look();
+    // After a restart in the midst, the header is known all the same.
+    match rig.tailer.read(InputId(2), 0).expect("an input") {
+        ReadOutcome::Block(block) => assert!(matches!(block.format, crate::Format::Csv(header) if header.columns == 4)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn deleted_while_stopped() {
+    let mut rig = Rig::new();
+    rig.append("a", lines("a", 0..200));
+    rig.append("b", lines("b", 0..10));
+    rig.look();
+    rig.read_once(InputId(1));
+    while rig.read_once(InputId(2)) {}
+    let unread = lines("a", 0..200).len() - rig.text(1).len();
+    rig.restart(|folder| {
+        fs::rename(folder.join("a"), folder.join(".a")).expect("hidden");
+        fs::remove_file(folder.join("b")).expect("removed");
+    });
+    assert_eq!(rig.poll(), [""; 0]);
+    assert_eq!(rig.poll_after(2), [format!("gap 1 {unread}"), "ended 1".into(), "ended 2".into()]);
+    // A gap is told once; should the file come back all the same, it is read on.
+    rig.restart(|_| {});
+    assert_eq!(rig.poll_after(10), [""; 0]);
+    let read = rig.started[&1] as usize;
+    rig.rename(".a", "a");
+    assert_eq!(rig.poll(), ["resumed 1"]);
+    assert_eq!(rig.text(1), &lines("a", 0..200)[read..]);
+}
+
+#[test]
+fn cut_while_stopped() {
+    let mut rig = Rig::new();
+    rig.append("a", lines("a", 0..200));
+    rig.append("b", lines("b", 0..200));
+    rig.append("c", lines("c", 0..10));
+    rig.poll();
+    rig.restart(|folder| {
+        fs::write(folder.join("a"), lines("a2", 0..5)).expect("cut");
+        fs::write(folder.join("b"), lines("b2", 0..500)).expect("cut");
+        fs::write(folder.join("c"), lines("c", 0..5)).expect("cut");
+    });
+    assert_eq!(rig.poll(), ["found 4 a 1", "found 5 b 1", "found 6 c 1"]);
+    assert_eq!((rig.text(4), rig.text(5)), (&*lines("a2", 0..5), &*lines("b2", 0..500)));
+    assert_eq!(rig.poll_after(2), ["ended 1", "ended 2", "ended 3"]);
+    assert_eq!(rig.text(6), lines("c", 0..5));
+}
+
+#[test]
+fn same_content_prefers_its_path() {
+    let mut rig = Rig::new();
+    for name in ["a", "b", "c"] {
+        rig.append(name, lines("same", 0..100));
+    }
+    rig.poll();
+    rig.restart(|folder| {
+        for name in ["a", "b", "c"] {
+            append(&folder.join(name), lines(name, 0..1));
+        }
+    });
+    rig.poll();
+    for (input, name) in [(1, "a"), (2, "b"), (3, "c")] {
+        assert_eq!(rig.text(input), lines(name, 0..1));
+    }
+}

@@ -1,0 +1,166 @@
+//! Everything that must not stop the stream.
+
+use super::*;
+use crate::file_system::{FileStat, FileSystem, TailFile};
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::io;
+use std::sync::Mutex;
+
+#[test]
+fn what_is_no_regular_file() {
+    let mut rig = Rig::with(tail_settings(), &["*.log"], |folder| {
+        append(&folder.join("good.log"), lines("good", 0..3));
+        fs::create_dir(folder.join("folder.log")).expect("a folder");
+        std::os::unix::fs::symlink(folder.join("b.log"), folder.join("a.log")).expect("a link");
+        std::os::unix::fs::symlink(folder.join("a.log"), folder.join("b.log")).expect("a link");
+        std::os::unix::fs::symlink(folder.join("nowhere"), folder.join("dangling.log")).expect("a link");
+        let made = std::process::Command::new("mkfifo").arg(folder.join("pipe.log")).status().expect("mkfifo");
+        assert!(made.success());
+    });
+    rig.poll();
+    rig.poll_after(10);
+    assert_eq!(rig.text(1), lines("good", 0..3));
+    let warnings = rig.tailer.warnings().join("\n");
+    for name in
+        ["folder.log: not a regular file", "a.log: cannot be looked at", "b.log", "pipe.log: not a regular file"]
+    {
+        assert!(warnings.contains(name), "{name}: {warnings}");
+    }
+    // What is unclear about some files does not keep others from ending.
+    rig.remove("good.log");
+    rig.poll();
+    assert_eq!(rig.poll_after(2), ["ended 1"]);
+}
+
+#[test]
+fn folders_in_a_loop() {
+    let mut rig = Rig::with(tail_settings(), &["**/*.log"], |folder| {
+        append(&folder.join("good.log"), lines("good", 0..3));
+        fs::create_dir(folder.join("x")).expect("a folder");
+        std::os::unix::fs::symlink(folder, folder.join("x/loop")).expect("a link");
+    });
+    assert_eq!(rig.poll(), ["found 1 good.log 0"]);
+}
+
+#[test]
+fn holes_and_lines_without_end() {
+    const HOLE: u64 = 300_000_000;
+    let mut rig = Rig::new();
+    rig.append("sparse", "{}\n");
+    fs::OpenOptions::new().write(true).open(rig.path("sparse")).expect("a file").set_len(HOLE).expect("a hole");
+    rig.poll();
+    rig.poll();
+    assert_eq!(rig.text(1), "{}\n");
+    let position = rig.tailer.inputs[&InputId(1)].position;
+    assert_eq!(position, 3, "a restart finds the line's beginning");
+    rig.append("sparse", "\n{}\n");
+    rig.poll();
+    assert_eq!(rig.text(1), "{}\n<overlong>{}\n");
+    assert_eq!(rig.tailer.inputs[&InputId(1)].position, HOLE + 4);
+    let facts = rig.tailer.facts(InputId(1), HOLE + 4).expect("facts");
+    assert_eq!(facts.fingerprint.tail_len, 1024);
+    rig.restart(|folder| append(&folder.join("sparse"), "{}\n"));
+    rig.poll();
+    assert_eq!(rig.text(1), "{}\n");
+}
+
+#[test]
+fn an_overlong_line_is_one_malformed_line() {
+    let mut rig = Rig::new();
+    let long = "x".repeat(10_000);
+    rig.append("a", format!("{long}\n"));
+    rig.look();
+    let ReadOutcome::Block(block) = rig.tailer.read(InputId(1), 0).expect("an input") else { panic!("a block") };
+    assert_eq!((block.from, block.to, block.text.len(), block.overlong), (0, 10_001, 2048, true));
+    let key = adtally_model::IdentityKey::new([0; 16]);
+    let decoder = crate::Decoder::new(DecodeSettings::default(), key).expect("a decoder");
+    let batch = decoder.decode(block);
+    assert_eq!((batch.lines(), batch.rejected.len(), batch.to), (1, 1, 10_001));
+}
+
+/// Files that cannot be opened or read while their names are listed here.
+#[derive(Clone, Default)]
+struct Failing(Arc<Mutex<HashSet<String>>>);
+
+impl Failing {
+    fn check(&self, path: &Path) -> io::Result<()> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if self.0.lock().expect("names").contains(&name) {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "permission denied"));
+        }
+        Ok(())
+    }
+}
+
+impl FileSystem for Failing {
+    fn list(&self, folder: &Path) -> io::Result<Vec<OsString>> {
+        self.check(folder)?;
+        LocalFiles.list(folder)
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<FileStat> {
+        LocalFiles.stat(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn TailFile>> {
+        self.check(path)?;
+        Ok(Box::new(FailingFile(LocalFiles.open(path)?, path.to_owned(), self.clone())))
+    }
+}
+
+struct FailingFile(Box<dyn TailFile>, PathBuf, Failing);
+
+impl TailFile for FailingFile {
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.2.check(&self.1)?;
+        self.0.read_at(offset, buffer)
+    }
+
+    fn stat(&self) -> io::Result<FileStat> {
+        self.0.stat()
+    }
+}
+
+#[test]
+fn unreadable_for_a_while() {
+    let failing = Failing::default();
+    let set =
+        |names: &[&str]| *failing.0.lock().expect("names") = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut rig = Rig::new();
+    rig.tailer =
+        Tailer::new(Box::new(failing.clone()), tail_settings(), &rig.patterns, Vec::new(), 1).expect("a tailer");
+    rig.append("a", lines("a", 0..10));
+    rig.append("b", lines("b", 0..10));
+    set(&["a"]);
+    assert_eq!(rig.poll(), ["found 1 b 0"]);
+    assert!(rig.tailer.warnings()[0].ends_with("a: cannot be read: permission denied"));
+    set(&["b"]);
+    rig.append("b", lines("b", 10..20));
+    assert_eq!(rig.poll(), ["found 2 a 0"]);
+    assert!(matches!(rig.tailer.read(InputId(1), 0), Ok(ReadOutcome::Unreadable(error)) if error.is_retryable()));
+    assert!(rig.tailer.warnings()[0].ends_with("b: cannot be read: permission denied"));
+    set(&[]);
+    assert_eq!(rig.poll(), [""; 0]);
+    assert_eq!((rig.text(1), rig.text(2)), (&*lines("b", 0..20), &*lines("a", 0..10)));
+    assert_eq!(rig.tailer.warnings(), [""; 0]);
+    // A folder that cannot be listed has not lost its files.
+    let folder = rig.folder.path().file_name().expect("a name").to_string_lossy().into_owned();
+    set(&[&folder]);
+    assert_eq!(rig.poll_after(1000), [""; 0]);
+    assert_eq!(rig.tailer.warnings().len(), 1);
+    set(&[]);
+    rig.append("a", lines("a", 10..11));
+    assert_eq!(rig.poll(), [""; 0]);
+    assert_eq!(rig.text(2), lines("a", 0..11));
+    assert_eq!(rig.tailer.warnings(), [""; 0]);
+}
+
+#[test]
+fn may_move_between_threads() {
+    fn is_send<T: Send>() {}
+    fn is_shared<T: Send + Sync>() {}
+    is_send::<Tailer>();
+    is_send::<ReadOutcome>();
+    is_shared::<crate::Decoder>();
+}

@@ -1,0 +1,196 @@
+//! Answers from the embedded stores: hot counts, the lake for what is older, raw clicks for what is not counted ahead.
+
+use crate::hot_counts::{AdSums, HotCounts, Snapshot};
+use crate::lake::{ClickScan, Epochs, Lake};
+use crate::questions::{AdClicks, Coverage, Filters, MinuteClicks, Question, Questions, Span, TopAds};
+use adtally_model::{ClickColumns, CountedClicks, Country, Minute, MinuteState, Result, StagedFile, StagedTable};
+use async_trait::async_trait;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The partition of an embedded process.
+const PARTITION: u32 = 0;
+
+/// The stores of one process.
+pub struct Embedded {
+    hot: Arc<HotCounts>,
+    lake: Arc<Lake>,
+}
+
+impl Embedded {
+    /// Answers from these.
+    pub fn new(hot: Arc<HotCounts>, lake: Arc<Lake>) -> Self {
+        Embedded { hot, lake }
+    }
+}
+
+#[async_trait]
+impl Questions for Embedded {
+    async fn ad_clicks(&self, ad_id: u64, question: &Question, series: bool) -> Result<AdClicks> {
+        let snapshot = self.hot.snapshot();
+        let coverage = coverage(&snapshot, question);
+        let Some((from, to)) = coverage.span else {
+            return Ok(AdClicks { coverage, clicks: 0, series: series.then(Vec::new) });
+        };
+        let mut minutes: BTreeMap<Minute, u64> = BTreeMap::new();
+        if question.filters.is_counted() {
+            let country = question.filters.country;
+            let hot_from = hot_from(&snapshot, from, to);
+            for (minute, clicks) in snapshot.ad_minutes(ad_id, hot_from, to, country) {
+                *minutes.entry(minute).or_default() += clicks;
+            }
+            if from < hot_from {
+                self.older(&snapshot, from, hot_from, country, |minute, ad, clicks| {
+                    if ad == ad_id {
+                        *minutes.entry(minute).or_default() += clicks;
+                    }
+                })
+                .await?;
+            }
+        } else {
+            self.raw(&snapshot, from, to, &question.filters, |minute, ad, clicks| {
+                if ad == ad_id {
+                    *minutes.entry(minute).or_default() += clicks;
+                }
+            })
+            .await?;
+        }
+        if question.include_open {
+            each_open(&snapshot, from, to, &question.filters, |minute, ad| {
+                if ad == ad_id {
+                    *minutes.entry(minute).or_default() += 1;
+                }
+            });
+        }
+        let clicks = minutes.values().sum();
+        let series = series.then(|| {
+            let all = (from.0..to.0).map(Minute);
+            all.map(|minute| MinuteClicks {
+                minute,
+                clicks: minutes.get(&minute).copied().unwrap_or_default(),
+                state: snapshot.progress.state_of(minute),
+            })
+            .collect()
+        });
+        Ok(AdClicks { coverage, clicks, series })
+    }
+
+    async fn top_ads(&self, question: &Question, limit: usize) -> Result<TopAds> {
+        let snapshot = self.hot.snapshot();
+        let coverage = coverage(&snapshot, question);
+        let Some((from, to)) = coverage.span else { return Ok(TopAds { coverage, ads: Vec::new() }) };
+        let mut sums: AdSums<'_>;
+        if question.filters.is_counted() {
+            sums = snapshot.sums();
+            let hot_from = hot_from(&snapshot, from, to);
+            snapshot.add_minutes(&mut sums, hot_from, to, question.filters.country);
+            if from < hot_from {
+                let country = question.filters.country;
+                self.older(&snapshot, from, hot_from, country, |_, ad, clicks| sums.add(ad, clicks)).await?;
+            }
+        } else {
+            sums = snapshot.sparse_sums();
+            self.raw(&snapshot, from, to, &question.filters, |_, ad, clicks| sums.add(ad, clicks)).await?;
+        }
+        if question.include_open {
+            each_open(&snapshot, from, to, &question.filters, |_, ad| sums.add(ad, 1));
+        }
+        Ok(TopAds { coverage, ads: sums.top(limit) })
+    }
+}
+
+impl Embedded {
+    /// Counts of minutes that are no longer hot: the lake's up to the epoch that it holds, and those of later epochs.
+    async fn older(
+        &self,
+        snapshot: &Snapshot,
+        from: Minute,
+        to: Minute,
+        country: Option<Country>,
+        mut add: impl FnMut(Minute, u64, u64) + Send,
+    ) -> Result<()> {
+        let upto = Epochs::of(PARTITION, snapshot.lake_epoch);
+        let lake = self.lake.counts(from, to, Some(&upto)).await?;
+        let pending = snapshot.pending.iter().flat_map(|pending| pending.counts.iter());
+        let pending = pending.filter(|counts| (from..to).contains(&counts.minute));
+        for counts in lake.minutes.iter().chain(pending) {
+            for (ad, of, clicks) in counts.rows() {
+                if country.is_none_or(|country| country == of) {
+                    add(counts.minute, ad, u64::from(clicks));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts of raw clicks: those of the lake up to the epoch that it holds, and the staged files of later epochs.
+    async fn raw(
+        &self,
+        snapshot: &Snapshot,
+        from: Minute,
+        to: Minute,
+        filters: &Filters,
+        mut add: impl FnMut(Minute, u64, u64) + Send,
+    ) -> Result<()> {
+        let staged: Vec<StagedFile> = snapshot
+            .pending
+            .iter()
+            .flat_map(|pending| &pending.staged)
+            .filter(|file| file.table == StagedTable::Clicks)
+            .cloned()
+            .collect();
+        let upto = Epochs::of(PARTITION, snapshot.lake_epoch);
+        let scan = ClickScan { from, to, filters, upto: Some(&upto), staged: &staged };
+        for counts in self.lake.scan_clicks(&scan).await?.minutes {
+            for (ad, _, clicks) in counts.rows() {
+                add(counts.minute, ad, u64::from(clicks));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The minutes that a question covers, and what there is to say of them.
+fn coverage(snapshot: &Snapshot, question: &Question) -> Coverage {
+    let progress = &snapshot.progress;
+    let mut newest = progress.newest_click_ms;
+    if question.include_open {
+        for clicks in snapshot.open_clicks() {
+            let times = clicks.rows.iter().map(|&row| clicks.columns.event_time_ms[row as usize]);
+            newest = newest.max(times.max());
+        }
+    }
+    let span = match question.span {
+        Span::Between(from, to) => Some((from, to)),
+        Span::Last(minutes) => {
+            let open = newest.filter(|_| question.include_open).map(|newest| Minute::of(newest).next());
+            progress.to().max(open).map(|to| (Minute(to.0 - i64::from(minutes)), to))
+        }
+    };
+    let state = span.map_or(MinuteState::Open, |(_, to)| progress.state_of(Minute(to.0 - 1)));
+    Coverage { span, state, watermark_ms: progress.frontiers.watermark.get(), newest_click_ms: newest }
+}
+
+/// Where, within a span, the hot minutes begin.
+fn hot_from(snapshot: &Snapshot, from: Minute, to: Minute) -> Minute {
+    snapshot.complete_from.map_or(from, |complete| complete.clamp(from, to))
+}
+
+/// Shows the clicks that are not committed yet and match.
+fn each_open(snapshot: &Snapshot, from: Minute, to: Minute, filters: &Filters, mut show: impl FnMut(Minute, u64)) {
+    for CountedClicks { columns, rows, .. } in snapshot.open_clicks() {
+        for &row in rows {
+            let row = row as usize;
+            let minute = Minute::of(columns.event_time_ms[row]);
+            if (from..to).contains(&minute) && matches(columns, row, filters) {
+                show(minute, columns.ad_id[row]);
+            }
+        }
+    }
+}
+
+fn matches(columns: &ClickColumns, row: usize, filters: &Filters) -> bool {
+    filters.country.is_none_or(|country| columns.country[row] == country)
+        && filters.ip.is_none_or(|ip| columns.ip[row] == ip)
+        && filters.user_id.as_ref().is_none_or(|user| columns.user_id(row) == user.as_bytes())
+}

@@ -1,0 +1,321 @@
+//! How an epoch is written: one self-contained record.
+//!
+//! Layout, integers little-endian:
+//!
+//! ```text
+//! magic "ADTEPOCH" | version u16 | header length u32 | blob length u64 | header | blobs | checksum u128
+//! ```
+//!
+//! The header is postcard; the blobs are the large columns, in the order in which the header lists them: identities as
+//! 16 bytes each, counts as zstd of varints. The checksum is SipHash-2-4-128 under a fixed key over all bytes
+//! before it; it is also what the next record names as its predecessor. Countries are written as their rank in the list
+//! of the format version.
+
+use adtally_model::epoch::{Base, Epoch, LiveMinute, MinuteCounts, MinuteIdentities, StagedFile};
+use adtally_model::{Country, Error, Frontiers, Identity, InputRow, Ledger, Minute, Result};
+use serde::{Deserialize, Serialize};
+use siphasher::sip128::{Hasher128, SipHasher24};
+use std::hash::Hasher;
+
+/// The format written by this version.
+pub const FORMAT_VERSION: u16 = 1;
+
+const MAGIC: &[u8; 8] = b"ADTEPOCH";
+const PREFIX_BYTES: usize = 8 + 2 + 4 + 8;
+
+/// Bytes of the checksum that closes a record.
+pub const CHECKSUM_BYTES: usize = 16;
+
+/// Fast: counts shrink to about a third, and the record is written once and rarely read.
+const ZSTD_LEVEL: i32 = 1;
+
+/// Most bytes that one minute's counts may unpack to: 64 million rows of up to 16 bytes.
+const COUNTS_BYTES_MAX: usize = 1 << 30;
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    log_id: u128,
+    partition: u32,
+    number: u64,
+    writer: u128,
+    predecessor: u128,
+    oldest_needed: u64,
+    claim: bool,
+    clock_ms: i64,
+    frontiers: Frontiers,
+    newest_click_ms: Option<i64>,
+    largest_guarded_ms: Option<i64>,
+    next_input: u64,
+    all_ended: bool,
+    reopened_from_ms: Option<i64>,
+    inputs: Vec<InputRow>,
+    gone: Ledger,
+    ledger: Ledger,
+    counts: Vec<Blob>,
+    identities: Vec<Blob>,
+    staged: Vec<StagedFile>,
+    config_fingerprint: u64,
+    key_fingerprint: u64,
+    base: Option<BaseHeader>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct BaseHeader {
+    inputs: Vec<InputRow>,
+    minutes: Vec<(u64, Blob, Blob)>,
+}
+
+/// A column outside the header: rows of one minute in so many bytes.
+#[derive(Serialize, Deserialize)]
+struct Blob {
+    minute: Minute,
+    rows: u32,
+    bytes: u32,
+}
+
+/// The checksum of a record's bytes, its last 16 left out.
+pub fn checksum(bytes: &[u8]) -> u128 {
+    let mut hasher = SipHasher24::new_with_key(b"adtally checksum");
+    hasher.write(bytes);
+    hasher.finish128().as_u128()
+}
+
+/// Writes a record; returns its bytes and its checksum.
+///
+/// # Errors
+/// Internal when a column is too long to be written.
+pub fn encode(epoch: &Epoch) -> Result<(Vec<u8>, u128)> {
+    let mut blobs = Vec::new();
+    let header = Header {
+        log_id: epoch.log_id,
+        partition: epoch.partition,
+        number: epoch.number,
+        writer: epoch.writer,
+        predecessor: epoch.predecessor,
+        oldest_needed: epoch.oldest_needed,
+        claim: epoch.claim,
+        clock_ms: epoch.clock_ms,
+        frontiers: epoch.frontiers,
+        newest_click_ms: epoch.newest_click_ms,
+        largest_guarded_ms: epoch.largest_guarded_ms,
+        next_input: epoch.next_input,
+        all_ended: epoch.all_ended,
+        reopened_from_ms: epoch.reopened_from_ms,
+        inputs: epoch.inputs.clone(),
+        gone: epoch.gone,
+        ledger: epoch.ledger,
+        counts: epoch.counts.iter().map(|counts| write_counts(counts, &mut blobs)).collect::<Result<_>>()?,
+        identities: epoch.identities.iter().map(|ids| write_identities(ids, &mut blobs)).collect::<Result<_>>()?,
+        staged: epoch.staged.clone(),
+        config_fingerprint: epoch.config_fingerprint,
+        key_fingerprint: epoch.key_fingerprint,
+        base: epoch.base.as_deref().map(|base| write_base(base, &mut blobs)).transpose()?,
+    };
+    let header =
+        postcard::to_stdvec(&header).map_err(|e| Error::internal("an epoch header cannot be encoded").because(e))?;
+    let header_len = u32::try_from(header.len()).map_err(|_| Error::internal("an epoch header is beyond 4 GiB"))?;
+    let mut bytes = Vec::with_capacity(PREFIX_BYTES + header.len() + blobs.len() + CHECKSUM_BYTES);
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+    bytes.extend_from_slice(&header_len.to_le_bytes());
+    bytes.extend_from_slice(&(blobs.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(&header);
+    bytes.extend_from_slice(&blobs);
+    let sum = checksum(&bytes);
+    bytes.extend_from_slice(&sum.to_le_bytes());
+    Ok((bytes, sum))
+}
+
+fn write_base(base: &Base, blobs: &mut Vec<u8>) -> Result<BaseHeader> {
+    let minutes = base.minutes.iter().map(|minute| {
+        Ok((minute.begun, write_counts(&minute.counts, blobs)?, write_identities(&minute.identities, blobs)?))
+    });
+    Ok(BaseHeader { inputs: base.inputs.clone(), minutes: minutes.collect::<Result<_>>()? })
+}
+
+fn blob(minute: Minute, rows: usize, bytes: usize) -> Result<Blob> {
+    match (u32::try_from(rows), u32::try_from(bytes)) {
+        (Ok(rows), Ok(bytes)) => Ok(Blob { minute, rows, bytes }),
+        _ => Err(Error::internal("a minute's column is beyond 4 GiB: lower epoch.max_lines")),
+    }
+}
+
+fn write_identities(identities: &MinuteIdentities, blobs: &mut Vec<u8>) -> Result<Blob> {
+    let start = blobs.len();
+    blobs.reserve(identities.identities.len() * 16);
+    for identity in &identities.identities {
+        blobs.extend_from_slice(&identity.0.to_le_bytes());
+    }
+    blob(identities.minute, identities.identities.len(), blobs.len() - start)
+}
+
+fn write_counts(counts: &MinuteCounts, blobs: &mut Vec<u8>) -> Result<Blob> {
+    let mut plain = Vec::with_capacity(counts.len() * 5);
+    let mut last = 0;
+    for &ad in &counts.ad_id {
+        write_varint(ad.wrapping_sub(last), &mut plain);
+        last = ad;
+    }
+    plain.extend(counts.country.iter().map(|country| country.rank()));
+    for &clicks in &counts.clicks {
+        write_varint(u64::from(clicks), &mut plain);
+    }
+    let packed = zstd::bulk::compress(&plain, ZSTD_LEVEL)
+        .map_err(|e| Error::internal("counts cannot be compressed").because(e))?;
+    blobs.extend_from_slice(&packed);
+    blob(counts.minute, counts.len(), packed.len())
+}
+
+/// LEB128, as in protobuf.
+fn write_varint(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Reads a record; returns it with its checksum.
+///
+/// # Errors
+/// A corrupt-data error that says what is wrong with the bytes.
+pub fn decode(bytes: &[u8]) -> Result<(Epoch, u128)> {
+    let corrupt = |what: &str| Error::corrupt(format!("{what} ({} bytes)", bytes.len()));
+    if bytes.len() < PREFIX_BYTES + CHECKSUM_BYTES {
+        return Err(corrupt("the record is cut short or empty"));
+    }
+    if &bytes[..8] != MAGIC {
+        return Err(corrupt("the record does not begin as an epoch record does"));
+    }
+    let (content, sum) = bytes.split_at(bytes.len() - CHECKSUM_BYTES);
+    let version = u16::from_le_bytes(array(&content[8..10]));
+    if version != FORMAT_VERSION {
+        return Err(Error::corrupt(format!(
+            "the record has format version {version}, this adtally reads {FORMAT_VERSION}: use the version that wrote it"
+        )));
+    }
+    let sum = u128::from_le_bytes(array(sum));
+    if checksum(content) != sum {
+        return Err(corrupt("the checksum does not match"));
+    }
+    let header_len = u32::from_le_bytes(array(&content[10..14])) as usize;
+    let blob_len = u64::from_le_bytes(array(&content[14..22]));
+    let body = &content[PREFIX_BYTES..];
+    if header_len as u64 + blob_len != body.len() as u64 {
+        return Err(corrupt("the record's lengths do not add up"));
+    }
+    let (header, blobs) = body.split_at(header_len);
+    let header: Header =
+        postcard::from_bytes(header).map_err(|e| corrupt("the record's header cannot be read").because(e))?;
+    let epoch = read_blobs(header, Blobs { rest: blobs })?;
+    Ok((epoch, sum))
+}
+
+/// The first bytes of a slice that was measured before.
+fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut array = [0; N];
+    array.copy_from_slice(&bytes[..N]);
+    array
+}
+
+fn read_blobs(header: Header, mut blobs: Blobs<'_>) -> Result<Epoch> {
+    let counts = header.counts.iter().map(|blob| blobs.counts(blob)).collect::<Result<_>>()?;
+    let identities = header.identities.iter().map(|blob| blobs.identities(blob)).collect::<Result<_>>()?;
+    let base = header.base.map(|base| -> Result<_> {
+        let minutes = base.minutes.iter().map(|(begun, counts, identities)| {
+            Ok(LiveMinute { begun: *begun, counts: blobs.counts(counts)?, identities: blobs.identities(identities)? })
+        });
+        Ok(Box::new(Base { minutes: minutes.collect::<Result<_>>()?, inputs: base.inputs }))
+    });
+    Ok(Epoch {
+        log_id: header.log_id,
+        partition: header.partition,
+        number: header.number,
+        writer: header.writer,
+        predecessor: header.predecessor,
+        oldest_needed: header.oldest_needed,
+        claim: header.claim,
+        clock_ms: header.clock_ms,
+        frontiers: header.frontiers,
+        newest_click_ms: header.newest_click_ms,
+        largest_guarded_ms: header.largest_guarded_ms,
+        next_input: header.next_input,
+        all_ended: header.all_ended,
+        reopened_from_ms: header.reopened_from_ms,
+        inputs: header.inputs,
+        gone: header.gone,
+        ledger: header.ledger,
+        counts,
+        identities,
+        staged: header.staged,
+        config_fingerprint: header.config_fingerprint,
+        key_fingerprint: header.key_fingerprint,
+        base: base.transpose()?,
+    })
+}
+
+/// The blobs not read yet.
+struct Blobs<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Blobs<'a> {
+    fn take(&mut self, bytes: u32) -> Result<&'a [u8]> {
+        let (blob, rest) = self
+            .rest
+            .split_at_checked(bytes as usize)
+            .ok_or_else(|| Error::corrupt("a column of the record is cut short"))?;
+        self.rest = rest;
+        Ok(blob)
+    }
+
+    fn identities(&mut self, blob: &Blob) -> Result<MinuteIdentities> {
+        let bytes = self.take(blob.bytes)?;
+        if bytes.len() != blob.rows as usize * 16 {
+            return Err(Error::corrupt("a column of identities has another length than its rows"));
+        }
+        let identities = bytes.chunks_exact(16).map(|chunk| Identity(u128::from_le_bytes(array(chunk)))).collect();
+        Ok(MinuteIdentities { minute: blob.minute, identities })
+    }
+
+    fn counts(&mut self, blob: &Blob) -> Result<MinuteCounts> {
+        let packed = self.take(blob.bytes)?;
+        let rows = blob.rows as usize;
+        // A row takes at most 10 bytes of ad, 1 of country and 5 of clicks.
+        let bound = (rows * 16).clamp(16, COUNTS_BYTES_MAX);
+        let plain = zstd::bulk::decompress(packed, bound)
+            .map_err(|e| Error::corrupt("a column of counts cannot be unpacked").because(e))?;
+        let cut = || Error::corrupt("a column of counts is cut short");
+        let mut at = 0;
+        let mut counts = MinuteCounts::empty(blob.minute);
+        let mut ad = 0_u64;
+        for _ in 0..rows {
+            ad = ad.wrapping_add(read_varint(&plain, &mut at).ok_or_else(cut)?);
+            counts.ad_id.push(ad);
+        }
+        for &rank in plain.get(at..at + rows).ok_or_else(cut)? {
+            let country = Country::from_rank(rank)
+                .ok_or_else(|| Error::corrupt(format!("a column of counts names country {rank}, which is none")))?;
+            counts.country.push(country);
+        }
+        at += rows;
+        for _ in 0..rows {
+            let clicks = read_varint(&plain, &mut at).and_then(|clicks| u32::try_from(clicks).ok()).ok_or_else(cut)?;
+            counts.clicks.push(clicks);
+        }
+        Ok(counts)
+    }
+}
+
+fn read_varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
+    let mut value = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let byte = *bytes.get(*at)?;
+        *at += 1;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}

@@ -1,0 +1,329 @@
+//! The epoch log: immutable records numbered from 1, each created with put-if-absent. Creating record N is the commit.
+
+pub mod codec;
+
+use adtally_model::epoch::{RECORDS_KEPT, base_before, fold_start};
+use adtally_model::fold::merge_all;
+use adtally_model::{
+    Base, Epoch, EpochNumber, Error, Fold, Invariant, LiveMinute, MinuteIdentities, PartitionState, Result,
+};
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use std::sync::Arc;
+
+/// The records of one partition in an object store.
+#[derive(Clone)]
+pub struct EpochLog {
+    store: Arc<dyn ObjectStore>,
+    folder: Path,
+    partition: u32,
+}
+
+/// What every record of a deployment must agree on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fingerprints {
+    /// Of the settings that verdicts depend on: a change is allowed, and recorded.
+    pub config: u64,
+    /// Of the identity key: a change halts.
+    pub key: u64,
+}
+
+/// The right to append to a partition's log.
+pub struct LogWriter {
+    log: EpochLog,
+    writer: u128,
+    log_id: u128,
+    head: EpochNumber,
+    head_checksum: u128,
+    fingerprints: Fingerprints,
+}
+
+impl EpochLog {
+    /// The log of a partition in a store's folder `epochs/`.
+    pub fn new(store: Arc<dyn ObjectStore>, partition: u32) -> Self {
+        EpochLog { store, folder: Path::from(format!("epochs/{partition:05}")), partition }
+    }
+
+    /// The partition.
+    pub fn partition(&self) -> u32 {
+        self.partition
+    }
+
+    /// Where a record lies.
+    pub fn path(&self, number: EpochNumber) -> Path {
+        self.folder.clone().join(format!("{number:020}.epoch"))
+    }
+
+    /// The numbers of all records, ascending.
+    ///
+    /// # Errors
+    /// External when the store cannot be listed.
+    pub async fn numbers(&self) -> Result<Vec<EpochNumber>> {
+        let listed: Vec<_> = self
+            .store
+            .list(Some(&self.folder))
+            .try_collect()
+            .await
+            .map_err(|e| Error::transient(format!("the epoch log {} cannot be listed", self.folder)).because(e))?;
+        let mut numbers: Vec<EpochNumber> = listed
+            .iter()
+            .filter_map(|object| object.location.filename()?.strip_suffix(".epoch")?.parse().ok())
+            .collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Reads one record; `None` where there is none.
+    ///
+    /// # Errors
+    /// Corrupt when the record is damaged or is not what its name says, external when it cannot be read.
+    pub async fn read(&self, number: EpochNumber) -> Result<Option<(Epoch, u128)>> {
+        let path = self.path(number);
+        let bytes = match self.store.get(&path).await {
+            Ok(found) => found.bytes().await,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => Err(error),
+        };
+        let bytes = bytes.map_err(|e| Error::transient(format!("epoch record {path} cannot be read")).because(e))?;
+        let (epoch, checksum) = codec::decode(&bytes).map_err(|e| {
+            Error::corrupt(format!("epoch record {path} is damaged: {e}. `adtally verify` reports all damage"))
+                .because(e)
+        })?;
+        if epoch.number != number || epoch.partition != self.partition {
+            return Err(Error::corrupt(format!(
+                "epoch record {path} holds epoch {} of partition {}: a file was renamed or copied",
+                epoch.number, epoch.partition
+            )));
+        }
+        Ok(Some((epoch, checksum)))
+    }
+
+    async fn read_present(&self, number: EpochNumber) -> Result<(Epoch, u128)> {
+        self.read(number).await?.ok_or_else(|| {
+            Error::corrupt(format!(
+                "epoch record {} is missing from the log; restore it from a backup",
+                self.path(number)
+            ))
+        })
+    }
+
+    /// Folds the log into the state at its newest record; `None` where there is no record. `observe` is shown each
+    /// record read, oldest first.
+    ///
+    /// # Errors
+    /// Corrupt when a needed record is missing or damaged or the chain is broken.
+    pub async fn fold(&self, mut observe: impl FnMut(&Epoch)) -> Result<Option<PartitionState>> {
+        let Some(&head) = self.numbers().await?.last() else { return Ok(None) };
+        let base = match base_before(head) {
+            Some(number) => Some(self.read_present(number).await?.0),
+            None => None,
+        };
+        let mut fold = Fold::new(head, base.as_ref())?;
+        drop(base);
+        for number in fold_start(head)..=head {
+            let (epoch, checksum) = self.read_present(number).await?;
+            fold.apply(&epoch, checksum)?;
+            observe(&epoch);
+        }
+        fold.finish().map(Some)
+    }
+
+    /// Takes possession of the partition: folds the log and creates an empty claim record, again until that creation
+    /// wins. `writer` and `fresh_log_id` are random.
+    ///
+    /// # Errors
+    /// A user error when the identity key is not the one of the log; else as [`EpochLog::fold`].
+    pub async fn claim(
+        &self,
+        writer: u128,
+        fresh_log_id: u128,
+        fingerprints: Fingerprints,
+    ) -> Result<(LogWriter, PartitionState)> {
+        loop {
+            let state = self.fold(|_| ()).await?;
+            if let Some(state) = &state
+                && state.key_fingerprint != fingerprints.key
+            {
+                return Err(Error::user(format!(
+                    "the identity key is not the one of this epoch log (fingerprint {:016x}, the log has {:016x}): put the \
+                     right key back; with another key, copies of clicks could not be recognised",
+                    fingerprints.key, state.key_fingerprint
+                )));
+            }
+            let mut state = state.unwrap_or_else(|| PartitionState {
+                log_id: fresh_log_id.max(1),
+                partition: self.partition,
+                next_input: 1,
+                ..PartitionState::default()
+            });
+            let mut owner = LogWriter {
+                log: self.clone(),
+                writer,
+                log_id: state.log_id,
+                head: state.number,
+                head_checksum: state.checksum,
+                fingerprints,
+            };
+            match owner.append(claim_record(&state)).await {
+                Ok(checksum) => {
+                    (state.number, state.checksum, state.writer) = (owner.head, checksum, writer);
+                    return Ok((owner, state));
+                }
+                Err(error) if error.kind() == adtally_model::ErrorKind::Fenced => continue,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Deletes records that nobody needs, in ascending order; never the first, nor the newest 64. Returns how many.
+    ///
+    /// # Errors
+    /// External when the store refuses.
+    pub async fn collect(&self, oldest_needed: EpochNumber) -> Result<u64> {
+        let numbers = self.numbers().await?;
+        let head = numbers.last().copied().unwrap_or_default();
+        let keep_from = oldest_needed.min((head + 1).saturating_sub(RECORDS_KEPT));
+        let mut deleted = 0;
+        for number in numbers.into_iter().filter(|&number| number > 1 && number < keep_from) {
+            let path = self.path(number);
+            self.store
+                .delete(&path)
+                .await
+                .map_err(|e| Error::transient(format!("epoch record {path} cannot be deleted")).because(e))?;
+            deleted += 1;
+        }
+        Ok(deleted)
+    }
+
+    async fn checksum_of(&self, number: EpochNumber) -> Result<Option<u128>> {
+        let range = Some(GetRange::Suffix(codec::CHECKSUM_BYTES as u64));
+        let options = GetOptions { range, ..GetOptions::default() };
+        let path = self.path(number);
+        let bytes = match self.store.get_opts(&path, options).await {
+            Ok(found) => found.bytes().await,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => Err(error),
+        };
+        let bytes = bytes.map_err(|e| Error::transient(format!("epoch record {path} cannot be read")).because(e))?;
+        Ok(<[u8; 16]>::try_from(bytes.as_ref()).ok().map(u128::from_le_bytes))
+    }
+}
+
+/// An empty record that repeats a state: progress as it was, nothing read.
+fn claim_record(state: &PartitionState) -> Epoch {
+    let base = (state.number + 1).is_multiple_of(adtally_model::epoch::BASE_EVERY).then(|| Box::new(base_of(state)));
+    Epoch {
+        log_id: state.log_id,
+        partition: state.partition,
+        number: state.number + 1,
+        writer: 0,
+        predecessor: state.checksum,
+        oldest_needed: state.oldest_needed.max(1),
+        claim: true,
+        clock_ms: state.clock_ms,
+        frontiers: state.frontiers,
+        newest_click_ms: state.newest_click_ms,
+        largest_guarded_ms: state.largest_guarded_ms,
+        next_input: state.next_input,
+        all_ended: state.all_ended,
+        reopened_from_ms: state.reopened_from_ms,
+        inputs: Vec::new(),
+        gone: state.gone,
+        ledger: state.ledger,
+        counts: Vec::new(),
+        identities: Vec::new(),
+        staged: Vec::new(),
+        config_fingerprint: state.config_fingerprint,
+        key_fingerprint: state.key_fingerprint,
+        base,
+    }
+}
+
+/// What a base record at the next number repeats of a state.
+fn base_of(state: &PartitionState) -> Base {
+    let old = (state.number + 1).saturating_sub(adtally_model::epoch::FOLD_BEFORE_BASE);
+    let minutes = state.live.iter().filter(|(_, folded)| folded.begun < old);
+    Base {
+        inputs: state
+            .inputs
+            .values()
+            .map(|row| adtally_model::InputRow { position: row.position.next(), ..row.clone() })
+            .collect(),
+        minutes: minutes
+            .map(|(&minute, folded)| LiveMinute {
+                begun: folded.begun,
+                identities: MinuteIdentities { minute, identities: folded.identities.clone() },
+                counts: merge_all(minute, folded.counts.clone()),
+            })
+            .collect(),
+    }
+}
+
+impl LogWriter {
+    /// The log's id.
+    pub fn log_id(&self) -> u128 {
+        self.log_id
+    }
+
+    /// The newest record.
+    pub fn head(&self) -> EpochNumber {
+        self.head
+    }
+
+    /// The log itself.
+    pub fn log(&self) -> &EpochLog {
+        &self.log
+    }
+
+    /// Commits the next epoch: fills in who writes and what it follows, creates the record, and checks that the one
+    /// before it is still the one that it follows. Returns its checksum. After a retryable error the same call may be
+    /// repeated: if the record had been created after all, it is found again.
+    ///
+    /// # Errors
+    /// Fenced when another process owns the partition: nothing more may be written then.
+    pub async fn append(&mut self, mut epoch: Epoch) -> Result<u128> {
+        if epoch.number != self.head + 1 {
+            return Err(Error::violated(
+                Invariant::LinearChain,
+                format!("epoch {} cannot follow epoch {}", epoch.number, self.head),
+            ));
+        }
+        epoch.log_id = self.log_id;
+        epoch.partition = self.log.partition;
+        epoch.writer = self.writer;
+        epoch.predecessor = self.head_checksum;
+        epoch.config_fingerprint = self.fingerprints.config;
+        epoch.key_fingerprint = self.fingerprints.key;
+        let (bytes, checksum) = codec::encode(&epoch)?;
+        self.create(epoch.number, bytes.into(), checksum).await?;
+        if self.head > 0 && self.log.checksum_of(self.head).await? != Some(self.head_checksum) {
+            return Err(Error::fenced(format!(
+                "epoch {} is not the record that epoch {} follows: another process owns partition {}",
+                self.head, epoch.number, self.log.partition
+            )));
+        }
+        self.head = epoch.number;
+        self.head_checksum = checksum;
+        Ok(checksum)
+    }
+
+    async fn create(&self, number: EpochNumber, bytes: Bytes, checksum: u128) -> Result<()> {
+        let path = self.log.path(number);
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let error = match self.log.store.put_opts(&path, PutPayload::from(bytes), options).await {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        // The reply may have been lost: what counts is what is there.
+        match self.log.checksum_of(number).await? {
+            Some(found) if found == checksum => Ok(()),
+            Some(_) => Err(Error::fenced(format!(
+                "epoch record {path} was written by another process, which now owns partition {}",
+                self.log.partition
+            ))),
+            None => Err(Error::transient(format!("epoch record {path} cannot be created")).because(error)),
+        }
+    }
+}

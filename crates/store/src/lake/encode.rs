@@ -1,0 +1,106 @@
+//! Parquet files in memory, ready to be staged.
+
+use super::schema::Table;
+use super::statistics::Statistics;
+use adtally_model::{Error, Result, StagedFile, StagedTable};
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::error::ArrowError;
+use bytes::Bytes;
+use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
+
+/// Level of zstd: the lowest. Higher ones save less than a tenth of the size for twice the time.
+const ZSTD_LEVEL: i32 = 1;
+
+/// Rows of one row group at most: an epoch at the mission rate is one group, a bulk epoch a few.
+const ROW_GROUP_ROWS_MAX: usize = 1 << 20;
+
+/// A file with its content.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EncodedFile {
+    /// What an epoch record says of it.
+    pub staged: StagedFile,
+    /// Its content.
+    pub bytes: Bytes,
+}
+
+/// What all our files have in common; tables add their encodings.
+pub(super) fn properties() -> WriterPropertiesBuilder {
+    // A level that is a constant within the allowed range cannot fail; the fallback is the default level.
+    let level = ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default();
+    WriterProperties::builder()
+        .set_created_by(concat!("adtally ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_compression(Compression::ZSTD(level))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
+}
+
+/// A Parquet file of one table being written in memory.
+pub(super) struct FileWriter {
+    table: Table,
+    inner: ArrowWriter<Vec<u8>>,
+}
+
+impl FileWriter {
+    pub(super) fn new(table: Table, properties: WriterProperties) -> Result<Self> {
+        // The Arrow schema is left out: other readers take the Parquet types as they are.
+        let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+        let inner = ArrowWriter::try_new_with_options(Vec::new(), table.file_schema(), options)
+            .map_err(|error| parquet_defect(table, error))?;
+        Ok(FileWriter { table, inner })
+    }
+
+    /// Appends rows, a column for each of the table's in order, without those that are in the path.
+    pub(super) fn write(&mut self, columns: Vec<ArrayRef>) -> Result<()> {
+        let batch =
+            RecordBatch::try_new(self.table.file_schema(), columns).map_err(|error| arrow_defect(self.table, error))?;
+        self.inner.write(&batch).map_err(|error| parquet_defect(self.table, error))
+    }
+
+    pub(super) fn finish(self) -> Result<Bytes> {
+        let table = self.table;
+        self.inner.into_inner().map(Bytes::from).map_err(|error| parquet_defect(table, error))
+    }
+}
+
+/// Puts a file together.
+pub(super) fn encoded(
+    table: StagedTable,
+    path: String,
+    partition_values: Vec<(String, String)>,
+    event_time_ms: Option<(i64, i64)>,
+    statistics: &Statistics,
+    bytes: Bytes,
+) -> EncodedFile {
+    let staged = StagedFile {
+        table,
+        path,
+        size: bytes.len() as u64,
+        rows: statistics.rows.unwrap_or_default(),
+        partition_values,
+        event_time_ms,
+        stats: statistics.to_json(),
+    };
+    EncodedFile { staged, bytes }
+}
+
+/// Encoding in memory fails only by a defect of ours.
+pub(super) fn parquet_defect(table: Table, error: ParquetError) -> Error {
+    Error::internal(format!("cannot encode rows of `{table}`: please report this")).because(error)
+}
+
+pub(super) fn arrow_defect(table: Table, error: ArrowError) -> Error {
+    Error::internal(format!("cannot arrange rows of `{table}`: please report this")).because(error)
+}
+
+/// A number of ours, which is at most `i64::MAX` by its own rules, as Delta holds it.
+pub(super) fn long(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// A partition as Delta holds it.
+pub(super) fn int(value: u32) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,309 @@
+//! Which files a table consists of, and reading them without going through SQL.
+
+use super::schema::Table;
+use super::statistics::Bounds;
+use super::{Lake, LakeTable, delta_error};
+use adtally_model::{Error, Minute, Result};
+use arrow::array::{Array, AsArray, Int32Array, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
+use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Files read at once by one question: two cores decode while others wait for the disk or the network.
+pub(super) const FILES_AT_ONCE: usize = 4;
+
+/// Bytes fetched from the end of a file at first: the footer and page index of a usual file, in one request.
+const FOOTER_BYTES: usize = 32 * 1024;
+
+/// The last epoch of each partition. A partition that is not named has none.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Epochs(BTreeMap<u32, u64>);
+
+impl Epochs {
+    /// One partition's.
+    pub fn of(partition: u32, epoch: u64) -> Self {
+        Epochs(BTreeMap::from([(partition, epoch)]))
+    }
+
+    /// The last epoch of a partition, 0 if there is none.
+    pub fn last(&self, partition: u32) -> u64 {
+        self.0.get(&partition).copied().unwrap_or_default()
+    }
+
+    /// Notes an epoch; a smaller one than is known changes nothing.
+    pub fn note(&mut self, partition: u32, epoch: u64) {
+        let last = self.0.entry(partition).or_default();
+        *last = epoch.max(*last);
+    }
+
+    /// All of them, by partition.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
+        self.0.iter().map(|(&partition, &epoch)| (partition, epoch))
+    }
+
+    /// What both hold.
+    #[must_use]
+    pub fn least(&self, other: &Epochs) -> Epochs {
+        let both = self.iter().map(|(partition, epoch)| (partition, epoch.min(other.last(partition))));
+        Epochs(both.filter(|&(_, epoch)| epoch > 0).collect())
+    }
+
+    /// Whether a row of the lake, with its columns as they are there, is within them.
+    #[inline]
+    pub(super) fn hold(&self, partition: i32, epoch: i64) -> bool {
+        let (Ok(partition), Ok(epoch)) = (u32::try_from(partition), u64::try_from(epoch)) else { return false };
+        epoch <= self.last(partition)
+    }
+
+    /// Whether all rows of a file with such bounds are within them.
+    pub(super) fn surely_hold(&self, bounds: &Bounds) -> bool {
+        match (bounds.partition, bounds.epoch) {
+            (Some((least, largest)), Some((_, epoch))) if least == largest => {
+                i32::try_from(least).is_ok_and(|partition| self.hold(partition, epoch))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a file with such bounds may have rows within them.
+    pub(super) fn may_hold(&self, bounds: &Bounds) -> bool {
+        match (bounds.partition, bounds.epoch) {
+            (Some((least, largest)), Some((epoch, _))) if least == largest => {
+                i32::try_from(least).is_ok_and(|partition| self.hold(partition, epoch))
+            }
+            _ => true,
+        }
+    }
+}
+
+/// A file of one state of a table.
+#[derive(Clone, Debug)]
+pub(super) struct FileEntry {
+    pub(super) path: Path,
+    pub(super) size: u64,
+    pub(super) bounds: Bounds,
+}
+
+/// The files of one state of a table.
+#[derive(Debug)]
+pub(super) struct FileIndex {
+    version: u64,
+    pub(super) files: Vec<FileEntry>,
+}
+
+impl LakeTable {
+    /// The column whose bounds its files are pruned by.
+    const fn time_column(&self) -> &'static str {
+        match self.table {
+            Table::Clicks => "click_timestamp",
+            Table::DeadLetters => "received_at",
+            Table::ClicksByMinute | Table::Corrections => "minute",
+            Table::ClicksByHour => "hour",
+            Table::ClicksByDay => "day",
+            Table::Ledger => "committed_at",
+        }
+    }
+
+    /// The files of the newest state.
+    pub(super) async fn files(&self) -> Result<Arc<FileIndex>> {
+        let latest = self.latest().await?;
+        let snapshot = latest.snapshot().map_err(|error| delta_error(self.table, "read", error))?;
+        let version = snapshot.version();
+        if let Some(index) = self.index.lock().as_ref().filter(|index| index.version == version) {
+            return Ok(Arc::clone(index));
+        }
+        let mut files = Vec::new();
+        for view in snapshot.log_data().iter() {
+            if view.deletion_vector_descriptor().is_some() {
+                return Err(Error::corrupt(format!(
+                    "the lake table `{}` has deletion vectors, which another program added: rewrite it without them",
+                    self.table
+                )));
+            }
+            files.push(FileEntry {
+                path: view.object_store_path(),
+                size: u64::try_from(view.size()).unwrap_or_default(),
+                bounds: Bounds::read(view.stats().as_deref(), self.time_column()),
+            });
+        }
+        let index = Arc::new(FileIndex { version, files });
+        *self.index.lock() = Some(Arc::clone(&index));
+        Ok(index)
+    }
+
+    /// A file for reading.
+    pub(super) fn reader(&self, path: &Path, size: u64) -> LakeFile {
+        LakeFile { table: self.table, store: Arc::clone(&self.store), path: path.clone(), size }
+    }
+}
+
+impl Lake {
+    /// The last epoch of each partition that all tables hold.
+    ///
+    /// # Errors
+    /// External when the store fails.
+    pub async fn epochs(&self) -> Result<Epochs> {
+        // The ledger is written last, and has a row for each epoch.
+        let ledger = self.table(Table::Ledger);
+        let mut epochs = Epochs::default();
+        for file in &ledger.files().await?.files {
+            match (file.bounds.partition, file.bounds.epoch) {
+                (Some((least, largest)), Some((_, last))) if least == largest => {
+                    if let (Ok(partition), Ok(epoch)) = (u32::try_from(largest), u64::try_from(last)) {
+                        epochs.note(partition, epoch);
+                    }
+                }
+                _ => read_epochs(ledger.reader(&file.path, file.size), &mut epochs).await?,
+            }
+        }
+        Ok(epochs)
+    }
+
+    /// The epochs that a question covers: those that all tables hold, and of them those asked for.
+    pub(super) async fn covered(&self, upto: Option<&Epochs>) -> Result<Epochs> {
+        let held = self.epochs().await?;
+        Ok(upto.map_or_else(|| held.clone(), |upto| held.least(upto)))
+    }
+}
+
+/// Notes the epochs of a file whose statistics do not tell them.
+pub(super) async fn read_epochs(file: LakeFile, epochs: &mut Epochs) -> Result<()> {
+    let failed = file.failure();
+    let builder = file.open().await?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), ["partition", "epoch"]);
+    let mut batches = builder.with_projection(mask).build().map_err(&failed)?;
+    while let Some(batch) = batches.try_next().await.map_err(&failed)? {
+        let (partitions, numbers) = (ints(&batch, "partition", &failed)?, longs(&batch, "epoch", &failed)?);
+        for (&partition, &epoch) in partitions.values().iter().zip(numbers.values()) {
+            if let (Ok(partition), Ok(epoch)) = (u32::try_from(partition), u64::try_from(epoch)) {
+                epochs.note(partition, epoch);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A Parquet file of a table.
+#[derive(Clone, Debug)]
+pub(super) struct LakeFile {
+    table: Table,
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    size: u64,
+}
+
+impl LakeFile {
+    /// What to say when this file cannot be read.
+    pub(super) fn failure(&self) -> impl Fn(ParquetError) -> Error + Clone + Send + use<> {
+        let name = format!("{}/{}", self.table, self.path);
+        move |error| {
+            let missing = std::error::Error::source(&error)
+                .and_then(|source| source.downcast_ref::<object_store::Error>())
+                .is_some_and(|source| matches!(source, object_store::Error::NotFound { .. }));
+            if missing {
+                Error::corrupt(format!("the lake file {name} is missing: restore it")).because(error)
+            } else {
+                Error::transient(format!("cannot read the lake file {name}: check the disk or the object store"))
+                    .because(error)
+            }
+        }
+    }
+
+    /// Reads the footer and where the pages lie.
+    pub(super) async fn open(mut self) -> Result<ParquetRecordBatchStreamBuilder<LakeFile>> {
+        let failed = self.failure();
+        let options = ArrowReaderOptions::new()
+            .with_skip_arrow_metadata(true)
+            .with_offset_index_policy(PageIndexPolicy::Optional);
+        let metadata = ArrowReaderMetadata::load_async(&mut self, options).await.map_err(&failed)?;
+        Ok(ParquetRecordBatchStreamBuilder::new_with_metadata(self, metadata))
+    }
+}
+
+impl AsyncFileReader for LakeFile {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
+        async move { self.store.get_range(&self.path, range).await.map_err(external) }.boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, ParquetResult<Vec<Bytes>>> {
+        async move { self.store.get_ranges(&self.path, &ranges).await.map_err(external) }.boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, ParquetResult<Arc<ParquetMetaData>>> {
+        async move {
+            let size = self.size;
+            let mut reader = ParquetMetaDataReader::new()
+                .with_metadata_options(options.map(|options| options.metadata_options().clone()))
+                .with_prefetch_hint(Some(FOOTER_BYTES));
+            if let Some(options) = options {
+                reader = reader
+                    .with_column_index_policy(options.column_index_policy())
+                    .with_offset_index_policy(options.offset_index_policy());
+            }
+            reader.load_and_finish(self, size).await.map(Arc::new)
+        }
+        .boxed()
+    }
+}
+
+fn external(error: object_store::Error) -> ParquetError {
+    ParquetError::External(Box::new(error))
+}
+
+fn unexpected(name: &str) -> ParquetError {
+    ParquetError::General(format!("the column `{name}` is missing or of another type"))
+}
+
+/// A column of 64-bit numbers.
+pub(super) fn longs<'a>(
+    batch: &'a RecordBatch,
+    name: &str,
+    failed: &impl Fn(ParquetError) -> Error,
+) -> Result<&'a Int64Array> {
+    let column = batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<Int64Type>());
+    column.ok_or_else(|| failed(unexpected(name)))
+}
+
+/// A column of 32-bit numbers.
+pub(super) fn ints<'a>(
+    batch: &'a RecordBatch,
+    name: &str,
+    failed: &impl Fn(ParquetError) -> Error,
+) -> Result<&'a Int32Array> {
+    let column = batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<Int32Type>());
+    column.ok_or_else(|| failed(unexpected(name)))
+}
+
+/// A column of times, in microseconds.
+pub(super) fn times<'a>(
+    batch: &'a RecordBatch,
+    name: &str,
+    failed: &impl Fn(ParquetError) -> Error,
+) -> Result<&'a [i64]> {
+    batch
+        .column_by_name(name)
+        .filter(|column| matches!(column.data_type(), DataType::Timestamp(TimeUnit::Microsecond, _)))
+        .and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>())
+        .map(|column| &column.values()[..])
+        .ok_or_else(|| failed(unexpected(name)))
+}
+
+/// The minute of a time in microseconds.
+#[inline]
+pub(super) fn minute_of_us(us: i64) -> Minute {
+    Minute(us.div_euclid(60_000_000))
+}

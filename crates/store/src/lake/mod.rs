@@ -1,0 +1,198 @@
+//! The lake: every counted click, the counts, the dead letters and the ledger as Delta tables that anyone can read.
+//!
+//! - **Receives** epochs that are committed in the epoch log, and files staged for them.
+//! - **Emits** counts, scans of raw clicks, SQL answers.
+//! - **Promises** that each table holds an epoch once: every Delta commit carries a `txn` of ours with the last epoch
+//!   in it, is made on exactly the snapshot in which that `txn` was looked up, and after any error is looked up again
+//!   before it is tried again. Readers cut at the least epoch that all tables hold, so that tables agree.
+//! - **Never** deletes a staged file, trusts an error to mean that nothing was committed, or asks more of other
+//!   readers than the oldest Delta protocol: no deletion vectors, no column mapping.
+//!
+//! One process writes at a time (the owner of the data directory); any number read. All paths are relative to the
+//! object store handed in, so that local disk and S3 differ in nothing here.
+
+mod clicks;
+mod counts;
+mod encode;
+mod files;
+mod project;
+mod rows;
+mod scan;
+mod schema;
+mod sql;
+mod statistics;
+#[cfg(test)]
+mod tests;
+
+pub use clicks::{ClickRows, encode_clicks};
+pub use counts::LakeCounts;
+pub use encode::EncodedFile;
+pub use files::Epochs;
+pub use project::{EpochProjection, Held};
+pub use rows::encode_dead_letters;
+pub use scan::ClickScan;
+pub use schema::Table;
+pub use sql::SqlAnswer;
+
+use adtally_model::{Error, Result};
+use deltalake_core::kernel::transaction::CommitProperties;
+use deltalake_core::logstore::{StorageConfig, default_logstore};
+use deltalake_core::operations::create::CreateBuilder;
+use deltalake_core::protocol::SaveMode;
+use deltalake_core::{DeltaTable, DeltaTableError, TableProperty};
+use files::FileIndex;
+use object_store::ObjectStore;
+use object_store::prefix::PrefixStore;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use url::Url;
+
+/// Where tables lie as far as the Delta library is concerned. It is no real place: the library meets it only with the
+/// object store that was handed in, so that it can never read or write anywhere else.
+const ROOT_URL: &str = "adtally-lake://tables/";
+
+/// Commits between checkpoints of a table's log: readers replay at most that many and the last checkpoint.
+const CHECKPOINT_EVERY: u64 = 10;
+
+/// How long commits are kept after a checkpoint has made them superfluous: time travel for two days, and a log folder
+/// of some thousands of files.
+const LOG_RETENTION: &str = "interval 2 days";
+
+/// How often opening a table is tried: creating it may meet another process that does the same.
+const OPEN_ATTEMPTS_MAX: u32 = 4;
+
+/// The Delta tables below one folder.
+pub struct Lake {
+    store: Arc<dyn ObjectStore>,
+    /// In the order of [`Table::ALL`].
+    tables: Vec<LakeTable>,
+    /// Held while epochs are projected: a second projection of this process waits instead of meeting conflicts.
+    projecting: tokio::sync::Mutex<()>,
+}
+
+/// One table.
+struct LakeTable {
+    table: Table,
+    /// Rooted at the table's folder.
+    store: Arc<dyn ObjectStore>,
+    /// The newest state seen.
+    newest: Mutex<DeltaTable>,
+    /// The files of the newest state that was asked for them.
+    index: Mutex<Option<Arc<FileIndex>>>,
+}
+
+impl std::fmt::Debug for Lake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Lake({})", self.store)
+    }
+}
+
+impl Lake {
+    /// Opens the lake in an object store rooted at its folder. Tables that are absent are created; a crash between
+    /// two creations does no harm.
+    ///
+    /// # Errors
+    /// External when the store fails, corrupt when a table is not of our making.
+    pub async fn open(store: Arc<dyn ObjectStore>) -> Result<Lake> {
+        let mut tables = Vec::with_capacity(Table::ALL.len());
+        for table in Table::ALL {
+            tables.push(LakeTable::open(&store, table).await?);
+        }
+        Ok(Lake { store, tables, projecting: tokio::sync::Mutex::new(()) })
+    }
+
+    fn table(&self, table: Table) -> &LakeTable {
+        &self.tables[table.index()]
+    }
+}
+
+impl LakeTable {
+    async fn open(root: &Arc<dyn ObjectStore>, table: Table) -> Result<LakeTable> {
+        let store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(root), table.name()));
+        let url = Url::parse(ROOT_URL)
+            .and_then(|url| url.join(&format!("{table}/")))
+            .map_err(|error| Error::internal(format!("`{table}` has no address: please report this")).because(error))?;
+        let log_store = default_logstore(Arc::clone(&store), Arc::clone(root), &url, &StorageConfig::default());
+        let mut attempts = 0;
+        let opened = loop {
+            attempts += 1;
+            let mut opened = DeltaTable::new(Arc::clone(&log_store));
+            let failed = match opened.load().await {
+                Ok(()) => break opened,
+                // An error in creating it may come after it was created: only loading tells.
+                Err(DeltaTableError::NotATable(_)) => match create(table, &opened).await {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            if attempts >= OPEN_ATTEMPTS_MAX {
+                return Err(delta_error(table, "open", failed));
+            }
+        };
+        check_schema(table, &opened)?;
+        Ok(LakeTable { table, store, newest: Mutex::new(opened), index: Mutex::new(None) })
+    }
+
+    /// The newest state there is.
+    async fn latest(&self) -> Result<DeltaTable> {
+        let mut table = self.newest.lock().clone();
+        if let Err(error) = table.update_incremental(None).await {
+            tracing::debug!(table = %self.table, %error, "reloading a table from the start of its log");
+            let mut fresh = DeltaTable::new(table.log_store());
+            fresh.load().await.map_err(|error| delta_error(self.table, "read", error))?;
+            table = fresh;
+        }
+        let mut newest = self.newest.lock();
+        if newest.version() < table.version() {
+            *newest = table.clone();
+        }
+        Ok(table)
+    }
+}
+
+/// Creates a table that is not there.
+async fn create(table: Table, at: &DeltaTable) -> Result<(), DeltaTableError> {
+    let quiet = CommitProperties::default().with_create_checkpoint(false).with_cleanup_expired_logs(Some(false));
+    CreateBuilder::new()
+        .with_log_store(at.log_store())
+        .with_table_name(table.name())
+        .with_save_mode(SaveMode::Ignore)
+        .with_columns(table.delta_fields())
+        .with_partition_columns(table.partition_columns().iter().copied())
+        .with_configuration_property(TableProperty::CheckpointInterval, Some(CHECKPOINT_EVERY.to_string()))
+        .with_configuration_property(TableProperty::LogRetentionDuration, Some(LOG_RETENTION))
+        .with_commit_properties(quiet)
+        .await
+        .map(drop)
+}
+
+/// Refuses a table whose columns are not ours; more columns than ours are fine.
+fn check_schema(table: Table, opened: &DeltaTable) -> Result<()> {
+    let snapshot = opened.snapshot().map_err(|error| delta_error(table, "open", error))?;
+    let schema = snapshot.schema();
+    for field in table.delta_fields() {
+        if schema.field(field.name()).is_none_or(|found| found.data_type() != field.data_type()) {
+            return Err(Error::corrupt(format!(
+                "the lake table `{table}` has no column `{}` of type {}: another program made or changed it; move its \
+                 folder away and start again, or restore it",
+                field.name(),
+                field.data_type(),
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// An error of the Delta library, in our vocabulary.
+fn delta_error(table: Table, what: &str, error: DeltaTableError) -> Error {
+    match error {
+        DeltaTableError::InvalidJsonLog { .. } | DeltaTableError::InvalidVersion(_) => Error::corrupt(format!(
+            "cannot {what} the lake table `{table}`: its log is damaged; restore the folder `{table}/_delta_log`"
+        )),
+        _ => Error::transient(format!(
+            "cannot {what} the lake table `{table}`: check the disk or the object store; it is safe to try again"
+        )),
+    }
+    .because(error)
+}

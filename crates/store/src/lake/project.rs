@@ -1,0 +1,269 @@
+//! Projecting epochs into the tables, each exactly once.
+//!
+//! A `txn` of the Delta log does not by itself refuse a repetition. So the newest snapshot is loaded, the epoch that
+//! it holds is looked up in it, and the rest is committed on that very snapshot: if anyone committed meanwhile the
+//! commit fails and all is looked up anew. An error may come after the commit was durable (the reply was lost), so it
+//! means nothing until the table was loaded again.
+
+use super::encode::long;
+use super::rows::{RowFile, encode_counts, encode_ledgers};
+use super::schema::Table;
+use super::{CHECKPOINT_EVERY, EncodedFile, Lake, LakeTable, delta_error};
+use adtally_model::{Error, Invariant, Ledger, MinuteCounts, Result, StagedFile};
+use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
+use deltalake_core::kernel::{Action, Add, Transaction};
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use deltalake_core::{DeltaTable, checkpoints};
+use object_store::path::Path;
+use object_store::{ObjectStoreExt, PutPayload};
+
+/// How often a commit to one table is tried before the caller hears of it: conflicts are rare, since one process
+/// writes and background maintenance commits now and then.
+const COMMIT_ATTEMPTS_MAX: u32 = 5;
+
+/// What the lake has to know of one epoch.
+#[derive(Clone, Debug)]
+pub struct EpochProjection {
+    /// Its number.
+    pub epoch: u64,
+    /// Clicks counted in it.
+    pub counts: Vec<MinuteCounts>,
+    /// Files staged for it.
+    pub staged: Vec<StagedFile>,
+    /// The partition's lines by verdict, cumulative.
+    pub ledger: Ledger,
+    /// The same of the inputs that it touched, by their names.
+    pub inputs: Vec<(String, Ledger)>,
+    /// The guarded clock when it ended.
+    pub committed_at_ms: i64,
+}
+
+/// Which epochs of one partition the tables hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Held {
+    /// The last epoch in each of [`Table::PROJECTED`]; none in a table that holds none.
+    pub tables: Vec<(Table, Option<u64>)>,
+}
+
+impl Held {
+    /// The last epoch that all of them hold; 0 when there is none.
+    pub fn by_all(&self) -> u64 {
+        self.tables.iter().map(|&(_, epoch)| epoch.unwrap_or_default()).min().unwrap_or_default()
+    }
+}
+
+/// The `txn` that says how far a table holds a partition of an epoch log.
+fn epoch_app(log_id: u128, partition: u32) -> String {
+    format!("adtally-{log_id:032x}-{partition}")
+}
+
+/// The `txn` that says which epoch log a partition's rows are from.
+fn log_app(partition: u32) -> String {
+    format!("adtally-log-{partition}")
+}
+
+/// A log id in the 63 bits that a `txn` has room for.
+fn log_mark(log_id: u128) -> i64 {
+    ((log_id >> 64) as u64 ^ log_id as u64) as i64 & i64::MAX
+}
+
+impl Lake {
+    /// Writes files durably. They stay invisible until an epoch that names them is projected.
+    ///
+    /// # Errors
+    /// External when the store fails; the same files may be staged again.
+    pub async fn stage(&self, files: &[EncodedFile]) -> Result<()> {
+        let puts = files.iter().map(|file| {
+            let table = self.table(file.staged.table.into());
+            table.put(&file.staged.path, file.bytes.clone().into())
+        });
+        futures::future::try_join_all(puts).await.map(drop)
+    }
+
+    /// Which epochs of a partition of this epoch log the tables hold.
+    ///
+    /// # Errors
+    /// Corrupt, with what to do about it, when they hold epochs of another log for this partition; external when the
+    /// store fails.
+    pub async fn held(&self, log_id: u128, partition: u32) -> Result<Held> {
+        let mut tables = Vec::with_capacity(Table::PROJECTED.len());
+        for table in Table::PROJECTED {
+            let latest = self.table(table).latest().await?;
+            tables.push((table, held(table, &latest, log_id, partition).await?));
+        }
+        Ok(Held { tables })
+    }
+
+    /// Adds epochs to all tables, those that a table holds already excepted. Doing it again changes nothing, and
+    /// after an error it is to be done again. The epochs must follow one another and what the tables hold.
+    ///
+    /// It encodes the counts on the calling thread.
+    ///
+    /// # Errors
+    /// External when the store fails, internal when an epoch is missing, corrupt as for [`Lake::held`].
+    pub async fn project(&self, log_id: u128, partition: u32, epochs: &[EpochProjection]) -> Result<()> {
+        if epochs.windows(2).any(|pair| pair[1].epoch != pair[0].epoch + 1) {
+            return Err(Error::violated(Invariant::LakeEqualsLog, "epochs to project do not follow one another"));
+        }
+        let _projecting = self.projecting.lock().await;
+        for table in Table::PROJECTED {
+            self.table(table).project(log_id, partition, epochs).await?;
+        }
+        Ok(())
+    }
+}
+
+impl LakeTable {
+    async fn put(&self, path: &str, payload: PutPayload) -> Result<()> {
+        // Names of staged files are unique and those of projected ones say what is in them: writing one again writes
+        // the same bytes.
+        self.store.put(&Path::from(path), payload).await.map(drop).map_err(|error| {
+            Error::transient(format!("cannot write {}/{path}: check the disk or the object store", self.table))
+                .because(error)
+        })
+    }
+
+    async fn project(&self, log_id: u128, partition: u32, epochs: &[EpochProjection]) -> Result<()> {
+        let mut last_error = None;
+        for _ in 0..COMMIT_ATTEMPTS_MAX {
+            let latest = self.latest().await?;
+            let held = held(self.table, &latest, log_id, partition).await?.unwrap_or_default();
+            let pending = &epochs[epochs.partition_point(|epoch| epoch.epoch <= held)..];
+            let (Some(first), Some(last)) = (pending.first(), pending.last()) else { return Ok(()) };
+            if first.epoch != held + 1 {
+                return Err(Error::violated(
+                    Invariant::LakeEqualsLog,
+                    format!(
+                        "`{}` holds partition {partition} up to epoch {held}, and the next is {}",
+                        self.table, first.epoch
+                    ),
+                ));
+            }
+            let mut actions = self.additions(log_id, partition, pending).await?;
+            let at = Some(last.committed_at_ms);
+            for (app, version) in
+                [(epoch_app(log_id, partition), long(last.epoch)), (log_app(partition), log_mark(log_id))]
+            {
+                actions.push(Action::Txn(Transaction::new_with_last_update(app, version, at)));
+            }
+            match self.commit(&latest, actions).await {
+                Ok(version) => {
+                    self.keep_log_short(version).await;
+                    return Ok(());
+                }
+                Err(error) => {
+                    tracing::debug!(table = %self.table, %error, "a commit failed or was lost; looking it up");
+                    last_error = Some(error);
+                }
+            }
+        }
+        // The last attempt, too, may have been committed.
+        let latest = self.latest().await?;
+        let held = held(self.table, &latest, log_id, partition).await?.unwrap_or_default();
+        match (last_error, epochs.last()) {
+            (Some(error), Some(last)) if held < last.epoch => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The files that some epochs add to this table; those that are not staged yet are written.
+    async fn additions(&self, log_id: u128, partition: u32, pending: &[EpochProjection]) -> Result<Vec<Action>> {
+        let mut adds: Vec<Action> = Vec::new();
+        for epoch in pending {
+            let ours = epoch.staged.iter().filter(|file| Table::from(file.table) == self.table);
+            adds.extend(ours.map(|file| Action::Add(add(file, epoch.committed_at_ms))));
+        }
+        let file = match self.table {
+            Table::ClicksByMinute => encode_counts(pending, partition)?,
+            Table::Ledger => Some(encode_ledgers(pending, partition)?),
+            _ => None,
+        };
+        if let (Some(RowFile { bytes, statistics }), Some(first), Some(last)) = (file, pending.first(), pending.last())
+        {
+            let path = format!("{partition}-{:010}-{:010}-{:016x}.parquet", first.epoch, last.epoch, log_mark(log_id));
+            let size = bytes.len() as u64;
+            self.put(&path, bytes.into()).await?;
+            adds.push(Action::Add(new_add(path, size, last.committed_at_ms, statistics.to_json())));
+        }
+        Ok(adds)
+    }
+
+    /// Commits on exactly this snapshot and returns the version. An error says nothing about whether it is there.
+    async fn commit(&self, snapshot: &DeltaTable, actions: Vec<Action>) -> Result<u64> {
+        let failed = |error| delta_error(self.table, "commit to", error);
+        let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
+        let state = snapshot.snapshot().map_err(failed)?;
+        let committed = CommitBuilder::from(CommitProperties::default().with_max_retries(0))
+            .with_actions(actions)
+            .build(Some(state), snapshot.log_store(), operation)
+            .into_prepared_commit_future()
+            .await
+            .map_err(failed)?
+            .await
+            .map_err(failed)?;
+        // The hooks that would follow are done apart: when they fail, the commit has not.
+        Ok(committed.version)
+    }
+
+    /// Writes a checkpoint and drops commits that are old, now and then. Failing to costs time, never truth.
+    async fn keep_log_short(&self, version: u64) {
+        if !version.is_multiple_of(CHECKPOINT_EVERY) {
+            return;
+        }
+        let kept = async {
+            let table = self.latest().await?;
+            checkpoints::create_checkpoint(&table, None)
+                .await
+                .map_err(|error| delta_error(self.table, "checkpoint", error))?;
+            checkpoints::cleanup_metadata(&table, None)
+                .await
+                .map_err(|error| delta_error(self.table, "clean up", error))
+        };
+        if let Err(error) = kept.await {
+            tracing::warn!(table = %self.table, error = %error.report(), "log not checkpointed: tried again later");
+        }
+    }
+}
+
+/// The last epoch of a partition in one state of a table.
+async fn held(table: Table, state: &DeltaTable, log_id: u128, partition: u32) -> Result<Option<u64>> {
+    let failed = |error| delta_error(table, "read", error);
+    let snapshot = state.snapshot().map_err(failed)?;
+    let log_store = state.log_store();
+    let mark = snapshot.transaction_version(&log_store, log_app(partition)).await.map_err(failed)?;
+    match mark {
+        None => return Ok(None),
+        Some(mark) if mark == log_mark(log_id) => {}
+        Some(_) => {
+            return Err(Error::corrupt(format!(
+                "the lake table `{table}` holds epochs of partition {partition} from another epoch log than \
+                 {log_id:032x}: the log was lost or replaced. Restore the epoch log that belongs to this lake; or, to \
+                 count again from the inputs, move both the lake and the epoch log away and start with an empty data \
+                 directory"
+            )));
+        }
+    }
+    let version = snapshot.transaction_version(&log_store, epoch_app(log_id, partition)).await.map_err(failed)?;
+    Ok(version.and_then(|version| u64::try_from(version).ok()))
+}
+
+fn add(file: &StagedFile, at_ms: i64) -> Add {
+    let values = file.partition_values.iter().map(|(name, value)| (name.clone(), Some(value.clone())));
+    Add { partition_values: values.collect(), ..new_add(file.path.clone(), file.size, at_ms, file.stats.clone()) }
+}
+
+fn new_add(path: String, size: u64, at_ms: i64, stats: String) -> Add {
+    Add {
+        path,
+        partition_values: Default::default(),
+        size: long(size),
+        modification_time: at_ms,
+        data_change: true,
+        stats: Some(stats),
+        tags: None,
+        deletion_vector: None,
+        base_row_id: None,
+        default_row_commit_version: None,
+        clustering_provider: None,
+    }
+}

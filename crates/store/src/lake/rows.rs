@@ -1,0 +1,212 @@
+//! Files of the small tables: dead letters, counts by minute, the ledger.
+
+use super::EpochProjection;
+use super::encode::{EncodedFile, FileWriter, encoded, int, long, properties};
+use super::schema::{Table, timestamp_type};
+use super::statistics::Statistics;
+use adtally_model::{DeadLetter, Ledger, Result, StagedTable};
+use arrow::array::{
+    ArrayRef, BinaryArray, Int32Array, Int64Array, StringArray, StringBuilder, TimestampMicrosecondArray,
+};
+use bytes::Bytes;
+use parquet::basic::Encoding;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+use std::sync::Arc;
+
+/// Dead letters handed to the Parquet writer at once: with the longest payloads 32 MiB.
+const DEAD_LETTERS_AT_ONCE: usize = 8_192;
+
+/// Counts handed to the Parquet writer at once.
+const COUNTS_AT_ONCE: usize = 65_536;
+
+/// A staged or projected file of a small table, and what the log says of it.
+pub(super) struct RowFile {
+    pub(super) bytes: Bytes,
+    pub(super) statistics: Statistics,
+}
+
+/// The Parquet file of one epoch's dead letters; none where there are none. It only computes; `file_token` is random
+/// and makes the name unique.
+///
+/// # Errors
+/// Internal when the rows cannot be encoded.
+pub fn encode_dead_letters(
+    letters: &[DeadLetter],
+    partition: u32,
+    epoch: u64,
+    file_token: u128,
+) -> Result<Option<EncodedFile>> {
+    if letters.is_empty() {
+        return Ok(None);
+    }
+    let mut writer = FileWriter::new(Table::DeadLetters, plain_properties(&["payload", "position"]))?;
+    for chunk in letters.chunks(DEAD_LETTERS_AT_ONCE) {
+        writer.write(dead_letter_columns(chunk, partition, epoch))?;
+    }
+    let times = || letters.iter().filter_map(|letter| letter.event_time_ms);
+    let range = times().min().zip(times().max());
+    let statistics = Statistics::of_rows(letters.len() as u64)
+        .text("verdict", letters.iter().map(|letter| letter.verdict.as_str()))
+        .time("received_at", letters.iter().map(|letter| letter.received_at_ms), 0)
+        .time("click_timestamp", times(), (letters.len() - times().count()) as u64)
+        .long("partition", [i64::from(partition)])
+        .long("epoch", [long(epoch)]);
+    let path = format!("{partition}-{epoch:010}-{file_token:032x}.parquet");
+    Ok(Some(encoded(StagedTable::DeadLetters, path, Vec::new(), range, &statistics, writer.finish()?)))
+}
+
+/// Properties for a small table; dictionaries are tried on all columns but the `unique` ones.
+fn plain_properties(unique: &[&str]) -> WriterProperties {
+    unique
+        .iter()
+        .fold(properties(), |builder, name| builder.set_column_dictionary_enabled(ColumnPath::from(*name), false))
+        .build()
+}
+
+fn dead_letter_columns(letters: &[DeadLetter], partition: u32, epoch: u64) -> Vec<ArrayRef> {
+    let text =
+        |of: fn(&DeadLetter) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(letters.iter().map(of))) };
+    let received: Vec<i64> = letters.iter().map(|letter| letter.received_at_ms * 1_000).collect();
+    let clicked: TimestampMicrosecondArray =
+        letters.iter().map(|letter| letter.event_time_ms.map(|ms| ms * 1_000)).collect();
+    vec![
+        text(|letter| letter.verdict.as_str()),
+        text(|letter| &letter.reason),
+        Arc::new(BinaryArray::from_iter_values(letters.iter().map(|letter| letter.payload.as_slice()))),
+        text(|letter| &letter.input),
+        Arc::new(letters.iter().map(|letter| long(letter.position)).collect::<Int64Array>()),
+        timestamps(received),
+        Arc::new(clicked.with_data_type(timestamp_type())),
+        constant_int(partition, letters.len()),
+        constant_long(epoch, letters.len()),
+    ]
+}
+
+fn timestamps(us: Vec<i64>) -> ArrayRef {
+    Arc::new(TimestampMicrosecondArray::from(us).with_data_type(timestamp_type()))
+}
+
+fn constant_int(value: u32, rows: usize) -> ArrayRef {
+    Arc::new(Int32Array::from(vec![int(value); rows]))
+}
+
+fn constant_long(value: u64, rows: usize) -> ArrayRef {
+    Arc::new(Int64Array::from(vec![long(value); rows]))
+}
+
+/// The counts of some epochs as a file of `clicks_by_minute`: by epoch, minute, ad and country. None where there are
+/// none.
+pub(super) fn encode_counts(epochs: &[EpochProjection], partition: u32) -> Result<Option<RowFile>> {
+    let minutes = || epochs.iter().flat_map(|epoch| epoch.counts.iter().map(move |counts| (epoch.epoch, counts)));
+    let rows: usize = minutes().map(|(_, counts)| counts.len()).sum();
+    if rows == 0 {
+        return Ok(None);
+    }
+    let mut writer = FileWriter::new(Table::ClicksByMinute, count_properties())?;
+    let mut pending = CountColumns::default();
+    for (epoch, counts) in minutes() {
+        let us = counts.minute.start_ms() * 1_000;
+        for (ad, country, clicks) in counts.rows() {
+            pending.minute.push(us);
+            pending.ad.push(long(ad));
+            pending.country.append_value(country.as_str());
+            pending.clicks.push(i64::from(clicks));
+            pending.epoch.push(long(epoch));
+            if pending.ad.len() == COUNTS_AT_ONCE {
+                writer.write(std::mem::take(&mut pending).finish(partition))?;
+            }
+        }
+    }
+    if !pending.ad.is_empty() {
+        writer.write(pending.finish(partition))?;
+    }
+    let held = || minutes().filter(|(_, counts)| !counts.is_empty());
+    let statistics = Statistics::of_rows(rows as u64)
+        .time("minute", held().map(|(_, counts)| counts.minute.start_ms()), 0)
+        .long("ad_id", held().flat_map(|(_, counts)| counts.ad_id.iter().map(|&ad| long(ad))))
+        .long("partition", [i64::from(partition)])
+        .long("epoch", held().map(|(epoch, _)| long(epoch)))
+        .nulls("country", 0)
+        .nulls("clicks", 0)
+        .nulls("correction", rows as u64);
+    Ok(Some(RowFile { bytes: writer.finish()?, statistics }))
+}
+
+/// Columns of `clicks_by_minute` being put together.
+#[derive(Default)]
+struct CountColumns {
+    minute: Vec<i64>,
+    ad: Vec<i64>,
+    country: StringBuilder,
+    clicks: Vec<i64>,
+    epoch: Vec<i64>,
+}
+
+impl CountColumns {
+    fn finish(mut self, partition: u32) -> Vec<ArrayRef> {
+        let rows = self.ad.len();
+        vec![
+            timestamps(self.minute),
+            Arc::new(Int64Array::from(self.ad)),
+            Arc::new(self.country.finish()),
+            Arc::new(Int64Array::from(self.clicks)),
+            constant_int(partition, rows),
+            Arc::new(Int64Array::from(self.epoch)),
+            Arc::new(StringArray::new_null(rows)),
+        ]
+    }
+}
+
+fn count_properties() -> WriterProperties {
+    let path = |name: &str| ColumnPath::from(name);
+    let mut builder = properties();
+    for name in ["minute", "ad_id", "partition", "epoch"] {
+        // Ascending or constant: differences are small.
+        builder = builder
+            .set_column_dictionary_enabled(path(name), false)
+            .set_column_encoding(path(name), Encoding::DELTA_BINARY_PACKED);
+    }
+    for name in ["minute", "ad_id"] {
+        builder = builder.set_column_statistics_enabled(path(name), EnabledStatistics::Page);
+    }
+    builder.build()
+}
+
+/// The ledgers of some epochs as a file: for each epoch a row for the partition, whose input is null, and a row for
+/// each input that it touched.
+pub(super) fn encode_ledgers(epochs: &[EpochProjection], partition: u32) -> Result<RowFile> {
+    let rows: Vec<(&EpochProjection, Option<&str>, &Ledger)> = epochs
+        .iter()
+        .flat_map(|epoch| {
+            let inputs = epoch.inputs.iter().map(move |(name, ledger)| (epoch, Some(name.as_str()), ledger));
+            std::iter::once((epoch, None, &epoch.ledger)).chain(inputs)
+        })
+        .collect();
+    let lines = |of: fn(&Ledger) -> u64| -> ArrayRef {
+        Arc::new(rows.iter().map(|(_, _, ledger)| long(of(ledger))).collect::<Int64Array>())
+    };
+    let columns = vec![
+        constant_int(partition, rows.len()),
+        Arc::new(rows.iter().map(|(epoch, ..)| long(epoch.epoch)).collect::<Int64Array>()) as ArrayRef,
+        timestamps(rows.iter().map(|(epoch, ..)| epoch.committed_at_ms * 1_000).collect()),
+        Arc::new(rows.iter().map(|&(_, input, _)| input).collect::<StringArray>()),
+        lines(|ledger| ledger.read),
+        lines(|ledger| ledger.counted),
+        lines(|ledger| ledger.duplicate),
+        lines(|ledger| ledger.late),
+        lines(|ledger| ledger.future),
+        lines(|ledger| ledger.malformed),
+        lines(|ledger| ledger.invalid),
+        lines(|ledger| ledger.conflicting_duplicates),
+        lines(|ledger| ledger.gap_bytes),
+    ];
+    let mut writer = FileWriter::new(Table::Ledger, plain_properties(&[]))?;
+    writer.write(columns)?;
+    let statistics = Statistics::of_rows(rows.len() as u64)
+        .long("partition", [i64::from(partition)])
+        .long("epoch", rows.iter().map(|(epoch, ..)| long(epoch.epoch)))
+        .time("committed_at", rows.iter().map(|(epoch, ..)| epoch.committed_at_ms), 0)
+        .nulls("input", epochs.len() as u64);
+    Ok(RowFile { bytes: writer.finish()?, statistics })
+}

@@ -1,0 +1,208 @@
+//! Exact counts straight from raw clicks, for questions by address or user, and for recounting.
+//!
+//! Files are pruned by their statistics, row groups by statistics and Bloom filters, and of what remains only the
+//! columns asked about are decoded before the rest is.
+
+use super::Lake;
+use super::counts::{LakeCounts, SignedCounts, countries, merged, spawned};
+use super::files::{Epochs, LakeFile, ints, longs, minute_of_us, times};
+use super::schema::Table;
+use super::statistics::Bounds;
+use crate::questions::Filters;
+use adtally_model::{Minute, Result, StagedFile, StagedTable};
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use arrow::error::ArrowError;
+use futures::TryStreamExt;
+use hashbrown::HashSet;
+use object_store::path::Path;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowPredicate, ArrowPredicateFn, RowFilter};
+use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::RowGroupMetaData;
+use parquet::file::statistics::Statistics;
+use std::sync::Arc;
+
+/// Which clicks to count.
+#[derive(Clone, Copy, Debug)]
+pub struct ClickScan<'a> {
+    /// First minute.
+    pub from: Minute,
+    /// The minute after the last.
+    pub to: Minute,
+    /// Conditions that combine with AND.
+    pub filters: &'a Filters,
+    /// The last epochs to take from the tables; all that they hold when `None`.
+    pub upto: Option<&'a Epochs>,
+    /// Files of epochs that may not be projected yet; those that the tables hold already are not read twice.
+    pub staged: &'a [StagedFile],
+}
+
+/// The conditions on a row, in the form that columns are compared with.
+#[derive(Clone, Debug)]
+struct Conditions {
+    from: Minute,
+    to: Minute,
+    country: Option<&'static str>,
+    ip: Option<String>,
+    user_id: Option<String>,
+}
+
+impl Lake {
+    /// Counts raw clicks by minute, ad and country: those in the tables, cut at the least epoch that all tables hold,
+    /// and those in staged files of later epochs.
+    ///
+    /// # Errors
+    /// External when the store fails, corrupt when a file is missing.
+    pub async fn scan_clicks(&self, scan: &ClickScan<'_>) -> Result<LakeCounts> {
+        let conditions = Arc::new(Conditions {
+            from: scan.from,
+            to: scan.to,
+            country: scan.filters.country.map(|country| country.as_str()),
+            ip: scan.filters.ip.map(adtally_model::ip::format),
+            user_id: scan.filters.user_id.clone(),
+        });
+        let held = self.epochs().await?;
+        let epochs = scan.upto.map_or_else(|| held.clone(), |upto| held.least(upto));
+        let table = self.table(Table::Clicks);
+        let index = table.files().await?;
+        let mut wanted: Vec<(LakeFile, Option<Epochs>)> = Vec::new();
+        for file in &index.files {
+            if epochs.may_hold(&file.bounds) && conditions.may_meet_times(file.bounds.time_ms) {
+                wanted.push((table.reader(&file.path, file.size), Some(epochs.clone())));
+            }
+        }
+        let mut seen = HashSet::new();
+        for file in scan.staged.iter().filter(|file| file.table == StagedTable::Clicks) {
+            let bounds = Bounds::read(Some(&file.stats), "click_timestamp");
+            // An epoch that the tables hold was read from them above, wherever its rows lie there by now.
+            if !held.surely_hold(&bounds)
+                && conditions.may_meet_times(bounds.time_ms)
+                && seen.insert(file.path.as_str())
+            {
+                wanted.push((table.reader(&Path::from(file.path.as_str()), file.size), None));
+            }
+        }
+        let reads = wanted.into_iter().map(|(file, cut)| {
+            let conditions = Arc::clone(&conditions);
+            spawned(async move { count_file(file, &conditions, cut.as_ref()).await })
+        });
+        let minutes = merged(reads.collect()).await?;
+        Ok(LakeCounts { minutes, epochs })
+    }
+
+    /// Counts the clicks of `[from, to)` in the tables anew, for comparison with [`Lake::counts`].
+    ///
+    /// # Errors
+    /// As [`Lake::scan_clicks`].
+    pub async fn recount(&self, from: Minute, to: Minute, upto: Option<&Epochs>) -> Result<LakeCounts> {
+        self.scan_clicks(&ClickScan { from, to, filters: &Filters::default(), upto, staged: &[] }).await
+    }
+}
+
+impl Conditions {
+    fn may_meet_times(&self, bounds_ms: Option<(i64, i64)>) -> bool {
+        bounds_ms.is_none_or(|(least, largest)| least < self.to.start_ms() && largest >= self.from.start_ms())
+    }
+
+    /// Whether a row group may have rows that meet them, by its statistics.
+    fn may_meet(&self, group: &RowGroupMetaData) -> bool {
+        let statistics =
+            |name: &str| group.columns().iter().find(|column| column.column_path().string() == name)?.statistics();
+        if let Some(Statistics::Int64(time)) = statistics("click_timestamp")
+            && let (Some(&least), Some(&largest)) = (time.min_opt(), time.max_opt())
+            && (minute_of_us(least) >= self.to || minute_of_us(largest) < self.from)
+        {
+            return false;
+        }
+        if let (Some(country), Some(Statistics::ByteArray(found))) = (self.country, statistics("country"))
+            && let (Some(least), Some(largest)) = (found.min_opt(), found.max_opt())
+            && (country.as_bytes() < least.data() || country.as_bytes() > largest.data())
+        {
+            return false;
+        }
+        true
+    }
+
+    /// The conditions as filters on columns, the one that few rows pass first.
+    fn predicates(&self, builder: &ParquetRecordBatchStreamBuilder<LakeFile>) -> Vec<Box<dyn ArrowPredicate>> {
+        let schema = builder.parquet_schema();
+        let texts =
+            [("user_id", self.user_id.clone()), ("ip", self.ip.clone()), ("country", self.country.map(str::to_owned))];
+        let mut predicates: Vec<Box<dyn ArrowPredicate>> = Vec::new();
+        for (name, wanted) in texts {
+            let Some(wanted) = wanted else { continue };
+            let mask = ProjectionMask::columns(schema, [name]);
+            predicates.push(Box::new(ArrowPredicateFn::new(mask, move |batch| equal(&batch, &wanted))));
+        }
+        predicates
+    }
+}
+
+/// Which rows of a one-column batch are this text.
+fn equal(batch: &RecordBatch, wanted: &str) -> Result<BooleanArray, ArrowError> {
+    let column = batch.columns().first().and_then(|column| column.as_string_opt::<i32>());
+    let column = column.ok_or_else(|| ArrowError::SchemaError("a column of texts is of another type".to_owned()))?;
+    let (ends, bytes) = (column.value_offsets(), column.value_data());
+    let found = ends.windows(2).map(|ends| &bytes[ends[0] as usize..ends[1] as usize] == wanted.as_bytes());
+    Ok(BooleanArray::new(found.collect(), column.nulls().cloned()))
+}
+
+async fn count_file(file: LakeFile, conditions: &Conditions, cut: Option<&Epochs>) -> Result<SignedCounts> {
+    let failed = file.failure();
+    let mut builder = file.open().await?;
+    let mut groups = Vec::new();
+    for group in 0..builder.metadata().num_row_groups() {
+        if conditions.may_meet(builder.metadata().row_group(group))
+            && may_contain(&mut builder, group, "user_id", conditions.user_id.as_deref()).await.map_err(&failed)?
+            && may_contain(&mut builder, group, "ip", conditions.ip.as_deref()).await.map_err(&failed)?
+        {
+            groups.push(group);
+        }
+    }
+    let mut sums = SignedCounts::default();
+    if groups.is_empty() {
+        return Ok(sums);
+    }
+    let columns = ["click_timestamp", "ad_id", "country", "partition", "epoch"];
+    let mask = ProjectionMask::columns(builder.parquet_schema(), columns);
+    let filter = RowFilter::new(conditions.predicates(&builder));
+    let mut batches =
+        builder.with_row_groups(groups).with_projection(mask).with_row_filter(filter).build().map_err(&failed)?;
+    let (mut current, mut rows) = (conditions.from, Vec::new());
+    while let Some(batch) = batches.try_next().await.map_err(&failed)? {
+        let clicked = times(&batch, "click_timestamp", &failed)?;
+        let ads = longs(&batch, "ad_id", &failed)?.values();
+        let partitions = ints(&batch, "partition", &failed)?.values();
+        let epochs = longs(&batch, "epoch", &failed)?.values();
+        let countries = countries(&batch, &failed)?;
+        for row in 0..batch.num_rows() {
+            let minute = minute_of_us(clicked[row]);
+            let covered = cut.is_none_or(|cut| cut.hold(partitions[row], epochs[row]));
+            if !covered || minute < conditions.from || minute >= conditions.to {
+                continue;
+            }
+            if minute != current {
+                sums.extend(current, &mut rows);
+                current = minute;
+            }
+            rows.push((ads[row] as u64, countries[row], 1));
+        }
+    }
+    sums.extend(current, &mut rows);
+    Ok(sums.summed())
+}
+
+/// Whether a row group may contain a text in a column, by its Bloom filter.
+async fn may_contain(
+    builder: &mut ParquetRecordBatchStreamBuilder<LakeFile>,
+    group: usize,
+    column: &str,
+    wanted: Option<&str>,
+) -> Result<bool, ParquetError> {
+    let Some(wanted) = wanted else { return Ok(true) };
+    let columns = builder.parquet_schema().columns();
+    let Some(index) = columns.iter().position(|found| found.path().string() == column) else { return Ok(true) };
+    let filter = builder.get_row_group_column_bloom_filter(group, index).await?;
+    Ok(filter.is_none_or(|filter| filter.check(wanted)))
+}

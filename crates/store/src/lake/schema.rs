@@ -1,0 +1,249 @@
+//! The tables of the lake: names, columns, types. They are a contract with everyone who reads the lake.
+
+use adtally_model::StagedTable;
+use arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef, TimeUnit};
+use deltalake_core::kernel::{DataType, PrimitiveType, StructField};
+use std::fmt;
+use std::sync::Arc;
+
+/// A table of the lake; its folder bears its name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Table {
+    /// Every counted click.
+    Clicks,
+    /// Lines that were not counted, for reconciliation and repair.
+    DeadLetters,
+    /// Clicks by minute, ad and country; additive: sum the rows.
+    ClicksByMinute,
+    /// Clicks by hour, ad and country.
+    ClicksByHour,
+    /// Clicks by day, ad and country.
+    ClicksByDay,
+    /// What reconciliation changed and why.
+    Corrections,
+    /// Lines by verdict, cumulative, by epoch.
+    Ledger,
+}
+
+/// The type of a column, as Delta and Parquet both know it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// Microseconds since the Unix epoch, UTC.
+    Timestamp,
+    /// 64 bits, signed.
+    Long,
+    /// 32 bits, signed.
+    Int,
+    /// UTF-8.
+    Text,
+    /// Any bytes.
+    Bytes,
+    /// Days since the Unix epoch.
+    Date,
+}
+
+/// A column of a table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Column {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// Its type.
+    pub(crate) kind: Kind,
+    /// Whether rows may lack it.
+    pub(crate) optional: bool,
+}
+
+const fn column(name: &'static str, kind: Kind) -> Column {
+    Column { name, kind, optional: false }
+}
+
+const fn optional(name: &'static str, kind: Kind) -> Column {
+    Column { name, kind, optional: true }
+}
+
+const CLICKS: &[Column] = &[
+    column("click_timestamp", Kind::Timestamp),
+    column("ad_id", Kind::Long),
+    column("user_id", Kind::Text),
+    column("ip", Kind::Text),
+    column("country", Kind::Text),
+    optional("click_id", Kind::Text),
+    column("input", Kind::Text),
+    column("position", Kind::Long),
+    column("partition", Kind::Int),
+    column("epoch", Kind::Long),
+    column("click_date", Kind::Date),
+    column("click_hour", Kind::Int),
+];
+
+const DEAD_LETTERS: &[Column] = &[
+    column("verdict", Kind::Text),
+    column("reason", Kind::Text),
+    column("payload", Kind::Bytes),
+    column("input", Kind::Text),
+    column("position", Kind::Long),
+    column("received_at", Kind::Timestamp),
+    optional("click_timestamp", Kind::Timestamp),
+    column("partition", Kind::Int),
+    column("epoch", Kind::Long),
+];
+
+/// The columns of a table of counts, whose span is named by its first one.
+const fn counts_by(span: &'static str) -> [Column; 7] {
+    [
+        column(span, Kind::Timestamp),
+        column("ad_id", Kind::Long),
+        column("country", Kind::Text),
+        column("clicks", Kind::Long),
+        column("partition", Kind::Int),
+        column("epoch", Kind::Long),
+        optional("correction", Kind::Text),
+    ]
+}
+
+const CLICKS_BY_MINUTE: &[Column] = &counts_by("minute");
+const CLICKS_BY_HOUR: &[Column] = &counts_by("hour");
+const CLICKS_BY_DAY: &[Column] = &counts_by("day");
+
+const CORRECTIONS: &[Column] = &[
+    column("correction", Kind::Text),
+    column("minute", Kind::Timestamp),
+    column("ad_id", Kind::Long),
+    column("country", Kind::Text),
+    column("clicks", Kind::Long),
+    column("cause", Kind::Text),
+    column("made_at", Kind::Timestamp),
+    column("made_by", Kind::Text),
+    column("partition", Kind::Int),
+    column("epoch", Kind::Long),
+];
+
+const LEDGER: &[Column] = &[
+    column("partition", Kind::Int),
+    column("epoch", Kind::Long),
+    column("committed_at", Kind::Timestamp),
+    optional("input", Kind::Text),
+    column("read", Kind::Long),
+    column("counted", Kind::Long),
+    column("duplicate", Kind::Long),
+    column("late", Kind::Long),
+    column("future", Kind::Long),
+    column("malformed", Kind::Long),
+    column("invalid", Kind::Long),
+    column("conflicting_duplicates", Kind::Long),
+    column("gap_bytes", Kind::Long),
+];
+
+impl Table {
+    /// All of them.
+    pub const ALL: [Table; 7] = [
+        Table::Clicks,
+        Table::DeadLetters,
+        Table::ClicksByMinute,
+        Table::ClicksByHour,
+        Table::ClicksByDay,
+        Table::Corrections,
+        Table::Ledger,
+    ];
+
+    /// Those that every epoch is projected to, in the order in which they are written. The ledger is the last, so
+    /// that an epoch that it holds is held by all.
+    pub const PROJECTED: [Table; 4] = [Table::Clicks, Table::DeadLetters, Table::ClicksByMinute, Table::Ledger];
+
+    /// Its name in SQL and its folder.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Table::Clicks => "clicks",
+            Table::DeadLetters => "dead_letters",
+            Table::ClicksByMinute => "clicks_by_minute",
+            Table::ClicksByHour => "clicks_by_hour",
+            Table::ClicksByDay => "clicks_by_day",
+            Table::Corrections => "corrections",
+            Table::Ledger => "ledger",
+        }
+    }
+
+    /// The columns by which its files lie in folders; files do not hold them.
+    pub const fn partition_columns(self) -> &'static [&'static str] {
+        match self {
+            Table::Clicks => &["click_date", "click_hour"],
+            _ => &[],
+        }
+    }
+
+    pub(crate) const fn columns(self) -> &'static [Column] {
+        match self {
+            Table::Clicks => CLICKS,
+            Table::DeadLetters => DEAD_LETTERS,
+            Table::ClicksByMinute => CLICKS_BY_MINUTE,
+            Table::ClicksByHour => CLICKS_BY_HOUR,
+            Table::ClicksByDay => CLICKS_BY_DAY,
+            Table::Corrections => CORRECTIONS,
+            Table::Ledger => LEDGER,
+        }
+    }
+
+    /// Its columns for Delta. All are nullable there: a column that must not be null asks more of other writers than
+    /// old ones know.
+    pub(crate) fn delta_fields(self) -> Vec<StructField> {
+        let field = |column: &Column| StructField::nullable(column.name, DataType::Primitive(column.kind.delta()));
+        self.columns().iter().map(field).collect()
+    }
+
+    /// The columns that its files hold.
+    pub(crate) fn file_schema(self) -> SchemaRef {
+        let held = self.columns().iter().filter(|column| !self.partition_columns().contains(&column.name));
+        let fields: Vec<Field> =
+            held.map(|column| Field::new(column.name, column.kind.arrow(), column.optional)).collect();
+        Arc::new(Schema::new(fields))
+    }
+
+    /// Where its slot is among [`Table::ALL`].
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl From<StagedTable> for Table {
+    fn from(table: StagedTable) -> Self {
+        match table {
+            StagedTable::Clicks => Table::Clicks,
+            StagedTable::DeadLetters => Table::DeadLetters,
+        }
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The type of all our timestamps in files.
+pub(crate) fn timestamp_type() -> ArrowType {
+    ArrowType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+}
+
+impl Kind {
+    const fn delta(self) -> PrimitiveType {
+        match self {
+            Kind::Timestamp => PrimitiveType::Timestamp,
+            Kind::Long => PrimitiveType::Long,
+            Kind::Int => PrimitiveType::Integer,
+            Kind::Text => PrimitiveType::String,
+            Kind::Bytes => PrimitiveType::Binary,
+            Kind::Date => PrimitiveType::Date,
+        }
+    }
+
+    fn arrow(self) -> ArrowType {
+        match self {
+            Kind::Timestamp => timestamp_type(),
+            Kind::Long => ArrowType::Int64,
+            Kind::Int => ArrowType::Int32,
+            Kind::Text => ArrowType::Utf8,
+            Kind::Bytes => ArrowType::Binary,
+            Kind::Date => ArrowType::Date32,
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Ad-hoc SQL over the tables, read only.
+//!
+//! A session knows the tables and the object store of the lake, and nothing else: no file system, no other object
+//! store, no statement that changes anything. Tables are cut at the least epoch that all of them hold, so that a
+//! question over several finds them agreeing while epochs are being written.
+
+use super::files::Epochs;
+use super::schema::Table;
+use super::{Lake, ROOT_URL, delta_error};
+use adtally_model::{Error, Result};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::common::DataFusionError;
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::object_store::DefaultObjectStoreRegistry;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use std::sync::Arc;
+use url::Url;
+
+/// Memory that one query may use; beyond it the query fails and says so.
+const QUERY_MEMORY_BYTES_MAX: usize = 1 << 30;
+
+/// Bytes of a query's text at most: a person's queries are shorter, and the parser's work is bounded.
+const QUERY_BYTES_MAX: usize = 64 * 1024;
+
+/// The rows of an answer, batch by batch.
+pub struct SqlAnswer {
+    /// Its columns.
+    pub schema: SchemaRef,
+    /// Its rows.
+    pub batches: BoxStream<'static, Result<RecordBatch>>,
+}
+
+impl std::fmt::Debug for SqlAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SqlAnswer({})", self.schema)
+    }
+}
+
+impl Lake {
+    /// Answers one SQL query over the tables. Deep queries need deep stacks: run it on threads of 8 MiB.
+    ///
+    /// # Errors
+    /// User when the query is wrong, changes something or needs too much memory; external when the store fails.
+    pub async fn sql(&self, query: &str) -> Result<SqlAnswer> {
+        if query.len() > QUERY_BYTES_MAX {
+            return Err(Error::user(format!("the query is longer than {QUERY_BYTES_MAX} bytes: shorten it")));
+        }
+        let session = self.session().await?;
+        let state = session.state();
+        let plan = state.create_logical_plan(query).await.map_err(query_error)?;
+        let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        let allowed = read_only.verify_plan(&plan).is_ok() && !matches!(plan, LogicalPlan::Analyze(_));
+        if !allowed {
+            return Err(Error::user(
+                "only queries are allowed (SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN): the lake is read only",
+            ));
+        }
+        let frame = session.execute_logical_plan(plan).await.map_err(query_error)?;
+        let batches = frame.execute_stream().await.map_err(query_error)?;
+        Ok(SqlAnswer { schema: batches.schema(), batches: batches.map(|batch| batch.map_err(query_error)).boxed() })
+    }
+
+    /// A session that knows the tables and nothing else.
+    async fn session(&self) -> Result<SessionContext> {
+        let failed =
+            |error: DataFusionError| Error::internal("cannot start a SQL session: please report this").because(error);
+        let config = SessionConfig::new()
+            .with_information_schema(true)
+            .set_bool("datafusion.execution.parquet.pushdown_filters", true)
+            .set_str("datafusion.execution.time_zone", "UTC");
+        let registry = DefaultObjectStoreRegistry::new();
+        let runtime = RuntimeEnvBuilder::new()
+            .with_object_store_registry(Arc::new(registry))
+            .with_memory_pool(Arc::new(FairSpillPool::new(QUERY_MEMORY_BYTES_MAX)))
+            .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+            .build_arc()
+            .map_err(failed)?;
+        let root = Url::parse(ROOT_URL)
+            .map_err(|error| Error::internal("the lake has no address: please report this").because(error))?;
+        runtime.register_object_store(&root, Arc::clone(&self.store));
+        // The default registry knows the local file system; it is not for queries.
+        if let Ok(files) = Url::parse("file://") {
+            runtime.register_object_store(&files, Arc::new(object_store::memory::InMemory::new()));
+        }
+        let session = SessionContext::new_with_config_rt(config, runtime);
+        let epochs = self.epochs().await?;
+        for table in Table::ALL {
+            let latest = self.table(table).latest().await?;
+            let provider = latest.table_provider().await.map_err(|error| {
+                delta_error(table, "query", deltalake_core::DeltaTableError::Generic(error.to_string()))
+            })?;
+            let cut = session.read_table(provider).map_err(failed)?.filter(within(&epochs)).map_err(failed)?;
+            session.register_table(table.name(), cut.into_view()).map_err(failed)?;
+        }
+        Ok(session)
+    }
+}
+
+/// The condition that a row is in epochs that all tables hold.
+fn within(epochs: &Epochs) -> Expr {
+    let of = |(partition, epoch): (u32, u64)| {
+        let partition = col("partition").eq(lit(super::encode::int(partition)));
+        partition.and(col("epoch").lt_eq(lit(super::encode::long(epoch))))
+    };
+    epochs.iter().map(of).reduce(Expr::or).unwrap_or_else(|| lit(false))
+}
+
+/// Whose fault an error is, and what it says without the library's wrappings.
+fn query_error(error: DataFusionError) -> Error {
+    let root = error.find_root();
+    match root {
+        DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) | DataFusionError::External(_) => {
+            Error::transient("the query could not read the lake: check the disk or the object store").because(error)
+        }
+        DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => {
+            Error::internal("the query met a defect of the SQL engine: try to write it differently").because(error)
+        }
+        DataFusionError::ResourcesExhausted(_) => Error::user(format!(
+            "the query needs more than {} MiB: ask for fewer rows or groups, or export the tables",
+            QUERY_MEMORY_BYTES_MAX >> 20
+        ))
+        .because(error),
+        _ => Error::user(format!("the query is wrong: {}", root.strip_backtrace())),
+    }
+}

@@ -1,0 +1,546 @@
+//! Tests of the lake: what is projected is read back once, whatever fails in between.
+//!
+//! Contents: fixtures; projecting; failing stores; questions over raw clicks; SQL.
+
+use super::*;
+use crate::durable::DurableLocal;
+use crate::questions::Filters;
+use adtally_model::{
+    ClickColumns, ClickRef, Country, DeadLetter, ErrorKind, Identity, Ledger, Minute, MinuteCounts, StagedFile, Verdict,
+};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use futures::TryStreamExt;
+use object_store::ObjectStoreExt;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use std::collections::BTreeMap;
+
+mod failing;
+
+use failing::Failing;
+
+const LOG_ID: u128 = 0x1234_5678_9abc_def0_0fed_cba9_8765_4321;
+const START: Minute = Minute(29_000_000);
+
+// ---- fixtures ----
+
+/// Runs a test on threads whose stacks are deep enough for unoptimised SQL planning.
+fn run<T: Send + 'static>(test: impl Future<Output = T> + Send + 'static) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_stack_size(8 << 20)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async { tokio::spawn(test).await.unwrap() })
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Click {
+    ms: i64,
+    ad: u64,
+    country: &'static str,
+    ip: &'static str,
+    user: String,
+}
+
+/// The clicks of an epoch: 40 within two minutes, of few ads, countries, addresses and users, so that all filters
+/// both hit and miss.
+fn clicks(epoch: u64) -> Vec<Click> {
+    let click = |n: u64| Click {
+        ms: START.start_ms() + (epoch as i64 - 1) * 30_000 + n as i64 * 1_009,
+        ad: [7, 42, i64::MAX as u64, 1_000_000 + epoch][(n % 4) as usize],
+        country: ["US", "DE", "ZZ"][(n % 3) as usize],
+        ip: ["1.2.3.4", "2001:db8::1", "203.0.113.255", "10.0.0.9", "::1"][(n % 5) as usize],
+        user: format!("user-{}", n % 7),
+    };
+    (0..40).map(click).collect()
+}
+
+fn columns(clicks: &[Click]) -> ClickColumns {
+    let mut columns = ClickColumns::default();
+    for (line, click) in clicks.iter().enumerate() {
+        let row = ClickRef {
+            event_time_ms: click.ms,
+            ad_id: click.ad,
+            country: Country::parse(click.country.as_bytes()),
+            ip: adtally_model::ip::parse(click.ip.as_bytes()).unwrap(),
+            user_id: click.user.as_bytes(),
+            click_id: if line % 2 == 0 { b"" } else { b"some-id" },
+        };
+        columns.push(&row, line as u32 * 100, Identity(line as u128));
+    }
+    columns
+}
+
+/// The oracle: counts of the clicks that pass, by minute, ad and country.
+fn counted<'a>(clicks: impl IntoIterator<Item = &'a Click>) -> Vec<MinuteCounts> {
+    let mut sums: BTreeMap<Minute, BTreeMap<(u64, Country), u32>> = BTreeMap::new();
+    for click in clicks {
+        let key = (click.ad, Country::parse(click.country.as_bytes()));
+        *sums.entry(Minute::of(click.ms)).or_default().entry(key).or_default() += 1;
+    }
+    let minute = |(minute, sums): (Minute, BTreeMap<(u64, Country), u32>)| {
+        let mut counts = MinuteCounts::empty(minute);
+        sums.into_iter().for_each(|((ad, country), clicks)| counts.push(ad, country, clicks));
+        counts
+    };
+    sums.into_iter().map(minute).collect()
+}
+
+fn all_clicks(epochs: std::ops::RangeInclusive<u64>) -> Vec<Click> {
+    epochs.flat_map(clicks).collect()
+}
+
+/// An epoch with its files, which are encoded but not staged.
+fn epoch(number: u64) -> (EpochProjection, Vec<EncodedFile>) {
+    let clicks = clicks(number);
+    let columns = columns(&clicks);
+    let (first, second): (Vec<u32>, Vec<u32>) = (0..columns.len() as u32).partition(|row| row % 2 == 0);
+    let parts = [
+        ClickRows { batch: &columns, rows: &first, input_name: "logs/a.log", from: 1_000 * number },
+        ClickRows { batch: &columns, rows: &second, input_name: "logs/b.log", from: 0 },
+    ];
+    let mut files = encode_clicks(&parts, 0, number, u128::from(number)).unwrap();
+    let letters = [DeadLetter {
+        verdict: Verdict::Malformed,
+        reason: "not JSON".into(),
+        payload: vec![0xff, 0, b'x'],
+        input: "logs/a.log".into(),
+        position: number,
+        received_at_ms: START.start_ms(),
+        event_time_ms: None,
+    }];
+    if number.is_multiple_of(2) {
+        files.extend(encode_dead_letters(&letters, 0, number, u128::from(number)).unwrap());
+    }
+    let ledger = |lines: u64| Ledger { read: lines, counted: lines, ..Ledger::default() };
+    let projection = EpochProjection {
+        epoch: number,
+        counts: counted(&clicks),
+        staged: files.iter().map(|file| file.staged.clone()).collect(),
+        ledger: ledger(40 * number),
+        inputs: vec![("logs/a.log".to_owned(), ledger(20 * number)), ("logs/b.log".to_owned(), ledger(20 * number))],
+        committed_at_ms: START.start_ms() + number as i64 * 10_000,
+    };
+    (projection, files)
+}
+
+async fn staged(lake: &Lake, numbers: std::ops::RangeInclusive<u64>) -> Vec<EpochProjection> {
+    let mut epochs = Vec::new();
+    for number in numbers {
+        let (projection, files) = epoch(number);
+        lake.stage(&files).await.unwrap();
+        epochs.push(projection);
+    }
+    epochs
+}
+
+async fn in_memory() -> Lake {
+    Lake::open(Arc::new(InMemory::new())).await.unwrap()
+}
+
+const EVER: (Minute, Minute) = (Minute(0), Minute(50_000_000));
+
+/// The lake holds exactly these epochs, in counts, clicks and ledger.
+async fn check_holds(lake: &Lake, last: u64) {
+    let expected = counted(&all_clicks(1..=last));
+    let counts = lake.counts(EVER.0, EVER.1, None).await.unwrap();
+    assert_eq!(counts.minutes, expected);
+    let held = if last == 0 { Epochs::default() } else { Epochs::of(0, last) };
+    assert_eq!(counts.epochs, held);
+    let recount = lake.recount(EVER.0, EVER.1, None).await.unwrap();
+    assert_eq!(recount.minutes, expected);
+    assert_eq!(lake.held(LOG_ID, 0).await.unwrap().by_all(), last);
+    let ledger = lake.ledger(0).await.unwrap().map(|(epoch, total, inputs)| (epoch, total.read, inputs.len()));
+    assert_eq!(ledger, (last > 0).then_some((last, 40 * last, 2)));
+}
+
+// ---- projecting ----
+
+#[test]
+fn opening_again_and_after_half_an_opening_changes_nothing() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let store: Arc<dyn ObjectStore> = Arc::new(DurableLocal::open(folder.path(), true).unwrap());
+        LakeTable::open(&store, Table::Clicks).await.unwrap();
+        let lake = Lake::open(Arc::clone(&store)).await.unwrap();
+        check_holds(&lake, 0).await;
+        let epochs = staged(&lake, 1..=2).await;
+        lake.project(LOG_ID, 0, &epochs).await.unwrap();
+        drop(lake);
+        let lake = Lake::open(store).await.unwrap();
+        check_holds(&lake, 2).await;
+        assert!(folder.path().join("clicks/_delta_log/00000000000000000001.json").exists());
+        let span = lake.minutes().await.unwrap().unwrap();
+        assert_eq!(span, (START, Minute(START.0 + 2)));
+    });
+}
+
+#[test]
+fn a_foreign_table_is_refused() {
+    run(async {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let at = PrefixStore::new(Arc::clone(&store), "clicks");
+        let log = r#"{"protocol":{"minReaderVersion":1,"minWriterVersion":2}}
+{"metaData":{"id":"x","format":{"provider":"parquet","options":{}},"schemaString":"{\"type\":\"struct\",\"fields\":[{\"name\":\"ad_id\",\"type\":\"string\",\"nullable\":true,\"metadata\":{}}]}","partitionColumns":[],"configuration":{},"createdTime":0}}"#;
+        at.put(&Path::from("_delta_log/00000000000000000000.json"), log.into()).await.unwrap();
+        let error = Lake::open(store).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains("`click_timestamp`"), "{error}");
+    });
+}
+
+#[test]
+fn projecting_again_changes_nothing() {
+    run(async {
+        let lake = in_memory().await;
+        let epochs = staged(&lake, 1..=5).await;
+        lake.project(LOG_ID, 0, &epochs[..2]).await.unwrap();
+        check_holds(&lake, 2).await;
+        lake.project(LOG_ID, 0, &epochs[..2]).await.unwrap();
+        lake.project(LOG_ID, 0, &epochs).await.unwrap();
+        lake.project(LOG_ID, 0, &epochs[1..]).await.unwrap();
+        lake.project(LOG_ID, 0, &[]).await.unwrap();
+        check_holds(&lake, 5).await;
+        let upto = lake.counts(EVER.0, EVER.1, Some(&Epochs::of(0, 3))).await.unwrap();
+        assert_eq!((upto.minutes, upto.epochs), (counted(&all_clicks(1..=3)), Epochs::of(0, 3)));
+        let second = lake.counts(Minute(START.0 + 1), Minute(START.0 + 2), None).await.unwrap().minutes;
+        assert_eq!(second, [counted(&all_clicks(1..=5)).remove(1)]);
+    });
+}
+
+#[test]
+fn a_missing_epoch_is_refused() {
+    run(async {
+        let lake = in_memory().await;
+        let epochs = staged(&lake, 1..=4).await;
+        for wrong in [&epochs[1..], &[epochs[0].clone(), epochs[2].clone()]] {
+            assert_eq!(lake.project(LOG_ID, 0, wrong).await.unwrap_err().kind(), ErrorKind::Internal);
+        }
+        check_holds(&lake, 0).await;
+    });
+}
+
+#[test]
+fn partitions_are_held_apart() {
+    run(async {
+        let lake = in_memory().await;
+        let epochs = staged(&lake, 1..=2).await;
+        lake.project(LOG_ID, 0, &epochs).await.unwrap();
+        let mut other = epochs[0].clone();
+        other.staged.clear();
+        other.counts = counted(&clicks(9));
+        lake.project(LOG_ID + 1, 3, &[other]).await.unwrap();
+        assert_eq!(lake.epochs().await.unwrap().iter().collect::<Vec<_>>(), [(0, 2), (3, 1)]);
+        let only = lake.counts(EVER.0, EVER.1, Some(&Epochs::of(3, 9))).await.unwrap();
+        assert_eq!(only.minutes, counted(&clicks(9)));
+        let mut all = all_clicks(1..=2);
+        all.extend(clicks(9));
+        assert_eq!(lake.counts(EVER.0, EVER.1, None).await.unwrap().minutes, counted(&all));
+    });
+}
+
+#[test]
+fn an_unknown_log_is_refused_with_its_repair() {
+    run(async {
+        let lake = in_memory().await;
+        let epochs = staged(&lake, 1..=1).await;
+        lake.project(LOG_ID, 0, &epochs).await.unwrap();
+        for error in
+            [lake.held(LOG_ID ^ 1, 0).await.unwrap_err(), lake.project(LOG_ID ^ 1, 0, &epochs).await.unwrap_err()]
+        {
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+            assert!(error.to_string().contains("Restore the epoch log"), "{error}");
+        }
+        check_holds(&lake, 1).await;
+        let other_partition = lake.held(LOG_ID ^ 1, 1).await.unwrap();
+        assert_eq!(other_partition.by_all(), 0);
+    });
+}
+
+#[test]
+fn logs_are_checkpointed_and_a_new_process_reads_them() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let store: Arc<dyn ObjectStore> = Arc::new(DurableLocal::open(folder.path(), false).unwrap());
+        let lake = Lake::open(Arc::clone(&store)).await.unwrap();
+        for number in 1..=12 {
+            let epochs = staged(&lake, number..=number).await;
+            lake.project(LOG_ID, 0, &epochs).await.unwrap();
+        }
+        for table in Table::PROJECTED {
+            let checkpoint = format!("{table}/_delta_log/00000000000000000010.checkpoint.parquet");
+            assert!(folder.path().join(&checkpoint).exists(), "{checkpoint}");
+        }
+        check_holds(&lake, 12).await;
+        // What a checkpoint covers is not needed any more.
+        std::fs::remove_file(folder.path().join("clicks_by_minute/_delta_log/00000000000000000003.json")).unwrap();
+        check_holds(&Lake::open(store).await.unwrap(), 12).await;
+    });
+}
+
+#[test]
+fn epochs_are_read_from_rows_where_statistics_are_missing() {
+    run(async {
+        let lake = in_memory().await;
+        let epochs = staged(&lake, 1..=3).await;
+        lake.project(LOG_ID, 7, &epochs).await.unwrap();
+        let ledger = lake.table(Table::Ledger);
+        let file = ledger.files().await.unwrap().files[0].clone();
+        let mut found = Epochs::default();
+        files::read_epochs(ledger.reader(&file.path, file.size), &mut found).await.unwrap();
+        assert_eq!(found, Epochs::of(7, 3));
+    });
+}
+
+#[test]
+fn corrections_are_signed_rows() {
+    let (us, de) = (Country::parse(b"US"), Country::parse(b"DE"));
+    let sums = |rows: &[counts::SignedRow]| {
+        let mut sums = counts::SignedCounts::default();
+        sums.extend(START, &mut rows.to_vec());
+        sums.summed().finish()
+    };
+    let counts = sums(&[(7, us, 3), (5, us, 1), (7, de, 2), (7, us, -1), (5, us, -1)]).unwrap();
+    assert_eq!(counts[0].rows().collect::<Vec<_>>(), [(7, de, 2), (7, us, 2)]);
+    assert_eq!(sums(&[(7, us, 1), (7, us, -2)]).unwrap_err().kind(), ErrorKind::Internal);
+    assert!(sums(&[(7, us, 1), (7, us, -1)]).unwrap().is_empty());
+}
+
+// ---- failing stores ----
+
+#[test]
+fn a_crash_between_two_tables_is_mended_by_projecting_again() {
+    run(async {
+        for commits in 0..Table::PROJECTED.len() {
+            let store = Failing::new("_delta_log/0");
+            let lake = Lake::open(Arc::clone(&store) as Arc<dyn ObjectStore>).await.unwrap();
+            let epochs = staged(&lake, 1..=4).await;
+            lake.project(LOG_ID, 0, &epochs[..1]).await.unwrap();
+            store.fail(commits, usize::MAX, false);
+            let error = lake.project(LOG_ID, 0, &epochs[..3]).await.unwrap_err();
+            assert!(error.is_retryable(), "{}", error.report());
+            // Readers see the tables agree, as before.
+            check_holds(&lake, 1).await;
+            let rows = sql(
+                &lake,
+                "SELECT (SELECT count(*) FROM clicks) AS a, (SELECT sum(clicks) FROM clicks_by_minute) AS b",
+            )
+            .await;
+            assert_eq!(rows, ["40|40"], "{commits}");
+            store.fail(0, 0, false);
+            let reopened = Lake::open(Arc::clone(&store) as Arc<dyn ObjectStore>).await.unwrap();
+            reopened.project(LOG_ID, 0, &epochs[1..]).await.unwrap();
+            check_holds(&reopened, 4).await;
+            check_holds(&lake, 4).await;
+        }
+    });
+}
+
+#[test]
+fn a_commit_whose_reply_is_lost_counts_once() {
+    run(async {
+        for lost in 0..Table::PROJECTED.len() {
+            let store = Failing::new("_delta_log/0");
+            let lake = Lake::open(Arc::clone(&store) as Arc<dyn ObjectStore>).await.unwrap();
+            let epochs = staged(&lake, 1..=2).await;
+            store.fail(lost, 1, true);
+            lake.project(LOG_ID, 0, &epochs).await.unwrap();
+            check_holds(&lake, 2).await;
+            let commits = lake.table(Table::PROJECTED[lost]).latest().await.unwrap().version();
+            assert_eq!(commits, Some(1), "no second commit");
+        }
+    });
+}
+
+#[test]
+fn a_failing_checkpoint_fails_no_commit() {
+    run(async {
+        for matching in ["_last_checkpoint", "checkpoint.parquet"] {
+            let store = Failing::new(matching);
+            let lake = Lake::open(Arc::clone(&store) as Arc<dyn ObjectStore>).await.unwrap();
+            store.fail(0, usize::MAX, false);
+            for number in 1..=11 {
+                let epochs = staged(&lake, number..=number).await;
+                lake.project(LOG_ID, 0, &epochs).await.unwrap();
+            }
+            check_holds(&lake, 11).await;
+            check_holds(&Lake::open(store as Arc<dyn ObjectStore>).await.unwrap(), 11).await;
+        }
+    });
+}
+
+// ---- questions over raw clicks ----
+
+async fn scan(lake: &Lake, span: (Minute, Minute), filters: &Filters, staged: &[StagedFile]) -> Vec<MinuteCounts> {
+    let scan = ClickScan { from: span.0, to: span.1, filters, upto: None, staged };
+    lake.scan_clicks(&scan).await.unwrap().minutes
+}
+
+#[test]
+fn filters_alone_and_combined_with_staged_files() {
+    run(async {
+        let lake = in_memory().await;
+        let epochs = staged(&lake, 1..=6).await;
+        lake.project(LOG_ID, 0, &epochs[..4]).await.unwrap();
+        // Files of epochs that are projected may be named again: they are not read twice.
+        let named: Vec<StagedFile> = epochs[2..].iter().flat_map(|epoch| epoch.staged.clone()).collect();
+        let all = all_clicks(1..=6);
+        let span = (START, Minute(START.0 + 2));
+        let within = |span: (Minute, Minute), click: &Click| (span.0..span.1).contains(&Minute::of(click.ms));
+        for country in [None, Some("US"), Some("FR")] {
+            for ip in [None, Some("1.2.3.4"), Some("2001:db8::1"), Some("9.9.9.9")] {
+                for user in [None, Some("user-3"), Some("user-77")] {
+                    for span in [EVER, span, (Minute(START.0 + 1), Minute(START.0 + 2)), (EVER.0, START)] {
+                        let filters = Filters {
+                            country: country.map(|country| Country::parse(country.as_bytes())),
+                            ip: ip.and_then(|ip| adtally_model::ip::parse(ip.as_bytes())),
+                            user_id: user.map(str::to_owned),
+                        };
+                        let expected = counted(all.iter().filter(|click| {
+                            country.is_none_or(|country| click.country == country)
+                                && ip.is_none_or(|ip| click.ip == ip)
+                                && user.is_none_or(|user| click.user == user)
+                                && within(span, click)
+                        }));
+                        assert_eq!(scan(&lake, span, &filters, &named).await, expected, "{filters:?} {span:?}");
+                    }
+                }
+            }
+        }
+        let only_projected = scan(&lake, EVER, &Filters::default(), &[]).await;
+        assert_eq!(only_projected, counted(&all_clicks(1..=4)));
+    });
+}
+
+#[test]
+fn an_epoch_over_several_hours_is_a_file_an_hour() {
+    let times = [START.start_ms(), START.start_ms() + 3_600_000, START.start_ms() - 3_600_000, START.start_ms() + 1];
+    let clicks: Vec<Click> = times.map(|ms| Click { ms, ..clicks(1).remove(0) }).to_vec();
+    let columns = columns(&clicks);
+    let rows = [0, 1, 2, 3];
+    let part = ClickRows { batch: &columns, rows: &rows, input_name: "in", from: 0 };
+    let files = encode_clicks(&[part], 2, 9, 1).unwrap();
+    let folders: Vec<(&str, u64)> =
+        files.iter().map(|file| (file.staged.path.rsplit_once('/').unwrap().0, file.staged.rows)).collect();
+    assert_eq!(
+        folders,
+        [
+            ("click_date=2025-02-19/click_hour=20", 1),
+            ("click_date=2025-02-19/click_hour=21", 2),
+            ("click_date=2025-02-19/click_hour=22", 1)
+        ]
+    );
+    assert_eq!(files[1].staged.event_time_ms, Some((times[0], times[3])));
+    assert!(encode_clicks(&[], 0, 1, 1).unwrap().is_empty());
+    assert!(encode_dead_letters(&[], 0, 1, 1).unwrap().is_none());
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    run(async {
+        let store = Arc::new(InMemory::new());
+        let lake = Lake::open(Arc::clone(&store) as Arc<dyn ObjectStore>).await.unwrap();
+        let (projection, _) = epoch(1);
+        lake.project(LOG_ID, 0, &[projection]).await.unwrap();
+        let error = lake.recount(EVER.0, EVER.1, None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{}", error.report());
+        assert!(error.to_string().contains("click_date=2025-02-19"), "{error}");
+    });
+}
+
+// ---- SQL ----
+
+/// The rows of an answer, fields joined with `|`.
+async fn sql(lake: &Lake, query: &str) -> Vec<String> {
+    let batches: Vec<_> = lake.sql(query).await.unwrap().batches.try_collect().await.unwrap();
+    let mut rows = Vec::new();
+    for batch in batches {
+        let options = FormatOptions::default().with_null("null");
+        let columns: Vec<_> =
+            batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
+        for row in 0..batch.num_rows() {
+            rows.push(columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>().join("|"));
+        }
+    }
+    rows
+}
+
+#[test]
+fn queries_over_all_tables() {
+    run(async {
+        let lake = in_memory().await;
+        let epochs = staged(&lake, 1..=2).await;
+        lake.project(LOG_ID, 0, &epochs).await.unwrap();
+        let cases = [
+            ("SELECT count(*), count(click_id), min(position) FROM clicks", &["80|40|100"][..]),
+            (
+                "SELECT ip, count(*) FROM clicks WHERE user_id = 'user-3' AND country = 'US' GROUP BY ip ORDER BY ip",
+                &["10.0.0.9|2", "::1|2"][..],
+            ),
+            ("SELECT sum(clicks) FROM clicks_by_minute WHERE ad_id = 42 AND correction IS NULL", &["20"][..]),
+            (
+                "SELECT count(DISTINCT click_hour), min(click_date), max(click_timestamp) FROM clicks",
+                &["1|2025-02-19|2025-02-19T21:21:09.351Z"][..],
+            ),
+            (
+                "SELECT verdict, reason, input, position, click_timestamp FROM dead_letters",
+                &["malformed|not JSON|logs/a.log|2|null"],
+            ),
+            ("SELECT epoch, counted FROM ledger WHERE input IS NULL ORDER BY epoch", &["1|40", "2|80"][..]),
+            (
+                "SELECT (SELECT count(*) FROM clicks_by_hour) AS a, (SELECT count(*) FROM corrections) AS b",
+                &["0|0"][..],
+            ),
+            ("SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'", &["7"][..]),
+        ];
+        for (query, expected) in cases {
+            assert_eq!(sql(&lake, query).await, expected, "{query}");
+        }
+        assert_eq!(sql(&lake, "SELECT * FROM clicks LIMIT 1").await.len(), 1);
+        assert_eq!(sql(&lake, "SHOW TABLES").await.len(), 7 + 7, "ours and the information schema");
+    });
+}
+
+#[test]
+fn queries_that_change_or_reach_out_are_refused() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = folder.path().join("secret.csv");
+        std::fs::write(&secret, "a\n1\n").unwrap();
+        let secret = secret.display();
+        let lake = in_memory().await;
+        let queries = [
+            "DELETE FROM clicks".to_owned(),
+            "INSERT INTO corrections SELECT * FROM corrections".to_owned(),
+            "UPDATE clicks SET ad_id = 1".to_owned(),
+            "DROP TABLE clicks".to_owned(),
+            "CREATE TABLE x AS SELECT 1".to_owned(),
+            format!("CREATE EXTERNAL TABLE x STORED AS CSV LOCATION '{secret}'"),
+            format!("COPY (SELECT 1) TO '{secret}.out' STORED AS CSV"),
+            "SET datafusion.execution.batch_size = 1".to_owned(),
+            "EXPLAIN ANALYZE SELECT 1".to_owned(),
+            format!("SELECT * FROM '{secret}'"),
+            format!("SELECT * FROM 'file://{secret}'"),
+            format!("SELECT * FROM read_csv('{secret}')"),
+            "SELECT nope FROM clicks".to_owned(),
+            "SELEC 1".to_owned(),
+            "SELECT 1; SELECT 2".to_owned(),
+            String::new(),
+            "x".repeat(70_000),
+        ];
+        for query in queries {
+            let error = lake.sql(&query).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::User, "{query}: {}", error.report());
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(sql(&lake, "EXPLAIN SELECT 1").await.len(), 2);
+        let divided = lake.sql("SELECT 1 / (clicks - clicks) FROM (VALUES (1)) AS t(clicks)").await;
+        let failed = match divided {
+            Ok(answer) => answer.batches.try_collect::<Vec<_>>().await.map(drop),
+            Err(error) => Err(error),
+        };
+        assert_eq!(failed.unwrap_err().kind(), ErrorKind::User);
+    });
+}
