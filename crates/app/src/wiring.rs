@@ -3,8 +3,8 @@
 use crate::config::{InputConfig, InputFormat, ServeConfig, TimeConfig, TimestampUnit};
 use adtally_pipeline::TimeSettings;
 use adtally_serve::Limits;
-use std::sync::Arc;
 use adtally_source::{DecodeSettings, FieldNames, FormatChoice, TailSettings};
+use std::sync::Arc;
 
 /// Of the pipeline.
 pub fn time_settings(time: &TimeConfig) -> TimeSettings {
@@ -60,9 +60,5 @@ pub fn tail_settings(input: &InputConfig, bounded: bool) -> TailSettings {
 
 /// Of the HTTP server.
 pub fn limits(serve: &ServeConfig) -> Limits {
-    Limits {
-        connections_max: serve.max_connections,
-        request_timeout: serve.request_timeout,
-        ..Limits::default()
-    }
+    Limits { connections_max: serve.max_connections, request_timeout: serve.request_timeout, ..Limits::default() }
 }

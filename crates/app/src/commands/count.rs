@@ -6,7 +6,7 @@ use crate::clock::{SystemClock, SystemRandomness};
 use crate::commands::config::environment;
 use crate::config;
 use crate::exit::Exit;
-use crate::run::{Ending, RunOptions, Service};
+use crate::run::{ATTEMPTS_MAX, Ending, RunOptions, Service};
 use crate::terminal;
 use adtally_model::{Error, Minute, Result};
 use adtally_serve::Status;
@@ -68,7 +68,7 @@ pub fn count(args: &CountArgs) -> Result<Exit> {
     config.epoch.fsync = false;
     config.log.level = "warn";
     start_log(&config)?;
-    let options = RunOptions { config, ending: Ending::Final };
+    let options = RunOptions { config, ending: Ending::Final, attempts_max: ATTEMPTS_MAX };
     let runtime = runtime()?;
     let service = Service::start(&options, Arc::new(SystemClock), Arc::new(SystemRandomness), runtime.handle())?;
     let (report, lake) = (service.report(), service.lake());
@@ -79,7 +79,8 @@ pub fn count(args: &CountArgs) -> Result<Exit> {
     let summary = outcome?;
     let rows = runtime.block_on(top(&lake, args.by, args.top))?;
     if args.json {
-        let rows: Vec<_> = rows.iter().map(|(key, clicks)| json!({ by_name(args.by): key, "clicks": clicks })).collect();
+        let rows: Vec<_> =
+            rows.iter().map(|(key, clicks)| json!({ by_name(args.by): key, "clicks": clicks })).collect();
         let ledger = summary.ledger;
         let answer = json!({ "ledger": {
             "read": ledger.read, "counted": ledger.counted, "duplicate": ledger.duplicate, "late": ledger.late,

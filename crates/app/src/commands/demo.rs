@@ -6,7 +6,7 @@ use crate::clock::{Clock, SystemClock, SystemRandomness};
 use crate::config::{self, FlagSetting, Value};
 use crate::exit::Exit;
 use crate::generate::{Format, Generator, MISSION_ADS, MISSION_RATE, Settings};
-use crate::run::{Ending, RunOptions, Service};
+use crate::run::{ATTEMPTS_MAX, Ending, RunOptions, Service};
 use crate::terminal;
 use adtally_model::time::rfc3339;
 use adtally_model::{Error, Result};
@@ -105,7 +105,7 @@ fn configure(args: &DemoArgs, folder: &Path, logs: &Path) -> Result<RunOptions> 
     let (_, mut config) = config::load(None, &[], &flags)?;
     config.input.paths = vec![logs.display().to_string()];
     config.log.level = "warn";
-    Ok(RunOptions { config, ending: Ending::Never })
+    Ok(RunOptions { config, ending: Ending::Never, attempts_max: ATTEMPTS_MAX })
 }
 
 /// Starts the thread that writes and rotates the log.
@@ -213,7 +213,10 @@ impl Guide {
         for (rank, (ad, clicks)) in top.ads.iter().enumerate() {
             terminal::say(&format!("  {}. ad {ad}: {} clicks", rank + 1, terminal::thousands(*clicks)));
         }
-        terminal::say(&format!("\nAsk yourself (ad {best} had {} clicks in that minute):", terminal::thousands(clicks)));
+        terminal::say(&format!(
+            "\nAsk yourself (ad {best} had {} clicks in that minute):",
+            terminal::thousands(clicks)
+        ));
         for path in [
             format!("/ads/{best}/clicks?minutes=1&series=true"),
             "/ads/top100?minutes=1&filter_country=US".to_owned(),
@@ -235,7 +238,11 @@ impl Guide {
         if !std::io::stderr().is_terminal() {
             return;
         }
-        let lag = self.report.gauges().watermark_lag_ms.map_or_else(|| "-".into(), |lag| format!("{:.1} s", lag as f64 / 1e3));
+        let lag = self
+            .report
+            .gauges()
+            .watermark_lag_ms
+            .map_or_else(|| "-".into(), |lag| format!("{:.1} s", lag as f64 / 1e3));
         eprint!(
             "\r\x1b[K{} committed lines, {} counted, {} duplicates, {}/s, watermark {lag} behind",
             terminal::thousands(ledger.read),

@@ -14,9 +14,11 @@ use std::path::PathBuf;
 
 /// Show how a file would be read, without writing anything.
 #[derive(Debug, Args)]
-#[command(after_help = "Reads the first 1,000 lines, guesses the format, the names of the fields and the unit of time, \
+#[command(
+    after_help = "Reads the first 1,000 lines, guesses the format, the names of the fields and the unit of time, \
 shows what becomes of each line, and prints the configuration that reads the file:\n\n  \
-adtally inspect clicks.csv > adtally.toml && adtally run --config adtally.toml")]
+adtally inspect clicks.csv > adtally.toml && adtally run --config adtally.toml"
+)]
 pub struct InspectArgs {
     /// The file; gzip and zstd are read as they are.
     #[arg(value_name = "FILE")]
@@ -63,10 +65,8 @@ fn decode(path: &str, sample: &[u8], guess: &Guess) -> Result<DecodedBatch> {
     let mut settings = wiring::tail_settings(&config.input, true);
     settings.block_bytes = sample.len().max(settings.block_bytes);
     // A path is a pattern: what is special in patterns is escaped.
-    let pattern: String = path
-        .chars()
-        .flat_map(|c| if "*?[]{}".contains(c) { vec!['[', c, ']'] } else { vec![c] })
-        .collect();
+    let pattern: String =
+        path.chars().flat_map(|c| if "*?[]{}".contains(c) { vec!['[', c, ']'] } else { vec![c] }).collect();
     let mut tailer = Tailer::new(Box::new(LocalFiles), settings, &[pattern], Vec::new(), 1)?;
     let found = tailer.discover(0)?;
     let Some(input) = found.iter().find_map(|discovery| match discovery {

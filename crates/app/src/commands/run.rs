@@ -5,7 +5,7 @@ use crate::clock::{Clock, SystemClock, SystemRandomness};
 use crate::commands::config::environment;
 use crate::config::{self, Config, FlagSetting, LogFormat, Value};
 use crate::exit::Exit;
-use crate::run::{Ending, RunOptions, Service};
+use crate::run::{ATTEMPTS_MAX, Ending, RunOptions, Service};
 use crate::terminal;
 use crate::wiring;
 use adtally_model::{Error, Ledger, Result};
@@ -65,7 +65,7 @@ pub fn run(args: &RunArgs) -> Result<Exit> {
         (true, false) => Ending::UntilEnd,
         (true, true) => Ending::Final,
     };
-    let options = RunOptions { config, ending };
+    let options = RunOptions { config, ending, attempts_max: ATTEMPTS_MAX };
     if ending == Ending::Never { tail(&options) } else { until_end(&options) }
 }
 
@@ -89,10 +89,13 @@ fn configure(args: &RunArgs) -> Result<Config> {
 /// Internal when logging was started before.
 pub(crate) fn start_log(config: &Config) -> Result<()> {
     let level = config.log.level;
-    // Libraries below speak up only when something is wrong.
-    let filter = EnvFilter::try_new(format!("warn,adtally={level},adtally_source={level},adtally_store={level},adtally_serve={level}"))
-        .map_err(|e| Error::internal("the log filter is wrong").because(e))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal::colours());
+    // Libraries below speak up only when something is wrong; Delta's kernel calls a table that is about to be created wrong.
+    let filter = EnvFilter::try_new(format!(
+        "warn,buoyant_kernel=off,adtally={level},adtally_source={level},adtally_store={level},adtally_serve={level}"
+    ))
+    .map_err(|e| Error::internal("the log filter is wrong").because(e))?;
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal::colours());
     let started = match config.log.format {
         LogFormat::Text => log.try_init(),
         LogFormat::Json => log.json().try_init(),
@@ -206,7 +209,10 @@ pub(crate) fn stop_on_signals(runtime: &tokio::runtime::Runtime) -> Result<Arc<A
                 _ = terminate.recv() => {}
             }
             if flag.swap(true, Ordering::Relaxed) {
-                #[expect(clippy::disallowed_methods, reason = "the second signal asks for no clean-up: the log needs none")]
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "the second signal asks for no clean-up: the log needs none"
+                )]
                 std::process::exit(130);
             }
             terminal::say("stopping; a second signal stops at once");

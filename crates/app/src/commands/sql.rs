@@ -15,8 +15,10 @@ const TABLE_ROWS_MAX: usize = 10_000;
 
 /// Ask the lake in SQL; read only, also while `run` is writing.
 #[derive(Debug, Args)]
-#[command(after_help = "Tables: clicks, clicks_by_minute, clicks_by_hour, clicks_by_day, dead_letters, corrections, ledger.\n\n\
-    Example: adtally sql --data-dir adtally-data \"SELECT country, sum(clicks) FROM clicks_by_minute GROUP BY 1 ORDER BY 2 DESC\"")]
+#[command(
+    after_help = "Tables: clicks, clicks_by_minute, clicks_by_hour, clicks_by_day, dead_letters, corrections, ledger.\n\n\
+    Example: adtally sql --data-dir adtally-data \"SELECT country, sum(clicks) FROM clicks_by_minute GROUP BY 1 ORDER BY 2 DESC\""
+)]
 pub struct SqlArgs {
     /// Where the data is.
     #[command(flatten)]

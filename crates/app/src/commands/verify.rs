@@ -61,7 +61,9 @@ pub fn verify(args: &VerifyArgs) -> Result<Exit> {
     });
     match checked {
         Ok(()) => {}
-        Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Internal) => findings.wrong(error.report()),
+        Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Internal) => {
+            findings.wrong(error.report())
+        }
         Err(error) => return Err(error),
     }
     let sound = findings.wrong.is_empty();
@@ -112,7 +114,9 @@ async fn check(stores: &Stores, findings: &mut Findings) -> Result<()> {
         .ok_or_else(|| Error::corrupt("the epoch log is empty"))?;
     findings.checked.push(format!("the fold up to epoch {}: {}", state.number, terminal::sum_line(&state.ledger)));
     if state.ledger.gap_bytes > 0 {
-        findings.checked.push(format!("{} bytes could never be read; the gap is in the ledger", state.ledger.gap_bytes));
+        findings
+            .checked
+            .push(format!("{} bytes could never be read; the gap is in the ledger", state.ledger.gap_bytes));
     }
     if newest < held {
         findings.wrong(format!("the lake holds epoch {held}, the log ends at {newest}: records are missing"));

@@ -5,9 +5,7 @@ use super::project::Projector;
 use super::report::Report;
 use crate::clock::{Clock, Randomness};
 use adtally_model::epoch::fold_start;
-use adtally_model::{
-    Base, DeadLetter, Epoch, Error, LiveMinute, MinuteCounts, MinuteIdentities, Result, StagedFile,
-};
+use adtally_model::{Base, DeadLetter, Epoch, Error, LiveMinute, MinuteCounts, MinuteIdentities, Result, StagedFile};
 use adtally_pipeline::EpochDraft;
 use adtally_pipeline::tumbling_window::Windows;
 use adtally_store::epoch_log::LogWriter;
@@ -24,9 +22,6 @@ const PAUSE_MS_MIN: u64 = 100;
 
 /// Longest pause between attempts: a disk that has room again is noticed within it.
 const PAUSE_MS_MAX: u64 = 5_000;
-
-/// Attempts of a bounded run before it gives up, about a minute; a service tries for ever.
-const BOUNDED_ATTEMPTS_MAX: u32 = 20;
 
 /// Commits epochs, one after another.
 pub struct Committer {
@@ -46,8 +41,8 @@ pub struct Committer {
     pub randomness: Arc<dyn Randomness>,
     /// Runs the stores' I/O.
     pub runtime: tokio::runtime::Handle,
-    /// Whether to give up at some time.
-    pub bounded: bool,
+    /// After how many failed attempts to give up; never where there is none.
+    pub attempts_max: Option<u32>,
     /// Set when the process has to stop at once.
     pub abandon: Arc<AtomicBool>,
 }
@@ -63,9 +58,7 @@ impl Committer {
         let (counts, files) = encode(&draft, windows, self.randomness.next_u128())?;
         let staged: Vec<StagedFile> = files.iter().map(|file| file.staged.clone()).collect();
         if !files.is_empty() {
-            self.retrying("staging files", |committer| {
-                committer.runtime.block_on(committer.lake.stage(&files))
-            })?;
+            self.retrying("staging files", |committer| committer.runtime.block_on(committer.lake.stage(&files)))?;
         }
         let base = (draft.number.is_multiple_of(adtally_model::epoch::BASE_EVERY)).then(|| self.base(&draft, &counts));
         let oldest_needed = fold_start(draft.number).min(fold_start(self.projector.lake_epoch().max(1)));
@@ -95,7 +88,9 @@ impl Committer {
             base: base.map(Box::new),
         };
         let runtime = self.runtime.clone();
-        self.retrying("creating an epoch record", |committer| runtime.block_on(committer.writer.append(epoch.clone())))?;
+        self.retrying("creating an epoch record", |committer| {
+            runtime.block_on(committer.writer.append(epoch.clone()))
+        })?;
         self.show(&draft, epoch);
         self.report.committed(&draft, self.clock.monotonic_ms() - began);
         Ok(())
@@ -139,7 +134,7 @@ impl Committer {
                     self.report.store_mended();
                     return Ok(value);
                 }
-                Err(error) if error.is_retryable() && !(self.bounded && attempt >= BOUNDED_ATTEMPTS_MAX) => {
+                Err(error) if error.is_retryable() && self.attempts_max.is_none_or(|max| attempt < max) => {
                     tracing::warn!(attempt, "{what} failed, trying again: {}", error.report());
                     self.report.store_failing(format!("{what} fails, trying again: {}", error.report()));
                 }

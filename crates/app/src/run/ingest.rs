@@ -341,7 +341,10 @@ impl<S: EpochSink> Ingest<S> {
         self.settings.run_end != RunEnd::GoesOn
             && self.lanes.is_empty()
             && self.discovered_at_ms.is_some()
-            && self.discovered.iter().all(|discovery| matches!(discovery, Discovery::Ended { .. } | Discovery::Gap { .. }))
+            && self
+                .discovered
+                .iter()
+                .all(|discovery| matches!(discovery, Discovery::Ended { .. } | Discovery::Gap { .. }))
     }
 
     fn end_epoch_if_due(&mut self, now: &ClockReading, monotonic: i64, worked: bool) -> Result<bool> {

@@ -12,4 +12,4 @@ pub mod recovery;
 pub mod report;
 pub mod service;
 
-pub use service::{Ending, RunOptions, Service, Summary};
+pub use service::{ATTEMPTS_MAX, Backing, Ending, RunOptions, Service, Summary};

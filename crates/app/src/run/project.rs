@@ -118,8 +118,12 @@ impl Projector {
         let waiting = Waiting { pending, ledger: draft.ledger, inputs, clock_ms: draft.clock_ms, oldest_needed };
         let mut queue = self.shared.queue.lock();
         queue.waiting.push(waiting);
-        let rows: usize =
-            queue.waiting.iter().flat_map(|waiting| &waiting.pending.counts).map(adtally_model::MinuteCounts::len).sum();
+        let rows: usize = queue
+            .waiting
+            .iter()
+            .flat_map(|waiting| &waiting.pending.counts)
+            .map(adtally_model::MinuteCounts::len)
+            .sum();
         queue.hurry |= rows > PENDING_ROWS_MAX || queue.waiting.len() > PENDING_EPOCHS_MAX;
         self.shared.changed.notify_all();
     }
@@ -158,7 +162,9 @@ impl Work {
                 }
                 Err(error) if error.is_retryable() && !self.parts.bounded => {
                     tracing::warn!("bringing the lake up to date failed, trying again: {}", error.report());
-                    self.parts.report.lake_failing(format!("the lake cannot be brought up to date: {}", error.report()));
+                    self.parts
+                        .report
+                        .lake_failing(format!("the lake cannot be brought up to date: {}", error.report()));
                     let mut queue = self.shared.queue.lock();
                     if !queue.abandoned {
                         self.shared.changed.wait_for(&mut queue, pause);

@@ -180,7 +180,10 @@ impl Report {
             notes.push(format!("{gap} bytes could never be read (gap), among others of {}", of.join(", ")));
         }
         for row in committed.inputs.values().filter(|row| row.status == InputStatus::Released).take(5) {
-            notes.push(format!("input {} lies so far behind that minutes no longer wait for it (dedup_capacity)", row.name));
+            notes.push(format!(
+                "input {} lies so far behind that minutes no longer wait for it (dedup_capacity)",
+                row.name
+            ));
         }
         let holding = committed.inputs.values().filter(|row| row.status == InputStatus::Holding);
         let least = holding.min_by_key(|row| self.watermark_of(row));

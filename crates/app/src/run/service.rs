@@ -42,7 +42,12 @@ pub struct RunOptions {
     pub config: Config,
     /// How it ends.
     pub ending: Ending,
+    /// How often a bounded run tries to write before it gives up; a service tries for ever.
+    pub attempts_max: u32,
 }
+
+/// Attempts of a bounded run before it gives up: about a minute.
+pub const ATTEMPTS_MAX: u32 = 20;
 
 /// What a run came to.
 #[derive(Clone, Debug)]
@@ -66,9 +71,39 @@ pub struct Service {
     _data_dir: DataDir,
 }
 
-/// The folders of a data directory, as object stores.
+/// The object stores under a deployment: local folders by default.
+#[derive(Clone)]
+pub struct Backing {
+    /// Where epoch records live, below `epochs/`.
+    pub log: Arc<dyn ObjectStore>,
+    /// The lake's folder.
+    pub lake: Arc<dyn ObjectStore>,
+}
+
+impl Backing {
+    /// The folders of a data directory.
+    ///
+    /// # Errors
+    /// External when a folder cannot be opened.
+    pub fn local(data_dir: &Path, fsync: bool) -> Result<Backing> {
+        let root = DurableLocal::open(data_dir, fsync)?;
+        let lake = DurableLocal::open(&data_dir.join("lake"), fsync)?;
+        Ok(Backing { log: Arc::new(root), lake: Arc::new(lake) })
+    }
+
+    /// Opens the stores in it.
+    ///
+    /// # Errors
+    /// External when a store cannot be read, corrupt when a lake table is damaged.
+    pub async fn open(&self) -> Result<Stores> {
+        let lake = Lake::open(Arc::clone(&self.lake)).await?;
+        Ok(Stores { log: EpochLog::new(Arc::clone(&self.log), 0), lake })
+    }
+}
+
+/// The stores of a deployment.
 pub struct Stores {
-    /// Where epoch records live.
+    /// The epoch log.
     pub log: EpochLog,
     /// The lake.
     pub lake: Lake,
@@ -77,12 +112,9 @@ pub struct Stores {
 /// Opens the stores in a data directory.
 ///
 /// # Errors
-/// External when a folder cannot be opened.
+/// As [`Backing::local`] and [`Backing::open`].
 pub async fn open_stores(data_dir: &Path, fsync: bool) -> Result<Stores> {
-    let root: Arc<dyn ObjectStore> = Arc::new(DurableLocal::open(data_dir, fsync)?);
-    let lake_store: Arc<dyn ObjectStore> = Arc::new(DurableLocal::open(&data_dir.join("lake"), fsync)?);
-    let lake = Lake::open(lake_store).await?;
-    Ok(Stores { log: EpochLog::new(root, 0), lake })
+    Backing::local(data_dir, fsync)?.open().await
 }
 
 impl Service {
@@ -96,15 +128,31 @@ impl Service {
         randomness: Arc<dyn Randomness>,
         runtime: &tokio::runtime::Handle,
     ) -> Result<Service> {
+        let data_dir = DataDir::own(&options.config.store.data_dir)?;
+        let backing = Backing::local(data_dir.path(), options.config.epoch.fsync)?;
+        Self::start_on(options, data_dir, &backing, clock, randomness, runtime)
+    }
+
+    /// The same on other object stores; the data directory then holds the lock and the identity key alone.
+    ///
+    /// # Errors
+    /// As [`Service::start`].
+    pub fn start_on(
+        options: &RunOptions,
+        data_dir: DataDir,
+        backing: &Backing,
+        clock: Arc<dyn Clock>,
+        randomness: Arc<dyn Randomness>,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<Service> {
         let config = &options.config;
         let settings = wiring::time_settings(&config.time);
         settings.check()?;
-        let data_dir = DataDir::own(&config.store.data_dir)?;
         let key = match config.identity.key {
             Some(key) => adtally_model::IdentityKey::new(key),
             None => data_dir.identity_key(randomness.next_u128().to_be_bytes())?,
         };
-        let Stores { log, lake } = runtime.block_on(open_stores(data_dir.path(), config.epoch.fsync))?;
+        let Stores { log, lake } = runtime.block_on(backing.open())?;
         let lake = Arc::new(lake);
         let fingerprints = Fingerprints { config: config.fingerprint(), key: key.fingerprint() };
         let (writer, fresh) = (randomness.next_u128(), randomness.next_u128());
@@ -140,7 +188,7 @@ impl Service {
             clock: Arc::clone(&clock),
             randomness,
             runtime: runtime.clone(),
-            bounded,
+            attempts_max: bounded.then_some(options.attempts_max),
             abandon: Arc::clone(&abandon),
         };
         let sink = CommitThread::start(committer)?;
