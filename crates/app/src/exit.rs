@@ -19,16 +19,19 @@ pub enum Exit {
     Fenced = 4,
     /// A defect of Adtally: an invariant does not hold.
     Defect = 5,
+    /// A bounded run was stopped by a signal before its end; what it had read is committed.
+    Interrupted = 130,
 }
 
 /// The table for `--help`.
 pub const TABLE: &str = "Exit codes:
-  0  done
-  1  something outside failed: a disk, a network, a file that cannot be read
-  2  a wrong argument, configuration or query
-  3  stored data is damaged, or `verify` found a difference
-  4  the data directory is in use, or another process took it over
-  5  a defect of adtally: an invariant does not hold; please report it";
+  0    done
+  1    something outside failed: a disk, a network, a file that cannot be read
+  2    a wrong argument, configuration or query
+  3    stored data is damaged, or `verify` found a difference
+  4    the data directory is in use, or another process took it over
+  5    a defect of adtally: an invariant does not hold; please report it
+  130  stopped by a signal before the end; what was read is committed";
 
 impl Exit {
     /// How an error ends the process.

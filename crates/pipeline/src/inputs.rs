@@ -3,7 +3,7 @@
 use crate::settings::TimeSettings;
 use crate::watermark;
 use adtally_model::{InputId, InputRow, InputStatus};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// One input and what is known of it in this process.
@@ -21,10 +21,21 @@ pub struct Input {
     pub touched: bool,
 }
 
+/// What another input without a watermark does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Blocked {
+    /// It has lines to be read: it will have a watermark soon.
+    ByBacklog,
+    /// It is at its end: it will have one when more is written, or go idle.
+    AtItsEnd,
+}
+
 /// All inputs of a partition.
 #[derive(Debug, Default)]
 pub struct Inputs {
     inputs: BTreeMap<InputId, Input>,
+    /// Those that have not ended: every rotated file leaves an ended one behind.
+    active: BTreeSet<InputId>,
 }
 
 impl Input {
@@ -59,7 +70,37 @@ impl Input {
 impl Inputs {
     /// Adds or replaces an input.
     pub(crate) fn insert(&mut self, input: Input) {
+        if input.row.status == InputStatus::Ended {
+            self.active.remove(&input.row.id);
+        } else {
+            self.active.insert(input.row.id);
+        }
         self.inputs.insert(input.row.id, input);
+    }
+
+    /// An input has ended.
+    pub(crate) fn end(&mut self, id: InputId) {
+        if let Some(input) = self.inputs.get_mut(&id) {
+            input.backlog = false;
+            input.set_status(InputStatus::Ended);
+            self.active.remove(&id);
+        }
+    }
+
+    /// An input that had ended goes on.
+    pub(crate) fn resume(&mut self, id: InputId) {
+        if let Some(input) = self.inputs.get_mut(&id) {
+            input.backlog = true;
+            if input.row.status == InputStatus::Ended {
+                input.set_status(InputStatus::Holding);
+            }
+            self.active.insert(id);
+        }
+    }
+
+    /// Those that have not ended.
+    pub(crate) fn active(&self) -> impl Iterator<Item = &Input> {
+        self.active.iter().filter_map(|id| self.inputs.get(id))
     }
 
     /// One input.
@@ -100,15 +141,30 @@ impl Inputs {
         settings: &TimeSettings,
         but: Option<InputId>,
     ) -> impl Iterator<Item = i64> {
-        self.inputs
-            .values()
+        self.active()
             .filter(move |input| Some(input.row.id) != but && input.holds(final_ms, settings))
             .map(|input| input.watermark(settings))
     }
 
+    /// Whether an input other than `id` holds without a watermark: with a backlog, or at its end.
+    pub(crate) fn blocked_by(&self, id: InputId) -> Option<Blocked> {
+        let mut blocked = None;
+        for input in self.active() {
+            let blocks = input.row.status == InputStatus::Holding && input.row.time.largest_ms.is_none();
+            if blocks && input.row.id != id {
+                if input.backlog {
+                    return Some(Blocked::ByBacklog);
+                }
+                blocked = Some(Blocked::AtItsEnd);
+            }
+        }
+        blocked
+    }
+
     /// Decides anew, at an epoch boundary, which inputs are idle or released.
     pub(crate) fn review(&mut self, now_ms: i64, partition_ms: i64, settings: &TimeSettings) {
-        for input in self.inputs.values_mut() {
+        for id in &self.active {
+            let Some(input) = self.inputs.get_mut(id) else { continue };
             let status = match input.row.status {
                 InputStatus::Ended => InputStatus::Ended,
                 InputStatus::Released if input.watermark(settings) < partition_ms => InputStatus::Released,
@@ -122,7 +178,7 @@ impl Inputs {
     /// Whether none but idle and ended inputs are there, and at least one is idle.
     pub(crate) fn all_idle(&self) -> bool {
         let mut idle = false;
-        for input in self.inputs.values() {
+        for input in self.active() {
             match input.row.status {
                 InputStatus::Idle => idle = true,
                 InputStatus::Ended => {}
@@ -134,12 +190,12 @@ impl Inputs {
 
     /// Whether there are inputs and all have ended.
     pub fn all_ended(&self) -> bool {
-        !self.inputs.is_empty() && self.inputs.values().all(|input| input.row.status == InputStatus::Ended)
+        !self.inputs.is_empty() && self.active.is_empty()
     }
 
     /// When the last of them went idle, while all are.
     pub(crate) fn idle_since_ms(&self, settings: &TimeSettings) -> Option<i64> {
-        let idle = self.inputs.values().filter(|input| input.row.status == InputStatus::Idle);
+        let idle = self.active().filter(|input| input.row.status == InputStatus::Idle);
         idle.map(|input| input.row.time.advanced_at_ms + settings.idle_timeout_ms).max()
     }
 }

@@ -12,14 +12,18 @@
 
 pub mod clock_guard;
 pub mod deduplicate;
+pub mod epoch_draft;
 pub mod frontier;
 pub mod future;
 pub mod inputs;
 pub mod partition;
+pub mod pending_batch;
 pub mod settings;
 pub mod tumbling_window;
 pub mod watermark;
 
 pub use clock_guard::{ClockGuard, ClockReading};
-pub use partition::{EpochDraft, Judged, Partition, PendingBatch, RunEnd, Stopped};
+pub use epoch_draft::EpochDraft;
+pub use partition::{Judged, Partition, RunEnd, Stopped};
+pub use pending_batch::PendingBatch;
 pub use settings::TimeSettings;

@@ -2,68 +2,27 @@
 
 use crate::clock_guard::ClockReading;
 use crate::deduplicate::{Deduplicate, MinuteSet, Probe};
+use crate::epoch_draft::EpochDraft;
 use crate::frontier::{self, NEVER};
-use crate::inputs::{Input, Inputs};
-use crate::settings::TimeSettings;
+use crate::inputs::{Blocked, Input, Inputs};
+use crate::pending_batch::PendingBatch;
+use crate::settings::{LIVE_MINUTES_MAX, TimeSettings};
 use crate::tumbling_window::Windows;
 use crate::{future, watermark};
 use adtally_model::epoch::{BASE_EVERY, FOLD_BEFORE_BASE};
 use adtally_model::{
-    ClickColumns, CountedClicks, DeadLetter, DecodedBatch, EpochNumber, Error, Frontiers, InputId, InputRow,
-    InputStatus, Invariant, Ledger, Minute, MinuteIdentities, PartitionState, Rejected, Result, Verdict,
+    ClickColumns, CountedClicks, DeadLetter, EpochNumber, Error, Frontiers, InputId, InputRow, InputStatus, Invariant,
+    Ledger, Minute, MinuteIdentities, PartitionState, Result, Verdict,
 };
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// How long an input that has ended is kept as a row of its own after it was last seen: 30 days.
 const GONE_AFTER_MS: i64 = 30 * 24 * 3_600_000;
 
-/// A decoded batch on its way through the pipeline; alignment may let only a part of it pass at a time.
-#[derive(Debug)]
-pub struct PendingBatch {
-    /// The input.
-    pub input: InputId,
-    from: u64,
-    to: u64,
-    columns: Arc<ClickColumns>,
-    rejected: Vec<Rejected>,
-    text: Vec<u8>,
-    row: usize,
-    rejected_row: usize,
-}
-
-impl PendingBatch {
-    /// A batch of which nothing was judged yet.
-    pub fn new(batch: DecodedBatch) -> Self {
-        PendingBatch {
-            input: batch.input,
-            from: batch.from,
-            to: batch.to,
-            columns: Arc::new(batch.clicks),
-            rejected: batch.rejected,
-            text: batch.text,
-            row: 0,
-            rejected_row: 0,
-        }
-    }
-
-    /// Bytes of text that it stands for.
-    pub fn bytes(&self) -> u64 {
-        self.to - self.from
-    }
-
-    fn position_at(&self, row: usize) -> u64 {
-        self.columns.line_start.get(row).map_or(self.to, |&start| self.from + u64::from(start))
-    }
-
-    fn payload(&self, row: usize) -> Vec<u8> {
-        let rest = self.text.get(self.columns.line_start[row] as usize..).unwrap_or_default();
-        let line = rest.split(|&byte| byte == b'\n').next().unwrap_or_default();
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        line[..line.len().min(adtally_model::dead_letter::PAYLOAD_BYTES_MAX)].to_vec()
-    }
-}
+/// Live minutes up to which an input with a backlog may run ahead while another has no watermark, and lines that it
+/// may add at a time: together they stay within the bound on live minutes.
+const BLOCKED_MINUTES_MAX: usize = LIVE_MINUTES_MAX / 2;
 
 /// Why judging stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,43 +55,6 @@ pub enum RunEnd {
     Close,
     /// The same, and they become final.
     Finalise,
-}
-
-/// Everything that an epoch changes, before it is encoded and committed.
-#[derive(Debug)]
-pub struct EpochDraft {
-    /// Its number.
-    pub number: EpochNumber,
-    /// The guarded clock at its end.
-    pub clock_ms: i64,
-    /// Progress at its end.
-    pub frontiers: Frontiers,
-    /// Event time of the newest click counted.
-    pub newest_click_ms: Option<i64>,
-    /// Largest guarded event time of any input.
-    pub largest_guarded_ms: Option<i64>,
-    /// The number that the next input discovered will get.
-    pub next_input: u64,
-    /// Whether all inputs have ended.
-    pub all_ended: bool,
-    /// Least watermark among the holding inputs with a backlog.
-    pub reopened_from_ms: Option<i64>,
-    /// The inputs that it touched; all of them when it is a base.
-    pub inputs: Vec<InputRow>,
-    /// Sum over inputs that are gone.
-    pub gone: Ledger,
-    /// The partition's lines by verdict.
-    pub ledger: Ledger,
-    /// Clicks counted in it, to be sorted.
-    pub windows: Windows,
-    /// New identities.
-    pub identities: Vec<MinuteIdentities>,
-    /// The clicks themselves.
-    pub clicks: Vec<Arc<CountedClicks>>,
-    /// Lines that were not counted but are kept.
-    pub dead_letters: Vec<DeadLetter>,
-    /// For a base: the identities of minutes begun more than 128 records before, with the epoch that began them.
-    pub old_minutes: Vec<(Minute, EpochNumber, Vec<adtally_model::Identity>)>,
 }
 
 /// The state of a partition and the epoch under construction.
@@ -239,20 +161,12 @@ impl Partition {
 
     /// An input goes on after it had ended, or was found again.
     pub fn resume_input(&mut self, id: InputId) {
-        if let Some(input) = self.inputs.get_mut(id) {
-            input.backlog = true;
-            if input.row.status == InputStatus::Ended {
-                input.set_status(InputStatus::Holding);
-            }
-        }
+        self.inputs.resume(id);
     }
 
     /// An input has ended: it holds nothing any more.
     pub fn end_input(&mut self, id: InputId) {
-        if let Some(input) = self.inputs.get_mut(id) {
-            input.backlog = false;
-            input.set_status(InputStatus::Ended);
-        }
+        self.inputs.end(id);
     }
 
     /// What the source knows of an input changed: its name, fingerprint and size.
@@ -297,6 +211,13 @@ impl Partition {
         if input.at_end_lately(now.guarded_ms, &self.settings) {
             return i64::MAX;
         }
+        // Where an input has no watermark, nothing can be compared, no minute expires, and live minutes are bounded.
+        let full = || self.held.minutes() >= BLOCKED_MINUTES_MAX;
+        match self.inputs.blocked_by(id) {
+            Some(Blocked::ByBacklog) => return watermark::NONE,
+            Some(Blocked::AtItsEnd) if full() => return watermark::NONE,
+            Some(Blocked::AtItsEnd) | None => {}
+        }
         let final_ms = frontier::ms(self.frontiers.final_);
         let least = self
             .inputs
@@ -315,10 +236,13 @@ impl Partition {
         let final_ms = frontier::ms(self.frontiers.final_);
         let others = self.inputs.holding(final_ms, &self.settings, Some(batch.input)).min();
         let unknown = || Error::internal(format!("input {} is not known to the partition", batch.input));
+        let blocked = self.inputs.blocked_by(batch.input).is_some();
         let input = self.inputs.get_mut(batch.input).ok_or_else(unknown)?;
         let holds = input.holds(final_ms, &self.settings);
         let was = input.watermark(&self.settings);
 
+        // Each line may open a minute.
+        let lines_max = if blocked { lines_max.min(BLOCKED_MINUTES_MAX) } else { lines_max };
         let end = batch.columns.len().min(batch.row.saturating_add(lines_max));
         let times = &batch.columns.event_time_ms[batch.row..end];
         let future_ms = future::limit_ms(now, self.settings.max_future_skew_ms);
@@ -371,7 +295,7 @@ impl Partition {
             let event_time = columns.event_time_ms[row];
             if future_ms.is_some_and(|limit| event_time > limit) {
                 tally.book(Verdict::Future, 1);
-                self.dead_letters.push(dead_letter(batch, row, Verdict::Future, &name, now));
+                self.dead_letters.push(batch.dead_letter(row, Verdict::Future, FUTURE, &name, now));
                 continue;
             }
             let minute = Minute::of(event_time);
@@ -421,9 +345,7 @@ impl Partition {
             self.held.put(of, set, added);
         }
         for (row, reason) in late {
-            let mut letter = dead_letter(batch, row, Verdict::Late, &name, now);
-            letter.reason = Cow::Borrowed(reason);
-            self.dead_letters.push(letter);
+            self.dead_letters.push(batch.dead_letter(row, Verdict::Late, reason, &name, now));
         }
         tally.book(Verdict::Counted, counted.len() as u64);
         self.count(&columns, &counted);
@@ -605,7 +527,7 @@ impl Partition {
         let settings = self.settings;
         let reopened_from_ms = self
             .inputs
-            .iter()
+            .active()
             .filter(|input| input.backlog && input.holds(final_ms, &settings))
             .map(|input| input.watermark(&settings))
             .filter(|&watermark| watermark != watermark::NONE)
@@ -648,17 +570,6 @@ impl Partition {
     }
 }
 
+const FUTURE: &str = "click_timestamp: ahead of the clock by more than max_future_skew";
 const LATE_FINAL: &str = "its minute is final";
 const LATE_TOO_MANY: &str = "too_many_minutes: its minute cannot be held beside 4096 others";
-
-fn dead_letter(batch: &PendingBatch, row: usize, verdict: Verdict, name: &Arc<str>, now: &ClockReading) -> DeadLetter {
-    DeadLetter {
-        verdict,
-        reason: Cow::Borrowed("click_timestamp: ahead of the clock by more than max_future_skew"),
-        payload: batch.payload(row),
-        input: Arc::clone(name),
-        position: batch.position_at(row),
-        received_at_ms: now.guarded_ms,
-        event_time_ms: Some(batch.columns.event_time_ms[row]),
-    }
-}

@@ -6,6 +6,7 @@
 //!   idempotently; that answers about closed minutes come from committed epochs only and are exact.
 //! - **Never** judges a line, reads a clock, or acknowledges what is not durable.
 
+pub mod backing;
 pub mod data_dir;
 pub mod durable;
 pub mod embedded;

@@ -97,6 +97,10 @@ pub fn count(args: &CountArgs) -> Result<Exit> {
         terminal::print(&text)?;
     }
     closing::say(&summary.ledger, &report.first_rejections(), &report.readiness().notes);
+    if summary.interrupted {
+        terminal::say("stopped before the end: what was read is committed, and the next run goes on from there");
+        return Ok(Exit::Interrupted);
+    }
     Ok(Exit::Success)
 }
 

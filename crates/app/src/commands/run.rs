@@ -115,6 +115,10 @@ fn until_end(options: &RunOptions) -> Result<Exit> {
     let summary = outcome?;
     terminal::print(&format!("{}\n", adtally_serve::ledger_json(report.ledger())?))?;
     closing::say(&summary.ledger, &report.first_rejections(), &report.readiness().notes);
+    if summary.interrupted {
+        terminal::say("stopped before the end: what was read is committed, and the next run goes on from there");
+        return Ok(Exit::Interrupted);
+    }
     Ok(Exit::Success)
 }
 

@@ -53,6 +53,10 @@ impl Committer {
     /// # Errors
     /// Fenced, corrupt or internal: the process must stop.
     pub fn commit(&mut self, mut draft: EpochDraft) -> Result<()> {
+        self.retrying("waiting for the lake", |committer| match committer.projector.has_room() {
+            true => Ok(()),
+            false => Err(Error::transient("too many epochs wait for the lake: reading is paused")),
+        })?;
         let began = self.clock.monotonic_ms();
         let windows = std::mem::take(&mut draft.windows);
         let (counts, files) = encode(&draft, windows, self.randomness.next_u128())?;
@@ -240,16 +244,12 @@ impl EpochSink for CommitThread {
     }
 
     fn submit(&mut self, draft: EpochDraft) -> Result<()> {
-        let sent = self.drafts.as_ref().map(|drafts| drafts.send(draft));
-        match sent {
-            Some(Ok(())) => {
-                self.busy.store(true, Ordering::Release);
-                Ok(())
-            }
-            _ => {
-                self.drafts = None;
-                self.join().map(|_| ()).and(Err(Error::internal("the commit thread has ended early")))
-            }
+        let sent = self.drafts.as_ref().is_some_and(|drafts| drafts.send(draft).is_ok());
+        if sent {
+            self.busy.store(true, Ordering::Release);
+            return Ok(());
         }
+        self.drafts = None;
+        self.join().map(|_| ()).and(Err(Error::internal("the commit thread has ended early")))
     }
 }

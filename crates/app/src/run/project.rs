@@ -19,6 +19,12 @@ const PENDING_ROWS_MAX: usize = 8_000_000;
 /// Epochs waiting for the lake beyond which it is brought up to date before its time: each names at least one file.
 const PENDING_EPOCHS_MAX: usize = 256;
 
+/// Count rows waiting for a lake that cannot be reached beyond which no more epochs are committed: some 400 MB.
+const STALLED_ROWS_MAX: usize = 4 * PENDING_ROWS_MAX;
+
+/// Epochs waiting for a lake that cannot be reached beyond which no more are committed: half a day at ten seconds each.
+const STALLED_EPOCHS_MAX: usize = 4_096;
+
 /// How long to wait after a failure, doubled up to sixteen times as long.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -46,6 +52,12 @@ struct Queue {
     closing: bool,
     /// Give up at once.
     abandoned: bool,
+}
+
+impl Queue {
+    fn rows(&self) -> usize {
+        self.waiting.iter().flat_map(|waiting| &waiting.pending.counts).map(adtally_model::MinuteCounts::len).sum()
+    }
 }
 
 struct Shared {
@@ -126,6 +138,12 @@ impl Projector {
             .sum();
         queue.hurry |= rows > PENDING_ROWS_MAX || queue.waiting.len() > PENDING_EPOCHS_MAX;
         self.shared.changed.notify_all();
+    }
+
+    /// Whether another epoch may wait for the lake.
+    pub fn has_room(&self) -> bool {
+        let queue = self.shared.queue.lock();
+        queue.waiting.len() < STALLED_EPOCHS_MAX && queue.rows() < STALLED_ROWS_MAX
     }
 
     /// No more will come: the thread ends once the lake is up to date.

@@ -9,16 +9,16 @@ use super::report::Report;
 use crate::clock::{Clock, Randomness};
 use crate::config::Config;
 use crate::wiring;
-use adtally_model::{Error, InputRow, Ledger, Minute, Result};
+use adtally_model::{Error, InputRow, Ledger, Result};
 use adtally_pipeline::{Partition, RunEnd};
 use adtally_source::{Decoder, LocalFiles, Progress as ReadProgress, Tailer};
+pub use adtally_store::backing::{Backing, Stores, open_stores};
 use adtally_store::data_dir::DataDir;
 use adtally_store::durable::DurableLocal;
 use adtally_store::embedded::Embedded;
-use adtally_store::epoch_log::{EpochLog, Fingerprints};
+use adtally_store::epoch_log::Fingerprints;
 use adtally_store::hot_counts::HotCounts;
 use adtally_store::lake::Lake;
-use object_store::ObjectStore;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,6 +56,8 @@ pub struct Summary {
     pub ledger: Ledger,
     /// Lines read by this run alone.
     pub lines_of_run: u64,
+    /// Whether it was stopped before its end.
+    pub interrupted: bool,
 }
 
 /// The job, started.
@@ -71,52 +73,6 @@ pub struct Service {
     _data_dir: DataDir,
 }
 
-/// The object stores under a deployment: local folders by default.
-#[derive(Clone)]
-pub struct Backing {
-    /// Where epoch records live, below `epochs/`.
-    pub log: Arc<dyn ObjectStore>,
-    /// The lake's folder.
-    pub lake: Arc<dyn ObjectStore>,
-}
-
-impl Backing {
-    /// The folders of a data directory.
-    ///
-    /// # Errors
-    /// External when a folder cannot be opened.
-    pub fn local(data_dir: &Path, fsync: bool) -> Result<Backing> {
-        let root = DurableLocal::open(data_dir, fsync)?;
-        let lake = DurableLocal::open(&data_dir.join("lake"), fsync)?;
-        Ok(Backing { log: Arc::new(root), lake: Arc::new(lake) })
-    }
-
-    /// Opens the stores in it.
-    ///
-    /// # Errors
-    /// External when a store cannot be read, corrupt when a lake table is damaged.
-    pub async fn open(&self) -> Result<Stores> {
-        let lake = Lake::open(Arc::clone(&self.lake)).await?;
-        Ok(Stores { log: EpochLog::new(Arc::clone(&self.log), 0), lake })
-    }
-}
-
-/// The stores of a deployment.
-pub struct Stores {
-    /// The epoch log.
-    pub log: EpochLog,
-    /// The lake.
-    pub lake: Lake,
-}
-
-/// Opens the stores in a data directory.
-///
-/// # Errors
-/// As [`Backing::local`] and [`Backing::open`].
-pub async fn open_stores(data_dir: &Path, fsync: bool) -> Result<Stores> {
-    Backing::local(data_dir, fsync)?.open().await
-}
-
 impl Service {
     /// Takes the data directory, recovers, and starts everything but reading.
     ///
@@ -130,6 +86,7 @@ impl Service {
     ) -> Result<Service> {
         let data_dir = DataDir::own(&options.config.store.data_dir)?;
         let backing = Backing::local(data_dir.path(), options.config.epoch.fsync)?;
+        sweep(data_dir.path(), clock.wall_ms())?;
         Self::start_on(options, data_dir, &backing, clock, randomness, runtime)
     }
 
@@ -270,10 +227,11 @@ impl Service {
                 break Err(Error::internal("the projector has ended early"));
             }
         };
-        self.finish(outcome)
+        let interrupted = stop.load(Ordering::Relaxed);
+        self.finish(outcome, interrupted)
     }
 
-    fn finish(mut self, outcome: Result<()>) -> Result<Summary> {
+    fn finish(mut self, outcome: Result<()>, interrupted: bool) -> Result<Summary> {
         if outcome.is_err() {
             self.abandon.store(true, Ordering::Relaxed);
         }
@@ -294,10 +252,20 @@ impl Service {
             (_, Err(error)) | (Err(error), Ok(())) => Err(error),
             (Ok(()), Ok(())) => {
                 let ledger = self.report.total();
-                Ok(Summary { ledger, lines_of_run: ledger.read - self.read_before })
+                Ok(Summary { ledger, lines_of_run: ledger.read - self.read_before, interrupted })
             }
         }
     }
+}
+
+/// Removes temporary names that a crash left behind: only the owner writes, and it has not begun.
+fn sweep(data_dir: &Path, now_ms: i64) -> Result<()> {
+    let now = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(now_ms.max(0) as u64);
+    let swept = DurableLocal::open(data_dir, true)?.sweep(now)?;
+    if swept > 0 {
+        tracing::info!(swept, "temporary files of an interrupted process removed");
+    }
+    Ok(())
 }
 
 fn ingest_settings(config: &Config, ending: Ending) -> IngestSettings {
@@ -313,9 +281,4 @@ fn ingest_settings(config: &Config, ending: Ending) -> IngestSettings {
             Ending::Final => RunEnd::Finalise,
         },
     }
-}
-
-/// The minute span that all clicks of a log lie in, for a start-up hint: how old the newest is, in milliseconds.
-pub fn newest_age_ms(report: &Report, now_ms: i64) -> Option<i64> {
-    report.newest_click_ms().map(|newest| now_ms - Minute::of(newest).start_ms())
 }

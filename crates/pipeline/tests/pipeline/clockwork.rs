@@ -254,3 +254,31 @@ fn a_bounded_run_closes_the_minutes_seen_and_finalises_on_request() {
         assert!(world.log.epochs.last().unwrap().all_ended);
     }
 }
+
+#[test]
+fn an_input_without_a_watermark_lets_no_sparse_backlog_run_out_of_minutes() {
+    // One click every two minutes for a fortnight, beside an input of three lines.
+    let times: Vec<i64> = (0..10_000).map(|click| START + click * 2 * MINUTE).collect();
+    let now = START + 40_000 * MINUTE;
+    let mut world = World::new(2, TimeSettings::default());
+    world.now = now;
+    assert_eq!(world.lines(1, &times), Stopped::Aligned, "the other may still have old lines");
+    assert!(world.read[1] <= 17, "{}", world.read[1]);
+    world.lines(2, &[START; 3]);
+    world.partition.note_at_end(InputId(2), &clock(world.now));
+    let read = world.read[1] as usize;
+    let mut turns = 0;
+    let mut next = read;
+    while next < times.len() {
+        let before = world.read[1];
+        world.lines(1, &times[next..]);
+        next = world.read[1] as usize;
+        if world.read[1] == before {
+            // Nothing moves until the short input is idle.
+            world.wait(31_000, &[2]);
+        }
+        turns += 1;
+        assert!(turns < 100, "stuck at line {next}");
+    }
+    assert_eq!(world.late(), 0);
+}

@@ -167,7 +167,7 @@ impl<'a> Choices<'a> {
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         // Mixed with how many were taken (SplitMix64), so that a short list does not repeat itself for ever.
         let number = self.numbers.get(self.at % self.numbers.len().max(1)).copied().unwrap_or_default();
-        let mut mixed = (u64::from(number) + (self.at as u64) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = (u64::from(number) + ((self.at as u64) << 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         self.at += 1;

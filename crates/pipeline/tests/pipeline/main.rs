@@ -6,6 +6,8 @@
 //! - `boundaries`: lines inside, at and beyond every boundary of time.
 //! - `clockwork`: idleness, ends, the clock, finality, capacity.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod boundaries;
 mod clockwork;
 mod driver;

@@ -1,0 +1,214 @@
+//! An object store whose process dies, or whose replies are lost, at operations of our choice.
+
+use async_trait::async_trait;
+use futures::stream::{BoxStream, StreamExt};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult, Result,
+};
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// On which side of an operation the fault lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Side {
+    /// Nothing happens, and an error comes back.
+    Before,
+    /// It happens, and an error comes back all the same.
+    After,
+}
+
+/// What goes wrong, in operations counted from 1.
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    /// Nothing.
+    None,
+    /// The process dies at an operation: that one and all later ones fail.
+    Death(usize, Side),
+    /// The reply to every n-th change, counted from an offset, is an error; the process lives on.
+    Lost {
+        /// Of so many changes of matching paths one is hit.
+        every: usize,
+        /// Which one of them.
+        offset: usize,
+        /// Whether it takes place.
+        side: Side,
+        /// Part of the paths that it is about.
+        matching: &'static str,
+    },
+}
+
+/// What was asked of the stores, in order.
+#[derive(Debug)]
+struct Plan {
+    fault: Fault,
+    operations: Vec<(&'static str, String)>,
+    changes: usize,
+    hits: usize,
+    dead: bool,
+}
+
+/// The stores of one process; clones share the count.
+#[derive(Clone, Debug)]
+pub(crate) struct Faults(Arc<Mutex<Plan>>);
+
+impl Faults {
+    /// Counts from 1 and goes wrong as told.
+    pub(crate) fn new(fault: Fault) -> Self {
+        let plan = Plan { fault, operations: Vec::new(), changes: 0, hits: 0, dead: false };
+        Faults(Arc::new(Mutex::new(plan)))
+    }
+
+    /// A view of a store under these faults; `root` names it in reports.
+    pub(crate) fn wrap(&self, root: &'static str, inner: &Arc<InMemory>) -> Arc<dyn ObjectStore> {
+        Arc::new(FaultyStore { root, inner: Arc::clone(inner), faults: self.clone() })
+    }
+
+    /// All operations so far: the verb and the path.
+    pub(crate) fn operations(&self) -> Vec<(&'static str, String)> {
+        self.0.lock().operations.clone()
+    }
+
+    /// Operations that went wrong while the process lived, the deadly one included.
+    pub(crate) fn hits(&self) -> usize {
+        self.0.lock().hits
+    }
+
+    /// Whether the process has died.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.0.lock().dead
+    }
+
+    /// Counts an operation; says on which side of it something goes wrong.
+    fn note(&self, verb: &'static str, path: String) -> Option<Side> {
+        let mut plan = self.0.lock();
+        if plan.dead {
+            return Some(Side::Before);
+        }
+        let is_change = !matches!(verb, "get" | "list");
+        let fault = plan.fault.clone();
+        let side = match fault {
+            Fault::None => None,
+            Fault::Death(at, side) => {
+                plan.dead = plan.operations.len() + 1 == at;
+                plan.dead.then_some(side)
+            }
+            Fault::Lost { every, offset, side, matching } if is_change && path.contains(matching) => {
+                plan.changes += 1;
+                (plan.changes % every == offset % every).then_some(side)
+            }
+            Fault::Lost { .. } => None,
+        };
+        plan.operations.push((verb, path));
+        plan.hits += usize::from(side.is_some());
+        side
+    }
+}
+
+#[derive(Debug)]
+struct FaultyStore {
+    root: &'static str,
+    inner: Arc<InMemory>,
+    faults: Faults,
+}
+
+fn failure() -> object_store::Error {
+    object_store::Error::Generic { store: "FaultyStore", source: "the connection broke".into() }
+}
+
+impl FaultyStore {
+    fn note(&self, verb: &'static str, path: &str) -> Option<Side> {
+        self.faults.note(verb, format!("{}{path}", self.root))
+    }
+
+    /// Refuses at once what goes wrong before it happens; else returns whether the reply is lost.
+    fn enter(&self, verb: &'static str, path: &Path) -> Result<bool> {
+        match self.note(verb, path.as_ref()) {
+            Some(Side::Before) => Err(failure()),
+            Some(Side::After) => Ok(true),
+            None => Ok(false),
+        }
+    }
+}
+
+fn reply<T>(lost: bool, result: Result<T>) -> Result<T> {
+    if lost { Err(failure()) } else { result }
+}
+
+impl std::fmt::Display for FaultyStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FaultyStore")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for FaultyStore {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let lost = self.enter("put", location)?;
+        reply(lost, self.inner.put_opts(location, payload, options).await)
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        // Nothing here is large enough for it, and its parts would not be counted.
+        assert!(options.attributes.is_empty() && location.as_ref().is_empty(), "an upload in parts of {location}");
+        Err(object_store::Error::NotImplemented {
+            operation: "put_multipart".into(),
+            implementer: "FaultyStore".into(),
+        })
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let lost = self.enter("get", location)?;
+        reply(lost, self.inner.get_opts(location, options).await)
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        let (inner, faults, root) = (Arc::clone(&self.inner), self.faults.clone(), self.root);
+        let one = move |location: Result<Path>| {
+            let (inner, faults) = (Arc::clone(&inner), faults.clone());
+            async move {
+                let location = location?;
+                let side = faults.note("delete", format!("{root}{location}"));
+                if side == Some(Side::Before) {
+                    return Err(failure());
+                }
+                let mut deleted = inner.delete_stream(futures::stream::iter([Ok(location.clone())]).boxed());
+                while let Some(result) = deleted.next().await {
+                    result?;
+                }
+                reply(side.is_some(), Ok(location))
+            }
+        };
+        locations.then(one).boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        match self.note("list", prefix.map_or("", AsRef::as_ref)) {
+            Some(_) => futures::stream::iter([Err(failure())]).boxed(),
+            None => self.inner.list(prefix),
+        }
+    }
+
+    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        match self.note("list", prefix.map_or("", AsRef::as_ref)) {
+            Some(_) => futures::stream::iter([Err(failure())]).boxed(),
+            None => self.inner.list_with_offset(prefix, offset),
+        }
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let lost = self.enter("list", &prefix.cloned().unwrap_or_default())?;
+        reply(lost, self.inner.list_with_delimiter(prefix).await)
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        let lost = self.enter("copy", to)?;
+        reply(lost, self.inner.copy_opts(from, to, options).await)
+    }
+}

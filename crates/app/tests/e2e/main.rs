@@ -1,0 +1,32 @@
+//! The product through its binary: what a user, an operator and an accountant see, and nothing from inside.
+//!
+//! What the tests stand on:
+//!
+//! - `site`: a folder with logs and data, the commands run in it, and a `run` that serves;
+//! - `feed`: a writer of growing logs that rotates and compresses them;
+//! - `expected`: the exact counts that `adtally generate --truth` promises.
+//!
+//! What they show:
+//!
+//! - `truth`: generated logs, plain and rotated under a running process, come out exactly, in every answer;
+//! - `restarts`: the same after many kills at any moment;
+//! - `questions`: both endpoints with every parameter against a recount, and minutes from open to closed to final;
+//! - `problems`: every error that a client can make, once;
+//! - `exits`: every exit code;
+//! - `commands`: inspect, config, count, completions, JSON, colours and pipes;
+//! - `files`: files that are poison, half, gone, compressed or of yesterday;
+//! - `lake`: other programs read the lake and find the same sums.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test; clippy only knows the tests themselves")]
+
+mod commands;
+mod exits;
+mod expected;
+mod feed;
+mod files;
+mod lake;
+mod problems;
+mod questions;
+mod restarts;
+mod site;
+mod truth;

@@ -1,0 +1,289 @@
+//! A folder of its own for each test: logs, data and configuration in it, and the binary run in it.
+
+use serde_json::Value;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{JoinHandle, sleep};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// How long to sleep before a condition is looked at again.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How often it is looked at before the test fails: two minutes, far longer than anything takes on a busy machine.
+const POLLS_MAX: u32 = 6_000;
+
+/// Waits until `found` finds something; `what` says for what in vain.
+pub(crate) fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..POLLS_MAX {
+        if let Some(found) = found() {
+            return found;
+        }
+        sleep(POLL);
+    }
+    panic!("waited in vain for {what}");
+}
+
+/// A temporary folder in which commands run.
+pub(crate) struct Site {
+    folder: TempDir,
+}
+
+/// A command that has ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// Its exit code; `None` when a signal ended it.
+    pub(crate) code: Option<i32>,
+    /// What it printed for machines.
+    pub(crate) stdout: String,
+    /// What it said to people.
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    /// Fails the test unless the command succeeded.
+    pub(crate) fn ok(self) -> Self {
+        assert_eq!(self.code, Some(0), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+
+    /// Standard output as one JSON document.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
+    }
+}
+
+impl Site {
+    /// An empty one.
+    pub(crate) fn new() -> Site {
+        Site { folder: tempfile::Builder::new().prefix("adtally-e2e-").tempdir().unwrap() }
+    }
+
+    /// The path of something in it.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file, and the folders above it.
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    /// Appends to a file.
+    pub(crate) fn append(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        let mut file = OpenOptions::new().create(true).append(true).open(self.path(name)).unwrap();
+        file.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// What a file holds.
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).unwrap()
+    }
+
+    /// Compresses a file as `logrotate` does: `NAME` becomes `NAME.gz`.
+    pub(crate) fn gzip(&self, name: &str) {
+        gzip(&self.path(name));
+    }
+
+    /// The binary, with nothing of the settings that the test itself was started with.
+    pub(crate) fn program(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_adtally"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("ADTALLY_") {
+                command.env_remove(name);
+            }
+        }
+        command.current_dir(self.folder.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command line, its words apart by spaces, to its end.
+    pub(crate) fn adtally(&self, line: &str) -> Ended {
+        self.words(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn words(&self, words: &[&str]) -> Ended {
+        let mut command = self.program();
+        command.args(words);
+        end(command)
+    }
+
+    /// The rows of a query on `data`, as CSV with a header.
+    pub(crate) fn sql(&self, query: &str) -> String {
+        self.words(&["sql", "--data-dir", "data", "--format", "csv", query]).ok().stdout
+    }
+
+    /// The only value of a query that has one.
+    pub(crate) fn sql_value(&self, query: &str) -> String {
+        self.sql(query).lines().nth(1).unwrap_or_default().to_owned()
+    }
+
+    /// The ledger of `data`.
+    pub(crate) fn ledger(&self) -> Value {
+        self.adtally("ledger --data-dir data --json").ok().json()
+    }
+
+    /// Checks that `data` is sound.
+    pub(crate) fn verify(&self) {
+        let ended = self.adtally("verify --data-dir data").ok();
+        assert!(ended.stdout.ends_with("everything agrees\n"), "{}", ended.stdout);
+    }
+
+    /// Starts `adtally run` with these words on a free port, and waits until it answers.
+    pub(crate) fn serve(&self, line: &str) -> Serving {
+        let mut command = self.program();
+        command.args(["run", "--data-dir", "data", "--listen", "127.0.0.1:0"]).args(line.split_whitespace());
+        Serving::start(command)
+    }
+}
+
+/// Compresses a file in place with `gzip`.
+pub(crate) fn gzip(path: &Path) {
+    let status = Command::new("gzip").arg(path).status().expect("gzip is missing: install the package gzip");
+    assert!(status.success(), "gzip {}: {status}", path.display());
+}
+
+/// Runs a command to its end; one that hangs fails the test.
+pub(crate) fn end(mut command: Command) -> Ended {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (stdout, stderr) = (gather(child.stdout.take().unwrap()), gather(child.stderr.take().unwrap()));
+    let status = exit_of(&mut child);
+    let [stdout, stderr] = [stdout, stderr].map(|reader| reader.join().unwrap());
+    Ended { code: status.code(), stdout, stderr }
+}
+
+fn gather(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+fn exit_of(child: &mut Child) -> ExitStatus {
+    for _ in 0..POLLS_MAX {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        sleep(POLL);
+    }
+    child.kill().unwrap();
+    panic!("the command does not end");
+}
+
+/// A running `adtally run`; dropping it kills it.
+pub(crate) struct Serving {
+    child: Child,
+    url: String,
+    agent: ureq::Agent,
+    said: Arc<Mutex<String>>,
+}
+
+impl Serving {
+    fn start(mut command: Command) -> Serving {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let said = Arc::new(Mutex::new(String::new()));
+        let (log, stderr) = (Arc::clone(&said), child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                log.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
+        let url = wait_for("the address to ask", || {
+            let said = said.lock().unwrap();
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("{status}: {said}");
+            }
+            let (_, rest) = said.split_once("answering on ")?;
+            rest.split_once(';').map(|(url, _)| url.to_owned())
+        });
+        let config = ureq::Agent::config_builder().http_status_as_error(false).build();
+        Serving { child, url, agent: config.into(), said }
+    }
+
+    /// What it has said on standard error so far.
+    pub(crate) fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    /// `127.0.0.1:12345`.
+    pub(crate) fn address(&self) -> &str {
+        self.url.strip_prefix("http://").unwrap()
+    }
+
+    /// Asks, and returns the status and the text of the answer.
+    pub(crate) fn text(&self, path: &str) -> (u16, String) {
+        let mut response = self.agent.get(format!("{}{path}", self.url)).call().unwrap_or_else(|error| {
+            panic!("{path}: {error}\n{}", self.said());
+        });
+        (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
+    }
+
+    /// Asks what must be answered with 200 and JSON.
+    pub(crate) fn get(&self, path: &str) -> Value {
+        let (status, text) = self.text(path);
+        assert_eq!(status, 200, "{path}: {text}");
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
+    }
+
+    /// Waits until so many lines are committed, and returns the ledger.
+    pub(crate) fn wait_read(&self, lines: u64) -> Value {
+        let mut last = Value::Null;
+        for _ in 0..POLLS_MAX {
+            last = self.get("/ledger");
+            let read = last["read"].as_u64().unwrap();
+            assert!(read <= lines, "{read} lines were read of {lines}: {last}");
+            if read == lines {
+                return last;
+            }
+            sleep(POLL);
+        }
+        panic!("{lines} lines are not read: {last}\n{}", self.said());
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, a clean end, and what it said.
+    pub(crate) fn stop(mut self) -> String {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let status = exit_of(&mut self.child);
+        let said = self.said();
+        assert_eq!(status.code(), Some(0), "{said}");
+        said
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // It may have ended.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// The columns of a ledger that `adtally generate` promises.
+pub(crate) const VERDICTS: [&str; 7] = ["read", "counted", "duplicate", "late", "future", "malformed", "invalid"];
+
+/// Checks the totals of a ledger.
+pub(crate) fn check_ledger(ledger: &Value, expected: &Value) {
+    for verdict in VERDICTS {
+        assert_eq!(ledger[verdict], expected[verdict], "{verdict} of {ledger}");
+    }
+    assert_eq!(ledger["gap_bytes"], 0, "{ledger}");
+}
+
+/// Opens a file for appending.
+pub(crate) fn appending(path: &Path) -> File {
+    OpenOptions::new().create(true).append(true).open(path).unwrap()
+}
