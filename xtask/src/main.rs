@@ -3,6 +3,7 @@
 //! Cargo is always called with `--workspace`: another selection of packages would select other features of the large
 //! dependencies and build them a second time.
 
+mod python;
 mod tidy;
 
 use std::env;
@@ -16,7 +17,7 @@ The toolbox of Adtally.
 Usage: cargo xtask <COMMAND>
 
 Commands:
-  test    All tests: unit, integration, documentation
+  test    All tests: unit, integration, documentation; makes a Python environment for one of them on first use
   ci      What must pass before a change is merged: fmt, tidy, clippy, doc, test
   fmt     Format the code; with --check only say what is not formatted
   clippy  Lints, warnings as errors
@@ -65,7 +66,8 @@ fn ci() -> Outcome {
 }
 
 fn test() -> Outcome {
-    cargo(&["test", "--workspace"], &[])
+    let python = python::interpreter(&root())?;
+    cargo(&["test", "--workspace"], &[(python::VARIABLE, &python.display().to_string())])
 }
 
 fn fmt(check: bool) -> Outcome {

@@ -1,0 +1,49 @@
+//! A Python environment with other readers of the lake, for the test that reads it as users of Python would.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The variable by which tests find the interpreter; set by whoever has an environment of his own.
+pub(crate) const VARIABLE: &str = "ADTALLY_PYTHON";
+
+/// The interpreter: the one that the variable names, or that of an environment in the user's cache, made on first use
+/// and whenever the list of packages has changed.
+pub(crate) fn interpreter(root: &Path) -> Result<PathBuf, String> {
+    if let Some(python) = env::var_os(VARIABLE) {
+        return Ok(python.into());
+    }
+    let requirements = root.join("tests/python/requirements.txt");
+    let wanted = fs::read(&requirements).map_err(|error| format!("cannot read {}: {error}", requirements.display()))?;
+    let folder = cache()?.join("adtally/venv");
+    // Written last, so that a broken installation is made anew.
+    let installed = folder.join("installed.txt");
+    let python = folder.join("bin/python");
+    if fs::read(&installed).is_ok_and(|found| found == wanted) && python.is_file() {
+        return Ok(python);
+    }
+    eprintln!("$ python3 -m venv {}", folder.display());
+    let made = run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
+    made.map_err(|error| format!("{error}: install python3 and python3-venv, or name an interpreter in {VARIABLE}"))?;
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(&requirements);
+    run(&mut pip).map_err(|error| format!("{error}: cannot install the packages of {}", requirements.display()))?;
+    fs::write(&installed, wanted).map_err(|error| format!("cannot write {}: {error}", installed.display()))?;
+    Ok(python)
+}
+
+/// Where things go that can be made again.
+fn cache() -> Result<PathBuf, String> {
+    let named = env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    named.or_else(home).ok_or_else(|| format!("HOME is not set: name a Python interpreter in {VARIABLE}"))
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{} failed: {status}", command.get_program().display())),
+        Err(error) => Err(format!("cannot run {}: {error}", command.get_program().display())),
+    }
+}
