@@ -1,7 +1,7 @@
 //! `adtally demo`: the whole job on traffic that it makes itself.
 
 use super::run::{listen, start_log, start_server, stop_on_signals};
-use super::runtime;
+use super::{SHUTDOWN_TIMEOUT, runtime};
 use crate::clock::{Clock, SystemClock, SystemRandomness};
 use crate::config::{self, FlagSetting, Value};
 use crate::exit::Exit;
@@ -86,6 +86,8 @@ pub fn demo(args: &DemoArgs) -> Result<Exit> {
     let outcome = service.run(&stop, |_, _| guide.look(&handle, &stopping));
     stop.store(true, Ordering::Relaxed);
     let _ = runtime.block_on(server);
+    // A question that is still being computed is not waited for.
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     let written = writer.join().map_err(|_| Error::internal("the log writer panicked; its message is above"))?;
     let summary = outcome?;
     terminal::say(&format!("\n{}", terminal::sum_line(&summary.ledger)));

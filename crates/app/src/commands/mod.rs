@@ -20,6 +20,9 @@ use std::path::Path;
 /// Stack of the runtime's threads, in bytes: DataFusion plans recursively, and deeply so where it is not optimised.
 const THREAD_STACK_BYTES: usize = 8 << 20;
 
+/// How long threads that still compute are waited for at the end of the process.
+pub(crate) const SHUTDOWN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// A runtime for the stores' and the server's I/O.
 ///
 /// # Errors

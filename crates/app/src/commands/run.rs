@@ -1,6 +1,6 @@
 //! `adtally run`: counts growing log files and answers questions.
 
-use super::{closing, runtime};
+use super::{SHUTDOWN_TIMEOUT, closing, runtime};
 use crate::clock::{Clock, SystemClock, SystemRandomness};
 use crate::commands::config::environment;
 use crate::config::{self, Config, FlagSetting, LogFormat, Value};
@@ -144,6 +144,8 @@ fn tail(options: &RunOptions) -> Result<Exit> {
     let outcome = service.run(&stop, |_, _| ());
     stop.store(true, Ordering::Relaxed);
     let _ = runtime.block_on(server);
+    // A question that is still being computed is not waited for.
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     let summary = outcome?;
     terminal::say(&format!("stopped; everything read is committed: {}", terminal::sum_line(&summary.ledger)));
     Ok(Exit::Success)

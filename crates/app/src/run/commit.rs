@@ -244,9 +244,10 @@ impl EpochSink for CommitThread {
     }
 
     fn submit(&mut self, draft: EpochDraft) -> Result<()> {
+        // Before the thread can be done with it.
+        self.busy.store(true, Ordering::Release);
         let sent = self.drafts.as_ref().is_some_and(|drafts| drafts.send(draft).is_ok());
         if sent {
-            self.busy.store(true, Ordering::Release);
             return Ok(());
         }
         self.drafts = None;

@@ -401,17 +401,17 @@ impl<S: EpochSink> Ingest<S> {
         for discovery in std::mem::take(&mut self.discovered) {
             match discovery {
                 Discovery::Found { facts, position } => {
-                    tracing::info!(input = facts.name, id = facts.input.0, position, "input found");
+                    tracing::debug!(input = facts.name, id = facts.input.0, position, "input found");
                     self.lanes.insert(facts.input, Lane::default());
                     self.partition.add_input(new_row(&facts, position), now);
                 }
                 Discovery::Continued { input: id } | Discovery::Resumed { input: id } => {
-                    tracing::info!(id = id.0, "input goes on");
+                    tracing::debug!(id = id.0, "input goes on");
                     self.lanes.entry(id).or_default().ended = false;
                     self.partition.resume_input(id);
                 }
                 Discovery::Renamed { input: id, name } => {
-                    tracing::info!(input = name, id = id.0, "input renamed");
+                    tracing::debug!(input = name, id = id.0, "input renamed");
                     self.partition.describe_input(id, |row| row.name = name);
                 }
                 Discovery::Ended { input: id } => {
