@@ -10,8 +10,8 @@ pub const IDENTITY_BITS: u32 = 112;
 
 const REST_MASK: u128 = (1 << (128 - IDENTITY_BITS)) - 1;
 
-/// The identity of a click: 112 bits of keyed hash, and below them 16 bits of hash of the fields that do not belong to
-/// the identity.
+/// The identity of a click: 112 bits of keyed hash, and below them 16 bits for the fields that do not belong to the
+/// identity: the country, or with a click id a hash of country, user and address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[repr(transparent)]
 pub struct Identity(pub u128);
@@ -23,7 +23,8 @@ impl Identity {
         (self.0 ^ other.0) >> (128 - IDENTITY_BITS) == 0
     }
 
-    /// Whether the remaining fields differ, as far as 16 bits of hash can tell (one differing copy in 65,536 goes unseen).
+    /// Whether the remaining fields differ. Without a click id that is exact; with one, 16 bits of hash tell (one
+    /// differing copy in 65,536 goes unseen).
     #[inline]
     pub fn conflicts(self, other: Identity) -> bool {
         (self.0 ^ other.0) & REST_MASK != 0
@@ -86,25 +87,27 @@ impl IdentityKey {
         fixed[..8].copy_from_slice(&click.event_time_ms.to_le_bytes());
         fixed[8..16].copy_from_slice(&click.ad_id.to_le_bytes());
         let mut hasher = SipHasher24::new_with_key(&self.0);
-        let mut rest = SipHasher24::new_with_key(&self.0);
-        if click.click_id.is_empty() {
+        let rest = if click.click_id.is_empty() {
             fixed[16] = 0;
             fixed[17..].copy_from_slice(&click.ip.to_le_bytes());
             hasher.write(&fixed);
             hasher.write(click.user_id);
-            rest.write(&[0, click.country]);
+            // The country alone remains, and needs no hashing to fit.
+            u64::from(click.country)
         } else {
             fixed[16] = 1;
             hasher.write(&fixed[..17]);
             hasher.write(click.click_id);
+            let mut rest = SipHasher24::new_with_key(&self.0);
             fixed[16] = click.country;
             fixed[17..].copy_from_slice(&click.ip.to_le_bytes());
             rest.write(&fixed[16..]);
             rest.write(click.user_id);
-        }
+            rest.finish128().h1
+        };
         let identity = hasher.finish128();
         let identity = u128::from(identity.h1) << 64 | u128::from(identity.h2);
-        Identity(identity & !REST_MASK | u128::from(rest.finish128().h1) & REST_MASK)
+        Identity(identity & !REST_MASK | u128::from(rest) & REST_MASK)
     }
 }
 

@@ -48,13 +48,12 @@ pub fn inspect(args: &InspectArgs) -> Result<Exit> {
     let now = SystemClock.wall_ms();
     let inspection = Inspection::new(&path, &guess, &batch, now, config.time.max_future_skew_ms);
     if args.json {
-        let mut report = serde_json::to_value(&inspection)
+        let report = serde_json::to_string(&inspection)
             .map_err(|e| Error::internal("the inspection cannot be written as JSON").because(e))?;
-        report["configuration"] = guess.to_toml(&path).into();
         terminal::print(&format!("{report}\n"))?;
     } else {
-        terminal::say(&inspection.to_string());
-        terminal::print(&guess.to_toml(&path))?;
+        terminal::say(&format!("{inspection}\nThe configuration that reads it:\n"));
+        terminal::print(&inspection.configuration)?;
     }
     Ok(Exit::Success)
 }

@@ -25,8 +25,8 @@ const STALLED_ROWS_MAX: usize = 4 * PENDING_ROWS_MAX;
 /// Epochs waiting for a lake that cannot be reached beyond which no more are committed: half a day at ten seconds each.
 const STALLED_EPOCHS_MAX: usize = 4_096;
 
-/// How long to wait after a failure, doubled up to sixteen times as long.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How long to wait after a failure, doubled up to 64 times as long.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// An epoch that waits for the lake.
 #[derive(Clone)]
@@ -90,8 +90,8 @@ pub struct ProjectorParts {
     pub runtime: tokio::runtime::Handle,
     /// Shortest time between commits to the lake.
     pub interval: Duration,
-    /// Give up after a failure instead of trying for ever.
-    pub bounded: bool,
+    /// After how many failures in a row to give up; never where there is none.
+    pub attempts_max: Option<u32>,
 }
 
 impl Projector {
@@ -170,24 +170,26 @@ impl Work {
     fn run(self) -> Result<()> {
         let mut last_ms: Option<i64> = None;
         let mut pause = PAUSE;
+        let mut failures = 0;
         loop {
             let Some(waiting) = self.next(last_ms) else { return Ok(()) };
             last_ms = Some(self.parts.clock.monotonic_ms());
             match self.project(&waiting) {
                 Ok(()) => {
-                    pause = PAUSE;
+                    (pause, failures) = (PAUSE, 0);
                     self.parts.report.lake_mended();
                 }
-                Err(error) if error.is_retryable() && !self.parts.bounded => {
+                Err(error)
+                    if error.is_retryable() && self.parts.attempts_max.is_none_or(|max| failures + 1 < max) =>
+                {
+                    failures += 1;
                     tracing::warn!("bringing the lake up to date failed, trying again: {}", error.report());
                     self.parts
                         .report
                         .lake_failing(format!("the lake cannot be brought up to date: {}", error.report()));
                     let mut queue = self.shared.queue.lock();
-                    if !queue.abandoned {
-                        self.shared.changed.wait_for(&mut queue, pause);
-                    }
-                    pause = (pause * 2).min(PAUSE * 16);
+                    self.shared.changed.wait_while_for(&mut queue, |queue| !queue.abandoned, pause);
+                    pause = (pause * 2).min(PAUSE * 64);
                 }
                 Err(error) => return Err(error),
             }

@@ -113,14 +113,31 @@ impl Service {
         let lake = Arc::new(lake);
         let fingerprints = Fingerprints { config: config.fingerprint(), key: key.fingerprint() };
         let (writer, fresh) = (randomness.next_u128(), randomness.next_u128());
-        let recovered = runtime.block_on(recovery::take_over(&log, &lake, writer, fresh, fingerprints))?;
+        let mut recovered = runtime.block_on(recovery::take_over(&log, &lake, writer, fresh, fingerprints))?;
+        for waiting in recovered.waiting.iter_mut().filter(|waiting| waiting.clock_ms == 0) {
+            // The claim that begins a log has no clock before it.
+            waiting.clock_ms = clock.wall_ms();
+        }
         let hot = Arc::new(HotCounts::new(config.store.hot_minutes));
         runtime.block_on(recovery::warm(&hot, &lake, &recovered))?;
 
         let state = recovered.state;
+        let bounded = options.ending != Ending::Never;
+        // What the user may have got wrong comes before threads that would have to be stopped again.
+        let known: Vec<InputRow> = state.inputs.values().cloned().collect();
+        let tailer = Tailer::new(
+            Box::new(LocalFiles),
+            wiring::tail_settings(&config.input, bounded),
+            &config.input.paths,
+            known,
+            state.next_input,
+        )?;
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let decoder = Arc::new(Decoder::new(wiring::decode_settings(&config.input), key)?);
+        let pool = DecodePool::new(decoder, threads)?;
+
         let report = Report::new(settings, &state);
         let abandon = Arc::new(AtomicBool::new(false));
-        let bounded = options.ending != Ending::Never;
         let (projector, projector_thread) = Projector::start(
             ProjectorParts {
                 log: log.clone(),
@@ -131,7 +148,7 @@ impl Service {
                 clock: Arc::clone(&clock),
                 runtime: runtime.clone(),
                 interval: config.store.lake_interval,
-                bounded,
+                attempts_max: bounded.then_some(options.attempts_max),
             },
             recovered.lake_epoch,
             recovered.waiting,
@@ -149,22 +166,12 @@ impl Service {
             abandon: Arc::clone(&abandon),
         };
         let sink = CommitThread::start(committer)?;
-        let known: Vec<InputRow> = state.inputs.values().cloned().collect();
-        let tailer = Tailer::new(
-            Box::new(LocalFiles),
-            wiring::tail_settings(&config.input, bounded),
-            &config.input.paths,
-            known,
-            state.next_input,
-        )?;
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let decoder = Arc::new(Decoder::new(wiring::decode_settings(&config.input), key)?);
         let read_before = state.ledger.read;
         let ingest = Ingest::new(Parts {
             settings: ingest_settings(config, options.ending),
             clock,
             tailer,
-            pool: DecodePool::new(decoder, threads)?,
+            pool,
             last_clock_ms: state.clock_ms,
             number: state.number + 1,
             partition: Partition::new(settings, state),

@@ -15,7 +15,6 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -233,8 +232,10 @@ fn append_up_to(path: &Path, text: &str) {
 
 fn check_ledger(ledger: &Ledger, expected: &Expected, context: &str) {
     ledger.check(context).expect(context);
+    // The counts themselves are compared with the lake's.
+    let expected = Expected { counts: BTreeMap::new(), ..expected.clone() };
     let found = Expected {
-        counts: expected.counts.clone(),
+        counts: BTreeMap::new(),
         read: ledger.read,
         counted: ledger.counted,
         duplicate_or_late: ledger.duplicate + ledger.late,
@@ -243,7 +244,7 @@ fn check_ledger(ledger: &Ledger, expected: &Expected, context: &str) {
         invalid: ledger.invalid,
         conflicting: ledger.conflicting_duplicates,
     };
-    assert_eq!(&found, expected, "{context}: the ledger");
+    assert_eq!(found, expected, "{context}: the ledger");
     assert_eq!(ledger.gap_bytes, 0, "{context}: a gap");
 }
 

@@ -46,6 +46,7 @@ struct Plan {
     fault: Fault,
     operations: Vec<(&'static str, String)>,
     changes: usize,
+    made: Vec<String>,
     hits: usize,
     dead: bool,
 }
@@ -57,7 +58,7 @@ pub(crate) struct Faults(Arc<Mutex<Plan>>);
 impl Faults {
     /// Counts from 1 and goes wrong as told.
     pub(crate) fn new(fault: Fault) -> Self {
-        let plan = Plan { fault, operations: Vec::new(), changes: 0, hits: 0, dead: false };
+        let plan = Plan { fault, operations: Vec::new(), changes: 0, made: Vec::new(), hits: 0, dead: false };
         Faults(Arc::new(Mutex::new(plan)))
     }
 
@@ -69,6 +70,11 @@ impl Faults {
     /// All operations so far: the verb and the path.
     pub(crate) fn operations(&self) -> Vec<(&'static str, String)> {
         self.0.lock().operations.clone()
+    }
+
+    /// The changes that took place, by path, random parts of names left out.
+    pub(crate) fn changes_made(&self) -> Vec<String> {
+        self.0.lock().made.clone()
     }
 
     /// Operations that went wrong while the process lived, the deadly one included.
@@ -101,10 +107,24 @@ impl Faults {
             }
             Fault::Lost { .. } => None,
         };
+        if is_change && side != Some(Side::Before) {
+            plan.made.push(format!("{verb} {}", without_token(&path)));
+        }
         plan.operations.push((verb, path));
         plan.hits += usize::from(side.is_some());
         side
     }
+}
+
+/// The path of a staged file without the token that makes its name its own.
+fn without_token(path: &str) -> &str {
+    path.rsplit_once('-').filter(|(_, token)| token.len() == 32 + ".parquet".len()).map_or(path, |(rest, _)| rest)
+}
+
+/// What kind of operation it is: the verb and the folder, time folders left out.
+pub(crate) fn kind_of(verb: &str, path: &str) -> String {
+    let folders = path.split('/').take_while(|part| !part.contains('=') && !part.contains('.') && *part != "00000");
+    format!("{verb} {}", folders.collect::<Vec<_>>().join("/"))
 }
 
 #[derive(Debug)]

@@ -11,4 +11,5 @@
 mod deaths;
 mod deployment;
 mod faulty_store;
+mod lost_replies;
 mod oracle;

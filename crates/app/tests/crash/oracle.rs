@@ -15,6 +15,9 @@ const LATENESS: i64 = 5 * MINUTE;
 const JUMP: i64 = 10 * MINUTE;
 const GUARD_LINES: usize = 16;
 
+/// Two thirds of the logs' time: here no server's event time is ahead of another's.
+const CAUGHT_UP: i64 = 26 * MINUTE * 2 / 3;
+
 const COUNTRIES: [&str; 5] = ["US", "DE", "JP", "BR", "ZZ"];
 
 /// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators").
@@ -85,8 +88,8 @@ pub(crate) struct Expected {
 
 impl Logs {
     /// Three servers over 26 minutes, so many lines each. Every kind of line is among them: copies within a log and
-    /// across logs, copies that differ, lines out of order, late, ahead of the clock, broken. The third server is
-    /// silent for 11 minutes, so that its first 16 lines after that are beyond the guard of event time.
+    /// across logs, copies that differ, lines out of order, late, ahead of the clock, broken. The third server lags
+    /// behind and is silent for 11 minutes, so that its first 16 lines after that are beyond the guard of event time.
     pub(crate) fn generate(seed: u64, lines: usize) -> Logs {
         let mut random = Random(seed);
         let mut logs: Vec<Log> = vec![Vec::new(); 3];
@@ -95,10 +98,9 @@ impl Logs {
         for tick in 0..lines {
             for server in 0..3 {
                 let elapsed = 26 * MINUTE * tick as i64 / lines as i64;
-                // The third one's time goes slower before and after its silence.
                 let elapsed = match server {
-                    2 if elapsed < 13 * MINUTE => elapsed * 7 / 13,
-                    2 => 18 * MINUTE + (elapsed - 13 * MINUTE) * 8 / 13,
+                    2 if elapsed < 13 * MINUTE => elapsed * 4 / 13,
+                    2 if elapsed < CAUGHT_UP => 15 * MINUTE + (elapsed - 13 * MINUTE) * 7 / 13,
                     _ => elapsed,
                 };
                 who += 1;

@@ -103,8 +103,10 @@ fn cuts(text: &[u8], file_bytes: usize) -> Vec<usize> {
 /// The event time of a generated line, if it is whole.
 fn event_time_ms(line: &[u8]) -> Option<i64> {
     let digits = line.strip_prefix(b"{\"click_timestamp\":")?;
-    let end = digits.iter().position(|byte| *byte == b',').filter(|end| *end == 13)?;
-    std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
+    let end = digits.iter().position(|byte| *byte == b',')?;
+    let time = std::str::from_utf8(&digits[..end]).ok()?.parse().ok()?;
+    // Invalid ones lie decades away.
+    (1_700_000_000_000..1_800_000_000_000).contains(&time).then_some(time)
 }
 
 /// The same log with every copy of a click as its first: when files are read side by side, any of the copies may be

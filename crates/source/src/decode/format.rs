@@ -22,28 +22,33 @@ pub(crate) fn find(name: &str, prefix: &[u8], last: bool, settings: &DecodeSetti
     if settings.format == FormatChoice::Ndjson {
         return Some(Format::Ndjson);
     }
-    let last = last || prefix.len() >= prefix_bytes(settings);
-    if !last && BOM.starts_with(prefix) {
+    let full = prefix.len() >= prefix_bytes(settings);
+    if !last && !full && BOM.starts_with(prefix) {
         return None;
     }
     let bom = if prefix.starts_with(BOM) { BOM.len() } else { 0 };
     // Lines of no bytes are no lines: the header is the first that has some.
-    let blank = prefix[bom..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-    let start = bom + blank;
+    let mut start = bom;
+    while let Some(ending) = [&b"\n"[..], b"\r\n"].iter().find(|ending| prefix[start..].starts_with(ending)) {
+        start += ending.len();
+    }
     let rest = &prefix[start..];
     if settings.format == FormatChoice::Auto && rest.first() == Some(&b'{') {
         return Some(Format::Ndjson);
     }
-    let (line, end) = match memchr(b'\n', rest) {
-        Some(len) => (&rest[..len], start + len + 1),
-        None if last => (rest, prefix.len()),
+    let (line, end, cut) = match memchr(b'\n', rest) {
+        Some(len) => (&rest[..len], start + len + 1, false),
+        None if last => (rest, prefix.len(), false),
+        // After many empty lines the rest of the prefix is too short for a header, and half of one must not be taken
+        // for a whole.
+        None if full => (rest, prefix.len(), true),
         None => return None,
     };
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let named_csv = name.rsplit('/').next().is_some_and(|name| name.to_ascii_lowercase().contains(".csv"));
-    if line.len() > settings.line_bytes_max {
+    if cut || line.len() > settings.line_bytes_max {
         return Some(if settings.format == FormatChoice::Csv || named_csv {
-            let what = format!("csv: the header is longer than {} bytes", settings.line_bytes_max);
+            let what = format!("csv: the header does not end within {} bytes", settings.line_bytes_max);
             Format::Csv(Arc::new(CsvHeader { end: 0, columns: 0, column_of: [None; 6], broken: Some(what) }))
         } else {
             Format::Ndjson

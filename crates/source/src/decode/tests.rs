@@ -1,11 +1,13 @@
 //! Decoding: a table of cases for each rule, then random lines against an independent reading ([`random`]).
 
+mod batch_reading;
 mod random;
 mod reader;
 
 use super::*;
-use adtally_model::{InputId, ip};
-use reader::{Plain, Reading};
+use adtally_model::InputId;
+use batch_reading::in_order;
+use reader::Reading;
 
 /// Short, so that random lines exceed it now and then.
 const TEST_LINE_BYTES_MAX: usize = 1024;
@@ -23,31 +25,6 @@ fn decode_at(decoder: &Decoder, name: &str, text: &[u8], from: u64) -> DecodedBa
     let text = text[from as usize..].to_vec();
     let to = from + text.len() as u64;
     decoder.decode(Block { input: InputId(1), from, to, text, format, overlong: false })
-}
-
-/// Each line of a batch, in order.
-fn in_order(batch: &DecodedBatch) -> Vec<Reading> {
-    let mut lines: Vec<(u32, Reading)> = Vec::new();
-    for row in 0..batch.clicks.len() {
-        let click = batch.clicks.get(row);
-        let text = |bytes: &[u8]| std::str::from_utf8(bytes).expect("UTF-8").to_owned();
-        let plain = Plain {
-            ms: click.event_time_ms,
-            ad_id: click.ad_id,
-            user_id: text(click.user_id),
-            ip: ip::format(click.ip),
-            country: click.country.as_str().into(),
-            click_id: text(click.click_id),
-        };
-        lines.push((batch.clicks.line_start[row], Reading::Click(plain)));
-    }
-    for rejected in &batch.rejected {
-        let reading = if rejected.verdict == Verdict::Invalid { Reading::Invalid } else { Reading::Malformed };
-        assert!(batch.line(rejected.line_start).starts_with(&rejected.payload));
-        lines.push((rejected.line_start, reading));
-    }
-    lines.sort_by_key(|line| line.0);
-    lines.into_iter().map(|line| line.1).collect()
 }
 
 fn readings(name: &str, text: &[u8]) -> Vec<Reading> {

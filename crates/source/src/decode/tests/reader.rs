@@ -1,5 +1,5 @@
 //! An independent reading of SPEC 1, on serde_json and the standard library: slow, plain, and without any code of the
-//! decoder, so that it does not share the decoder's mistakes.
+//! decoder, so that it does not share the decoder's mistakes. The fuzz targets include this file too.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -237,12 +237,18 @@ fn date_time(text: &str) -> Option<i128> {
     Some((((days * 24 + hour) * 60 + minute - offset) * 60 + second) * 1000 + milli)
 }
 
-/// Reads a CSV text from offset 0 on, character by character. The header must be well-formed.
+/// Reads a CSV text from offset 0 on, character by character. Under a broken header no line can be read; one that is
+/// too long is such a line itself.
 pub(crate) fn read_csv(text: &[u8], line_bytes_max: usize) -> Vec<Reading> {
     let lines = lines(text);
-    let Some((header, lines)) = lines.split_first() else { return Vec::new() };
-    let header = csv_columns(header).expect("a well-formed header");
-    lines.iter().map(|line| csv_line(line, &header, line_bytes_max)).collect()
+    let Some((header, rest)) = lines.split_first() else { return Vec::new() };
+    if header.len() > line_bytes_max {
+        return vec![Reading::Malformed; lines.len()];
+    }
+    match csv_columns(header) {
+        Some(header) => rest.iter().map(|line| csv_line(line, &header, line_bytes_max)).collect(),
+        None => vec![Reading::Malformed; rest.len()],
+    }
 }
 
 fn csv_line(line: &[u8], header: &[String], line_bytes_max: usize) -> Reading {
