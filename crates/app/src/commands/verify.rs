@@ -39,6 +39,9 @@ struct Findings {
 
 impl Findings {
     fn wrong(&mut self, what: String) {
+        if self.wrong.contains(&what) {
+            return;
+        }
         if self.wrong.len() < FINDINGS_MAX {
             self.wrong.push(what);
         } else {

@@ -4,19 +4,19 @@ use super::commit::{CommitThread, Committer};
 use super::decode_pool::DecodePool;
 use super::ingest::{Ingest, IngestSettings, Parts, Turn};
 use super::project::{Projector, ProjectorParts};
-use super::recovery;
+use super::recovery::{self, Recovered};
 use super::report::Report;
 use crate::clock::{Clock, Randomness};
 use crate::config::Config;
 use crate::wiring;
-use adtally_model::{Error, InputRow, Ledger, Result};
+use adtally_model::{Error, IdentityKey, InputRow, Ledger, PartitionState, Result};
 use adtally_pipeline::{Partition, RunEnd};
 use adtally_source::{Decoder, LocalFiles, Progress as ReadProgress, Tailer};
 pub use adtally_store::backing::{Backing, Stores, open_stores};
 use adtally_store::data_dir::DataDir;
 use adtally_store::durable::DurableLocal;
 use adtally_store::embedded::Embedded;
-use adtally_store::epoch_log::Fingerprints;
+use adtally_store::epoch_log::{EpochLog, Fingerprints};
 use adtally_store::hot_counts::HotCounts;
 use adtally_store::lake::Lake;
 use std::path::Path;
@@ -106,36 +106,19 @@ impl Service {
         let settings = wiring::time_settings(&config.time);
         settings.check()?;
         let key = match config.identity.key {
-            Some(key) => adtally_model::IdentityKey::new(key),
+            Some(key) => IdentityKey::new(key),
             None => data_dir.identity_key(randomness.next_u128().to_be_bytes())?,
         };
         let Stores { log, lake } = runtime.block_on(backing.open())?;
         let lake = Arc::new(lake);
         let fingerprints = Fingerprints { config: config.fingerprint(), key: key.fingerprint() };
         let (writer, fresh) = (randomness.next_u128(), randomness.next_u128());
-        let mut recovered = runtime.block_on(recovery::take_over(&log, &lake, writer, fresh, fingerprints))?;
-        for waiting in recovered.waiting.iter_mut().filter(|waiting| waiting.clock_ms == 0) {
-            // The claim that begins a log has no clock before it.
-            waiting.clock_ms = clock.wall_ms();
-        }
-        let hot = Arc::new(HotCounts::new(config.store.hot_minutes));
-        runtime.block_on(recovery::warm(&hot, &lake, &recovered))?;
-
+        let recovering = recover(&log, &lake, config.store.hot_minutes, (writer, fresh), fingerprints, clock.wall_ms());
+        let (recovered, hot) = runtime.block_on(recovering)?;
         let state = recovered.state;
         let bounded = options.ending != Ending::Never;
         // What the user may have got wrong comes before threads that would have to be stopped again.
-        let known: Vec<InputRow> = state.inputs.values().cloned().collect();
-        let tailer = Tailer::new(
-            Box::new(LocalFiles),
-            wiring::tail_settings(&config.input, bounded),
-            &config.input.paths,
-            known,
-            state.next_input,
-        )?;
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let decoder = Arc::new(Decoder::new(wiring::decode_settings(&config.input), key)?);
-        let pool = DecodePool::new(decoder, threads)?;
-
+        let (tailer, pool) = readers(config, bounded, key, &state)?;
         let report = Report::new(settings, &state);
         let abandon = Arc::new(AtomicBool::new(false));
         let (projector, projector_thread) = Projector::start(
@@ -263,6 +246,35 @@ impl Service {
             }
         }
     }
+}
+
+/// Takes the partition over and fills the hot counts; `ids` are the writer's and that of a log to be begun.
+async fn recover(
+    log: &EpochLog,
+    lake: &Lake,
+    hot_minutes: u32,
+    (writer, fresh): (u128, u128),
+    fingerprints: Fingerprints,
+    now_ms: i64,
+) -> Result<(Recovered, Arc<HotCounts>)> {
+    let mut recovered = recovery::take_over(log, lake, writer, fresh, fingerprints).await?;
+    for waiting in recovered.waiting.iter_mut().filter(|waiting| waiting.clock_ms == 0) {
+        // The claim that begins a log has no clock before it.
+        waiting.clock_ms = now_ms;
+    }
+    let hot = Arc::new(HotCounts::new(hot_minutes));
+    recovery::warm(&hot, lake, &recovered).await?;
+    Ok((recovered, hot))
+}
+
+/// What reads: the tailer, positioned where the state says, and the decoders.
+fn readers(config: &Config, bounded: bool, key: IdentityKey, state: &PartitionState) -> Result<(Tailer, DecodePool)> {
+    let known: Vec<InputRow> = state.inputs.values().cloned().collect();
+    let settings = wiring::tail_settings(&config.input, bounded);
+    let tailer = Tailer::new(Box::new(LocalFiles), settings, &config.input.paths, known, state.next_input)?;
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let decoder = Arc::new(Decoder::new(wiring::decode_settings(&config.input), key)?);
+    Ok((tailer, DecodePool::new(decoder, threads)?))
 }
 
 /// Removes temporary names that a crash left behind: only the owner writes, and it has not begun.

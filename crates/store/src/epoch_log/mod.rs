@@ -89,7 +89,7 @@ impl EpochLog {
         let bytes = bytes.map_err(|e| Error::transient(format!("epoch record {path} cannot be read")).because(e))?;
         let (epoch, checksum) = codec::decode(&bytes).map_err(|e| {
             Error::corrupt(format!("epoch record {path} is damaged: {e}. `adtally verify` reports all damage"))
-                .because(e)
+                
         })?;
         if epoch.number != number || epoch.partition != self.partition {
             return Err(Error::corrupt(format!(
