@@ -89,7 +89,7 @@ pub fn read_key(path: &Path) -> Result<Option<IdentityKey>> {
         ))
     };
     let hex = text.trim();
-    if hex.len() != 32 || !hex.is_ascii() {
+    if hex.len() != 32 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(damaged());
     }
     let number = u128::from_str_radix(hex, 16).map_err(|_| damaged())?;
@@ -103,4 +103,38 @@ fn write_key(path: &Path, folder: &Path, key: [u8; 16]) -> std::io::Result<()> {
     file.sync_all()?;
     fs::rename(&temporary, path)?;
     File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use adtally_model::ErrorKind;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_data_directory_has_one_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        let owner = DataDir::own(&path).unwrap();
+        let refused = DataDir::own(&path).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Fenced);
+        assert!(refused.to_string().contains(&std::process::id().to_string()), "{refused}");
+        drop(owner);
+        assert!(DataDir::own(&path).is_ok());
+    }
+
+    #[test]
+    fn the_key_is_made_once_and_kept_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let owner = DataDir::own(folder.path()).unwrap();
+        let made = owner.identity_key([1; 16]).unwrap();
+        assert_eq!(owner.identity_key([2; 16]).unwrap(), made);
+        assert_eq!(made, IdentityKey::new([1; 16]));
+        let path = folder.path().join("identity.key");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        for damaged in ["", "12", "zz112233445566778899aabbccddeeff", "+0112233445566778899aabbccddeeff"] {
+            fs::write(&path, damaged).unwrap();
+            assert_eq!(owner.identity_key([3; 16]).unwrap_err().kind(), ErrorKind::Corrupt, "{damaged:?}");
+        }
+    }
 }

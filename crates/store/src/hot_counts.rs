@@ -5,6 +5,8 @@
 //! builds new columns beside the old ones and swaps the snapshot.
 
 mod ad_index;
+#[cfg(test)]
+mod tests;
 
 pub use ad_index::AdIndex;
 use adtally_model::{CountedClicks, Country, EpochNumber, Frontiers, Minute, MinuteCounts, MinuteState, StagedFile};

@@ -1,6 +1,8 @@
 //! The epoch log: immutable records numbered from 1, each created with put-if-absent. Creating record N is the commit.
 
 pub mod codec;
+#[cfg(test)]
+mod tests;
 
 use adtally_model::epoch::{RECORDS_KEPT, base_before, fold_start};
 use adtally_model::fold::merge_all;

@@ -1,0 +1,160 @@
+//! Hot counts against plain maps.
+
+use super::{HotCounts, PendingEpoch, Progress, Snapshot};
+use adtally_model::{
+    ClickColumns, ClickRef, CountedClicks, Country, Frontiers, Identity, Minute, MinuteCounts, Watermark,
+};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+type Click = (i64, u64, u8);
+
+/// The counts of some clicks, by minute, as an epoch commits them.
+fn counts(clicks: &[Click]) -> Vec<MinuteCounts> {
+    let mut sums: BTreeMap<i64, BTreeMap<(u64, u8), u32>> = BTreeMap::new();
+    for &(minute, ad, country) in clicks {
+        *sums.entry(minute).or_default().entry((ad, country)).or_default() += 1;
+    }
+    let minutes = sums.into_iter().map(|(minute, rows)| {
+        let mut counts = MinuteCounts::empty(Minute(minute));
+        for ((ad, country), clicks) in rows {
+            counts.push(ad, Country::from_rank(country).unwrap(), clicks);
+        }
+        counts
+    });
+    minutes.collect()
+}
+
+fn progress(epoch: u64, closed: i64, newest: i64) -> Progress {
+    let at = |minute: i64| Watermark::at(Minute(minute).start_ms());
+    let frontiers = Frontiers { watermark: at(closed), closed: at(closed), final_: at(closed), expired: at(closed) };
+    Progress {
+        epoch,
+        frontiers,
+        newest_click_ms: Some(Minute(newest).start_ms()),
+        all_ended: false,
+        reopened_from_ms: None,
+    }
+}
+
+fn commit(hot: &HotCounts, epoch: u64, closed: i64, clicks: &[Click]) {
+    let newest = clicks.iter().map(|click| click.0).max().unwrap_or_default().max(closed);
+    let pending = PendingEpoch { epoch, counts: counts(clicks), staged: Vec::new() };
+    hot.commit(progress(epoch, closed, newest), Arc::new(pending));
+}
+
+/// The most clicked ads of some clicks, naively.
+fn naive_top<'a>(clicks: impl Iterator<Item = &'a Click>, limit: usize) -> Vec<(u64, u64)> {
+    let mut sums: BTreeMap<u64, u64> = BTreeMap::new();
+    for &(_, ad, _) in clicks {
+        *sums.entry(ad).or_default() += 1;
+    }
+    let mut rows: Vec<(u64, u64)> = sums.into_iter().collect();
+    rows.sort_by_key(|&(ad, clicks)| (std::cmp::Reverse(clicks), ad));
+    rows.truncate(limit);
+    rows
+}
+
+fn top(snapshot: &Snapshot, from: i64, to: i64, country: Option<u8>, limit: usize) -> Vec<(u64, u64)> {
+    let mut sums = snapshot.sums();
+    let country = country.map(|rank| Country::from_rank(rank).unwrap());
+    snapshot.add_minutes(&mut sums, Minute(from), Minute(to), country);
+    sums.top(limit)
+}
+
+fn click() -> impl Strategy<Value = Click> {
+    (100_i64..110, prop_oneof![0_u64..6, Just(u64::MAX >> 1), 1_000_u64..1_040], 0_u8..3)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever the epochs, sums over any span are those of all clicks committed.
+    #[test]
+    fn sums_are_exact(epochs in vec(vec(click(), 0..80), 1..8), from in 99_i64..110, minutes in 1_i64..12, limit in 0_usize..9) {
+        let hot = HotCounts::new(60);
+        for (number, clicks) in epochs.iter().enumerate() {
+            commit(&hot, number as u64 + 1, 100, clicks);
+        }
+        let snapshot = hot.snapshot();
+        let all: Vec<Click> = epochs.concat();
+        let within = |click: &&Click| (from..from + minutes).contains(&click.0);
+        prop_assert_eq!(top(&snapshot, from, from + minutes, None, limit), naive_top(all.iter().filter(within), limit));
+        let of_country = all.iter().filter(within).filter(|click| click.2 == 1);
+        prop_assert_eq!(top(&snapshot, from, from + minutes, Some(1), limit), naive_top(of_country, limit));
+        for ad in [0, 3, 1_001, u64::MAX >> 1, 77] {
+            let expected = all.iter().filter(within).filter(|click| click.1 == ad).count() as u64;
+            let found: u64 = snapshot.ad_minutes(ad, Minute(from), Minute(from + minutes), None).iter().map(|row| row.1).sum();
+            prop_assert_eq!(found, expected);
+        }
+        let minute: Vec<Click> = all.iter().copied().filter(|click| click.0 == 104).collect();
+        prop_assert_eq!(snapshot.minute_counts(Minute(104)), counts(&minute).pop());
+    }
+
+    /// Sums of clicks that come one by one with their ad mix with hot columns.
+    #[test]
+    fn rows_by_ad_are_added_to_columns(hot_clicks in vec(click(), 0..80), others in vec(click(), 0..80)) {
+        let hot = HotCounts::new(60);
+        commit(&hot, 1, 100, &hot_clicks);
+        let snapshot = hot.snapshot();
+        let mut sums = snapshot.sums();
+        snapshot.add_minutes(&mut sums, Minute(0), Minute(1_000), None);
+        for &(_, ad, _) in &others {
+            sums.add(ad, 1);
+        }
+        prop_assert_eq!(sums.top(5), naive_top(hot_clicks.iter().chain(&others), 5));
+    }
+}
+
+#[test]
+fn ties_are_broken_by_ascending_ad_at_the_edge_of_the_limit() {
+    let hot = HotCounts::new(60);
+    let clicks: Vec<Click> = [9, 3, 7, 5, 1, 8].iter().map(|&ad| (100, ad, 0)).collect();
+    commit(&hot, 1, 101, &clicks);
+    assert_eq!(top(&hot.snapshot(), 100, 101, None, 3), [(1, 1), (3, 1), (5, 1)]);
+    assert_eq!(top(&hot.snapshot(), 100, 101, None, 0), []);
+}
+
+#[test]
+fn minutes_that_are_neither_hot_nor_live_are_dropped_and_said_to_be() {
+    let hot = HotCounts::new(10);
+    commit(&hot, 1, 100, &[(100, 1, 0), (101, 1, 0)]);
+    assert_eq!(hot.snapshot().complete_from, Some(Minute(90)));
+    commit(&hot, 2, 115, &[(115, 1, 0)]);
+    let snapshot = hot.snapshot();
+    assert_eq!(snapshot.complete_from, Some(Minute(105)));
+    assert_eq!((snapshot.minute_counts(Minute(101)), snapshot.rows()), (None, 1));
+    assert_eq!(snapshot.pending.len(), 2, "the lake does not hold them yet");
+    hot.projected(1);
+    let snapshot = hot.snapshot();
+    assert_eq!((snapshot.lake_epoch, snapshot.pending.len()), (1, 1));
+}
+
+#[test]
+fn open_clicks_are_shown_until_their_epoch_is_committed() {
+    let hot = HotCounts::new(10);
+    let mut columns = ClickColumns::default();
+    let country = Country::UNKNOWN;
+    let click = ClickRef { event_time_ms: 1, ad_id: 4, country, ip: 0, user_id: b"u", click_id: b"" };
+    columns.push(&click, 0, Identity(1));
+    let clicks = CountedClicks { columns: Arc::new(columns), rows: vec![0], input: "a".into(), from: 0 };
+    hot.open(1, Arc::new(clicks.clone()));
+    hot.open(2, Arc::new(clicks));
+    assert_eq!(hot.snapshot().open_clicks().count(), 2);
+    commit(&hot, 1, 0, &[(0, 4, 0)]);
+    assert_eq!(hot.snapshot().open_clicks().count(), 1);
+}
+
+#[test]
+fn the_ad_index_is_rebuilt_when_most_of_its_ads_are_gone() {
+    let hot = HotCounts::new(1);
+    let many: Vec<Click> = (0..(1 << 20) + 10).map(|ad| (100, ad, 0)).collect();
+    commit(&hot, 1, 100, &many);
+    assert_eq!(hot.snapshot().sums().dense.len(), many.len());
+    commit(&hot, 2, 200, &[(200, 5, 0), (200, 5_000_000, 1)]);
+    let snapshot = hot.snapshot();
+    assert_eq!(snapshot.sums().dense.len(), 2);
+    assert_eq!(top(&snapshot, 200, 201, None, 5), [(5, 1), (5_000_000, 1)]);
+}
