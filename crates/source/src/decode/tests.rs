@@ -372,6 +372,18 @@ fn csv_headers() {
     let long = format!("{},b\n1,2\n", "a".repeat(2_000));
     let batch = decode_at(&decoder(settings()), "a.csv", long.as_bytes(), 0);
     assert_eq!(batch.lines(), 2);
+    // A line of a lone carriage return has a byte: it is the header, and names nothing.
+    let text = b"\r\r\nad_id,ip\n1,2\n";
+    assert_eq!(readings("a.csv", text), [Reading::Malformed, Reading::Malformed]);
+    assert_eq!(reader::read_csv(text, TEST_LINE_BYTES_MAX), [Reading::Malformed, Reading::Malformed]);
+    // Half a header, cut off by the bound on how far it is searched for, is none.
+    let text = format!("{}ad_id,ip,click_id\n1,1.2.3.4,c\n", "\n".repeat(TEST_LINE_BYTES_MAX - 9));
+    let prefix = &text.as_bytes()[..format::prefix_bytes(&settings())];
+    assert!(prefix.ends_with(b"ad_id,ip,click"), "{}", prefix.escape_ascii());
+    let csv = DecodeSettings { format: FormatChoice::Csv, ..settings() };
+    let Some(Format::Csv(header)) = format::find("a", prefix, false, &csv) else { panic!("no CSV") };
+    assert_eq!(header.broken.as_deref(), Some("csv: the header does not end within 1024 bytes"));
+    assert_eq!(header.end, 0);
 }
 
 #[test]

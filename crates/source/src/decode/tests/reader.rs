@@ -238,17 +238,25 @@ fn date_time(text: &str) -> Option<i128> {
 }
 
 /// Reads a CSV text from offset 0 on, character by character. Under a broken header no line can be read; one that is
-/// too long is such a line itself.
+/// too long, or does not end within so many bytes (a byte order mark and a line ending are granted) from the start of
+/// the text, is such a line itself.
 pub(crate) fn read_csv(text: &[u8], line_bytes_max: usize) -> Vec<Reading> {
     let lines = lines(text);
     let Some((header, rest)) = lines.split_first() else { return Vec::new() };
-    if header.len() > line_bytes_max {
+    let searched = &text[..text.len().min(line_bytes_max + 5)];
+    let ended = searched.iter().rposition(|&byte| byte == b'\n').map_or(&[][..], |last| &searched[..=last]);
+    let is_cut = searched.len() < text.len() && has_no_line(ended);
+    if is_cut || header.len() > line_bytes_max {
         return vec![Reading::Malformed; lines.len()];
     }
     match csv_columns(header) {
         Some(header) => rest.iter().map(|line| csv_line(line, &header, line_bytes_max)).collect(),
         None => vec![Reading::Malformed; rest.len()],
     }
+}
+
+fn has_no_line(text: &[u8]) -> bool {
+    lines(text).is_empty()
 }
 
 fn csv_line(line: &[u8], header: &[String], line_bytes_max: usize) -> Reading {
