@@ -139,7 +139,9 @@ impl Embedded {
             .filter(|file| file.table == StagedTable::Clicks)
             .cloned()
             .collect();
-        let upto = Epochs::of(PARTITION, snapshot.lake_epoch);
+        // The tables may have gone on since the snapshot was taken: what they hold by now is read from them, up to the
+        // snapshot's epoch, and only what they do not hold from the staged files.
+        let upto = Epochs::of(PARTITION, snapshot.progress.epoch);
         let scan = ClickScan { from, to, filters, upto: Some(&upto), staged: &staged };
         for counts in self.lake.scan_clicks(&scan).await?.minutes {
             for (ad, _, clicks) in counts.rows() {

@@ -198,6 +198,7 @@ impl<S: EpochSink> Ingest<S> {
         self.settle_ended();
         if self.is_over() {
             self.end_epoch(&now, monotonic, self.settings.run_end)?;
+            self.note_warnings();
             return Ok(Turn::Finished);
         }
         worked |= self.end_epoch_if_due(&now, monotonic, worked)?;
@@ -219,12 +220,17 @@ impl<S: EpochSink> Ingest<S> {
             self.discovered_at_ms = Some(monotonic);
             let found = self.tailer.discover(monotonic)?;
             self.discovered.extend(found);
-            for warning in self.tailer.new_warnings() {
-                tracing::warn!("{warning}");
-            }
-            self.report.note_source(self.tailer.warnings());
+            self.note_warnings();
         }
         Ok(())
+    }
+
+    /// Logs what is newly wrong with inputs, and lets `/readyz` and the end of a run show what still is.
+    fn note_warnings(&mut self) {
+        for warning in self.tailer.new_warnings() {
+            tracing::warn!("{warning}");
+        }
+        self.report.note_source(self.tailer.warnings());
     }
 
     /// Reads blocks of the inputs that may have some, those with nothing read ahead first.

@@ -84,6 +84,10 @@ impl Service {
         randomness: Arc<dyn Randomness>,
         runtime: &tokio::runtime::Handle,
     ) -> Result<Service> {
+        // A mistake in the arguments leaves no data directory behind.
+        wiring::time_settings(&options.config.time).check()?;
+        let settings = wiring::tail_settings(&options.config.input, options.ending != Ending::Never);
+        Tailer::new(Box::new(LocalFiles), settings, &options.config.input.paths, Vec::new(), 1)?;
         let data_dir = DataDir::own(&options.config.store.data_dir)?;
         let backing = Backing::local(data_dir.path(), options.config.epoch.fsync)?;
         sweep(data_dir.path(), clock.wall_ms())?;
@@ -117,7 +121,6 @@ impl Service {
         let (recovered, hot) = runtime.block_on(recovering)?;
         let state = recovered.state;
         let bounded = options.ending != Ending::Never;
-        // What the user may have got wrong comes before threads that would have to be stopped again.
         let (tailer, pool) = readers(config, bounded, key, &state)?;
         let report = Report::new(settings, &state);
         let abandon = Arc::new(AtomicBool::new(false));

@@ -1,0 +1,168 @@
+//! What the commands print: for people on a terminal or in a pipe, and as JSON for programs.
+
+use crate::site::{Site, end};
+use serde_json::{Value, json};
+
+/// Clicks by an export of some other program: other names, seconds, a semicolon.
+const ODD: &str = "when;banner_id;visitor;address;land
+1746093600;42;anna;10.0.0.1;us
+1746093601;42;bert;2001:db8::1;de
+1746093661;7;\"carl; jr.\";10.0.0.2;
+1746093662;8;dora;999.0.0.1;fr
+";
+
+#[test]
+fn inspect_writes_the_configuration_that_reads_the_file() {
+    let site = Site::new();
+    site.write("odd.csv", ODD);
+    let ended = site.adtally("inspect odd.csv").ok();
+    for shown in ["CSV with ';'", "banner_id", "4 lines = 3 clicks", "1 invalid", "odd.csv:5: invalid: ip"] {
+        assert!(ended.stderr.contains(shown), "{shown}: {}", ended.stderr);
+    }
+    site.write("odd.toml", &ended.stdout);
+    site.adtally("config check --config odd.toml").ok();
+    let ran = site.adtally("run --config odd.toml --data-dir data --until-end").ok();
+    let ledger = ran.json();
+    assert_eq!((&ledger["read"], &ledger["counted"], &ledger["invalid"]), (&json!(4), &json!(3), &json!(1)));
+    assert!(ran.stderr.contains("4 lines = 3 counted + 0 duplicate"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("odd.csv:5: invalid: ip"), "{}", ran.stderr);
+    let clicks = site.sql("SELECT ad_id, user_id, ip, country FROM clicks ORDER BY click_timestamp");
+    let expected = "ad_id,user_id,ip,country\n42,anna,10.0.0.1,US\n42,bert,2001:db8::1,DE\n7,carl; jr.,10.0.0.2,ZZ\n";
+    assert_eq!(clicks, expected);
+    let report = site.adtally("inspect odd.csv --json").ok().json();
+    assert_eq!(report["configuration"], ended.stdout);
+    assert_eq!((&report["lines"], &report["clicks"], &report["invalid"]), (&json!(4), &json!(3), &json!(1)));
+}
+
+#[test]
+fn inspect_writes_nothing_and_reads_compressed_files() {
+    let site = Site::new();
+    site.adtally("generate --clicks 3000 --malformed 1% --output clicks.log").ok();
+    let plain = site.adtally("inspect clicks.log").ok();
+    site.gzip("clicks.log");
+    let compressed = site.adtally("inspect clicks.log.gz").ok();
+    assert_eq!(compressed.stdout, plain.stdout.replace("clicks.log", "clicks.log.gz"));
+    assert!(compressed.stderr.contains("the first 1000 lines"), "{}", compressed.stderr);
+    let names: Vec<_> = std::fs::read_dir(site.path("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["clicks.log.gz"]);
+}
+
+#[test]
+fn config_shows_each_value_with_its_origin() {
+    let site = Site::new();
+    site.write("adtally.toml", "[time]\nmax_jump = \"7m\"\n[identity]\nkey = \"00112233445566778899aabbccddeeff\"\n");
+    let mut command = site.program();
+    command.args(["config", "show", "--config", "adtally.toml"]).env("ADTALLY_EPOCH__INTERVAL", "3s");
+    let shown = end(command).ok().stdout;
+    let line = |key: &str| shown.lines().find(|line| line.starts_with(&format!("{key} = "))).unwrap_or_default();
+    for (key, value, origin) in [
+        ("max_jump", "\"7m\"", "adtally.toml"),
+        ("interval", "\"3s\"", "ADTALLY_EPOCH__INTERVAL"),
+        ("allowed_lateness", "\"5m\"", "default"),
+    ] {
+        assert!(line(key).contains(value) && line(key).contains(origin), "{key}: {shown}");
+    }
+    assert!(!shown.contains("ccddeeff"), "secrets are masked: {shown}");
+    site.write("shown.toml", site.adtally("config show").ok().stdout);
+    site.adtally("config check --config shown.toml").ok();
+}
+
+#[test]
+fn count_by_ad_country_and_minute() {
+    let site = Site::new();
+    let words = "generate --clicks 20000 --rate 100 --ads 500 --seed 5 --duplicates 2% --malformed 1%";
+    site.adtally(&format!("{words} --output clicks.log --truth truth.json")).ok();
+    let truth: Value = serde_json::from_slice(&site.read("truth.json")).unwrap();
+    for (by, list, key) in
+        [("ad", "ads", "ad_id"), ("country", "countries", "country"), ("minute", "minutes", "minute")]
+    {
+        let counted = site.adtally(&format!("count clicks.log --by {by} --top 3 --json")).ok().json();
+        let shown = |row: &Value| match &row[key] {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let rows = |of: &Value| -> Vec<(String, Value)> {
+            of.as_array().unwrap().iter().take(3).map(|row| (shown(row), row["clicks"].clone())).collect()
+        };
+        assert_eq!(rows(&counted["top"]), rows(&truth[list]), "{by}");
+        assert_eq!(counted["top"].as_array().unwrap().len(), 3);
+        for verdict in ["read", "counted", "duplicate", "malformed"] {
+            assert_eq!(counted["ledger"][verdict], truth[verdict], "{verdict}");
+        }
+    }
+    let ended = site.adtally("count clicks.log").ok();
+    assert_eq!(ended.stdout.lines().count(), 11, "{}", ended.stdout);
+    assert!(ended.stderr.contains("20,000 lines = "), "{}", ended.stderr);
+    assert!(ended.stderr.contains("clicks.log:"), "{}", ended.stderr);
+}
+
+#[test]
+fn everything_that_prints_json_prints_it_whole() {
+    let site = Site::new();
+    site.adtally("generate --clicks 500 --malformed 2% --output clicks.log").ok();
+    site.adtally("run clicks.log --data-dir data --until-end").ok().json();
+    for command in [
+        "ledger --data-dir data --json",
+        "verify --data-dir data --json",
+        "inspect clicks.log --json",
+        "count clicks.log --json",
+    ] {
+        let ended = site.adtally(command).ok();
+        assert!(ended.json().is_object(), "{command}");
+        assert!(ended.stdout.ends_with("}\n"), "{command}");
+    }
+    for table in
+        ["clicks", "clicks_by_minute", "clicks_by_hour", "clicks_by_day", "dead_letters", "corrections", "ledger"]
+    {
+        let query = format!("SELECT * FROM {table}");
+        let rows = site.words(&["sql", "--data-dir", "data", "--format", "json", &query]).ok().stdout;
+        for row in rows.lines() {
+            assert!(serde_json::from_str::<Value>(row).unwrap().is_object(), "{table}: {row}");
+        }
+        let table = site.words(&["sql", "--data-dir", "data", &query]).ok().stdout;
+        assert!(table.starts_with('+') && table.ends_with("+\n"), "{table}");
+    }
+}
+
+#[test]
+fn completions_are_those_of_the_shell() {
+    let site = Site::new();
+    for (shell, word) in
+        [("bash", "complete -F _adtally"), ("zsh", "#compdef adtally"), ("fish", "complete -c adtally")]
+    {
+        let script = site.adtally(&format!("completions {shell}")).ok().stdout;
+        assert!(script.contains(word), "{shell}");
+    }
+}
+
+/// Neither bars nor colours in a pipe.
+#[test]
+fn pipes_are_plain() {
+    let site = Site::new();
+    site.adtally("generate --clicks 500 --output clicks.log").ok();
+    for command in ["run clicks.log --data-dir data --until-end", "count clicks.log", "run missing.log --until-end"] {
+        let ended = site.adtally(command);
+        let printed = ended.stdout + &ended.stderr;
+        assert!(!printed.contains('\x1b') && !printed.contains('\r'), "{command}: {printed:?}");
+    }
+}
+
+/// On a terminal there are colours, unless `NO_COLOR` says no. `script` gives the command a terminal.
+#[test]
+fn no_color_is_honoured() {
+    let site = Site::new();
+    let on_terminal = |no_color: Option<&str>| {
+        let mut command = std::process::Command::new("script");
+        let line = format!("{} count missing.log", env!("CARGO_BIN_EXE_adtally"));
+        command.args(["--quiet", "--return", "--command", &line, "typescript"]).current_dir(site.path(""));
+        command.env_remove("NO_COLOR").env("TERM", "xterm");
+        command.envs(no_color.map(|value| ("NO_COLOR", value)));
+        command.stdin(std::process::Stdio::null());
+        let ended = end(command);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        ended.stdout
+    };
+    assert!(on_terminal(None).contains("\x1b["));
+    assert!(!on_terminal(Some("1")).contains("\x1b["));
+    assert!(on_terminal(Some("")).contains("\x1b["), "an empty value says nothing");
+}
