@@ -179,9 +179,7 @@ impl Work {
                     (pause, failures) = (PAUSE, 0);
                     self.parts.report.lake_mended();
                 }
-                Err(error)
-                    if error.is_retryable() && self.parts.attempts_max.is_none_or(|max| failures + 1 < max) =>
-                {
+                Err(error) if error.is_retryable() && self.parts.attempts_max.is_none_or(|max| failures + 1 < max) => {
                     failures += 1;
                     tracing::warn!("bringing the lake up to date failed, trying again: {}", error.report());
                     self.parts

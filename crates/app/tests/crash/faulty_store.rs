@@ -9,6 +9,7 @@ use object_store::{
     PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// On which side of an operation the fault lies.
@@ -20,13 +21,23 @@ pub(crate) enum Side {
     After,
 }
 
-/// What goes wrong, in operations counted from 1.
+/// Which operation of a run. Threads work at the same time, so that one number does not name the same operation in
+/// each run, while each kind of operation has its order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Moment {
+    /// The n-th of all, from 1.
+    Nth(usize),
+    /// The n-th of a kind (see [`kind_of`]), from 1.
+    OfKind(String, usize),
+}
+
+/// What goes wrong.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
     /// Nothing.
     None,
     /// The process dies at an operation: that one and all later ones fail.
-    Death(usize, Side),
+    Death(Moment, Side),
     /// The reply to every n-th change, counted from an offset, is an error; the process lives on.
     Lost {
         /// Of so many changes of matching paths one is hit.
@@ -45,8 +56,9 @@ pub(crate) enum Fault {
 struct Plan {
     fault: Fault,
     operations: Vec<(&'static str, String)>,
+    by_kind: BTreeMap<String, usize>,
     changes: usize,
-    made: Vec<String>,
+    made: BTreeSet<String>,
     hits: usize,
     dead: bool,
 }
@@ -58,7 +70,15 @@ pub(crate) struct Faults(Arc<Mutex<Plan>>);
 impl Faults {
     /// Counts from 1 and goes wrong as told.
     pub(crate) fn new(fault: Fault) -> Self {
-        let plan = Plan { fault, operations: Vec::new(), changes: 0, made: Vec::new(), hits: 0, dead: false };
+        let plan = Plan {
+            fault,
+            operations: Vec::new(),
+            by_kind: BTreeMap::new(),
+            changes: 0,
+            made: BTreeSet::new(),
+            hits: 0,
+            dead: false,
+        };
         Faults(Arc::new(Mutex::new(plan)))
     }
 
@@ -73,7 +93,7 @@ impl Faults {
     }
 
     /// The changes that took place, by path, random parts of names left out.
-    pub(crate) fn changes_made(&self) -> Vec<String> {
+    pub(crate) fn changes_made(&self) -> BTreeSet<String> {
         self.0.lock().made.clone()
     }
 
@@ -93,12 +113,18 @@ impl Faults {
         if plan.dead {
             return Some(Side::Before);
         }
-        let is_change = !matches!(verb, "get" | "list");
+        let is_change = is_change(verb);
+        let kind = kind_of(verb, &path);
+        let of_kind = *plan.by_kind.entry(kind.clone()).and_modify(|count| *count += 1).or_insert(1);
         let fault = plan.fault.clone();
         let side = match fault {
             Fault::None => None,
-            Fault::Death(at, side) => {
+            Fault::Death(Moment::Nth(at), side) => {
                 plan.dead = plan.operations.len() + 1 == at;
+                plan.dead.then_some(side)
+            }
+            Fault::Death(Moment::OfKind(which, at), side) => {
+                plan.dead = which == kind && of_kind == at;
                 plan.dead.then_some(side)
             }
             Fault::Lost { every, offset, side, matching } if is_change && path.contains(matching) => {
@@ -108,7 +134,7 @@ impl Faults {
             Fault::Lost { .. } => None,
         };
         if is_change && side != Some(Side::Before) {
-            plan.made.push(format!("{verb} {}", without_token(&path)));
+            plan.made.insert(format!("{verb} {}", without_token(&path)));
         }
         plan.operations.push((verb, path));
         plan.hits += usize::from(side.is_some());
@@ -119,6 +145,11 @@ impl Faults {
 /// The path of a staged file without the token that makes its name its own.
 fn without_token(path: &str) -> &str {
     path.rsplit_once('-').filter(|(_, token)| token.len() == 32 + ".parquet".len()).map_or(path, |(rest, _)| rest)
+}
+
+/// Whether an operation changes what is stored.
+pub(crate) fn is_change(verb: &str) -> bool {
+    !matches!(verb, "get" | "list")
 }
 
 /// What kind of operation it is: the verb and the folder, time folders left out.

@@ -91,7 +91,6 @@ impl EpochLog {
         let bytes = bytes.map_err(|e| Error::transient(format!("epoch record {path} cannot be read")).because(e))?;
         let (epoch, checksum) = codec::decode(&bytes).map_err(|e| {
             Error::corrupt(format!("epoch record {path} is damaged: {e}. `adtally verify` reports all damage"))
-                
         })?;
         if epoch.number != number || epoch.partition != self.partition {
             return Err(Error::corrupt(format!(
@@ -306,9 +305,24 @@ impl LogWriter {
                 self.head, epoch.number, self.log.partition
             )));
         }
+        if self.head == 1 {
+            self.check_newest(epoch.number).await?;
+        }
         self.head = epoch.number;
         self.head_checksum = checksum;
         Ok(checksum)
+    }
+
+    /// Record 1 is never deleted, so that finding it does not show that its successor is the first of that number: the
+    /// first one may have been collected long ago. Then there are later records.
+    async fn check_newest(&self, number: EpochNumber) -> Result<()> {
+        match self.log.numbers().await?.last() {
+            Some(&newest) if newest > number => Err(Error::fenced(format!(
+                "epoch {newest} follows epoch {number}: another process owns partition {}",
+                self.log.partition
+            ))),
+            _ => Ok(()),
+        }
     }
 
     async fn create(&self, number: EpochNumber, bytes: Bytes, checksum: u128) -> Result<()> {
