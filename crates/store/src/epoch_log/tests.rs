@@ -421,7 +421,8 @@ fn a_claim_at_a_base_is_a_base() {
 
 #[test]
 fn damage_in_the_log_is_named() {
-    let spoil: [(&str, fn(&[u8]) -> Vec<u8>); 3] = [
+    type Spoil = fn(&[u8]) -> Vec<u8>;
+    let spoil: [(&str, Spoil); 3] = [
         ("empty", |_| Vec::new()),
         ("torn", |bytes| bytes[..bytes.len() / 2].to_vec()),
         ("flipped", |bytes| bytes.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == 30)).collect()),
