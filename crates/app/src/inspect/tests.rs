@@ -165,10 +165,13 @@ fn the_verdicts_add_up_and_are_shown_with_their_places() {
         "a.log:5: future: its time lies ahead of the clock\n",
         "a.log:6: invalid: ip: missing\n    {\"a\":4}\n",
         "note: nothing looks like ip",
-        "[input.fields]\nclick_timestamp = \"click_timestamp\" # not found",
     ] {
         assert!(shown.contains(expected), "{shown} lacks {expected}");
     }
+    // The configuration goes to stdout by itself, so that it can be redirected into a file.
+    let fields = "[input.fields]\nclick_timestamp = \"click_timestamp\" # not found";
+    assert!(inspection.configuration.contains(fields), "{}", inspection.configuration);
+    assert!(!shown.contains(fields), "{shown}");
     let json = serde_json::to_value(&inspection).expect("plain values");
     assert_eq!(json["reasons"][0]["first_line"], 3);
 }
