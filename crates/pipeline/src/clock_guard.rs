@@ -1,7 +1,7 @@
-//! A clock that can be trusted with frontiers: it never runs back, and never far ahead of monotonic time.
+//! A clock that can be trusted with frontiers: it never runs back, and stays near monotonic time.
 
-/// How far the guarded clock may run ahead of the monotonic time that has passed since start, in milliseconds.
-const AHEAD_MS_MAX: i64 = 60_000;
+/// How far the guarded clock may be from the monotonic time that has passed since start, in milliseconds.
+const APART_MS_MAX: i64 = 60_000;
 
 /// What the clocks say at one moment, in milliseconds since the Unix epoch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,9 +23,11 @@ pub struct ClockReading {
 /// // A day ahead: held back to monotonic time and a minute.
 /// let ahead = guard.read(86_400_000 + 1_020_000, 20_000);
 /// assert_eq!((ahead.guarded_ms, ahead.agrees), (1_080_000, false));
-/// // A day back: it stands still.
+/// // A day back: it stands still, and then goes on a minute behind monotonic time.
 /// let back = guard.read(1_030_000 - 86_400_000, 30_000);
 /// assert_eq!((back.guarded_ms, back.agrees), (1_080_000, false));
+/// let later = guard.read(1_230_000 - 86_400_000, 230_000);
+/// assert_eq!((later.guarded_ms, later.agrees), (1_170_000, false));
 /// ```
 #[derive(Clone, Debug)]
 pub struct ClockGuard {
@@ -44,10 +46,10 @@ impl ClockGuard {
     /// The clocks now.
     pub fn read(&mut self, wall_ms: i64, monotonic_ms: i64) -> ClockReading {
         let elapsed = monotonic_ms.saturating_sub(self.start_monotonic_ms).max(0);
-        let limit = self.start_ms.saturating_add(elapsed).saturating_add(AHEAD_MS_MAX);
-        self.last_ms = wall_ms.min(limit).max(self.last_ms);
-        // A clock set back by less than the tolerance only stands still for a while.
-        let agrees = wall_ms <= limit && wall_ms >= self.last_ms.saturating_sub(AHEAD_MS_MAX);
+        let expected = self.start_ms.saturating_add(elapsed);
+        let (least, most) = (expected.saturating_sub(APART_MS_MAX), expected.saturating_add(APART_MS_MAX));
+        self.last_ms = wall_ms.clamp(least, most).max(self.last_ms);
+        let agrees = (least..=most).contains(&wall_ms);
         ClockReading { guarded_ms: self.last_ms, wall_ms, agrees }
     }
 }

@@ -23,23 +23,16 @@ pub(crate) fn follow_watermark(frontiers: &mut Frontiers, inputs: &Inputs, setti
     follow_final(frontiers, settings);
 }
 
-/// Lets the clock move frontiers while every input is idle. `largest_guarded_ms` bounds what it can make final, so
-/// that a file dropped in tomorrow is still counted.
+/// Lets the clock move frontiers: the closed one, and the final one where `largest_guarded_ms` is given, which bounds
+/// what becomes final, so that a file dropped in tomorrow is still counted.
 pub(crate) fn follow_clock(
     frontiers: &mut Frontiers,
-    inputs: &Inputs,
     now_ms: i64,
     largest_guarded_ms: Option<i64>,
     settings: &TimeSettings,
 ) {
-    if !inputs.all_idle() {
-        return;
-    }
     frontiers.closed.advance(now_ms);
-    let idle_for = inputs.idle_since_ms(settings).map(|since| now_ms - since);
-    if let Some(largest) = largest_guarded_ms
-        && idle_for.is_some_and(|idle| idle >= settings.idle_finality_ms)
-    {
+    if let Some(largest) = largest_guarded_ms {
         frontiers.final_.advance(now_ms.min(Minute::of(largest).end_ms()));
         follow_final(frontiers, settings);
     }

@@ -2,7 +2,7 @@
 
 use crate::settings::TimeSettings;
 use crate::watermark;
-use adtally_model::{InputId, InputRow, InputStatus};
+use adtally_model::{InputId, InputRow, InputStatus, Ledger};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -15,10 +15,23 @@ pub struct Input {
     pub name: Arc<str>,
     /// When it was last seen at its end, by the guarded clock.
     pub at_end_at_ms: Option<i64>,
-    /// Whether it is known to have more to read, or could not be asked.
-    pub backlog: bool,
+    /// What was found when it was last asked for lines.
+    pub asked: Asked,
     /// Whether the next epoch must record it.
     pub touched: bool,
+}
+
+/// What was found when an input was last asked for lines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asked {
+    /// This process has not asked yet.
+    NotYet,
+    /// There is more to read.
+    Backlog,
+    /// It was at its end.
+    AtEnd,
+    /// It could not be read: it may hold lines.
+    Unreadable,
 }
 
 /// What another input without a watermark does.
@@ -26,8 +39,8 @@ pub struct Input {
 pub(crate) enum Blocked {
     /// It has lines to be read: it will have a watermark soon.
     ByBacklog,
-    /// It is at its end: it will have one when more is written, or go idle.
-    AtItsEnd,
+    /// It is at its end or cannot be read: it will have one when more comes, or go idle.
+    Otherwise,
 }
 
 /// All inputs of a partition.
@@ -36,13 +49,21 @@ pub struct Inputs {
     inputs: BTreeMap<InputId, Input>,
     /// Those that have not ended: every rotated file leaves an ended one behind.
     active: BTreeSet<InputId>,
+    /// Those of status [`InputStatus::Holding`] by their largest event time ([`watermark::NONE`] before there is one),
+    /// so that questions about the least of them do not walk all.
+    holding: BTreeSet<(i64, InputId)>,
+}
+
+/// The key of an input among those that hold, if its status says so.
+fn holding_key(row: &InputRow) -> Option<(i64, InputId)> {
+    (row.status == InputStatus::Holding).then(|| (row.time.largest_ms.unwrap_or(watermark::NONE), row.id))
 }
 
 impl Input {
     /// An input as an epoch recorded it, positioned at its end.
     pub(crate) fn new(mut row: InputRow) -> Self {
         row.position = row.position.next();
-        Input { name: row.name.as_str().into(), row, at_end_at_ms: None, backlog: true, touched: false }
+        Input { name: row.name.as_str().into(), row, at_end_at_ms: None, asked: Asked::NotYet, touched: false }
     }
 
     /// Its watermark, or [`watermark::NONE`].
@@ -65,37 +86,73 @@ impl Input {
         let own = self.watermark(settings);
         self.row.status == InputStatus::Holding && (own == watermark::NONE || own >= final_ms)
     }
+
+    /// Changes its status, to be recorded by the next epoch.
+    fn set_status(&mut self, status: InputStatus) {
+        if self.row.status != status {
+            self.row.status = status;
+            self.touched = true;
+        }
+    }
 }
 
 impl Inputs {
     /// Adds or replaces an input.
     pub(crate) fn insert(&mut self, input: Input) {
-        if input.row.status == InputStatus::Ended {
-            self.active.remove(&input.row.id);
-        } else {
-            self.active.insert(input.row.id);
+        let id = input.row.id;
+        self.remove(id);
+        self.holding.extend(holding_key(&input.row));
+        if input.row.status != InputStatus::Ended {
+            self.active.insert(id);
         }
-        self.inputs.insert(input.row.id, input);
+        self.inputs.insert(id, input);
+    }
+
+    fn remove(&mut self, id: InputId) -> Option<Input> {
+        let input = self.inputs.remove(&id)?;
+        self.active.remove(&id);
+        if let Some(key) = holding_key(&input.row) {
+            self.holding.remove(&key);
+        }
+        Some(input)
+    }
+
+    /// Changes an input in any way, its status and its event time included.
+    pub(crate) fn change<T>(&mut self, id: InputId, change: impl FnOnce(&mut Input) -> T) -> Option<T> {
+        let input = self.inputs.get_mut(&id)?;
+        let before = holding_key(&input.row);
+        let result = change(input);
+        let after = holding_key(&input.row);
+        if before != after {
+            if let Some(key) = before {
+                self.holding.remove(&key);
+            }
+            self.holding.extend(after);
+        }
+        if input.row.status == InputStatus::Ended {
+            self.active.remove(&id);
+        } else {
+            self.active.insert(id);
+        }
+        Some(result)
     }
 
     /// An input has ended.
     pub(crate) fn end(&mut self, id: InputId) {
-        if let Some(input) = self.inputs.get_mut(&id) {
-            input.backlog = false;
+        self.change(id, |input| {
+            input.asked = Asked::AtEnd;
             input.set_status(InputStatus::Ended);
-            self.active.remove(&id);
-        }
+        });
     }
 
     /// An input that had ended goes on.
     pub(crate) fn resume(&mut self, id: InputId) {
-        if let Some(input) = self.inputs.get_mut(&id) {
-            input.backlog = true;
+        self.change(id, |input| {
+            input.asked = Asked::Backlog;
             if input.row.status == InputStatus::Ended {
                 input.set_status(InputStatus::Holding);
             }
-            self.active.insert(id);
-        }
+        });
     }
 
     /// Those that have not ended.
@@ -108,84 +165,124 @@ impl Inputs {
         self.inputs.get(&id)
     }
 
-    /// One input, to be changed.
-    pub(crate) fn get_mut(&mut self, id: InputId) -> Option<&mut Input> {
-        self.inputs.get_mut(&id)
-    }
-
     /// All of them, by number.
     pub fn iter(&self) -> impl Iterator<Item = &Input> {
         self.inputs.values()
     }
 
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Input> {
-        self.inputs.values_mut()
+    /// Begins a new epoch: nothing is touched, and positions go on from where they are.
+    pub(crate) fn begin_epoch(&mut self) {
+        for input in self.inputs.values_mut().filter(|input| input.touched) {
+            input.touched = false;
+            input.row.position = input.row.position.next();
+        }
     }
 
-    /// Removes those that `gone` says, and returns them.
-    pub(crate) fn remove_where(&mut self, gone: impl Fn(&Input) -> bool) -> Vec<Input> {
+    /// Removes those that `gone` says, and returns the sum of their ledgers and who they were.
+    pub(crate) fn remove_where(&mut self, gone: impl Fn(&Input) -> bool) -> (Ledger, Vec<InputId>) {
         let ids: Vec<InputId> = self.inputs.values().filter(|input| gone(input)).map(|input| input.row.id).collect();
-        ids.iter().filter_map(|id| self.inputs.remove(id)).collect()
+        let mut sum = Ledger::default();
+        for &id in &ids {
+            if let Some(input) = self.remove(id) {
+                sum += &input.row.ledger;
+            }
+        }
+        (sum, ids)
     }
 
     /// The least watermark over the inputs that hold: `None` while one of them has none, or none holds.
     pub(crate) fn least_watermark(&self, final_ms: i64, settings: &TimeSettings) -> Option<i64> {
-        let least = self.holding(final_ms, settings, None).min()?;
+        let least = self.least_holding(final_ms, settings, None)?;
         (least != watermark::NONE).then_some(least)
     }
 
-    /// Watermarks of the inputs that hold, one left out.
-    pub(crate) fn holding(
+    /// The least watermark over the inputs that hold, one left out: [`watermark::NONE`] where one has none.
+    pub(crate) fn least_holding(&self, final_ms: i64, settings: &TimeSettings, but: Option<InputId>) -> Option<i64> {
+        match self.without_watermark(but).next() {
+            Some(_) => Some(watermark::NONE),
+            None => self.least_with_watermark(final_ms, settings, but),
+        }
+    }
+
+    /// The least watermark over the inputs that hold and have one, one left out.
+    pub(crate) fn least_with_watermark(
         &self,
         final_ms: i64,
         settings: &TimeSettings,
         but: Option<InputId>,
-    ) -> impl Iterator<Item = i64> {
-        self.active()
-            .filter(move |input| Some(input.row.id) != but && input.holds(final_ms, settings))
-            .map(|input| input.watermark(settings))
+    ) -> Option<i64> {
+        let from = (final_ms.saturating_add(settings.out_of_orderness_ms).max(watermark::NONE + 1), InputId(0));
+        let (largest, _) = self.holding.range(from..).find(|(_, id)| Some(*id) != but)?;
+        Some(largest - settings.out_of_orderness_ms)
     }
 
-    /// Whether an input other than `id` holds without a watermark: with a backlog, or at its end.
+    /// The largest watermark over the inputs that hold.
+    pub(crate) fn most_watermark(&self, settings: &TimeSettings) -> Option<i64> {
+        let (largest, _) = self.holding.last().filter(|(largest, _)| *largest != watermark::NONE)?;
+        Some(largest - settings.out_of_orderness_ms)
+    }
+
+    fn without_watermark(&self, but: Option<InputId>) -> impl Iterator<Item = InputId> {
+        let none = (watermark::NONE, InputId(0))..=(watermark::NONE, InputId(u64::MAX));
+        self.holding.range(none).map(|(_, id)| *id).filter(move |id| Some(*id) != but)
+    }
+
+    /// Whether an input other than `id` holds without a watermark, and why.
     pub(crate) fn blocked_by(&self, id: InputId) -> Option<Blocked> {
         let mut blocked = None;
-        for input in self.active() {
-            let blocks = input.row.status == InputStatus::Holding && input.row.time.largest_ms.is_none();
-            if blocks && input.row.id != id {
-                if input.backlog {
-                    return Some(Blocked::ByBacklog);
-                }
-                blocked = Some(Blocked::AtItsEnd);
+        for other in self.without_watermark(Some(id)) {
+            if self.get(other).is_some_and(|input| input.asked == Asked::Backlog) {
+                return Some(Blocked::ByBacklog);
             }
+            blocked = Some(Blocked::Otherwise);
         }
         blocked
     }
 
     /// Decides anew, at an epoch boundary, which inputs are idle or released.
     pub(crate) fn review(&mut self, now_ms: i64, partition_ms: i64, settings: &TimeSettings) {
-        for id in &self.active {
-            let Some(input) = self.inputs.get_mut(id) else { continue };
-            let status = match input.row.status {
-                InputStatus::Ended => InputStatus::Ended,
-                InputStatus::Released if input.watermark(settings) < partition_ms => InputStatus::Released,
-                _ if input.is_idle(now_ms, settings) => InputStatus::Idle,
-                _ => InputStatus::Holding,
-            };
-            input.set_status(status);
+        let ids: Vec<InputId> = self.active.iter().copied().collect();
+        for id in ids {
+            self.change(id, |input| {
+                let status = match input.row.status {
+                    InputStatus::Ended => InputStatus::Ended,
+                    InputStatus::Released if input.watermark(settings) < partition_ms => InputStatus::Released,
+                    _ if input.is_idle(now_ms, settings) => InputStatus::Idle,
+                    _ => InputStatus::Holding,
+                };
+                input.set_status(status);
+            });
         }
     }
 
-    /// Whether none but idle and ended inputs are there, and at least one is idle.
-    pub(crate) fn all_idle(&self) -> bool {
-        let mut idle = false;
-        for input in self.active() {
-            match input.row.status {
-                InputStatus::Idle => idle = true,
-                InputStatus::Ended => {}
-                InputStatus::Holding | InputStatus::Released => return false,
-            }
+    /// The inputs that hold the partition at `watermark_ms` hold it no more.
+    pub(crate) fn release(&mut self, watermark_ms: i64, final_ms: i64, settings: &TimeSettings) {
+        let ids: Vec<InputId> = self
+            .active()
+            .filter(|input| input.holds(final_ms, settings) && input.watermark(settings) == watermark_ms)
+            .map(|input| input.row.id)
+            .collect();
+        for id in ids {
+            self.change(id, |input| input.set_status(InputStatus::Released));
         }
-        idle
+    }
+
+    /// Since when every input that has not ended is idle, a released one included if it is quiet; where all have ended,
+    /// since the last of them did not advance any more. `None` while one is not idle, or there is none.
+    pub(crate) fn all_idle_since_ms(&self, now_ms: i64, settings: &TimeSettings) -> Option<i64> {
+        let idle = |input: &Input| match input.row.status {
+            InputStatus::Idle | InputStatus::Ended => true,
+            InputStatus::Released => input.is_idle(now_ms, settings),
+            InputStatus::Holding => false,
+        };
+        let since = |input: &Input| input.row.time.advanced_at_ms.saturating_add(settings.idle_timeout_ms);
+        if !self.active().all(idle) {
+            return None;
+        }
+        match self.active().map(since).max() {
+            Some(last) => Some(last),
+            None => self.iter().map(since).max(),
+        }
     }
 
     /// Whether there are inputs and all have ended.
@@ -193,19 +290,17 @@ impl Inputs {
         !self.inputs.is_empty() && self.active.is_empty()
     }
 
-    /// When the last of them went idle, while all are.
-    pub(crate) fn idle_since_ms(&self, settings: &TimeSettings) -> Option<i64> {
-        let idle = self.active().filter(|input| input.row.status == InputStatus::Idle);
-        idle.map(|input| input.row.time.advanced_at_ms + settings.idle_timeout_ms).max()
-    }
-}
-
-impl Input {
-    /// Changes its status, to be recorded by the next epoch.
-    pub(crate) fn set_status(&mut self, status: InputStatus) {
-        if self.row.status != status {
-            self.row.status = status;
-            self.touched = true;
-        }
+    /// The least watermark of the holding inputs that are known to have a backlog; what was known `before` stands
+    /// until each input was asked once.
+    pub(crate) fn reopened_from_ms(&self, before: Option<i64>, final_ms: i64, settings: &TimeSettings) -> Option<i64> {
+        let unasked = self.active().any(|input| input.asked == Asked::NotYet);
+        let behind = self
+            .active()
+            .filter(|input| {
+                matches!(input.asked, Asked::Backlog | Asked::Unreadable) && input.holds(final_ms, settings)
+            })
+            .map(|input| input.watermark(settings))
+            .filter(|&watermark| watermark != watermark::NONE);
+        behind.chain(before.filter(|_| unasked)).min()
     }
 }

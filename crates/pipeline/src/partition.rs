@@ -4,7 +4,7 @@ use crate::clock_guard::ClockReading;
 use crate::deduplicate::{Deduplicate, MinuteSet, Probe};
 use crate::epoch_draft::EpochDraft;
 use crate::frontier::{self, NEVER};
-use crate::inputs::{Blocked, Input, Inputs};
+use crate::inputs::{Asked, Blocked, Input, Inputs};
 use crate::pending_batch::PendingBatch;
 use crate::settings::{LIVE_MINUTES_MAX, TimeSettings};
 use crate::tumbling_window::Windows;
@@ -20,6 +20,9 @@ use std::sync::Arc;
 /// How long an input that has ended is kept as a row of its own after it was last seen: 30 days.
 const GONE_AFTER_MS: i64 = 30 * 24 * 3_600_000;
 
+/// How long before its row is summed up an ended input is looked for once more: bases come far more often than daily.
+const SEEN_AGAIN_MS: i64 = 24 * 3_600_000;
+
 /// Live minutes up to which an input with a backlog may run ahead while another has no watermark, and lines that it
 /// may add at a time: together they stay within the bound on live minutes.
 const BLOCKED_MINUTES_MAX: usize = LIVE_MINUTES_MAX / 2;
@@ -31,7 +34,7 @@ pub enum Stopped {
     BatchEnd,
     /// As many lines as were asked for.
     Quota,
-    /// The input is too far ahead of others and has to wait for them.
+    /// The input has to wait: it is too far ahead of others, or an epoch must end before it may go on.
     Aligned,
 }
 
@@ -69,6 +72,8 @@ pub struct Partition {
     ledger: Ledger,
     newest_click_ms: Option<i64>,
     largest_guarded_ms: Option<i64>,
+    reopened_from_ms: Option<i64>,
+    observed: Observed,
     number: EpochNumber,
     next_input: u64,
     windows: Windows,
@@ -78,6 +83,7 @@ pub struct Partition {
     lines: u64,
     bytes: u64,
     before: Vec<i64>,
+    forgotten: Vec<InputId>,
 }
 
 impl Partition {
@@ -101,6 +107,8 @@ impl Partition {
             ledger: state.ledger,
             newest_click_ms: state.newest_click_ms,
             largest_guarded_ms: state.largest_guarded_ms,
+            reopened_from_ms: state.reopened_from_ms,
+            observed: Observed::default(),
             number: state.number + 1,
             next_input: state.next_input,
             windows: Windows::default(),
@@ -110,6 +118,7 @@ impl Partition {
             lines: 0,
             bytes: 0,
             before: Vec::new(),
+            forgotten: Vec::new(),
         }
     }
 
@@ -156,6 +165,7 @@ impl Partition {
         self.next_input = self.next_input.max(row.id.0 + 1);
         let mut input = Input::new(row);
         input.touched = true;
+        input.asked = Asked::Backlog;
         self.inputs.insert(input);
     }
 
@@ -171,59 +181,83 @@ impl Partition {
 
     /// What the source knows of an input changed: its name, fingerprint and size.
     pub fn describe_input(&mut self, id: InputId, describe: impl FnOnce(&mut InputRow)) {
-        if let Some(input) = self.inputs.get_mut(id) {
+        self.inputs.change(id, |input| {
             describe(&mut input.row);
             if *input.name != *input.row.name {
                 input.name = input.row.name.as_str().into();
                 input.touched = true;
             }
-        }
+        });
     }
 
     /// Bytes of an input can never be read.
     pub fn book_gap(&mut self, id: InputId, bytes: u64) {
-        if let Some(input) = self.inputs.get_mut(id) {
+        let booked = self.inputs.change(id, |input| {
             input.row.ledger.gap_bytes += bytes;
             input.touched = true;
+        });
+        if booked.is_some() {
             self.ledger.gap_bytes += bytes;
         }
     }
 
-    /// An input was seen at its end.
+    /// An input was seen at its end, everything before it judged.
     pub fn note_at_end(&mut self, id: InputId, now: &ClockReading) {
-        if let Some(input) = self.inputs.get_mut(id) {
+        self.inputs.change(id, |input| {
             input.at_end_at_ms = Some(now.guarded_ms);
-            input.backlog = false;
+            input.asked = Asked::AtEnd;
             input.row.seen_at_ms = now.guarded_ms;
-        }
+        });
     }
 
-    /// An input has more to read, or could not be asked.
+    /// An input has more to read.
     pub fn note_backlog(&mut self, id: InputId) {
-        if let Some(input) = self.inputs.get_mut(id) {
-            input.backlog = true;
-        }
+        self.inputs.change(id, |input| input.asked = Asked::Backlog);
+    }
+
+    /// An input cannot be read at the moment.
+    pub fn note_unreadable(&mut self, id: InputId) {
+        self.inputs.change(id, |input| input.asked = Asked::Unreadable);
+    }
+
+    /// Inputs that have ended and whose rows will be summed up unless they are seen again within a day.
+    pub fn long_unseen(&self, now: &ClockReading) -> Vec<InputId> {
+        let old = |input: &&Input| is_unseen_for(input, now.guarded_ms, GONE_AFTER_MS - SEEN_AGAIN_MS);
+        self.inputs.iter().filter(old).map(|input| input.row.id).collect()
+    }
+
+    /// The inputs whose rows were summed up since the last call: their source may forget them.
+    pub fn take_forgotten(&mut self) -> Vec<InputId> {
+        std::mem::take(&mut self.forgotten)
+    }
+
+    /// The file of an input that has ended is still there.
+    pub fn note_seen(&mut self, id: InputId, now: &ClockReading) {
+        self.inputs.change(id, |input| {
+            input.row.seen_at_ms = now.guarded_ms;
+            input.touched = true;
+        });
     }
 
     /// Where an input's watermark must not be beyond for its next line to be judged.
     fn alignment_limit(&self, id: InputId, now: &ClockReading) -> i64 {
         let Some(input) = self.inputs.get(id) else { return i64::MAX };
+        let final_ms = frontier::ms(self.frontiers.final_);
+        // While no frontier moves nothing expires, and live minutes are bounded. An idle input moves none until an epoch
+        // has ended, where it holds again.
+        let full = || self.held.minutes() >= BLOCKED_MINUTES_MAX;
+        if input.row.status == InputStatus::Idle && full() {
+            return watermark::NONE;
+        }
         if input.at_end_lately(now.guarded_ms, &self.settings) {
             return i64::MAX;
         }
-        // Where an input has no watermark, nothing can be compared, no minute expires, and live minutes are bounded.
-        let full = || self.held.minutes() >= BLOCKED_MINUTES_MAX;
         match self.inputs.blocked_by(id) {
             Some(Blocked::ByBacklog) => return watermark::NONE,
-            Some(Blocked::AtItsEnd) if full() => return watermark::NONE,
-            Some(Blocked::AtItsEnd) | None => {}
+            Some(Blocked::Otherwise) if full() => return watermark::NONE,
+            Some(Blocked::Otherwise) | None => {}
         }
-        let final_ms = frontier::ms(self.frontiers.final_);
-        let least = self
-            .inputs
-            .holding(final_ms, &self.settings, Some(id))
-            .filter(|&watermark| watermark != watermark::NONE)
-            .min();
+        let least = self.inputs.least_with_watermark(final_ms, &self.settings, Some(id));
         least.map_or(i64::MAX, |least| least.saturating_add(self.settings.alignment_ms))
     }
 
@@ -234,12 +268,10 @@ impl Partition {
     pub fn judge(&mut self, batch: &mut PendingBatch, now: &ClockReading, lines_max: usize) -> Result<Judged> {
         let limit = self.alignment_limit(batch.input, now);
         let final_ms = frontier::ms(self.frontiers.final_);
-        let others = self.inputs.holding(final_ms, &self.settings, Some(batch.input)).min();
+        let others = self.inputs.least_holding(final_ms, &self.settings, Some(batch.input));
         let unknown = || Error::internal(format!("input {} is not known to the partition", batch.input));
-        let blocked = self.inputs.blocked_by(batch.input).is_some();
-        let input = self.inputs.get_mut(batch.input).ok_or_else(unknown)?;
-        let holds = input.holds(final_ms, &self.settings);
-        let was = input.watermark(&self.settings);
+        let status = self.inputs.get(batch.input).ok_or_else(unknown)?.row.status;
+        let blocked = status == InputStatus::Idle || self.inputs.blocked_by(batch.input).is_some();
 
         // Each line may open a minute.
         let lines_max = if blocked { lines_max.min(BLOCKED_MINUTES_MAX) } else { lines_max };
@@ -247,12 +279,18 @@ impl Partition {
         let times = &batch.columns.event_time_ms[batch.row..end];
         let future_ms = future::limit_ms(now, self.settings.max_future_skew_ms);
         let future_ms = future::any(times, future_ms).then_some(future_ms);
-        let rows = watermark::scan(&mut input.row.time, times, future_ms, limit, &self.settings, &mut self.before);
-        if input.watermark(&self.settings) > was {
-            input.row.time.advanced_at_ms = now.guarded_ms;
-        }
+        let (settings, before) = (&self.settings, &mut self.before);
+        let scanned = self.inputs.change(batch.input, |input| {
+            let was = input.watermark(settings);
+            let rows = watermark::scan(&mut input.row.time, times, future_ms, limit, settings, before);
+            if input.watermark(settings) > was {
+                input.row.time.advanced_at_ms = now.guarded_ms;
+            }
+            rows
+        });
+        let rows = scanned.ok_or_else(unknown)?;
         // While the input holds, the partition's watermark before a line is the lesser of its own and the others'.
-        let cap = if holds { others.unwrap_or(i64::MAX) } else { NEVER };
+        let cap = if status == InputStatus::Holding { others.unwrap_or(i64::MAX) } else { NEVER };
         let counted = self.judge_rows(batch, rows, future_ms, cap, now)?;
 
         let stopped = match batch.row {
@@ -300,7 +338,8 @@ impl Partition {
             }
             let minute = Minute::of(event_time);
             let own = self.before[row - first];
-            let partition = own.min(cap);
+            // An input behind the final frontier holds nothing until it has caught up.
+            let partition = if own < final_before { NEVER } else { own.min(cap) };
             let final_ms = if partition == NEVER { final_before } else { final_before.max(partition - lateness) };
             let expired_ms =
                 if partition == NEVER { expired_before } else { expired_before.max(final_ms - held_after) };
@@ -421,20 +460,21 @@ impl Partition {
     fn book(&mut self, batch: &PendingBatch, first: usize, tally: &Ledger) -> Result<()> {
         let from = if first == 0 { batch.from } else { batch.position_at(first) };
         let to = batch.position_at(batch.row);
-        let Some(input) = self.inputs.get_mut(batch.input) else { return Ok(()) };
-        // A batch that stopped before its first click has still got past the rejected lines before it.
-        let from = if first == 0 { input.row.position.to.max(from).min(to) } else { from };
-        input.row.position.advance(from, to)?;
-        input.row.ledger += tally;
-        input.touched = true;
+        let booked = self.inputs.change(batch.input, |input| {
+            // A batch that stopped before its first click has still got past the rejected lines before it.
+            let from = if first == 0 { input.row.position.to.max(from).min(to) } else { from };
+            if to > from {
+                input.row.position.advance(from, to)?;
+                input.row.ledger += tally;
+                input.touched = true;
+            }
+            Ok::<_, Error>((to - from, input.row.time.largest_ms))
+        });
+        let Some((bytes, largest)) = booked.transpose()? else { return Ok(()) };
         self.ledger += tally;
         self.lines += tally.read;
-        self.bytes += to - from;
-        if let Some(largest) = input.row.time.largest_ms
-            && self.largest_guarded_ms.is_none_or(|most| most < largest)
-        {
-            self.largest_guarded_ms = Some(largest);
-        }
+        self.bytes += bytes;
+        self.largest_guarded_ms = self.largest_guarded_ms.max(largest);
         Ok(())
     }
 
@@ -450,24 +490,30 @@ impl Partition {
         (watermark != watermark::NONE).then_some(watermark)
     }
 
+    /// Time passes under the eyes of this process: what it did not see is not taken for idleness. Call it often.
+    pub fn observe(&mut self, now: &ClockReading) {
+        self.observed.note(now.guarded_ms, self.settings.idle_timeout_ms);
+    }
+
     /// Ends the epoch: reviews inputs, lets the clock move frontiers, and hands out everything that changed. `None`
     /// when nothing did, in which case the epoch goes on.
     ///
     /// # Errors
     /// An internal error when the ledger does not add up.
     pub fn end_epoch(&mut self, now: &ClockReading, run_end: RunEnd) -> Result<Option<EpochDraft>> {
+        self.observe(now);
         self.inputs.review(now.guarded_ms, frontier::ms(self.frontiers.watermark), &self.settings);
         frontier::follow_watermark(&mut self.frontiers, &self.inputs, &self.settings);
         self.release_inputs();
-        if now.agrees {
-            let largest = self.largest_guarded_ms;
-            frontier::follow_clock(&mut self.frontiers, &self.inputs, now.guarded_ms, largest, &self.settings);
-        }
-        if run_end != RunEnd::GoesOn
-            && let Some(newest) = self.newest_click_ms
-        {
-            let finalise = run_end == RunEnd::Finalise;
-            frontier::close_up_to(&mut self.frontiers, Minute::of(newest), finalise, &self.settings);
+        match run_end {
+            RunEnd::GoesOn if now.agrees => self.follow_clock(now.guarded_ms),
+            RunEnd::GoesOn => {}
+            RunEnd::Close | RunEnd::Finalise => {
+                if let Some(largest) = self.largest_guarded_ms.or(self.newest_click_ms) {
+                    let finalise = run_end == RunEnd::Finalise;
+                    frontier::close_up_to(&mut self.frontiers, Minute::of(largest), finalise, &self.settings);
+                }
+            }
         }
         self.expire();
         self.ledger.check("the partition")?;
@@ -478,7 +524,15 @@ impl Partition {
         if self.bytes == 0 && !self.changes_a_minute() && !self.inputs.iter().any(|input| input.touched) {
             return Ok(None);
         }
-        Ok(Some(self.draft(now, is_base)))
+        self.draft(now, is_base).map(Some)
+    }
+
+    /// Lets the clock move frontiers while every input is idle or has ended.
+    fn follow_clock(&mut self, now_ms: i64) {
+        let Some(idle_since) = self.inputs.all_idle_since_ms(now_ms, &self.settings) else { return };
+        let idle_ms = now_ms - self.observed.from_ms.map_or(now_ms, |from| from.max(idle_since));
+        let largest = self.largest_guarded_ms.filter(|_| idle_ms >= self.settings.idle_finality_ms);
+        frontier::follow_clock(&mut self.frontiers, now_ms, largest, &self.settings);
     }
 
     /// Whether a minute would change its state.
@@ -494,44 +548,29 @@ impl Partition {
     fn release_inputs(&mut self) {
         while self.held.held_after(frontier::ms(self.frontiers.expired)) > self.settings.dedup_capacity {
             let final_ms = frontier::ms(self.frontiers.final_);
-            let holding: Vec<i64> = self.inputs.holding(final_ms, &self.settings, None).collect();
-            let (Some(&least), Some(&most)) = (holding.iter().min(), holding.iter().max()) else { return };
-            let apart = most != watermark::NONE && most.saturating_sub(least) > self.settings.dedup_horizon_ms;
-            if !apart {
+            let least = self.inputs.least_holding(final_ms, &self.settings, None);
+            let (Some(least), Some(most)) = (least, self.inputs.most_watermark(&self.settings)) else { return };
+            if most.saturating_sub(least) <= self.settings.dedup_horizon_ms {
                 return;
             }
-            let settings = self.settings;
-            for input in self.inputs.iter_mut() {
-                if input.holds(final_ms, &settings) && input.watermark(&settings) == least {
-                    input.set_status(InputStatus::Released);
-                }
-            }
+            self.inputs.release(least, final_ms, &self.settings);
             frontier::follow_watermark(&mut self.frontiers, &self.inputs, &self.settings);
         }
     }
 
-    fn draft(&mut self, now: &ClockReading, is_base: bool) -> EpochDraft {
+    fn draft(&mut self, now: &ClockReading, is_base: bool) -> Result<EpochDraft> {
         if is_base {
-            let long_gone = |input: &Input| {
-                input.row.status == InputStatus::Ended && now.guarded_ms - input.row.seen_at_ms > GONE_AFTER_MS
-            };
-            for input in self.inputs.remove_where(long_gone) {
-                self.gone += &input.row.ledger;
-            }
+            let (sum, ids) = self.inputs.remove_where(|input| is_unseen_for(input, now.guarded_ms, GONE_AFTER_MS));
+            self.gone += &sum;
+            self.forgotten.extend(ids);
         }
+        self.check_ledgers(is_base)?;
         let mut identities = std::mem::take(&mut self.expired_identities);
         for (minute, added) in self.held.drain_added() {
             identities.entry(minute).or_default().extend(added);
         }
         let final_ms = frontier::ms(self.frontiers.final_);
-        let settings = self.settings;
-        let reopened_from_ms = self
-            .inputs
-            .active()
-            .filter(|input| input.backlog && input.holds(final_ms, &settings))
-            .map(|input| input.watermark(&settings))
-            .filter(|&watermark| watermark != watermark::NONE)
-            .min();
+        self.reopened_from_ms = self.inputs.reopened_from_ms(self.reopened_from_ms, final_ms, &self.settings);
         let inputs =
             self.inputs.iter().filter(|input| is_base || input.touched).map(|input| input.row.clone()).collect();
         let draft = EpochDraft {
@@ -542,7 +581,7 @@ impl Partition {
             largest_guarded_ms: self.largest_guarded_ms,
             next_input: self.next_input,
             all_ended: self.inputs.all_ended(),
-            reopened_from_ms,
+            reopened_from_ms: self.reopened_from_ms,
             inputs,
             gone: self.gone,
             ledger: self.ledger,
@@ -559,14 +598,53 @@ impl Partition {
                 Vec::new()
             },
         };
-        for input in self.inputs.iter_mut() {
-            input.touched = false;
-            input.row.position = input.row.position.next();
-        }
+        self.inputs.begin_epoch();
         self.epoch_frontiers = self.frontiers;
         self.number += 1;
         (self.lines, self.bytes) = (0, 0);
-        draft
+        Ok(draft)
+    }
+
+    /// Checks the ledgers that an epoch records; for a base, that they sum to the partition's.
+    fn check_ledgers(&self, is_base: bool) -> Result<()> {
+        for input in self.inputs.iter().filter(|input| is_base || input.touched) {
+            input.row.ledger.check(&input.name)?;
+        }
+        if !is_base {
+            return Ok(());
+        }
+        let mut sum = self.gone;
+        for input in self.inputs.iter() {
+            sum += &input.row.ledger;
+        }
+        if sum == self.ledger {
+            return Ok(());
+        }
+        let ledger = self.ledger;
+        let what = format!("the inputs sum to {sum:?}, the partition's ledger is {ledger:?}");
+        Err(Error::violated(Invariant::Conservation, what))
+    }
+}
+
+/// Whether an input has ended and was not seen for so long.
+fn is_unseen_for(input: &Input, now_ms: i64, ms: i64) -> bool {
+    input.row.status == InputStatus::Ended && now_ms - input.row.seen_at_ms > ms
+}
+
+/// Since when this process has watched without a break.
+#[derive(Clone, Copy, Debug, Default)]
+struct Observed {
+    from_ms: Option<i64>,
+    last_ms: i64,
+}
+
+impl Observed {
+    /// Notes a moment; one that comes more than `break_ms` after the last begins anew: the process slept.
+    fn note(&mut self, now_ms: i64, break_ms: i64) {
+        if self.from_ms.is_none() || now_ms - self.last_ms > break_ms {
+            self.from_ms = Some(now_ms);
+        }
+        self.last_ms = now_ms;
     }
 }
 

@@ -255,6 +255,11 @@ impl Tailer {
         Some(self.inputs.get_mut(&input)?.facts(position))
     }
 
+    /// Whether the file of an input was there at the last look.
+    pub fn is_listed(&self, input: InputId) -> bool {
+        self.inputs.get(&input).is_some_and(|input| input.place.is_some())
+    }
+
     /// Forgets an input that has ended, when the epoch log has summed it up.
     pub fn forget(&mut self, input: InputId) {
         let ended = |input: &Input| input.stage == input::Stage::Ended && input.place.is_none();

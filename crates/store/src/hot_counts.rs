@@ -32,6 +32,8 @@ pub struct Progress {
     pub frontiers: Frontiers,
     /// Event time of the newest click counted up to it.
     pub newest_click_ms: Option<i64>,
+    /// Largest guarded event time of any input; none before enough lines were accepted.
+    pub largest_guarded_ms: Option<i64>,
     /// Whether all inputs had ended.
     pub all_ended: bool,
     /// Least watermark among the holding inputs with a backlog.
@@ -42,7 +44,8 @@ impl Progress {
     /// The minute before which "the last M minutes" end; `None` before any click is closed.
     pub fn to(&self) -> Option<Minute> {
         if self.all_ended {
-            self.newest_click_ms.map(|newest| Minute::of(newest).next())
+            // One click far ahead of all others does not draw the last minutes away from them.
+            self.largest_guarded_ms.or(self.newest_click_ms).map(|largest| Minute::of(largest).next())
         } else {
             self.newest_click_ms.and(self.frontiers.closed.get()).map(Minute::of)
         }

@@ -106,6 +106,7 @@ impl Committer {
             epoch: draft.number,
             frontiers: draft.frontiers,
             newest_click_ms: draft.newest_click_ms,
+            largest_guarded_ms: draft.largest_guarded_ms,
             all_ended: draft.all_ended,
             reopened_from_ms: draft.reopened_from_ms,
         };

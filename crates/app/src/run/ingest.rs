@@ -33,6 +33,10 @@ const POLL_MS: i64 = 25;
 /// How often, at most, an epoch is ended only because every input waits.
 const STALL_EPOCH_MS: i64 = 200;
 
+/// How long a bounded run tries to read a file before it leaves the rest of it to a later run: a busy disk or mount
+/// answers within it.
+const UNREADABLE_MS: i64 = 10_000;
+
 /// Where epochs go.
 pub trait EpochSink {
     /// Whether the next epoch would be taken without waiting.
@@ -78,8 +82,14 @@ pub enum Turn {
 struct Lane {
     decoding: VecDeque<Decoding>,
     front: Option<PendingBatch>,
-    /// When it was last found at its end, by monotonic time.
-    at_end_ms: Option<i64>,
+    /// When it was last found to have nothing for the moment, by monotonic time.
+    asked_ms: Option<i64>,
+    /// Whether that was its end, still to be noted once what was read before is judged.
+    at_end: bool,
+    /// Since when it could not be read, by monotonic time.
+    unreadable_ms: Option<i64>,
+    /// Its front batch waits for other inputs or for the end of the epoch.
+    waits: bool,
     /// The source will deliver no more.
     ended: bool,
 }
@@ -108,6 +118,7 @@ pub struct Ingest<S> {
     sink: S,
     number: u64,
     discovered: Vec<Discovery>,
+    unread: Vec<String>,
     discovered_at_ms: Option<i64>,
     epoch_began_ms: i64,
     stalled_at_ms: i64,
@@ -154,6 +165,7 @@ impl<S: EpochSink> Ingest<S> {
             sink: parts.sink,
             number: parts.number,
             discovered: Vec::new(),
+            unread: Vec::new(),
             discovered_at_ms: None,
             epoch_began_ms: monotonic,
             stalled_at_ms: monotonic,
@@ -175,6 +187,11 @@ impl<S: EpochSink> Ingest<S> {
         self.sink
     }
 
+    /// Files whose rest a bounded run left unread because they could not be read, and why.
+    pub fn unread(&self) -> &[String] {
+        &self.unread
+    }
+
     /// Waits a moment for decoders or for lines to come.
     pub fn wait(&self) {
         self.pool.wait(Duration::from_millis(5));
@@ -192,16 +209,25 @@ impl<S: EpochSink> Ingest<S> {
     pub fn turn(&mut self) -> Result<Turn> {
         let (now, monotonic) = self.now();
         self.report.clock(&now);
+        self.partition.observe(&now);
         self.discover(monotonic)?;
-        let mut worked = self.read(&now, monotonic)?;
-        worked |= self.judge(&now)?;
+        let mut worked = self.read(monotonic)?;
+        worked |= self.judge()?;
+        // Time has passed: files may be slow, and a process may be suspended.
+        let (now, monotonic) = self.now();
+        self.note_ends(&now);
         self.settle_ended();
         if self.is_over() {
-            self.end_epoch(&now, monotonic, self.settings.run_end)?;
-            self.note_warnings();
-            return Ok(Turn::Finished);
+            // What the last reads found out of lost bytes comes with one more look.
+            let found = self.tailer.discover(monotonic)?;
+            self.discovered.extend(found);
+            if self.is_over() {
+                self.end_epoch(self.settings.run_end)?;
+                self.note_warnings();
+                return Ok(Turn::Finished);
+            }
         }
-        worked |= self.end_epoch_if_due(&now, monotonic, worked)?;
+        worked |= self.end_epoch_if_due(monotonic, worked)?;
         Ok(if worked { Turn::Worked } else { Turn::Nothing })
     }
 
@@ -210,8 +236,7 @@ impl<S: EpochSink> Ingest<S> {
     /// # Errors
     /// What stopped the committer.
     pub fn stop(&mut self) -> Result<()> {
-        let (now, monotonic) = self.now();
-        self.end_epoch(&now, monotonic, RunEnd::GoesOn)
+        self.end_epoch(RunEnd::GoesOn)
     }
 
     fn discover(&mut self, monotonic: i64) -> Result<()> {
@@ -233,28 +258,27 @@ impl<S: EpochSink> Ingest<S> {
         self.report.note_source(self.tailer.warnings());
     }
 
-    /// Reads blocks of the inputs that may have some, those with nothing read ahead first.
-    fn read(&mut self, now: &ClockReading, monotonic: i64) -> Result<bool> {
-        let mut ids: Vec<(usize, InputId)> = Vec::new();
-        let mut backlog = 0;
+    /// Reads blocks of the inputs that may have some, those with nothing read ahead first, and of these the ones that lie
+    /// behind the others.
+    fn read(&mut self, monotonic: i64) -> Result<bool> {
+        let mut lanes: Vec<(usize, Option<i64>, InputId)> = Vec::new();
+        let (mut backlog, mut total) = (0, 0);
         for (&id, lane) in &self.lanes {
-            if lane.ended {
-                continue;
-            }
-            let at_end = lane.at_end_ms.is_some();
-            backlog += usize::from(!at_end);
-            if !at_end || lane.at_end_ms.is_some_and(|at| monotonic - at >= POLL_MS) {
-                ids.push((lane.depth(), id));
+            backlog += usize::from(lane.asked_ms.is_none() && !lane.ended);
+            // What waits for others occupies no decoder.
+            total += if lane.waits { 0 } else { lane.depth() };
+            let due = lane.asked_ms.is_none_or(|at| monotonic - at >= POLL_MS);
+            if due && !lane.ended && !lane.waits {
+                lanes.push((lane.depth(), self.partition.watermark_of(id), id));
             }
         }
         self.tailer.set_block_bytes((READ_AHEAD_BYTES / backlog.max(1)).min(self.settings.block_bytes));
         let each = if backlog <= 1 { READ_AHEAD_TOTAL } else { READ_AHEAD };
-        let mut total: usize = self.lanes.values().map(Lane::depth).sum();
-        ids.sort_unstable();
+        lanes.sort_unstable();
         let mut worked = false;
-        for (depth, id) in ids {
+        for (depth, _, id) in lanes {
             let room = depth == 0 || (depth < each && total < READ_AHEAD_TOTAL);
-            if room && self.read_one(id, now, monotonic)? {
+            if room && self.read_one(id, monotonic)? {
                 total += 1;
                 worked = true;
             }
@@ -263,40 +287,42 @@ impl<S: EpochSink> Ingest<S> {
     }
 
     /// Reads one block; says whether there was one.
-    fn read_one(&mut self, id: InputId, now: &ClockReading, monotonic: i64) -> Result<bool> {
+    fn read_one(&mut self, id: InputId, monotonic: i64) -> Result<bool> {
         let outcome = self.tailer.read(id, monotonic)?;
         let Some(lane) = self.lanes.get_mut(&id) else { return Ok(false) };
+        let unreadable_ms = lane.unreadable_ms.take();
         match outcome {
             ReadOutcome::Block(block) => {
-                lane.at_end_ms = None;
+                (lane.asked_ms, lane.at_end) = (None, false);
                 lane.decoding.push_back(self.pool.submit(block)?);
                 self.partition.note_backlog(id);
                 return Ok(true);
             }
             ReadOutcome::Busy => {
-                lane.at_end_ms = None;
+                (lane.asked_ms, lane.at_end) = (None, false);
                 self.partition.note_backlog(id);
                 return Ok(true);
             }
-            ReadOutcome::AtEnd => {
-                lane.at_end_ms = Some(monotonic);
-                if lane.is_drained() {
-                    self.partition.note_at_end(id, now);
-                }
-            }
+            ReadOutcome::AtEnd => (lane.asked_ms, lane.at_end) = (Some(monotonic), true),
             ReadOutcome::Ended => lane.ended = true,
             ReadOutcome::Unreadable(error) => {
                 // Not idle: it may hold lines. Asked again like one at its end.
-                lane.at_end_ms = Some(monotonic);
-                self.partition.note_backlog(id);
+                (lane.asked_ms, lane.at_end) = (Some(monotonic), false);
+                let since = unreadable_ms.unwrap_or(monotonic);
+                lane.unreadable_ms = Some(since);
+                self.partition.note_unreadable(id);
                 tracing::debug!(input = id.0, "unreadable for now: {}", error.report());
+                if self.settings.run_end != RunEnd::GoesOn && monotonic - since >= UNREADABLE_MS {
+                    lane.ended = true;
+                    self.unread.push(error.report());
+                }
             }
         }
         Ok(false)
     }
 
     /// Judges batches, the input with the least watermark first, until the epoch is full or all wait.
-    fn judge(&mut self, now: &ClockReading) -> Result<bool> {
+    fn judge(&mut self) -> Result<bool> {
         let mut order: Vec<(Option<i64>, InputId)> = Vec::new();
         for (&id, lane) in &mut self.lanes {
             if lane.front.is_none()
@@ -311,6 +337,8 @@ impl<S: EpochSink> Ingest<S> {
             }
         }
         order.sort_unstable();
+        // After the lines were read: else those written meanwhile could be ahead of the clock.
+        let (now, _) = self.now();
         let mut worked = false;
         for (_, id) in order {
             let (lines, bytes) = self.partition.epoch_size();
@@ -320,7 +348,8 @@ impl<S: EpochSink> Ingest<S> {
             }
             let Some(lane) = self.lanes.get_mut(&id) else { continue };
             let Some(batch) = &mut lane.front else { continue };
-            let judged = self.partition.judge(batch, now, JUDGE_LINES.min(room as usize))?;
+            let judged = self.partition.judge(batch, &now, JUDGE_LINES.min(room as usize))?;
+            lane.waits = judged.stopped == Stopped::Aligned;
             if judged.stopped == Stopped::BatchEnd {
                 lane.front = None;
             }
@@ -332,11 +361,27 @@ impl<S: EpochSink> Ingest<S> {
         Ok(worked)
     }
 
-    /// Inputs that the source is done with, and of which everything is judged, have ended.
+    /// Notes the inputs that were found at their end and of which everything is judged: also those that are written to
+    /// all the time, between one line and the next.
+    fn note_ends(&mut self, now: &ClockReading) {
+        for (&id, lane) in &mut self.lanes {
+            if lane.at_end && lane.is_drained() {
+                lane.at_end = false;
+                self.partition.note_at_end(id, now);
+            }
+        }
+    }
+
+    /// Inputs that the source is done with, and of which everything is judged, have ended, unless the source found more
+    /// meanwhile.
     fn settle_ended(&mut self) {
         let done: Vec<InputId> =
             self.lanes.iter().filter(|(_, lane)| lane.ended && lane.is_drained()).map(|(&id, _)| id).collect();
         for id in done {
+            let resumes = |found: &Discovery| matches!(found, Discovery::Resumed { input } if *input == id);
+            if self.discovered.iter().any(resumes) {
+                continue;
+            }
             self.lanes.remove(&id);
             self.discovered.push(Discovery::Ended { input: id });
         }
@@ -353,11 +398,11 @@ impl<S: EpochSink> Ingest<S> {
                 .all(|discovery| matches!(discovery, Discovery::Ended { .. } | Discovery::Gap { .. }))
     }
 
-    fn end_epoch_if_due(&mut self, now: &ClockReading, monotonic: i64, worked: bool) -> Result<bool> {
+    fn end_epoch_if_due(&mut self, monotonic: i64, worked: bool) -> Result<bool> {
         let age = monotonic - self.epoch_began_ms;
         let (lines, bytes) = self.partition.epoch_size();
         let full = lines >= self.settings.epoch_lines_max || bytes >= self.settings.epoch_bytes_max;
-        let backlog = self.lanes.values().any(|lane| lane.at_end_ms.is_none());
+        let backlog = self.lanes.values().any(|lane| lane.asked_ms.is_none());
         let passed = self.partition.passed_a_minute() && (!backlog || age >= BACKLOG_EPOCH_MS);
         let stalled = !worked
             && self.lanes.values().any(|lane| lane.front.is_some())
@@ -370,15 +415,17 @@ impl<S: EpochSink> Ingest<S> {
             self.stalled_at_ms = monotonic;
         }
         let discovered = !self.discovered.is_empty();
-        self.end_epoch(now, monotonic, RunEnd::GoesOn)?;
+        self.end_epoch(RunEnd::GoesOn)?;
         Ok(full || discovered)
     }
 
     /// Ends the epoch, and then lets what was discovered take effect.
-    fn end_epoch(&mut self, now: &ClockReading, monotonic: i64, run_end: RunEnd) -> Result<()> {
+    fn end_epoch(&mut self, run_end: RunEnd) -> Result<()> {
+        let (now, _) = self.now();
         if run_end != RunEnd::GoesOn {
-            self.apply_discovered(now);
+            self.apply_discovered(&now);
         }
+        self.note_listed(&now);
         let touched: Vec<(InputId, u64)> = self
             .partition
             .inputs()
@@ -391,16 +438,30 @@ impl<S: EpochSink> Ingest<S> {
                 self.partition.describe_input(id, |row| describe(row, &facts));
             }
         }
-        if let Some(draft) = self.partition.end_epoch(now, run_end)? {
+        if let Some(draft) = self.partition.end_epoch(&now, run_end)? {
             self.number = draft.number + 1;
             self.sink.submit(draft)?;
         }
+        for id in self.partition.take_forgotten() {
+            self.tailer.forget(id);
+        }
+        // Handing over may have taken long: what appears now has not been waiting all the while.
+        let (now, monotonic) = self.now();
         self.epoch_began_ms = monotonic;
         if run_end == RunEnd::GoesOn {
-            self.apply_discovered(now);
+            self.apply_discovered(&now);
         }
         self.report.ingest(&self.partition, self.lanes.values().map(Lane::depth).sum());
         Ok(())
+    }
+
+    /// Inputs that ended long ago and whose files are still there are not gone.
+    fn note_listed(&mut self, now: &ClockReading) {
+        for id in self.partition.long_unseen(now) {
+            if self.tailer.is_listed(id) {
+                self.partition.note_seen(id, now);
+            }
+        }
     }
 
     fn apply_discovered(&mut self, now: &ClockReading) {
@@ -413,7 +474,8 @@ impl<S: EpochSink> Ingest<S> {
                 }
                 Discovery::Continued { input: id } | Discovery::Resumed { input: id } => {
                     tracing::debug!(id = id.0, "input goes on");
-                    self.lanes.entry(id).or_default().ended = false;
+                    let lane = self.lanes.entry(id).or_default();
+                    (lane.ended, lane.asked_ms) = (false, None);
                     self.partition.resume_input(id);
                 }
                 Discovery::Renamed { input: id, name } => {
@@ -442,7 +504,7 @@ impl<S: EpochSink> Ingest<S> {
 fn describe(row: &mut InputRow, facts: &InputFacts) {
     row.name.clone_from(&facts.name);
     row.fingerprint = facts.fingerprint;
-    row.size = facts.size.max(row.size);
+    row.size = facts.size;
     row.compressed = facts.compressed;
 }
 

@@ -72,6 +72,7 @@ pub async fn warm(hot: &HotCounts, lake: &Lake, recovered: &Recovered) -> Result
         epoch: state.number,
         frontiers: state.frontiers,
         newest_click_ms: state.newest_click_ms,
+        largest_guarded_ms: state.largest_guarded_ms,
         all_ended: state.all_ended,
         reopened_from_ms: state.reopened_from_ms,
     };

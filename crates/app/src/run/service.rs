@@ -23,6 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// How a run ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +50,13 @@ pub struct RunOptions {
 /// Attempts of a bounded run before it gives up: about a minute.
 pub const ATTEMPTS_MAX: u32 = 20;
 
+/// How long a run that was told to stop goes on trying to commit what it has read and to bring the lake up to date:
+/// less than the ten seconds after which container runtimes kill. Giving up loses nothing; the next start goes on.
+const DRAIN_MS_MAX: i64 = 8_000;
+
+/// How often it is looked whether that time is over.
+const DRAIN_POLL: Duration = Duration::from_millis(50);
+
 /// What a run came to.
 #[derive(Clone, Debug)]
 pub struct Summary {
@@ -58,6 +66,8 @@ pub struct Summary {
     pub lines_of_run: u64,
     /// Whether it was stopped before its end.
     pub interrupted: bool,
+    /// Files whose rest a bounded run left unread because they could not be read, and why.
+    pub unread: Vec<String>,
 }
 
 /// The job, started.
@@ -69,6 +79,7 @@ pub struct Service {
     projector: Projector,
     projector_thread: Option<JoinHandle<Result<()>>>,
     abandon: Arc<AtomicBool>,
+    clock: Arc<dyn Clock>,
     read_before: u64,
     _data_dir: DataDir,
 }
@@ -155,7 +166,7 @@ impl Service {
         let read_before = state.ledger.read;
         let ingest = Ingest::new(Parts {
             settings: ingest_settings(config, options.ending),
-            clock,
+            clock: Arc::clone(&clock),
             tailer,
             pool,
             last_clock_ms: state.clock_ms,
@@ -173,6 +184,7 @@ impl Service {
             projector,
             projector_thread: Some(projector_thread),
             abandon,
+            clock,
             read_before,
             _data_dir: data_dir,
         })
@@ -198,15 +210,35 @@ impl Service {
     ///
     /// # Errors
     /// What must stop the process.
-    pub fn run(mut self, stop: &AtomicBool, mut watch: impl FnMut(&ReadProgress, &Ledger)) -> Result<Summary> {
+    pub fn run(self, stop: &AtomicBool, mut watch: impl FnMut(&ReadProgress, &Ledger)) -> Result<Summary> {
         self.report.started();
-        let mut turns = 0_u32;
+        let ended = AtomicBool::new(false);
+        let (abandon, projector, clock) = (Arc::clone(&self.abandon), self.projector.clone(), Arc::clone(&self.clock));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                if drain_time_is_over(stop, &ended, clock.as_ref()) {
+                    tracing::warn!("what was read last could not be committed in time: the next start reads it again");
+                    abandon.store(true, Ordering::Relaxed);
+                    projector.abandon();
+                }
+            });
+            let outcome = self.turn_until_end(stop, &mut watch);
+            ended.store(true, Ordering::Relaxed);
+            outcome
+        })
+    }
+
+    fn turn_until_end(mut self, stop: &AtomicBool, watch: &mut impl FnMut(&ReadProgress, &Ledger)) -> Result<Summary> {
+        let (mut turns, mut finished) = (0_u32, false);
         let outcome = loop {
             if stop.load(Ordering::Relaxed) {
                 break self.ingest.stop();
             }
             match self.ingest.turn() {
-                Ok(Turn::Finished) => break Ok(()),
+                Ok(Turn::Finished) => {
+                    finished = true;
+                    break Ok(());
+                }
                 Ok(Turn::Worked) => {}
                 Ok(Turn::Nothing) => self.ingest.wait(),
                 Err(error) => break Err(error),
@@ -220,14 +252,14 @@ impl Service {
                 break Err(Error::internal("the projector has ended early"));
             }
         };
-        let interrupted = stop.load(Ordering::Relaxed);
-        self.finish(outcome, interrupted)
+        self.finish(outcome, !finished)
     }
 
     fn finish(mut self, outcome: Result<()>, interrupted: bool) -> Result<Summary> {
         if outcome.is_err() {
             self.abandon.store(true, Ordering::Relaxed);
         }
+        let unread = self.ingest.unread().to_vec();
         let committed = self.ingest.into_sink().finish().map(|_| ());
         let outcome = outcome.and(committed);
         if outcome.is_ok() {
@@ -245,10 +277,25 @@ impl Service {
             (_, Err(error)) | (Err(error), Ok(())) => Err(error),
             (Ok(()), Ok(())) => {
                 let ledger = self.report.total();
-                Ok(Summary { ledger, lines_of_run: ledger.read - self.read_before, interrupted })
+                Ok(Summary { ledger, lines_of_run: ledger.read - self.read_before, interrupted, unread })
             }
         }
     }
+}
+
+/// Waits until a run has ended (false), or until it was told to stop and has used up its time (true).
+fn drain_time_is_over(stop: &AtomicBool, ended: &AtomicBool, clock: &dyn Clock) -> bool {
+    let mut stopped_ms: Option<i64> = None;
+    while !ended.load(Ordering::Relaxed) {
+        if stop.load(Ordering::Relaxed) {
+            let now = clock.monotonic_ms();
+            if now - *stopped_ms.get_or_insert(now) >= DRAIN_MS_MAX {
+                return true;
+            }
+        }
+        std::thread::sleep(DRAIN_POLL);
+    }
+    false
 }
 
 /// Takes the partition over and fills the hot counts; `ids` are the writer's and that of a log to be begun.
@@ -282,7 +329,7 @@ fn readers(config: &Config, bounded: bool, key: IdentityKey, state: &PartitionSt
 
 /// Removes temporary names that a crash left behind: only the owner writes, and it has not begun.
 fn sweep(data_dir: &Path, now_ms: i64) -> Result<()> {
-    let now = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(now_ms.max(0) as u64);
+    let now = std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(now_ms.max(0) as u64);
     let swept = DurableLocal::open(data_dir, true)?.sweep(now)?;
     if swept > 0 {
         tracing::info!(swept, "temporary files of an interrupted process removed");

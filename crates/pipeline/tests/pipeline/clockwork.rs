@@ -5,18 +5,21 @@ use crate::oracle::Line;
 use adtally_model::{InputId, PartitionState, Verdict};
 use adtally_pipeline::{ClockReading, Partition, RunEnd, Stopped, TimeSettings};
 
-const START: i64 = 1_700_000_040_000;
-const MINUTE: i64 = 60_000;
+/// A minute's beginning.
+pub(crate) const START: i64 = 1_700_000_040_000;
+/// In milliseconds.
+pub(crate) const MINUTE: i64 = 60_000;
 
-struct World {
-    partition: Partition,
-    log: Log,
-    now: i64,
-    read: [u64; 4],
+/// A partition, its log and a clock that stands until it is moved.
+pub(crate) struct World {
+    pub(crate) partition: Partition,
+    pub(crate) log: Log,
+    pub(crate) now: i64,
+    pub(crate) read: [u64; 4],
 }
 
 impl World {
-    fn new(inputs: u64, settings: TimeSettings) -> World {
+    pub(crate) fn new(inputs: u64, settings: TimeSettings) -> World {
         let state = PartitionState { next_input: 1, ..PartitionState::default() };
         let mut world =
             World { partition: Partition::new(settings, state), log: Log::default(), now: START, read: [0; 4] };
@@ -27,7 +30,7 @@ impl World {
     }
 
     /// Lines of an input at these event times; says why judging stopped.
-    fn lines(&mut self, input: u64, times: &[i64]) -> Stopped {
+    pub(crate) fn lines(&mut self, input: u64, times: &[i64]) -> Stopped {
         let first = self.read[input as usize];
         let lines: Vec<Line> = times
             .iter()
@@ -45,18 +48,18 @@ impl World {
         judged.stopped
     }
 
-    fn epoch(&mut self) {
+    pub(crate) fn epoch(&mut self) {
         self.epoch_at(clock(self.now), RunEnd::GoesOn);
     }
 
-    fn epoch_at(&mut self, now: ClockReading, end: RunEnd) {
+    pub(crate) fn epoch_at(&mut self, now: ClockReading, end: RunEnd) {
         if let Some(draft) = self.partition.end_epoch(&now, end).unwrap() {
             self.log.commit(draft);
         }
     }
 
     /// Time passes while these inputs are at their ends.
-    fn wait(&mut self, ms: i64, at_end: &[u64]) {
+    pub(crate) fn wait(&mut self, ms: i64, at_end: &[u64]) {
         let until = self.now + ms;
         while self.now < until {
             self.now = (self.now + 1_000).min(until);
@@ -67,11 +70,11 @@ impl World {
         }
     }
 
-    fn state(&self, minute: i64) -> &'static str {
+    pub(crate) fn state(&self, minute: i64) -> &'static str {
         state_of(&self.log, START / MINUTE + minute)
     }
 
-    fn late(&self) -> u64 {
+    pub(crate) fn late(&self) -> u64 {
         self.partition.ledger().late
     }
 }

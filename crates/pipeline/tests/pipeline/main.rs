@@ -5,6 +5,7 @@
 //! - `exactness`: properties over random streams.
 //! - `boundaries`: lines inside, at and beyond every boundary of time.
 //! - `clockwork`: idleness, ends, the clock, finality, capacity.
+//! - `quiet`: inputs that are quiet, gone, far behind or unreadable.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -13,3 +14,4 @@ mod clockwork;
 mod driver;
 mod exactness;
 mod oracle;
+mod quiet;

@@ -34,6 +34,7 @@ fn progress(epoch: u64, closed: i64, newest: i64) -> Progress {
         epoch,
         frontiers,
         newest_click_ms: Some(Minute(newest).start_ms()),
+        largest_guarded_ms: None,
         all_ended: false,
         reopened_from_ms: None,
     }
