@@ -18,8 +18,9 @@ const PROPOSED_MINUTES: i64 = 60;
 pub(crate) fn say(input: &InputConfig) {
     let look = |paths: &[String]| look(input, paths).unwrap_or_default();
     let (files, bytes) = look(&input.paths);
-    let (paths, bytes) = (input.paths.join(", "), terminal::thousands(bytes));
-    terminal::say(&format!("reading {paths}: found {} files, {bytes} bytes", terminal::thousands(files)));
+    let (paths, noun) = (input.paths.join(", "), if files == 1 { "file" } else { "files" });
+    let (files, bytes) = (terminal::thousands(files), terminal::thousands(bytes));
+    terminal::say(&format!("reading {paths}: found {files} {noun}, {bytes} bytes"));
     for path in &input.paths {
         if look(std::slice::from_ref(path)).0 == 0 {
             terminal::say(&format!("no file with lines matches {path} yet: it is read as soon as there is one"));

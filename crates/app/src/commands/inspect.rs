@@ -43,7 +43,7 @@ pub fn inspect(args: &InspectArgs) -> Result<Exit> {
     if !std::fs::metadata(&args.file).map_err(cannot_read)?.is_file() {
         return Err(Error::user(format!("{path} is not a file: name one log file")));
     }
-    let sample = read_sample(&mut open_text(&args.file).map_err(cannot_read)?)?;
+    let sample = open_text(&args.file).and_then(|mut text| read_sample(&mut text)).map_err(cannot_read)?;
     if sample.is_empty() {
         return Err(Error::user(format!("{path} is empty: there is nothing to inspect")));
     }

@@ -69,7 +69,7 @@ fn run_says_what_it_found_and_how_old_it_is() {
         let server = site.serve("logs *.ndjson --config adtally.toml");
         wait_for("the age of the newest click", || server.said().contains("h old").then_some(()));
         let said = server.said();
-        assert!(said.contains(&format!("reading logs, *.ndjson: found 1 files, {bytes} bytes")), "{start}: {said}");
+        assert!(said.contains(&format!("reading logs, *.ndjson: found 1 file, {bytes} bytes")), "{start}: {said}");
         assert!(said.contains("no file with lines matches *.ndjson yet"), "{start}: {said}");
         assert_eq!(said.contains("going on after 3,001 lines = "), start == "later", "{start}: {said}");
         let (_, span) = said.split_once("for example ").unwrap();
