@@ -18,11 +18,12 @@ Usage: cargo xtask <COMMAND>
 
 Commands:
   test    All tests: unit, integration, documentation; makes a Python environment for one of them on first use
-  ci      What must pass before a change is merged: fmt, tidy, clippy, test
+  ci      What must pass before a change is merged: fmt, tidy, clippy, doc, test
   fmt     Format the code; with --check only say what is not formatted
   clippy  Lints, warnings as errors
   doc     Build the documentation, warnings as errors
   tidy    House rules: arrows between rooms, names, headers, links, sizes
+  deny    Known holes, licences and sources of dependencies, by cargo-deny; not part of ci, as it needs the network
 ";
 
 fn main() -> ExitCode {
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         ["clippy"] => clippy(),
         ["doc"] => doc(),
         ["tidy"] => tidy(),
+        ["deny"] => deny(),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())
@@ -61,6 +63,7 @@ fn ci() -> Outcome {
     fmt(true)?;
     tidy()?;
     clippy()?;
+    doc()?;
     test()
 }
 
@@ -71,7 +74,9 @@ fn test() -> Outcome {
 
 fn fmt(check: bool) -> Outcome {
     let more: &[&str] = if check { &["--check"] } else { &[] };
-    cargo(&[&["fmt", "--all"], more].concat(), &[])
+    cargo(&[&["fmt", "--all"], more].concat(), &[])?;
+    // A workspace of its own, because it needs another compiler: formatted with the rest, built by hand.
+    cargo(&[&["fmt", "--manifest-path", "crates/source/fuzz/Cargo.toml"], more].concat(), &[])
 }
 
 fn clippy() -> Outcome {
@@ -80,6 +85,14 @@ fn clippy() -> Outcome {
 
 fn doc() -> Outcome {
     cargo(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "--deny warnings")])
+}
+
+fn deny() -> Outcome {
+    let found = Command::new("cargo-deny").arg("--version").output().is_ok_and(|output| output.status.success());
+    if !found {
+        return Err("cargo-deny is not installed: cargo install --locked cargo-deny".to_owned());
+    }
+    cargo(&["deny", "check"], &[])
 }
 
 fn tidy() -> Outcome {

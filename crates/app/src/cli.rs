@@ -3,8 +3,10 @@
 use crate::commands;
 use crate::exit::{Exit, TABLE};
 use crate::terminal;
-use adtally_model::Result;
+use adtally_model::{Error, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::panic::UnwindSafe;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -69,24 +71,55 @@ pub enum TableFormat {
 
 /// Runs the command that the process's arguments name.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Help and version are answers and go to stdout; clap knows which is which.
-            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Success };
-            return match error.print() {
-                Ok(()) => exit.into(),
-                Err(_) => Exit::Failure.into(),
-            };
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        terminal::error(&defect(&place, panic.payload_as_str().unwrap_or_default()));
+    }));
+    guarded(run).into()
+}
+
+fn run() -> Exit {
+    let done = arguments().and_then(|words| match Cli::try_parse_from(words) {
+        Ok(cli) => dispatch(&cli.command),
+        // Help and version are answers and go to stdout; clap knows which is which.
+        Err(error) if error.use_stderr() => {
+            let _ = error.print();
+            Ok(Exit::Usage)
         }
-    };
-    match dispatch(&cli.command) {
-        Ok(exit) => exit.into(),
-        Err(error) => {
-            terminal::error(&error.report());
-            Exit::of(&error).into()
-        }
+        Err(answer) => match answer.print() {
+            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(terminal::stdout_failed(e)),
+            _ => Ok(Exit::Success),
+        },
+    });
+    done.unwrap_or_else(|error| {
+        terminal::error(&error.report());
+        Exit::of(&error)
+    })
+}
+
+/// A panic is a defect like any other. What it was is on stderr already.
+fn guarded(run: impl FnOnce() -> Exit + UnwindSafe) -> Exit {
+    std::panic::catch_unwind(run).unwrap_or(Exit::Defect)
+}
+
+fn defect(place: &str, what: &str) -> String {
+    let mut message = format!("a defect of adtally, please report it: panicked at {place}: {what}");
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        message.push_str(&format!("\n{backtrace}"));
     }
+    message
+}
+
+/// The process's arguments. Paths among them are compared with text and written to tables, so that all must be text.
+fn arguments() -> Result<Vec<String>> {
+    let words = std::env::args_os().enumerate().map(|(at, word)| match word.into_string() {
+        Ok(word) => Ok(word),
+        // The path of the program is its own affair.
+        Err(_) if at == 0 => Ok(env!("CARGO_PKG_NAME").to_owned()),
+        Err(word) => Err(Error::user(format!("argument {at}, {word:?}, is not UTF-8: rename what it names"))),
+    });
+    words.collect()
 }
 
 fn dispatch(command: &Command) -> Result<Exit> {
@@ -101,5 +134,18 @@ fn dispatch(command: &Command) -> Result<Exit> {
         Command::Ledger(args) => commands::ledger::ledger(args),
         Command::Verify(args) => commands::verify::verify(args),
         Command::Completions { shell } => commands::completions(*shell),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_defect() {
+        assert_eq!(guarded(|| panic!("shown, as it should be")), Exit::Defect);
+        assert_eq!(guarded(|| Exit::Usage), Exit::Usage);
+        let message = defect("src/cli.rs:1:2", "an invariant does not hold");
+        assert!(message.contains("src/cli.rs:1:2: an invariant does not hold"), "{message}");
     }
 }

@@ -19,7 +19,8 @@ pub enum Exit {
     Fenced = 4,
     /// A defect of Adtally: an invariant does not hold.
     Defect = 5,
-    /// A bounded run was stopped by a signal before its end; what it had read is committed.
+    /// A signal stopped a bounded run before its end (`run` has committed what it read), or a second one stopped any
+    /// command at once.
     Interrupted = 130,
 }
 
@@ -31,7 +32,8 @@ pub const TABLE: &str = "Exit codes:
   3    stored data is damaged, or `verify` found a difference
   4    the data directory is in use, or another process took it over
   5    a defect of adtally: an invariant does not hold; please report it
-  130  stopped by a signal before the end; what was read is committed";
+  130  a signal stopped a bounded run before its end (`run` has committed what it read), or a second one stopped any
+       command at once";
 
 impl Exit {
     /// How an error ends the process.
@@ -49,5 +51,35 @@ impl Exit {
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
         ExitCode::from(exit as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use adtally_model::Invariant;
+
+    #[test]
+    fn each_kind_of_error_has_its_code() {
+        let check = |error: Error, expected: u8| assert_eq!(Exit::of(&error) as u8, expected, "{error}");
+        check(Error::external("a disk"), 1);
+        check(Error::transient("a disk for now"), 1);
+        check(Error::user("an argument"), 2);
+        check(Error::corrupt("a record"), 3);
+        check(Error::new(ErrorKind::Fenced, "another process"), 4);
+        check(Error::internal("a defect"), 5);
+        check(Error::violated(Invariant::NoDoubleCount, "twice"), 5);
+    }
+
+    /// The README is what operators read; `--help` says the same.
+    #[test]
+    fn the_readme_has_the_same_table() {
+        let readme = include_str!("../../../README.md");
+        let (_, section) = readme.split_once("## Exit codes").expect("a section");
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let rows = section.lines().filter_map(|row| row.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | "));
+        let rows: Vec<_> = rows.skip(1).map(|(code, meaning)| format!("{code:<5}{meaning}")).collect();
+        let table: Vec<_> = TABLE.lines().skip(1).map(str::trim).collect();
+        assert_eq!(table.join(" "), rows.join(" "));
     }
 }

@@ -15,8 +15,7 @@ mod tests;
 pub use guess::{FieldGuess, Guess, guess};
 pub use report::{Inspection, ReasonCount};
 
-use adtally_model::{Error, Result};
-use std::io::Read;
+use std::io::{self, Read};
 
 /// Lines that are looked at.
 pub const SAMPLE_LINES: usize = 1_000;
@@ -31,14 +30,13 @@ const READ_BYTES: usize = 64 * 1024;
 /// its newline where the text ends with it.
 ///
 /// # Errors
-/// An external error when reading fails.
-pub fn read_sample(text: &mut dyn Read) -> Result<Vec<u8>> {
+/// Those of reading.
+pub fn read_sample(text: &mut dyn Read) -> io::Result<Vec<u8>> {
     let mut sample = Vec::new();
     let (mut lines, mut ended) = (0, false);
     while !ended && lines < SAMPLE_LINES && sample.len() < SAMPLE_BYTES_MAX {
         let from = sample.len();
-        let read = text.take(READ_BYTES as u64).read_to_end(&mut sample);
-        read.map_err(|error| Error::external("cannot read the file").because(error))?;
+        text.take(READ_BYTES as u64).read_to_end(&mut sample)?;
         ended = sample.len() - from < READ_BYTES;
         lines += sample[from..].iter().filter(|&&byte| byte == b'\n').count();
     }

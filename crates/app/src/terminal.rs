@@ -12,12 +12,24 @@ pub fn colours() -> bool {
 /// Prints an error on stderr.
 pub fn error(message: &str) {
     let label = if colours() { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
-    eprintln!("{label} {message}");
+    say(&format!("{label} {message}"));
 }
 
 /// Prints a line for people on stderr.
 pub fn say(message: &str) {
-    eprintln!("{message}");
+    tell(&format!("{message}\n"));
+}
+
+/// Writes over the line for people on stderr at which the cursor stands, where stderr is a terminal.
+pub fn say_over(message: &str) {
+    if std::io::stderr().is_terminal() {
+        tell(&format!("\r\x1b[K{message}"));
+    }
+}
+
+/// Where nobody reads stderr any more, the work goes on and ends as it would have.
+fn tell(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Writes to stdout; a reader that went away (`| head`) ends the output quietly.
@@ -27,11 +39,14 @@ pub fn say(message: &str) {
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::external("stdout cannot be written").because(e))
-        }
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(stdout_failed(e)),
         _ => Ok(()),
     }
+}
+
+/// What a command ends with whose answer cannot be written.
+pub(crate) fn stdout_failed(error: std::io::Error) -> Error {
+    Error::external("stdout cannot be written").because(error)
 }
 
 /// `1,234,567`.
@@ -65,10 +80,22 @@ pub fn sum_line(ledger: &Ledger) -> String {
     line
 }
 
-/// A progress bar over bytes with rate and ETA; invisible unless stderr is a terminal.
-pub fn progress_bar(total_bytes: u64) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(total_bytes), ProgressDrawTarget::stderr_with_hz(5));
-    let template = "{bar:30} {percent:>3} %  {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left  {msg}";
+/// What a progress bar counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unit {
+    /// Bytes of files.
+    Bytes,
+    /// Lines.
+    Lines,
+}
+
+/// A progress bar with rate and ETA; invisible unless stderr is a terminal.
+pub fn progress_bar(total: u64, unit: Unit) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(5));
+    let template = match unit {
+        Unit::Bytes => "{bar:30} {percent:>3} %  {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left  {msg}",
+        Unit::Lines => "{bar:30} {percent:>3} %  {human_pos} of {human_len} lines  {per_sec}  {eta} left",
+    };
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }

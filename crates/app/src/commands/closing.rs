@@ -1,14 +1,20 @@
 //! What closes a bounded run on stderr: the sum line, and the first rejected line of each reason.
 
+use crate::run::Summary;
 use crate::run::first_rejections::FirstRejection;
 use crate::terminal;
-use adtally_model::Ledger;
 use adtally_source::line_number;
 use std::path::Path;
 
 /// Prints it.
-pub(crate) fn say(ledger: &Ledger, rejections: &[FirstRejection], warnings: &[String]) {
-    terminal::say(&terminal::sum_line(ledger));
+pub(crate) fn say(summary: &Summary, rejections: &[FirstRejection], warnings: &[String]) {
+    let sum = terminal::sum_line(&summary.ledger);
+    if summary.lines_of_run == summary.ledger.read {
+        terminal::say(&sum);
+    } else {
+        let lines = terminal::thousands(summary.lines_of_run);
+        terminal::say(&format!("{sum}: of all runs together, {lines} lines in this one"));
+    }
     if !rejections.is_empty() {
         terminal::say("first rejected line of each reason:");
     }

@@ -1,18 +1,19 @@
 //! `adtally count`: the whole job once, in a temporary data directory.
 
-use super::run::{show_progress, start_log, stop_on_signals};
-use super::{closing, runtime};
+use super::run::{show_progress, start_log};
+use super::stopping::Stopping;
+use super::{closing, input_paths, runtime};
 use crate::clock::{SystemClock, SystemRandomness};
 use crate::commands::config::environment;
 use crate::config;
 use crate::exit::Exit;
+use crate::run::report::Report;
 use crate::run::{ATTEMPTS_MAX, Ending, RunOptions, Service};
-use crate::terminal;
-use adtally_model::{Error, Minute, Result};
+use crate::terminal::{self, Unit};
+use adtally_model::{Country, Minute, Result};
 use adtally_serve::Status;
 use adtally_store::lake::Lake;
 use clap::{Args, ValueEnum};
-use serde_json::json;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -36,7 +37,7 @@ pub struct CountArgs {
     /// The configuration file, for other formats and field names; `adtally inspect` writes one.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Print JSON.
+    /// Print JSON: the ledger as `GET /ledger` has it, and the rows.
     #[arg(long)]
     pub json: bool,
 }
@@ -57,51 +58,52 @@ pub enum By {
 /// # Errors
 /// What stopped the run.
 pub fn count(args: &CountArgs) -> Result<Exit> {
-    let temporary = tempfile::Builder::new()
-        .prefix("adtally-count-")
-        .tempdir()
-        .map_err(|e| Error::external("no temporary folder can be made").because(e))?;
-    let (_, mut config) = config::load(args.config.as_deref(), &environment(), &[])?;
-    config.input.paths = args.files.clone();
-    config.store.data_dir = temporary.path().join("data");
+    let flags: Vec<_> = input_paths(&args.files).into_iter().collect();
+    let (_, mut config) = config::load(args.config.as_deref(), &environment()?, &flags)?;
+    let runtime = runtime()?;
+    let stopping = Stopping::on_signals(&runtime)?;
+    let folder = stopping.temporary_folder("adtally-count-")?;
+    config.store.data_dir = folder.path().join("data");
     // What dies with the command need not survive a power loss.
     config.epoch.fsync = false;
     config.log.level = "warn";
     start_log(&config)?;
     let options = RunOptions { config, ending: Ending::Final, attempts_max: ATTEMPTS_MAX };
-    let runtime = runtime()?;
     let service = Service::start(&options, Arc::new(SystemClock), Arc::new(SystemRandomness), runtime.handle())?;
     let (report, lake) = (service.report(), service.lake());
-    let stop = stop_on_signals(&runtime)?;
-    let bar = terminal::progress_bar(0);
-    let outcome = service.run(&stop, |progress, ledger| show_progress(&bar, progress, ledger));
+    let bar = terminal::progress_bar(0, Unit::Bytes);
+    let outcome = service.run(stopping.flag(), |progress, ledger| show_progress(&bar, progress, ledger));
     bar.finish_and_clear();
     let summary = outcome?;
     let rows = runtime.block_on(top(&lake, args.by, args.top))?;
-    if args.json {
-        let rows: Vec<_> =
-            rows.iter().map(|(key, clicks)| json!({ by_name(args.by): key, "clicks": clicks })).collect();
-        let ledger = summary.ledger;
-        let answer = json!({ "ledger": {
-            "read": ledger.read, "counted": ledger.counted, "duplicate": ledger.duplicate, "late": ledger.late,
-            "future": ledger.future, "malformed": ledger.malformed, "invalid": ledger.invalid,
-            "conflicting_duplicates": ledger.conflicting_duplicates, "gap_bytes": ledger.gap_bytes,
-        }, "top": rows });
-        terminal::print(&format!("{answer}\n"))?;
-    } else {
-        let width = rows.iter().map(|(key, _)| key.len()).max().unwrap_or(0).max(7);
-        let mut text = format!("{:<width$}  {:>14}\n", by_name(args.by), "clicks");
-        for (key, clicks) in &rows {
-            text.push_str(&format!("{key:<width$}  {:>14}\n", terminal::thousands(*clicks)));
-        }
-        terminal::print(&text)?;
-    }
-    closing::say(&summary.ledger, &report.first_rejections(), &report.readiness().notes);
+    terminal::print(&if args.json { json(args.by, &rows, &report)? } else { table(args.by, &rows) })?;
+    closing::say(&summary, &report.first_rejections(), &report.readiness().notes);
     if summary.interrupted {
-        terminal::say("stopped before the end: what was read is committed, and the next run goes on from there");
+        terminal::say("stopped before the end: only what was read until then is counted");
         return Ok(Exit::Interrupted);
     }
     Ok(Exit::Success)
+}
+
+fn table(by: By, rows: &[(u64, u64)]) -> String {
+    let rows: Vec<_> = rows.iter().map(|&(key, clicks)| (key_name(by, key), clicks)).collect();
+    let width = rows.iter().map(|(key, _)| key.len()).max().unwrap_or(0).max(7);
+    let mut text = format!("{:<width$}  {:>14}\n", by_name(by), "clicks");
+    for (key, clicks) in &rows {
+        text.push_str(&format!("{key:<width$}  {:>14}\n", terminal::thousands(*clicks)));
+    }
+    text
+}
+
+/// The ledger as `GET /ledger` words it, and the rows.
+fn json(by: By, rows: &[(u64, u64)], report: &Report) -> Result<String> {
+    let row = |&(key, clicks): &(u64, u64)| {
+        let key = if by == By::Ad { key.to_string() } else { format!("\"{}\"", key_name(by, key)) };
+        format!("{{\"{}\":{key},\"clicks\":{clicks}}}", by_name(by))
+    };
+    let rows: Vec<_> = rows.iter().map(row).collect();
+    let ledger = adtally_serve::ledger_json(report.ledger())?;
+    Ok(format!("{{\"ledger\":{ledger},\"top\":[{}]}}\n", rows.join(",")))
 }
 
 fn by_name(by: By) -> &'static str {
@@ -112,10 +114,17 @@ fn by_name(by: By) -> &'static str {
     }
 }
 
-/// The first rows of a sum over everything that the lake holds.
-async fn top(lake: &Lake, by: By, limit: usize) -> Result<Vec<(String, u64)>> {
+fn key_name(by: By, key: u64) -> String {
+    match by {
+        By::Ad => key.to_string(),
+        By::Country => Country::from_rank(key as u8).unwrap_or(Country::UNKNOWN).to_string(),
+        By::Minute => adtally_model::time::rfc3339(key as i64),
+    }
+}
+
+/// The first rows of a sum over everything that the lake holds: ads, ranks of countries or starts of minutes, and clicks.
+async fn top(lake: &Lake, by: By, limit: usize) -> Result<Vec<(u64, u64)>> {
     let Some((mut from, to)) = lake.minutes().await? else { return Ok(Vec::new()) };
-    // Ads, ranks of countries or minutes: whatever it is summed by is a number.
     let mut sums: HashMap<u64, u64> = HashMap::new();
     let mut minutes = 60;
     while from < to {
@@ -142,15 +151,5 @@ async fn top(lake: &Lake, by: By, limit: usize) -> Result<Vec<(String, u64)>> {
         By::Ad | By::Country => rows.sort_unstable_by_key(|&(key, clicks)| (Reverse(clicks), key)),
     }
     rows.truncate(limit);
-    let named = rows.into_iter().map(|(key, clicks)| {
-        let name = match by {
-            By::Ad => key.to_string(),
-            By::Country => {
-                adtally_model::Country::from_rank(key as u8).unwrap_or(adtally_model::Country::UNKNOWN).to_string()
-            }
-            By::Minute => adtally_model::time::rfc3339(key as i64),
-        };
-        (name, clicks)
-    });
-    Ok(named.collect())
+    Ok(rows)
 }

@@ -1,21 +1,24 @@
 //! `adtally demo`: the whole job on traffic that it makes itself.
 
-use super::run::{listen, start_log, start_server, stop_on_signals};
-use super::{SHUTDOWN_TIMEOUT, runtime};
+use super::run::{listen, start_log, start_server};
+use super::stopping::Stopping;
+use super::{SHUTDOWN_TIMEOUT, literally, runtime};
 use crate::clock::{Clock, SystemClock, SystemRandomness};
 use crate::config::{self, FlagSetting, Value};
 use crate::exit::Exit;
 use crate::generate::{Format, Generator, MISSION_ADS, MISSION_RATE, Settings};
+use crate::run::report::Report;
 use crate::run::{ATTEMPTS_MAX, Ending, RunOptions, Service};
 use crate::terminal;
 use adtally_model::time::rfc3339;
-use adtally_model::{Error, Result};
+use adtally_model::{Error, Minute, Result};
 use adtally_serve::Status;
 use adtally_store::embedded::Embedded;
 use adtally_store::questions::{Filters, Question, Questions, Span};
 use clap::Args;
 use std::fs::File;
-use std::io::{IsTerminal, Write};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,6 +37,18 @@ const FILES_KEPT: usize = 12;
 /// How often the writer appends: as a busy server's log would grow.
 const APPEND_PAUSE: Duration = Duration::from_millis(20);
 
+/// How often people are told how it goes.
+const LOOK_MS: i64 = 1_000;
+
+/// How long a sample question is waited for: counting stands still meanwhile.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Characters that are shown of an answer: some lines of a terminal.
+const ANSWER_CHARS_MAX: usize = 300;
+
+/// Seconds that can be asked for: a year.
+const SECONDS_MAX: u64 = 31_536_000;
+
 /// Lines that the generator makes in all: days of traffic.
 const LINES_MAX: u64 = 4_000_000_000;
 
@@ -50,7 +65,8 @@ pub struct DemoArgs {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: String,
     /// Stop by itself after so many seconds; 0 goes on until Ctrl-C.
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0,
+        value_parser = clap::value_parser!(u64).range(..=SECONDS_MAX))]
     pub seconds: u64,
 }
 
@@ -59,32 +75,34 @@ pub struct DemoArgs {
 /// # Errors
 /// What stopped the run.
 pub fn demo(args: &DemoArgs) -> Result<Exit> {
-    let folder = tempfile::Builder::new()
-        .prefix("adtally-demo-")
-        .tempdir()
-        .map_err(|e| Error::external("no temporary folder can be made").because(e))?;
+    let generator = Generator::new(traffic(args))?;
+    let runtime = runtime()?;
+    let stopping = Stopping::on_signals(&runtime)?;
+    let folder = stopping.temporary_folder("adtally-demo-")?;
     let logs = folder.path().join("logs");
     std::fs::create_dir(&logs).map_err(|e| Error::external(format!("{} cannot be made", logs.display())).because(e))?;
     let options = configure(args, folder.path(), &logs)?;
     start_log(&options.config)?;
-    let runtime = runtime()?;
     let listener = listen(&runtime, &options)?;
     let address = listener.local_addr().map_err(|e| Error::external("the listening address is unknown").because(e))?;
-    let stop = stop_on_signals(&runtime)?;
     let service = Service::start(&options, Arc::new(SystemClock), Arc::new(SystemRandomness), runtime.handle())?;
-    let server = start_server(&runtime, listener, &service, &stop, &options);
-    let writer = start_writer(args, &logs, &stop)?;
+    let server = start_server(&runtime, listener, &service, stopping.flag(), &options);
+    let writer = start_writer(generator, &logs, stopping.flag())?;
     terminal::say(&format!(
-        "writing {} clicks a second into {}, rotated every {} s",
+        "writing {} clicks a second into {}, rotated every {} s; answering on\n\nhttp://{address}\n",
         terminal::thousands(args.rate as u64),
         logs.display(),
         ROTATE_MS / 1_000
     ));
-    let mut guide = Guide::new(args, service.questions(), service.report(), format!("http://{address}"));
+    let mut guide = Guide::new(args, service.questions(), service.report(), address);
     let handle = runtime.handle().clone();
-    let stopping = Arc::clone(&stop);
-    let outcome = service.run(&stop, |_, _| guide.look(&handle, &stopping));
-    stop.store(true, Ordering::Relaxed);
+    let outcome = service.run(stopping.flag(), |_, _| {
+        // Without a log there is nothing to see.
+        if writer.is_finished() || guide.look(&handle) {
+            stopping.stop();
+        }
+    });
+    stopping.stop();
     let _ = runtime.block_on(server);
     // A question that is still being computed is not waited for.
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
@@ -105,15 +123,14 @@ fn configure(args: &DemoArgs, folder: &Path, logs: &Path) -> Result<RunOptions> 
         text("--data-dir", "store.data_dir", folder.join("data").display().to_string()),
     ];
     let (_, mut config) = config::load(None, &[], &flags)?;
-    config.input.paths = vec![logs.display().to_string()];
+    config.input.paths = vec![literally(&logs.display().to_string())];
     config.log.level = "warn";
     Ok(RunOptions { config, ending: Ending::Never, attempts_max: ATTEMPTS_MAX })
 }
 
-/// Starts the thread that writes and rotates the log.
-fn start_writer(args: &DemoArgs, logs: &Path, stop: &Arc<AtomicBool>) -> Result<JoinHandle<Result<()>>> {
-    let out_of_order_ms = 2_000;
-    let settings = Settings {
+/// What is written: the first minute is a whole one.
+fn traffic(args: &DemoArgs) -> Settings {
+    Settings {
         lines: LINES_MAX,
         seed: 1,
         rate: args.rate,
@@ -123,11 +140,14 @@ fn start_writer(args: &DemoArgs, logs: &Path, stop: &Arc<AtomicBool>) -> Result<
         malformed: 0.000_5,
         invalid: 0.000_2,
         click_ids: 0.0,
-        out_of_order_ms,
-        start_ms: SystemClock.wall_ms() - HISTORY_MS - out_of_order_ms,
+        out_of_order_ms: 2_000,
+        start_ms: Minute::of(SystemClock.wall_ms() - HISTORY_MS).start_ms(),
         format: Format::Ndjson,
-    };
-    let generator = Generator::new(settings)?;
+    }
+}
+
+/// Starts the thread that writes and rotates the log.
+fn start_writer(generator: Generator, logs: &Path, stop: &Arc<AtomicBool>) -> Result<JoinHandle<Result<()>>> {
     let (logs, stop) = (logs.to_path_buf(), Arc::clone(stop));
     std::thread::Builder::new()
         .name("demo-log".into())
@@ -173,8 +193,8 @@ fn write_log(mut generator: Generator, logs: &Path, stop: &AtomicBool) -> Result
 /// Tells people what they see.
 struct Guide {
     questions: Arc<Embedded>,
-    report: Arc<crate::run::report::Report>,
-    url: String,
+    report: Arc<Report>,
+    address: SocketAddr,
     began_ms: i64,
     seconds: u64,
     said_hello: bool,
@@ -183,43 +203,34 @@ struct Guide {
 }
 
 impl Guide {
-    fn new(args: &DemoArgs, questions: Arc<Embedded>, report: Arc<crate::run::report::Report>, url: String) -> Self {
+    fn new(args: &DemoArgs, questions: Arc<Embedded>, report: Arc<Report>, address: SocketAddr) -> Self {
         let now = SystemClock.monotonic_ms();
         let (seconds, said_hello) = (args.seconds, false);
-        Guide { questions, report, url, began_ms: now, seconds, said_hello, looked_at_ms: now, lines_before: 0 }
+        Guide { questions, report, address, began_ms: now, seconds, said_hello, looked_at_ms: now, lines_before: 0 }
     }
 
-    /// Called often; once a second it prints a status line, and once something is closed, how to ask.
-    fn look(&mut self, handle: &tokio::runtime::Handle, stop: &AtomicBool) {
+    /// Called often; once a second it prints a status line, and once something is closed, how to ask. Says whether the
+    /// time is up.
+    fn look(&mut self, handle: &tokio::runtime::Handle) -> bool {
         let now = SystemClock.monotonic_ms();
-        if self.seconds > 0 && now - self.began_ms >= self.seconds as i64 * 1_000 {
-            stop.store(true, Ordering::Relaxed);
+        if now - self.looked_at_ms >= LOOK_MS {
+            if !self.said_hello {
+                self.said_hello = self.say_hello(handle);
+            }
+            self.status((now - self.looked_at_ms).max(1) as u64);
+            self.looked_at_ms = now;
         }
-        if now - self.looked_at_ms < 1_000 {
-            return;
-        }
-        if !self.said_hello {
-            self.said_hello = self.say_hello(handle);
-        }
-        self.status((now - self.looked_at_ms).max(1) as u64);
-        self.looked_at_ms = now;
+        self.seconds > 0 && now - self.began_ms >= self.seconds as i64 * 1_000
     }
 
     /// Sample questions with their answers; `false` while nothing is closed yet.
     fn say_hello(&self, handle: &tokio::runtime::Handle) -> bool {
         let question = Question { span: Span::Last(1), filters: Filters::default(), include_open: false };
-        let Ok(top) = handle.block_on(self.questions.top_ads(&question, 3)) else { return false };
-        let Some(&(best, clicks)) = top.ads.first() else { return false };
-        let (from, to) = top.coverage.span.map_or((0, 0), |(from, to)| (from.start_ms(), to.start_ms()));
-        terminal::say(&format!("\nFirst answers, for {} to {} ({}):", rfc3339(from), rfc3339(to), top.coverage.state));
-        for (rank, (ad, clicks)) in top.ads.iter().enumerate() {
-            terminal::say(&format!("  {}. ad {ad}: {} clicks", rank + 1, terminal::thousands(*clicks)));
-        }
-        terminal::say(&format!(
-            "\nAsk yourself (ad {best} had {} clicks in that minute):",
-            terminal::thousands(clicks)
-        ));
+        let Ok(top) = handle.block_on(self.questions.top_ads(&question, 1)) else { return false };
+        let Some(&(best, _)) = top.ads.first() else { return false };
+        terminal::say("\nFirst answers:");
         for path in [
+            "/ads/top100?minutes=1".to_owned(),
             format!("/ads/{best}/clicks?minutes=1&series=true"),
             "/ads/top100?minutes=1&filter_country=US".to_owned(),
             "/ads/top100?minutes=5&include_open=true".to_owned(),
@@ -227,7 +238,8 @@ impl Guide {
             "/readyz".to_owned(),
             "/metrics".to_owned(),
         ] {
-            terminal::say(&format!("  curl '{}{path}'", self.url));
+            let answer = ask(self.address, &path).unwrap_or_else(|error| format!("no answer: {error}"));
+            terminal::say(&format!("\ncurl 'http://{}{path}'\n  {}", self.address, shortened(&answer)));
         }
         terminal::say("\nCtrl-C stops and cleans up.\n");
         true
@@ -237,20 +249,51 @@ impl Guide {
         let ledger = self.report.total();
         let rate = ledger.read.saturating_sub(self.lines_before) * 1_000 / elapsed_ms;
         self.lines_before = ledger.read;
-        if !std::io::stderr().is_terminal() {
-            return;
-        }
-        let lag = self
-            .report
-            .gauges()
-            .watermark_lag_ms
-            .map_or_else(|| "-".into(), |lag| format!("{:.1} s", lag as f64 / 1e3));
-        eprint!(
-            "\r\x1b[K{} committed lines, {} counted, {} duplicates, {}/s, watermark {lag} behind",
+        let lag = self.report.gauges().watermark_lag_ms;
+        let lag = lag.map_or_else(|| "-".into(), |lag| format!("{:.1} s", lag as f64 / 1e3));
+        terminal::say_over(&format!(
+            "{} committed lines, {} counted, {} duplicates, {}/s, watermark {lag} behind",
             terminal::thousands(ledger.read),
             terminal::thousands(ledger.counted),
             terminal::thousands(ledger.duplicate),
             terminal::thousands(rate),
-        );
+        ));
+    }
+}
+
+/// Asks as `curl` does, and returns the body of the answer.
+fn ask(mut address: SocketAddr, path: &str) -> std::io::Result<String> {
+    // Bound to all addresses, it is asked at this machine's own.
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER_TIMEOUT)?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned()))
+}
+
+/// The beginning of an answer, on one line.
+fn shortened(answer: &str) -> String {
+    let answer = answer.trim_end();
+    let line: String = answer.lines().next().unwrap_or_default().chars().take(ANSWER_CHARS_MAX).collect();
+    if line.len() < answer.len() { line + "…" } else { line }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_shown_on_one_line() {
+        let check = |answer: &str, expected: &str| assert_eq!(shortened(answer), expected);
+        check("{}\n", "{}");
+        check("one\ntwo\n", "one…");
+        check(&"ä".repeat(ANSWER_CHARS_MAX), &"ä".repeat(ANSWER_CHARS_MAX));
+        check(&"ä".repeat(ANSWER_CHARS_MAX + 1), &("ä".repeat(ANSWER_CHARS_MAX) + "…"));
     }
 }

@@ -1,6 +1,7 @@
 //! `adtally inspect`: how a file would be read, without writing anything.
 
 use super::config::environment;
+use super::literally;
 use crate::clock::{Clock, SystemClock};
 use crate::config;
 use crate::exit::Exit;
@@ -10,6 +11,7 @@ use crate::wiring;
 use adtally_model::{DecodedBatch, Error, IdentityKey, Result};
 use adtally_source::{Block, Decoder, Discovery, LocalFiles, ReadOutcome, Tailer, open_text};
 use clap::Args;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 /// Show how a file would be read, without writing anything.
@@ -31,20 +33,23 @@ pub struct InspectArgs {
 /// Runs the command: the verdicts go to stderr and the configuration to stdout, or all of it as JSON to stdout.
 ///
 /// # Errors
-/// External when the file cannot be read.
+/// A user error when there is no such file or nothing in it, external when it cannot be read.
 pub fn inspect(args: &InspectArgs) -> Result<Exit> {
     let path = args.file.display().to_string();
-    let cannot_read = |e: std::io::Error| Error::user(format!("{path} cannot be read")).because(e);
-    if !args.file.is_file() {
+    let cannot_read = |e: std::io::Error| match e.kind() {
+        ErrorKind::NotFound => Error::user(format!("{path} is not there: name one log file")),
+        _ => Error::external(format!("{path} cannot be read")).because(e),
+    };
+    if !std::fs::metadata(&args.file).map_err(cannot_read)?.is_file() {
         return Err(Error::user(format!("{path} is not a file: name one log file")));
     }
-    let sample = read_sample(&mut open_text(&args.file).map_err(cannot_read)?)?;
+    let sample = open_text(&args.file).and_then(|mut text| read_sample(&mut text)).map_err(cannot_read)?;
     if sample.is_empty() {
         return Err(Error::user(format!("{path} is empty: there is nothing to inspect")));
     }
     let guess = guess(&sample);
     let batch = decode(&path, &sample, &guess)?;
-    let (_, config) = config::load(None, &environment(), &guess.settings())?;
+    let (_, config) = config::load(None, &environment()?, &guess.settings())?;
     let now = SystemClock.wall_ms();
     let inspection = Inspection::new(&path, &guess, &batch, now, config.time.max_future_skew_ms);
     if args.json {
@@ -60,20 +65,17 @@ pub fn inspect(args: &InspectArgs) -> Result<Exit> {
 
 /// What the real reader and the real decoder make of the sample.
 fn decode(path: &str, sample: &[u8], guess: &Guess) -> Result<DecodedBatch> {
-    let (_, config) = config::load(None, &environment(), &guess.settings())?;
+    let (_, config) = config::load(None, &environment()?, &guess.settings())?;
     let mut settings = wiring::tail_settings(&config.input, true);
     settings.block_bytes = sample.len().max(settings.block_bytes);
-    // A path is a pattern: what is special in patterns is escaped.
-    let pattern: String =
-        path.chars().flat_map(|c| if "*?[]{}".contains(c) { vec!['[', c, ']'] } else { vec![c] }).collect();
-    let mut tailer = Tailer::new(Box::new(LocalFiles), settings, &[pattern], Vec::new(), 1)?;
+    let mut tailer = Tailer::new(Box::new(LocalFiles), settings, &[literally(path)], Vec::new(), 1)?;
     let found = tailer.discover(0)?;
     let Some(input) = found.iter().find_map(|discovery| match discovery {
         Discovery::Found { facts, .. } => Some(facts.input),
         _ => None,
     }) else {
         let why = tailer.warnings().join("; ");
-        return Err(Error::user(format!("{path} cannot be inspected: {why}")));
+        return Err(Error::external(format!("{path} cannot be inspected: {why}")));
     };
     let block = loop {
         match tailer.read(input, 0)? {

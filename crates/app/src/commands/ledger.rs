@@ -2,14 +2,17 @@
 
 use super::{existing, runtime};
 use crate::cli::DataDirArg;
+use crate::commands::config::environment;
+use crate::config;
 use crate::exit::Exit;
 use crate::run::report::Report;
 use crate::run::service::open_stores;
 use crate::terminal;
+use crate::wiring;
 use adtally_model::{Error, Result};
-use adtally_pipeline::TimeSettings;
 use adtally_serve::Status;
 use clap::Args;
+use std::path::PathBuf;
 
 /// Print where every line went.
 #[derive(Debug, Args)]
@@ -17,7 +20,10 @@ pub struct LedgerArgs {
     /// Where the data is.
     #[command(flatten)]
     pub data_dir: DataDirArg,
-    /// As JSON, the same as `GET /ledger`.
+    /// The configuration file of the `run`: watermarks follow its out_of_orderness.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// As JSON, the same as `GET /ledger` under the same configuration and environment.
     #[arg(long)]
     pub json: bool,
 }
@@ -25,16 +31,17 @@ pub struct LedgerArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// Corrupt when the epoch log is damaged.
+/// A user error for a wrong configuration, corrupt when the epoch log is damaged.
 pub fn ledger(args: &LedgerArgs) -> Result<Exit> {
     existing(&args.data_dir.data_dir)?;
+    let (_, config) = config::load(args.config.as_deref(), &environment()?, &[])?;
     let runtime = runtime()?;
     let state = runtime.block_on(async {
         let stores = open_stores(&args.data_dir.data_dir, true).await?;
         stores.log.fold(|_| ()).await
     })?;
     let state = state.ok_or_else(|| Error::user("nothing was committed in this data directory yet"))?;
-    let report = Report::new(TimeSettings::default(), &state);
+    let report = Report::new(wiring::time_settings(&config.time), &state);
     if args.json {
         terminal::print(&format!("{}\n", adtally_serve::ledger_json(report.ledger())?))?;
         return Ok(Exit::Success);

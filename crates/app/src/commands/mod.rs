@@ -4,13 +4,16 @@ mod closing;
 pub mod config;
 pub mod count;
 pub mod demo;
+mod found;
 pub mod generate;
 pub mod inspect;
 pub mod ledger;
 pub mod run;
 pub mod sql;
+mod stopping;
 pub mod verify;
 
+use crate::config::{FlagSetting, Value};
 use crate::exit::Exit;
 use crate::terminal;
 use adtally_model::{Error, Result};
@@ -45,6 +48,17 @@ pub(crate) fn existing(data_dir: &Path) -> Result<()> {
             data_dir.display()
         )))
     }
+}
+
+/// The pattern that means one path and nothing else: what is special in patterns is escaped.
+pub(crate) fn literally(path: &str) -> String {
+    path.chars().flat_map(|c| if "*?[]{}".contains(c) { vec!['[', c, ']'] } else { vec![c] }).collect()
+}
+
+/// Paths on the command line; they replace those of the configuration.
+pub(crate) fn input_paths(paths: &[String]) -> Option<FlagSetting> {
+    let value = Value::Texts(paths.to_vec());
+    (!paths.is_empty()).then_some(FlagSetting { flag: "INPUT", key: "input.paths", value })
 }
 
 /// Prints completions for a shell.

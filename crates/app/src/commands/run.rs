@@ -1,12 +1,13 @@
 //! `adtally run`: counts growing log files and answers questions.
 
-use super::{SHUTDOWN_TIMEOUT, closing, runtime};
+use super::stopping::Stopping;
+use super::{SHUTDOWN_TIMEOUT, closing, found, input_paths, runtime};
 use crate::clock::{Clock, SystemClock, SystemRandomness};
 use crate::commands::config::environment;
 use crate::config::{self, Config, FlagSetting, LogFormat, Value};
 use crate::exit::Exit;
 use crate::run::{ATTEMPTS_MAX, Ending, RunOptions, Service};
-use crate::terminal;
+use crate::terminal::{self, Unit};
 use crate::wiring;
 use adtally_model::{Error, Ledger, Result};
 use adtally_serve::Status;
@@ -30,7 +31,7 @@ Questions, once it runs:
   curl 'http://127.0.0.1:8080/ads/top100?minutes=5&filter_country=US'
   curl 'http://127.0.0.1:8080/ledger'")]
 pub struct RunArgs {
-    /// Files, folders or globs; added to those of the configuration.
+    /// Files, folders or globs; they replace those of the configuration.
     #[arg(value_name = "INPUT")]
     pub inputs: Vec<String>,
     /// The configuration file; `adtally config show` prints every setting.
@@ -70,7 +71,7 @@ pub fn run(args: &RunArgs) -> Result<Exit> {
 }
 
 fn configure(args: &RunArgs) -> Result<Config> {
-    let mut flags = Vec::new();
+    let mut flags: Vec<FlagSetting> = input_paths(&args.inputs).into_iter().collect();
     if let Some(data_dir) = &args.data_dir {
         let value = Value::Text(data_dir.display().to_string());
         flags.push(FlagSetting { flag: "--data-dir", key: "store.data_dir", value });
@@ -78,9 +79,7 @@ fn configure(args: &RunArgs) -> Result<Config> {
     if let Some(listen) = &args.listen {
         flags.push(FlagSetting { flag: "--listen", key: "serve.listen", value: Value::Text(listen.clone()) });
     }
-    let (_, mut config) = config::load(args.config.as_deref(), &environment(), &flags)?;
-    config.input.paths.extend(args.inputs.iter().cloned());
-    Ok(config)
+    Ok(config::load(args.config.as_deref(), &environment()?, &flags)?.1)
 }
 
 /// Sends log lines to stderr.
@@ -94,8 +93,12 @@ pub(crate) fn start_log(config: &Config) -> Result<()> {
         "warn,buoyant_kernel=off,adtally={level},adtally_source={level},adtally_store={level},adtally_serve={level}"
     ))
     .map_err(|e| Error::internal("the log filter is wrong").because(e))?;
-    let log =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal::colours());
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(terminal::colours())
+        // It would be told on stderr, which is what failed.
+        .log_internal_errors(false);
     let started = match config.log.format {
         LogFormat::Text => log.try_init(),
         LogFormat::Json => log.json().try_init(),
@@ -106,15 +109,15 @@ pub(crate) fn start_log(config: &Config) -> Result<()> {
 /// Reads everything to its end, prints the ledger on stdout and what was rejected on stderr.
 fn until_end(options: &RunOptions) -> Result<Exit> {
     let runtime = runtime()?;
+    let stopping = Stopping::on_signals(&runtime)?;
     let service = Service::start(options, Arc::new(SystemClock), Arc::new(SystemRandomness), runtime.handle())?;
     let report = service.report();
-    let stop = stop_on_signals(&runtime)?;
-    let bar = terminal::progress_bar(0);
-    let outcome = service.run(&stop, |progress, ledger| show_progress(&bar, progress, ledger));
+    let bar = terminal::progress_bar(0, Unit::Bytes);
+    let outcome = service.run(stopping.flag(), |progress, ledger| show_progress(&bar, progress, ledger));
     bar.finish_and_clear();
     let summary = outcome?;
     terminal::print(&format!("{}\n", adtally_serve::ledger_json(report.ledger())?))?;
-    closing::say(&summary.ledger, &report.first_rejections(), &report.readiness().notes);
+    closing::say(&summary, &report.first_rejections(), &report.readiness().notes);
     if summary.interrupted {
         terminal::say("stopped before the end: what was read is committed, and the next run goes on from there");
         return Ok(Exit::Interrupted);
@@ -133,16 +136,25 @@ pub(crate) fn show_progress(bar: &ProgressBar, progress: &Progress, ledger: &Led
 fn tail(options: &RunOptions) -> Result<Exit> {
     let runtime = runtime()?;
     let clock = SystemClock;
+    let stopping = Stopping::on_signals(&runtime)?;
     // Bound before anything is touched: a port in use is the most common mistake.
     let listener = listen(&runtime, options)?;
     let service = Service::start(options, Arc::new(clock), Arc::new(SystemRandomness), runtime.handle())?;
     let report = service.report();
-    let stop = stop_on_signals(&runtime)?;
     let address = listener.local_addr().map_err(|e| Error::external("the listening address is unknown").because(e))?;
-    let server = start_server(&runtime, listener, &service, &stop, options);
-    say_what_was_found(options, &report, clock.wall_ms(), &address.to_string());
-    let outcome = service.run(&stop, |_, _| ());
-    stop.store(true, Ordering::Relaxed);
+    let server = start_server(&runtime, listener, &service, stopping.flag(), options);
+    let data_dir = options.config.store.data_dir.display();
+    terminal::say(&format!("answering on http://{address}; data in {data_dir}"));
+    found::say(&options.config.input);
+    if report.total().read > 0 {
+        terminal::say(&format!("going on after {}", terminal::sum_line(&report.total())));
+    }
+    let mut age = found::Age::default();
+    let outcome = service.run(stopping.flag(), |progress, ledger| {
+        let level = ledger.read == report.total().read && progress.read_bytes >= progress.total_bytes;
+        age.say_once(report.newest_click_ms().filter(|_| level), clock.wall_ms());
+    });
+    stopping.stop();
     let _ = runtime.block_on(server);
     // A question that is still being computed is not waited for.
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
@@ -178,51 +190,4 @@ pub(crate) fn start_server(
     };
     let limits = wiring::limits(&options.config.serve);
     runtime.spawn(adtally_serve::serve(listener, service.questions(), service.report(), limits, stopped))
-}
-
-fn say_what_was_found(options: &RunOptions, report: &crate::run::report::Report, now_ms: i64, address: &str) {
-    terminal::say(&format!("answering on http://{address}; data in {}", options.config.store.data_dir.display()));
-    terminal::say(&format!("reading {}", options.config.input.paths.join(", ")));
-    if let Some(newest) = report.newest_click_ms() {
-        let hours = (now_ms - newest) / 3_600_000;
-        let total = terminal::sum_line(&report.total());
-        terminal::say(&format!("going on after {total}"));
-        if hours >= 1 {
-            terminal::say(&format!(
-                "newest click {} is {hours} h old: ask with from/to, for example from={}",
-                adtally_model::time::rfc3339(newest),
-                adtally_model::time::rfc3339(adtally_model::Minute::of(newest - 3_600_000).start_ms())
-            ));
-        }
-    }
-}
-
-/// A flag that the first SIGINT or SIGTERM sets; the second ends the process at once.
-///
-/// # Errors
-/// External when signals cannot be watched.
-pub(crate) fn stop_on_signals(runtime: &tokio::runtime::Runtime) -> Result<Arc<AtomicBool>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let _inside = runtime.enter();
-    let watch = |kind| signal(kind).map_err(|e| Error::external("signals cannot be watched").because(e));
-    let (mut interrupt, mut terminate) = (watch(SignalKind::interrupt())?, watch(SignalKind::terminate())?);
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    runtime.spawn(async move {
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            if flag.swap(true, Ordering::Relaxed) {
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "the second signal asks for no clean-up: the log needs none"
-                )]
-                std::process::exit(130);
-            }
-            terminal::say("stopping; a second signal stops at once");
-        }
-    });
-    Ok(stop)
 }

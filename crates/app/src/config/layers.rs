@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 pub const DEFAULT_TOML: &str = include_str!("../../../../config/default.toml");
 
 /// What every environment variable that holds a setting begins with.
-const ENVIRONMENT_PREFIX: &str = "ADTALLY_";
+pub const ENVIRONMENT_PREFIX: &str = "ADTALLY_";
 
 /// Tables in tables that are looked into: sections are two deep, and a damaged file must not exhaust the stack.
 const DEPTH_MAX: usize = 8;
@@ -50,6 +50,16 @@ impl Value {
             Value::Boolean(answer) => answer.to_string(),
             Value::Texts(texts) => toml::Value::from(texts.clone()).to_string(),
             Value::Other(words) => words.clone(),
+        }
+    }
+
+    /// The value as JSON.
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Value::Text(text) | Value::Other(text) => text.as_str().into(),
+            Value::Integer(number) => (*number).into(),
+            Value::Boolean(answer) => (*answer).into(),
+            Value::Texts(texts) => texts.as_slice().into(),
         }
     }
 

@@ -11,7 +11,9 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
-pub use layers::{DEFAULT_TOML, FlagSetting, Origin, RawConfig, Setting, Sources, Value, variable_of};
+pub use layers::{
+    DEFAULT_TOML, ENVIRONMENT_PREFIX, FlagSetting, Origin, RawConfig, Setting, Sources, Value, variable_of,
+};
 pub use quantity::{format_size, format_span_ms, parse_size, parse_span_ms};
 pub use show::Shown;
 
@@ -19,7 +21,7 @@ use adtally_model::{Error, Result};
 use siphasher::sip::SipHasher24;
 use std::fmt;
 use std::hash::Hasher;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -216,7 +218,9 @@ pub fn load(
 
 fn read_file(path: &Path) -> Result<String> {
     let failed = |error: std::io::Error| {
-        Error::user(format!("cannot read the configuration file {}", path.display())).because(error)
+        let message = format!("cannot read the configuration file {}", path.display());
+        let mistaken = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory | ErrorKind::InvalidData);
+        if mistaken { Error::user(message) } else { Error::external(message) }.because(error)
     };
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(failed)?;

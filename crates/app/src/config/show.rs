@@ -3,7 +3,7 @@
 use super::RawConfig;
 use super::layers::Value;
 use super::validate::SECRET;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::fmt::Write;
 
 /// What stands in place of a secret.
@@ -14,8 +14,9 @@ const MASK: &str = "***";
 pub struct Shown {
     /// The setting: `time.max_jump`.
     pub key: String,
-    /// Its value as TOML; `"***"` for a secret that is set.
-    pub value: String,
+    /// Its value; the text `***` for a secret that is set.
+    #[serde(serialize_with = "as_json")]
+    pub value: Value,
     /// `default`, `file:line`, `environment VARIABLE` or `flag --name`.
     pub origin: String,
 }
@@ -27,7 +28,8 @@ impl RawConfig {
             .iter()
             .map(|setting| {
                 let set = setting.value != Value::Text(String::new());
-                let value = if setting.key == SECRET && set { format!("{MASK:?}") } else { setting.value.to_toml() };
+                let masked = setting.key == SECRET && set;
+                let value = if masked { Value::Text(MASK.to_owned()) } else { setting.value.clone() };
                 Shown { key: setting.key.clone(), value, origin: setting.origin.to_string() }
             })
             .collect()
@@ -36,7 +38,7 @@ impl RawConfig {
     /// The settings as a TOML document with the origin of each as a comment.
     pub fn shown_as_toml(&self) -> String {
         let shown = self.shown();
-        let width = shown.iter().map(|row| row.key.len() + row.value.len()).max().unwrap_or_default();
+        let width = shown.iter().map(|row| row.key.len() + row.value.to_toml().len()).max().unwrap_or_default();
         let mut text = String::new();
         let mut current = "";
         for row in &shown {
@@ -46,10 +48,14 @@ impl RawConfig {
                 let _ = writeln!(text, "{gap}[{section}]");
                 current = section;
             }
-            let assignment = format!("{name} = {}", row.value);
+            let assignment = format!("{name} = {}", row.value.to_toml());
             // Long values push their own comment out and no other's.
             let _ = writeln!(text, "{assignment:<width$} # {}", row.origin, width = width.min(44));
         }
         text
     }
+}
+
+fn as_json<S: Serializer>(value: &Value, serializer: S) -> Result<S::Ok, S::Error> {
+    value.to_json().serialize(serializer)
 }

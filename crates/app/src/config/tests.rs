@@ -139,6 +139,14 @@ fn flags_win_over_environment_over_file_over_defaults_and_each_origin_is_shown()
     assert!(text.contains("key = \"***\"") && !text.contains("0c0d0e0f"), "{text}");
     assert!(!format!("{config:?}").contains("15]"), "{config:?}");
 
+    let json = serde_json::to_value(&shown).expect("JSON");
+    let value = |key: &str| json.as_array()?.iter().find(|row| row["key"] == key).map(|row| row["value"].clone());
+    assert_eq!(value("store.hot_minutes"), Some(60.into()));
+    assert_eq!(value("epoch.fsync"), Some(true.into()));
+    assert_eq!(value("input.paths"), Some(serde_json::json!([])));
+    assert_eq!(value("identity.key"), Some("***".into()));
+    assert_eq!(value("time.max_jump"), Some("10m".into()));
+
     let again = RawConfig::merge(&Sources { file: Some(("shown", &text)), ..Sources::default() }).expect("valid TOML");
     assert_eq!(again.get("serve.listen").map(|setting| &setting.value), Some(&Value::Text("[::1]:3".to_owned())));
 }

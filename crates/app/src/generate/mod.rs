@@ -23,6 +23,7 @@ pub use truth::{AdClicks, CountryClicks, MinuteClicks, Report, Truth};
 
 use adtally_model::time::parse_rfc3339;
 use adtally_model::{Error, Result};
+use serde::Serialize;
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -89,9 +90,53 @@ pub struct GenerateArgs {
     /// one input under default settings after the last event time; one differing copy in 65,536 may go unnoticed as such
     #[arg(long, value_name = "FILE")]
     pub truth: Option<PathBuf>,
+    /// Print a summary as JSON: the files written and, with --truth, the totals
+    #[arg(long, requires = "output")]
+    pub json: bool,
+}
+
+/// What `--json` prints. Field order is that of `GET /ledger`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Summary {
+    /// Lines written.
+    pub read: u64,
+    /// Where to.
+    pub output: Option<PathBuf>,
+    /// Where the truth is.
+    pub truth: Option<PathBuf>,
+    /// Where all counts are.
+    pub counts: Option<PathBuf>,
+    /// Lines to be counted.
+    pub counted: Option<u64>,
+}
+
+impl Summary {
+    /// Sums up a run that has ended well.
+    pub fn new(args: &GenerateArgs, report: Option<&Report>) -> Summary {
+        Summary {
+            read: args.clicks,
+            output: args.output.clone(),
+            truth: args.truth.clone(),
+            counts: args.truth.as_deref().map(counts_path),
+            counted: report.map(|report| report.counted),
+        }
+    }
 }
 
 impl GenerateArgs {
+    /// Refuses to write two files into one.
+    fn check_files(&self) -> Result<()> {
+        let counts = self.truth.as_deref().map(counts_path);
+        let files = [("--output", &self.output), ("--truth", &self.truth), ("the counts of --truth", &counts)];
+        let files: Vec<_> = files.iter().filter_map(|(what, path)| Some((what, path.as_deref()?))).collect();
+        for (at, (what, path)) in files.iter().enumerate() {
+            if let Some((other, _)) = files[..at].iter().find(|(_, other)| place(other) == place(path)) {
+                return Err(Error::user(format!("{other} and {what} are the same file {}", path.display())));
+            }
+        }
+        Ok(())
+    }
+
     /// The settings of the generator.
     pub fn settings(&self) -> Settings {
         Settings {
@@ -120,6 +165,7 @@ impl GenerateArgs {
 pub fn run(args: &GenerateArgs, stdout: &mut dyn Write, progress: &mut dyn FnMut(u64)) -> Result<Option<Report>> {
     let settings = args.settings();
     settings.end_ms()?;
+    args.check_files()?;
     let mut generator = Generator::new(settings)?;
     let mut truth = match &args.truth {
         Some(path) => Some((path, open_truth(path)?)),
@@ -156,6 +202,16 @@ pub fn run(args: &GenerateArgs, stdout: &mut dyn Write, progress: &mut dyn FnMut
 /// Where the counts of a truth file are written: next to it, with the extension `.counts.csv`.
 pub fn counts_path(truth: &Path) -> PathBuf {
     truth.with_extension("counts.csv")
+}
+
+/// A path as it can be compared with others, whether there is a file yet or not.
+fn place(path: &Path) -> PathBuf {
+    let whole = std::fs::canonicalize(path);
+    let in_folder = || {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Some(std::fs::canonicalize(folder).ok()?.join(path.file_name()?))
+    };
+    whole.ok().or_else(in_folder).unwrap_or_else(|| path.to_path_buf())
 }
 
 type FileTruth = Truth<BufWriter<File>>;

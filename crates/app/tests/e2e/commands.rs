@@ -1,6 +1,6 @@
 //! What the commands print: for people on a terminal or in a pipe, and as JSON for programs.
 
-use crate::site::{Site, end};
+use crate::site::{Site, end, wait_for};
 use serde_json::{Value, json};
 
 /// Clicks by an export of some other program: other names, seconds, a semicolon.
@@ -103,6 +103,8 @@ fn everything_that_prints_json_prints_it_whole() {
     site.adtally("run clicks.log --data-dir data --until-end").ok().json();
     for command in [
         "ledger --data-dir data --json",
+        "config check --json",
+        "generate --clicks 10 --output new.log --json",
         "verify --data-dir data --json",
         "inspect clicks.log --json",
         "count clicks.log --json",
@@ -122,6 +124,59 @@ fn everything_that_prints_json_prints_it_whole() {
         let table = site.words(&["sql", "--data-dir", "data", &query]).ok().stdout;
         assert!(table.starts_with('+') && table.ends_with("+\n"), "{table}");
     }
+}
+
+#[test]
+fn json_has_numbers_as_numbers_and_fields_in_order() {
+    let site = Site::new();
+    let generated = site.adtally("generate --clicks 500 --ads 9 --output c.log --truth t.json --json").ok().stdout;
+    assert_eq!(
+        generated,
+        "{\"read\":500,\"output\":\"c.log\",\"truth\":\"t.json\",\"counts\":\"t.counts.csv\",\"counted\":500}\n"
+    );
+    let ledger = site.adtally("run c.log --data-dir data --until-end --final").ok().stdout;
+    let counted = site.adtally("count c.log --json --top 1").ok();
+    assert!(counted.json()["top"][0]["ad_id"].is_u64(), "{}", counted.stdout);
+    let up_to_partitions = |text: &str| text.split_once("\"partitions\"").unwrap().0.to_owned();
+    let ledger = up_to_partitions(&ledger);
+    assert_eq!(up_to_partitions(&counted.stdout), format!("{{\"ledger\":{ledger}"));
+    site.write("wrong.toml", "[time]\nmax_jmp = \"1s\"\n");
+    let wrong = site.adtally("config check --config wrong.toml --json");
+    assert_eq!(wrong.code, Some(2));
+    assert_eq!(wrong.json()["valid"], false);
+    assert!(wrong.json()["mistakes"].as_str().unwrap().contains("wrong.toml:2"), "{}", wrong.stdout);
+}
+
+/// Paths on the command line replace those of the configuration, in `run` as in `count`.
+#[test]
+fn paths_on_the_command_line_replace_those_of_the_configuration() {
+    let site = Site::new();
+    site.adtally("generate --clicks 7 --output one.log").ok();
+    site.adtally("generate --clicks 5 --seed 2 --output two.log").ok();
+    site.write("adtally.toml", "[input]\npaths = [\"one.log\"]\n");
+    let read = |line: &str| site.adtally(line).ok().json()["read"].clone();
+    assert_eq!(read("run --config adtally.toml --data-dir a --until-end"), 7);
+    assert_eq!(read("run two.log --config adtally.toml --data-dir b --until-end"), 5);
+    assert_eq!(site.adtally("count two.log --config adtally.toml --json").ok().json()["ledger"]["read"], 5);
+}
+
+/// `ledger` under the configuration of the run says what the run says.
+#[test]
+fn ledger_equals_what_the_server_says() {
+    let site = Site::new();
+    site.adtally("generate --clicks 3000 --rate 100 --output clicks.log").ok();
+    site.write("adtally.toml", "[time]\nout_of_orderness = \"1s\"\n[epoch]\ninterval = \"200ms\"\n");
+    let server = site.serve("clicks.log --config adtally.toml");
+    server.wait_read(3_000);
+    wait_for("the same ledger", || {
+        let printed = site.adtally("ledger --data-dir data --config adtally.toml --json").ok().stdout;
+        (printed.trim_end() == server.text("/ledger").1).then_some(())
+    });
+    let mut command = site.program();
+    command.args(["ledger", "--data-dir", "data", "--json"]).env("ADTALLY_TIME__OUT_OF_ORDERNESS", "1s");
+    assert_eq!(end(command).ok().stdout.trim_end(), server.text("/ledger").1);
+    let other = site.adtally("ledger --data-dir data --json").ok().json();
+    assert_ne!(other["inputs"], server.get("/ledger")["inputs"]);
 }
 
 #[test]

@@ -1,8 +1,11 @@
-//! Every exit code. Code 5, a defect of the program, cannot be had from outside: what would end with it is repaired.
+//! Every exit code. Code 5, a defect of the program, cannot be had from outside (what would end with it is repaired): the
+//! unit tests of `exit` and `cli` have it. Code 130 is in `stopping`.
 
 use crate::site::{Site, end};
+use std::ffi::OsStr;
 use std::fs::OpenOptions;
-use std::process::Stdio;
+use std::os::unix::ffi::OsStrExt;
+use std::process::{Command, Stdio};
 
 const LINE: &str = r#"{"click_timestamp":1746093600000,"ad_id":1,"user_id":"a","ip":"10.0.0.1","country":"US"}"#;
 
@@ -55,6 +58,10 @@ fn one_something_outside_failed() {
     check(&site, "generate --clicks 5 --output missing/clicks.log", (1, "missing/clicks.log"));
     let mut command = site.program();
     command.args(["ledger", "--data-dir", "data", "--json"]);
+    // Its first bytes are nobody's to read, whoever asks.
+    check(&site, "inspect /proc/self/mem", (1, "/proc/self/mem"));
+    site.write("broken.gz", [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3][..], &[0xff; 50]].concat());
+    check(&site, "inspect broken.gz", (1, "broken.gz"));
     // A device that is always full.
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
     let status = command.stdout(full).stderr(Stdio::null()).status().unwrap();
@@ -88,6 +95,8 @@ fn two_wrong_argument_configuration_or_query() {
         ("inspect data", "data"),
         ("generate --clicks 0", "--clicks"),
         ("generate --clicks 5 --duplicates 200%", "--duplicates"),
+        ("generate --clicks 5 --output same --truth same", "same file"),
+        ("generate --clicks 5 --json", "--output"),
         ("ledger --data-dir missing", "missing"),
         ("verify --data-dir missing", "missing"),
         ("completions tcl", "tcl"),
@@ -109,6 +118,25 @@ fn two_wrong_argument_configuration_or_query() {
         check_words(&site, &["sql", "--data-dir", "data", query], (2, word));
     }
     assert!(!site.path("out.csv").exists());
+}
+
+/// What is not text is refused by name, never altered.
+#[test]
+fn two_for_what_is_not_utf8() {
+    let site = counted();
+    let odd = OsStr::from_bytes(b"caf\xe9");
+    let check = |command: &mut Command, word: &str| {
+        let found = command.output().unwrap();
+        let said = String::from_utf8(found.stderr).unwrap();
+        assert_eq!(found.status.code(), Some(2), "{said}");
+        assert!(said.contains(word) && said.contains("caf\\xE9"), "{said}");
+    };
+    check(site.program().args(["run", "clicks.log", "--until-end", "--data-dir"]).arg(odd), "argument 5");
+    check(site.program().arg("count").arg(odd), "argument 2");
+    check(site.program().args(["config", "check"]).env("ADTALLY_STORE__DATA_DIR", odd), "ADTALLY_STORE__DATA_DIR");
+    check(site.program().args(["count", "clicks.log"]).env("TMPDIR", odd), "TMPDIR");
+    // Variables of others may hold what they like.
+    assert!(site.program().args(["config", "check"]).env("OTHER", odd).output().unwrap().status.success());
 }
 
 #[test]
@@ -172,8 +200,10 @@ fn a_closed_pipe_is_quiet() {
         (format!("{binary} generate --clicks 100000"), 1),
         (format!("{binary} sql --data-dir data --format csv 'SELECT * FROM generate_series(1, 200000)'"), 2),
         (format!("{binary} completions bash"), 1),
+        (format!("{binary} run --help"), 0),
+        (format!("{binary} --version"), 0),
     ] {
-        let mut shell = std::process::Command::new("bash");
+        let mut shell = Command::new("bash");
         let line = format!("set -o pipefail; {command} | head -n {head}");
         shell.args(["-c", &line]).current_dir(site.path(""));
         let ended = end(shell).ok();

@@ -13,6 +13,8 @@
 //! - `questions`: both endpoints with every parameter against a recount, and minutes from open to closed to final;
 //! - `problems`: every error that a client can make, once;
 //! - `exits`: every exit code;
+//! - `stopping`: signals at any moment, temporary folders, and nobody who reads what is said;
+//! - `first_sight`: what a newcomer sees: the demo, what `run` says it found, bars on a terminal;
 //! - `commands`: inspect, config, count, completions, JSON, colours and pipes;
 //! - `files`: files that are poison, half, gone, compressed or of yesterday;
 //! - `lake`: other programs read the lake and find the same sums.
@@ -24,9 +26,11 @@ mod exits;
 mod expected;
 mod feed;
 mod files;
+mod first_sight;
 mod lake;
 mod problems;
 mod questions;
 mod restarts;
 mod site;
+mod stopping;
 mod truth;

@@ -1,6 +1,6 @@
 //! Killed again and again over a growing log: nothing is lost, nothing is counted twice.
 
-use crate::expected::Expected;
+use crate::expected::{Expected, KEY};
 use crate::feed::Feed;
 use crate::site::{Site, check_ledger};
 use std::time::Duration;
@@ -16,7 +16,7 @@ fn check(config: &str) {
     let text = site.read("whole.log");
     let piece = text.len() / 600;
     let mut feed = Feed::new(&site, "logs/clicks.log", text, usize::MAX);
-    site.write("adtally.toml", config);
+    site.write("adtally.toml", format!("{config}{KEY}"));
     let writer = std::thread::spawn(move || feed.write_slowly(piece, Duration::from_millis(10)));
     for life in LIVES_MS {
         let server = site.serve("logs --config adtally.toml");

@@ -166,7 +166,8 @@ fn gather(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
     })
 }
 
-fn exit_of(child: &mut Child) -> ExitStatus {
+/// Waits for the end of a command.
+pub(crate) fn exit_of(child: &mut Child) -> ExitStatus {
     for _ in 0..POLLS_MAX {
         if let Some(status) = child.try_wait().unwrap() {
             return status;

@@ -1,6 +1,6 @@
 //! Generated logs come out exactly: in one go, and through rotation, kills and restarts of a serving process.
 
-use crate::expected::Expected;
+use crate::expected::{Expected, KEY};
 use crate::feed::{Feed, with_equal_copies};
 use crate::site::{Site, check_ledger};
 use std::time::Duration;
@@ -14,14 +14,15 @@ const OFTEN: &str = "[epoch]\ninterval = \"300ms\"\n[store]\nlake_interval = \"1
 fn check(words: &str) {
     let site = Site::new();
     let expected = Expected::generate(&site, "clicks.log", &format!("{words} {START}"));
-    let ended = site.adtally("run clicks.log --data-dir data --until-end --final").ok();
+    site.write("key.toml", KEY);
+    let ended = site.adtally("run clicks.log --config key.toml --data-dir data --until-end --final").ok();
     check_ledger(&ended.json(), &expected.report);
     expected.check_conflicts(&ended.json());
     expected.check_data(&site);
     // Everything is read: once more changes nothing.
-    let again = site.adtally("run clicks.log --data-dir data --until-end --final").ok();
+    let again = site.adtally("run clicks.log --config key.toml --data-dir data --until-end --final").ok();
     check_ledger(&again.json(), &expected.report);
-    let server = site.serve("clicks.log");
+    let server = site.serve("clicks.log --config key.toml");
     expected.check_answers(&server);
     assert_eq!(server.get("/ads/top100?minutes=1")["to"], expected.report["to"]);
     server.stop();

@@ -1,5 +1,5 @@
-//! An independent reading of SPEC 1, on serde_json and the standard library: slow, plain, and without any code of the
-//! decoder, so that it does not share the decoder's mistakes. The fuzz targets include this file too.
+//! An independent reading of what a click is, on serde_json and the standard library: slow, plain, and without any code
+//! of the decoder, so that it does not share the decoder's mistakes. The fuzz targets include this file too.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;

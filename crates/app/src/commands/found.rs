@@ -1,0 +1,83 @@
+//! What a service says of what it found: the files at its start, and clicks so old that questions about the last minutes
+//! find nothing.
+
+use crate::config::InputConfig;
+use crate::terminal;
+use crate::wiring;
+use adtally_model::time::rfc3339;
+use adtally_model::{Minute, Result};
+use adtally_source::{Discovery, LocalFiles, Tailer};
+
+/// How old the newest click is when it is worth a word, in milliseconds: no question for the last minutes is meant then.
+const OLD_MS: i64 = 3_600_000;
+
+/// Minutes of the question that is proposed.
+const PROPOSED_MINUTES: i64 = 60;
+
+/// Says which files there are, by a look of its own; what is read of them is told by the ledger.
+pub(crate) fn say(input: &InputConfig) {
+    let look = |paths: &[String]| look(input, paths).unwrap_or_default();
+    let (files, bytes) = look(&input.paths);
+    let (paths, noun) = (input.paths.join(", "), if files == 1 { "file" } else { "files" });
+    let (files, bytes) = (terminal::thousands(files), terminal::thousands(bytes));
+    terminal::say(&format!("reading {paths}: found {files} {noun}, {bytes} bytes"));
+    for path in &input.paths {
+        if look(std::slice::from_ref(path)).0 == 0 {
+            terminal::say(&format!("no file with lines matches {path} yet: it is read as soon as there is one"));
+        }
+    }
+}
+
+/// Files and bytes on disk under these paths.
+fn look(input: &InputConfig, paths: &[String]) -> Result<(u64, u64)> {
+    let mut tailer = Tailer::new(Box::new(LocalFiles), wiring::tail_settings(input, false), paths, Vec::new(), 1)?;
+    let found = tailer.discover(0)?;
+    let sizes = found.iter().filter_map(|discovery| match discovery {
+        Discovery::Found { facts, .. } => Some(facts.size),
+        _ => None,
+    });
+    Ok(sizes.fold((0, 0), |(files, bytes), size| (files + 1, bytes + size)))
+}
+
+/// Says once how old the newest click is.
+#[derive(Debug, Default)]
+pub(crate) struct Age {
+    said: bool,
+}
+
+impl Age {
+    /// `newest_ms` is the event time of the newest click, once everything there is to read is committed.
+    pub(crate) fn say_once(&mut self, newest_ms: Option<i64>, now_ms: i64) {
+        if self.said {
+            return;
+        }
+        if let Some(message) = newest_ms.and_then(|newest_ms| old(newest_ms, now_ms)) {
+            terminal::say(&message);
+            self.said = true;
+        }
+    }
+}
+
+fn old(newest_ms: i64, now_ms: i64) -> Option<String> {
+    let age_ms = now_ms - newest_ms;
+    let to = Minute::of(newest_ms).next();
+    let from = Minute(to.0 - PROPOSED_MINUTES);
+    (age_ms >= OLD_MS).then(|| {
+        let (hours, from, to) = (age_ms / 3_600_000, rfc3339(from.start_ms()), rfc3339(to.start_ms()));
+        format!("newest click {hours} h old: ask with from/to, for example from={from}&to={to}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_click_proposes_whole_minutes() {
+        let newest = 1_767_225_601_932;
+        assert_eq!(old(newest, newest + OLD_MS - 1), None);
+        let expected =
+            "newest click 26 h old: ask with from/to, for example from=2025-12-31T23:01:00Z&to=2026-01-01T00:01:00Z";
+        assert_eq!(old(newest, newest + 26 * OLD_MS + 1).as_deref(), Some(expected));
+    }
+}

@@ -1,0 +1,111 @@
+//! How signals stop a command, and the temporary folder that must not outlive it.
+
+use crate::exit::Exit;
+use crate::terminal;
+use adtally_model::{Error, Result};
+use parking_lot::Mutex;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Removes a folder and ends as an interrupted command does; further signals do not stop it halfway.
+const REMOVE: &str = "trap '' HUP INT TERM; rm -rf -- \"$0\"; exit 130";
+
+/// What signals do to a command: the first SIGINT, SIGTERM or SIGHUP asks it to stop, the second ends it at once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stopping {
+    stop: Arc<AtomicBool>,
+    signalled: Arc<AtomicBool>,
+    folder: Arc<Mutex<Option<PathBuf>>>,
+}
+
+impl Stopping {
+    /// Begins to watch signals. Comes before anything that a signal could leave behind.
+    ///
+    /// # Errors
+    /// External when signals cannot be watched.
+    pub(crate) fn on_signals(runtime: &tokio::runtime::Runtime) -> Result<Stopping> {
+        let _inside = runtime.enter();
+        let stopping = Stopping::default();
+        let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];
+        if !hangup_is_ignored() {
+            kinds.push(SignalKind::hangup());
+        }
+        for kind in kinds {
+            let mut signals = signal(kind).map_err(|e| Error::external("signals cannot be watched").because(e))?;
+            let stopping = stopping.clone();
+            runtime.spawn(async move {
+                while signals.recv().await.is_some() {
+                    stopping.signalled();
+                }
+            });
+        }
+        Ok(stopping)
+    }
+
+    /// The flag that asks the command to stop.
+    pub(crate) fn flag(&self) -> &Arc<AtomicBool> {
+        &self.stop
+    }
+
+    /// Asks the command to stop, as the first signal does.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// A temporary folder, which is removed when it is dropped, and by the second signal.
+    ///
+    /// # Errors
+    /// A user error when the path is not UTF-8, external when it cannot be made.
+    pub(crate) fn temporary_folder(&self, prefix: &str) -> Result<TempDir> {
+        let parent = std::env::temp_dir();
+        if parent.to_str().is_none() {
+            return Err(Error::user(format!("TMPDIR ({parent:?}) is not UTF-8: name another folder in it")));
+        }
+        // Held meanwhile, so that a signal finds no folder or a folder with a name.
+        let mut folder = self.folder.lock();
+        let made = tempfile::Builder::new().prefix(prefix).tempdir();
+        let made = made.map_err(|e| {
+            Error::external(format!("no temporary folder can be made in {}", parent.display())).because(e)
+        })?;
+        *folder = Some(made.path().to_owned());
+        Ok(made)
+    }
+
+    fn signalled(&self) {
+        if self.signalled.swap(true, Ordering::Relaxed) {
+            self.end_at_once();
+        }
+        self.stop();
+        terminal::say("stopping; a second signal stops at once");
+    }
+
+    fn end_at_once(&self) {
+        let folder = self.folder.lock();
+        if let Some(folder) = folder.as_deref() {
+            remove_and_end(folder);
+        }
+        #[expect(clippy::disallowed_methods, reason = "the second signal asks for no clean-up: the log needs none")]
+        std::process::exit(Exit::Interrupted as i32);
+    }
+}
+
+/// Puts a shell in the place of this process, whose threads still write to the folder: they end first, and then nobody
+/// makes it anew. Returns only when that fails.
+fn remove_and_end(folder: &Path) {
+    let error = Command::new("/bin/sh").args(["-c", REMOVE]).arg(folder).exec();
+    terminal::say(&format!("{} may be left behind: /bin/sh cannot be run: {error}", folder.display()));
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+/// Whether this process was started to outlive its terminal, as by `nohup`.
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // Signal 1 is the lowest bit.
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
