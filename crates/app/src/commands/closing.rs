@@ -1,13 +1,14 @@
 //! What closes a bounded run on stderr: the sum line, and the first rejected line of each reason.
 
+use crate::exit::Exit;
 use crate::run::Summary;
 use crate::run::first_rejections::FirstRejection;
 use crate::terminal;
 use adtally_source::line_number;
 use std::path::Path;
 
-/// Prints it.
-pub(crate) fn say(summary: &Summary, rejections: &[FirstRejection], warnings: &[String]) {
+/// Prints it, and says how the command ends; `interrupted` is what a run that was stopped leaves behind.
+pub(crate) fn say(summary: &Summary, rejections: &[FirstRejection], warnings: &[String], interrupted: &str) -> Exit {
     let sum = terminal::sum_line(&summary.ledger);
     if summary.lines_of_run == summary.ledger.read {
         terminal::say(&sum);
@@ -27,5 +28,16 @@ pub(crate) fn say(summary: &Summary, rejections: &[FirstRejection], warnings: &[
     }
     for warning in warnings {
         terminal::say(&format!("note: {warning}"));
+    }
+    for unread in &summary.unread {
+        terminal::error(&format!("{unread}: what is left of it was not read; the next run tries again"));
+    }
+    match summary {
+        Summary { interrupted: true, .. } => {
+            terminal::say(interrupted);
+            Exit::Interrupted
+        }
+        Summary { unread, .. } if !unread.is_empty() => Exit::Failure,
+        _ => Exit::Success,
     }
 }

@@ -77,12 +77,8 @@ pub fn count(args: &CountArgs) -> Result<Exit> {
     let summary = outcome?;
     let rows = runtime.block_on(top(&lake, args.by, args.top))?;
     terminal::print(&if args.json { json(args.by, &rows, &report)? } else { table(args.by, &rows) })?;
-    closing::say(&summary, &report.first_rejections(), &report.readiness().notes);
-    if summary.interrupted {
-        terminal::say("stopped before the end: only what was read until then is counted");
-        return Ok(Exit::Interrupted);
-    }
-    Ok(Exit::Success)
+    let interrupted = "stopped before the end: only what was read until then is counted";
+    Ok(closing::say(&summary, &report.first_rejections(), &report.readiness().notes, interrupted))
 }
 
 fn table(by: By, rows: &[(u64, u64)]) -> String {

@@ -117,12 +117,8 @@ fn until_end(options: &RunOptions) -> Result<Exit> {
     bar.finish_and_clear();
     let summary = outcome?;
     terminal::print(&format!("{}\n", adtally_serve::ledger_json(report.ledger())?))?;
-    closing::say(&summary, &report.first_rejections(), &report.readiness().notes);
-    if summary.interrupted {
-        terminal::say("stopped before the end: what was read is committed, and the next run goes on from there");
-        return Ok(Exit::Interrupted);
-    }
-    Ok(Exit::Success)
+    let interrupted = "stopped before the end: what was read is committed, and the next run goes on from there";
+    Ok(closing::say(&summary, &report.first_rejections(), &report.readiness().notes, interrupted))
 }
 
 /// Moves a progress bar to where reading is.
