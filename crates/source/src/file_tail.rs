@@ -8,7 +8,7 @@
 //! position cannot be told from one that only grew. And what is written between the last read and a truncation is lost
 //! without a trace, as it is for every reader of files rotated by copytruncate.
 
-mod compressed;
+pub(crate) mod compressed;
 mod discover;
 mod fingerprint;
 mod identify;

@@ -124,7 +124,6 @@ fn step_on(input: &mut Input, open: &mut OpenFile, settings: &TailSettings, now_
 
 /// Takes head and format from the first bytes of the text; false where these are not the input's.
 fn learn(input: &mut Input, stream: &mut Stream, settings: &TailSettings) -> bool {
-    let ended = stream.last != Inflated::Full;
     if input.head.len < HEAD_BYTES && stream.prefix.len() > input.head.len {
         let head = stream.prefix[..stream.prefix.len().min(HEAD_BYTES)].to_vec();
         if !input.head.begins(&head) {
@@ -133,7 +132,7 @@ fn learn(input: &mut Input, stream: &mut Stream, settings: &TailSettings) -> boo
         input.head = Excerpt::of(head);
     }
     if input.format.is_none() {
-        let last = ended && stream.last != Inflated::Starved;
+        let last = matches!(stream.last, Inflated::End | Inflated::Corrupt(_));
         input.format = format::find(&input.name, &stream.prefix, last, &settings.decode);
     }
     true
@@ -150,7 +149,8 @@ fn stopped_before_position(input: &mut Input, stream: &Stream, len: u64, setting
     match &stream.last {
         Inflated::Corrupt(why) => give_up(input, stream, why.clone()),
         Inflated::End => refuse(input),
-        Inflated::Full | Inflated::Starved => {
+        Inflated::Full | Inflated::Paused => Step::Told(ReadOutcome::Busy),
+        Inflated::Starved => {
             if input.unchanged_for(now_ms, settings.incomplete_wait_ms, settings) {
                 give_up(input, stream, "it stops in its midst".into())
             } else {
@@ -164,7 +164,7 @@ fn stopped_before_position(input: &mut Input, stream: &Stream, len: u64, setting
 /// There is no whole line left in the text decoded so far.
 fn stopped(input: &mut Input, stream: &mut Stream, settings: &TailSettings, now_ms: i64) -> Step {
     match &stream.last {
-        Inflated::Full => Step::Told(ReadOutcome::Busy),
+        Inflated::Full | Inflated::Paused => Step::Told(ReadOutcome::Busy),
         Inflated::Corrupt(why) => give_up(input, stream, why.clone()),
         Inflated::Starved if input.unchanged_for(now_ms, settings.incomplete_wait_ms, settings) => {
             give_up(input, stream, "it stops in its midst".into())

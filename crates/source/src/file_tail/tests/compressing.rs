@@ -69,6 +69,37 @@ fn still_growing() {
 }
 
 #[test]
+fn a_pause_in_the_midst() {
+    for encode in [|text: &str| gzip(text), |text: &str| zstandard(text)] as [fn(&str) -> Vec<u8>; 2] {
+        let mut rig = Rig::new();
+        let text = lines("z", 0..30_000);
+        let bytes = encode(&text);
+        let (one, two) = bytes.split_at(bytes.len() / 2);
+        rig.append("a.z", one);
+        assert_eq!(rig.poll(), ["found 1 a.z 0"]);
+        for _ in 0..100 {
+            assert_eq!(rig.poll(), [""; 0]);
+        }
+        rig.append("a.z", two);
+        assert_eq!(rig.poll(), [""; 0]);
+        assert_eq!(rig.text(1), text);
+    }
+}
+
+#[test]
+fn much_padding() {
+    let mut rig = Rig::new();
+    rig.append("a.gz", gzip("{}\n"));
+    fs::OpenOptions::new().write(true).open(rig.path("a.gz")).expect("a file").set_len(200_000_000).expect("a hole");
+    rig.append("a.gz", gzip("{\"a\":1}\n"));
+    rig.look();
+    assert!(rig.read_once(InputId(1)));
+    assert!(matches!(rig.tailer.read(InputId(1), 0), Ok(ReadOutcome::Busy)), "others get their turn");
+    rig.poll();
+    assert_eq!(rig.text(1), "{}\n{\"a\":1}\n");
+}
+
+#[test]
 fn first_bytes_that_tell_nothing_yet() {
     let mut rig = Rig::new();
     let bytes = gzip(lines("z", 0..10));
