@@ -28,9 +28,9 @@ use adtally_model::input::Fingerprint;
 use adtally_model::{Error, InputId, InputRow, Result};
 use identify::Probe;
 use input::Input;
-use patterns::Patterns;
+use patterns::{Listing, Patterns};
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use troubles::Troubles;
 
@@ -120,7 +120,8 @@ pub enum Discovery {
         /// The input.
         input: InputId,
     },
-    /// Bytes of an input that can never be read; its end follows.
+    /// Bytes of an input that can never be read; its end follows, if that was not told before. To be answered with
+    /// [`Tailer::gap_booked`].
     Gap {
         /// The input.
         input: InputId,
@@ -171,8 +172,8 @@ pub struct Tailer {
     troubles: Troubles,
     /// Counts uses of open files.
     uses: u64,
-    /// Whether the first look is over: a bounded run takes no new files after it.
-    looked: bool,
+    /// What the last look found; a bounded run takes no new files after the first.
+    listing: Option<Listing>,
 }
 
 impl std::fmt::Debug for Tailer {
@@ -219,7 +220,7 @@ impl Tailer {
             waiting: BTreeMap::new(),
             troubles: Troubles::default(),
             uses: 0,
-            looked: false,
+            listing: None,
         })
     }
 
@@ -252,10 +253,27 @@ impl Tailer {
     /// What is to be persisted of an input once everything up to `position`, the end of a block, is committed.
     /// Positions asked for must not go back.
     pub fn facts(&mut self, input: InputId, position: u64) -> Option<InputFacts> {
-        Some(self.inputs.get_mut(&input)?.facts(position))
+        let input = self.inputs.get_mut(&input)?;
+        read::mark_within_block(input, self.fs.as_ref(), position);
+        Some(input.facts(position))
     }
 
-    /// Forgets an input that has ended, when the epoch log has summed it up.
+    /// A gap that was told of an input is booked: what is persisted from now on no longer has it.
+    pub fn gap_booked(&mut self, input: InputId) {
+        if let Some(input) = self.inputs.get_mut(&input) {
+            input.gap_booked();
+        }
+    }
+
+    /// Whether an input's file is there, or may be, as of the last look. As long as it is, the input must stay known to
+    /// the epoch log: else its file would be taken for a new one.
+    pub fn is_listed(&self, input: InputId) -> bool {
+        let (Some(input), Some(listing)) = (self.inputs.get(&input), &self.listing) else { return true };
+        input.place.is_some() || listing.is_unknown(Path::new(&input.name))
+    }
+
+    /// Forgets an input that has ended and is not listed, when the epoch log has summed it up. Should its file come back
+    /// after that, it is a new input.
     pub fn forget(&mut self, input: InputId) {
         let ended = |input: &Input| input.stage == input::Stage::Ended && input.place.is_none();
         if self.inputs.get(&input).is_some_and(ended) {

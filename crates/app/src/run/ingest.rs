@@ -433,6 +433,7 @@ impl<S: EpochSink> Ingest<S> {
                 Discovery::Gap { input: id, bytes, reason } => {
                     tracing::error!(id = id.0, bytes, reason, "bytes can never be read: a gap in the ledger");
                     self.partition.book_gap(id, bytes);
+                    self.tailer.gap_booked(id);
                 }
             }
         }

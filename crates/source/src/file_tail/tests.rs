@@ -109,7 +109,10 @@ impl Rig {
                 self.ended.insert(input.0);
                 format!("ended {input}")
             }
-            Discovery::Gap { input, bytes, .. } => format!("gap {input} {bytes}"),
+            Discovery::Gap { input, bytes, .. } => {
+                self.tailer.gap_booked(input);
+                format!("gap {input} {bytes}")
+            }
         };
         events.into_iter().map(in_words).collect()
     }
