@@ -50,7 +50,8 @@ pub struct TailSettings {
     pub bounded: bool,
     /// Files that are followed at most; those beyond are reported, not read.
     pub files_max: usize,
-    /// Files held open at most; those beyond are opened again when they are read.
+    /// Files held open at most; those beyond are opened again when they are read. Half as many compressed ones are read at
+    /// a time.
     pub open_max: usize,
 }
 
@@ -142,9 +143,9 @@ pub enum ReadOutcome {
     Busy,
     /// Nothing more for the moment.
     AtEnd,
-    /// Nothing more ever, unless the input is resumed.
+    /// Nothing more ever, unless the input is resumed. Where there is a gap, only [`Tailer::discover`] tells the end.
     Ended,
-    /// Its file cannot be read just now; that is not idleness.
+    /// Its file cannot be read just now, or has to wait until fewer compressed ones are read; that is not idleness.
     Unreadable(Error),
 }
 
