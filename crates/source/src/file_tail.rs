@@ -173,7 +173,7 @@ pub struct Tailer {
     troubles: Troubles,
     /// Counts uses of open files.
     uses: u64,
-    /// What the last look found; a bounded run takes no new files after the first.
+    /// What the last look could not look at; a bounded run takes no new files after the first.
     listing: Option<Listing>,
 }
 

@@ -443,7 +443,7 @@ impl<S: EpochSink> Ingest<S> {
 fn describe(row: &mut InputRow, facts: &InputFacts) {
     row.name.clone_from(&facts.name);
     row.fingerprint = facts.fingerprint;
-    row.size = facts.size.max(row.size);
+    row.size = facts.size;
     row.compressed = facts.compressed;
 }
 

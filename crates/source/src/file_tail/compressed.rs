@@ -1,5 +1,6 @@
 //! Gzip and zstd, streaming and in bounded memory, over files that may still be growing.
 
+use super::read::SCAN_BYTES_MAX;
 use crate::file_system::{TailFile, read_full};
 use flate2::{Decompress, FlushDecompress, Status};
 use std::io;
@@ -10,10 +11,6 @@ const INPUT_BYTES: usize = 128 * 1024;
 
 /// Text produced at a time.
 const STEP_BYTES: usize = 256 * 1024;
-
-/// Compressed bytes gone through in one call without as much text as was asked for (padding, empty members, skippable
-/// frames): a fraction of a second, then others get their turn.
-const BARREN_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Largest window of zstd: 128 MiB, what its command line tool accepts too; beyond, a file could ask for gigabytes.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
@@ -121,7 +118,8 @@ impl Inflater {
     ) -> io::Result<Inflated> {
         let began_at = self.consumed;
         while out.len() < out_len {
-            if self.consumed - began_at >= BARREN_BYTES_MAX {
+            // Padding, empty members and skippable frames bring no text.
+            if self.consumed - began_at >= SCAN_BYTES_MAX {
                 return Ok(Inflated::Paused);
             }
             // Two bytes are needed to tell what begins after a member.

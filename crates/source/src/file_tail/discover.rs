@@ -37,6 +37,7 @@ impl Tailer {
         self.settle(&listing, now_ms, &mut found);
         self.forget_troubles(&listing);
         self.troubles.end_look();
+        listing.files.clear();
         self.listing = Some(listing);
         if self.generations.len() > 2 * (self.inputs.len() + self.settings.files_max) {
             let named: HashSet<&str> = self.inputs.values().map(|input| input.name.as_str()).collect();

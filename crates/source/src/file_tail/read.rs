@@ -14,8 +14,9 @@ use adtally_model::{Error, InputId};
 use memchr::{memchr, memrchr};
 use std::io;
 
-/// Text gone through in one call without delivering any (a line without end, text read before): a fraction of a second.
-pub(super) const SCAN_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes gone through in one call without delivering any (a line without end, text read before, padding): some ten
+/// milliseconds, so that others get their turn whatever one file holds.
+pub(super) const SCAN_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// How a reading step went.
 pub(super) enum Step {

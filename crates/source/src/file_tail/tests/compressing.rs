@@ -100,6 +100,19 @@ fn much_padding() {
 }
 
 #[test]
+fn a_window_that_is_too_large() {
+    let mut rig = Rig::new();
+    let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).expect("an encoder");
+    encoder.window_log(28).expect("a window");
+    encoder.write_all(lines("z", 0..10).as_bytes()).expect("encoded");
+    rig.append("a.zst", encoder.finish().expect("encoded"));
+    rig.poll();
+    let warnings = rig.tailer.warnings();
+    assert!(warnings[0].contains("requires too much memory"), "{warnings:?}");
+    assert!(rig.poll()[0].starts_with("gap 1 "));
+}
+
+#[test]
 fn deleted_half_read_while_stopped() {
     let mut rig = Rig::new();
     let text = lines("z", 0..30_000);
