@@ -85,7 +85,8 @@ pub struct InputFacts {
     pub generation: u32,
     /// Whether its file is compressed; positions are of the text all the same.
     pub compressed: bool,
-    /// The largest size seen, in bytes: of its text, or on disk while it is compressed.
+    /// The largest size seen, in bytes, of its text. Of a compressed file, on disk: what is left to be read of it, and once
+    /// it has ended its length, 0 where not all was read.
     pub size: u64,
 }
 
