@@ -156,6 +156,9 @@ impl Tailer {
             self.troubles.clear(&input.name);
             input.rotated = true;
             input.name.clone_from(&name);
+            if input.half > 0 {
+                self.troubles.hold(&name, half_line(input));
+            }
             found.push(Discovery::Renamed { input: id, name });
         }
     }
@@ -193,7 +196,7 @@ impl Tailer {
             input.changed_at_ms = now_ms;
             if input.stage == Stage::Ended && !self.settings.bounded && stat.len > known.len {
                 input.stage = Stage::Active;
-                (input.done, input.incomplete) = (false, false);
+                (input.done, input.incomplete, input.half) = (false, false, 0);
                 found.push(Discovery::Resumed { input: id });
             }
         }

@@ -5,6 +5,7 @@ use super::discover::{Files, is_continued};
 use super::fingerprint::{Excerpt, HEAD_BYTES, hash};
 use super::input::{Input, OpenFile, Stage};
 use super::patterns::Listing;
+use super::read::half_line;
 use super::{Discovery, Tailer};
 use crate::file_system::{FileStat, TailFile, read_range};
 use adtally_model::InputId;
@@ -262,6 +263,10 @@ impl Tailer {
                 found.push(Discovery::Resumed { input: id });
             }
             Stage::Ended => {}
+        }
+        if input.stage == Stage::Ended && !input.compressed && input.size > input.position {
+            input.half = input.size - input.position;
+            self.troubles.hold(&input.name, half_line(input));
         }
         if input.stage == Stage::Active {
             input.begun_at = Some(if input.compressed { 0 } else { input.position });

@@ -168,8 +168,13 @@ fn rotated_with_a_last_line_without_end() {
     assert!(rig.tailer.is_listed(InputId(2)), "not before the first look");
     assert_eq!(rig.poll(), [""; 0]);
     assert_eq!(rig.poll_after(10), [""; 0]);
+    rig.rename("b.1", "b.0");
+    assert_eq!(rig.poll(), ["renamed 2 b.0"]);
+    assert!(rig.tailer.warnings()[0].ends_with("b.0: its last line has no end, 6 bytes stay unread"));
+    rig.rename("b.0", "b.1");
     rig.append("b.1", "}\n");
-    assert_eq!(rig.poll(), ["resumed 2"]);
+    assert_eq!(rig.poll(), ["renamed 2 b.1", "resumed 2"]);
+    assert_eq!(rig.tailer.warnings(), [""; 0]);
     assert_eq!(rig.text(2), "{\"b\":2}\n");
     rig.rename("b.1", "b.2");
     rig.append("b.2", "{");
