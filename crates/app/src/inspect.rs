@@ -27,17 +27,20 @@ pub const SAMPLE_BYTES_MAX: usize = 8 * 1024 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 
 /// Reads the first [`SAMPLE_LINES`] lines, whole ones, but no more than [`SAMPLE_BYTES_MAX`] bytes. The last line may lack
-/// its newline where the text ends with it.
+/// its newline where the text ends with it. Of a compressed file that is cut or broken, it is what comes before that.
 ///
 /// # Errors
-/// Those of reading.
+/// Those of reading, where it fails before there is a line.
 pub fn read_sample(text: &mut dyn Read) -> io::Result<Vec<u8>> {
     let mut sample = Vec::new();
     let (mut lines, mut ended) = (0, false);
     while !ended && lines < SAMPLE_LINES && sample.len() < SAMPLE_BYTES_MAX {
         let from = sample.len();
-        text.take(READ_BYTES as u64).read_to_end(&mut sample)?;
-        ended = sample.len() - from < READ_BYTES;
+        match text.take(READ_BYTES as u64).read_to_end(&mut sample) {
+            Ok(len) => ended = len < READ_BYTES,
+            Err(_) if sample.contains(&b'\n') => break,
+            Err(error) => return Err(error),
+        }
         lines += sample[from..].iter().filter(|&&byte| byte == b'\n').count();
     }
     let newlines = sample.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);

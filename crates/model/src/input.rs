@@ -70,8 +70,8 @@ pub struct InputRow {
     pub generation: u32,
     /// Whether its file is compressed; positions are of the text all the same.
     pub compressed: bool,
-    /// The largest size seen, in bytes: of its text, or of its file on disk while that is compressed; 0 where that is
-    /// unknown.
+    /// The largest size seen, in bytes, of its text. Of a compressed file, on disk: what is left to be read of it, and once
+    /// it has ended its length, 0 where not all was read.
     pub size: u64,
     /// What was read of it in the epoch.
     pub position: Position,

@@ -34,10 +34,12 @@ pub enum Format {
 pub struct CsvHeader {
     /// Offset in the text at which the first line of values begins, in bytes.
     pub(crate) end: u64,
+    /// The header as it stands in the file: where files were joined it comes again, and is no line there either.
+    pub(crate) line: Vec<u8>,
     /// Columns in all.
     pub(crate) columns: usize,
     /// Column of each field, in the order of [`crate::decode`]'s fields; none where the header does not name it.
     pub(crate) column_of: [Option<usize>; 6],
-    /// Why the header cannot be used, if it cannot: then no line can be read either.
+    /// Why the first line is no header that can be used, if it is none: then no line can be read, the first included.
     pub(crate) broken: Option<String>,
 }

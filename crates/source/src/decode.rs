@@ -149,6 +149,9 @@ impl Decoder {
 
     /// A line of CSV.
     fn csv_line(&self, at: usize, line: &[u8], utf8: bool, header: &CsvHeader, work: &mut Work) {
+        if line == header.line {
+            return;
+        }
         let Work { clicks, rejected, scratch } = work;
         let verdict = self.check_line(line, utf8).and_then(|()| {
             let delimiter = self.settings.delimiter();
@@ -261,7 +264,7 @@ fn reject(rejected: &mut Vec<Rejected>, at: usize, line: &[u8], (verdict, reason
     rejected.push(Rejected { line_start: at as u32, verdict, reason, payload });
 }
 
-/// Bytes at the start of a block that are no line: a byte order mark at offset 0, and a header.
+/// Bytes at the start of a block that are no line: a byte order mark at offset 0, and what is before the first value.
 fn skipped(text: &[u8], from: u64, format: &Format) -> usize {
     let bom = if from == 0 && text.starts_with(format::BOM) { format::BOM.len() } else { 0 };
     match format {

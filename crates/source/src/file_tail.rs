@@ -8,7 +8,7 @@
 //! position cannot be told from one that only grew. And what is written between the last read and a truncation is lost
 //! without a trace, as it is for every reader of files rotated by copytruncate.
 
-mod compressed;
+pub(crate) mod compressed;
 mod discover;
 mod fingerprint;
 mod identify;
@@ -28,9 +28,9 @@ use adtally_model::input::Fingerprint;
 use adtally_model::{Error, InputId, InputRow, Result};
 use identify::Probe;
 use input::Input;
-use patterns::Patterns;
+use patterns::{Listing, Patterns};
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use troubles::Troubles;
 
@@ -50,7 +50,8 @@ pub struct TailSettings {
     pub bounded: bool,
     /// Files that are followed at most; those beyond are reported, not read.
     pub files_max: usize,
-    /// Files held open at most; those beyond are opened again when they are read.
+    /// Files held open at most; those beyond are opened again when they are read. Half as many compressed ones are read at
+    /// a time.
     pub open_max: usize,
 }
 
@@ -84,7 +85,8 @@ pub struct InputFacts {
     pub generation: u32,
     /// Whether its file is compressed; positions are of the text all the same.
     pub compressed: bool,
-    /// The largest size seen, in bytes: of its text, or on disk while it is compressed.
+    /// The largest size seen, in bytes, of its text. Of a compressed file, on disk: what is left to be read of it, and once
+    /// it has ended its length, 0 where not all was read.
     pub size: u64,
 }
 
@@ -120,7 +122,8 @@ pub enum Discovery {
         /// The input.
         input: InputId,
     },
-    /// Bytes of an input that can never be read; its end follows.
+    /// Bytes of an input that can never be read; its end follows, if that was not told before. To be answered with
+    /// [`Tailer::gap_booked`].
     Gap {
         /// The input.
         input: InputId,
@@ -141,10 +144,12 @@ pub enum ReadOutcome {
     Busy,
     /// Nothing more for the moment.
     AtEnd,
-    /// Nothing more ever, unless the input is resumed.
+    /// Nothing more ever, unless the input is resumed. Where there is a gap, only [`Tailer::discover`] tells the end.
     Ended,
     /// Its file cannot be read just now; that is not idleness.
     Unreadable(Error),
+    /// It has to wait until fewer compressed files are being read; that is not idleness either.
+    Waits,
 }
 
 /// How far a run has come, in bytes on disk (compressed ones for compressed files), of what there was to read when each
@@ -171,8 +176,8 @@ pub struct Tailer {
     troubles: Troubles,
     /// Counts uses of open files.
     uses: u64,
-    /// Whether the first look is over: a bounded run takes no new files after it.
-    looked: bool,
+    /// What the last look could not look at; a bounded run takes no new files after the first.
+    listing: Option<Listing>,
 }
 
 impl std::fmt::Debug for Tailer {
@@ -219,7 +224,7 @@ impl Tailer {
             waiting: BTreeMap::new(),
             troubles: Troubles::default(),
             uses: 0,
-            looked: false,
+            listing: None,
         })
     }
 
@@ -252,15 +257,27 @@ impl Tailer {
     /// What is to be persisted of an input once everything up to `position`, the end of a block, is committed.
     /// Positions asked for must not go back.
     pub fn facts(&mut self, input: InputId, position: u64) -> Option<InputFacts> {
-        Some(self.inputs.get_mut(&input)?.facts(position))
+        let input = self.inputs.get_mut(&input)?;
+        read::mark_within_block(input, self.fs.as_ref(), position);
+        Some(input.facts(position))
     }
 
-    /// Whether the file of an input was there at the last look.
+    /// A gap that was told of an input is booked: what is persisted from now on no longer has it.
+    pub fn gap_booked(&mut self, input: InputId) {
+        if let Some(input) = self.inputs.get_mut(&input) {
+            input.gap_booked();
+        }
+    }
+
+    /// Whether an input's file is there, or may be, as of the last look. As long as it is, the input must stay known to
+    /// the epoch log: else its file would be taken for a new one.
     pub fn is_listed(&self, input: InputId) -> bool {
-        self.inputs.get(&input).is_some_and(|input| input.place.is_some())
+        let (Some(input), Some(listing)) = (self.inputs.get(&input), &self.listing) else { return true };
+        input.place.is_some() || listing.is_unknown(Path::new(&input.name))
     }
 
-    /// Forgets an input that has ended, when the epoch log has summed it up.
+    /// Forgets an input that has ended and is not listed, when the epoch log has summed it up. Should its file come back
+    /// after that, it is a new input.
     pub fn forget(&mut self, input: InputId) {
         let ended = |input: &Input| input.stage == input::Stage::Ended && input.place.is_none();
         if self.inputs.get(&input).is_some_and(ended) {

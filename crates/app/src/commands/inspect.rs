@@ -80,7 +80,7 @@ fn decode(path: &str, sample: &[u8], guess: &Guess) -> Result<DecodedBatch> {
     let block = loop {
         match tailer.read(input, 0)? {
             ReadOutcome::Block(block) => break block,
-            ReadOutcome::Busy => {}
+            ReadOutcome::Busy | ReadOutcome::Waits => {}
             ReadOutcome::Unreadable(error) => return Err(error),
             ReadOutcome::AtEnd | ReadOutcome::Ended => {
                 return Err(Error::user(format!("{path} holds no whole line")));

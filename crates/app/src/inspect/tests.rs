@@ -132,6 +132,18 @@ fn a_sample_holds_whole_lines_and_not_too_many() {
 }
 
 #[test]
+fn what_comes_before_an_error_is_shown() {
+    struct Broken;
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+    }
+    assert_eq!(read_sample(&mut (&b"a\nb"[..]).chain(Broken)).expect("a line"), b"a\n");
+    assert!(read_sample(&mut (&b"a"[..]).chain(Broken)).is_err());
+}
+
+#[test]
 fn the_verdicts_add_up_and_are_shown_with_their_places() {
     let text = "{\"a\":1}\n\nnonsense \u{1b}[31m\n{\"a\":2}\n{\"a\":3}\n{\"a\":4}\nmore\n".as_bytes().to_vec();
     let start = |line: usize| {

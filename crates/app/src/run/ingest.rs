@@ -305,6 +305,10 @@ impl<S: EpochSink> Ingest<S> {
             }
             ReadOutcome::AtEnd => (lane.asked_ms, lane.at_end) = (Some(monotonic), true),
             ReadOutcome::Ended => lane.ended = true,
+            ReadOutcome::Waits => {
+                (lane.asked_ms, lane.at_end) = (Some(monotonic), false);
+                self.partition.note_unreadable(id);
+            }
             ReadOutcome::Unreadable(error) => {
                 // Not idle: it may hold lines. Asked again like one at its end.
                 (lane.asked_ms, lane.at_end) = (Some(monotonic), false);
@@ -495,6 +499,7 @@ impl<S: EpochSink> Ingest<S> {
                 Discovery::Gap { input: id, bytes, reason } => {
                     tracing::error!(id = id.0, bytes, reason, "bytes can never be read: a gap in the ledger");
                     self.partition.book_gap(id, bytes);
+                    self.tailer.gap_booked(id);
                 }
             }
         }

@@ -11,33 +11,37 @@ use std::ops::Range;
 const COLUMNS_MAX: usize = 4_096;
 
 impl CsvHeader {
+    /// In place of a header that cannot be used.
+    pub(crate) fn broken(what: String) -> CsvHeader {
+        CsvHeader { end: 0, line: Vec::new(), columns: 0, column_of: [None; FIELDS], broken: Some(what) }
+    }
+
     /// Reads the header line; `end` is the offset in the input's text at which the first line of values begins.
     pub(crate) fn parse(line: &[u8], end: u64, settings: &DecodeSettings) -> CsvHeader {
-        let mut header = CsvHeader { end, columns: 0, column_of: [None; FIELDS], broken: None };
         if simdutf8::basic::from_utf8(line).is_err() {
-            header.broken = Some("csv: the header is not UTF-8".into());
-            return header;
+            return CsvHeader::broken("csv: the header is not UTF-8".into());
         }
+        let mut header = CsvHeader { end, line: line.to_vec(), columns: 0, column_of: [None; FIELDS], broken: None };
         let names = settings.fields.in_order();
         let mut unquoted = Vec::new();
         let mut columns = Columns::new(line, settings.delimiter());
         while let Some(column) = columns.next_column(&mut unquoted) {
             let text = match &column {
                 Ok(column) => column.text(line, &unquoted),
-                Err(what) => {
-                    header.broken = Some(format!("csv: the header is broken: {what}"));
-                    return header;
-                }
+                Err(what) => return CsvHeader::broken(format!("csv: the header is broken: {what}")),
             };
             if header.columns == COLUMNS_MAX {
-                header.broken = Some(format!("csv: the header has more than {COLUMNS_MAX} columns"));
-                return header;
+                return CsvHeader::broken(format!("csv: the header has more than {COLUMNS_MAX} columns"));
             }
             // Of a repeated name the last column counts, as with the keys of JSON.
             if let Some(field) = names.iter().position(|name| name.as_bytes() == text) {
                 header.column_of[field] = Some(header.columns);
             }
             header.columns += 1;
+        }
+        if header.fields_named() == 0 {
+            // Likely it is a line of values, which must not be passed over in silence.
+            return CsvHeader::broken("csv: the first line is no header, since it names none of the fields".into());
         }
         header
     }

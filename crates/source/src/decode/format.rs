@@ -49,7 +49,7 @@ pub(crate) fn find(name: &str, prefix: &[u8], last: bool, settings: &DecodeSetti
     if cut || line.len() > settings.line_bytes_max {
         return Some(if settings.format == FormatChoice::Csv || named_csv {
             let what = format!("csv: the header does not end within {} bytes", settings.line_bytes_max);
-            Format::Csv(Arc::new(CsvHeader { end: 0, columns: 0, column_of: [None; 6], broken: Some(what) }))
+            Format::Csv(Arc::new(CsvHeader::broken(what)))
         } else {
             Format::Ndjson
         });

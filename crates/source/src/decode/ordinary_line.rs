@@ -14,9 +14,14 @@ const UNKNOWN: usize = FIELDS;
 /// The keys to look for.
 #[derive(Clone, Debug)]
 pub(crate) struct Keys {
-    /// Each key with its closing quote and the colon that follows it in compact JSON.
+    names: [Vec<u8>; FIELDS],
+    /// Each key with its closing quote and the colon that follows it in compact JSON, or what no text has where JSON must
+    /// write the key otherwise.
     quoted: [Vec<u8>; FIELDS],
 }
+
+/// A byte that UTF-8 never has.
+const NEVER: u8 = 0xff;
 
 /// Which field stood at which place of the lines before; a guess that saves the look-up.
 #[derive(Clone, Debug)]
@@ -31,13 +36,15 @@ impl Default for Order {
 impl Keys {
     /// The keys of the fields, in the order of the fields.
     pub(crate) fn new(names: [&str; FIELDS]) -> Self {
-        Keys { quoted: names.map(|name| [name.as_bytes(), b"\":"].concat()) }
+        let is_escaped = |name: &str| name.bytes().any(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f));
+        let quoted = |name: &str| if is_escaped(name) { vec![NEVER] } else { [name.as_bytes(), b"\":"].concat() };
+        Keys { names: names.map(|name| name.as_bytes().to_vec()), quoted: names.map(quoted) }
     }
 
     /// The field that a key names.
     #[inline]
     pub(crate) fn field(&self, key: &[u8]) -> Option<usize> {
-        self.quoted.iter().position(|quoted| quoted.len() == key.len() + 2 && quoted.starts_with(key))
+        self.names.iter().position(|name| name == key)
     }
 }
 

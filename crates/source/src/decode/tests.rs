@@ -322,6 +322,18 @@ fn own_names_and_units() {
 }
 
 #[test]
+fn names_that_json_must_escape() {
+    let fields = FieldNames { user_id: "u\"r".into(), click_id: "a\\b".into(), ..FieldNames::default() };
+    let decoder = decoder(DecodeSettings { fields, ..settings() });
+    let good = r#"{"click_timestamp":1767225600123,"ad_id":1,"u\"r":"u","ip":"::1","a\\b":"c"}"#;
+    let broken = r#"{"click_timestamp":1767225600123,"ad_id":1,"u"r":"u","ip":"::1"}"#;
+    let text = format!("{good}\n{broken}\n{good}\n");
+    let batch = decode_at(&decoder, "a", text.as_bytes(), 0);
+    assert_eq!((batch.clicks.len(), batch.clicks.get(1).click_id), (2, &b"c"[..]));
+    assert_eq!(batch.rejected[0].verdict, Verdict::Malformed);
+}
+
+#[test]
 fn csv() {
     let header = "click_timestamp,ad_id,user_id,ip,country,click_id\n";
     let check = |line: &str, expected: &str| {
@@ -363,19 +375,29 @@ fn csv_headers() {
     assert_eq!((batch.clicks.len(), batch.lines()), (2, 2));
     let from = text.find(line).expect("the line") as u64;
     assert_eq!(decode_at(&semicolons, "clicks", text.as_bytes(), from).clicks.len(), 2);
-    // A header that does not name a field makes every line invalid, a broken one every line malformed.
+    // A header that does not name a field makes every line invalid, a broken one every line malformed, itself included.
     let text = "click_timestamp,ad_id\n1767225600123,42\n";
     assert_eq!(readings("a.csv", text.as_bytes()), [Reading::Invalid]);
     let batch = decode_at(&decoder(settings()), "a.csv", b"ad_id,\"x\n1,2\n3,4\n", 0);
-    assert_eq!(batch.lines(), 2);
+    assert_eq!(batch.lines(), 3);
     assert_eq!(batch.rejected[0].reason, "csv: the header is broken: a quoted column does not end in its line");
     let long = format!("{},b\n1,2\n", "a".repeat(2_000));
     let batch = decode_at(&decoder(settings()), "a.csv", long.as_bytes(), 0);
     assert_eq!(batch.lines(), 2);
     // A line of a lone carriage return has a byte: it is the header, and names nothing.
     let text = b"\r\r\nad_id,ip\n1,2\n";
-    assert_eq!(readings("a.csv", text), [Reading::Malformed, Reading::Malformed]);
-    assert_eq!(reader::read_csv(text, TEST_LINE_BYTES_MAX), [Reading::Malformed, Reading::Malformed]);
+    assert_eq!(readings("a.csv", text), vec![Reading::Malformed; 3]);
+    assert_eq!(reader::read_csv(text, TEST_LINE_BYTES_MAX), vec![Reading::Malformed; 3]);
+    // Without a header no line is passed over in silence.
+    let text = "1767225600123,42,u1,1.2.3.4\n1767225600124,42,u1,1.2.3.4\n";
+    let batch = decode_at(&decoder(settings()), "a.csv", text.as_bytes(), 0);
+    assert_eq!((batch.clicks.len(), batch.rejected.len()), (0, 2));
+    assert_eq!(batch.rejected[0].reason, "csv: the first line is no header, since it names none of the fields");
+    // Joined files have their headers in the midst.
+    let text = "click_timestamp,ad_id,user_id,ip\r\n1767225600123,42,u1,1.2.3.4\n".repeat(2);
+    let batch = decode_at(&decoder(settings()), "a", text.as_bytes(), 0);
+    assert_eq!((batch.clicks.len(), batch.rejected.len()), (2, 0));
+    assert_eq!(reader::read_csv(text.as_bytes(), TEST_LINE_BYTES_MAX).len(), 2);
     // Half a header, cut off by the bound on how far it is searched for, is none.
     let text = format!("{}ad_id,ip,click_id\n1,1.2.3.4,c\n", "\n".repeat(TEST_LINE_BYTES_MAX - 9));
     let prefix = &text.as_bytes()[..format::prefix_bytes(&settings())];

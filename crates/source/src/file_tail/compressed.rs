@@ -1,5 +1,6 @@
 //! Gzip and zstd, streaming and in bounded memory, over files that may still be growing.
 
+use super::read::SCAN_BYTES_MAX;
 use crate::file_system::{TailFile, read_full};
 use flate2::{Decompress, FlushDecompress, Status};
 use std::io;
@@ -16,14 +17,14 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 /// How a file is compressed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Compression {
+pub(crate) enum Compression {
     Gzip,
     Zstd,
 }
 
 /// What the first bytes of a file say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Magic {
+pub(crate) enum Magic {
     /// It is text.
     Plain,
     /// It is compressed.
@@ -33,7 +34,7 @@ pub(super) enum Magic {
 }
 
 /// Tells by the magic bytes. A zstd file may begin with a skippable frame (0x184D2A5?).
-pub(super) fn magic(first: &[u8]) -> Magic {
+pub(crate) fn magic(first: &[u8]) -> Magic {
     const GZIP: &[u8] = &[0x1f, 0x8b];
     const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
     const SKIPPABLE: &[u8] = &[0x2a, 0x4d, 0x18];
@@ -55,6 +56,8 @@ pub(super) fn magic(first: &[u8]) -> Magic {
 pub(super) enum Inflated {
     /// There is as much as was asked for.
     Full,
+    /// There may be more, but it is long in coming.
+    Paused,
     /// The file ends here, and so does its last member or frame.
     End,
     /// The file ends in the midst of a member or frame.
@@ -77,6 +80,9 @@ pub(super) struct Inflater {
     input_at: usize,
     /// Whether the next byte begins a member or frame.
     between: bool,
+    /// Whether the decoder holds no text back: without new bytes it must not be called, since zstd takes a few such
+    /// calls for an error.
+    dry: bool,
 }
 
 impl std::fmt::Debug for Inflater {
@@ -99,7 +105,7 @@ impl Inflater {
                 Codec::Zstd(decoder)
             }
         };
-        Ok(Inflater { codec, consumed: 0, input: Vec::new(), input_at: 0, between: true })
+        Ok(Inflater { codec, consumed: 0, input: Vec::new(), input_at: 0, between: true, dry: false })
     }
 
     /// Appends text to `out` until that holds `out_len` bytes or there is no more; never reads beyond `limit`.
@@ -110,7 +116,12 @@ impl Inflater {
         out: &mut Vec<u8>,
         out_len: usize,
     ) -> io::Result<Inflated> {
+        let began_at = self.consumed;
         while out.len() < out_len {
+            // Padding, empty members and skippable frames bring no text.
+            if self.consumed - began_at >= SCAN_BYTES_MAX {
+                return Ok(Inflated::Paused);
+            }
             // Two bytes are needed to tell what begins after a member.
             let wanted = if self.between { 2 } else { 1 };
             if self.have() < wanted {
@@ -128,7 +139,9 @@ impl Inflater {
                     Begin::Garbage => return Ok(Inflated::Corrupt("bytes follow that are not compressed".into())),
                 }
             }
-            // Even without input the decoder may hold text back.
+            if at_end && self.dry {
+                return Ok(Inflated::Starved);
+            }
             let before = (self.consumed, out.len());
             if let Some(corrupt) = self.step(out, out_len)? {
                 return Ok(corrupt);
@@ -171,8 +184,9 @@ impl Inflater {
             Codec::Gzip(decompress) => match rest {
                 // Blocks of tapes are padded with zeros, which gzip itself ignores too.
                 [0, ..] => {
-                    self.input_at += 1;
-                    self.consumed += 1;
+                    let len = rest.iter().take_while(|&&byte| byte == 0).count();
+                    self.input_at += len;
+                    self.consumed += len as u64;
                     return Begin::Padding;
                 }
                 [0x1f, 0x8b, ..] => **decompress = Decompress::new_gzip(GZIP_WINDOW_BITS),
@@ -216,6 +230,7 @@ impl Inflater {
         self.input_at += used;
         self.consumed += used as u64;
         self.between = ended;
+        self.dry = !ended && made < room;
         Ok(failed.map(Inflated::Corrupt))
     }
 }

@@ -4,8 +4,9 @@ use super::fingerprint::{Excerpt, HEAD_BYTES};
 use super::identify::probe_file;
 use super::input::{Input, OpenFile, Stage};
 use super::patterns::Listing;
+use super::read::half_line;
 use super::{Discovery, Tailer};
-use crate::file_system::{FileStat, TailFile, read_range};
+use crate::file_system::{FileStat, FileSystem, TailFile, read_range};
 use adtally_model::InputId;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -14,6 +15,10 @@ use std::path::{Path, PathBuf};
 /// How long a deleted file that is read to its end is held open, in milliseconds: its writer may still append to it,
 /// but its space is only given back when it is closed.
 const DELETED_KEEP_MS: i64 = 60_000;
+
+/// How long a compressed file brings nothing before its stream gives way to another's, in milliseconds: longer than a
+/// round over all that are being read takes, and short beside the wait for those that hold the watermark.
+const STREAM_KEEP_MS: i64 = 3_000;
 
 /// Files that are there, each inode under one path.
 pub(super) struct Files {
@@ -24,19 +29,31 @@ pub(super) struct Files {
 impl Tailer {
     pub(super) fn look(&mut self, now_ms: i64) -> Vec<Discovery> {
         self.troubles.begin_look();
-        let listing = self.patterns.list(self.fs.as_ref(), self.settings.files_max, &mut self.troubles);
+        let mut listing = self.patterns.list(self.fs.as_ref(), self.settings.files_max, &mut self.troubles);
         let files = self.without_aliases(&listing);
         let mut found = Vec::new();
-        self.follow(&files, &listing, now_ms, &mut found);
-        self.identify(&files, now_ms, &mut found);
+        self.follow(&files, &mut listing, now_ms, &mut found);
+        self.identify(&files, &mut listing, now_ms, &mut found);
         self.settle(&listing, now_ms, &mut found);
+        self.forget_troubles(&listing);
         self.troubles.end_look();
-        self.looked = true;
+        listing.files.clear();
+        self.listing = Some(listing);
         if self.generations.len() > 2 * (self.inputs.len() + self.settings.files_max) {
             let named: HashSet<&str> = self.inputs.values().map(|input| input.name.as_str()).collect();
             self.generations.retain(|path, _| named.contains(&*path.to_string_lossy()));
         }
         found
+    }
+
+    /// What was wrong with files that are gone is over.
+    fn forget_troubles(&mut self, listing: &Listing) {
+        if self.troubles.concern_files() {
+            let read = self.inputs.values().filter(|input| input.stage == Stage::Active);
+            let read: HashSet<&str> = read.map(|input| input.name.as_str()).collect();
+            let is_there = |path: &Path| listing.files.contains_key(path) || listing.is_unknown(path);
+            self.troubles.keep_files(|name| read.contains(name) || is_there(Path::new(name)));
+        }
     }
 
     /// One file under several names (links) is one file: it stays where it is known, else its first name is taken.
@@ -58,7 +75,7 @@ impl Tailer {
     }
 
     /// Inputs whose file is where it was, has another name, or is gone.
-    fn follow(&mut self, files: &Files, listing: &Listing, now_ms: i64, found: &mut Vec<Discovery>) {
+    fn follow(&mut self, files: &Files, listing: &mut Listing, now_ms: i64, found: &mut Vec<Discovery>) {
         let ids: Vec<InputId> = self.inputs.keys().copied().collect();
         for &id in &ids {
             let Some(input) = self.inputs.get_mut(&id) else { continue };
@@ -83,12 +100,20 @@ impl Tailer {
             let (None, Some(stat)) = (&input.place, input.stat) else { continue };
             if let Some(path) = files.by_inode.get(&stat.inode).filter(|path| !owned.contains(*path))
                 && let Some(stat) = files.by_path.get(path)
-                && self.is_still(id, path)
             {
-                owned.insert(path.clone());
-                self.rename(id, path, found);
-                self.note(id, *stat, now_ms, found);
-                continue;
+                match self.is_still(id, path) {
+                    Ok(true) => {
+                        owned.insert(path.clone());
+                        self.rename(id, path, found);
+                        self.note(id, *stat, now_ms, found);
+                        continue;
+                    }
+                    Ok(false) => {}
+                    Err(error) => {
+                        listing.fail(path, &error);
+                        continue;
+                    }
+                }
             }
             self.follow_unnamed(id, now_ms, found);
         }
@@ -108,18 +133,17 @@ impl Tailer {
     }
 
     /// Whether the file at a path is an input's: while it is held open its inode is proof, else its content.
-    fn is_still(&mut self, id: InputId, path: &Path) -> bool {
-        let Some(input) = self.inputs.get_mut(&id) else { return false };
+    fn is_still(&mut self, id: InputId, path: &Path) -> io::Result<bool> {
+        let Some(input) = self.inputs.get_mut(&id) else { return Ok(false) };
         if input.file.is_some() {
-            return true;
+            return Ok(true);
         }
-        let Ok(mut file) = self.fs.open(path) else { return false };
-        let same = is_continued(file.as_mut(), input).unwrap_or(false);
+        let same = continued_at(self.fs.as_ref(), path, input)?;
         if !same {
             // The inode was used again: it is no hint any more.
             input.stat = None;
         }
-        same
+        Ok(same)
     }
 
     /// Notes where an input's file is listed now.
@@ -132,6 +156,9 @@ impl Tailer {
             self.troubles.clear(&input.name);
             input.rotated = true;
             input.name.clone_from(&name);
+            if input.half > 0 {
+                self.troubles.hold(&name, half_line(input));
+            }
             found.push(Discovery::Renamed { input: id, name });
         }
     }
@@ -143,18 +170,22 @@ impl Tailer {
         let cut = if input.compressed { stat.len < known.len } else { stat.len < input.position };
         if cut {
             input.lose();
+            input.changed_at_ms = now_ms;
             return;
         }
         let changed = stat.len != known.len || stat.changed_ns != known.changed_ns;
         if changed && input.file.is_none() && input.stage == Stage::Ended {
             // Its inode may have been used again for another file.
-            let same = match input.place.as_ref().map(|place| self.fs.open(place)) {
-                Some(Ok(mut file)) => is_continued(file.as_mut(), input).unwrap_or(false),
-                _ => return,
-            };
-            if !same {
-                input.lose();
-                return;
+            let Some(place) = input.place.clone() else { return };
+            match continued_at(self.fs.as_ref(), &place, input) {
+                Ok(true) => {}
+                Ok(false) => {
+                    input.lose();
+                    input.changed_at_ms = now_ms;
+                    return;
+                }
+                // Another look will tell.
+                Err(_) => return,
             }
         }
         input.stat = Some(stat);
@@ -165,7 +196,7 @@ impl Tailer {
             input.changed_at_ms = now_ms;
             if input.stage == Stage::Ended && !self.settings.bounded && stat.len > known.len {
                 input.stage = Stage::Active;
-                input.done = false;
+                (input.done, input.incomplete, input.half) = (false, false, 0);
                 found.push(Discovery::Resumed { input: id });
             }
         }
@@ -184,17 +215,12 @@ impl Tailer {
             }
             match input.stage {
                 Stage::Active if input.done => end(input, self.settings.bounded, found),
+                Stage::Active if self.settings.bounded => {}
                 Stage::Active => {
                     let quiet = now_ms.saturating_sub(input.changed_at_ms) >= self.settings.rotate_wait_ms;
                     let read = input.settled == Some(input.len());
-                    if input.rotated && !input.compressed && read && quiet && !self.settings.bounded {
-                        let left = input.len().saturating_sub(input.position);
-                        if input.place.is_none() && input.is_deleted() && left > 0 {
-                            input.size = input.position;
-                            let reason = format!("{} is deleted and its last line has no end", input.name);
-                            found.push(Discovery::Gap { input: id, bytes: left, reason });
-                        }
-                        end(input, false, found);
+                    if input.rotated && !input.compressed && read && quiet {
+                        self.end_rotated(id, found);
                     }
                 }
                 Stage::Lost(since) => {
@@ -206,16 +232,45 @@ impl Tailer {
                     }
                 }
                 Stage::Ended => {
+                    if input.restored && self.listing.is_none() {
+                        input.changed_at_ms = now_ms;
+                    }
                     let kept = now_ms.saturating_sub(input.changed_at_ms);
-                    if input.place.is_none() && input.is_deleted() && kept >= DELETED_KEEP_MS {
+                    let deleted = input.place.is_none() && input.is_deleted();
+                    if deleted && kept >= DELETED_KEEP_MS {
                         input.file = None;
+                    }
+                    input.slim();
+                    let gone = deleted || (input.place.is_none() && input.file.is_none());
+                    let untold = input.unread() > 0 && input.size_after_gap.is_none();
+                    if gone && untold && kept >= wait_ms && !listing.is_unknown(Path::new(&input.name)) {
+                        self.give_up(id, found);
                     }
                 }
             }
         }
     }
 
-    /// A lost input that did not turn up again.
+    /// Ends an input that was rotated and read, once its last line is judged, should that have no end.
+    fn end_rotated(&mut self, id: InputId, found: &mut Vec<Discovery>) {
+        let Some(input) = self.inputs.get_mut(&id) else { return };
+        let left = input.len().saturating_sub(input.position);
+        if left != input.half {
+            input.settled = None;
+            return;
+        }
+        if left > 0 && input.place.is_none() && input.is_deleted() {
+            input.size_after_gap = Some(input.position);
+            let reason = format!("{} is deleted and its last line has no end", input.name);
+            found.push(Discovery::Gap { input: id, bytes: left, reason });
+        } else if left > 0 {
+            // Should the file go away, it is a gap.
+            self.troubles.hold(&input.name, half_line(input));
+        }
+        end(input, false, found);
+    }
+
+    /// An input that is gone for good.
     fn give_up(&mut self, id: InputId, found: &mut Vec<Discovery>) {
         let covered = self.is_covered(id);
         let Some(input) = self.inputs.get_mut(&id) else { return };
@@ -225,8 +280,15 @@ impl Tailer {
             found.push(Discovery::Gap { input: id, bytes, reason });
         }
         // Should its file come back, there is something to read.
-        input.size = if input.compressed { 0 } else { input.position };
-        end(input, self.settings.bounded, found);
+        let size = if input.compressed { 0 } else { input.position };
+        if bytes > 0 && !covered {
+            input.size_after_gap = Some(size);
+        } else {
+            input.size = size;
+        }
+        if input.stage != Stage::Ended {
+            end(input, self.settings.bounded, found);
+        }
     }
 
     /// Whether what was lost of an input is read all the same, since a copy of it is an input too (copytruncate).
@@ -246,11 +308,36 @@ impl Tailer {
         })
     }
 
+    /// Whether an input, if it is compressed, may be read now: where many are, one that has no stream yet waits until
+    /// another's rests. Streams that are in use are not closed, since each would have to begin anew again and again.
+    pub(super) fn may_stream(&mut self, id: InputId, now_ms: i64) -> bool {
+        let stream = |input: &Input| input.file.as_ref().is_some_and(|open| open.stream.is_some());
+        if self.inputs.get(&id).is_none_or(|input| !input.compressed || stream(input)) {
+            return true;
+        }
+        let held = self.inputs.values().filter(|input| stream(input));
+        if held.clone().count() < (self.settings.open_max / 2).max(1) {
+            return true;
+        }
+        let rests = |open: &OpenFile| now_ms.saturating_sub(open.used_at_ms) >= STREAM_KEEP_MS;
+        let least =
+            held.filter_map(|input| Some((input.file.as_ref().filter(|open| rests(open))?.used, input.id))).min();
+        let Some((_, least)) = least else { return false };
+        if let Some(input) = self.inputs.get_mut(&least) {
+            input.overlong = None;
+            if let Some(open) = &mut input.file {
+                open.stream = None;
+            }
+        }
+        true
+    }
+
     /// Holds a file open for an input, and closes others where there are too many.
     pub(super) fn hold_open(&mut self, id: InputId, open: OpenFile) {
         let held = self.inputs.values().filter(|input| input.file.is_some()).count();
         if held >= self.settings.open_max {
-            // A file without a listed name could not be opened again, and a stream would have to start over.
+            // A file without a listed name could not be opened again, and a stream would have to begin anew; of those
+            // there are fewer than may be open.
             let rank = |input: &Input| {
                 let open = input.file.as_ref()?;
                 let again = input.place.is_some();
@@ -261,8 +348,7 @@ impl Tailer {
             if let Some((_, least)) = least
                 && let Some(input) = self.inputs.get_mut(&least)
             {
-                input.file = None;
-                input.overlong = None;
+                input.close();
             }
         }
         if let Some(input) = self.inputs.get_mut(&id) {
@@ -273,7 +359,7 @@ impl Tailer {
 
 fn end(input: &mut Input, bounded: bool, found: &mut Vec<Discovery>) {
     if input.compressed && input.stage == Stage::Active {
-        input.size = input.end(input.len());
+        input.size = if input.incomplete { 0 } else { input.end(input.len()) };
     }
     input.stage = Stage::Ended;
     input.done = false;
@@ -287,6 +373,18 @@ fn end(input: &mut Input, bounded: bool, found: &mut Vec<Discovery>) {
         open.stream = None;
     }
     found.push(Discovery::Ended { input: input.id });
+}
+
+/// Whether the file at a path is an input's, by its content.
+///
+/// # Errors
+/// What keeps it from being read; a file that is not there is not an input's.
+fn continued_at(fs: &dyn FileSystem, path: &Path, input: &mut Input) -> io::Result<bool> {
+    match fs.open(path) {
+        Ok(mut file) => is_continued(file.as_mut(), input),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether a file's content is what an input was read from up to its position. Of a compressed file only the beginning

@@ -4,6 +4,8 @@ use super::compressed::{Compression, Inflated, Inflater, Magic, magic};
 use super::discover::{Files, is_continued};
 use super::fingerprint::{Excerpt, HEAD_BYTES, hash};
 use super::input::{Input, OpenFile, Stage};
+use super::patterns::Listing;
+use super::read::half_line;
 use super::{Discovery, Tailer};
 use crate::file_system::{FileStat, TailFile, read_range};
 use adtally_model::InputId;
@@ -49,13 +51,13 @@ impl HeadIndex {
 }
 
 impl Tailer {
-    pub(super) fn identify(&mut self, files: &Files, now_ms: i64, found: &mut Vec<Discovery>) {
+    pub(super) fn identify(&mut self, files: &Files, listing: &mut Listing, now_ms: i64, found: &mut Vec<Discovery>) {
         let owned: HashSet<PathBuf> = self.inputs.values().filter_map(|input| input.place.clone()).collect();
         let mut waiting = std::mem::take(&mut self.waiting);
         let mut plain = Vec::new();
         let mut compressed = Vec::new();
         for (path, stat) in files.by_path.iter().filter(|(path, stat)| stat.len > 0 && !owned.contains(*path)) {
-            let Some(probe) = self.probe(path, *stat, waiting.remove(path), now_ms) else { continue };
+            let Some(probe) = self.probe(path, *stat, waiting.remove(path), now_ms, listing) else { continue };
             match probe.compression {
                 _ if probe.undecided => drop(self.waiting.insert(path.clone(), probe)),
                 Some(_) => compressed.push((path.clone(), probe)),
@@ -63,10 +65,10 @@ impl Tailer {
             }
         }
         // Plain ones first: a compressed copy of one must not be opened beside it.
-        self.assign(plain, now_ms, found);
+        self.assign(plain, listing, now_ms, found);
         if !compressed.is_empty() {
             let compressed = self.without_shadowed(compressed);
-            self.assign(compressed, now_ms, found);
+            self.assign(compressed, listing, now_ms, found);
         }
         for (id, input) in self.inputs.iter_mut().filter(|(_, input)| input.restored && input.place.is_some()) {
             input.restored = false;
@@ -77,7 +79,14 @@ impl Tailer {
     }
 
     /// Looks at the beginning of a file, unless it still is as it was.
-    fn probe(&mut self, path: &Path, stat: FileStat, before: Option<Probe>, now_ms: i64) -> Option<Probe> {
+    fn probe(
+        &mut self,
+        path: &Path,
+        stat: FileStat,
+        before: Option<Probe>,
+        now_ms: i64,
+        listing: &mut Listing,
+    ) -> Option<Probe> {
         let wait_ms = self.settings.incomplete_wait_ms;
         let mut since_ms = now_ms;
         if let Some(before) = before
@@ -99,6 +108,7 @@ impl Tailer {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
                 self.troubles.hold(&name, format!("{name}: cannot be read: {error}"));
+                listing.fail(path, &error);
                 None
             }
         }
@@ -121,10 +131,12 @@ impl Tailer {
             }
         });
         for (path, probe) in shadowed {
-            if self.settings.bounded {
-                let name = path.to_string_lossy();
-                self.troubles
-                    .hold(&name, format!("{name}: not opened, since it begins like a file that is still there"));
+            // With a CSV header that long, all files begin alike.
+            let only_a_line = probe.head.len() == HEAD_BYTES && !probe.head.contains(&b'\n');
+            if self.settings.bounded || only_a_line {
+                let name = path.display();
+                let message = format!("{name}: not opened, since it begins like a file that is still there");
+                self.troubles.set_for(&path, message);
             }
             self.waiting.insert(path, probe);
         }
@@ -132,36 +144,18 @@ impl Tailer {
     }
 
     /// Gives each file to the input that it continues, or makes it a new one.
-    fn assign(&mut self, probes: Vec<(PathBuf, Probe)>, now_ms: i64, found: &mut Vec<Discovery>) {
-        let mut index = HeadIndex::default();
-        let mut nameless: HashMap<String, InputId> = HashMap::new();
-        for input in self.inputs.values().filter(|input| is_homeless(input)) {
-            if input.head.len > 0 {
-                index.insert(input);
-            } else if input.position == 0 {
-                nameless.insert(input.name.clone(), input.id);
-            }
-        }
-        let mut pairs = Vec::new();
-        for (at, (path, probe)) in probes.iter().enumerate() {
-            let name = path.to_string_lossy();
-            for id in index.candidates(&probe.head).take(CANDIDATES_MAX) {
-                let Some(input) = self.inputs.get(&id) else { continue };
-                let lost = matches!(input.stage, Stage::Lost(_));
-                pairs.push((input.name != *name, !lost, Reverse((input.head.len, input.position)), at, id));
-            }
-            if let Some(&id) = nameless.get(&*name)
-                && let Some(input) = self.inputs.get(&id)
-                && (input.stage != Stage::Ended || probe.head.is_empty())
-            {
-                pairs.push((false, false, Reverse((0, 0)), at, id));
-            }
-        }
-        pairs.sort_unstable();
+    fn assign(
+        &mut self,
+        probes: Vec<(PathBuf, Probe)>,
+        listing: &mut Listing,
+        now_ms: i64,
+        found: &mut Vec<Discovery>,
+    ) {
+        let sealed = self.settings.bounded && self.listing.is_some();
         let mut taken: HashSet<InputId> = HashSet::new();
         let mut given = vec![false; probes.len()];
-        let mut short_of_lost = vec![false; probes.len()];
-        for (_, _, _, at, id) in pairs {
+        let mut waits = vec![sealed; probes.len()];
+        for (at, id) in self.pairs(&probes, sealed) {
             let (path, probe) = &probes[at];
             if given[at] || taken.contains(&id) {
                 continue;
@@ -169,16 +163,27 @@ impl Tailer {
             let Some(input) = self.inputs.get_mut(&id) else { continue };
             if probe.compression.is_none() && probe.stat.len < input.position {
                 // Perhaps it is a copy that is still being made.
-                short_of_lost[at] |= matches!(input.stage, Stage::Lost(_));
-            } else if continues(self.fs.open(path), probe, input) {
-                (given[at], _) = (true, taken.insert(id));
-                self.adopt(id, path, probe, now_ms, found);
+                waits[at] |= matches!(input.stage, Stage::Lost(_)) && !self.settings.bounded;
+                continue;
+            }
+            match continues(self.fs.open(path), probe, input) {
+                Ok(true) => {
+                    (given[at], _) = (true, taken.insert(id));
+                    self.adopt(id, path, probe, now_ms, found);
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    // Whether it is this input's is not known: both wait.
+                    (waits[at], _) = (true, taken.insert(id));
+                    let name = path.to_string_lossy();
+                    self.troubles.hold(&name, format!("{name}: cannot be read: {error}"));
+                    listing.fail(path, &error);
+                }
             }
         }
         for (at, (path, probe)) in probes.into_iter().enumerate() {
-            let sealed = self.settings.bounded && self.looked;
             if given[at] {
-            } else if sealed || (short_of_lost[at] && !self.settings.bounded) {
+            } else if waits[at] {
                 self.waiting.insert(path, probe);
             } else {
                 self.begin(&path, &probe, now_ms, found);
@@ -186,33 +191,68 @@ impl Tailer {
         }
     }
 
+    /// Which file may continue which input, the likeliest pairs first.
+    fn pairs(&self, probes: &[(PathBuf, Probe)], sealed: bool) -> Vec<(usize, InputId)> {
+        let mut index = HeadIndex::default();
+        let mut by_name: HashMap<&str, Vec<&Input>> = HashMap::new();
+        // What has ended does not go on within a bounded run.
+        let may_go_on = |input: &&Input| is_homeless(input) && !(sealed && input.stage == Stage::Ended);
+        for input in self.inputs.values().filter(may_go_on) {
+            by_name.entry(&input.name).or_default().push(input);
+            if input.head.len > 0 {
+                index.insert(input);
+            }
+        }
+        let mut pairs = Vec::new();
+        for (at, (path, probe)) in probes.iter().enumerate() {
+            let name = path.to_string_lossy();
+            let named = by_name.get(&*name).map_or(&[][..], Vec::as_slice);
+            for input in named.iter().filter(|input| input.head.len == 0 && input.position == 0) {
+                if input.stage != Stage::Ended || probe.head.is_empty() {
+                    pairs.push((false, false, Reverse((0, 0)), at, input.id));
+                }
+            }
+            // Those of its own name come first, the latest of them before others.
+            let named = named.iter().rev().filter(|input| input.head.len > 0 && input.head.begins(&probe.head));
+            let alike = index.candidates(&probe.head).filter_map(|id| self.inputs.get(&id));
+            for input in named.copied().chain(alike.filter(|input| input.name != *name)).take(CANDIDATES_MAX) {
+                let lost = matches!(input.stage, Stage::Lost(_));
+                pairs.push((input.name != *name, !lost, Reverse((input.head.len, input.position)), at, input.id));
+            }
+        }
+        pairs.sort_unstable();
+        pairs.into_iter().map(|(_, _, _, at, id)| (at, id)).collect()
+    }
+
     /// A file continues an input.
     fn adopt(&mut self, id: InputId, path: &Path, probe: &Probe, now_ms: i64, found: &mut Vec<Discovery>) {
         self.rename(id, path, found);
         let bounded = self.settings.bounded;
         let Some(input) = self.inputs.get_mut(&id) else { return };
+        input.gap_booked();
         let was_compressed = input.compressed;
-        input.compressed = probe.compression.is_some();
         input.stat = Some(probe.stat);
         input.file = None;
         input.settled = None;
         input.overlong = None;
+        (input.half, input.incomplete, input.restarted) = (0, false, false);
         input.changed_at_ms = now_ms;
         input.limit = bounded.then_some(probe.stat.len);
-        let more = if input.compressed {
+        let more = if probe.compression.is_some() {
             // Of the length that it had when it was read to its end, it has nothing new.
-            !(was_compressed && input.size == probe.stat.len)
+            let more = !(was_compressed && input.size == probe.stat.len);
+            input.begin_compressed(probe.stat.len);
+            more
         } else {
-            probe.stat.len > input.position
+            // A last line without end is not read again before it has grown. What was known of a compressed file's size
+            // says nothing of its text.
+            let known = if was_compressed { input.position } else { input.size.max(input.position) };
+            input.compressed = false;
+            input.size = known.max(probe.stat.len);
+            probe.stat.len > known
         };
-        if input.compressed {
-            (input.size, input.consumed) = (probe.stat.len, 0);
-        }
         if input.head.bytes.is_empty() && input.head.begins(&probe.head) {
             input.head = Excerpt::of(probe.head.clone());
-        }
-        if !input.compressed {
-            input.size = input.size.max(probe.stat.len);
         }
         match input.stage {
             Stage::Active => {}
@@ -224,11 +264,15 @@ impl Tailer {
             }
             Stage::Ended => {}
         }
+        if input.stage == Stage::Ended && !input.compressed && input.size > input.position {
+            input.half = input.size - input.position;
+            self.troubles.hold(&input.name, half_line(input));
+        }
         if input.stage == Stage::Active {
             input.begun_at = Some(if input.compressed { 0 } else { input.position });
         }
         if input.stage == Stage::Active || !(input.compressed || input.rotated || bounded) {
-            self.open_at(id, path);
+            self.open_at(id, path, now_ms);
         }
     }
 
@@ -249,18 +293,18 @@ impl Tailer {
         input.size = probe.stat.len;
         found.push(Discovery::Found { facts: input.facts(0), position: 0 });
         self.inputs.insert(id, input);
-        self.open_at(id, path);
+        self.open_at(id, path, now_ms);
     }
 
     /// Holds a file open from the moment it is known, so that it can be read to its end whatever becomes of its name.
-    fn open_at(&mut self, id: InputId, path: &Path) {
+    fn open_at(&mut self, id: InputId, path: &Path, now_ms: i64) {
         let inode = self.inputs.get(&id).and_then(|input| input.stat).map(|stat| stat.inode);
         if let Ok(file) = self.fs.open(path)
             && file.stat().is_ok_and(|stat| Some(stat.inode) == inode)
         {
             self.uses += 1;
             let used = self.uses;
-            self.hold_open(id, OpenFile { file, stream: None, used });
+            self.hold_open(id, OpenFile { file, stream: None, used, used_at_ms: now_ms });
         }
     }
 }
@@ -270,15 +314,22 @@ fn is_homeless(input: &Input) -> bool {
     input.place.is_none() && (input.file.is_none() || input.is_deleted() || input.stage == Stage::Ended)
 }
 
-fn continues(file: io::Result<Box<dyn TailFile>>, probe: &Probe, input: &mut Input) -> bool {
+/// Whether a file continues an input, as far as can be told before its text is decoded.
+fn continues(file: io::Result<Box<dyn TailFile>>, probe: &Probe, input: &mut Input) -> io::Result<bool> {
     if probe.compression.is_some() {
-        return input.refused != Some(probe.stat.inode);
+        // A deleted file that is still open is first read to its end: the first bytes alone are no proof.
+        let is_read = input.file.is_none() || input.stage == Stage::Ended;
+        return Ok(is_read && input.refused != Some(probe.stat.inode));
     }
     let was_compressed = std::mem::replace(&mut input.compressed, false);
-    let same = file.and_then(|mut file| is_continued(file.as_mut(), input)).unwrap_or(false);
+    let same = match file {
+        Ok(mut file) => is_continued(file.as_mut(), input),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    };
     input.compressed = was_compressed;
     // A deleted file that is still open may hold more than a copy that is still being made.
-    same && !(input.file.is_some() && probe.stat.len < input.len())
+    Ok(same? && !(input.file.is_some() && probe.stat.len < input.len()))
 }
 
 /// Compression, first bytes of text, and whether there are too few to tell.

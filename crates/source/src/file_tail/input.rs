@@ -1,7 +1,7 @@
 //! What the tailer knows of one input.
 
 use super::compressed::{Inflated, Inflater};
-use super::fingerprint::Excerpt;
+use super::fingerprint::{Excerpt, hash};
 use super::{InputFacts, TailSettings};
 use crate::block::Format;
 use crate::file_system::{FileStat, TailFile};
@@ -37,7 +37,7 @@ pub(super) struct Input {
     marks: VecDeque<(u64, u32, u64)>,
     /// Largest size that was seen: of its text, or on disk while it is compressed.
     pub(super) size: u64,
-    /// While it is compressed: bytes on disk that were decoded.
+    /// While it is compressed: about how many bytes on disk hold its text up to the position.
     pub(super) consumed: u64,
     /// Length of its file when all that can be read of it had been read.
     pub(super) settled: Option<u64>,
@@ -52,6 +52,14 @@ pub(super) struct Input {
     pub(super) done: bool,
     /// Bytes that cannot be read and why, to be told with the next look.
     pub(super) gap: Option<(u64, String)>,
+    /// A gap was told: the size once it is booked.
+    pub(super) size_after_gap: Option<u64>,
+    /// Bytes of a last line without end that is no whole object, once that is known.
+    pub(super) half: u64,
+    /// Whether a bounded run found its compressed file to stop in its midst.
+    pub(super) incomplete: bool,
+    /// Whether its stream was begun anew because the file had changed meanwhile.
+    pub(super) restarted: bool,
     pub(super) format: Option<Format>,
     /// A line longer than a block whose end has not been found yet.
     pub(super) overlong: Option<Overlong>,
@@ -81,6 +89,8 @@ pub(super) struct OpenFile {
     pub(super) stream: Option<Stream>,
     /// Counts up with each use: the least is closed first.
     pub(super) used: u64,
+    /// When it last brought something, in monotonic milliseconds.
+    pub(super) used_at_ms: i64,
 }
 
 /// Text of a compressed file on its way.
@@ -98,6 +108,10 @@ pub(super) struct Stream {
     pub(super) last: Inflated,
     /// Whether the text before the position was found to be what was read.
     pub(super) verified: bool,
+    /// When the file had last changed as the stream began, see [`FileStat::changed_ns`].
+    pub(super) begun_ns: i128,
+    /// Whether it has to begin anew.
+    pub(super) outdated: bool,
 }
 
 /// A line that is longer than a block.
@@ -135,6 +149,10 @@ impl Input {
             limit: None,
             done: false,
             gap: None,
+            size_after_gap: None,
+            half: 0,
+            incomplete: false,
+            restarted: false,
             format: None,
             overlong: None,
             refused: None,
@@ -182,6 +200,27 @@ impl Input {
         self.marks.push_back((to, self.tail.len as u32, self.tail.hash));
     }
 
+    /// Whether the text before a position is known.
+    pub(super) fn has_mark(&self, position: u64) -> bool {
+        self.marks.binary_search_by_key(&position, |mark| mark.0).is_ok()
+    }
+
+    /// Notes the text before a position of which it is not known.
+    pub(super) fn mark(&mut self, position: u64, text: &[u8]) {
+        if let Err(at) = self.marks.binary_search_by_key(&position, |mark| mark.0) {
+            self.marks.insert(at, (position, text.len() as u32, hash(text)));
+        }
+    }
+
+    /// Closes its file, which can be opened again. The search for a line's end goes on where it was, unless a stream has
+    /// to begin anew.
+    pub(super) fn close(&mut self) {
+        self.file = None;
+        if self.compressed {
+            self.overlong = None;
+        }
+    }
+
     /// Its file is not its own any more.
     pub(super) fn lose(&mut self) {
         self.place = None;
@@ -200,6 +239,9 @@ impl Input {
         while self.marks.front().is_some_and(|mark| mark.0 < position) {
             self.marks.pop_front();
         }
+        if position == self.position {
+            self.marks = VecDeque::new();
+        }
         let (tail_len, tail_hash) = match self.marks.front() {
             Some(&(at, len, hash)) if at == position => (len, hash),
             _ if position == self.position => (self.tail.len as u32, self.tail.hash),
@@ -208,19 +250,54 @@ impl Input {
         Fingerprint { head_len: self.head.len as u32, head_hash: self.head.hash, tail_len, tail_hash }
     }
 
-    /// The size to be persisted with a position. Of a compressed file it says that there is nothing beyond the position
-    /// while the file has that length, so it is withheld where the position lags.
+    /// The size to be persisted with a position. While a compressed file is read it is what is left of it on disk;
+    /// after its end it says that there is nothing beyond the position while the file has that length, so it is withheld
+    /// where that is not so.
     fn size_at(&self, position: u64) -> u64 {
-        match (self.compressed, self.stage) {
-            (true, Stage::Ended) if position < self.position => 0,
-            (_, Stage::Active) => self.size.max(self.end(self.len())),
-            _ => self.size,
+        let size = if self.stage == Stage::Active { self.size.max(self.end(self.len())) } else { self.size };
+        let lags = position < self.position;
+        if !self.compressed {
+            size
+        } else if self.stage == Stage::Ended || (self.done && self.gap.is_none()) {
+            if lags || self.incomplete { 0 } else { size }
+        } else {
+            let read = if lags { share(self.consumed, position, self.position) } else { self.consumed };
+            size.saturating_sub(read)
         }
     }
 
     /// How many bytes of it are known and were not read.
     pub(super) fn unread(&self) -> u64 {
-        self.size.saturating_sub(if self.compressed { self.consumed } else { self.position })
+        match (self.compressed, self.stage) {
+            (true, Stage::Ended) => self.half,
+            (true, _) => self.size.saturating_sub(self.consumed),
+            (false, _) => self.size.saturating_sub(self.position),
+        }
+    }
+
+    /// Its file at the moment is compressed and has this length; what is read of it is known by length or by share.
+    pub(super) fn begin_compressed(&mut self, len: u64) {
+        self.consumed = match (self.compressed, self.stage) {
+            (true, Stage::Ended) => 0,
+            (true, _) => len.saturating_sub(self.unread()),
+            (false, _) => share(len, self.position, self.size.max(self.position)),
+        };
+        (self.compressed, self.size) = (true, len);
+    }
+
+    /// The gap that was told is booked.
+    pub(super) fn gap_booked(&mut self) {
+        if let Some(size) = self.size_after_gap.take() {
+            (self.size, self.half) = (size, 0);
+        }
+    }
+
+    /// Gives back what is not needed of an input that has ended: there may be many.
+    pub(super) fn slim(&mut self) {
+        self.tail.bytes = Vec::new();
+        if self.compressed || self.place.is_none() {
+            self.head.bytes = Vec::new();
+        }
     }
 
     /// What is to be persisted of it once everything up to `position` is committed.
@@ -249,9 +326,13 @@ impl Input {
         Some((end.saturating_sub(begun_at), read.min(end).saturating_sub(begun_at)))
     }
 
-    /// Whether, in this state, it is worth a line's wait for more: compressed files are complete when they stay as
-    /// they are for a while.
+    /// Whether its file has stayed as it is for so long that nothing more is awaited; in a bounded run nothing ever is.
     pub(super) fn unchanged_for(&self, now_ms: i64, wait_ms: i64, settings: &TailSettings) -> bool {
         settings.bounded || now_ms.saturating_sub(self.changed_at_ms) >= wait_ms
     }
+}
+
+/// The share of a length that a part has in a whole.
+fn share(len: u64, part: u64, whole: u64) -> u64 {
+    u64::try_from(u128::from(len) * u128::from(part) / u128::from(whole.max(1))).unwrap_or(len)
 }

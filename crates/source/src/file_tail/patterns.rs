@@ -5,7 +5,7 @@ use crate::file_system::{FileKind, FileStat, FileSystem};
 use adtally_model::{Error, Result};
 use globset::{GlobBuilder, GlobMatcher};
 use std::collections::{BTreeMap, HashSet};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 
 /// How deep `**` looks: deeper than any layout of logs, and an end to loops that inodes do not show.
@@ -29,13 +29,20 @@ pub(super) struct Listing {
     /// Regular files by path.
     pub(super) files: BTreeMap<PathBuf, FileStat>,
     /// Paths that could not be looked at: what is below them is unknown, not gone.
-    pub(super) failed: Vec<PathBuf>,
+    failed: HashSet<PathBuf>,
 }
 
 impl Listing {
     /// Whether nothing can be said of a path at the moment.
     pub(super) fn is_unknown(&self, path: &Path) -> bool {
-        self.failed.iter().any(|failed| path.starts_with(failed) || failed.as_os_str() == ".")
+        !self.failed.is_empty()
+            && (self.failed.contains(Path::new(".")) || path.ancestors().any(|path| self.failed.contains(path)))
+    }
+
+    /// A path could not be looked at or opened. Where handles have run out, nothing can be told of any path.
+    pub(super) fn fail(&mut self, path: &Path, error: &io::Error) {
+        let none_left = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
+        self.failed.insert(PathBuf::from(if none_left { Path::new(".") } else { path }));
     }
 }
 
@@ -172,7 +179,7 @@ fn look(fs: &dyn FileSystem, path: &Path, listing: &mut Listing, troubles: &mut 
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => {
             troubles.set_for(path, format!("{}: cannot be looked at: {error}", path.display()));
-            listing.failed.push(path.to_owned());
+            listing.fail(path, &error);
             None
         }
     }
@@ -191,7 +198,7 @@ fn children(
         Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
         Err(error) => {
             troubles.set_for(shown, format!("{}: the folder cannot be read: {error}", shown.display()));
-            listing.failed.push(shown.to_owned());
+            listing.fail(shown, &error);
             return Vec::new();
         }
     };

@@ -2,20 +2,21 @@
 
 use super::compressed::{Magic, magic};
 use super::discover::is_continued;
-use super::fingerprint::{Excerpt, HEAD_BYTES};
+use super::fingerprint::{Excerpt, HEAD_BYTES, TAIL_BYTES};
 use super::input::{Input, OpenFile, Overlong, Stage};
 use super::read_compressed::{self, new_stream};
 use super::{ReadOutcome, TailSettings, Tailer};
 use crate::block::{Block, Format};
 use crate::decode::{format, json};
-use crate::file_system::{TailFile, read_range};
+use crate::file_system::{FileSystem, TailFile, read_range};
 use adtally_model::dead_letter::PAYLOAD_BYTES_MAX;
 use adtally_model::{Error, InputId};
 use memchr::{memchr, memrchr};
 use std::io;
 
-/// Text gone through in one call without delivering any (a line without end, text read before): a fraction of a second.
-pub(super) const SCAN_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes gone through in one call without delivering any (a line without end, text read before, padding): some ten
+/// milliseconds, so that others get their turn whatever one file holds.
+pub(super) const SCAN_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// How a reading step went.
 pub(super) enum Step {
@@ -33,11 +34,14 @@ impl Tailer {
         match input.stage {
             Stage::Ended => return ReadOutcome::Ended,
             Stage::Lost(_) => return ReadOutcome::AtEnd,
-            Stage::Active if input.done => return ReadOutcome::Ended,
+            Stage::Active if input.done => return told_end(input),
             Stage::Active => {}
         }
         let name = input.name.clone();
-        let step = self.ensure_open(id).and_then(|still| {
+        if !self.may_stream(id, now_ms) {
+            return ReadOutcome::Waits;
+        }
+        let step = self.ensure_open(id, now_ms).and_then(|still| {
             let Some(input) = self.inputs.get_mut(&id) else { return Ok(Step::Lost) };
             if !still {
                 return Ok(Step::Lost);
@@ -50,6 +54,9 @@ impl Tailer {
             } else {
                 step_plain(input, open.file.as_mut(), &self.settings, now_ms)
             };
+            if matches!(step, Ok(Step::Told(ReadOutcome::Block(_) | ReadOutcome::Busy))) {
+                open.used_at_ms = now_ms;
+            }
             input.file = Some(open);
             step
         });
@@ -66,15 +73,14 @@ impl Tailer {
             Ok(Step::EndedWith(warning)) => {
                 self.troubles.hold(&name, warning);
                 input.done = true;
-                ReadOutcome::Ended
+                told_end(input)
             }
             Err(error) => {
                 let message = format!("{name}: cannot be read: {error}");
                 self.troubles.hold(&name, message.clone());
                 // Without a name it could not be opened again.
                 if input.place.is_some() {
-                    input.file = None;
-                    input.overlong = None;
+                    input.close();
                 }
                 ReadOutcome::Unreadable(Error::transient(message).because(error))
             }
@@ -82,7 +88,7 @@ impl Tailer {
     }
 
     /// Opens an input's file where it is not open; says whether it still is its own.
-    fn ensure_open(&mut self, id: InputId) -> io::Result<bool> {
+    fn ensure_open(&mut self, id: InputId, now_ms: i64) -> io::Result<bool> {
         let Some(input) = self.inputs.get_mut(&id) else { return Ok(false) };
         if input.file.is_none() {
             let Some(place) = input.place.clone() else { return Ok(false) };
@@ -98,7 +104,7 @@ impl Tailer {
             input.stat = Some(file.stat()?);
             self.uses += 1;
             let used = self.uses;
-            self.hold_open(id, OpenFile { file, stream: None, used });
+            self.hold_open(id, OpenFile { file, stream: None, used, used_at_ms: now_ms });
         }
         let Some(input) = self.inputs.get_mut(&id) else { return Ok(false) };
         let compressed = input.compressed;
@@ -107,7 +113,9 @@ impl Tailer {
             && open.stream.is_none()
         {
             match magic(&read_range(open.file.as_mut(), 0, 4)?) {
-                Magic::Compressed(compression) => open.stream = Some(new_stream(compression)?),
+                Magic::Compressed(compression) => {
+                    open.stream = Some(new_stream(compression, open.file.stat()?.changed_ns)?);
+                }
                 _ => return Ok(false),
             }
         }
@@ -124,6 +132,10 @@ fn step_plain(input: &mut Input, file: &mut dyn TailFile, settings: &TailSetting
     if stat.len != input.len() {
         input.changed_at_ms = now_ms;
     }
+    if input.stat.is_some_and(|known| known.changed_ns != stat.changed_ns) {
+        // Perhaps it was rewritten to the same length.
+        input.settled = None;
+    }
     input.stat = Some(stat);
     if input.settled == Some(stat.len) {
         return Ok(Step::Told(ReadOutcome::AtEnd));
@@ -136,13 +148,15 @@ fn step_plain(input: &mut Input, file: &mut dyn TailFile, settings: &TailSetting
         input.head = Excerpt::of(head);
     }
     let end = input.end(stat.len);
+    let complete =
+        settings.bounded || (input.rotated && input.unchanged_for(now_ms, settings.rotate_wait_ms, settings));
     if input.overlong.is_some() {
-        return step_overlong(input, file, settings, end);
+        return step_overlong(input, file, settings, end, complete);
     }
     if input.format.is_none() {
         let want = format::prefix_bytes(&settings.decode).min(end as usize);
         let prefix = read_range(file, 0, want)?;
-        let last = settings.bounded && want as u64 == end;
+        let last = complete && want as u64 == end;
         input.format = format::find(&input.name, &prefix, last, &settings.decode);
     }
     let want = (end - input.position.min(end)).min(settings.block_bytes as u64) as usize;
@@ -153,7 +167,7 @@ fn step_plain(input: &mut Input, file: &mut dyn TailFile, settings: &TailSetting
     }
     input.size = input.size.max(end);
     let Some(found_format) = input.format.clone().filter(|_| !text.is_empty()) else {
-        return Ok(at_end(input, stat.len, settings));
+        return Ok(at_end(input, stat.len, settings, complete));
     };
     if let Some(newline) = memrchr(b'\n', &text) {
         text.truncate(newline + 1);
@@ -165,34 +179,39 @@ fn step_plain(input: &mut Input, file: &mut dyn TailFile, settings: &TailSetting
         let scanned = input.position + text.len() as u64;
         text.truncate(PAYLOAD_BYTES_MAX);
         input.overlong = Some(Overlong { first: text, scanned, tail });
-        return step_overlong(input, file, settings, end);
+        return step_overlong(input, file, settings, end, complete);
     }
-    if !settings.bounded {
-        return Ok(at_end(input, stat.len, settings));
-    }
-    let is_line = matches!(found_format, Format::Ndjson) && is_whole_object(&text, input.position);
-    if is_line && text.len() <= settings.decode.line_bytes_max {
+    if complete && is_last_line(&text, input.position, &found_format, settings) {
         return Ok(Step::Told(ReadOutcome::Block(deliver(input, text, found_format))));
     }
-    Ok(Step::EndedWith(half_line(input, text.len() as u64)))
+    Ok(at_end(input, stat.len, settings, complete))
 }
 
-/// All that can be read for now has been.
-fn at_end(input: &mut Input, len: u64, settings: &TailSettings) -> Step {
-    if settings.bounded {
-        let left = input.end(len).saturating_sub(input.position);
-        if left > 0 {
-            return Step::EndedWith(half_line(input, left));
-        }
-        input.done = true;
-        return Step::Told(ReadOutcome::Ended);
+/// All that can be read for now has been; where the file is complete, what is left is half a line.
+fn at_end(input: &mut Input, len: u64, settings: &TailSettings, complete: bool) -> Step {
+    let left = input.end(len).saturating_sub(input.position);
+    if complete {
+        input.half = left;
     }
-    input.settled = Some(len);
-    Step::Told(ReadOutcome::AtEnd)
+    if !settings.bounded {
+        input.settled = Some(len);
+        return Step::Told(ReadOutcome::AtEnd);
+    }
+    if left > 0 {
+        return Step::EndedWith(half_line(input));
+    }
+    input.done = true;
+    Step::Told(ReadOutcome::Ended)
 }
 
-fn half_line(input: &Input, bytes: u64) -> String {
-    format!("{}: its last line has no end, {bytes} bytes stay unread", input.name)
+/// What is told of an input that is read for good: its end, but where there is a gap, only with that, by the next look.
+fn told_end(input: &Input) -> ReadOutcome {
+    if input.gap.is_some() { ReadOutcome::AtEnd } else { ReadOutcome::Ended }
+}
+
+/// The warning about a last line that is not taken.
+pub(super) fn half_line(input: &Input) -> String {
+    format!("{}: its last line has no end, {} bytes stay unread", input.name, input.half)
 }
 
 /// Whether the text before a position in a file still is what was read there.
@@ -200,6 +219,30 @@ fn still_follows(tail: &Excerpt, file: &mut dyn TailFile, position: u64) -> io::
     let start = position.saturating_sub(tail.len as u64);
     let before = read_range(file, start, (position - start) as usize)?;
     Ok(if tail.bytes.is_empty() { tail.ends(&before) } else { before.ends_with(&tail.bytes) })
+}
+
+/// Notes the text before a position within the blocks read, which is where an epoch may end. It is read again, and only
+/// believed if the file still is what it was at the end of those blocks.
+pub(super) fn mark_within_block(input: &mut Input, fs: &dyn FileSystem, position: u64) {
+    if input.compressed || position == 0 || position >= input.position || input.has_mark(position) {
+        return;
+    }
+    let mut opened = None;
+    let file = match &mut input.file {
+        Some(open) => open.file.as_mut(),
+        None => match input.place.as_ref().map(|place| fs.open(place)) {
+            Some(Ok(file)) => opened.insert(file).as_mut(),
+            _ => return,
+        },
+    };
+    let start = position.saturating_sub(TAIL_BYTES as u64);
+    let text = read_range(file, start, (position - start) as usize);
+    if let Ok(text) = text
+        && text.len() as u64 == position - start
+        && still_follows(&input.tail, file, input.position).unwrap_or(false)
+    {
+        input.mark(position, &text);
+    }
 }
 
 /// A block from the position on, which moves behind it.
@@ -223,7 +266,13 @@ pub(super) fn deliver_overlong(input: &mut Input, line: Overlong, last: &[u8]) -
 }
 
 /// Searches a line without end for its end.
-fn step_overlong(input: &mut Input, file: &mut dyn TailFile, settings: &TailSettings, end: u64) -> io::Result<Step> {
+fn step_overlong(
+    input: &mut Input,
+    file: &mut dyn TailFile,
+    settings: &TailSettings,
+    end: u64,
+    complete: bool,
+) -> io::Result<Step> {
     let Some(mut line) = input.overlong.take() else { return Ok(Step::Told(ReadOutcome::Busy)) };
     if !still_follows(&line.tail, file, line.scanned)? {
         return Ok(Step::Lost);
@@ -233,13 +282,8 @@ fn step_overlong(input: &mut Input, file: &mut dyn TailFile, settings: &TailSett
         let want = end.saturating_sub(line.scanned).min(settings.block_bytes as u64) as usize;
         let chunk = read_range(file, line.scanned, want)?;
         if chunk.is_empty() {
-            let left = line.scanned - input.position;
             input.overlong = Some(line);
-            if settings.bounded {
-                return Ok(Step::EndedWith(half_line(input, left)));
-            }
-            input.settled = Some(end);
-            return Ok(Step::Told(ReadOutcome::AtEnd));
+            return Ok(at_end(input, end, settings, complete));
         }
         if let Some(newline) = memchr(b'\n', &chunk) {
             return Ok(Step::Told(ReadOutcome::Block(deliver_overlong(input, line, &chunk[..=newline]))));
@@ -251,8 +295,8 @@ fn step_overlong(input: &mut Input, file: &mut dyn TailFile, settings: &TailSett
     Ok(Step::Told(ReadOutcome::Busy))
 }
 
-/// Whether text without a line ending is a complete line all the same.
-fn is_whole_object(text: &[u8], position: u64) -> bool {
+/// Whether text at a position, which no line ending follows, is a line all the same: one whole object of JSON.
+pub(super) fn is_last_line(text: &[u8], position: u64, format: &Format, settings: &TailSettings) -> bool {
     let text = if position == 0 { text.strip_prefix(format::BOM).unwrap_or(text) } else { text };
-    json::is_object(text)
+    matches!(format, Format::Ndjson) && text.len() <= settings.decode.line_bytes_max && json::is_object(text)
 }

@@ -3,9 +3,8 @@
 use super::compressed::{Compression, Inflated, Inflater};
 use super::fingerprint::{Excerpt, HEAD_BYTES, push_tail};
 use super::input::{Input, OpenFile, Overlong, Stream};
-use super::read::{SCAN_BYTES_MAX, Step, deliver, deliver_overlong};
+use super::read::{SCAN_BYTES_MAX, Step, deliver, deliver_overlong, half_line, is_last_line};
 use super::{ReadOutcome, TailSettings};
-use crate::block::Format;
 use crate::decode::format;
 use crate::file_system::TailFile;
 use adtally_model::dead_letter::PAYLOAD_BYTES_MAX;
@@ -16,7 +15,7 @@ use std::io;
 const SKIP_BYTES: usize = 256 * 1024;
 
 /// A stream at the beginning of a file.
-pub(super) fn new_stream(compression: Compression) -> io::Result<Stream> {
+pub(super) fn new_stream(compression: Compression, begun_ns: i128) -> io::Result<Stream> {
     Ok(Stream {
         inflater: Inflater::new(compression)?,
         carry: Vec::new(),
@@ -25,6 +24,8 @@ pub(super) fn new_stream(compression: Compression) -> io::Result<Stream> {
         prefix: Vec::new(),
         last: Inflated::Full,
         verified: false,
+        begun_ns,
+        outdated: false,
     })
 }
 
@@ -55,7 +56,13 @@ impl Stream {
 pub(super) fn step(input: &mut Input, open: &mut OpenFile, settings: &TailSettings, now_ms: i64) -> io::Result<Step> {
     let step = step_on(input, open, settings, now_ms);
     if let Some(stream) = &open.stream {
-        input.consumed = stream.inflater.consumed;
+        if stream.verified {
+            input.consumed = stream.inflater.consumed;
+        }
+        if stream.outdated {
+            open.stream = None;
+            input.overlong = None;
+        }
     }
     step
 }
@@ -124,7 +131,6 @@ fn step_on(input: &mut Input, open: &mut OpenFile, settings: &TailSettings, now_
 
 /// Takes head and format from the first bytes of the text; false where these are not the input's.
 fn learn(input: &mut Input, stream: &mut Stream, settings: &TailSettings) -> bool {
-    let ended = stream.last != Inflated::Full;
     if input.head.len < HEAD_BYTES && stream.prefix.len() > input.head.len {
         let head = stream.prefix[..stream.prefix.len().min(HEAD_BYTES)].to_vec();
         if !input.head.begins(&head) {
@@ -133,7 +139,7 @@ fn learn(input: &mut Input, stream: &mut Stream, settings: &TailSettings) -> boo
         input.head = Excerpt::of(head);
     }
     if input.format.is_none() {
-        let last = ended && stream.last != Inflated::Starved;
+        let last = matches!(stream.last, Inflated::End | Inflated::Corrupt(_));
         input.format = format::find(&input.name, &stream.prefix, last, &settings.decode);
     }
     true
@@ -146,13 +152,20 @@ fn refuse(input: &mut Input) -> Step {
 }
 
 /// The text stops before the position is reached.
-fn stopped_before_position(input: &mut Input, stream: &Stream, len: u64, settings: &TailSettings, now_ms: i64) -> Step {
-    match &stream.last {
-        Inflated::Corrupt(why) => give_up(input, stream, why.clone()),
+fn stopped_before_position(
+    input: &mut Input,
+    stream: &mut Stream,
+    len: u64,
+    settings: &TailSettings,
+    now_ms: i64,
+) -> Step {
+    match stream.last.clone() {
+        Inflated::Corrupt(why) => corrupt(input, stream, why),
         Inflated::End => refuse(input),
-        Inflated::Full | Inflated::Starved => {
+        Inflated::Full | Inflated::Paused => Step::Told(ReadOutcome::Busy),
+        Inflated::Starved => {
             if input.unchanged_for(now_ms, settings.incomplete_wait_ms, settings) {
-                give_up(input, stream, "it stops in its midst".into())
+                incomplete(input, stream, settings)
             } else {
                 input.settled = Some(len);
                 Step::Told(ReadOutcome::AtEnd)
@@ -163,25 +176,48 @@ fn stopped_before_position(input: &mut Input, stream: &Stream, len: u64, setting
 
 /// There is no whole line left in the text decoded so far.
 fn stopped(input: &mut Input, stream: &mut Stream, settings: &TailSettings, now_ms: i64) -> Step {
-    match &stream.last {
-        Inflated::Full => Step::Told(ReadOutcome::Busy),
-        Inflated::Corrupt(why) => give_up(input, stream, why.clone()),
+    match stream.last.clone() {
+        Inflated::Full | Inflated::Paused => Step::Told(ReadOutcome::Busy),
+        Inflated::Corrupt(why) => corrupt(input, stream, why),
         Inflated::Starved if input.unchanged_for(now_ms, settings.incomplete_wait_ms, settings) => {
-            give_up(input, stream, "it stops in its midst".into())
+            incomplete(input, stream, settings)
         }
         Inflated::End if input.unchanged_for(now_ms, settings.rotate_wait_ms, settings) => {
-            let text = std::mem::take(&mut stream.carry);
-            stream.carry_at += text.len() as u64;
-            if text.is_empty() {
-                input.done = true;
-                return Step::Told(ReadOutcome::Ended);
+            if let Some(format) = input.format.clone()
+                && is_last_line(&stream.carry, input.position, &format, settings)
+            {
+                let text = std::mem::take(&mut stream.carry);
+                stream.carry_at += text.len() as u64;
+                return Step::Told(ReadOutcome::Block(deliver(input, text, format)));
             }
-            // The file is complete, so what has no line ending is a line too.
-            let format = input.format.clone().unwrap_or(Format::Ndjson);
-            Step::Told(ReadOutcome::Block(deliver(input, text, format)))
+            input.half = stream.carry_at + stream.carry.len() as u64 - input.position;
+            if input.half > 0 {
+                return Step::EndedWith(half_line(input));
+            }
+            input.done = true;
+            Step::Told(ReadOutcome::Ended)
         }
         Inflated::Starved | Inflated::End => Step::Told(ReadOutcome::AtEnd),
     }
+}
+
+/// The file stops in its midst and has not grown for long. What a bounded run leaves is for a later one.
+fn incomplete(input: &mut Input, stream: &Stream, settings: &TailSettings) -> Step {
+    if settings.bounded {
+        input.incomplete = true;
+        return Step::EndedWith(format!("{}: stops in its midst; a later run reads what is added to it", input.name));
+    }
+    give_up(input, stream, "it stops in its midst".into())
+}
+
+/// What follows cannot be decoded; if the file was changed since the stream began, perhaps it was overwritten in place.
+fn corrupt(input: &mut Input, stream: &mut Stream, why: String) -> Step {
+    if !input.restarted && input.stat.is_some_and(|stat| stat.changed_ns != stream.begun_ns) {
+        input.restarted = true;
+        stream.outdated = true;
+        return Step::Told(ReadOutcome::Busy);
+    }
+    give_up(input, stream, why)
 }
 
 /// The rest cannot be decoded.
@@ -213,10 +249,6 @@ fn step_overlong(
             return Ok(Step::Told(ReadOutcome::Block(block)));
         }
         if stream.carry.is_empty() {
-            let complete = stream.last == Inflated::End;
-            if complete && input.unchanged_for(now_ms, settings.rotate_wait_ms, settings) {
-                return Ok(Step::Told(ReadOutcome::Block(deliver_overlong(input, line, &[]))));
-            }
             let step = stopped(input, stream, settings, now_ms);
             input.overlong = Some(line);
             return Ok(step);

@@ -109,7 +109,10 @@ impl Rig {
                 self.ended.insert(input.0);
                 format!("ended {input}")
             }
-            Discovery::Gap { input, bytes, .. } => format!("gap {input} {bytes}"),
+            Discovery::Gap { input, bytes, .. } => {
+                self.tailer.gap_booked(input);
+                format!("gap {input} {bytes}")
+            }
         };
         events.into_iter().map(in_words).collect()
     }
@@ -138,7 +141,7 @@ impl Rig {
                 true
             }
             ReadOutcome::Busy => true,
-            ReadOutcome::AtEnd | ReadOutcome::Ended | ReadOutcome::Unreadable(_) => false,
+            ReadOutcome::AtEnd | ReadOutcome::Ended | ReadOutcome::Unreadable(_) | ReadOutcome::Waits => false,
         }
     }
 

@@ -3,8 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Troubles held at most: more would tell a person nothing more.
-const TROUBLES_MAX: usize = 100;
+/// Troubles told at a time: more would tell a person nothing more.
+const TOLD_MAX: usize = 100;
+
+/// Troubles held: as many as there may be files, whatever else lies in their folders.
+const HELD_MAX: usize = 65_536;
+
+/// Begins the keys of what concerns all files: first in their order, so that it is always told.
+const ALL: &str = "all ";
+
+/// Begins the keys of what concerns the reading of a file.
+const FILE: &str = "file ";
+
+/// Begins the keys of what concerns a path as seen in a look.
+const LOOK: &str = "look ";
 
 /// Messages by what they are about.
 #[derive(Debug, Default)]
@@ -25,56 +37,100 @@ impl Troubles {
     /// Ends a look.
     pub(super) fn end_look(&mut self) {
         if let Some(looked) = self.looked.take() {
-            self.current.retain(|key, _| !key.starts_with("look ") || looked.contains(key));
+            self.current.retain(|key, _| key.starts_with(FILE) || looked.contains(key));
         }
     }
 
-    /// Something is wrong with what the key names.
+    /// Something is wrong with all files, as seen in a look.
     pub(super) fn set(&mut self, key: &str, message: String) {
-        self.insert(format!("look {key}"), message);
+        self.insert(format!("{ALL}{key}"), message);
     }
 
     /// Something is wrong with a path, as seen in a look.
     pub(super) fn set_for(&mut self, path: &Path, message: String) {
-        self.insert(format!("look {}", path.display()), message);
+        self.insert(format!("{LOOK}{}", path.display()), message);
     }
 
     /// Something is wrong with a file, until it is cleared.
     pub(super) fn hold(&mut self, name: &str, message: String) {
-        self.insert(format!("file {name}"), message);
+        self.insert(format!("{FILE}{name}"), message);
     }
 
     /// Nothing is wrong with that file any more.
     pub(super) fn clear(&mut self, name: &str) {
         if !self.current.is_empty() {
-            let key = format!("file {name}");
+            let key = format!("{FILE}{name}");
             self.current.remove(&key);
             self.untold.remove(&key);
         }
     }
 
+    /// Whether something is held until it is cleared.
+    pub(super) fn concern_files(&self) -> bool {
+        self.current.keys().any(|key| key.starts_with(FILE))
+    }
+
+    /// Clears all files but those that are to be kept.
+    pub(super) fn keep_files(&mut self, keep: impl Fn(&str) -> bool) {
+        self.current.retain(|key, _| key.strip_prefix(FILE).is_none_or(&keep));
+    }
+
     fn insert(&mut self, key: String, message: String) {
+        let room = |held: usize| held < HELD_MAX || key.starts_with(ALL);
         if let Some(looked) = &mut self.looked
-            && looked.len() < TROUBLES_MAX
+            && room(looked.len())
         {
             looked.insert(key.clone());
         }
-        if self.current.get(&key) == Some(&message) {
-            return;
-        }
-        if self.current.len() < TROUBLES_MAX || self.current.contains_key(&key) {
+        if self.current.get(&key) != Some(&message) && (room(self.current.len()) || self.current.contains_key(&key)) {
             self.untold.insert(key.clone());
             self.current.insert(key, message);
         }
     }
 
-    /// All that is wrong now.
+    /// All that is wrong now, and how much of it is left off.
     pub(super) fn all(&self) -> Vec<String> {
-        self.current.values().cloned().collect()
+        told(self.current.values())
     }
 
-    /// What has not been told yet.
+    /// What has not been told yet, and how much of it is left off.
     pub(super) fn news(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.untold).iter().filter_map(|key| self.current.get(key).cloned()).collect()
+        let untold = std::mem::take(&mut self.untold);
+        told(untold.iter().filter_map(|key| self.current.get(key)))
+    }
+}
+
+fn told<'a>(messages: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut messages = messages.cloned();
+    let mut told: Vec<String> = messages.by_ref().take(TOLD_MAX).collect();
+    let left = messages.count();
+    if left > 0 {
+        told.push(format!("something is wrong with {left} more files as well"));
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_off_is_told() {
+        let mut troubles = Troubles::default();
+        troubles.begin_look();
+        for number in 0..150 {
+            troubles.hold(&format!("a{number:03}"), format!("trouble {number}"));
+        }
+        troubles.set("files_max", "too many".into());
+        troubles.end_look();
+        let all = troubles.all();
+        assert_eq!((all.len(), &*all[0]), (101, "too many"));
+        assert_eq!(all[100], "something is wrong with 51 more files as well");
+        assert_eq!(troubles.news(), all);
+        assert_eq!(troubles.news(), [""; 0]);
+        troubles.keep_files(|name| name == "a149");
+        troubles.begin_look();
+        troubles.end_look();
+        assert_eq!(troubles.all(), ["trouble 149"]);
     }
 }

@@ -237,9 +237,9 @@ fn date_time(text: &str) -> Option<i128> {
     Some((((days * 24 + hour) * 60 + minute - offset) * 60 + second) * 1000 + milli)
 }
 
-/// Reads a CSV text from offset 0 on, character by character. Under a broken header no line can be read; one that is
-/// too long, or does not end within so many bytes (a byte order mark and a line ending are granted) from the start of
-/// the text, is such a line itself.
+/// Reads a CSV text from offset 0 on, character by character. The header is no line, wherever it stands. One that names
+/// no field, is broken or too long, or does not end within so many bytes (a byte order mark and a line ending are
+/// granted) from the start of the text, is none: then no line can be read.
 pub(crate) fn read_csv(text: &[u8], line_bytes_max: usize) -> Vec<Reading> {
     let lines = lines(text);
     let Some((header, rest)) = lines.split_first() else { return Vec::new() };
@@ -249,9 +249,13 @@ pub(crate) fn read_csv(text: &[u8], line_bytes_max: usize) -> Vec<Reading> {
     if is_cut || header.len() > line_bytes_max {
         return vec![Reading::Malformed; lines.len()];
     }
+    let names = ["click_timestamp", "ad_id", "user_id", "ip", "country", "click_id"];
     match csv_columns(header) {
-        Some(header) => rest.iter().map(|line| csv_line(line, &header, line_bytes_max)).collect(),
-        None => vec![Reading::Malformed; rest.len()],
+        Some(columns) if columns.iter().any(|column| names.contains(&column.as_str())) => {
+            let values = rest.iter().filter(|line| *line != header);
+            values.map(|line| csv_line(line, &columns, line_bytes_max)).collect()
+        }
+        _ => vec![Reading::Malformed; lines.len()],
     }
 }
 

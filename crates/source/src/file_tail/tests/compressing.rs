@@ -69,6 +69,135 @@ fn still_growing() {
 }
 
 #[test]
+fn a_pause_in_the_midst() {
+    for encode in [|text: &str| gzip(text), |text: &str| zstandard(text)] as [fn(&str) -> Vec<u8>; 2] {
+        let mut rig = Rig::new();
+        let text = lines("z", 0..30_000);
+        let bytes = encode(&text);
+        let (one, two) = bytes.split_at(bytes.len() / 2);
+        rig.append("a.z", one);
+        assert_eq!(rig.poll(), ["found 1 a.z 0"]);
+        for _ in 0..100 {
+            assert_eq!(rig.poll(), [""; 0]);
+        }
+        rig.append("a.z", two);
+        assert_eq!(rig.poll(), [""; 0]);
+        assert_eq!(rig.text(1), text);
+    }
+}
+
+#[test]
+fn much_padding() {
+    let mut rig = Rig::new();
+    rig.append("a.gz", gzip("{}\n"));
+    fs::OpenOptions::new().write(true).open(rig.path("a.gz")).expect("a file").set_len(200_000_000).expect("a hole");
+    rig.append("a.gz", gzip("{\"a\":1}\n"));
+    rig.look();
+    assert!(rig.read_once(InputId(1)));
+    assert!(matches!(rig.tailer.read(InputId(1), 0), Ok(ReadOutcome::Busy)), "others get their turn");
+    rig.poll();
+    assert_eq!(rig.text(1), "{}\n{\"a\":1}\n");
+}
+
+#[test]
+fn a_window_that_is_too_large() {
+    let mut rig = Rig::new();
+    let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).expect("an encoder");
+    encoder.window_log(28).expect("a window");
+    encoder.write_all(lines("z", 0..10).as_bytes()).expect("encoded");
+    rig.append("a.zst", encoder.finish().expect("encoded"));
+    rig.poll();
+    let warnings = rig.tailer.warnings();
+    assert!(warnings[0].contains("requires too much memory"), "{warnings:?}");
+    assert!(rig.poll()[0].starts_with("gap 1 "));
+}
+
+#[test]
+fn deleted_half_read_while_stopped() {
+    let mut rig = Rig::new();
+    let text = lines("z", 0..30_000);
+    rig.append("a.gz", gzip(&text));
+    rig.append("b.gz", gzip(&text[..1000]));
+    rig.look();
+    while rig.text(1).len() < text.len() / 2 {
+        rig.read_once(InputId(1));
+    }
+    while rig.read_once(InputId(2)) {}
+    let len = fs::metadata(rig.path("a.gz")).expect("a file").len();
+    // Once more, so that what is known comes from the epoch log only.
+    rig.restart(|_| {});
+    rig.look();
+    rig.restart(|folder| {
+        fs::remove_file(folder.join("a.gz")).expect("removed");
+        fs::remove_file(folder.join("b.gz")).expect("removed");
+    });
+    rig.poll();
+    let events = rig.poll_after(2);
+    let gap: u64 = events[0].strip_prefix("gap 1 ").and_then(|bytes| bytes.parse().ok()).expect("a gap");
+    assert!((len / 4..=len * 3 / 4).contains(&gap), "{gap} of {len}");
+    assert_eq!(events[1..], ["ended 1", "ended 2"]);
+}
+
+#[test]
+fn overwritten_in_place() {
+    let mut rig = Rig::new();
+    let text = lines("one", 0..30_000);
+    rig.append("a.gz", gzip(&text));
+    rig.look();
+    rig.read_once(InputId(1));
+    let read = rig.text(1).len();
+    // The same text, compressed otherwise; the stream that was begun makes no sense of it.
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+    encoder.write_all(text.as_bytes()).expect("encoded");
+    fs::write(rig.path("a.gz"), encoder.finish().expect("encoded")).expect("written");
+    assert!(read < text.len());
+    rig.poll();
+    assert_eq!(rig.text(1), text);
+    // Another text is another input.
+    let mut rig = Rig::new();
+    rig.append("a.gz", gzip(&text));
+    rig.look();
+    rig.read_once(InputId(1));
+    let other = lines("one", 0..20) + &lines("other", 0..60_000);
+    fs::write(rig.path("a.gz"), gzip(&other)).expect("written");
+    for _ in 0..3 {
+        rig.poll_after(1);
+    }
+    assert_eq!(rig.text(2), other);
+}
+
+#[test]
+fn more_than_may_be_open() {
+    let settings = TailSettings { open_max: 4, ..tail_settings() };
+    let mut rig = Rig::with(settings, &[""], |folder| {
+        for file in 1..=6 {
+            append(&folder.join(format!("{file}.gz")), gzip(lines(&file.to_string(), 0..1000)));
+        }
+    });
+    rig.look();
+    let streams = |rig: &Rig| {
+        let open = rig.tailer.inputs.values().filter_map(|input| input.file.as_ref());
+        open.filter(|open| open.stream.is_some()).count()
+    };
+    let is_waiting = |outcome| matches!(outcome, Ok(ReadOutcome::Waits));
+    for _ in 0..5 {
+        assert!(rig.read_once(InputId(1)) && rig.read_once(InputId(2)));
+        assert!(is_waiting(rig.tailer.read(InputId(3), rig.now_ms)));
+        assert_eq!(streams(&rig), 2);
+    }
+    // Who does not go on gives way.
+    rig.now_ms += 3 * SECOND;
+    assert!(rig.read_once(InputId(3)) && rig.read_once(InputId(4)));
+    assert!(is_waiting(rig.tailer.read(InputId(1), rig.now_ms)));
+    for _ in 0..20 {
+        rig.poll_after(3);
+    }
+    for file in 1..=6 {
+        assert_eq!(rig.text(file), lines(&file.to_string(), 0..1000));
+    }
+}
+
+#[test]
 fn first_bytes_that_tell_nothing_yet() {
     let mut rig = Rig::new();
     let bytes = gzip(lines("z", 0..10));
@@ -206,6 +335,11 @@ fn a_bomb_and_a_line_without_end() {
     rig.append("bomb.gz", gzip(format!("{{}}\n{huge}\n{{}}\n{huge}")));
     rig.poll();
     rig.poll_after(2);
-    assert_eq!(rig.text(1), "{}\n<overlong>{}\n<overlong>");
-    assert_eq!(rig.tailer.inputs[&InputId(1)].position, 2 * 20_000_000 + 7);
+    assert_eq!(rig.text(1), "{}\n<overlong>{}\n");
+    assert_eq!(rig.tailer.inputs[&InputId(1)].position, 20_000_000 + 7);
+    assert!(rig.tailer.warnings()[0].ends_with("its last line has no end, 20000000 bytes stay unread"));
+    assert_eq!(rig.poll(), ["ended 1"]);
+    rig.remove("bomb.gz");
+    rig.poll();
+    assert_eq!(rig.poll_after(2), ["gap 1 20000000"]);
 }

@@ -136,15 +136,69 @@ fn deleted_files_are_read_to_their_end() {
     rig.remove("a");
     rig.remove("b");
     assert_eq!(rig.poll(), [""; 0]);
-    assert_eq!(rig.poll_after(2), ["ended 1", "gap 2 7", "ended 2"]);
+    assert_eq!(rig.poll_after(2), ["ended 1"]);
+    assert_eq!(rig.poll(), ["gap 2 7", "ended 2"]);
     assert_eq!(rig.text(1), lines("a", 0..1000));
     assert_eq!(rig.text(2), "{}\n");
     assert!(rig.tailer.inputs[&InputId(1)].file.is_some());
     rig.poll_after(60);
     assert!(rig.tailer.inputs[&InputId(1)].file.is_none(), "its space is given back");
+    assert!(!rig.tailer.is_listed(InputId(1)));
     rig.tailer.forget(InputId(1));
     assert!(rig.tailer.facts(InputId(1), 0).is_none());
     assert!(rig.tailer.read(InputId(1), 0).is_err());
+}
+
+#[test]
+fn rotated_with_a_last_line_without_end() {
+    let mut rig = Rig::new();
+    rig.append("a", "{\"a\":1}\n{\"a\":2}");
+    rig.append("b", "{\"b\":1}\n{\"b\":2");
+    rig.poll();
+    rig.rename("a", "a.1");
+    rig.rename("b", "b.1");
+    rig.poll();
+    assert_eq!(rig.poll_after(2), [""; 0]);
+    assert_eq!((rig.text(1), rig.text(2)), ("{\"a\":1}\n{\"a\":2}", "{\"b\":1}\n"));
+    assert_eq!(rig.poll(), ["ended 1", "ended 2"]);
+    assert!(rig.tailer.warnings()[0].ends_with("b.1: its last line has no end, 6 bytes stay unread"));
+    assert!(rig.tailer.is_listed(InputId(2)));
+    // It is no gap as long as it is there.
+    rig.restart(|_| {});
+    assert!(rig.tailer.is_listed(InputId(2)), "not before the first look");
+    assert_eq!(rig.poll(), [""; 0]);
+    assert_eq!(rig.poll_after(10), [""; 0]);
+    rig.rename("b.1", "b.0");
+    assert_eq!(rig.poll(), ["renamed 2 b.0"]);
+    assert!(rig.tailer.warnings()[0].ends_with("b.0: its last line has no end, 6 bytes stay unread"));
+    rig.rename("b.0", "b.1");
+    rig.append("b.1", "}\n");
+    assert_eq!(rig.poll(), ["renamed 2 b.1", "resumed 2"]);
+    assert_eq!(rig.tailer.warnings(), [""; 0]);
+    assert_eq!(rig.text(2), "{\"b\":2}\n");
+    rig.rename("b.1", "b.2");
+    rig.append("b.2", "{");
+    rig.poll_after(1);
+    rig.poll_after(2);
+    assert_eq!(rig.poll_after(2), ["ended 2"]);
+    rig.remove("b.2");
+    assert_eq!(rig.poll(), [""; 0]);
+    assert_eq!(rig.poll_after(2), ["gap 2 1"]);
+    assert_eq!(rig.poll_after(2), [""; 0]);
+    assert_eq!(rig.tailer.warnings(), [""; 0]);
+}
+
+#[test]
+fn rewritten_to_the_same_length() {
+    let mut rig = Rig::new();
+    rig.append("log", lines("one", 0..100));
+    rig.poll();
+    rig.poll();
+    fs::write(rig.path("log"), lines("two", 0..100)).expect("rewritten");
+    // A read comes upon it before the next look.
+    rig.read_all();
+    assert_eq!(rig.poll(), ["found 2 log 1"]);
+    assert_eq!(rig.text(2), lines("two", 0..100));
 }
 
 #[test]

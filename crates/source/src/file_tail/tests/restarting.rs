@@ -34,6 +34,29 @@ fn positions_that_lag_behind() {
 }
 
 #[test]
+fn positions_within_a_block() {
+    // An epoch may end within a block: what is before that is known all the same.
+    let mut rig = Rig::new();
+    rig.append("a", lines("a", 0..1000));
+    rig.look();
+    rig.read_once(InputId(1));
+    rig.read_once(InputId(1));
+    let (line, whole) = (lines("a", 0..1).len() as u64, rig.positions[&1]);
+    let within = whole - 3 * line;
+    let facts = rig.tailer.facts(InputId(1), within).expect("facts");
+    assert_eq!(facts.fingerprint.tail_len, 1024);
+    let mut row = rig.row(InputId(1));
+    (row.fingerprint, row.position, row.size) = (facts.fingerprint, Position::at(within), facts.size);
+    // Cut, and grown beyond that position with the same first bytes.
+    let text = lines("a", 0..30) + &lines("b", 0..1000);
+    fs::write(rig.path("a"), &text).expect("written");
+    let tailer = Tailer::new(Box::new(LocalFiles), rig.settings.clone(), &rig.patterns, vec![row], 1);
+    rig.tailer = tailer.expect("a tailer");
+    assert_eq!(rig.poll(), ["found 2 a 1"]);
+    assert_eq!(rig.text(2), text);
+}
+
+#[test]
 fn rotated_while_stopped() {
     let mut rig = Rig::new();
     rig.append("log", lines("one", 0..100));

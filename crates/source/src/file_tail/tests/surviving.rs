@@ -86,7 +86,11 @@ struct Failing(Arc<Mutex<HashSet<String>>>);
 impl Failing {
     fn check(&self, path: &Path) -> io::Result<()> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if self.0.lock().expect("names").contains(&name) {
+        let names = self.0.lock().expect("names");
+        if names.contains("no handles") {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
+        if names.contains(&name) {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "permission denied"));
         }
         Ok(())
@@ -153,6 +157,41 @@ fn unreadable_for_a_while() {
     rig.append("a", lines("a", 10..11));
     assert_eq!(rig.poll(), [""; 0]);
     assert_eq!(rig.text(2), lines("a", 0..11));
+    assert_eq!(rig.tailer.warnings(), [""; 0]);
+}
+
+#[test]
+fn unreadable_at_the_start() {
+    let failing = Failing::default();
+    let set =
+        |names: &[&str]| *failing.0.lock().expect("names") = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut rig = Rig::new();
+    rig.append("a", lines("a", 0..100));
+    rig.append("b", lines("b", 0..100));
+    rig.look();
+    rig.read_once(InputId(1));
+    let rows = rig.rows();
+    for names in [["a", "b"], ["no handles", ""]] {
+        let tailer =
+            Tailer::new(Box::new(failing.clone()), tail_settings(), &rig.patterns, rows.clone(), 1).expect("a tailer");
+        rig.tailer = tailer;
+        set(&names);
+        for _ in 0..3 {
+            assert_eq!(rig.poll_after(100), [""; 0], "it is unreadable, not gone");
+        }
+        assert!(rig.tailer.is_listed(InputId(1)));
+        set(&[]);
+        assert_eq!(rig.look(), ["continued 1", "continued 2"]);
+    }
+    rig.read_all();
+    assert_eq!((rig.text(1), rig.text(2)), (&*lines("a", 0..100), &*lines("b", 0..100)));
+    // What is wrong with a file is over when it is gone.
+    rig.append("c", "{}\n");
+    set(&["c"]);
+    rig.look();
+    assert_eq!(rig.tailer.warnings().len(), 1);
+    rig.remove("c");
+    rig.look();
     assert_eq!(rig.tailer.warnings(), [""; 0]);
 }
 
