@@ -4,6 +4,7 @@
 //! dependencies and build them a second time.
 
 mod python;
+mod soak;
 mod tidy;
 
 use std::env;
@@ -18,7 +19,10 @@ Usage: cargo xtask <COMMAND>
 
 Commands:
   test    All tests: unit, integration, documentation; makes a Python environment for one of them on first use
-  ci      What must pass before a change is merged: fmt, tidy, clippy, doc, test
+  ci      What must pass before a change is merged: fmt, tidy, clippy, doc, test, and a soak of one minute
+  soak    A log at the mission's rate, rotated, under a process that is killed all the time: exact at the end.
+          --minutes N (25), --long (75), --kills N a minute (1), --rate N a second (11574), --ads N (2000000),
+          --seed S (1), --verify-each (after every kill)
   fmt     Format the code; with --check only say what is not formatted
   clippy  Lints, warnings as errors
   doc     Build the documentation, warnings as errors
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
         ["doc"] => doc(),
         ["tidy"] => tidy(),
         ["deny"] => deny(),
+        ["soak", options @ ..] => soak(options),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())
@@ -58,13 +63,20 @@ fn main() -> ExitCode {
 
 type Outcome = Result<(), String>;
 
-/// What is quick to check comes first; the last step is the command that the README names for the tests.
+/// What is quick to check comes first; the tests are the command that the README names for them.
 fn ci() -> Outcome {
     fmt(true)?;
     tidy()?;
     clippy()?;
     doc()?;
-    test()
+    test()?;
+    soak(&["--minutes", "1", "--kills", "6", "--verify-each"])
+}
+
+fn soak(options: &[&str]) -> Outcome {
+    cargo(&["build", "--workspace"], &[])?;
+    let beside = env::current_exe().map_err(|error| format!("the path of this program is unknown: {error}"))?;
+    soak::run(options, &beside.with_file_name("adtally"))
 }
 
 fn test() -> Outcome {
