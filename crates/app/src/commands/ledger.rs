@@ -4,11 +4,11 @@ use super::{existing, runtime};
 use crate::cli::DataDirArg;
 use crate::exit::Exit;
 use crate::run::report::Report;
-use crate::run::service::open_stores;
 use crate::terminal;
 use adtally_model::{Error, Result};
 use adtally_pipeline::TimeSettings;
 use adtally_serve::Status;
+use adtally_store::backing::read_log;
 use clap::Args;
 
 /// Print where every line went.
@@ -29,10 +29,7 @@ pub struct LedgerArgs {
 pub fn ledger(args: &LedgerArgs) -> Result<Exit> {
     existing(&args.data_dir.data_dir)?;
     let runtime = runtime()?;
-    let state = runtime.block_on(async {
-        let stores = open_stores(&args.data_dir.data_dir, true).await?;
-        stores.log.fold(|_| ()).await
-    })?;
+    let state = runtime.block_on(read_log(&args.data_dir.data_dir)?.fold())?;
     let state = state.ok_or_else(|| Error::user("nothing was committed in this data directory yet"))?;
     let report = Report::new(TimeSettings::default(), &state);
     if args.json {

@@ -15,7 +15,8 @@
 //! - `exits`: every exit code;
 //! - `commands`: inspect, config, count, completions, JSON, colours and pipes;
 //! - `files`: files that are poison, half, gone, compressed or of yesterday;
-//! - `lake`: other programs read the lake and find the same sums.
+//! - `lake`: other programs read the lake and find the same sums;
+//! - `verify`: what it finds, and what is no damage.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test; clippy only knows the tests themselves")]
 
@@ -30,3 +31,4 @@ mod questions;
 mod restarts;
 mod site;
 mod truth;
+mod verify;
