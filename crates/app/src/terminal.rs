@@ -31,7 +31,7 @@ pub fn print(text: &str) -> Result<()> {
 /// Writes to stdout and says whether anybody still reads it.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_on(bytes: &[u8]) -> Result<bool> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {

@@ -103,3 +103,51 @@ pub async fn warm(hot: &HotCounts, lake: &Lake, recovered: &Recovered) -> Result
     hot.restore(progress, hot_from, counts, recovered.lake_epoch, pending);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use adtally_model::fold::FoldedMinute;
+    use adtally_model::{Country, Ledger};
+    use adtally_store::lake::EpochProjection;
+    use object_store::ObjectStore;
+    use object_store::memory::InMemory;
+
+    fn counts(minute: Minute, clicks: u32) -> MinuteCounts {
+        let mut counts = MinuteCounts::empty(minute);
+        counts.push(42, Country::parse(b"US"), clicks);
+        counts
+    }
+
+    /// Base records repeat what is hot: rows altered in the lake must not come into the log by them.
+    #[test]
+    fn live_minutes_are_the_logs_whatever_the_lake_says() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(8 << 20).build().unwrap();
+        let checked = runtime.spawn(async {
+            let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+            let (lake, log) = (Lake::open(Arc::clone(&store)).await.unwrap(), EpochLog::new(store, 0));
+            let (writer, mut state) = log.claim(1, 7, Fingerprints { config: 1, key: 2 }).await.unwrap();
+            let (expired, live) = (Minute(29_000_000), Minute(29_000_001));
+            let altered = EpochProjection {
+                epoch: 1,
+                counts: vec![counts(expired, 2), counts(live, 5)],
+                staged: Vec::new(),
+                ledger: Ledger::default(),
+                inputs: Vec::new(),
+                committed_at_ms: 0,
+            };
+            lake.project(7, 0, &[altered], 1).await.unwrap();
+            state.newest_click_ms = Some(live.start_ms());
+            state.frontiers.expired.advance(expired.end_ms());
+            let folded = FoldedMinute { begun: 1, identities: Vec::new(), counts: vec![counts(live, 3)] };
+            state.live.insert(live, folded);
+            let hot = HotCounts::new(60);
+            let recovered = Recovered { writer, state, lake_epoch: 1, waiting: Vec::new() };
+            warm(&hot, &lake, &recovered).await.unwrap();
+            let snapshot = hot.snapshot();
+            assert_eq!(snapshot.minute_counts(live), Some(counts(live, 3)));
+            assert_eq!(snapshot.minute_counts(expired), Some(counts(expired, 2)));
+        });
+        runtime.block_on(checked).unwrap();
+    }
+}
