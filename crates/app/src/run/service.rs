@@ -223,9 +223,8 @@ impl Service {
                     projector.abandon();
                 }
             });
-            let outcome = self.turn_until_end(stop, &mut watch);
-            ended.store(true, Ordering::Relaxed);
-            outcome
+            let _ended = SetWhenDropped(&ended);
+            self.turn_until_end(stop, &mut watch)
         })
     }
 
@@ -281,6 +280,15 @@ impl Service {
                 Ok(Summary { ledger, lines_of_run: ledger.read - self.read_before, interrupted, unread })
             }
         }
+    }
+}
+
+/// Sets a flag when it is dropped, also by a panic: nobody waits for the flag in vain.
+struct SetWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for SetWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
