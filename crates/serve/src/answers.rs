@@ -9,8 +9,8 @@ use serde::Serialize;
 /// How many ads `top100` names.
 pub(crate) const TOP_ADS: usize = 100;
 
-/// How many inputs the ledger names: some 2 MB of JSON. The totals cover all of them.
-pub(crate) const LEDGER_INPUTS_MAX: usize = 10_000;
+/// How many rows of inputs a ledger has at most: some 3 MB of JSON. Beyond it they are summed in one of the rows.
+pub const LEDGER_INPUTS_MAX: usize = 10_000;
 
 /// How many problems and notes are told: more than a person reads.
 const SENTENCES_MAX: usize = 100;
@@ -166,13 +166,11 @@ impl LedgerAnswer {
             row.ledger.check(&format!("partition {}", row.partition))?;
             total += &row.ledger;
         }
-        let beyond = report.inputs.len().saturating_sub(LEDGER_INPUTS_MAX) as u64;
-        let left_off = report.inputs_left_off.saturating_add(beyond);
         Ok(LedgerAnswer {
             total,
             partitions: report.partitions.into_iter().map(partition_answer).collect(),
-            inputs: report.inputs.into_iter().take(LEDGER_INPUTS_MAX).map(input_answer).collect(),
-            inputs_left_off: (left_off > 0).then_some(left_off),
+            inputs: report.inputs.into_iter().map(input_answer).collect(),
+            inputs_left_off: Some(report.inputs_left_off).filter(|&left_off| left_off > 0),
         })
     }
 }

@@ -18,9 +18,17 @@ const URI_BYTES_MAX: usize = 8 * 1024;
 /// The most bytes of headers: what browsers and proxies send at worst is half of it.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 
-/// The most bytes of a request's head that are buffered, and of an answer that wait to be sent. Beyond it, and
-/// beyond 100 headers, hyper answers 431 without a document; up to it, ours explains.
-pub(crate) const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// The most headers: browsers and proxies send a third of it.
+const HEADERS_MAX: usize = 100;
+
+/// The most headers that are read, so that [`HEADERS_MAX`] is explained; beyond it hyper answers 431 without a
+/// document. Each takes 64 bytes while a head is read.
+pub(crate) const HEADERS_READ_MAX: usize = 1_024;
+
+/// The most bytes of a request's head that are buffered, so that smaller limits are explained, and of an answer that
+/// wait to be sent. Beyond it hyper answers 431 without a document, as it answers 414 to a path and query of more than
+/// 65,534 bytes, and 400 to what is not HTTP.
+pub(crate) const BUFFER_BYTES_MAX: usize = 128 * 1024;
 
 /// How much of an answer is handed to the connection at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -28,14 +36,16 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// Bounds of the server. The defaults suit two cores that count clicks at the same time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Connections open at a time; further ones wait in the kernel. A connection costs at most some 130 KB.
+    /// Connections open at a time; further ones are refused at once. A connection costs at most some 400 KB.
     pub connections_max: usize,
-    /// How long a request's head may take to arrive, and a connection may stay idle between requests.
+    /// How long a request's head may take to arrive as a whole, and a connection may stay idle between requests.
     pub header_timeout: Duration,
     /// How long an answer may take to be found.
     pub request_timeout: Duration,
     /// How long a client may leave a part of its answer unread.
     pub stall_timeout: Duration,
+    /// How long a client may take to read the whole of an answer: a long ledger of 3 MB asks for 50 KB/s.
+    pub send_timeout: Duration,
     /// Questions in flight, running or waiting for their turn; further ones are told to come back.
     pub questions_max: usize,
     /// Questions running at a time that counts in memory can answer: they are short and keep a core busy.
@@ -52,9 +62,10 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             connections_max: 512,
-            header_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(10),
+            send_timeout: Duration::from_secs(60),
             questions_max: 64,
             hot_running_max: 4,
             lake_running_max: 2,
@@ -81,6 +92,7 @@ impl Limits {
             ("header_timeout", self.header_timeout),
             ("request_timeout", self.request_timeout),
             ("stall_timeout", self.stall_timeout),
+            ("send_timeout", self.send_timeout),
         ];
         let numbers = numbers.iter().filter(|(_, value)| *value == 0).map(|(name, _)| *name);
         let times = times.iter().filter(|(_, value)| value.is_zero()).map(|(name, _)| *name);
@@ -187,6 +199,11 @@ pub(crate) fn check_size<B>(request: &Request<B>) -> Result<(), Problem> {
     if uri > URI_BYTES_MAX {
         let detail = format!("path and query are {uri} bytes long; at most {URI_BYTES_MAX} are read");
         return Err(Problem::new(ProblemKind::UriTooLong, detail));
+    }
+    let count = request.headers().len();
+    if count > HEADERS_MAX {
+        let detail = format!("there are {count} headers; at most {HEADERS_MAX} are read");
+        return Err(Problem::new(ProblemKind::HeadersTooLarge, detail));
     }
     let headers: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if headers > HEADER_BYTES_MAX {

@@ -1,6 +1,7 @@
 //! Routes: which address asks what, and how a question gets its answer.
 
 use crate::answers::{AdClicksAnswer, LedgerAnswer, ReadinessAnswer, TOP_ADS, TopAdsAnswer};
+use crate::classic;
 use crate::limits::{Gate, Limits, Seat, SeatedBody, check_size};
 use crate::metrics::{self, Metrics};
 use crate::parameters::{self, AD_PARAMETERS, SERIES, TOP_PARAMETERS};
@@ -13,8 +14,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{MatchedPath, Path, Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderValue, Method, StatusCode, Uri};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -220,9 +221,21 @@ async fn readyz(State(desk): State<Arc<Desk>>) -> Result<Response, Problem> {
     Ok(response)
 }
 
-async fn metrics_text(State(desk): State<Arc<Desk>>) -> Result<Response, Problem> {
+async fn metrics_text(State(desk): State<Arc<Desk>>, headers: HeaderMap) -> Result<Response, Problem> {
     let text = desk.metrics.encode(desk.gate.in_flight()).map_err(|error| desk.failed(&error.to_string()))?;
-    Ok(content(metrics::CONTENT_TYPE, Body::from(text)))
+    if accepts_open_metrics(&headers) {
+        return Ok(content(metrics::CONTENT_TYPE, Body::from(text)));
+    }
+    Ok(content(classic::CONTENT_TYPE, Body::from(classic::from_open_metrics(&text))))
+}
+
+/// Whether a client says that it reads OpenMetrics; everything that scrapes reads the classic format.
+fn accepts_open_metrics(headers: &HeaderMap) -> bool {
+    let ranges =
+        headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(','));
+    ranges
+        .filter_map(|range| range.split(';').next())
+        .any(|media_type| media_type.trim().eq_ignore_ascii_case("application/openmetrics-text"))
 }
 
 async fn index(State(desk): State<Arc<Desk>>) -> Result<Response, Problem> {
