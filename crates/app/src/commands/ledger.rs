@@ -34,7 +34,7 @@ pub fn ledger(args: &LedgerArgs) -> Result<Exit> {
         stores.log.fold(|_| ()).await
     })?;
     let state = state.ok_or_else(|| Error::user("nothing was committed in this data directory yet"))?;
-    let report = Report::new(TimeSettings::default(), &state);
+    let report = Report::new(TimeSettings::default(), &state, std::sync::Arc::new(crate::clock::SystemClock));
     if args.json {
         terminal::print(&format!("{}\n", adtally_serve::ledger_json(report.ledger())?))?;
         return Ok(Exit::Success);

@@ -192,6 +192,7 @@ impl<S: EpochSink> Ingest<S> {
     pub fn turn(&mut self) -> Result<Turn> {
         let (now, monotonic) = self.now();
         self.report.clock(&now);
+        self.report.turned(monotonic);
         self.discover(monotonic)?;
         let mut worked = self.read(&now, monotonic)?;
         worked |= self.judge(&now)?;
