@@ -120,7 +120,7 @@ impl Collector for StatusCollector {
         let plain = [
             ("lake_epochs_behind", "Committed epochs that the lake does not hold yet.", gauges.lake_epochs_behind),
             ("live_identities", "Identities held for deduplication.", gauges.live_identities),
-            ("live_minutes", "Minutes whose identities are held.", gauges.live_minutes),
+            ("live_windows", "Minutes whose identities are held.", gauges.live_minutes),
             ("open_files", "Input files that are open.", gauges.open_files),
             ("ready", "1 when nothing keeps the process from its work.", u64::from(ready)),
         ];

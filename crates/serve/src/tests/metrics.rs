@@ -31,7 +31,7 @@ const SAMPLES: &[&str] = &[
     "adtally_watermark_lag_seconds 5.25",
     "adtally_lake_epochs_behind 1.0",
     "adtally_live_identities 4.0",
-    "adtally_live_minutes 2.0",
+    "adtally_live_windows 2.0",
     "adtally_open_files 1.0",
     "adtally_ready 1.0",
     "adtally_questions_in_flight 0",

@@ -97,9 +97,9 @@ impl SignedCounts {
 /// The most minutes that [`Lake::each_minute`] reads at a time.
 const PIECE_MINUTES_MAX: i64 = 60;
 
-/// The most bytes of files that it reads at a time, down to a single minute: a row takes two bytes or more there and 24
-/// in memory, so that a piece takes some 200 MB at most, and at the mission rate is some ten minutes.
-const PIECE_BYTES_MAX: u64 = 16 << 20;
+/// The most bytes of files that it reads at a time, down to a single minute: a row takes 1.5 bytes there and 24 in
+/// memory, so that a piece takes some 200 MB, and at the mission rate is some 20 minutes.
+const PIECE_BYTES_MAX: u64 = 12 << 20;
 
 /// Which counts to read; conditions combine with AND.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
