@@ -9,8 +9,8 @@ use serde::Serialize;
 /// How many ads `top100` names.
 pub(crate) const TOP_ADS: usize = 100;
 
-/// How many inputs the ledger names: some 2 MB of JSON. The totals cover all of them.
-pub(crate) const LEDGER_INPUTS_MAX: usize = 10_000;
+/// How many rows of inputs a ledger has at most: some 3 MB of JSON. Beyond it they are summed in one of the rows.
+pub const LEDGER_INPUTS_MAX: usize = 10_000;
 
 /// How many problems and notes are told: more than a person reads.
 const SENTENCES_MAX: usize = 100;
@@ -23,19 +23,16 @@ struct Covered {
     state: &'static str,
     watermark: Option<String>,
     newest_click: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    filters: Option<Filtered>,
 }
 
 impl Covered {
-    fn new(coverage: &Coverage, filters: Option<Filtered>) -> Self {
+    fn new(coverage: &Coverage) -> Self {
         Covered {
             from: coverage.span.map(|(from, _)| rfc3339(from.start_ms())),
             to: coverage.span.map(|(_, to)| rfc3339(to.start_ms())),
             state: coverage.state.as_str(),
             watermark: coverage.watermark_ms.map(rfc3339),
             newest_click: coverage.newest_click_ms.map(rfc3339),
-            filters,
         }
     }
 }
@@ -80,9 +77,8 @@ struct MinuteAnswer {
 }
 
 impl AdClicksAnswer {
-    /// Words what a store found; `filters` are told only where the question had any.
-    pub(crate) fn new(ad_id: u64, found: &AdClicks, filters: &Filters) -> Self {
-        let filtered = (*filters != Filters::default()).then(|| Filtered::new(filters));
+    /// Words what a store found.
+    pub(crate) fn new(ad_id: u64, found: &AdClicks) -> Self {
         let row = |row: &MinuteClicks| MinuteAnswer {
             minute: rfc3339(row.minute.start_ms()),
             clicks: row.clicks,
@@ -91,7 +87,7 @@ impl AdClicksAnswer {
         AdClicksAnswer {
             ad_id,
             clicks: found.clicks,
-            covered: Covered::new(&found.coverage, filtered),
+            covered: Covered::new(&found.coverage),
             minutes: found.series.as_ref().map(|rows| rows.iter().map(row).collect()),
         }
     }
@@ -102,6 +98,7 @@ impl AdClicksAnswer {
 pub(crate) struct TopAdsAnswer {
     #[serde(flatten)]
     covered: Covered,
+    filters: Filtered,
     ads: Vec<RankedAd>,
 }
 
@@ -118,7 +115,8 @@ impl TopAdsAnswer {
         let ranked =
             |(at, (ad_id, clicks)): (usize, &(u64, u64))| RankedAd { rank: at + 1, ad_id: *ad_id, clicks: *clicks };
         TopAdsAnswer {
-            covered: Covered::new(&found.coverage, Some(Filtered::new(filters))),
+            covered: Covered::new(&found.coverage),
+            filters: Filtered::new(filters),
             ads: found.ads.iter().take(TOP_ADS).enumerate().map(ranked).collect(),
         }
     }
@@ -168,13 +166,11 @@ impl LedgerAnswer {
             row.ledger.check(&format!("partition {}", row.partition))?;
             total += &row.ledger;
         }
-        let beyond = report.inputs.len().saturating_sub(LEDGER_INPUTS_MAX) as u64;
-        let left_off = report.inputs_left_off.saturating_add(beyond);
         Ok(LedgerAnswer {
             total,
             partitions: report.partitions.into_iter().map(partition_answer).collect(),
-            inputs: report.inputs.into_iter().take(LEDGER_INPUTS_MAX).map(input_answer).collect(),
-            inputs_left_off: (left_off > 0).then_some(left_off),
+            inputs: report.inputs.into_iter().map(input_answer).collect(),
+            inputs_left_off: Some(report.inputs_left_off).filter(|&left_off| left_off > 0),
         })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! - **Receives** a listener, a store that answers [`adtally_store::questions::Questions`], and a [`Status`] that tells
 //!   of the process itself.
-//! - **Emits** JSON with a fixed order of fields, OpenMetrics text, and RFC 9457 problem documents.
+//! - **Emits** JSON with a fixed order of fields, metrics as Prometheus or OpenMetrics text, and RFC 9457 problem documents.
 //! - **Promises** that a request is answered exactly or refused with a reason, never in part; that clients are bounded
 //!   in connections, time, bytes and questions ([`Limits`]); and that no log or metric names an ad, an address or a user.
 //! - **Never** counts, caches or changes anything, authenticates anyone, or lets other sites read answers (no CORS
@@ -10,6 +10,7 @@
 //!   loopback unless the operator says otherwise.
 
 mod answers;
+mod classic;
 mod limits;
 mod metrics;
 mod parameters;
@@ -22,7 +23,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use answers::ledger_json;
+pub use answers::{LEDGER_INPUTS_MAX, ledger_json};
 pub use limits::Limits;
 pub use server::serve;
 pub use status::{

@@ -2,6 +2,7 @@
 
 use crate::problem::{Problem, ProblemKind};
 use adtally_model::Error;
+use adtally_store::questions::Cost;
 use axum::http::Request;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use std::convert::Infallible;
@@ -17,9 +18,17 @@ const URI_BYTES_MAX: usize = 8 * 1024;
 /// The most bytes of headers: what browsers and proxies send at worst is half of it.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 
-/// The most bytes of a request's head that are buffered, and of an answer that wait to be sent. Beyond it, and
-/// beyond 100 headers, hyper answers 431 without a document; up to it, ours explains.
-pub(crate) const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// The most headers: browsers and proxies send a third of it.
+const HEADERS_MAX: usize = 100;
+
+/// The most headers that are read, so that [`HEADERS_MAX`] is explained; beyond it hyper answers 431 without a
+/// document. Each takes 64 bytes while a head is read.
+pub(crate) const HEADERS_READ_MAX: usize = 1_024;
+
+/// The most bytes of a request's head that are buffered, so that smaller limits are explained, and of an answer that
+/// wait to be sent. Beyond it hyper answers 431 without a document, as it answers 414 to a path and query of more than
+/// 65,534 bytes, and 400 to what is not HTTP.
+pub(crate) const BUFFER_BYTES_MAX: usize = 128 * 1024;
 
 /// How much of an answer is handed to the connection at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -27,18 +36,22 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// Bounds of the server. The defaults suit two cores that count clicks at the same time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Connections open at a time; further ones wait in the kernel. A connection costs at most some 130 KB.
+    /// Connections open at a time; further ones are refused at once. A connection costs at most some 400 KB.
     pub connections_max: usize,
-    /// How long a request's head may take to arrive, and a connection may stay idle between requests.
+    /// How long a request's head may take to arrive as a whole, and a connection may stay idle between requests.
     pub header_timeout: Duration,
     /// How long an answer may take to be found.
     pub request_timeout: Duration,
     /// How long a client may leave a part of its answer unread.
     pub stall_timeout: Duration,
+    /// How long a client may take to read the whole of an answer: a long ledger of 3 MB asks for 50 KB/s.
+    pub send_timeout: Duration,
     /// Questions in flight, running or waiting for their turn; further ones are told to come back.
     pub questions_max: usize,
-    /// Questions running at a time that counts alone can answer: they are short and keep a core busy.
-    pub counted_running_max: usize,
+    /// Questions running at a time that counts in memory can answer: they are short and keep a core busy.
+    pub hot_running_max: usize,
+    /// Questions running at a time that read counts in the lake: each may hold hundreds of megabytes.
+    pub lake_running_max: usize,
     /// Questions running at a time that read raw clicks: each may hold hundreds of megabytes.
     pub raw_running_max: usize,
     /// How long answers in flight may go on after shutdown began.
@@ -49,11 +62,13 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             connections_max: 512,
-            header_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(10),
+            send_timeout: Duration::from_secs(60),
             questions_max: 64,
-            counted_running_max: 4,
+            hot_running_max: 4,
+            lake_running_max: 2,
             raw_running_max: 2,
             drain_timeout: Duration::from_secs(10),
         }
@@ -69,13 +84,15 @@ impl Limits {
         let numbers = [
             ("connections_max", self.connections_max),
             ("questions_max", self.questions_max),
-            ("counted_running_max", self.counted_running_max),
+            ("hot_running_max", self.hot_running_max),
+            ("lake_running_max", self.lake_running_max),
             ("raw_running_max", self.raw_running_max),
         ];
         let times = [
             ("header_timeout", self.header_timeout),
             ("request_timeout", self.request_timeout),
             ("stall_timeout", self.stall_timeout),
+            ("send_timeout", self.send_timeout),
         ];
         let numbers = numbers.iter().filter(|(_, value)| *value == 0).map(|(name, _)| *name);
         let times = times.iter().filter(|(_, value)| value.is_zero()).map(|(name, _)| *name);
@@ -86,21 +103,13 @@ impl Limits {
     }
 }
 
-/// Which questions wait for one another: slow ones must not hold up quick ones.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Lane {
-    /// Answered from counts.
-    Counted,
-    /// Answered from raw clicks.
-    Raw,
-}
-
-/// Admits questions.
+/// Admits questions. Each [`Cost`] has a lane of its own: slow questions hold up no quick ones.
 #[derive(Debug)]
 pub(crate) struct Gate {
     questions_max: usize,
     seats: Arc<Semaphore>,
-    counted: Arc<Semaphore>,
+    hot: Arc<Semaphore>,
+    lake: Arc<Semaphore>,
     raw: Arc<Semaphore>,
 }
 
@@ -111,7 +120,8 @@ impl Gate {
         Gate {
             questions_max: limits.questions_max,
             seats: places(limits.questions_max),
-            counted: places(limits.counted_running_max),
+            hot: places(limits.hot_running_max),
+            lake: places(limits.lake_running_max),
             raw: places(limits.raw_running_max),
         }
     }
@@ -125,10 +135,11 @@ impl Gate {
     }
 
     /// A turn to run, held until the question has run.
-    pub(crate) async fn turn(&self, lane: Lane) -> Option<OwnedSemaphorePermit> {
-        let lane = match lane {
-            Lane::Counted => &self.counted,
-            Lane::Raw => &self.raw,
+    pub(crate) async fn turn(&self, cost: Cost) -> Option<OwnedSemaphorePermit> {
+        let lane = match cost {
+            Cost::Hot => &self.hot,
+            Cost::Lake => &self.lake,
+            Cost::Raw => &self.raw,
         };
         lane.clone().acquire_owned().await.ok()
     }
@@ -188,6 +199,11 @@ pub(crate) fn check_size<B>(request: &Request<B>) -> Result<(), Problem> {
     if uri > URI_BYTES_MAX {
         let detail = format!("path and query are {uri} bytes long; at most {URI_BYTES_MAX} are read");
         return Err(Problem::new(ProblemKind::UriTooLong, detail));
+    }
+    let count = request.headers().len();
+    if count > HEADERS_MAX {
+        let detail = format!("there are {count} headers; at most {HEADERS_MAX} are read");
+        return Err(Problem::new(ProblemKind::HeadersTooLarge, detail));
     }
     let headers: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if headers > HEADER_BYTES_MAX {

@@ -38,6 +38,7 @@ pub(crate) struct Metrics {
     requests: Family<RouteStatus, Counter>,
     request_seconds: Family<Route, Histogram, fn() -> Histogram>,
     connections: Gauge,
+    refused: Counter,
     questions: Gauge,
 }
 
@@ -48,14 +49,15 @@ impl Metrics {
         let requests = Family::default();
         let request_seconds: Family<_, _, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(REQUEST_BOUNDS_S));
-        let (connections, questions) = (Gauge::default(), Gauge::default());
+        let (connections, refused, questions) = (Gauge::default(), Counter::default(), Gauge::default());
         registry.register("build", "Version of this process", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         registry.register("http_requests", "Requests answered, by route and status", requests.clone());
         registry.register("http_request_seconds", "Time to answer a request, by route", request_seconds.clone());
         registry.register("http_connections", "Connections open", connections.clone());
+        registry.register("http_connections_refused", "Connections beyond the limit", refused.clone());
         registry.register("questions_in_flight", "Questions running, waiting or being sent", questions.clone());
         registry.register_collector(Box::new(StatusCollector(status)));
-        Metrics { registry, requests, request_seconds, connections, questions }
+        Metrics { registry, requests, request_seconds, connections, refused, questions }
     }
 
     /// Books an answer.
@@ -69,7 +71,12 @@ impl Metrics {
         self.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
     }
 
-    /// The text that a scrape gets.
+    /// Books a connection that was refused.
+    pub(crate) fn refused(&self) {
+        self.refused.inc();
+    }
+
+    /// The OpenMetrics text that a scrape gets.
     ///
     /// # Errors
     /// Only if formatting fails.
@@ -113,7 +120,7 @@ impl Collector for StatusCollector {
         let plain = [
             ("lake_epochs_behind", "Committed epochs that the lake does not hold yet.", gauges.lake_epochs_behind),
             ("live_identities", "Identities held for deduplication.", gauges.live_identities),
-            ("live_minutes", "Minutes whose identities are held.", gauges.live_minutes),
+            ("live_windows", "Minutes whose identities are held.", gauges.live_minutes),
             ("open_files", "Input files that are open.", gauges.open_files),
             ("ready", "1 when nothing keeps the process from its work.", u64::from(ready)),
         ];

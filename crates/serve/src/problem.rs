@@ -6,10 +6,14 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+/// The media type of problem documents.
+const MEDIA_TYPE: &str = "application/problem+json";
+
 /// How many characters of a value that a client sent are repeated in an answer.
 const SHOWN_CHARS_MAX: usize = 64;
 
-/// How long a client should wait, in seconds, when too many questions are in flight: most take milliseconds.
+/// How long a client should wait, in seconds, when too many questions or connections are there: most take
+/// milliseconds.
 const OVERLOAD_RETRY_S: u32 = 1;
 
 /// How long a client should wait, in seconds, when a store cannot be read: outages rarely last less.
@@ -42,13 +46,14 @@ pub(crate) enum ProblemKind {
     HeadersTooLarge,
     Internal,
     TooManyQuestions,
+    TooManyConnections,
     TimedOut,
     StoreUnavailable,
 }
 
 impl ProblemKind {
     /// All of them, in the order of the catalogue.
-    pub(crate) const ALL: [ProblemKind; 26] = [
+    pub(crate) const ALL: [ProblemKind; 27] = [
         ProblemKind::UnknownRoute,
         ProblemKind::MethodNotAllowed,
         ProblemKind::BadAdId,
@@ -73,6 +78,7 @@ impl ProblemKind {
         ProblemKind::HeadersTooLarge,
         ProblemKind::Internal,
         ProblemKind::TooManyQuestions,
+        ProblemKind::TooManyConnections,
         ProblemKind::TimedOut,
         ProblemKind::StoreUnavailable,
     ];
@@ -115,6 +121,9 @@ impl ProblemKind {
             ProblemKind::TooManyQuestions => {
                 ("too-many-questions", StatusCode::SERVICE_UNAVAILABLE, "Too many questions are being answered")
             }
+            ProblemKind::TooManyConnections => {
+                ("too-many-connections", StatusCode::SERVICE_UNAVAILABLE, "Too many connections are open")
+            }
             ProblemKind::TimedOut => {
                 ("timed-out", StatusCode::SERVICE_UNAVAILABLE, "The answer took longer than is allowed")
             }
@@ -136,7 +145,7 @@ impl ProblemKind {
 
     const fn retry_after_s(self) -> Option<u32> {
         match self {
-            ProblemKind::TooManyQuestions => Some(OVERLOAD_RETRY_S),
+            ProblemKind::TooManyQuestions | ProblemKind::TooManyConnections => Some(OVERLOAD_RETRY_S),
             ProblemKind::TimedOut | ProblemKind::StoreUnavailable => Some(OUTAGE_RETRY_S),
             _ => None,
         }
@@ -172,6 +181,32 @@ impl Problem {
         self
     }
 
+    /// The answer as it stands on a connection that is closed after it, whatever was asked.
+    pub(crate) fn last_words(&self) -> Vec<u8> {
+        let (status, body) = (self.kind.status(), self.document());
+        let reason = status.canonical_reason().unwrap_or_default();
+        let retry = self.kind.retry_after_s().map(|seconds| format!("retry-after: {seconds}\r\n")).unwrap_or_default();
+        let head = format!(
+            "HTTP/1.1 {} {reason}\r\ncontent-type: {MEDIA_TYPE}\r\n{retry}x-content-type-options: nosniff\r\n\
+             cache-control: no-store\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            status.as_u16(),
+            body.len()
+        );
+        [head.into_bytes(), body].concat()
+    }
+
+    fn document(&self) -> Vec<u8> {
+        let document = Document {
+            uri: self.kind.uri(),
+            title: self.kind.fixed().2,
+            status: self.kind.status().as_u16(),
+            detail: &self.detail,
+            instance: self.instance.as_deref(),
+            parameter: self.parameter.as_deref(),
+        };
+        serde_json::to_vec(&document).unwrap_or_default()
+    }
+
     /// What kind it is.
     #[cfg(test)]
     pub(crate) fn kind(&self) -> ProblemKind {
@@ -195,18 +230,9 @@ struct Document<'a> {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let document = Document {
-            uri: self.kind.uri(),
-            title: self.kind.fixed().2,
-            status: self.kind.status().as_u16(),
-            detail: &self.detail,
-            instance: self.instance.as_deref(),
-            parameter: self.parameter.as_deref(),
-        };
-        let body = serde_json::to_vec(&document).unwrap_or_default();
-        let mut response = Response::new(Body::from(body));
+        let mut response = Response::new(Body::from(self.document()));
         *response.status_mut() = self.kind.status();
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         if let Some(seconds) = self.kind.retry_after_s() {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -1,20 +1,21 @@
 //! Routes: which address asks what, and how a question gets its answer.
 
 use crate::answers::{AdClicksAnswer, LedgerAnswer, ReadinessAnswer, TOP_ADS, TopAdsAnswer};
-use crate::limits::{Gate, Lane, Limits, Seat, SeatedBody, check_size};
+use crate::classic;
+use crate::limits::{Gate, Limits, Seat, SeatedBody, check_size};
 use crate::metrics::{self, Metrics};
 use crate::parameters::{self, AD_PARAMETERS, SERIES, TOP_PARAMETERS};
 use crate::problem::{Problem, ProblemKind, catalogue, quoted};
 use crate::query_string::Given;
 use crate::status::Status;
 use adtally_model::{Error, ErrorKind};
-use adtally_store::questions::{Question, Questions};
+use adtally_store::questions::{Cost, Questions};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{MatchedPath, Path, Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderValue, Method, StatusCode, Uri};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -118,12 +119,12 @@ impl Desk {
 
     /// Runs a question on a thread that may block, when it is its turn. It is abandoned when the client leaves or
     /// its time is up.
-    async fn run<T, F>(&self, lane: Lane, asked: F) -> Result<T, Problem>
+    async fn run<T, F>(&self, cost: Cost, asked: F) -> Result<T, Problem>
     where
         T: Send + 'static,
         F: Future<Output = adtally_model::Result<T>> + Send + 'static,
     {
-        let turn = self.gate.turn(lane).await;
+        let turn = self.gate.turn(cost).await;
         let (waiting, gone) = oneshot::channel::<()>();
         let runtime = Handle::current();
         let running = tokio::task::spawn_blocking(move || {
@@ -144,10 +145,6 @@ impl Desk {
             Ok(None) => Err(self.failed("a question was abandoned although its client waited")),
             Err(ended) => Err(self.failed(&format!("a question ended badly: {ended}"))),
         }
-    }
-
-    fn lane(question: &Question) -> Lane {
-        if question.filters.is_counted() { Lane::Counted } else { Lane::Raw }
     }
 
     fn json(&self, answer: &impl Serialize, seat: Option<Seat>) -> Result<Response, Problem> {
@@ -192,10 +189,9 @@ async fn ad_clicks(
     let question = parameters::question(&given)?;
     let series = parameters::boolean(&given, SERIES)?;
     let seat = desk.gate.enter()?;
-    let (questions, asked) = (desk.questions.clone(), question.clone());
-    let found =
-        desk.run(Desk::lane(&question), async move { questions.ad_clicks(ad_id, &asked, series).await }).await?;
-    desk.json(&AdClicksAnswer::new(ad_id, &found, &question.filters), Some(seat))
+    let (questions, cost) = (desk.questions.clone(), desk.questions.cost(&question));
+    let found = desk.run(cost, async move { questions.ad_clicks(ad_id, &question, series).await }).await?;
+    desk.json(&AdClicksAnswer::new(ad_id, &found), Some(seat))
 }
 
 async fn top_ads(State(desk): State<Arc<Desk>>, uri: Uri) -> Result<Response, Problem> {
@@ -203,7 +199,8 @@ async fn top_ads(State(desk): State<Arc<Desk>>, uri: Uri) -> Result<Response, Pr
     let question = parameters::question(&given)?;
     let seat = desk.gate.enter()?;
     let (questions, asked) = (desk.questions.clone(), question.clone());
-    let found = desk.run(Desk::lane(&question), async move { questions.top_ads(&asked, TOP_ADS).await }).await?;
+    let found =
+        desk.run(desk.questions.cost(&question), async move { questions.top_ads(&asked, TOP_ADS).await }).await?;
     desk.json(&TopAdsAnswer::new(&found, &question.filters), Some(seat))
 }
 
@@ -211,7 +208,7 @@ async fn ledger(State(desk): State<Arc<Desk>>, uri: Uri) -> Result<Response, Pro
     Given::read(uri.query(), &[])?;
     let seat = desk.gate.enter()?;
     let status = desk.status.clone();
-    let answer = desk.run(Lane::Counted, async move { LedgerAnswer::new(status.ledger()) }).await?;
+    let answer = desk.run(Cost::Hot, async move { LedgerAnswer::new(status.ledger()) }).await?;
     desk.json(&answer, Some(seat))
 }
 
@@ -224,9 +221,21 @@ async fn readyz(State(desk): State<Arc<Desk>>) -> Result<Response, Problem> {
     Ok(response)
 }
 
-async fn metrics_text(State(desk): State<Arc<Desk>>) -> Result<Response, Problem> {
+async fn metrics_text(State(desk): State<Arc<Desk>>, headers: HeaderMap) -> Result<Response, Problem> {
     let text = desk.metrics.encode(desk.gate.in_flight()).map_err(|error| desk.failed(&error.to_string()))?;
-    Ok(content(metrics::CONTENT_TYPE, Body::from(text)))
+    if accepts_open_metrics(&headers) {
+        return Ok(content(metrics::CONTENT_TYPE, Body::from(text)));
+    }
+    Ok(content(classic::CONTENT_TYPE, Body::from(classic::from_open_metrics(&text))))
+}
+
+/// Whether a client says that it reads OpenMetrics; everything that scrapes reads the classic format.
+fn accepts_open_metrics(headers: &HeaderMap) -> bool {
+    let ranges =
+        headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(','));
+    ranges
+        .filter_map(|range| range.split(';').next())
+        .any(|media_type| media_type.trim().eq_ignore_ascii_case("application/openmetrics-text"))
 }
 
 async fn index(State(desk): State<Arc<Desk>>) -> Result<Response, Problem> {

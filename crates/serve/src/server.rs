@@ -1,20 +1,23 @@
 //! The server: accepts connections, bounds them, and drains them when told to stop.
 
-use crate::limits::{BUFFER_BYTES_MAX, Limits};
+use crate::limits::{BUFFER_BYTES_MAX, HEADERS_READ_MAX, Limits};
+use crate::problem::{Problem, ProblemKind};
 use crate::routes::{Desk, router};
-use crate::stall::StallGuard;
+use crate::stall::{SendDeadline, StallGuard};
 use crate::status::Status;
 use adtally_model::Result;
 use adtally_store::questions::Questions;
+use hyper::body::Bytes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::AsyncWrite;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tower::Service;
@@ -22,11 +25,17 @@ use tower::Service;
 /// How long to wait after a connection could not be accepted: file descriptors run out for a while, not for good.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Connections that are told at a time why they are refused; further ones are closed without a word.
+const REFUSALS_MAX: usize = 64;
+
+/// How long a refused client may take to read why.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Answers questions on `listener` until `shutdown` is ready, and then until the answers in flight are sent or
 /// [`Limits::drain_timeout`] is over.
 ///
 /// Needs a Tokio runtime with timers and I/O. Questions run on its blocking threads, at most
-/// [`Limits::counted_running_max`] and [`Limits::raw_running_max`] of them.
+/// [`Limits::hot_running_max`], [`Limits::lake_running_max`] and [`Limits::raw_running_max`] of them.
 ///
 /// # Errors
 /// A user error when a limit is 0. What goes wrong with one connection ends only that one, and is logged.
@@ -41,7 +50,10 @@ pub async fn serve(
     let desk = Arc::new(Desk::new(questions, status, limits));
     let router = router(desk.clone());
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(BUFFER_BYTES_MAX);
+    http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);
+    http.max_buf_size(BUFFER_BYTES_MAX).max_headers(HEADERS_READ_MAX);
+    let refusal = refusal(&limits);
+    let mut refusals: JoinSet<()> = JoinSet::new();
     let graceful = GracefulShutdown::new();
     let mut connections: JoinSet<hyper::Result<()>> = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -54,14 +66,28 @@ pub async fn serve(
                 log_end(ended);
                 continue;
             }
-            accepted = listener.accept(), if connections.len() < limits.connections_max => accepted,
+            Some(_) = refusals.join_next() => continue,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
+            Ok((stream, _)) if connections.len() >= limits.connections_max => {
+                desk.metrics.refused();
+                if refusals.len() < REFUSALS_MAX {
+                    refusals.spawn(refuse(stream, refusal.clone()));
+                }
+            }
             Ok((stream, _)) => {
-                let router = router.clone();
-                let service = service_fn(move |request| router.clone().call(request));
-                let connection = http.serve_connection(TokioIo::new(guarded(stream, &limits)), service);
-                connections.spawn(graceful.watch(connection));
+                let (router, sending) = (router.clone(), SendDeadline::new(limits.send_timeout));
+                let stream = guarded(stream, &limits, sending.clone());
+                let service = service_fn(move |request| {
+                    let (answered, sending) = (router.clone().call(request), sending.clone());
+                    async move {
+                        let answer = answered.await;
+                        sending.begin();
+                        answer
+                    }
+                });
+                connections.spawn(graceful.watch(http.serve_connection(TokioIo::new(stream), service)));
             }
             Err(error) if concerns_one_client(&error) => {}
             Err(error) => {
@@ -82,12 +108,41 @@ pub async fn serve(
     Ok(())
 }
 
-fn guarded(stream: TcpStream, limits: &Limits) -> StallGuard {
+/// What a client reads whose connection is one too many.
+pub(crate) fn refusal(limits: &Limits) -> Bytes {
+    let detail = format!("{} connections are open already; come back in a moment", limits.connections_max);
+    Problem::new(ProblemKind::TooManyConnections, detail).last_words().into()
+}
+
+/// Tells a client why it is refused, and waits a moment for it to close: closing while its request is still unread
+/// would reset the connection, and the answer might be lost.
+async fn refuse(mut stream: TcpStream, refusal: Bytes) {
+    let told = async {
+        stream.writable().await?;
+        // A new connection has room for all of it.
+        stream.try_write(&refusal)?;
+        poll_fn(|context| Pin::new(&mut stream).poll_shutdown(context)).await?;
+        let mut unread = [0; 1024];
+        loop {
+            stream.readable().await?;
+            match stream.try_read(&mut unread) {
+                Ok(0) => return io::Result::Ok(()),
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                _ => {}
+            }
+        }
+    };
+    if !matches!(tokio::time::timeout(REFUSAL_TIMEOUT, told).await, Ok(Ok(()))) {
+        tracing::debug!("a refused client did not listen");
+    }
+}
+
+fn guarded(stream: TcpStream, limits: &Limits, sending: SendDeadline) -> StallGuard {
     // Answers are written at once: waiting for more to send would only delay them. Failing to say so is harmless.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
-    StallGuard::new(stream, limits.stall_timeout)
+    StallGuard::new(stream, limits.stall_timeout, sending)
 }
 
 /// Whether the client is at fault, so that the next one can be accepted at once.

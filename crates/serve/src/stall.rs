@@ -1,29 +1,61 @@
-//! A connection that ends when its client stops reading: hyper has a timeout for reading heads, none for writing.
+//! A connection that ends when its client stops reading, or reads too slowly: hyper has a timeout for reading heads, none for writing.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// A TCP connection on which no write may wait longer than `timeout`.
+/// When the answer that is being sent on a connection must have been read; shared by the connection and what answers
+/// on it.
+#[derive(Clone, Debug)]
+pub(crate) struct SendDeadline {
+    timeout: Duration,
+    connected_at: Instant,
+    /// Milliseconds after `connected_at`; `u64::MAX` before the first answer.
+    due_ms: Arc<AtomicU64>,
+}
+
+impl SendDeadline {
+    /// Of a connection on which nothing was answered yet.
+    pub(crate) fn new(timeout: Duration) -> Self {
+        SendDeadline { timeout, connected_at: Instant::now(), due_ms: Arc::new(AtomicU64::new(u64::MAX)) }
+    }
+
+    /// An answer begins.
+    pub(crate) fn begin(&self) {
+        let due = self.connected_at.elapsed() + self.timeout;
+        self.due_ms.store(u64::try_from(due.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let ms = Some(self.due_ms.load(Ordering::Relaxed)).filter(|&ms| ms < u64::MAX)?;
+        self.connected_at.checked_add(Duration::from_millis(ms))
+    }
+}
+
+/// A TCP connection on which no write may wait longer than `timeout`, nor beyond the deadline of its answer.
 pub(crate) struct StallGuard {
     stream: TcpStream,
     timeout: Duration,
+    sending: SendDeadline,
     deadline: Pin<Box<Sleep>>,
     waiting: bool,
 }
 
 impl StallGuard {
     /// Guards a connection.
-    pub(crate) fn new(stream: TcpStream, timeout: Duration) -> Self {
-        StallGuard { stream, timeout, deadline: Box::pin(sleep(timeout)), waiting: false }
+    pub(crate) fn new(stream: TcpStream, timeout: Duration, sending: SendDeadline) -> Self {
+        StallGuard { stream, timeout, sending, deadline: Box::pin(sleep(timeout)), waiting: false }
     }
 
-    /// Passes on what a write said, or the timeout when it has been waiting for too long.
+    /// Passes on what a write said, or the timeout when it has been waiting for too long. Only writes that wait are
+    /// looked at: a client that takes all there is is not slow.
     fn watch<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.waiting = false;
@@ -31,10 +63,11 @@ impl StallGuard {
         }
         if !self.waiting {
             self.waiting = true;
-            self.deadline.as_mut().reset(Instant::now() + self.timeout);
+            let stalled = Instant::now() + self.timeout;
+            self.deadline.as_mut().reset(self.sending.due().map_or(stalled, |due| due.min(stalled)));
         }
         match self.deadline.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read"))),
+            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly"))),
             Poll::Pending => Poll::Pending,
         }
     }

@@ -21,9 +21,10 @@ pub trait Status: Send + Sync {
 pub struct LedgerReport {
     /// Every partition; their ledgers sum to the total of the answer.
     pub partitions: Vec<PartitionLedger>,
-    /// Inputs, in the order in which they are to be shown. A row for those that are gone makes the sum complete.
+    /// Inputs, in the order in which they are to be shown, at most [`LEDGER_INPUTS_MAX`](crate::LEDGER_INPUTS_MAX) rows.
+    /// Rows that sum those that are gone and those that are too many make the sum complete.
     pub inputs: Vec<InputLedger>,
-    /// Inputs that are not in `inputs` because there are too many.
+    /// Inputs that have no row of their own because there are too many.
     pub inputs_left_off: u64,
 }
 

@@ -2,18 +2,20 @@
 //!
 //! - `answers`: every endpoint and parameter, alone and combined: the question asked and the bytes answered;
 //! - `errors`: every problem once;
+//! - `metrics`: both text formats, read strictly;
 //! - `openapi`: the committed description against all of this;
 //! - `fake`: the store and the process behind the routes.
 
 mod answers;
 mod errors;
 mod fake;
+mod metrics;
 mod openapi;
 
 use crate::limits::Limits;
 use crate::routes::{Desk, router};
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use fake::{FakeProcess, FakeStore};
 use std::future::Future;
 use std::sync::Arc;
@@ -27,6 +29,20 @@ struct Reply {
 }
 
 impl Reply {
+    /// What stands on a connection.
+    fn of_wire(bytes: &[u8]) -> Reply {
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let (status, fields) = head.split_once("\r\n").unwrap();
+        let status = status.strip_prefix("HTTP/1.1 ").and_then(|status| status.get(..3)).unwrap();
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields.split("\r\n").map(|field| field.split_once(": ").unwrap()) {
+            headers.insert(HeaderName::try_from(name).unwrap(), HeaderValue::try_from(value).unwrap());
+        }
+        assert_eq!(headers["content-length"], body.len().to_string());
+        Reply { status: status.parse().unwrap(), headers, body: body.to_owned() }
+    }
+
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }

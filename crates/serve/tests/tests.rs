@@ -8,7 +8,7 @@
 
 use adtally_model::{Error, MinuteState, Result};
 use adtally_serve::{Gauges, InputLedger, LedgerReport, Limits, PartitionLedger, Readiness, Status, serve};
-use adtally_store::questions::{AdClicks, Coverage, Question, Questions, TopAds};
+use adtally_store::questions::{AdClicks, Cost, Coverage, Question, Questions, Span, TopAds};
 use async_trait::async_trait;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -19,7 +19,10 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
-/// A store that takes a ticket before it answers, and shows when it is asked.
+const NOTHING: Coverage = Coverage { span: None, state: MinuteState::Open, watermark_ms: None, newest_click_ms: None };
+
+/// A store that takes a ticket before it tells of an ad, and shows when it is asked. The most clicked ads it knows at
+/// once. Its lake holds what is older than an hour.
 struct Store {
     asked: Semaphore,
     tickets: Semaphore,
@@ -27,15 +30,18 @@ struct Store {
 
 #[async_trait]
 impl Questions for Store {
+    fn cost(&self, question: &Question) -> Cost {
+        if matches!(question.span, Span::Last(60..)) { Cost::Lake } else { Cost::Hot }
+    }
+
     async fn ad_clicks(&self, _: u64, _: &Question, _: bool) -> Result<AdClicks> {
         self.asked.add_permits(1);
         self.tickets.acquire().await.map_err(|error| Error::internal(error.to_string()))?.forget();
-        let coverage = Coverage { span: None, state: MinuteState::Open, watermark_ms: None, newest_click_ms: None };
-        Ok(AdClicks { coverage, clicks: 0, series: None })
+        Ok(AdClicks { coverage: NOTHING, clicks: 0, series: None })
     }
 
     async fn top_ads(&self, _: &Question, _: usize) -> Result<TopAds> {
-        Err(Error::internal("nobody asks for it here"))
+        Ok(TopAds { coverage: NOTHING, ads: Vec::new() })
     }
 }
 
@@ -194,31 +200,52 @@ fn large_heads_are_refused() {
     let header = |bytes: usize| format!("GET / HTTP/1.1\r\nConnection: close\r\nCookie: {}\r\n\r\n", "c".repeat(bytes));
     check(header(10_000), "HTTP/1.1 200", false);
     check(header(20_000), "HTTP/1.1 431", true);
-    check(header(64_000), "HTTP/1.1 431", true);
+    check(header(120_000), "HTTP/1.1 431", true);
     check(header(300_000), "HTTP/1.1 431", false);
     let headers = |count: usize| format!("GET / HTTP/1.1\r\nConnection: close\r\n{}\r\n", "A: b\r\n".repeat(count));
     check(headers(99), "HTTP/1.1 200", false);
-    check(headers(100), "HTTP/1.1 431", false);
+    check(headers(100), "HTTP/1.1 431", true);
+    check(headers(1_023), "HTTP/1.1 431", true);
+    check(headers(1_024), "HTTP/1.1 431", false);
     let target = |bytes: usize| format!("GET /{} HTTP/1.1\r\nConnection: close\r\n\r\n", "y".repeat(bytes));
     check(target(8_000), "HTTP/1.1 404", true);
     check(target(20_000), "HTTP/1.1 414", true);
+    check(target(65_000), "HTTP/1.1 414", true);
+    check(target(70_000), "HTTP/1.1 414", false);
     check("nonsense\r\n\r\n".into(), "HTTP/1.1 400", false);
     server.stop();
 }
 
 #[test]
-fn further_connections_wait_for_their_turn() {
+fn further_connections_are_refused_at_once() {
     let server = Server::start(Limits { connections_max: 1, ..Limits::default() }, 2);
     let mut first = server.connect();
     assert_eq!(ask(&mut first, QUESTION).1, ANSWER);
     let mut second = server.connect();
     send(&mut second, QUESTION);
+    let reply = read_to_end(&mut second);
+    assert!(reply.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{reply}");
+    assert!(reply.contains("\r\nconnection: close\r\n") && reply.contains("/problems#too-many-connections"), "{reply}");
     let (_, metrics) = ask(&mut first, "/metrics");
     assert!(metrics.contains("adtally_http_connections 1\n"), "{metrics}");
-    assert!(metrics.contains("route=\"/ads/{ad_id}/clicks\",status=\"200\"} 1\n"), "{metrics}");
+    assert!(metrics.contains("adtally_http_connections_refused_total 1\n"), "{metrics}");
     drop(first);
-    assert_eq!(answer(&mut second).1, ANSWER);
+    ask_until_admitted(&server);
     server.stop();
+}
+
+/// Asks on new connections until one is not refused.
+fn ask_until_admitted(server: &Server) {
+    loop {
+        let mut stream = server.connect();
+        send(&mut stream, QUESTION);
+        let (head, body) = answer(&mut stream);
+        if head.starts_with("HTTP/1.1 200") {
+            assert_eq!(body, ANSWER);
+            return;
+        }
+        assert!(head.starts_with("HTTP/1.1 503"), "{head}");
+    }
 }
 
 #[test]
@@ -226,16 +253,30 @@ fn clients_that_do_not_read_are_closed() {
     let server = Server::start(Limits { stall_timeout: SOON, connections_max: 1, ..Limits::default() }, 1);
     let mut deaf = server.connect();
     send(&mut deaf, "/ledger");
-    // Its turn comes only when the deaf one was closed.
-    let mut next = server.connect();
-    assert_eq!(ask(&mut next, QUESTION).1, ANSWER);
+    // Others are let in only when the deaf one was closed.
+    ask_until_admitted(&server);
     assert!(read_to_end(&mut deaf).len() < 30_000_000);
     server.stop();
 }
 
 #[test]
+fn clients_that_read_too_slowly_are_closed() {
+    // It never stalls, but takes a few megabytes a second only.
+    let server = Server::start(Limits { send_timeout: 10 * SOON, stall_timeout: 600 * SOON, ..Limits::default() }, 0);
+    let mut slow = server.connect();
+    send(&mut slow, "/ledger");
+    let (mut taken, mut bytes) = (0, [0; 65_536]);
+    while let Ok(read @ 1..) = slow.read(&mut bytes) {
+        taken += read;
+        std::thread::sleep(SOON / 10);
+    }
+    assert!(taken < 30_000_000, "all of it was sent");
+    server.stop();
+}
+
+#[test]
 fn questions_beyond_the_bound_are_told_to_come_back() {
-    let limits = Limits { questions_max: 2, counted_running_max: 1, ..Limits::default() };
+    let limits = Limits { questions_max: 2, hot_running_max: 1, ..Limits::default() };
     let server = Server::start(limits, 0);
     let mut running = server.connect();
     send(&mut running, QUESTION);
@@ -256,8 +297,23 @@ fn questions_beyond_the_bound_are_told_to_come_back() {
 }
 
 #[test]
+fn slow_questions_hold_up_no_quick_ones() {
+    let limits = Limits { hot_running_max: 1, lake_running_max: 1, ..Limits::default() };
+    let server = Server::start(limits, 0);
+    let mut slow = [server.connect(), server.connect()];
+    slow.iter_mut().for_each(|stream| send(stream, "/ads/42/clicks?minutes=10080"));
+    server.wait_for_question();
+    let mut quick = server.connect();
+    while !ask(&mut quick, "/metrics").1.contains("adtally_questions_in_flight 2\n") {}
+    assert!(ask(&mut quick, "/ads/top100?minutes=5").0.starts_with("HTTP/1.1 200"));
+    server.store.tickets.add_permits(2);
+    slow.iter_mut().for_each(|stream| assert_eq!(answer(stream).1, ANSWER));
+    server.stop();
+}
+
+#[test]
 fn a_client_that_leaves_frees_its_place() {
-    let limits = Limits { questions_max: 1, counted_running_max: 1, ..Limits::default() };
+    let limits = Limits { questions_max: 1, hot_running_max: 1, ..Limits::default() };
     let server = Server::start(limits, 0);
     let mut leaves = server.connect();
     send(&mut leaves, QUESTION);

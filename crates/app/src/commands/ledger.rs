@@ -2,6 +2,7 @@
 
 use super::{existing, runtime};
 use crate::cli::DataDirArg;
+use crate::clock::SystemClock;
 use crate::commands::config::environment;
 use crate::config;
 use crate::exit::Exit;
@@ -13,6 +14,7 @@ use adtally_serve::Status;
 use adtally_store::backing::read_log;
 use clap::Args;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Print where every line went.
 #[derive(Debug, Args)]
@@ -38,7 +40,7 @@ pub fn ledger(args: &LedgerArgs) -> Result<Exit> {
     let runtime = runtime()?;
     let state = runtime.block_on(read_log(&args.data_dir.data_dir)?.fold())?;
     let state = state.ok_or_else(|| Error::user("nothing was committed in this data directory yet"))?;
-    let report = Report::new(wiring::time_settings(&config.time), &state);
+    let report = Report::new(wiring::time_settings(&config.time), &state, Arc::new(SystemClock));
     if args.json {
         terminal::print(&format!("{}\n", adtally_serve::ledger_json(report.ledger())?))?;
         return Ok(Exit::Success);

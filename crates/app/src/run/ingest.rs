@@ -210,6 +210,7 @@ impl<S: EpochSink> Ingest<S> {
         let (now, monotonic) = self.now();
         self.report.clock(&now);
         self.partition.observe(&now);
+        self.report.turned(monotonic);
         self.discover(monotonic)?;
         let mut worked = self.read(monotonic)?;
         worked |= self.judge()?;

@@ -1,21 +1,27 @@
 //! What the process tells of itself: ledger, readiness and gauges, kept where requests can read them without waiting.
 
 use super::first_rejections::{FirstRejection, FirstRejections};
+use crate::clock::Clock;
 use adtally_model::{InputId, InputRow, InputStatus, Ledger, PartitionState};
 use adtally_pipeline::{ClockReading, EpochDraft, Partition, TimeSettings};
 use adtally_serve::{
-    DurationHistogram, Gauges, InputLedger, LedgerReport, PartitionLedger, QueueDepth, Readiness, Status,
+    DurationHistogram, Gauges, InputLedger, LEDGER_INPUTS_MAX, LedgerReport, PartitionLedger, QueueDepth, Readiness,
+    Status,
 };
 use parking_lot::Mutex;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Input rows that an answer lists at most.
-const INPUT_ROWS_MAX: usize = 10_000;
+#[cfg(test)]
+mod tests;
 
 /// Notes on the source that are shown.
 const SOURCE_NOTES_MAX: usize = 20;
+
+/// Ingest turns many times a second: one turn that takes longer than this hangs, on a mount or on the committer.
+const STUCK_AFTER_MS: i64 = 30_000;
 
 /// An input whose watermark lies this far behind the newest click is named as what holds minutes open.
 const HOLDS_BACK_MS: i64 = 120_000;
@@ -44,11 +50,14 @@ struct Live {
     over_capacity: bool,
     lake_epoch: u64,
     starting: bool,
+    /// When ingest began its last turn, by monotonic time; none while it does not read.
+    turned_ms: Option<i64>,
 }
 
 /// The report, shared between the threads.
 pub struct Report {
     settings: TimeSettings,
+    clock: Arc<dyn Clock>,
     committed: Mutex<Committed>,
     live: Mutex<Live>,
     commits: DurationHistogram,
@@ -57,7 +66,7 @@ pub struct Report {
 
 impl Report {
     /// Starts from a recovered state.
-    pub fn new(settings: TimeSettings, state: &PartitionState) -> Arc<Report> {
+    pub fn new(settings: TimeSettings, state: &PartitionState, clock: Arc<dyn Clock>) -> Arc<Report> {
         let committed = Committed {
             epoch: state.number,
             ledger: state.ledger,
@@ -70,6 +79,7 @@ impl Report {
         };
         Arc::new(Report {
             settings,
+            clock,
             committed: Mutex::new(committed),
             live: Mutex::new(Live { starting: true, ..Live::default() }),
             commits: DurationHistogram::default(),
@@ -100,6 +110,16 @@ impl Report {
     /// Reading has begun.
     pub fn started(&self) {
         self.live.lock().starting = false;
+    }
+
+    /// Ingest begins a turn, by monotonic time.
+    pub fn turned(&self, monotonic_ms: i64) {
+        self.live.lock().turned_ms = Some(monotonic_ms);
+    }
+
+    /// Reading is over.
+    pub fn ended(&self) {
+        self.live.lock().turned_ms = None;
     }
 
     /// What the clocks say.
@@ -185,7 +205,12 @@ impl Report {
                 row.name
             ));
         }
-        let holding = committed.inputs.values().filter(|row| row.status == InputStatus::Holding);
+        // One behind the final frontier holds nothing.
+        let holds = |row: &&InputRow| {
+            let behind = self.watermark_of(row).zip(committed.final_ms).is_some_and(|(own, final_)| own < final_);
+            row.status == InputStatus::Holding && !behind
+        };
+        let holding = committed.inputs.values().filter(holds);
         let least = holding.min_by_key(|row| self.watermark_of(row));
         if let (Some(row), Some(newest)) = (least, committed.newest_click_ms) {
             match self.watermark_of(row) {
@@ -201,27 +226,45 @@ impl Report {
     }
 }
 
-impl Status for Report {
-    fn ledger(&self) -> LedgerReport {
-        let committed = self.committed.lock();
-        let mut inputs: Vec<InputLedger> = Vec::new();
+/// A row that sums inputs.
+fn sum_row(name: &str, ledger: Ledger) -> InputLedger {
+    InputLedger { name: name.into(), status: InputStatus::Ended, position: 0, watermark_ms: None, ledger }
+}
+
+impl Report {
+    /// The inputs, at most [`LEDGER_INPUTS_MAX`] rows that add up to the partition, and how many of them are not listed.
+    /// Where there are too many, those are listed that have not ended, then the newest.
+    fn input_rows(&self, committed: &Committed) -> (Vec<InputLedger>, u64) {
+        let mut listed: Vec<&InputRow> = committed.inputs.values().collect();
+        let mut rows = Vec::new();
         if committed.gone != Ledger::default() {
-            inputs.push(InputLedger {
-                name: "(gone)".into(),
-                status: InputStatus::Ended,
-                position: 0,
-                watermark_ms: None,
-                ledger: committed.gone,
-            });
+            rows.push(sum_row("(gone)", committed.gone));
         }
-        let rows = committed.inputs.values().take(INPUT_ROWS_MAX).map(|row| InputLedger {
+        let mut others = Vec::new();
+        if rows.len() + listed.len() > LEDGER_INPUTS_MAX {
+            listed.sort_by_key(|row| (row.status == InputStatus::Ended, Reverse(row.id)));
+            others = listed.split_off(LEDGER_INPUTS_MAX - 1 - rows.len());
+        }
+        rows.extend(listed.into_iter().map(|row| InputLedger {
             name: row.name.clone(),
             status: row.status,
             position: row.position.to,
             watermark_ms: self.watermark_of(row),
             ledger: row.ledger,
-        });
-        inputs.extend(rows);
+        }));
+        if !others.is_empty() {
+            let mut sum = Ledger::default();
+            others.iter().for_each(|row| sum += &row.ledger);
+            rows.push(sum_row("(others)", sum));
+        }
+        (rows, others.len() as u64)
+    }
+}
+
+impl Status for Report {
+    fn ledger(&self) -> LedgerReport {
+        let committed = self.committed.lock();
+        let (inputs, inputs_left_off) = self.input_rows(&committed);
         LedgerReport {
             partitions: vec![PartitionLedger {
                 partition: 0,
@@ -231,8 +274,8 @@ impl Status for Report {
                 closed_ms: committed.closed_ms,
                 final_ms: committed.final_ms,
             }],
-            inputs_left_off: committed.inputs.len().saturating_sub(INPUT_ROWS_MAX) as u64,
             inputs,
+            inputs_left_off,
         }
     }
 
@@ -242,6 +285,13 @@ impl Status for Report {
         let mut problems = Vec::new();
         if live.starting {
             problems.push("starting: the state is being recovered".into());
+        }
+        let still_ms = live.turned_ms.map_or(0, |turned| self.clock.monotonic_ms() - turned);
+        if still_ms > STUCK_AFTER_MS {
+            problems.push(format!(
+                "reading has stood still for {} s: see whether the folders of the inputs and the data directory answer",
+                still_ms / 1_000
+            ));
         }
         problems.extend(live.store_failing.clone());
         problems.extend(live.lake_failing.clone());

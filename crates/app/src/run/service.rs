@@ -133,7 +133,7 @@ impl Service {
         let state = recovered.state;
         let bounded = options.ending != Ending::Never;
         let (tailer, pool) = readers(config, bounded, key, &state)?;
-        let report = Report::new(settings, &state);
+        let report = Report::new(settings, &state, Arc::clone(&clock));
         let abandon = Arc::new(AtomicBool::new(false));
         let (projector, projector_thread) = Projector::start(
             ProjectorParts {
@@ -256,6 +256,7 @@ impl Service {
     }
 
     fn finish(mut self, outcome: Result<()>, interrupted: bool) -> Result<Summary> {
+        self.report.ended();
         if outcome.is_err() {
             self.abandon.store(true, Ordering::Relaxed);
         }

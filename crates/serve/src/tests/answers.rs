@@ -76,13 +76,12 @@ fn questions() -> Vec<(&'static str, Question, &'static str)> {
 #[test]
 fn an_ad_with_every_parameter() {
     let bench = Bench::new();
-    for (query, asked, filters) in questions() {
-        let told = if filters.is_empty() { String::new() } else { format!(r#","filters":{{{filters}}}"#) };
-        ok(&bench.get(&format!("/ads/42/clicks?{query}")), &format!(r#"{{"ad_id":42,"clicks":123,{COVER}{told}}}"#));
+    for (query, asked, _) in questions() {
+        ok(&bench.get(&format!("/ads/42/clicks?{query}")), &format!(r#"{{"ad_id":42,"clicks":123,{COVER}}}"#));
         assert_eq!(bench.store.asked(), [Asked::Ad(42, asked.clone(), false)], "{query}");
         ok(
             &bench.get(&format!("/ads/42/clicks?series=true&{query}")),
-            &format!(r#"{{"ad_id":42,"clicks":123,{COVER}{told},{MINUTES}}}"#),
+            &format!(r#"{{"ad_id":42,"clicks":123,{COVER},{MINUTES}}}"#),
         );
         assert_eq!(bench.store.asked(), [Asked::Ad(42, asked, true)], "{query}");
     }
@@ -145,14 +144,6 @@ fn the_ledger() {
     let expected = format!(r#"{{{total},"partitions":[{first},{second}],"inputs":[{input}],"inputs_left_off":3}}"#);
     ok(&bench.get("/ledger"), &expected);
 
-    let mut many = report();
-    many.inputs = vec![many.inputs[0].clone(); 10_002];
-    many.inputs_left_off = 5;
-    *bench.process.report.lock().unwrap() = many;
-    let reply = bench.get("/ledger");
-    assert_eq!(reply.body.matches("/logs/a.ndjson").count(), 10_000);
-    assert!(reply.body.ends_with(r#"],"inputs_left_off":7}"#));
-
     *bench.process.report.lock().unwrap() = Default::default();
     let zero = r#"{"read":0,"counted":0,"duplicate":0,"late":0,"future":0,"malformed":0,"invalid":0,"conflicting_duplicates":0,"gap_bytes":0,"partitions":[],"inputs":[]}"#;
     ok(&bench.get("/ledger"), zero);
@@ -198,54 +189,5 @@ fn the_index_leads_to_working_addresses() {
     assert_eq!(endpoints.len(), crate::routes::ROUTES.len());
     for endpoint in endpoints {
         assert_eq!(bench.get(endpoint["example"].as_str().unwrap()).status, StatusCode::OK, "{endpoint}");
-    }
-}
-
-#[test]
-fn metrics_tell_of_the_process_and_of_requests() {
-    let bench = Bench::new();
-    bench.get("/ads/42/clicks?minutes=5&filter_user_id=somebody&filter_ip=203.0.113.7");
-    bench.get("/ads/987654321/clicks");
-    bench.get("/secret-path");
-    let reply = bench.get("/metrics");
-    assert_eq!(reply.header("content-type"), Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));
-    for line in [
-        r#"adtally_lines_total{verdict="counted"} 4"#,
-        r#"adtally_lines_total{verdict="duplicate"} 2"#,
-        r#"adtally_lines_total{verdict="late"} 1"#,
-        r#"adtally_lines_total{verdict="future"} 1"#,
-        r#"adtally_lines_total{verdict="malformed"} 1"#,
-        r#"adtally_lines_total{verdict="invalid"} 1"#,
-        "adtally_lines_read_total 10",
-        "adtally_conflicting_duplicates_total 1",
-        "adtally_gap_bytes_total 5",
-        "adtally_epochs_committed_total 3",
-        "adtally_epoch_commit_seconds_sum 90.004",
-        "adtally_epoch_commit_seconds_count 3",
-        r#"adtally_epoch_commit_seconds_bucket{le="0.001"} 1"#,
-        r#"adtally_epoch_commit_seconds_bucket{le="0.005"} 2"#,
-        r#"adtally_epoch_commit_seconds_bucket{le="60.0"} 2"#,
-        r#"adtally_epoch_commit_seconds_bucket{le="+Inf"} 3"#,
-        r#"adtally_queue_depth{queue="batches"} 2.0"#,
-        r#"adtally_queue_capacity{queue="batches"} 8.0"#,
-        "adtally_watermark_lag_seconds 5.25",
-        "adtally_lake_epochs_behind 1.0",
-        "adtally_live_identities 4.0",
-        "adtally_live_minutes 2.0",
-        "adtally_open_files 1.0",
-        "adtally_ready 1.0",
-        "adtally_questions_in_flight 0",
-        "adtally_http_connections 0",
-        r#"adtally_http_requests_total{route="/ads/{ad_id}/clicks",status="200"} 1"#,
-        r#"adtally_http_requests_total{route="/ads/{ad_id}/clicks",status="400"} 1"#,
-        r#"adtally_http_requests_total{route="none",status="404"} 1"#,
-        r#"adtally_http_request_seconds_count{route="/ads/{ad_id}/clicks"} 2"#,
-    ] {
-        assert!(reply.body.lines().any(|found| found == line), "{line} is not in\n{}", reply.body);
-    }
-    assert!(reply.body.ends_with("# EOF\n"));
-    assert!(!reply.body.contains("adtally_closed_lag_seconds "), "there is none yet");
-    for private in ["somebody", "203.0.113.7", "987654321", "secret"] {
-        assert!(!reply.body.contains(private), "{private} is in\n{}", reply.body);
     }
 }

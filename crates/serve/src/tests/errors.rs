@@ -335,6 +335,10 @@ pub(super) fn moments() -> Vec<(ProblemKind, Reply, Value)> {
     let large = Bench::new().send(request.unwrap());
     add(ProblemKind::HeadersTooLarge, large, "the headers are 20006 bytes long; at most 16384 are read");
 
+    let refused = Reply::of_wire(&crate::server::refusal(&Limits::default()));
+    assert_eq!(refused.header("connection"), Some("close"));
+    add(ProblemKind::TooManyConnections, refused, "512 connections are open already; come back in a moment");
+
     let bench = Bench::new();
     let seats: Vec<_> = (0..64).map(|_| bench.desk.gate().enter()).collect();
     let detail = "64 questions are in flight already; ask again in a moment";
@@ -414,6 +418,17 @@ fn other_failures_of_stores() {
         let detail = "nothing was answered rather than a part; ask again later, and see /readyz";
         check(&reply, ProblemKind::StoreUnavailable, &document(ProblemKind::StoreUnavailable, detail));
     }
+}
+
+#[test]
+fn many_headers_are_refused() {
+    let ask = |count: usize| {
+        let request = (0..count).fold(Request::get("/healthz"), |request, _| request.header("a", "b"));
+        Bench::new().send(request.body(Body::empty()).unwrap())
+    };
+    assert_eq!(ask(100).status, 200);
+    let expected = document(ProblemKind::HeadersTooLarge, "there are 101 headers; at most 100 are read");
+    check(&ask(101), ProblemKind::HeadersTooLarge, &expected);
 }
 
 #[test]

@@ -62,6 +62,8 @@ fn bounds_are_those_of_the_code() {
     check("filter_country", json!({"type": "string", "pattern": "^[A-Za-z]{2}$"}));
     check("include_open", json!({"type": "string", "enum": ["true", "false"], "default": "false"}));
     check("series", json!({"type": "string", "enum": ["true", "false"], "default": "false"}));
+    let inputs = &description["components"]["schemas"]["Ledger"]["properties"]["inputs"];
+    assert_eq!(inputs["maxItems"], json!(crate::LEDGER_INPUTS_MAX));
     assert!(Country::all().all(|country| country.as_str().len() == 2));
 }
 

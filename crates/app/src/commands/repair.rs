@@ -1,0 +1,262 @@
+//! `adtally repair`: mends what `verify` finds, as far as what is left allows it.
+//!
+//! One thing after another: log entries of the lake that cannot be read, then the epoch log, then the lake that follows
+//! it. What is decided is a function of facts ([`decide`]); nothing is deleted, only put aside; raw input is never
+//! touched.
+
+mod rebuild;
+
+use super::runtime;
+use crate::cli::DataDirArg;
+use crate::clock::{Clock, Randomness, SystemClock, SystemRandomness};
+use crate::commands::config::environment;
+use crate::config::{self, Config};
+use crate::exit::Exit;
+use crate::terminal;
+use adtally_model::time::rfc3339;
+use adtally_model::{EpochNumber, Error, ErrorKind, IdentityKey, Result};
+use adtally_store::backing::{damaged_lake_entries, open_for_repair};
+use adtally_store::data_dir::{DataDir, read_key};
+use adtally_store::epoch_log::EpochLog;
+use adtally_store::lake::Lake;
+use clap::Args;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+/// Mend stored data that `verify` finds damaged; only says what it would do unless --yes is given.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Mends:
+  an entry of a lake table's log that is torn or empty: put aside; the next run writes it again from the epoch log
+  a damaged end of the epoch log that the lake does not hold: put aside; its lines are read again
+  an epoch log that is lost, or damaged where the lake goes on: written anew from the lake; all input that is
+    still there is read again, and nothing that the lake holds is counted twice
+What is put aside goes to the folder `damaged` of the data directory. Stop `run` first. Raw input is never touched.")]
+pub struct RepairArgs {
+    /// Where the data is.
+    #[command(flatten)]
+    pub data_dir: DataDirArg,
+    /// The configuration file of the `run`: a log written anew follows its settings of time.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Do it.
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// What is known of the epoch log and of the lake that follows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Facts {
+    /// The newest record, damaged or not.
+    newest: Option<EpochNumber>,
+    /// The newest record up to which nothing that is needed is damaged.
+    sound: Option<EpochNumber>,
+    /// Whether the lake follows this log; then the first and the last epoch that one of its tables ends with.
+    follows: Option<(EpochNumber, EpochNumber)>,
+    /// The last epoch that all of the lake's tables hold, of whichever log.
+    complete: EpochNumber,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    /// Nothing.
+    Nothing,
+    /// The lake lags behind: the next run brings it up to date.
+    Lags,
+    /// The records after this one are put aside.
+    TakeBack(EpochNumber),
+    /// The log is put aside and written anew from the lake's epochs up to this one.
+    Rebuild(EpochNumber),
+}
+
+fn decide(facts: &Facts) -> Step {
+    match (*facts, facts.sound) {
+        (Facts { follows: Some((least, most)), newest, .. }, Some(sound)) if most <= sound => match newest {
+            Some(newest) if newest > sound => Step::TakeBack(sound),
+            _ if least < sound => Step::Lags,
+            _ => Step::Nothing,
+        },
+        _ => Step::Rebuild(facts.complete),
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Fenced while a run owns the data directory; corrupt when what is left does not allow a repair.
+pub fn repair(args: &RepairArgs) -> Result<Exit> {
+    let path = &args.data_dir.data_dir;
+    if !path.join("lake").is_dir() {
+        return Err(Error::user(format!(
+            "{} has no lake: without it nothing can be repaired; name the --data-dir of a `run` that has committed something",
+            path.display()
+        )));
+    }
+    let (_, config) = config::load(args.config.as_deref(), &environment()?, &[])?;
+    let data_dir = DataDir::own(path)?;
+    let runtime = runtime()?;
+    let repair = Repair {
+        aside: path.join("damaged").join(rfc3339(SystemClock.wall_ms()).replace(':', "-")),
+        path: path.clone(),
+        yes: args.yes,
+        config,
+    };
+    // On a thread of the runtime, whose stack is large enough for planning SQL.
+    let mended = runtime.block_on(runtime.spawn(repair.mend()));
+    drop(data_dir);
+    let found = mended.map_err(|e| Error::internal("the repair died").because(e))??;
+    match (found, args.yes) {
+        (false, _) => terminal::print("nothing to repair\n")?,
+        (true, true) => terminal::print("repaired; `adtally verify` checks it\n")?,
+        (true, false) => {
+            terminal::print("nothing was changed: run it again with --yes\n")?;
+            return Ok(Exit::Damaged);
+        }
+    }
+    Ok(Exit::Success)
+}
+
+struct Repair {
+    path: PathBuf,
+    /// Where things are put.
+    aside: PathBuf,
+    yes: bool,
+    config: Config,
+}
+
+impl Repair {
+    /// Mends one thing after another; says whether there was any.
+    async fn mend(self) -> Result<bool> {
+        let entries = damaged_lake_entries(&self.path).await?;
+        if let Some(entry) = entries.iter().find(|entry| !entry.dispensable) {
+            return Err(Error::corrupt(format!(
+                "the log entry {} {} and later ones build on it: restore the lake from a backup",
+                entry.path, entry.what
+            )));
+        }
+        for entry in &entries {
+            self.put_aside(&format!("lake/{}", entry.path), entry.what)?;
+        }
+        if !entries.is_empty() && !self.yes {
+            terminal::print("what follows from that is told once it is done\n")?;
+            return Ok(true);
+        }
+        let (log, lake) = open_for_repair(&self.path).await?;
+        let step = decide(&facts(&log, &lake).await?);
+        match step {
+            Step::Nothing => {}
+            Step::Lags => terminal::print("the lake lags behind the epoch log: the next run brings it up to date\n")?,
+            Step::TakeBack(sound) => {
+                for number in log.numbers().await?.into_iter().filter(|&number| number > sound) {
+                    self.put_aside(
+                        log.path(number).as_ref(),
+                        "lies at or behind damage, and the lake does not hold it",
+                    )?;
+                }
+            }
+            Step::Rebuild(upto) => self.rebuild(&log, &lake, upto).await?,
+        }
+        Ok(!entries.is_empty() || !matches!(step, Step::Nothing | Step::Lags))
+    }
+
+    /// Writes the log anew from what the lake holds.
+    async fn rebuild(&self, log: &EpochLog, lake: &Lake, upto: EpochNumber) -> Result<()> {
+        let key = self.key()?;
+        let newest = log.numbers().await?.last().copied().unwrap_or_default();
+        let state = rebuild::state(lake, &key, &self.config, upto, newest, SystemRandomness.next_u128()).await?;
+        let sum = terminal::sum_line(&state.ledger);
+        let what = format!("the epoch log up to {}, from epoch {upto} of the lake: {sum}", state.number);
+        terminal::print(&format!("{} {what}\n", if self.yes { "writing" } else { "would write" }))?;
+        if self.path.join("epochs").is_dir() && newest > 0 {
+            self.put_aside("epochs", "is damaged, or not the one that the lake follows")?;
+        }
+        if self.yes {
+            log.rebuild(&state, SystemRandomness.next_u128()).await?;
+            lake.adopt(log.partition(), state.log_id, upto, state.number - 1).await?;
+        }
+        Ok(())
+    }
+
+    fn key(&self) -> Result<IdentityKey> {
+        if let Some(key) = self.config.identity.key {
+            return Ok(IdentityKey::new(key));
+        }
+        let path = self.path.join("identity.key");
+        read_key(&path)?.ok_or_else(|| {
+            Error::corrupt(format!(
+                "{} is missing: without it copies of clicks that are counted cannot be recognised; restore it from a backup, \
+                 or name the --config that has the key",
+                path.display()
+            ))
+        })
+    }
+
+    /// Moves something out of the way, or says that it would.
+    fn put_aside(&self, what: &str, why: &str) -> Result<()> {
+        let to = self.aside.join(what);
+        if !self.yes {
+            return terminal::print(&format!("would put aside {what}, which {why}\n"));
+        }
+        let failed =
+            |e: std::io::Error| Error::external(format!("{what} cannot be moved to {}", to.display())).because(e);
+        let from = self.path.join(what);
+        move_durably(&from, &to).map_err(failed)?;
+        terminal::print(&format!("put aside {what}, which {why}: it is {} now\n", to.display()))
+    }
+}
+
+/// Renames, making the folders above; both folders are on the disk when it returns.
+fn move_durably(from: &Path, to: &Path) -> std::io::Result<()> {
+    let folder = to.parent().unwrap_or(to);
+    fs::create_dir_all(folder)?;
+    fs::rename(from, to)?;
+    for folder in folder.ancestors().take(4).chain(from.parent()) {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+async fn facts(log: &EpochLog, lake: &Lake) -> Result<Facts> {
+    let sound = log.soundest().await?;
+    let follows = match &sound {
+        None => None,
+        Some(state) => match lake.held(state.log_id, log.partition()).await {
+            Ok(held) => {
+                let ends = || held.tables.iter().map(|(_, epoch)| epoch.unwrap_or_default());
+                Some((ends().min().unwrap_or_default(), ends().max().unwrap_or_default()))
+            }
+            Err(error) if error.kind() == ErrorKind::Corrupt => None,
+            Err(error) => return Err(error),
+        },
+    };
+    Ok(Facts {
+        newest: log.numbers().await?.last().copied(),
+        sound: sound.map(|state| state.number),
+        follows,
+        complete: lake.epochs().await?.last(log.partition()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_follows_from_what_is_left() {
+        let check = |newest, sound, follows, expected| {
+            let facts = Facts { newest, sound, follows, complete: 7 };
+            assert_eq!(decide(&facts), expected, "{facts:?}");
+        };
+        check(Some(9), Some(9), Some((9, 9)), Step::Nothing);
+        check(Some(9), Some(9), Some((7, 8)), Step::Lags);
+        check(Some(9), Some(8), Some((7, 8)), Step::TakeBack(8));
+        // The lake holds what the log has lost.
+        check(Some(9), Some(6), Some((7, 7)), Step::Rebuild(7));
+        check(Some(6), Some(6), Some((7, 7)), Step::Rebuild(7));
+        check(None, None, None, Step::Rebuild(7));
+        check(Some(9), None, None, Step::Rebuild(7));
+        // Another log's lake.
+        check(Some(9), Some(9), None, Step::Rebuild(7));
+    }
+}

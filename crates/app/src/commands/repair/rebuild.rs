@@ -1,0 +1,137 @@
+//! The state of a partition as the lake tells it: all that a new epoch log needs to begin with.
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::wiring;
+use adtally_model::fold::FoldedMinute;
+use adtally_model::identity::IdentityFields;
+use adtally_model::{
+    Country, EpochNumber, Error, Frontiers, Identity, IdentityKey, Ledger, Minute, MinuteCounts, PartitionState,
+    Result, Watermark, ip,
+};
+use adtally_pipeline::settings::GUARD_LINES;
+use adtally_store::epoch_log::rebuilt_end;
+use adtally_store::lake::Lake;
+use arrow::array::{Array, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
+use arrow::record_batch::RecordBatch;
+use futures::TryStreamExt;
+use std::collections::BTreeMap;
+
+/// The partition of an embedded process.
+const PARTITION: u32 = 0;
+
+/// What the lake holds up to epoch `upto` as the state at the end of a new log, whose numbers lie beyond those of the
+/// lake and of the old log, which reached `newest`.
+///
+/// No input is known any more: all that is still there is read again. What lies behind the final frontier is late then,
+/// what is live is a duplicate. Lines that had been read before are summed in the row of inputs that are gone.
+///
+/// # Errors
+/// External when the lake cannot be read, corrupt when it contradicts itself.
+pub(super) async fn state(
+    lake: &Lake,
+    key: &IdentityKey,
+    config: &Config,
+    upto: EpochNumber,
+    newest: EpochNumber,
+    log_id: u128,
+) -> Result<PartitionState> {
+    let time = wiring::time_settings(&config.time);
+    let (_, ledger, _) = lake.ledger(PARTITION).await?.unwrap_or((0, Ledger::default(), BTreeMap::new()));
+    let newest_click_ms = one_time(lake, "SELECT max(click_timestamp) FROM clicks").await?;
+    // As an input's clock is: no single click moves it, nor fifteen.
+    let guarded = format!(
+        "SELECT min(t) FROM (SELECT click_timestamp AS t FROM clicks ORDER BY click_timestamp DESC LIMIT {GUARD_LINES})"
+    );
+    let largest_guarded_ms = one_time(lake, &guarded).await?;
+    let mut frontiers = Frontiers::default();
+    if let Some(largest) = largest_guarded_ms {
+        let watermark = largest - time.out_of_orderness_ms;
+        let final_ms = watermark - time.allowed_lateness_ms;
+        frontiers.watermark = Watermark::at(watermark);
+        frontiers.closed = Watermark::at(watermark);
+        frontiers.final_ = Watermark::at(final_ms);
+        frontiers.expired = Watermark::at(final_ms - (time.dedup_horizon_ms - time.allowed_lateness_ms));
+    }
+    Ok(PartitionState {
+        log_id: log_id.max(1),
+        partition: PARTITION,
+        number: rebuilt_end(upto.max(newest)),
+        clock_ms: SystemClock.wall_ms(),
+        frontiers,
+        newest_click_ms,
+        largest_guarded_ms,
+        next_input: 1,
+        gone: ledger,
+        ledger,
+        live: live_minutes(lake, key, &frontiers).await?,
+        config_fingerprint: config.fingerprint(),
+        key_fingerprint: key.fingerprint(),
+        ..PartitionState::default()
+    })
+}
+
+/// The one time that a query answers with, in milliseconds.
+async fn one_time(lake: &Lake, query: &str) -> Result<Option<i64>> {
+    let batches: Vec<RecordBatch> = lake.sql(query).await?.batches.try_collect().await?;
+    let Some(batch) = batches.iter().find(|batch| batch.num_rows() > 0) else { return Ok(None) };
+    let times = longs(batch, 0)?;
+    Ok(times.is_valid(0).then(|| times.as_primitive::<Int64Type>().value(0).div_euclid(1_000)))
+}
+
+/// The clicks of the minutes whose identities are held.
+async fn live_minutes(lake: &Lake, key: &IdentityKey, frontiers: &Frontiers) -> Result<BTreeMap<Minute, FoldedMinute>> {
+    let mut live: BTreeMap<Minute, (Vec<Identity>, BTreeMap<(u64, Country), u32>)> = BTreeMap::new();
+    let from_us = frontiers.expired.get().unwrap_or_default().saturating_mul(1_000) - 60_000_000;
+    let query = format!(
+        "SELECT click_timestamp, ad_id, user_id, ip, country, click_id FROM clicks \
+         WHERE click_timestamp >= to_timestamp_micros({from_us})"
+    );
+    let mut batches = lake.sql(&query).await?.batches;
+    while let Some(batch) = batches.try_next().await? {
+        let (times, ads) = (longs(&batch, 0)?, longs(&batch, 1)?);
+        let (times, ads) = (times.as_primitive::<Int64Type>(), ads.as_primitive::<Int64Type>());
+        let texts = [texts(&batch, 2)?, texts(&batch, 3)?, texts(&batch, 4)?, texts(&batch, 5)?];
+        let [users, ips, countries, click_ids] = texts.each_ref().map(|column| column.as_string::<i32>());
+        for row in 0..batch.num_rows() {
+            let event_time_ms = times.value(row).div_euclid(1_000);
+            let minute = Minute::of(event_time_ms);
+            if !frontiers.is_live(minute) {
+                continue;
+            }
+            let country = Country::parse(countries.value(row).as_bytes());
+            let address = ip::parse(ips.value(row).as_bytes());
+            let fields = IdentityFields {
+                event_time_ms,
+                ad_id: ads.value(row) as u64,
+                ip: address.ok_or_else(|| Error::corrupt(format!("a click has the address {}", ips.value(row))))?,
+                country: country.rank(),
+                user_id: users.value(row).as_bytes(),
+                click_id: if click_ids.is_valid(row) { click_ids.value(row).as_bytes() } else { b"" },
+            };
+            let (identities, counts) = live.entry(minute).or_default();
+            identities.push(key.identify(&fields));
+            *counts.entry((fields.ad_id, country)).or_default() += 1;
+        }
+    }
+    let folded = live.into_iter().map(|(minute, (identities, rows))| {
+        let mut counts = MinuteCounts::empty(minute);
+        rows.into_iter().for_each(|((ad_id, country), clicks)| counts.push(ad_id, country, clicks));
+        (minute, FoldedMinute { begun: 1, identities, counts: vec![counts] })
+    });
+    Ok(folded.collect())
+}
+
+fn column(batch: &RecordBatch, at: usize, kind: &DataType) -> Result<arrow::array::ArrayRef> {
+    cast(batch.column(at), kind).map_err(|e| Error::internal("a column of the lake is of another type").because(e))
+}
+
+fn longs(batch: &RecordBatch, at: usize) -> Result<arrow::array::ArrayRef> {
+    column(batch, at, &DataType::Int64)
+}
+
+fn texts(batch: &RecordBatch, at: usize) -> Result<arrow::array::ArrayRef> {
+    column(batch, at, &DataType::Utf8)
+}

@@ -1,0 +1,74 @@
+//! Taking a log back to where it is sound, and writing one anew from a state: what repairs need.
+
+use super::{EpochLog, claim_record, codec};
+use adtally_model::epoch::{BASE_EVERY, FOLD_BEFORE_BASE};
+use adtally_model::{Epoch, EpochNumber, Error, ErrorKind, PartitionState, Result};
+use object_store::{ObjectStore, PutMode, PutOptions, PutPayload};
+
+/// The number that a log written anew ends with, when another one reached `number`: a base, so far behind it that no
+/// record has a number that the other one used.
+///
+/// ```
+/// # use adtally_store::epoch_log::rebuilt_end;
+/// assert_eq!(rebuilt_end(0), 192);
+/// assert_eq!(rebuilt_end(63), 192);
+/// assert_eq!(rebuilt_end(64), 256);
+/// ```
+pub const fn rebuilt_end(number: EpochNumber) -> EpochNumber {
+    (number + 1 + FOLD_BEFORE_BASE).div_ceil(BASE_EVERY) * BASE_EVERY
+}
+
+impl EpochLog {
+    /// The state at the newest record up to which nothing that is needed is damaged or missing; `None` where there is no
+    /// such record.
+    ///
+    /// # Errors
+    /// External when the store cannot be read.
+    pub async fn soundest(&self) -> Result<Option<PartitionState>> {
+        let numbers = self.numbers().await?;
+        for &head in numbers.iter().rev() {
+            match self.fold_to(head).await {
+                Ok(Ok(state)) => return Ok(Some(state)),
+                Ok(Err(_missing)) => {}
+                Err(error) if error.kind() == ErrorKind::Corrupt => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes a log anew that folds to `state`, whose number is one of [`rebuilt_end`] and whose minutes begun in record 1.
+    /// The log must be empty; a crash leaves one that does not fold.
+    ///
+    /// # Errors
+    /// External when a record cannot be written, internal when the state is not of this form.
+    pub async fn rebuild(&self, state: &PartitionState, writer: u128) -> Result<()> {
+        if !state.number.is_multiple_of(BASE_EVERY) || state.number <= FOLD_BEFORE_BASE {
+            return Err(Error::internal(format!("a log cannot be written anew up to record {}", state.number)));
+        }
+        let oldest = state.number - FOLD_BEFORE_BASE;
+        let mut checksum = 0;
+        for number in std::iter::once(1).chain(oldest..=state.number) {
+            // As if it followed the same state: records before the base repeat what is known.
+            let before =
+                PartitionState { number: number - 1, checksum, oldest_needed: oldest, ..state.clone_progress() };
+            let before =
+                if number == state.number { PartitionState { live: state.live.clone(), ..before } } else { before };
+            let mut record = Epoch { writer, ..claim_record(&before) };
+            if number != state.number {
+                record.base = None;
+            }
+            checksum = self.put_new(&record).await?;
+        }
+        Ok(())
+    }
+
+    async fn put_new(&self, record: &Epoch) -> Result<u128> {
+        let path = self.path(record.number);
+        let (bytes, checksum) = codec::encode(record)?;
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let put = self.store.put_opts(&path, PutPayload::from(bytes), options).await;
+        put.map_err(|e| Error::external(format!("epoch record {path} cannot be created")).because(e))?;
+        Ok(checksum)
+    }
+}

@@ -1,0 +1,73 @@
+//! Making the tables follow another epoch log, after the one that they followed was lost.
+
+use super::encode::long;
+use super::project::{COMMIT_ATTEMPTS_MAX, epoch_app, held, log_app, log_mark};
+use super::schema::Table;
+use super::statistics::Bounds;
+use super::{Lake, LakeTable, delta_error};
+use adtally_model::{EpochNumber, Error, Result};
+use deltalake_core::kernel::{Action, Transaction};
+
+impl Lake {
+    /// Makes all tables follow the epoch log `log_id`, whose epochs up to `held` they have then. Rows of epochs after
+    /// `upto` are removed: not all tables hold them. Doing it again changes nothing, and after an error it is to be done
+    /// again.
+    ///
+    /// # Errors
+    /// Corrupt when a file holds rows on both sides of `upto`, external when the store fails.
+    pub async fn adopt(&self, partition: u32, log_id: u128, upto: EpochNumber, held: EpochNumber) -> Result<()> {
+        let _projecting = self.projecting.lock().await;
+        for table in Table::PROJECTED {
+            self.table(table).adopt(partition, log_id, upto, held).await?;
+        }
+        Ok(())
+    }
+}
+
+impl LakeTable {
+    async fn adopt(&self, partition: u32, log_id: u128, upto: EpochNumber, upto_new: EpochNumber) -> Result<()> {
+        let mut failure = None;
+        for _ in 0..COMMIT_ATTEMPTS_MAX {
+            let latest = self.latest().await?;
+            let follows = held(self.table, &latest, log_id, partition).await;
+            if follows.is_ok_and(|held| held.is_some_and(|held| held >= upto_new)) {
+                return Ok(());
+            }
+            let snapshot = latest.snapshot().map_err(|error| delta_error(self.table, "read", error))?;
+            let mut actions = Vec::new();
+            for view in snapshot.log_data().iter() {
+                let bounds = Bounds::read(view.stats().as_deref(), self.time_column());
+                if self.is_after(&bounds, partition, upto)? {
+                    actions.push(Action::Remove(view.remove_action(true)));
+                }
+            }
+            for (app, version) in
+                [(epoch_app(log_id, partition), long(upto_new)), (log_app(partition), log_mark(log_id))]
+            {
+                actions.push(Action::Txn(Transaction::new(app, version)));
+            }
+            match self.commit(&latest, actions).await {
+                Ok(_) => return Ok(()),
+                // It may be there all the same: the next round looks it up.
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::internal("attempts ran out")))
+    }
+
+    /// Whether a file has rows of a partition after an epoch, and no others.
+    fn is_after(&self, bounds: &Bounds, partition: u32, upto: EpochNumber) -> Result<bool> {
+        let (Some((least, largest)), Some((first, last))) = (bounds.partition, bounds.epoch) else { return Ok(false) };
+        if (least, largest) != (i64::from(partition), i64::from(partition)) || last <= long(upto) {
+            return Ok(false);
+        }
+        if first <= long(upto) {
+            return Err(Error::corrupt(format!(
+                "a file of the lake table `{}` holds epochs {first} to {last}, and only those up to {upto} are in all \
+                 tables: restore the lake from a backup",
+                self.table
+            )));
+        }
+        Ok(true)
+    }
+}
