@@ -43,6 +43,8 @@ pub enum Command {
     Ledger(commands::ledger::LedgerArgs),
     /// Check the stored data: checksums, chain, conservation, and that lake, log and raw clicks agree.
     Verify(commands::verify::VerifyArgs),
+    /// Mend stored data that `verify` finds damaged, as far as what is left allows it.
+    Repair(commands::repair::RepairArgs),
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -133,6 +135,7 @@ fn dispatch(command: &Command) -> Result<Exit> {
         Command::Sql(args) => commands::sql::sql(args),
         Command::Ledger(args) => commands::ledger::ledger(args),
         Command::Verify(args) => commands::verify::verify(args),
+        Command::Repair(args) => commands::repair::repair(args),
         Command::Completions { shell } => commands::completions(*shell),
     }
 }

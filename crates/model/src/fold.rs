@@ -243,6 +243,12 @@ impl PartitionState {
         self.check_conservation()
     }
 
+    /// The same without its live minutes.
+    #[must_use]
+    pub fn clone_progress(&self) -> PartitionState {
+        PartitionState { live: BTreeMap::new(), inputs: self.inputs.clone(), ..*self }
+    }
+
     /// The inputs and the gone row must sum to the partition's ledger.
     ///
     /// # Errors

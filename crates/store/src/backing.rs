@@ -2,7 +2,7 @@
 
 use crate::durable::DurableLocal;
 use crate::epoch_log::EpochLog;
-use crate::lake::Lake;
+use crate::lake::{DamagedEntry, Lake, damaged_entries};
 use adtally_model::{Error, Result};
 use object_store::ObjectStore;
 use std::path::Path;
@@ -55,6 +55,24 @@ pub struct Stores {
     pub lake: Lake,
     /// Whether the log had no record when it was opened.
     pub log_is_empty: bool,
+}
+
+/// The damaged entries of the lake's table logs in a data directory, which keep it from being opened.
+///
+/// # Errors
+/// External when they cannot be read.
+pub async fn damaged_lake_entries(data_dir: &Path) -> Result<Vec<DamagedEntry>> {
+    let lake: Arc<dyn ObjectStore> = Arc::new(DurableLocal::open_existing(&data_dir.join("lake"), false)?);
+    damaged_entries(&lake).await
+}
+
+/// Opens the stores in a data directory for their owner to repair them: a log that is lost is an empty one.
+///
+/// # Errors
+/// Corrupt when a lake table is damaged or missing, external when it cannot be read.
+pub async fn open_for_repair(data_dir: &Path) -> Result<(EpochLog, Lake)> {
+    let Backing { log, lake } = Backing::local(data_dir, true)?;
+    Ok((EpochLog::new(log, PARTITION), Lake::open_existing(lake).await?))
 }
 
 /// Opens the epoch log in a data directory for reading; nothing is created.

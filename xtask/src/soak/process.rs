@@ -2,9 +2,13 @@
 
 use super::now;
 use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
+
+/// The number of the signal that asks to end.
+const SIGTERM: i32 = 15;
 
 /// How long the process may take to end when it is told to.
 const END_TIMEOUT: Duration = Duration::from_secs(60);
@@ -91,7 +95,8 @@ impl Serving {
         let deadline = now() + END_TIMEOUT;
         while now() < deadline {
             match self.ended()? {
-                Some(status) if status.success() => return Ok(()),
+                // One that has only just begun does not watch for signals yet: a death like any other.
+                Some(status) if status.success() || status.signal() == Some(SIGTERM) => return Ok(()),
                 Some(status) => return Err(format!("told to end, the process ended with {status}")),
                 None => std::thread::sleep(Duration::from_millis(50)),
             }

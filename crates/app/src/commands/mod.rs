@@ -8,6 +8,7 @@ mod found;
 pub mod generate;
 pub mod inspect;
 pub mod ledger;
+pub mod repair;
 pub mod run;
 pub mod sql;
 mod stopping;
@@ -40,7 +41,7 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
 
 /// Refuses a data directory that is not there, which reading commands must not create.
 pub(crate) fn existing(data_dir: &Path) -> Result<()> {
-    if data_dir.join("epochs").is_dir() {
+    if ["epochs", "lake"].iter().any(|folder| data_dir.join(folder).is_dir()) {
         Ok(())
     } else {
         Err(Error::user(format!(

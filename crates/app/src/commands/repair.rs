@@ -173,7 +173,7 @@ impl Repair {
         }
         if self.yes {
             log.rebuild(&state, SystemRandomness.next_u128()).await?;
-            lake.adopt(log.partition(), state.log_id, upto, state.number - 1).await?;
+            lake.adopt(log.partition(), state.log_id, upto, state.number).await?;
         }
         Ok(())
     }
@@ -201,17 +201,17 @@ impl Repair {
         let failed =
             |e: std::io::Error| Error::external(format!("{what} cannot be moved to {}", to.display())).because(e);
         let from = self.path.join(what);
-        move_durably(&from, &to).map_err(failed)?;
+        move_durably(&from, &to, &self.path).map_err(failed)?;
         terminal::print(&format!("put aside {what}, which {why}: it is {} now\n", to.display()))
     }
 }
 
-/// Renames, making the folders above; both folders are on the disk when it returns.
-fn move_durably(from: &Path, to: &Path) -> std::io::Result<()> {
+/// Renames within the folder `root`, making the folders above; all of them are on the disk when it returns.
+fn move_durably(from: &Path, to: &Path, root: &Path) -> std::io::Result<()> {
     let folder = to.parent().unwrap_or(to);
     fs::create_dir_all(folder)?;
     fs::rename(from, to)?;
-    for folder in folder.ancestors().take(4).chain(from.parent()) {
+    for folder in folder.ancestors().take_while(|folder| folder.starts_with(root)).chain(from.parent()) {
         File::open(folder)?.sync_all()?;
     }
     Ok(())

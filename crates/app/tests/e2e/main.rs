@@ -17,6 +17,7 @@
 //! - `first_sight`: what a newcomer sees: the demo, what `run` says it found, bars on a terminal;
 //! - `commands`: inspect, config, count, completions, JSON, colours and pipes;
 //! - `files`: files that are poison, half, gone, compressed or of yesterday;
+//! - `repair`: stored data that is damaged or lost, mended;
 //! - `lake`: other programs read the lake and find the same sums;
 //! - `verify`: what it finds, and what is no damage.
 
@@ -31,6 +32,7 @@ mod first_sight;
 mod lake;
 mod problems;
 mod questions;
+mod repair;
 mod restarts;
 mod site;
 mod stopping;

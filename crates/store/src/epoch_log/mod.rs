@@ -1,8 +1,11 @@
 //! The epoch log: immutable records numbered from 1, each created with put-if-absent. Creating record N is the commit.
 
 pub mod codec;
+mod rebuild;
 #[cfg(test)]
 mod tests;
+
+pub use rebuild::rebuilt_end;
 
 use adtally_model::epoch::{RECORDS_KEPT, base_before, fold_start};
 use adtally_model::fold::merge_all;
@@ -122,7 +125,7 @@ impl EpochLog {
         };
         let bytes = bytes.map_err(|e| Error::transient(format!("epoch record {path} cannot be read")).because(e))?;
         let (epoch, checksum) = codec::decode(&bytes).map_err(|e| {
-            Error::corrupt(format!("epoch record {path} is damaged: {e}. `adtally verify` reports all damage"))
+            Error::corrupt(format!("epoch record {path} is damaged: {e}. `adtally verify` reports all damage, `adtally repair` says what can be done"))
         })?;
         if epoch.number != number || epoch.partition != self.partition {
             return Err(Error::corrupt(format!(

@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::Value;
+use std::sync::Arc;
 
 impl Lake {
     /// What is wrong with the tables' log entries and the files that they name, in words; nothing when all is sound.
@@ -20,39 +21,72 @@ impl Lake {
         let mut wrong = Vec::new();
         for table in Table::ALL {
             let table = self.table(table);
-            table.audit_log(&mut wrong).await?;
+            for DamagedEntry { path, what, dispensable } in damaged_entries_of(table.table, &self.store).await? {
+                let remedy = if dispensable { "`adtally repair` puts it aside" } else { "restore it from a backup" };
+                wrong.push(format!("the log entry {path} {what}: {remedy}"));
+            }
             table.audit_files(&mut wrong).await?;
         }
         Ok(wrong)
     }
 }
 
-impl LakeTable {
-    pub(super) async fn audit_log(&self, wrong: &mut Vec<String>) -> Result<()> {
-        let unreadable = |error| {
-            Error::transient(format!("cannot read the log of the lake table `{}`: check the disk", self.table))
-                .because(error)
-        };
-        let log = Path::from("_delta_log");
-        let entries: Vec<_> = self.store.list(Some(&log)).try_collect().await.map_err(unreadable)?;
-        for entry in entries {
-            let is_commit = entry.location.filename().and_then(|name| name.strip_suffix(".json"));
-            if !is_commit.is_some_and(|version| version.bytes().all(|byte| byte.is_ascii_digit())) {
-                continue;
-            }
-            let text = match self.store.get(&entry.location).await {
-                Ok(found) => found.bytes().await.map_err(unreadable)?,
-                // Dropped since it was listed, behind a checkpoint.
-                Err(object_store::Error::NotFound { .. }) => continue,
-                Err(error) => return Err(unreadable(error)),
-            };
-            if let Some(what) = damage(self.table, &text) {
-                wrong.push(format!("the log entry {}/{} {what}: restore it from a backup", self.table, entry.location));
-            }
-        }
-        Ok(())
-    }
+/// An entry of a table's log that is damaged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DamagedEntry {
+    /// Its path below the lake's folder.
+    pub path: Path,
+    /// What is wrong with it.
+    pub what: &'static str,
+    /// Whether the table is as it was before it, or as if it had never been read, when it is put aside: it is the newest
+    /// entry, or a checkpoint has made it superfluous.
+    pub dispensable: bool,
+}
 
+/// The damaged entries of all tables' logs in a lake's object store, which need not be one that can be opened.
+///
+/// # Errors
+/// External when the store fails.
+pub async fn damaged_entries(lake: &Arc<dyn ObjectStore>) -> Result<Vec<DamagedEntry>> {
+    let mut damaged = Vec::new();
+    for table in Table::ALL {
+        damaged.extend(damaged_entries_of(table, lake).await?);
+    }
+    Ok(damaged)
+}
+
+async fn damaged_entries_of(table: Table, lake: &Arc<dyn ObjectStore>) -> Result<Vec<DamagedEntry>> {
+    let unreadable = |error| {
+        Error::transient(format!("cannot read the log of the lake table `{table}`: check the disk")).because(error)
+    };
+    let log = Path::from(table.name()).join("_delta_log");
+    let entries: Vec<_> = lake.list(Some(&log)).try_collect().await.map_err(unreadable)?;
+    let version_of = |path: &Path, suffix: &str| {
+        let digits = path.filename()?.strip_suffix(suffix)?.split('.').next()?.to_owned();
+        digits.parse::<u64>().ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let commits = entries.iter().filter_map(|entry| Some((version_of(&entry.location, ".json")?, &entry.location)));
+    let commits: Vec<(u64, &Path)> = commits.collect();
+    let newest = commits.iter().map(|&(version, _)| version).max();
+    let checkpoint = entries.iter().filter_map(|entry| version_of(&entry.location, ".checkpoint.parquet")).max();
+    let mut damaged = Vec::new();
+    for (version, path) in commits {
+        let text = match lake.get(path).await {
+            Ok(found) => found.bytes().await.map_err(unreadable)?,
+            // Dropped since it was listed, behind a checkpoint.
+            Err(object_store::Error::NotFound { .. }) => continue,
+            Err(error) => return Err(unreadable(error)),
+        };
+        if let Some(what) = damage(table, &text) {
+            let superfluous = checkpoint.is_some_and(|checkpoint| version <= checkpoint);
+            let dispensable = superfluous || (version > 0 && Some(version) == newest);
+            damaged.push(DamagedEntry { path: path.clone(), what, dispensable });
+        }
+    }
+    Ok(damaged)
+}
+
+impl LakeTable {
     async fn audit_files(&self, wrong: &mut Vec<String>) -> Result<()> {
         let index = self.files().await?;
         let listed: Vec<_> = self.store.list(None).try_collect().await.map_err(|error| {

@@ -114,7 +114,7 @@ impl FileIndex {
 
 impl LakeTable {
     /// The column whose bounds its files are pruned by.
-    const fn time_column(&self) -> &'static str {
+    pub(super) const fn time_column(&self) -> &'static str {
         match self.table {
             Table::Clicks => "click_timestamp",
             Table::DeadLetters => "received_at",

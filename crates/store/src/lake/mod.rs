@@ -11,6 +11,7 @@
 //! One process writes at a time (the owner of the data directory); any number read. All paths are relative to the
 //! object store handed in, so that local disk and S3 differ in nothing here.
 
+mod adopt;
 mod audit;
 mod clicks;
 mod counts;
@@ -25,6 +26,7 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 
+pub use audit::{DamagedEntry, damaged_entries};
 pub use clicks::{ClickRows, encode_clicks};
 pub use counts::{LakeCounts, Selection};
 pub use encode::EncodedFile;

@@ -20,7 +20,7 @@ use object_store::{ObjectStoreExt, PutPayload};
 
 /// How often a commit to one table is tried before the caller hears of it: conflicts are rare, since one process
 /// writes and background maintenance commits now and then.
-const COMMIT_ATTEMPTS_MAX: u32 = 5;
+pub(super) const COMMIT_ATTEMPTS_MAX: u32 = 5;
 
 /// What the lake has to know of one epoch.
 #[derive(Clone, Debug)]
@@ -54,17 +54,17 @@ impl Held {
 }
 
 /// The `txn` that says how far a table holds a partition of an epoch log.
-fn epoch_app(log_id: u128, partition: u32) -> String {
+pub(super) fn epoch_app(log_id: u128, partition: u32) -> String {
     format!("adtally-{log_id:032x}-{partition}")
 }
 
 /// The `txn` that says which epoch log a partition's rows are from.
-fn log_app(partition: u32) -> String {
+pub(super) fn log_app(partition: u32) -> String {
     format!("adtally-log-{partition}")
 }
 
 /// A log id in the 63 bits that a `txn` has room for.
-fn log_mark(log_id: u128) -> i64 {
+pub(super) fn log_mark(log_id: u128) -> i64 {
     ((log_id >> 64) as u64 ^ log_id as u64) as i64 & i64::MAX
 }
 
@@ -224,7 +224,7 @@ impl LakeTable {
     }
 
     /// Commits on exactly this snapshot and returns the version. An error says nothing about whether it is there.
-    async fn commit(&self, snapshot: &DeltaTable, actions: Vec<Action>) -> Result<u64> {
+    pub(super) async fn commit(&self, snapshot: &DeltaTable, actions: Vec<Action>) -> Result<u64> {
         // Conflicts and lost replies alike: whether it is there is looked up, and tried again if it is not.
         let failed = |error| {
             Error::transient(format!("cannot commit to the lake table `{}`: it is safe to try again", self.table))
@@ -265,7 +265,7 @@ impl LakeTable {
 }
 
 /// The last epoch of a partition in one state of a table.
-async fn held(table: Table, state: &DeltaTable, log_id: u128, partition: u32) -> Result<Option<u64>> {
+pub(super) async fn held(table: Table, state: &DeltaTable, log_id: u128, partition: u32) -> Result<Option<u64>> {
     let failed = |error| delta_error(table, "read", error);
     let snapshot = state.snapshot().map_err(failed)?;
     let log_store = state.log_store();
