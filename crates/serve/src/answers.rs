@@ -23,19 +23,16 @@ struct Covered {
     state: &'static str,
     watermark: Option<String>,
     newest_click: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    filters: Option<Filtered>,
 }
 
 impl Covered {
-    fn new(coverage: &Coverage, filters: Option<Filtered>) -> Self {
+    fn new(coverage: &Coverage) -> Self {
         Covered {
             from: coverage.span.map(|(from, _)| rfc3339(from.start_ms())),
             to: coverage.span.map(|(_, to)| rfc3339(to.start_ms())),
             state: coverage.state.as_str(),
             watermark: coverage.watermark_ms.map(rfc3339),
             newest_click: coverage.newest_click_ms.map(rfc3339),
-            filters,
         }
     }
 }
@@ -80,9 +77,8 @@ struct MinuteAnswer {
 }
 
 impl AdClicksAnswer {
-    /// Words what a store found; `filters` are told only where the question had any.
-    pub(crate) fn new(ad_id: u64, found: &AdClicks, filters: &Filters) -> Self {
-        let filtered = (*filters != Filters::default()).then(|| Filtered::new(filters));
+    /// Words what a store found.
+    pub(crate) fn new(ad_id: u64, found: &AdClicks) -> Self {
         let row = |row: &MinuteClicks| MinuteAnswer {
             minute: rfc3339(row.minute.start_ms()),
             clicks: row.clicks,
@@ -91,7 +87,7 @@ impl AdClicksAnswer {
         AdClicksAnswer {
             ad_id,
             clicks: found.clicks,
-            covered: Covered::new(&found.coverage, filtered),
+            covered: Covered::new(&found.coverage),
             minutes: found.series.as_ref().map(|rows| rows.iter().map(row).collect()),
         }
     }
@@ -102,6 +98,7 @@ impl AdClicksAnswer {
 pub(crate) struct TopAdsAnswer {
     #[serde(flatten)]
     covered: Covered,
+    filters: Filtered,
     ads: Vec<RankedAd>,
 }
 
@@ -118,7 +115,8 @@ impl TopAdsAnswer {
         let ranked =
             |(at, (ad_id, clicks)): (usize, &(u64, u64))| RankedAd { rank: at + 1, ad_id: *ad_id, clicks: *clicks };
         TopAdsAnswer {
-            covered: Covered::new(&found.coverage, Some(Filtered::new(filters))),
+            covered: Covered::new(&found.coverage),
+            filters: Filtered::new(filters),
             ads: found.ads.iter().take(TOP_ADS).enumerate().map(ranked).collect(),
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::problem::{Problem, ProblemKind};
 use adtally_model::Error;
+use adtally_store::questions::Cost;
 use axum::http::Request;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use std::convert::Infallible;
@@ -37,8 +38,10 @@ pub struct Limits {
     pub stall_timeout: Duration,
     /// Questions in flight, running or waiting for their turn; further ones are told to come back.
     pub questions_max: usize,
-    /// Questions running at a time that counts alone can answer: they are short and keep a core busy.
-    pub counted_running_max: usize,
+    /// Questions running at a time that counts in memory can answer: they are short and keep a core busy.
+    pub hot_running_max: usize,
+    /// Questions running at a time that read counts in the lake: each may hold hundreds of megabytes.
+    pub lake_running_max: usize,
     /// Questions running at a time that read raw clicks: each may hold hundreds of megabytes.
     pub raw_running_max: usize,
     /// How long answers in flight may go on after shutdown began.
@@ -53,7 +56,8 @@ impl Default for Limits {
             request_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(10),
             questions_max: 64,
-            counted_running_max: 4,
+            hot_running_max: 4,
+            lake_running_max: 2,
             raw_running_max: 2,
             drain_timeout: Duration::from_secs(10),
         }
@@ -69,7 +73,8 @@ impl Limits {
         let numbers = [
             ("connections_max", self.connections_max),
             ("questions_max", self.questions_max),
-            ("counted_running_max", self.counted_running_max),
+            ("hot_running_max", self.hot_running_max),
+            ("lake_running_max", self.lake_running_max),
             ("raw_running_max", self.raw_running_max),
         ];
         let times = [
@@ -86,21 +91,13 @@ impl Limits {
     }
 }
 
-/// Which questions wait for one another: slow ones must not hold up quick ones.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Lane {
-    /// Answered from counts.
-    Counted,
-    /// Answered from raw clicks.
-    Raw,
-}
-
-/// Admits questions.
+/// Admits questions. Each [`Cost`] has a lane of its own: slow questions hold up no quick ones.
 #[derive(Debug)]
 pub(crate) struct Gate {
     questions_max: usize,
     seats: Arc<Semaphore>,
-    counted: Arc<Semaphore>,
+    hot: Arc<Semaphore>,
+    lake: Arc<Semaphore>,
     raw: Arc<Semaphore>,
 }
 
@@ -111,7 +108,8 @@ impl Gate {
         Gate {
             questions_max: limits.questions_max,
             seats: places(limits.questions_max),
-            counted: places(limits.counted_running_max),
+            hot: places(limits.hot_running_max),
+            lake: places(limits.lake_running_max),
             raw: places(limits.raw_running_max),
         }
     }
@@ -125,10 +123,11 @@ impl Gate {
     }
 
     /// A turn to run, held until the question has run.
-    pub(crate) async fn turn(&self, lane: Lane) -> Option<OwnedSemaphorePermit> {
-        let lane = match lane {
-            Lane::Counted => &self.counted,
-            Lane::Raw => &self.raw,
+    pub(crate) async fn turn(&self, cost: Cost) -> Option<OwnedSemaphorePermit> {
+        let lane = match cost {
+            Cost::Hot => &self.hot,
+            Cost::Lake => &self.lake,
+            Cost::Raw => &self.raw,
         };
         lane.clone().acquire_owned().await.ok()
     }

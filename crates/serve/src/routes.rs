@@ -1,14 +1,14 @@
 //! Routes: which address asks what, and how a question gets its answer.
 
 use crate::answers::{AdClicksAnswer, LedgerAnswer, ReadinessAnswer, TOP_ADS, TopAdsAnswer};
-use crate::limits::{Gate, Lane, Limits, Seat, SeatedBody, check_size};
+use crate::limits::{Gate, Limits, Seat, SeatedBody, check_size};
 use crate::metrics::{self, Metrics};
 use crate::parameters::{self, AD_PARAMETERS, SERIES, TOP_PARAMETERS};
 use crate::problem::{Problem, ProblemKind, catalogue, quoted};
 use crate::query_string::Given;
 use crate::status::Status;
 use adtally_model::{Error, ErrorKind};
-use adtally_store::questions::{Question, Questions};
+use adtally_store::questions::{Cost, Questions};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
@@ -118,12 +118,12 @@ impl Desk {
 
     /// Runs a question on a thread that may block, when it is its turn. It is abandoned when the client leaves or
     /// its time is up.
-    async fn run<T, F>(&self, lane: Lane, asked: F) -> Result<T, Problem>
+    async fn run<T, F>(&self, cost: Cost, asked: F) -> Result<T, Problem>
     where
         T: Send + 'static,
         F: Future<Output = adtally_model::Result<T>> + Send + 'static,
     {
-        let turn = self.gate.turn(lane).await;
+        let turn = self.gate.turn(cost).await;
         let (waiting, gone) = oneshot::channel::<()>();
         let runtime = Handle::current();
         let running = tokio::task::spawn_blocking(move || {
@@ -144,10 +144,6 @@ impl Desk {
             Ok(None) => Err(self.failed("a question was abandoned although its client waited")),
             Err(ended) => Err(self.failed(&format!("a question ended badly: {ended}"))),
         }
-    }
-
-    fn lane(question: &Question) -> Lane {
-        if question.filters.is_counted() { Lane::Counted } else { Lane::Raw }
     }
 
     fn json(&self, answer: &impl Serialize, seat: Option<Seat>) -> Result<Response, Problem> {
@@ -192,10 +188,9 @@ async fn ad_clicks(
     let question = parameters::question(&given)?;
     let series = parameters::boolean(&given, SERIES)?;
     let seat = desk.gate.enter()?;
-    let (questions, asked) = (desk.questions.clone(), question.clone());
-    let found =
-        desk.run(Desk::lane(&question), async move { questions.ad_clicks(ad_id, &asked, series).await }).await?;
-    desk.json(&AdClicksAnswer::new(ad_id, &found, &question.filters), Some(seat))
+    let (questions, cost) = (desk.questions.clone(), desk.questions.cost(&question));
+    let found = desk.run(cost, async move { questions.ad_clicks(ad_id, &question, series).await }).await?;
+    desk.json(&AdClicksAnswer::new(ad_id, &found), Some(seat))
 }
 
 async fn top_ads(State(desk): State<Arc<Desk>>, uri: Uri) -> Result<Response, Problem> {
@@ -203,7 +198,8 @@ async fn top_ads(State(desk): State<Arc<Desk>>, uri: Uri) -> Result<Response, Pr
     let question = parameters::question(&given)?;
     let seat = desk.gate.enter()?;
     let (questions, asked) = (desk.questions.clone(), question.clone());
-    let found = desk.run(Desk::lane(&question), async move { questions.top_ads(&asked, TOP_ADS).await }).await?;
+    let found =
+        desk.run(desk.questions.cost(&question), async move { questions.top_ads(&asked, TOP_ADS).await }).await?;
     desk.json(&TopAdsAnswer::new(&found, &question.filters), Some(seat))
 }
 
@@ -211,7 +207,7 @@ async fn ledger(State(desk): State<Arc<Desk>>, uri: Uri) -> Result<Response, Pro
     Given::read(uri.query(), &[])?;
     let seat = desk.gate.enter()?;
     let status = desk.status.clone();
-    let answer = desk.run(Lane::Counted, async move { LedgerAnswer::new(status.ledger()) }).await?;
+    let answer = desk.run(Cost::Hot, async move { LedgerAnswer::new(status.ledger()) }).await?;
     desk.json(&answer, Some(seat))
 }
 

@@ -26,7 +26,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// [`Limits::drain_timeout`] is over.
 ///
 /// Needs a Tokio runtime with timers and I/O. Questions run on its blocking threads, at most
-/// [`Limits::counted_running_max`] and [`Limits::raw_running_max`] of them.
+/// [`Limits::hot_running_max`], [`Limits::lake_running_max`] and [`Limits::raw_running_max`] of them.
 ///
 /// # Errors
 /// A user error when a limit is 0. What goes wrong with one connection ends only that one, and is logged.

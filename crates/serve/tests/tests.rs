@@ -8,7 +8,7 @@
 
 use adtally_model::{Error, MinuteState, Result};
 use adtally_serve::{Gauges, InputLedger, LedgerReport, Limits, PartitionLedger, Readiness, Status, serve};
-use adtally_store::questions::{AdClicks, Coverage, Question, Questions, TopAds};
+use adtally_store::questions::{AdClicks, Cost, Coverage, Question, Questions, Span, TopAds};
 use async_trait::async_trait;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -19,7 +19,10 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
-/// A store that takes a ticket before it answers, and shows when it is asked.
+const NOTHING: Coverage = Coverage { span: None, state: MinuteState::Open, watermark_ms: None, newest_click_ms: None };
+
+/// A store that takes a ticket before it tells of an ad, and shows when it is asked. The most clicked ads it knows at
+/// once. Its lake holds what is older than an hour.
 struct Store {
     asked: Semaphore,
     tickets: Semaphore,
@@ -27,15 +30,18 @@ struct Store {
 
 #[async_trait]
 impl Questions for Store {
+    fn cost(&self, question: &Question) -> Cost {
+        if matches!(question.span, Span::Last(60..)) { Cost::Lake } else { Cost::Hot }
+    }
+
     async fn ad_clicks(&self, _: u64, _: &Question, _: bool) -> Result<AdClicks> {
         self.asked.add_permits(1);
         self.tickets.acquire().await.map_err(|error| Error::internal(error.to_string()))?.forget();
-        let coverage = Coverage { span: None, state: MinuteState::Open, watermark_ms: None, newest_click_ms: None };
-        Ok(AdClicks { coverage, clicks: 0, series: None })
+        Ok(AdClicks { coverage: NOTHING, clicks: 0, series: None })
     }
 
     async fn top_ads(&self, _: &Question, _: usize) -> Result<TopAds> {
-        Err(Error::internal("nobody asks for it here"))
+        Ok(TopAds { coverage: NOTHING, ads: Vec::new() })
     }
 }
 
@@ -235,7 +241,7 @@ fn clients_that_do_not_read_are_closed() {
 
 #[test]
 fn questions_beyond_the_bound_are_told_to_come_back() {
-    let limits = Limits { questions_max: 2, counted_running_max: 1, ..Limits::default() };
+    let limits = Limits { questions_max: 2, hot_running_max: 1, ..Limits::default() };
     let server = Server::start(limits, 0);
     let mut running = server.connect();
     send(&mut running, QUESTION);
@@ -256,8 +262,23 @@ fn questions_beyond_the_bound_are_told_to_come_back() {
 }
 
 #[test]
+fn slow_questions_hold_up_no_quick_ones() {
+    let limits = Limits { hot_running_max: 1, lake_running_max: 1, ..Limits::default() };
+    let server = Server::start(limits, 0);
+    let mut slow = [server.connect(), server.connect()];
+    slow.iter_mut().for_each(|stream| send(stream, "/ads/42/clicks?minutes=10080"));
+    server.wait_for_question();
+    let mut quick = server.connect();
+    while !ask(&mut quick, "/metrics").1.contains("adtally_questions_in_flight 2\n") {}
+    assert!(ask(&mut quick, "/ads/top100?minutes=5").0.starts_with("HTTP/1.1 200"));
+    server.store.tickets.add_permits(2);
+    slow.iter_mut().for_each(|stream| assert_eq!(answer(stream).1, ANSWER));
+    server.stop();
+}
+
+#[test]
 fn a_client_that_leaves_frees_its_place() {
-    let limits = Limits { questions_max: 1, counted_running_max: 1, ..Limits::default() };
+    let limits = Limits { questions_max: 1, hot_running_max: 1, ..Limits::default() };
     let server = Server::start(limits, 0);
     let mut leaves = server.connect();
     send(&mut leaves, QUESTION);

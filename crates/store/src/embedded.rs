@@ -1,12 +1,15 @@
 //! Answers from the embedded stores: hot counts, the lake for what is older, raw clicks for what is not counted ahead.
 
 use crate::hot_counts::{AdSums, HotCounts, Snapshot};
-use crate::lake::{ClickScan, Epochs, Lake};
-use crate::questions::{AdClicks, Coverage, Filters, MinuteClicks, Question, Questions, Span, TopAds};
-use adtally_model::{ClickColumns, CountedClicks, Country, Minute, MinuteState, Result, StagedFile, StagedTable};
+use crate::lake::{ClickScan, Epochs, Lake, Selection};
+use crate::questions::{AdClicks, Cost, Coverage, Filters, MinuteClicks, Question, Questions, Span, TopAds};
+use adtally_model::{ClickColumns, CountedClicks, Minute, MinuteCounts, MinuteState, Result, StagedFile, StagedTable};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+#[cfg(test)]
+mod tests;
 
 /// The partition of an embedded process.
 const PARTITION: u32 = 0;
@@ -26,6 +29,17 @@ impl Embedded {
 
 #[async_trait]
 impl Questions for Embedded {
+    fn cost(&self, question: &Question) -> Cost {
+        if !question.filters.is_counted() {
+            return Cost::Raw;
+        }
+        let snapshot = self.hot.snapshot();
+        match coverage(&snapshot, question).span {
+            Some((from, to)) if from < hot_from(&snapshot, from, to) => Cost::Lake,
+            _ => Cost::Hot,
+        }
+    }
+
     async fn ad_clicks(&self, ad_id: u64, question: &Question, series: bool) -> Result<AdClicks> {
         let snapshot = self.hot.snapshot();
         let coverage = coverage(&snapshot, question);
@@ -40,10 +54,9 @@ impl Questions for Embedded {
                 *minutes.entry(minute).or_default() += clicks;
             }
             if from < hot_from {
-                self.older(&snapshot, from, hot_from, country, |minute, ad, clicks| {
-                    if ad == ad_id {
-                        *minutes.entry(minute).or_default() += clicks;
-                    }
+                let selection = Selection { ad_id: Some(ad_id), country };
+                self.older(&snapshot, (from, hot_from), selection, |minute, _, clicks| {
+                    *minutes.entry(minute).or_default() += clicks;
                 })
                 .await?;
             }
@@ -85,8 +98,8 @@ impl Questions for Embedded {
             let hot_from = hot_from(&snapshot, from, to);
             snapshot.add_minutes(&mut sums, hot_from, to, question.filters.country);
             if from < hot_from {
-                let country = question.filters.country;
-                self.older(&snapshot, from, hot_from, country, |_, ad, clicks| sums.add(ad, clicks)).await?;
+                let selection = Selection { ad_id: None, country: question.filters.country };
+                self.older(&snapshot, (from, hot_from), selection, |_, ad, clicks| sums.add(ad, clicks)).await?;
             }
         } else {
             sums = snapshot.sparse_sums();
@@ -104,22 +117,21 @@ impl Embedded {
     async fn older(
         &self,
         snapshot: &Snapshot,
-        from: Minute,
-        to: Minute,
-        country: Option<Country>,
+        (from, to): (Minute, Minute),
+        selection: Selection,
         mut add: impl FnMut(Minute, u64, u64) + Send,
     ) -> Result<()> {
-        let upto = Epochs::of(PARTITION, snapshot.lake_epoch);
-        let lake = self.lake.counts(from, to, Some(&upto)).await?;
-        let pending = snapshot.pending.iter().flat_map(|pending| pending.counts.iter());
-        let pending = pending.filter(|counts| (from..to).contains(&counts.minute));
-        for counts in lake.minutes.iter().chain(pending) {
-            for (ad, of, clicks) in counts.rows() {
-                if country.is_none_or(|country| country == of) {
+        let mut show = |counts: &MinuteCounts| {
+            for (ad, country, clicks) in counts.rows() {
+                if selection.takes(ad, country) {
                     add(counts.minute, ad, u64::from(clicks));
                 }
             }
-        }
+        };
+        let upto = Epochs::of(PARTITION, snapshot.lake_epoch);
+        self.lake.each_minute((from, to), Some(&upto), selection, &mut show).await?;
+        let pending = snapshot.pending.iter().flat_map(|pending| pending.counts.iter());
+        pending.filter(|counts| (from..to).contains(&counts.minute)).for_each(show);
         Ok(())
     }
 

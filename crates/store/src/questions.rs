@@ -88,9 +88,23 @@ pub struct Question {
     pub include_open: bool,
 }
 
+/// What an answer takes, so that those who wait for slow ones hold up no quick ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cost {
+    /// Milliseconds: counts in memory.
+    Hot,
+    /// Up to seconds: counts in the lake.
+    Lake,
+    /// Up to many seconds: raw clicks.
+    Raw,
+}
+
 /// A store that answers questions exactly.
 #[async_trait]
 pub trait Questions: Send + Sync {
+    /// What an answer would take at the moment. Answers from memory, without I/O.
+    fn cost(&self, question: &Question) -> Cost;
+
     /// Clicks of one ad, with a row a minute when `series` is set.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use crate::status::{
 };
 use adtally_model::time::parse_rfc3339;
 use adtally_model::{Error, InputStatus, Ledger, Minute, MinuteState, Result};
-use adtally_store::questions::{AdClicks, Coverage, MinuteClicks, Question, Questions, TopAds};
+use adtally_store::questions::{AdClicks, Cost, Coverage, MinuteClicks, Question, Questions, TopAds};
 use async_trait::async_trait;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -90,6 +90,10 @@ impl FakeStore {
 
 #[async_trait]
 impl Questions for FakeStore {
+    fn cost(&self, question: &Question) -> Cost {
+        if question.filters.is_counted() { Cost::Hot } else { Cost::Raw }
+    }
+
     async fn ad_clicks(&self, ad_id: u64, question: &Question, series: bool) -> Result<AdClicks> {
         self.asked.lock().unwrap().push(Asked::Ad(ad_id, question.clone(), series));
         let coverage = self.coverage().await?;

@@ -1,14 +1,19 @@
 //! Counts by minute, ad and country, read from the additive rows of `clicks_by_minute` or recounted from clicks.
 
-use super::Lake;
-use super::files::{Epochs, FILES_AT_ONCE, LakeFile, ints, longs, minute_of_us, times};
+use super::files::{Epochs, FILES_AT_ONCE, FileEntry, FileIndex, LakeFile};
+use super::files::{group_bounds, ints, longs, minute_of_us, times};
 use super::schema::Table;
+use super::{Lake, LakeTable};
 use adtally_model::{Country, Error, Invariant, Ledger, Minute, MinuteCounts, Result};
 use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
+use arrow::error::ArrowError;
 use futures::{StreamExt, TryStreamExt, stream};
 use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowPredicate, ArrowPredicateFn, RowFilter};
 use parquet::errors::ParquetError;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Counts of a range of minutes, and what they cover.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -89,27 +94,104 @@ impl SignedCounts {
     }
 }
 
+/// The most minutes that [`Lake::each_minute`] reads at a time.
+const PIECE_MINUTES_MAX: i64 = 60;
+
+/// The most bytes of files that it reads at a time, down to a single minute: a row takes two bytes or more there and 24
+/// in memory, so that a piece takes some 200 MB at most, and at the mission rate is some ten minutes.
+const PIECE_BYTES_MAX: u64 = 16 << 20;
+
+/// Which counts to read; conditions combine with AND.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Selection {
+    /// Only of this ad.
+    pub ad_id: Option<u64>,
+    /// Only from this country.
+    pub country: Option<Country>,
+}
+
+impl Selection {
+    /// Whether a row meets it.
+    #[inline]
+    pub fn takes(&self, ad_id: u64, country: Country) -> bool {
+        self.ad_id.is_none_or(|wanted| wanted == ad_id) && self.country.is_none_or(|wanted| wanted == country)
+    }
+}
+
+/// What is read of one state of `clicks_by_minute`.
+struct CountReader<'a> {
+    table: &'a LakeTable,
+    index: Arc<FileIndex>,
+    epochs: Epochs,
+    selection: Selection,
+}
+
+impl CountReader<'_> {
+    /// Counts of the minutes `[from, to)`, all of them in memory.
+    async fn read(&self, from: Minute, to: Minute) -> Result<Vec<MinuteCounts>> {
+        let reads = self.files(from, to).map(|file| {
+            let (file, epochs) = (self.table.reader(&file.path, file.size), self.epochs.clone());
+            let selection = self.selection;
+            spawned(async move { read_counts(file, from, to, &epochs, selection).await })
+        });
+        merged(reads.collect()).await
+    }
+
+    fn files(&self, from: Minute, to: Minute) -> impl Iterator<Item = &FileEntry> {
+        let within = move |file: &&FileEntry| file.bounds.may_meet(from, to) && self.epochs.may_hold(&file.bounds);
+        self.index.files.iter().filter(within)
+    }
+
+    /// Where a piece ends that begins at `from`.
+    fn piece_end(&self, from: Minute, to: Minute) -> Minute {
+        let mut minutes = (to.0 - from.0).min(PIECE_MINUTES_MAX);
+        let bytes = |minutes| self.files(from, Minute(from.0 + minutes)).map(|file| file.size).sum::<u64>();
+        // Rows of one ad are few, and all others are dropped while they are read.
+        while self.selection.ad_id.is_none() && minutes > 1 && bytes(minutes) > PIECE_BYTES_MAX {
+            minutes /= 2;
+        }
+        Minute(from.0 + minutes)
+    }
+}
+
 impl Lake {
     /// The counts of the minutes `[from, to)`, in the epochs up to `upto` that all tables hold. Memory grows with
-    /// the range: long ones are better asked for in pieces.
+    /// the range: see [`Lake::each_minute`].
     ///
     /// # Errors
     /// External when the store fails, corrupt when a file is missing, internal when counts sum up to less than 0.
     pub async fn counts(&self, from: Minute, to: Minute, upto: Option<&Epochs>) -> Result<LakeCounts> {
+        let reader = self.count_reader(upto, Selection::default()).await?;
+        let minutes = reader.read(from, to).await?;
+        Ok(LakeCounts { minutes, epochs: reader.epochs })
+    }
+
+    /// Shows the selected counts of the minutes `[from, to)`, in the epochs up to `upto` that all tables hold, minute by
+    /// minute. They are read in pieces of bounded size, all of one state of the table.
+    ///
+    /// # Errors
+    /// As [`Lake::counts`].
+    pub async fn each_minute(
+        &self,
+        (from, to): (Minute, Minute),
+        upto: Option<&Epochs>,
+        selection: Selection,
+        mut show: impl FnMut(&MinuteCounts) + Send,
+    ) -> Result<()> {
+        let reader = self.count_reader(upto, selection).await?;
+        let mut begin = from;
+        while begin < to {
+            let end = reader.piece_end(begin, to);
+            reader.read(begin, end).await?.iter().for_each(&mut show);
+            begin = end;
+        }
+        Ok(())
+    }
+
+    async fn count_reader(&self, upto: Option<&Epochs>, selection: Selection) -> Result<CountReader<'_>> {
         let epochs = self.covered(upto).await?;
         let table = self.table(Table::ClicksByMinute);
-        let index = table.files().await?;
-        let wanted = index.files.iter().filter(|file| {
-            let in_time =
-                file.bounds.time_ms.is_none_or(|(least, largest)| least < to.start_ms() && largest >= from.start_ms());
-            in_time && epochs.may_hold(&file.bounds)
-        });
-        let reads = wanted.map(|file| {
-            let (file, epochs) = (table.reader(&file.path, file.size), epochs.clone());
-            spawned(async move { read_counts(file, from, to, &epochs).await })
-        });
-        let minutes = merged(reads.collect()).await?;
-        Ok(LakeCounts { minutes, epochs })
+        Ok(CountReader { table, index: table.files().await?, epochs, selection })
     }
 
     /// The first minute that has clicks or counts in the lake and the one after the last; none before any click.
@@ -178,12 +260,38 @@ pub(super) fn countries(batch: &RecordBatch, failed: &impl Fn(ParquetError) -> E
     Ok(ends.windows(2).map(|ends| Country::parse(&bytes[ends[0] as usize..ends[1] as usize])).collect())
 }
 
-async fn read_counts(file: LakeFile, from: Minute, to: Minute, epochs: &Epochs) -> Result<SignedCounts> {
+async fn read_counts(
+    file: LakeFile,
+    from: Minute,
+    to: Minute,
+    epochs: &Epochs,
+    selection: Selection,
+) -> Result<SignedCounts> {
     let failed = file.failure();
     let builder = file.open().await?;
+    // An ad is held as Delta holds it; larger ones are in no file.
+    let ad = selection.ad_id.map(|ad| i64::try_from(ad).unwrap_or(-1));
+    let groups = builder.metadata().row_groups().iter().enumerate().filter(|(_, group)| {
+        let in_time = group_bounds(group, "minute")
+            .is_none_or(|(least, largest)| minute_of_us(least) < to && minute_of_us(largest) >= from);
+        let has = |ad| group_bounds(group, "ad_id").is_none_or(|(least, largest)| (least..=largest).contains(&ad));
+        in_time && ad.is_none_or(has)
+    });
+    let groups = groups.map(|(number, _)| number).collect();
     let columns = ["minute", "ad_id", "country", "clicks", "partition", "epoch"];
     let mask = ProjectionMask::columns(builder.parquet_schema(), columns);
-    let mut batches = builder.with_projection(mask).build().map_err(&failed)?;
+    let mut predicates: Vec<Box<dyn ArrowPredicate>> = Vec::new();
+    if let Some(ad) = ad {
+        // Of the other columns only the pages with rows of the ad are read.
+        let mask = ProjectionMask::columns(builder.parquet_schema(), ["ad_id"]);
+        predicates.push(Box::new(ArrowPredicateFn::new(mask, move |batch| {
+            let ads = batch.columns().first().and_then(|column| column.as_primitive_opt::<Int64Type>());
+            let ads = ads.ok_or_else(|| ArrowError::SchemaError("the column `ad_id` is of another type".to_owned()))?;
+            Ok(ads.values().iter().map(|&found| Some(found == ad)).collect())
+        })));
+    }
+    let builder = builder.with_row_groups(groups).with_projection(mask).with_row_filter(RowFilter::new(predicates));
+    let mut batches = builder.build().map_err(&failed)?;
     let mut sums = SignedCounts::default();
     let (mut current, mut rows) = (from, Vec::new());
     while let Some(batch) = batches.try_next().await.map_err(&failed)? {
@@ -194,14 +302,16 @@ async fn read_counts(file: LakeFile, from: Minute, to: Minute, epochs: &Epochs) 
         let countries = countries(&batch, &failed)?;
         for row in 0..batch.num_rows() {
             let minute = minute_of_us(minutes[row]);
-            if minute < from || minute >= to || !epochs.hold(partitions[row], numbers[row]) {
+            let (ad, country) = (ads[row] as u64, countries[row]);
+            let within = minute >= from && minute < to && epochs.hold(partitions[row], numbers[row]);
+            if !within || !selection.takes(ad, country) {
                 continue;
             }
             if minute != current {
                 sums.extend(current, &mut rows);
                 current = minute;
             }
-            rows.push((ads[row] as u64, countries[row], clicks[row]));
+            rows.push((ad, country, clicks[row]));
         }
     }
     sums.extend(current, &mut rows);
@@ -246,4 +356,40 @@ async fn read_ledgers(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lake::statistics::Bounds;
+    use object_store::memory::InMemory;
+    use object_store::path::Path;
+
+    #[tokio::test]
+    async fn pieces_are_bounded_in_minutes_and_bytes() {
+        let lake = Lake::open(Arc::new(InMemory::new())).await.unwrap();
+        // A minute a file, each a quarter of a piece.
+        let file = |minute: i64| {
+            let times = Minute(minute).start_ms()..Minute(minute).end_ms();
+            let bounds = Bounds { time_ms: Some((times.start, times.end - 1)), ..Bounds::default() };
+            FileEntry { path: Path::from(minute.to_string()), size: PIECE_BYTES_MAX / 4, bounds }
+        };
+        let mut reader = lake.count_reader(None, Selection::default()).await.unwrap();
+        reader.index = Arc::new(FileIndex::new((1_000..1_100).map(file).collect()));
+        let pieces = |reader: &CountReader<'_>, from: i64, to: i64| {
+            let mut ends = vec![from];
+            while ends[ends.len() - 1] < to {
+                ends.push(reader.piece_end(Minute(ends[ends.len() - 1]), Minute(to)).0);
+            }
+            ends
+        };
+        assert_eq!(pieces(&reader, 800, 1_000), [800, 860, 920, 980, 1_000]);
+        assert_eq!(pieces(&reader, 1_000, 1_010), [1_000, 1_002, 1_006, 1_010]);
+        reader.selection.ad_id = Some(1);
+        assert_eq!(pieces(&reader, 1_000, 1_100), [1_000, 1_060, 1_100]);
+        reader.selection = Selection::default();
+        let large = FileEntry { size: 2 * PIECE_BYTES_MAX, ..file(1_000) };
+        reader.index = Arc::new(FileIndex::new(vec![large]));
+        assert_eq!(pieces(&reader, 1_000, 1_003), [1_000, 1_001, 1_003]);
+    }
 }

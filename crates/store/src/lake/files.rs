@@ -16,7 +16,8 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
 use parquet::errors::{ParquetError, Result as ParquetResult};
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
+use parquet::file::statistics::Statistics;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -101,6 +102,14 @@ pub(super) struct FileEntry {
 pub(super) struct FileIndex {
     version: u64,
     pub(super) files: Vec<FileEntry>,
+}
+
+impl FileIndex {
+    /// Of a state that no table has.
+    #[cfg(test)]
+    pub(super) fn new(files: Vec<FileEntry>) -> Self {
+        FileIndex { version: u64::MAX, files }
+    }
 }
 
 impl LakeTable {
@@ -306,6 +315,15 @@ pub(super) fn times<'a>(
         .and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>())
         .map(|column| &column.values()[..])
         .ok_or_else(|| failed(unexpected(name)))
+}
+
+/// Least and largest value of a column of numbers or times in a row group, where the file tells them.
+pub(super) fn group_bounds(group: &RowGroupMetaData, column: &str) -> Option<(i64, i64)> {
+    let found = group.columns().iter().find(|found| found.column_path().string() == column)?;
+    match found.statistics()? {
+        Statistics::Int64(values) => Some((*values.min_opt()?, *values.max_opt()?)),
+        _ => None,
+    }
 }
 
 /// The minute of a time in microseconds.

@@ -26,7 +26,7 @@ mod statistics;
 mod tests;
 
 pub use clicks::{ClickRows, encode_clicks};
-pub use counts::LakeCounts;
+pub use counts::{LakeCounts, Selection};
 pub use encode::EncodedFile;
 pub use files::Epochs;
 pub use project::{EpochProjection, Held};

@@ -5,7 +5,7 @@
 
 use super::Lake;
 use super::counts::{LakeCounts, SignedCounts, countries, merged, spawned};
-use super::files::{Epochs, LakeFile, ints, longs, minute_of_us, times};
+use super::files::{Epochs, LakeFile, group_bounds, ints, longs, minute_of_us, times};
 use super::schema::Table;
 use super::statistics::Bounds;
 use crate::questions::Filters;
@@ -68,7 +68,7 @@ impl Lake {
         let index = table.files().await?;
         let mut wanted: Vec<(LakeFile, Option<Epochs>)> = Vec::new();
         for file in &index.files {
-            if epochs.may_hold(&file.bounds) && conditions.may_meet_times(file.bounds.time_ms) {
+            if epochs.may_hold(&file.bounds) && file.bounds.may_meet(scan.from, scan.to) {
                 wanted.push((table.reader(&file.path, file.size), Some(epochs.clone())));
             }
         }
@@ -76,10 +76,7 @@ impl Lake {
         for file in scan.staged.iter().filter(|file| file.table == StagedTable::Clicks) {
             let bounds = Bounds::read(Some(&file.stats), "click_timestamp");
             // An epoch that the tables hold was read from them above, wherever its rows lie there by now.
-            if !held.surely_hold(&bounds)
-                && conditions.may_meet_times(bounds.time_ms)
-                && seen.insert(file.path.as_str())
-            {
+            if !held.surely_hold(&bounds) && bounds.may_meet(scan.from, scan.to) && seen.insert(file.path.as_str()) {
                 wanted.push((table.reader(&Path::from(file.path.as_str()), file.size), None));
             }
         }
@@ -101,21 +98,16 @@ impl Lake {
 }
 
 impl Conditions {
-    fn may_meet_times(&self, bounds_ms: Option<(i64, i64)>) -> bool {
-        bounds_ms.is_none_or(|(least, largest)| least < self.to.start_ms() && largest >= self.from.start_ms())
-    }
-
     /// Whether a row group may have rows that meet them, by its statistics.
     fn may_meet(&self, group: &RowGroupMetaData) -> bool {
-        let statistics =
-            |name: &str| group.columns().iter().find(|column| column.column_path().string() == name)?.statistics();
-        if let Some(Statistics::Int64(time)) = statistics("click_timestamp")
-            && let (Some(&least), Some(&largest)) = (time.min_opt(), time.max_opt())
+        if let Some((least, largest)) = group_bounds(group, "click_timestamp")
             && (minute_of_us(least) >= self.to || minute_of_us(largest) < self.from)
         {
             return false;
         }
-        if let (Some(country), Some(Statistics::ByteArray(found))) = (self.country, statistics("country"))
+        let column = group.columns().iter().find(|column| column.column_path().string() == "country");
+        if let (Some(country), Some(Statistics::ByteArray(found))) =
+            (self.country, column.and_then(|column| column.statistics()))
             && let (Some(least), Some(largest)) = (found.min_opt(), found.max_opt())
             && (country.as_bytes() < least.data() || country.as_bytes() > largest.data())
         {

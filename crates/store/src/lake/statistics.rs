@@ -2,6 +2,7 @@
 //!
 //! Format: Delta protocol, "Per-file Statistics". Times are truncated to milliseconds there, which ours are anyway.
 
+use adtally_model::Minute;
 use adtally_model::time::{parse_rfc3339, rfc3339};
 use serde_json::{Map, Value, json};
 
@@ -118,6 +119,11 @@ impl Bounds {
             partition: long("partition"),
             epoch: long("epoch"),
         }
+    }
+
+    /// Whether there may be rows of the minutes `[from, to)`.
+    pub(crate) fn may_meet(&self, from: Minute, to: Minute) -> bool {
+        self.time_ms.is_none_or(|(least, largest)| least < to.start_ms() && largest >= from.start_ms())
     }
 }
 

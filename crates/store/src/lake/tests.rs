@@ -299,6 +299,41 @@ fn epochs_are_read_from_rows_where_statistics_are_missing() {
 }
 
 #[test]
+fn selected_counts_of_a_long_range_are_those_of_all_counts() {
+    run(async {
+        let lake = in_memory().await;
+        let mut epochs = staged(&lake, 1..=3).await;
+        // The second epoch lies hours after the first, the third on the edges of what is read at a time.
+        let shifted = |click: Click, minutes: i64| Click { ms: click.ms + minutes * 60_000, ..click };
+        let mut all = all_clicks(1..=1);
+        for (number, minutes) in [(2, &[200][..]), (3, &[58, 59, 60, 61])] {
+            let clicks: Vec<Click> = minutes
+                .iter()
+                .flat_map(|&minutes| clicks(number).into_iter().map(move |click| shifted(click, minutes)))
+                .collect();
+            epochs[number as usize - 1].counts = counted(&clicks);
+            all.extend(clicks);
+        }
+        lake.project(LOG_ID, 0, &epochs[..2]).await.unwrap();
+        lake.project(LOG_ID, 0, &epochs).await.unwrap();
+        let range = (Minute(START.0 - 5), Minute(START.0 + 400));
+        for ad_id in [None, Some(7), Some(1_000_002), Some(i64::MAX as u64), Some(u64::MAX), Some(8)] {
+            for country in [None, Some(Country::parse(b"DE")), Some(Country::parse(b"FR"))] {
+                let selection = Selection { ad_id, country };
+                let mut found = Vec::new();
+                lake.each_minute(range, None, selection, |counts| found.push(counts.clone())).await.unwrap();
+                let selected = |click: &&Click| selection.takes(click.ad, Country::parse(click.country.as_bytes()));
+                assert_eq!(found, counted(all.iter().filter(selected)), "{selection:?}");
+            }
+        }
+        let mut early = Vec::new();
+        let upto = Epochs::of(0, 1);
+        lake.each_minute(range, Some(&upto), Selection::default(), |counts| early.push(counts.clone())).await.unwrap();
+        assert_eq!(early, counted(&all_clicks(1..=1)));
+    });
+}
+
+#[test]
 fn corrections_are_signed_rows() {
     let (us, de) = (Country::parse(b"US"), Country::parse(b"DE"));
     let sums = |rows: &[counts::SignedRow]| {
