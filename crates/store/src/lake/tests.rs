@@ -314,8 +314,8 @@ fn selected_counts_of_a_long_range_are_those_of_all_counts() {
             epochs[number as usize - 1].counts = counted(&clicks);
             all.extend(clicks);
         }
-        lake.project(LOG_ID, 0, &epochs[..2]).await.unwrap();
-        lake.project(LOG_ID, 0, &epochs).await.unwrap();
+        lake.project(LOG_ID, 0, &epochs[..2], TOKEN).await.unwrap();
+        lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
         let range = (Minute(START.0 - 5), Minute(START.0 + 400));
         for ad_id in [None, Some(7), Some(1_000_002), Some(i64::MAX as u64), Some(u64::MAX), Some(8)] {
             for country in [None, Some(Country::parse(b"DE")), Some(Country::parse(b"FR"))] {
