@@ -16,6 +16,7 @@ mod clicks;
 mod counts;
 mod encode;
 mod files;
+mod long_range;
 mod project;
 mod rows;
 mod scan;
@@ -24,6 +25,7 @@ mod sql;
 mod statistics;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 pub use clicks::{ClickRows, encode_clicks};
 pub use counts::{LakeCounts, Selection};
@@ -34,6 +36,7 @@ pub use rows::encode_dead_letters;
 pub use scan::ClickScan;
 pub use schema::Table;
 pub use sql::SqlAnswer;
+pub use upkeep::{AsOf, Keep, RollUp, Tokens, Vacuumed};
 
 use adtally_model::{Error, Result};
 use deltalake_core::kernel::transaction::CommitProperties;

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 
 mod damage;
 mod failing;
+mod rolling_up;
 
 use failing::Failing;
 
