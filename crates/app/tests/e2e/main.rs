@@ -18,6 +18,7 @@
 //! - `commands`: inspect, config, count, completions, JSON, colours and pipes;
 //! - `files`: files that are poison, half, gone, compressed or of yesterday;
 //! - `lake`: other programs read the lake and find the same sums;
+//! - `upkeep`: sums of hours and days, few files, what is no longer kept;
 //! - `verify`: what it finds, and what is no damage.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test; clippy only knows the tests themselves")]
@@ -35,4 +36,5 @@ mod restarts;
 mod site;
 mod stopping;
 mod truth;
+mod upkeep;
 mod verify;

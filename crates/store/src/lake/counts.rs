@@ -209,13 +209,14 @@ impl Lake {
         Ok(CountReader { table, index: table.files().await?, epochs, selection })
     }
 
-    /// The first minute that has clicks or counts in the lake and the one after the last; none before any click.
+    /// The first minute that has clicks or counts in the lake, or begins an hour or a day that has, and the one after
+    /// the last; none before any click.
     ///
     /// # Errors
     /// External when the store fails.
     pub async fn minutes(&self) -> Result<Option<(Minute, Minute)>> {
         let mut span: Option<(Minute, Minute)> = None;
-        for table in [Table::Clicks, Table::ClicksByMinute] {
+        for table in [Table::Clicks, Table::ClicksByMinute, Table::ClicksByHour, Table::ClicksByDay] {
             for file in &self.table(table).files().await?.files {
                 let Some((least, largest)) = file.bounds.time_ms else { continue };
                 // The upper bound is a millisecond beyond the largest.

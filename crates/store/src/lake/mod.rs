@@ -36,7 +36,7 @@ pub use rows::encode_dead_letters;
 pub use scan::ClickScan;
 pub use schema::Table;
 pub use sql::SqlAnswer;
-pub use upkeep::{AsOf, Keep, RollUp, Tokens, Vacuumed};
+pub use upkeep::{AsOf, Keep, RollUp, RolledUp, Tokens, Vacuumed};
 
 use adtally_model::{Error, Result};
 use deltalake_core::kernel::transaction::CommitProperties;

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 mod damage;
 mod failing;
 mod rolling_up;
+mod upkeep;
 
 use failing::Failing;
 

@@ -153,10 +153,10 @@ fn a_crash_or_a_lost_reply_at_any_write_makes_no_span_twice_and_leaves_none_out(
                 lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
                 // More failures than one attempt survives: the process "dies", another one goes on.
                 store.fail(after, 8, lost_reply);
-                let survived = roll_up(&lake, &as_of(9), 60).await.is_ok();
+                let survived = roll_up(&lake, &as_of(9), 300).await.is_ok();
                 store.fail(0, 0, false);
                 let lake = Lake::open(store as Arc<dyn ObjectStore>).await.unwrap();
-                roll_up(&lake, &as_of(9), 60).await.unwrap();
+                roll_up(&lake, &as_of(9), 300).await.unwrap();
                 check_rolled(&lake, &as_of(9)).await;
                 if survived && after > 3 {
                     break;

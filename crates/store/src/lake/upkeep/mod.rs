@@ -6,11 +6,13 @@
 //!   at any moment: what is left behind are files that nobody names.
 //! - **Never** reads a clock, or touches what an epoch that is not in all tables may need.
 
+mod check;
 mod compact;
 mod retain;
 mod roll_up;
 mod vacuum;
 
+pub use check::RolledUp;
 pub use retain::Keep;
 pub use roll_up::RollUp;
 pub use vacuum::Vacuumed;

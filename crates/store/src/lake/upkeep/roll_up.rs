@@ -20,7 +20,7 @@ use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use std::collections::BTreeMap;
 
 /// Rows of sums in memory at a time, about: 14 bytes each, twice while they are merged.
-const ROWS_MAX: usize = 8_000_000;
+pub(super) const ROWS_MAX: usize = 8_000_000;
 
 /// A roll-up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,13 +76,13 @@ fn rolled_app(partition: u32) -> String {
 }
 
 /// Sums of spans, within bounds.
-struct Sums {
+pub(super) struct Sums {
     /// By span and in the order of ads.
-    spans: BTreeMap<Minute, MinuteCounts>,
+    pub(super) spans: BTreeMap<Minute, MinuteCounts>,
     /// Where the last span that is complete, or of which ads are left, ends.
-    end: Minute,
+    pub(super) end: Minute,
     /// The first ad that is left of the only span.
-    next_ad: Option<u64>,
+    pub(super) next_ad: Option<u64>,
 }
 
 impl FileIndex {
@@ -228,7 +228,7 @@ fn check_no_rows_after(roll_up: RollUp, index: &FileIndex, partition: u32, befor
 
 /// Sums the spans of `[begin, end)` from an ad on. When more rows come together than fit, the last spans are left for
 /// another batch, and of a single one the greatest ads for another pass.
-async fn gather(
+pub(super) async fn gather(
     source: &CountReader<'_>,
     roll_up: RollUp,
     (begin, end): (Minute, Minute),
@@ -280,7 +280,7 @@ impl Sums {
 }
 
 /// The rows of some ads, as counts of a span.
-fn within_ads(counts: MinuteCounts, span: Minute, from: u64, to: Option<u64>) -> MinuteCounts {
+pub(super) fn within_ads(counts: MinuteCounts, span: Minute, from: u64, to: Option<u64>) -> MinuteCounts {
     let first = counts.ad_id.partition_point(|&ad| ad < from);
     let end = to.map_or(counts.len(), |to| counts.ad_id.partition_point(|&ad| ad < to));
     if (first, end) == (0, counts.len()) {
