@@ -13,7 +13,7 @@ def of_deltalake(lake: Path) -> dict:
     from deltalake import DeltaTable, QueryBuilder
 
     engine = QueryBuilder()
-    for table in ("clicks", "clicks_by_minute", "dead_letters", "ledger"):
+    for table in ("clicks", "clicks_by_minute", "clicks_by_hour", "clicks_by_day", "dead_letters", "ledger"):
         engine = engine.register(table, DeltaTable(str(lake / table)))
 
     def rows(query: str) -> list:
@@ -32,6 +32,12 @@ def of_deltalake(lake: Path) -> dict:
         "minutes": rows(
             "SELECT CAST(date_part('epoch', minute) AS BIGINT), sum(clicks) FROM clicks_by_minute GROUP BY 1 ORDER BY 1"
         ),
+        "by_hour": rows(
+            "SELECT CAST(date_part('epoch', hour) AS BIGINT), sum(clicks) FROM clicks_by_hour GROUP BY 1 ORDER BY 1"
+        ),
+        "by_day": rows(
+            "SELECT CAST(date_part('epoch', day) AS BIGINT), sum(clicks) FROM clicks_by_day GROUP BY 1 ORDER BY 1"
+        ),
         "countries": rows("SELECT country, sum(clicks) FROM clicks_by_minute GROUP BY 1 ORDER BY 1"),
         "hours": rows(
             "SELECT CAST(click_date AS VARCHAR), click_hour, count(*) FROM clicks GROUP BY 1, 2 ORDER BY 1, 2"
@@ -45,9 +51,8 @@ def of_polars(lake: Path) -> dict:
     """Sums by the data frames of `polars`, which reads the Parquet files itself."""
     import polars as pl
 
-    clicks, minutes, letters, ledger = (
-        pl.scan_delta(str(lake / table)) for table in ("clicks", "clicks_by_minute", "dead_letters", "ledger")
-    )
+    tables = ("clicks", "clicks_by_minute", "clicks_by_hour", "clicks_by_day", "dead_letters", "ledger")
+    clicks, minutes, hours, days, letters, ledger = (pl.scan_delta(str(lake / table)) for table in tables)
 
     def number(frame: pl.LazyFrame) -> int:
         return frame.collect().item()
@@ -62,6 +67,8 @@ def of_polars(lake: Path) -> dict:
         "clicks": number(minutes.select(pl.col("clicks").sum())),
         "ads": number(minutes.select(pl.col("ad_id").n_unique())),
         "minutes": rows(minutes, [pl.col("minute").dt.epoch("s")], pl.col("clicks").sum()),
+        "by_hour": rows(hours, [pl.col("hour").dt.epoch("s")], pl.col("clicks").sum()),
+        "by_day": rows(days, [pl.col("day").dt.epoch("s")], pl.col("clicks").sum()),
         "countries": rows(minutes, [pl.col("country")], pl.col("clicks").sum()),
         "hours": rows(
             clicks, [pl.col("click_date").cast(pl.String), pl.col("click_hour")], pl.len().alias("lines")

@@ -55,7 +55,7 @@ impl Questions for Embedded {
             }
             if from < hot_from {
                 let selection = Selection { ad_id: Some(ad_id), country };
-                self.older(&snapshot, (from, hot_from), selection, |minute, _, clicks| {
+                self.older(&snapshot, (from, hot_from), selection, series, |minute, _, clicks| {
                     *minutes.entry(minute).or_default() += clicks;
                 })
                 .await?;
@@ -99,7 +99,7 @@ impl Questions for Embedded {
             snapshot.add_minutes(&mut sums, hot_from, to, question.filters.country);
             if from < hot_from {
                 let selection = Selection { ad_id: None, country: question.filters.country };
-                self.older(&snapshot, (from, hot_from), selection, |_, ad, clicks| sums.add(ad, clicks)).await?;
+                self.older(&snapshot, (from, hot_from), selection, false, |_, ad, clicks| sums.add(ad, clicks)).await?;
             }
         } else {
             sums = snapshot.sparse_sums();
@@ -114,11 +114,13 @@ impl Questions for Embedded {
 
 impl Embedded {
     /// Counts of minutes that are no longer hot: the lake's up to the epoch that it holds, and those of later epochs.
+    /// Whole hours and days come together, under their first minute, unless they are wanted `by_minute`.
     async fn older(
         &self,
         snapshot: &Snapshot,
         (from, to): (Minute, Minute),
         selection: Selection,
+        by_minute: bool,
         mut add: impl FnMut(Minute, u64, u64) + Send,
     ) -> Result<()> {
         let mut show = |counts: &MinuteCounts| {
@@ -129,7 +131,12 @@ impl Embedded {
             }
         };
         let upto = Epochs::of(PARTITION, snapshot.lake_epoch);
-        self.lake.each_minute((from, to), Some(&upto), selection, &mut show).await?;
+        if by_minute {
+            self.lake.each_minute((from, to), Some(&upto), selection, &mut show).await?;
+        } else {
+            // Minutes of later epochs are in no hour or day that is rolled up: those are final.
+            self.lake.each_count((from, to), &upto, selection, &mut show).await?;
+        }
         let pending = snapshot.pending.iter().flat_map(|pending| pending.counts.iter());
         pending.filter(|counts| (from..to).contains(&counts.minute)).for_each(show);
         Ok(())

@@ -155,6 +155,16 @@ pub struct StoreConfig {
     pub hot_minutes: u32,
     /// How often the lake is brought up to date.
     pub lake_interval: Duration,
+    /// How often the lake is kept in order.
+    pub upkeep_interval: Duration,
+    /// How long raw clicks are kept.
+    pub keep_clicks: Duration,
+    /// How long counts by minute are kept.
+    pub keep_minutes: Duration,
+    /// How long counts by hour are kept.
+    pub keep_hours: Duration,
+    /// How long dead letters and the ledger are kept.
+    pub keep_dead_letters: Duration,
 }
 
 /// `[serve]`

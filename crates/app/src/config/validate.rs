@@ -16,6 +16,8 @@ const SECOND: i64 = 1_000;
 const MINUTE: i64 = 60 * SECOND;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
+/// The longest time for which something may be kept: a hundred years.
+const KEPT_MAX: i64 = 36_500 * DAY;
 
 const KIB: i64 = 1 << 10;
 const MIB: i64 = 1 << 20;
@@ -47,6 +49,12 @@ impl Config {
                 data_dir: PathBuf::from(reader.text("store.data_dir", 1..=4096)),
                 hot_minutes: reader.integer("store.hot_minutes", 1..=10_080) as u32,
                 lake_interval: reader.duration("store.lake_interval", SECOND..=DAY),
+                upkeep_interval: reader.duration("store.upkeep_interval", SECOND..=DAY),
+                keep_clicks: reader.duration("store.keep_clicks", DAY..=KEPT_MAX),
+                // More than the longest range that is held in memory, which is rebuilt from minutes.
+                keep_minutes: reader.duration("store.keep_minutes", 8 * DAY..=KEPT_MAX),
+                keep_hours: reader.duration("store.keep_hours", 8 * DAY..=KEPT_MAX),
+                keep_dead_letters: reader.duration("store.keep_dead_letters", DAY..=KEPT_MAX),
             },
             serve: ServeConfig {
                 listen: reader.address("serve.listen"),

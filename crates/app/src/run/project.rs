@@ -39,6 +39,8 @@ pub struct Waiting {
     pub inputs: Vec<(String, Ledger)>,
     /// Its clock.
     pub clock_ms: i64,
+    /// Its final frontier.
+    pub final_ms: Option<i64>,
     /// The least record that was needed when it was committed.
     pub oldest_needed: EpochNumber,
 }
@@ -66,6 +68,18 @@ struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
     lake_epoch: AtomicU64,
+    held: Mutex<Option<HeldEpoch>>,
+}
+
+/// The last epoch that the lake was seen to hold, as it was committed.
+#[derive(Clone, Copy, Debug)]
+pub struct HeldEpoch {
+    /// Its number.
+    pub epoch: EpochNumber,
+    /// Its clock.
+    pub clock_ms: i64,
+    /// Its final frontier.
+    pub final_ms: Option<i64>,
 }
 
 /// A handle on the projector thread.
@@ -113,6 +127,7 @@ impl Projector {
             queue: Mutex::new(queue),
             changed: Condvar::new(),
             lake_epoch: AtomicU64::new(lake_epoch),
+            held: Mutex::new(None),
         });
         let projector = Projector { shared: Arc::clone(&shared) };
         let ended = Ended(Arc::clone(&shared));
@@ -133,10 +148,22 @@ impl Projector {
         self.shared.lake_epoch.load(Ordering::Acquire)
     }
 
+    /// The last epoch that this process has projected; each begins with one that takes possession.
+    pub fn held(&self) -> Option<HeldEpoch> {
+        *self.shared.held.lock()
+    }
+
     /// An epoch is committed and waits for the lake.
     pub fn committed(&self, draft: &EpochDraft, pending: Arc<PendingEpoch>, oldest_needed: EpochNumber) {
         let inputs = draft.inputs.iter().map(|row| (row.name.clone(), row.ledger)).collect();
-        let waiting = Waiting { pending, ledger: draft.ledger, inputs, clock_ms: draft.clock_ms, oldest_needed };
+        let waiting = Waiting {
+            pending,
+            ledger: draft.ledger,
+            inputs,
+            clock_ms: draft.clock_ms,
+            final_ms: draft.frontiers.final_.get(),
+            oldest_needed,
+        };
         let mut queue = self.shared.queue.lock();
         queue.waiting.push(waiting);
         queue.hurry |= queue.rows() > PENDING_ROWS_MAX || queue.waiting.len() > PENDING_EPOCHS_MAX;
@@ -255,6 +282,7 @@ impl Work {
         self.shared.lake_epoch.store(held, Ordering::Release);
         parts.hot.projected(held);
         parts.report.lake_epoch(held);
+        *self.shared.held.lock() = Some(HeldEpoch { epoch: held, clock_ms: last.clock_ms, final_ms: last.final_ms });
         self.shared.queue.lock().waiting.retain(|waiting| waiting.pending.epoch > held);
         self.collect(last.oldest_needed);
         Ok(())
@@ -278,8 +306,12 @@ mod tests {
 
     #[test]
     fn who_waits_for_a_projector_that_has_died_hears_of_it() {
-        let shared =
-            Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new(), lake_epoch: AtomicU64::new(0) });
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            lake_epoch: AtomicU64::new(0),
+            held: Mutex::new(None),
+        });
         let projector = Projector { shared: Arc::clone(&shared) };
         assert!(projector.has_room().is_ok());
         let pending = PendingEpoch { epoch: 1, counts: Vec::new(), staged: Vec::new() };
@@ -288,6 +320,7 @@ mod tests {
             ledger: Ledger::default(),
             inputs: Vec::new(),
             clock_ms: 0,
+            final_ms: None,
             oldest_needed: 1,
         };
         shared.queue.lock().waiting = vec![waiting; STALLED_EPOCHS_MAX];

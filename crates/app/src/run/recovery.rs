@@ -52,6 +52,7 @@ pub async fn take_over(
             ledger: epoch.ledger,
             inputs,
             clock_ms: epoch.clock_ms,
+            final_ms: epoch.frontiers.final_.get(),
             oldest_needed: epoch.oldest_needed,
             pending: Arc::new(PendingEpoch { epoch: number, counts: epoch.counts, staged: epoch.staged }),
         });

@@ -46,6 +46,7 @@ struct Live {
     batches: u64,
     store_failing: Option<String>,
     lake_failing: Option<String>,
+    upkeep_failing: Option<String>,
     source_notes: Vec<String>,
     over_capacity: bool,
     lake_epoch: u64,
@@ -165,6 +166,16 @@ impl Report {
     /// The lake is up to date.
     pub fn lake_mended(&self) {
         self.live.lock().lake_failing = None;
+    }
+
+    /// What is wrong with upkeep of the lake; nothing when its last round went well.
+    pub fn upkeep_failing(&self, problem: Option<String>) {
+        self.live.lock().upkeep_failing = problem;
+    }
+
+    /// The guarded clock, while the wall clock agrees with it.
+    pub fn agreed_clock_ms(&self) -> Option<i64> {
+        self.live.lock().clock.filter(|clock| clock.agrees).map(|clock| clock.guarded_ms)
     }
 
     /// The first line of each reason that this process rejected.
@@ -306,6 +317,7 @@ impl Status for Report {
         if live.over_capacity {
             notes.push(format!("{} identities are held, more than dedup_capacity", live.held.0));
         }
+        notes.extend(live.upkeep_failing.clone());
         self.input_notes(&committed, &mut notes);
         notes.extend(live.source_notes.iter().cloned());
         Readiness { problems, notes }

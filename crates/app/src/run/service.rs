@@ -6,6 +6,7 @@ use super::ingest::{Ingest, IngestSettings, Parts, Turn};
 use super::project::{Projector, ProjectorParts};
 use super::recovery::{self, Recovered};
 use super::report::Report;
+use super::upkeep::{self, Upkeep, UpkeepParts, UpkeepThread};
 use crate::clock::{Clock, Randomness};
 use crate::config::Config;
 use crate::wiring;
@@ -70,6 +71,14 @@ pub struct Summary {
     pub unread: Vec<String>,
 }
 
+/// When the lake is kept in order.
+enum UpkeepMode {
+    /// Now and then, by a thread.
+    Always(UpkeepThread),
+    /// When everything is read: what a bounded run is worth.
+    AtEnd(Box<Upkeep>),
+}
+
 /// The job, started.
 pub struct Service {
     ingest: Ingest<CommitThread>,
@@ -78,6 +87,7 @@ pub struct Service {
     report: Arc<Report>,
     projector: Projector,
     projector_thread: Option<JoinHandle<Result<()>>>,
+    upkeep: UpkeepMode,
     abandon: Arc<AtomicBool>,
     clock: Arc<dyn Clock>,
     read_before: u64,
@@ -151,6 +161,19 @@ impl Service {
             recovered.lake_epoch,
             recovered.waiting,
         )?;
+        let upkeep = Upkeep::new(UpkeepParts {
+            log,
+            log_id: state.log_id,
+            lake: Arc::clone(&lake),
+            projector: projector.clone(),
+            report: Arc::clone(&report),
+            clock: Arc::clone(&clock),
+            randomness: Arc::clone(&randomness),
+            runtime: runtime.clone(),
+            interval: config.store.upkeep_interval,
+            keep: upkeep::keep(&config.store),
+        });
+        let upkeep = if bounded { UpkeepMode::AtEnd(Box::new(upkeep)) } else { UpkeepMode::Always(upkeep.start()?) };
         let committer = Committer {
             writer: recovered.writer,
             lake: Arc::clone(&lake),
@@ -184,6 +207,7 @@ impl Service {
             report,
             projector,
             projector_thread: Some(projector_thread),
+            upkeep,
             abandon,
             clock,
             read_before,
@@ -260,6 +284,13 @@ impl Service {
         if outcome.is_err() {
             self.abandon.store(true, Ordering::Relaxed);
         }
+        let upkeep = match self.upkeep {
+            UpkeepMode::Always(thread) => {
+                thread.stop();
+                None
+            }
+            UpkeepMode::AtEnd(upkeep) => Some(upkeep).filter(|_| !interrupted),
+        };
         let unread = self.ingest.unread().to_vec();
         let committed = self.ingest.into_sink().finish().map(|_| ());
         let outcome = outcome.and(committed);
@@ -277,6 +308,9 @@ impl Service {
         match (outcome, projected) {
             (_, Err(error)) | (Err(error), Ok(())) => Err(error),
             (Ok(()), Ok(())) => {
+                if let Some(upkeep) = upkeep {
+                    upkeep.roll_up_all();
+                }
                 let ledger = self.report.total();
                 Ok(Summary { ledger, lines_of_run: ledger.read - self.read_before, interrupted, unread })
             }

@@ -21,6 +21,8 @@ fn sums(site: &Site) -> Value {
         "minutes": rows(
             "SELECT date_part('epoch', minute)::BIGINT, sum(clicks) FROM clicks_by_minute GROUP BY 1 ORDER BY 1"
         ),
+        "by_hour": rows("SELECT date_part('epoch', hour)::BIGINT, sum(clicks) FROM clicks_by_hour GROUP BY 1 ORDER BY 1"),
+        "by_day": rows("SELECT date_part('epoch', day)::BIGINT, sum(clicks) FROM clicks_by_day GROUP BY 1 ORDER BY 1"),
         "countries": rows("SELECT country, sum(clicks) FROM clicks_by_minute GROUP BY 1 ORDER BY 1"),
         "hours": rows("SELECT CAST(click_date AS VARCHAR), click_hour, count(*) FROM clicks GROUP BY 1, 2 ORDER BY 1, 2"),
         "dead_letters": rows("SELECT verdict, count(*) FROM dead_letters GROUP BY 1 ORDER BY 1"),

@@ -19,6 +19,7 @@
 //! - `files`: files that are poison, half, gone, compressed or of yesterday;
 //! - `repair`: stored data that is damaged or lost, mended;
 //! - `lake`: other programs read the lake and find the same sums;
+//! - `upkeep`: sums of hours and days, few files, what is no longer kept;
 //! - `verify`: what it finds, and what is no damage.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test; clippy only knows the tests themselves")]
@@ -37,4 +38,5 @@ mod restarts;
 mod site;
 mod stopping;
 mod truth;
+mod upkeep;
 mod verify;

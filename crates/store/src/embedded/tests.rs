@@ -32,7 +32,7 @@ fn progress(epoch: u64) -> Progress {
         epoch,
         frontiers: Frontiers { watermark: at, closed: at, final_: at, expired: at },
         newest_click_ms: Some(end - 1),
-        largest_guarded_ms: None,
+        largest_guarded_ms: Some(end - 1),
         all_ended: false,
         reopened_from_ms: None,
     }
@@ -58,7 +58,7 @@ async fn embedded() -> Embedded {
             committed_at_ms: 0,
         });
     }
-    lake.project(1, PARTITION, &epochs[..3], 7).await.unwrap();
+    lake.project(1, PARTITION, &epochs[..3], 1).await.unwrap();
     hot.projected(2);
     Embedded::new(hot, lake)
 }

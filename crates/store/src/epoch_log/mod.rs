@@ -14,6 +14,7 @@ use adtally_model::{
 };
 use bytes::Bytes;
 use futures::TryStreamExt;
+use hashbrown::HashSet;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use std::sync::Arc;
@@ -110,6 +111,21 @@ impl EpochLog {
             Some(&number) => self.read_present(number).await.map(|(epoch, _)| Some(epoch)),
             None => Ok(None),
         }
+    }
+
+    /// The paths of all files that the records name, below their tables' folders.
+    ///
+    /// # Errors
+    /// As [`EpochLog::read`].
+    pub async fn staged_paths(&self) -> Result<HashSet<String>> {
+        let mut paths = HashSet::new();
+        for number in self.numbers().await? {
+            // One that was collected since it was listed is in the lake.
+            if let Some((epoch, _)) = self.read(number).await? {
+                paths.extend(epoch.staged.into_iter().map(|file| file.path));
+            }
+        }
+        Ok(paths)
     }
 
     /// Reads one record; `None` where there is none.

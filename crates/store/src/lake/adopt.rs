@@ -4,9 +4,11 @@ use super::encode::long;
 use super::project::{COMMIT_ATTEMPTS_MAX, epoch_app, held, log_app, log_mark};
 use super::schema::Table;
 use super::statistics::Bounds;
+use super::upkeep::RollUp;
 use super::{Lake, LakeTable, delta_error};
 use adtally_model::{EpochNumber, Error, Result};
 use deltalake_core::kernel::{Action, Transaction};
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
 
 impl Lake {
     /// Makes all tables follow the epoch log `log_id`, whose epochs up to `held` they have then. Rows of epochs after
@@ -19,6 +21,10 @@ impl Lake {
         let _projecting = self.projecting.lock().await;
         for table in Table::PROJECTED {
             self.table(table).adopt(partition, log_id, upto, held).await?;
+        }
+        // Roll-ups have marks of their own, and belong to the same log.
+        for roll_up in RollUp::ALL {
+            self.table(roll_up.table()).adopt(partition, log_id, upto, held).await?;
         }
         Ok(())
     }
@@ -36,7 +42,7 @@ impl LakeTable {
             let snapshot = latest.snapshot().map_err(|error| delta_error(self.table, "read", error))?;
             let mut actions = Vec::new();
             for view in snapshot.log_data().iter() {
-                let bounds = Bounds::read(view.stats().as_deref(), self.time_column());
+                let bounds = Bounds::read(view.stats().as_deref(), self.table.time_column());
                 if self.is_after(&bounds, partition, upto)? {
                     actions.push(Action::Remove(view.remove_action(true)));
                 }
@@ -46,7 +52,8 @@ impl LakeTable {
             {
                 actions.push(Action::Txn(Transaction::new(app, version)));
             }
-            match self.commit(&latest, actions).await {
+            let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
+            match self.commit(&latest, actions, operation).await {
                 Ok(_) => return Ok(()),
                 // It may be there all the same: the next round looks it up.
                 Err(error) => failure = Some(error),

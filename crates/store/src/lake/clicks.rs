@@ -127,7 +127,7 @@ fn encode_hour(
     Ok(encoded(StagedTable::Clicks, path, values, Some(range), &statistics, bytes))
 }
 
-fn click_properties(rows: u64) -> WriterProperties {
+pub(super) fn click_properties(rows: u64) -> WriterProperties {
     let path = |name: &str| ColumnPath::from(name);
     let mut builder = properties();
     // Times of one epoch are few distinct milliseconds; countries and inputs are few. All else is better off without.

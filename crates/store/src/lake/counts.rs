@@ -118,17 +118,17 @@ impl Selection {
     }
 }
 
-/// What is read of one state of `clicks_by_minute`.
-struct CountReader<'a> {
+/// What is read of one state of a table of counts.
+pub(super) struct CountReader<'a> {
     table: &'a LakeTable,
-    index: Arc<FileIndex>,
+    pub(super) index: Arc<FileIndex>,
     epochs: Epochs,
     selection: Selection,
 }
 
 impl CountReader<'_> {
-    /// Counts of the minutes `[from, to)`, all of them in memory.
-    async fn read(&self, from: Minute, to: Minute) -> Result<Vec<MinuteCounts>> {
+    /// Counts of the minutes, or of the spans that begin in them, `[from, to)`, all of them in memory.
+    pub(super) async fn read(&self, from: Minute, to: Minute) -> Result<Vec<MinuteCounts>> {
         let reads = self.files(from, to).map(|file| {
             let (file, epochs) = (self.table.reader(&file.path, file.size), self.epochs.clone());
             let selection = self.selection;
@@ -142,8 +142,23 @@ impl CountReader<'_> {
         self.index.files.iter().filter(within)
     }
 
+    /// Shows the counts of `[from, to)` in pieces of bounded size.
+    pub(super) async fn each(
+        &self,
+        (from, to): (Minute, Minute),
+        show: &mut (impl FnMut(&MinuteCounts) + Send),
+    ) -> Result<()> {
+        let mut begin = from;
+        while begin < to {
+            let end = self.piece_end(begin, to);
+            self.read(begin, end).await?.iter().for_each(&mut *show);
+            begin = end;
+        }
+        Ok(())
+    }
+
     /// Where a piece ends that begins at `from`.
-    fn piece_end(&self, from: Minute, to: Minute) -> Minute {
+    pub(super) fn piece_end(&self, from: Minute, to: Minute) -> Minute {
         let mut minutes = (to.0 - from.0).min(PIECE_MINUTES_MAX);
         let bytes = |minutes| self.files(from, Minute(from.0 + minutes)).map(|file| file.size).sum::<u64>();
         // Rows of one ad are few, and all others are dropped while they are read.
@@ -161,7 +176,7 @@ impl Lake {
     /// # Errors
     /// External when the store fails, corrupt when a file is missing, internal when counts sum up to less than 0.
     pub async fn counts(&self, from: Minute, to: Minute, upto: Option<&Epochs>) -> Result<LakeCounts> {
-        let reader = self.count_reader(upto, Selection::default()).await?;
+        let reader = self.count_reader(Table::ClicksByMinute, upto, Selection::default()).await?;
         let minutes = reader.read(from, to).await?;
         Ok(LakeCounts { minutes, epochs: reader.epochs })
     }
@@ -170,7 +185,7 @@ impl Lake {
     /// minute. They are read in pieces of bounded size, all of one state of the table.
     ///
     /// # Errors
-    /// As [`Lake::counts`].
+    /// As [`Lake::counts`]; user when minutes from `from` on are no longer kept.
     pub async fn each_minute(
         &self,
         (from, to): (Minute, Minute),
@@ -178,29 +193,30 @@ impl Lake {
         selection: Selection,
         mut show: impl FnMut(&MinuteCounts) + Send,
     ) -> Result<()> {
-        let reader = self.count_reader(upto, selection).await?;
-        let mut begin = from;
-        while begin < to {
-            let end = reader.piece_end(begin, to);
-            reader.read(begin, end).await?.iter().for_each(&mut show);
-            begin = end;
-        }
-        Ok(())
+        let reader = self.count_reader(Table::ClicksByMinute, upto, selection).await?;
+        reader.index.check_kept(Table::ClicksByMinute, from).await?;
+        reader.each((from, to), &mut show).await
     }
 
-    async fn count_reader(&self, upto: Option<&Epochs>, selection: Selection) -> Result<CountReader<'_>> {
+    pub(super) async fn count_reader(
+        &self,
+        table: Table,
+        upto: Option<&Epochs>,
+        selection: Selection,
+    ) -> Result<CountReader<'_>> {
         let epochs = self.covered(upto).await?;
-        let table = self.table(Table::ClicksByMinute);
+        let table = self.table(table);
         Ok(CountReader { table, index: table.files().await?, epochs, selection })
     }
 
-    /// The first minute that has clicks or counts in the lake and the one after the last; none before any click.
+    /// The first minute that has clicks or counts in the lake, or begins an hour or a day that has, and the one after
+    /// the last; none before any click.
     ///
     /// # Errors
     /// External when the store fails.
     pub async fn minutes(&self) -> Result<Option<(Minute, Minute)>> {
         let mut span: Option<(Minute, Minute)> = None;
-        for table in [Table::Clicks, Table::ClicksByMinute] {
+        for table in [Table::Clicks, Table::ClicksByMinute, Table::ClicksByHour, Table::ClicksByDay] {
             for file in &self.table(table).files().await?.files {
                 let Some((least, largest)) = file.bounds.time_ms else { continue };
                 // The upper bound is a millisecond beyond the largest.
@@ -267,18 +283,18 @@ async fn read_counts(
     epochs: &Epochs,
     selection: Selection,
 ) -> Result<SignedCounts> {
-    let failed = file.failure();
+    let (failed, time) = (file.failure(), file.time_column());
     let builder = file.open().await?;
     // An ad is held as Delta holds it; larger ones are in no file.
     let ad = selection.ad_id.map(|ad| i64::try_from(ad).unwrap_or(-1));
     let groups = builder.metadata().row_groups().iter().enumerate().filter(|(_, group)| {
-        let in_time = group_bounds(group, "minute")
+        let in_time = group_bounds(group, time)
             .is_none_or(|(least, largest)| minute_of_us(least) < to && minute_of_us(largest) >= from);
         let has = |ad| group_bounds(group, "ad_id").is_none_or(|(least, largest)| (least..=largest).contains(&ad));
         in_time && ad.is_none_or(has)
     });
     let groups = groups.map(|(number, _)| number).collect();
-    let columns = ["minute", "ad_id", "country", "clicks", "partition", "epoch"];
+    let columns = [time, "ad_id", "country", "clicks", "partition", "epoch"];
     let mask = ProjectionMask::columns(builder.parquet_schema(), columns);
     let mut predicates: Vec<Box<dyn ArrowPredicate>> = Vec::new();
     if let Some(ad) = ad {
@@ -295,7 +311,7 @@ async fn read_counts(
     let mut sums = SignedCounts::default();
     let (mut current, mut rows) = (from, Vec::new());
     while let Some(batch) = batches.try_next().await.map_err(&failed)? {
-        let minutes = times(&batch, "minute", &failed)?;
+        let minutes = times(&batch, time, &failed)?;
         let (ads, clicks) = (longs(&batch, "ad_id", &failed)?.values(), longs(&batch, "clicks", &failed)?.values());
         let partitions = ints(&batch, "partition", &failed)?.values();
         let numbers = longs(&batch, "epoch", &failed)?.values();
@@ -374,7 +390,7 @@ mod tests {
             let bounds = Bounds { time_ms: Some((times.start, times.end - 1)), ..Bounds::default() };
             FileEntry { path: Path::from(minute.to_string()), size: PIECE_BYTES_MAX / 4, bounds }
         };
-        let mut reader = lake.count_reader(None, Selection::default()).await.unwrap();
+        let mut reader = lake.count_reader(Table::ClicksByMinute, None, Selection::default()).await.unwrap();
         reader.index = Arc::new(FileIndex::new((1_000..1_100).map(file).collect()));
         let pieces = |reader: &CountReader<'_>, from: i64, to: i64| {
             let mut ends = vec![from];

@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use parking_lot::Mutex;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
@@ -101,30 +102,22 @@ pub(super) struct FileEntry {
 #[derive(Debug)]
 pub(super) struct FileIndex {
     version: u64,
+    /// The state itself; none in tests of what needs none.
+    pub(super) state: Option<DeltaTable>,
     pub(super) files: Vec<FileEntry>,
+    /// Marks that were looked up in it.
+    pub(super) marks: Mutex<BTreeMap<String, Option<i64>>>,
 }
 
 impl FileIndex {
     /// Of a state that no table has.
     #[cfg(test)]
     pub(super) fn new(files: Vec<FileEntry>) -> Self {
-        FileIndex { version: u64::MAX, files }
+        FileIndex { version: u64::MAX, state: None, files, marks: Mutex::default() }
     }
 }
 
 impl LakeTable {
-    /// The column whose bounds its files are pruned by.
-    pub(super) const fn time_column(&self) -> &'static str {
-        match self.table {
-            Table::Clicks => "click_timestamp",
-            Table::DeadLetters => "received_at",
-            Table::ClicksByMinute | Table::Corrections => "minute",
-            Table::ClicksByHour => "hour",
-            Table::ClicksByDay => "day",
-            Table::Ledger => "committed_at",
-        }
-    }
-
     /// The files of the newest state.
     pub(super) async fn files(&self) -> Result<Arc<FileIndex>> {
         self.files_of(&self.latest().await?)
@@ -148,10 +141,10 @@ impl LakeTable {
             files.push(FileEntry {
                 path: view.object_store_path(),
                 size: u64::try_from(view.size()).unwrap_or_default(),
-                bounds: Bounds::read(view.stats().as_deref(), self.time_column()),
+                bounds: Bounds::read(view.stats().as_deref(), self.table.time_column()),
             });
         }
-        let index = Arc::new(FileIndex { version, files });
+        let index = Arc::new(FileIndex { version, state: Some(state.clone()), files, marks: Mutex::default() });
         *self.index.lock() = Some(Arc::clone(&index));
         Ok(index)
     }
@@ -218,6 +211,11 @@ pub(super) struct LakeFile {
 }
 
 impl LakeFile {
+    /// The column of its times.
+    pub(super) fn time_column(&self) -> &'static str {
+        self.table.time_column()
+    }
+
     /// What to say when this file cannot be read.
     pub(super) fn failure(&self) -> impl Fn(ParquetError) -> Error + Clone + Send + use<> {
         let name = format!("{}/{}", self.table, self.path);

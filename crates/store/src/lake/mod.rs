@@ -17,6 +17,7 @@ mod clicks;
 mod counts;
 mod encode;
 mod files;
+mod long_range;
 mod project;
 mod rows;
 mod scan;
@@ -25,6 +26,7 @@ mod sql;
 mod statistics;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 pub use audit::{DamagedEntry, damaged_entries};
 pub use clicks::{ClickRows, encode_clicks};
@@ -36,6 +38,7 @@ pub use rows::encode_dead_letters;
 pub use scan::ClickScan;
 pub use schema::Table;
 pub use sql::SqlAnswer;
+pub use upkeep::{AsOf, Keep, RollUp, RolledUp, Tokens, Vacuumed};
 
 use adtally_model::{Error, Result};
 use deltalake_core::kernel::transaction::CommitProperties;

@@ -125,7 +125,7 @@ impl Lake {
 }
 
 impl LakeTable {
-    async fn put(&self, path: &str, payload: PutPayload) -> Result<()> {
+    pub(super) async fn put(&self, path: &str, payload: PutPayload) -> Result<()> {
         // Names are unique to a process, and say what is in the file: writing one again writes the same bytes.
         self.store.put(&Path::from(path), payload).await.map(drop).map_err(|error| {
             Error::transient(format!("cannot write {}/{path}: check the disk or the object store", self.table))
@@ -174,7 +174,8 @@ impl LakeTable {
             {
                 actions.push(Action::Txn(Transaction::new_with_last_update(app, version, at)));
             }
-            match self.commit(&latest, actions).await {
+            let append = DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
+            match self.commit(&latest, actions, append).await {
                 Ok(version) => {
                     self.keep_log_short(version).await;
                     return Ok(());
@@ -224,13 +225,17 @@ impl LakeTable {
     }
 
     /// Commits on exactly this snapshot and returns the version. An error says nothing about whether it is there.
-    pub(super) async fn commit(&self, snapshot: &DeltaTable, actions: Vec<Action>) -> Result<u64> {
+    pub(super) async fn commit(
+        &self,
+        snapshot: &DeltaTable,
+        actions: Vec<Action>,
+        operation: DeltaOperation,
+    ) -> Result<u64> {
         // Conflicts and lost replies alike: whether it is there is looked up, and tried again if it is not.
         let failed = |error| {
             Error::transient(format!("cannot commit to the lake table `{}`: it is safe to try again", self.table))
                 .because(error)
         };
-        let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
         let state = snapshot.snapshot().map_err(failed)?;
         let committed = CommitBuilder::from(CommitProperties::default().with_max_retries(0))
             .with_actions(actions)
@@ -245,7 +250,7 @@ impl LakeTable {
     }
 
     /// Writes a checkpoint and drops commits that are old, now and then. Failing to costs time, never truth.
-    async fn keep_log_short(&self, version: u64) {
+    pub(super) async fn keep_log_short(&self, version: u64) {
         if !version.is_multiple_of(CHECKPOINT_EVERY) {
             return;
         }
@@ -264,25 +269,31 @@ impl LakeTable {
     }
 }
 
-/// The last epoch of a partition in one state of a table.
-pub(super) async fn held(table: Table, state: &DeltaTable, log_id: u128, partition: u32) -> Result<Option<u64>> {
+/// What a state of a table says under a mark of ours.
+pub(super) async fn mark(table: Table, state: &DeltaTable, app: String) -> Result<Option<i64>> {
     let failed = |error| delta_error(table, "read", error);
     let snapshot = state.snapshot().map_err(failed)?;
-    let log_store = state.log_store();
-    let mark = snapshot.transaction_version(&log_store, log_app(partition)).await.map_err(failed)?;
-    match mark {
-        None => return Ok(None),
-        Some(mark) if mark == log_mark(log_id) => {}
-        Some(_) => {
-            return Err(Error::corrupt(format!(
-                "the lake table `{table}` holds epochs of partition {partition} from another epoch log than \
+    snapshot.transaction_version(&state.log_store(), app).await.map_err(failed)
+}
+
+/// Refuses a table that holds rows of another epoch log for a partition.
+pub(super) async fn check_log(table: Table, state: &DeltaTable, log_id: u128, partition: u32) -> Result<()> {
+    match mark(table, state, log_app(partition)).await? {
+        None => Ok(()),
+        Some(mark) if mark == log_mark(log_id) => Ok(()),
+        Some(_) => Err(Error::corrupt(format!(
+            "the lake table `{table}` holds epochs of partition {partition} from another epoch log than \
                  {log_id:032x}: the log was lost or replaced. Restore the epoch log that belongs to this lake; or, to \
                  count again from the inputs, move both the lake and the epoch log away and start with an empty data \
                  directory"
-            )));
-        }
+        ))),
     }
-    let version = snapshot.transaction_version(&log_store, epoch_app(log_id, partition)).await.map_err(failed)?;
+}
+
+/// The last epoch of a partition in one state of a table.
+pub(super) async fn held(table: Table, state: &DeltaTable, log_id: u128, partition: u32) -> Result<Option<u64>> {
+    check_log(table, state, log_id, partition).await?;
+    let version = mark(table, state, epoch_app(log_id, partition)).await?;
     Ok(version.and_then(|version| u64::try_from(version).ok()))
 }
 
@@ -291,7 +302,7 @@ fn add(file: &StagedFile, at_ms: i64) -> Add {
     Add { partition_values: values.collect(), ..new_add(file.path.clone(), file.size, at_ms, file.stats.clone()) }
 }
 
-fn new_add(path: String, size: u64, at_ms: i64, stats: String) -> Add {
+pub(super) fn new_add(path: String, size: u64, at_ms: i64, stats: String) -> Add {
     Add {
         path,
         partition_values: Default::default(),

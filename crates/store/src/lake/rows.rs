@@ -4,7 +4,7 @@ use super::EpochProjection;
 use super::encode::{EncodedFile, FileWriter, encoded, int, long, properties};
 use super::schema::{Table, timestamp_type};
 use super::statistics::Statistics;
-use adtally_model::{DeadLetter, Ledger, Result, StagedTable};
+use adtally_model::{DeadLetter, Ledger, MinuteCounts, Result, StagedTable};
 use arrow::array::{
     ArrayRef, BinaryArray, Int32Array, Int64Array, StringArray, StringBuilder, TimestampMicrosecondArray,
 };
@@ -57,7 +57,7 @@ pub fn encode_dead_letters(
 }
 
 /// Properties for a small table; dictionaries are tried on all columns but the `unique` ones.
-fn plain_properties(unique: &[&str]) -> WriterProperties {
+pub(super) fn plain_properties(unique: &[&str]) -> WriterProperties {
     unique
         .iter()
         .fold(properties(), |builder, name| builder.set_column_dictionary_enabled(ColumnPath::from(*name), false))
@@ -98,12 +98,18 @@ fn constant_long(value: u64, rows: usize) -> ArrayRef {
 /// The counts of some epochs as a file of `clicks_by_minute`: by epoch, minute, ad and country. None where there are
 /// none.
 pub(super) fn encode_counts(epochs: &[EpochProjection], partition: u32) -> Result<Option<RowFile>> {
-    let minutes = || epochs.iter().flat_map(|epoch| epoch.counts.iter().map(move |counts| (epoch.epoch, counts)));
+    let minutes = epochs.iter().flat_map(|epoch| epoch.counts.iter().map(move |counts| (epoch.epoch, counts)));
+    encode_spans(Table::ClicksByMinute, &minutes.collect::<Vec<_>>(), partition)
+}
+
+/// Counts of spans with the epochs to stamp on them, as a file of a table of counts. None where there are none.
+pub(super) fn encode_spans(table: Table, spans: &[(u64, &MinuteCounts)], partition: u32) -> Result<Option<RowFile>> {
+    let minutes = || spans.iter().copied();
     let rows: usize = minutes().map(|(_, counts)| counts.len()).sum();
     if rows == 0 {
         return Ok(None);
     }
-    let mut writer = FileWriter::new(Table::ClicksByMinute, count_properties())?;
+    let mut writer = FileWriter::new(table, count_properties(table))?;
     let mut pending = CountColumns::default();
     for (epoch, counts) in minutes() {
         let us = counts.minute.start_ms() * 1_000;
@@ -123,7 +129,7 @@ pub(super) fn encode_counts(epochs: &[EpochProjection], partition: u32) -> Resul
     }
     let held = || minutes().filter(|(_, counts)| !counts.is_empty());
     let statistics = Statistics::of_rows(rows as u64)
-        .time("minute", held().map(|(_, counts)| counts.minute.start_ms()), 0)
+        .time(table.time_column(), held().map(|(_, counts)| counts.minute.start_ms()), 0)
         .long("ad_id", held().flat_map(|(_, counts)| counts.ad_id.iter().map(|&ad| long(ad))))
         .long("partition", [i64::from(partition)])
         .long("epoch", held().map(|(epoch, _)| long(epoch)))
@@ -158,16 +164,18 @@ impl CountColumns {
     }
 }
 
-fn count_properties() -> WriterProperties {
+/// How a table of counts is written.
+pub(super) fn count_properties(table: Table) -> WriterProperties {
     let path = |name: &str| ColumnPath::from(name);
     let mut builder = properties();
-    for name in ["minute", "ad_id", "partition", "epoch"] {
+    let time = table.time_column();
+    for name in [time, "ad_id", "partition", "epoch"] {
         // Ascending or constant: differences are small.
         builder = builder
             .set_column_dictionary_enabled(path(name), false)
             .set_column_encoding(path(name), Encoding::DELTA_BINARY_PACKED);
     }
-    for name in ["minute", "ad_id"] {
+    for name in [time, "ad_id"] {
         builder = builder.set_column_statistics_enabled(path(name), EnabledStatistics::Page);
     }
     builder.build()

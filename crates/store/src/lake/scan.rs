@@ -53,7 +53,7 @@ impl Lake {
     /// and those in staged files of later epochs.
     ///
     /// # Errors
-    /// External when the store fails, corrupt when a file is missing.
+    /// User when clicks from `from` on are no longer kept, external when the store fails, corrupt when a file is missing.
     pub async fn scan_clicks(&self, scan: &ClickScan<'_>) -> Result<LakeCounts> {
         let conditions = Arc::new(Conditions {
             from: scan.from,
@@ -66,6 +66,7 @@ impl Lake {
         let epochs = scan.upto.map_or_else(|| held.clone(), |upto| held.least(upto));
         let table = self.table(Table::Clicks);
         let index = table.files().await?;
+        index.check_kept(Table::Clicks, scan.from).await?;
         let mut wanted: Vec<(LakeFile, Option<Epochs>)> = Vec::new();
         for file in &index.files {
             if epochs.may_hold(&file.bounds) && file.bounds.may_meet(scan.from, scan.to) {

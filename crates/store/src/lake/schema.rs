@@ -171,6 +171,18 @@ impl Table {
         }
     }
 
+    /// The column of its main time, by whose bounds its files are pruned.
+    pub(crate) const fn time_column(self) -> &'static str {
+        match self {
+            Table::Clicks => "click_timestamp",
+            Table::DeadLetters => "received_at",
+            Table::ClicksByMinute | Table::Corrections => "minute",
+            Table::ClicksByHour => "hour",
+            Table::ClicksByDay => "day",
+            Table::Ledger => "committed_at",
+        }
+    }
+
     pub(crate) const fn columns(self) -> &'static [Column] {
         match self {
             Table::Clicks => CLICKS,

@@ -18,6 +18,8 @@ use std::collections::BTreeMap;
 
 mod damage;
 mod failing;
+mod rolling_up;
+mod upkeep;
 
 use failing::Failing;
 

@@ -11,7 +11,7 @@ use adtally_model::{
 };
 use adtally_pipeline::settings::GUARD_LINES;
 use adtally_store::epoch_log::rebuilt_end;
-use adtally_store::lake::Lake;
+use adtally_store::lake::{Lake, RollUp};
 use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
@@ -49,9 +49,11 @@ pub(super) async fn state(
     let mut frontiers = Frontiers::default();
     if let Some(largest) = largest_guarded_ms {
         let watermark = largest - time.out_of_orderness_ms;
-        let final_ms = watermark - time.allowed_lateness_ms;
+        // What is rolled up was final.
+        let rolled = lake.rolled_up(RollUp::Hour, PARTITION).await?.map_or(i64::MIN, Minute::start_ms);
+        let final_ms = (watermark - time.allowed_lateness_ms).max(rolled);
         frontiers.watermark = Watermark::at(watermark);
-        frontiers.closed = Watermark::at(watermark);
+        frontiers.closed = Watermark::at(watermark.max(final_ms));
         frontiers.final_ = Watermark::at(final_ms);
         frontiers.expired = Watermark::at(final_ms - (time.dedup_horizon_ms - time.allowed_lateness_ms));
     }

@@ -8,6 +8,7 @@ use adtally_model::{
     StagedTable,
 };
 use adtally_store::epoch_log::EpochLog;
+use adtally_store::lake::Table;
 use std::collections::BTreeMap;
 
 /// How often the log is read anew because its owner deleted records meanwhile; each time it has grown by dozens.
@@ -37,6 +38,19 @@ pub(super) struct Facts {
     pub(super) clicks: u64,
     /// Rows staged of clicks and of dead letters.
     pub(super) staged: (u64, u64),
+    /// The first minute counted, and the clock.
+    pub(super) begins: (Option<Minute>, i64),
+}
+
+impl Facts {
+    /// When the oldest of its rows in a table may be of, in milliseconds.
+    pub(super) fn oldest_ms(&self, table: Table) -> i64 {
+        match table {
+            // Lines were read in the epoch, which takes minutes at most.
+            Table::DeadLetters => self.begins.1 - 3_600_000,
+            _ => self.begins.0.map_or(i64::MAX, Minute::start_ms),
+        }
+    }
 }
 
 /// Reads the log; `held` is what the lake holds of it. Nothing when it has no record that could be read.
@@ -173,6 +187,7 @@ impl Scan {
             ledger: epoch.ledger,
             clicks: epoch.counts.iter().map(MinuteCounts::total).sum(),
             staged: (rows(StagedTable::Clicks), rows(StagedTable::DeadLetters)),
+            begins: (epoch.counts.iter().map(|counts| counts.minute).min(), epoch.clock_ms),
         };
         self.records.insert(epoch.number, facts);
         if epoch.number > held {

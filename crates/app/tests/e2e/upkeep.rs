@@ -1,0 +1,102 @@
+//! Upkeep of the lake: hours and days are the sums of minutes, files become few, what is old leaves, answers stay.
+
+use crate::expected::Expected;
+use crate::site::{Site, wait_for};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// Sums of a table by span, ad and country, of all spans that end before a time in seconds.
+fn sums(site: &Site, table: &str, span: &str, time: &str, before: i64) -> String {
+    site.sql(&format!(
+        "SELECT date_part('epoch', date_trunc('{span}', {time}))::BIGINT AS at, ad_id, country, sum(clicks) FROM {table} \
+         WHERE date_part('epoch', {time}) < {before} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+    ))
+}
+
+/// The files that a table consists of, by its log entries.
+fn files(site: &Site, table: &str) -> usize {
+    let mut entries: Vec<_> = std::fs::read_dir(site.path(&format!("data/lake/{table}/_delta_log")))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    entries.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+    entries.sort();
+    let mut files = BTreeSet::new();
+    for entry in entries {
+        for line in std::fs::read_to_string(entry).unwrap().lines() {
+            let action: Value = serde_json::from_str(line).unwrap();
+            if let Some(path) = action["add"]["path"].as_str() {
+                files.insert(path.to_owned());
+            }
+            if let Some(path) = action["remove"]["path"].as_str() {
+                files.remove(path);
+            }
+        }
+    }
+    files.len()
+}
+
+/// The first second that is no longer in an hour or day that is final.
+fn final_before(site: &Site, span_s: i64) -> i64 {
+    let newest: i64 =
+        site.sql_value("SELECT max(date_part('epoch', minute))::BIGINT FROM clicks_by_minute").parse().unwrap();
+    (newest + 60) / span_s * span_s
+}
+
+fn check_roll_ups(site: &Site) {
+    for (table, span, span_s) in [("clicks_by_hour", "hour", 3_600), ("clicks_by_day", "day", 86_400)] {
+        let before = final_before(site, span_s);
+        let found = sums(site, table, span, span, i64::MAX);
+        assert!(found.lines().count() > 10, "{table}: {found}");
+        assert_eq!(found, sums(site, "clicks_by_minute", span, "minute", before), "{table}");
+    }
+}
+
+#[test]
+fn a_log_of_days_is_summed_compacted_and_dropped_and_every_answer_stays() {
+    let site = Site::new();
+    // Eleven days, a click every 25 seconds.
+    let words = "--clicks 40000 --rate 0.04 --seed 77 --duplicates 1% --malformed 1%";
+    let expected = Expected::generate(&site, "clicks.log", &format!("{words} --start 2025-07-01T22:30:00Z"));
+    let text = site.read("clicks.log");
+    // In parts, each of which a run publishes: many small files.
+    let part = text.len() / 6;
+    for at in 0..5 {
+        site.append("logs/clicks.log", &text[at * part..(at + 1) * part]);
+        site.adtally("run logs --data-dir data --until-end").ok();
+    }
+    site.append("logs/clicks.log", &text[5 * part..]);
+    site.adtally("run logs --data-dir data --until-end --final").ok();
+    expected.check_data(&site);
+    check_roll_ups(&site);
+    let (clicks, minutes) = (files(&site, "clicks"), files(&site, "clicks_by_minute"));
+    let always = "[store]\nupkeep_interval = \"1s\"\nlake_interval = \"1s\"\n";
+    site.write("adtally.toml", always);
+    let server = site.serve("logs --config adtally.toml");
+    wait_for("few files", || (files(&site, "clicks_by_minute") < minutes && files(&site, "ledger") <= 3).then_some(()));
+    let day = "from=2025-07-03T00:00:00Z&to=2025-07-05T00:00:00Z";
+    let asked = format!("/ads/top100?{day}");
+    let top = server.get(&asked)["ads"].clone();
+    server.stop();
+    assert!(files(&site, "clicks") <= clicks);
+    expected.check_data(&site);
+    check_roll_ups(&site);
+
+    // What is no longer kept leaves; counts are answered from hours and days, raw questions are refused.
+    site.write("adtally.toml", format!("{always}keep_clicks = \"1d\"\nkeep_minutes = \"8d\"\nkeep_hours = \"8d\"\n"));
+    let first = "SELECT min(date_part('epoch', minute))::BIGINT FROM clicks_by_minute";
+    let raw = site.sql_value("SELECT count(*) FROM clicks");
+    let begin = site.sql_value(first);
+    let server = site.serve("logs --config adtally.toml");
+    wait_for("raw clicks to leave", || (site.sql_value("SELECT count(*) FROM clicks") != raw).then_some(()));
+    wait_for("minutes to leave", || (site.sql_value(first) != begin).then_some(()));
+    assert_eq!(server.get(&asked)["ads"], top);
+    let (status, problem) = server.text(&format!("{asked}&filter_ip=1.2.3.4"));
+    assert!((400..500).contains(&status) && problem.contains("kept from"), "{status} {problem}");
+    let (status, problem) = server.text("/ads/1/clicks?from=2025-07-02T00:00:00Z&to=2025-07-02T10:00:00Z&series=true");
+    assert!((400..500).contains(&status) && problem.contains("kept from"), "{status} {problem}");
+    server.stop();
+    site.verify();
+    let days = site.sql_value("SELECT sum(clicks) FROM clicks_by_day WHERE day < TIMESTAMP '2025-07-02T00:00:00Z'");
+    assert_ne!(days, "", "days are kept");
+}

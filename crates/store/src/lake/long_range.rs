@@ -1,0 +1,60 @@
+//! Counts of long ranges: whole days and hours where they are rolled up, and minutes at the edges.
+
+use super::Lake;
+use super::counts::Selection;
+use super::files::Epochs;
+use super::schema::Table;
+use super::upkeep::RollUp;
+use adtally_model::{Minute, MinuteCounts, Result};
+
+impl Lake {
+    /// Shows the selected counts of `[from, to)` in the epochs up to `upto` that all tables hold, in pieces of bounded
+    /// size: each by the first minute of the day, hour or minute that it counts, and each click once.
+    ///
+    /// # Errors
+    /// User when an edge lies where only longer spans are kept; else as [`Lake::counts`].
+    pub async fn each_count(
+        &self,
+        (from, to): (Minute, Minute),
+        upto: &Epochs,
+        selection: Selection,
+        mut show: impl FnMut(&MinuteCounts) + Send,
+    ) -> Result<()> {
+        // In this order: what one table no longer keeps is in the next one by then.
+        let minutes = self.count_reader(Table::ClicksByMinute, Some(upto), selection).await?;
+        let hours = self.count_reader(Table::ClicksByHour, Some(upto), selection).await?;
+        let days = self.count_reader(Table::ClicksByDay, Some(upto), selection).await?;
+        // With several partitions, what all of them have rolled up.
+        let by_hour = whole(RollUp::Hour, (from, to), rolled(&hours.index, RollUp::Hour, upto).await?);
+        let by_day = whole(RollUp::Day, by_hour, rolled(&days.index, RollUp::Day, upto).await?);
+        let edges = [
+            (Table::ClicksByMinute, &minutes, (from, by_hour.0)),
+            (Table::ClicksByHour, &hours, (by_hour.0, by_day.0)),
+        ];
+        let back = [(Table::ClicksByDay, &days, by_day), (Table::ClicksByHour, &hours, (by_day.1, by_hour.1))];
+        let parts = edges.into_iter().chain(back).chain([(Table::ClicksByMinute, &minutes, (by_hour.1, to))]);
+        for (table, reader, (from, to)) in parts.filter(|(_, _, (from, to))| from < to) {
+            reader.index.check_kept(table, from).await?;
+            reader.each((from, to), &mut show).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn rolled(index: &super::files::FileIndex, roll_up: RollUp, upto: &Epochs) -> Result<Option<Minute>> {
+    let mut end: Option<Minute> = None;
+    for (partition, _) in upto.iter() {
+        match index.rolled(roll_up, partition, upto).await? {
+            None => return Ok(None),
+            Some(found) => end = Some(end.map_or(found, |end| end.min(found))),
+        }
+    }
+    Ok(end)
+}
+
+/// The whole spans within a range that are rolled up up to `end`; an empty range at its end where there are none.
+fn whole(roll_up: RollUp, (from, to): (Minute, Minute), end: Option<Minute>) -> (Minute, Minute) {
+    let Some(end) = end else { return (to, to) };
+    let (first, last) = (roll_up.ceil(from), roll_up.floor(to).min(end));
+    if first < last { (first, last) } else { (to, to) }
+}

@@ -1,0 +1,92 @@
+//! Retention: whole files whose rows are all older than what is kept leave their table; vacuum deletes them later.
+//!
+//! Age is counted back from the lake's final frontier, or its guarded clock where that is earlier: data that is read
+//! years after it was logged is kept as long as if it had been read at once, and no wrong clock drops anything.
+
+use super::{AsOf, Change, KEPT_FROM, RollUp};
+use crate::lake::encode::long;
+use crate::lake::files::FileEntry;
+use crate::lake::{Lake, Table};
+use adtally_model::time::MINUTE_MS;
+use adtally_model::{Minute, Result};
+use deltalake_core::protocol::DeltaOperation;
+
+/// Files removed from one table in one commit; the rest follows the next time.
+const FILES_MAX: usize = 10_000;
+
+/// How long rows are kept, in milliseconds. Days are kept for ever.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Keep {
+    /// Raw clicks.
+    pub clicks_ms: i64,
+    /// Counts by minute.
+    pub minutes_ms: i64,
+    /// Counts by hour.
+    pub hours_ms: i64,
+    /// Dead letters and the ledger.
+    pub letters_ms: i64,
+}
+
+impl Lake {
+    /// Removes what is no longer kept; counts only once their sums are rolled up. Returns how many files left a table.
+    ///
+    /// # Errors
+    /// External when the store fails.
+    pub async fn retain(&self, keep: &Keep, as_of: &AsOf) -> Result<u64> {
+        let Some(final_ms) = as_of.final_ms else { return Ok(0) };
+        let now_ms = final_ms.min(as_of.clock_ms);
+        let mut removed = 0;
+        for (table, kept_ms) in [
+            (Table::Clicks, keep.clicks_ms),
+            (Table::ClicksByMinute, keep.minutes_ms),
+            (Table::ClicksByHour, keep.hours_ms),
+            (Table::DeadLetters, keep.letters_ms),
+            (Table::Ledger, keep.letters_ms),
+        ] {
+            let from = RollUp::Hour.floor(Minute::of(now_ms.saturating_sub(kept_ms)));
+            let sums = match table {
+                Table::ClicksByMinute => Some(RollUp::Hour),
+                Table::ClicksByHour => Some(RollUp::Day),
+                _ => None,
+            };
+            let from = match sums {
+                None => from,
+                Some(sums) => match self.rolled_up(sums, as_of.partition).await? {
+                    None => continue,
+                    // Whole spans leave, so that what begins with one can be answered from its sum.
+                    Some(end) => sums.floor(from).min(end),
+                },
+            };
+            removed += self.remove_before(table, from, as_of).await?;
+        }
+        Ok(removed)
+    }
+
+    /// Removes the files whose rows are all of before `from`, and notes that rows are complete from then on only.
+    async fn remove_before(&self, table: Table, from: Minute, as_of: &AsOf) -> Result<u64> {
+        let table = self.table(table);
+        let index = table.files().await?;
+        let goes = |file: &&FileEntry| {
+            let old = file.bounds.time_ms.is_some_and(|(_, end)| end <= from.start_ms());
+            // The newest ledger says what all tables hold.
+            let needed =
+                table.table == Table::Ledger && file.bounds.epoch.is_none_or(|(_, last)| last >= long(as_of.epoch));
+            old && !needed && file.bounds.epoch.is_some_and(|(_, last)| last <= long(as_of.epoch))
+        };
+        let removes: Vec<&FileEntry> = index.files.iter().filter(goes).take(FILES_MAX).collect();
+        if removes.is_empty() {
+            return Ok(0);
+        }
+        let before = index.kept_from(table.table).await?.map(|minute| minute.0 * MINUTE_MS);
+        let after = from.start_ms().max(before.unwrap_or(i64::MIN));
+        let files = removes.len() as u64;
+        // A mark that says the same already cannot tell whether this was done; the files can.
+        let (mark, also) = match before == Some(after) {
+            true => (None, vec![(KEPT_FROM.to_owned(), after)]),
+            false => (Some((KEPT_FROM.to_owned(), before, after)), Vec::new()),
+        };
+        let operation = DeltaOperation::Delete { predicate: None };
+        let change = Change { mark, also, adds: Vec::new(), removes, operation, at_ms: as_of.clock_ms };
+        Ok(if table.change(&change).await? { files } else { 0 })
+    }
+}

@@ -1,0 +1,309 @@
+//! Roll-ups: hours are summed from minutes and days from hours, once, when they are final.
+//!
+//! A batch of spans is summed in memory, written, and committed with the end of the last span as a mark, on the state in
+//! which the mark was at the beginning of the first: a crash or a lost reply makes no span twice and leaves none out.
+//! Rows are stamped with the epoch that all tables held (see docs/adr/0010): a reader that cuts at an earlier epoch does
+//! not take spans that begin with such rows, and sums minutes instead.
+
+use super::{AsOf, Change, Tokens};
+use crate::lake::counts::{CountReader, Selection};
+use crate::lake::encode::long;
+use crate::lake::files::{Epochs, FileIndex};
+use crate::lake::project::{check_log, log_app, log_mark, new_add};
+use crate::lake::rows::{RowFile, encode_spans};
+use crate::lake::{Lake, Table};
+use adtally_model::fold::merge_all;
+use adtally_model::time::{MINUTE_MS, rfc3339};
+use adtally_model::{Error, Minute, MinuteCounts, Result};
+use deltalake_core::kernel::Add;
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use std::collections::BTreeMap;
+
+/// Rows of sums in memory at a time, about: 14 bytes each, twice while they are merged.
+pub(super) const ROWS_MAX: usize = 8_000_000;
+
+/// A roll-up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RollUp {
+    /// `clicks_by_hour`, from `clicks_by_minute`.
+    Hour,
+    /// `clicks_by_day`, from `clicks_by_hour`.
+    Day,
+}
+
+impl RollUp {
+    /// In the order in which they are made.
+    pub const ALL: [RollUp; 2] = [RollUp::Hour, RollUp::Day];
+
+    /// Where its rows are.
+    pub const fn table(self) -> Table {
+        match self {
+            RollUp::Hour => Table::ClicksByHour,
+            RollUp::Day => Table::ClicksByDay,
+        }
+    }
+
+    /// What it sums.
+    pub const fn source(self) -> Table {
+        match self {
+            RollUp::Hour => Table::ClicksByMinute,
+            RollUp::Day => Table::ClicksByHour,
+        }
+    }
+
+    /// Minutes in a span.
+    pub const fn minutes(self) -> i64 {
+        match self {
+            RollUp::Hour => 60,
+            RollUp::Day => 1_440,
+        }
+    }
+
+    /// The first minute of the span that a minute is in.
+    pub const fn floor(self, minute: Minute) -> Minute {
+        Minute(minute.0 - minute.0.rem_euclid(self.minutes()))
+    }
+
+    /// The first minute of the first span that does not begin before a minute.
+    pub const fn ceil(self, minute: Minute) -> Minute {
+        self.floor(Minute(minute.0 + self.minutes() - 1))
+    }
+}
+
+/// The mark that says where the spans end that are rolled up, in milliseconds.
+fn rolled_app(partition: u32) -> String {
+    format!("adtally-rolled-{partition}")
+}
+
+/// Sums of spans, within bounds.
+pub(super) struct Sums {
+    /// By span and in the order of ads.
+    pub(super) spans: BTreeMap<Minute, MinuteCounts>,
+    /// Where the last span that is complete, or of which ads are left, ends.
+    pub(super) end: Minute,
+    /// The first ad that is left of the only span.
+    pub(super) next_ad: Option<u64>,
+}
+
+impl FileIndex {
+    /// Where the spans end that a reader at `upto` may take from a roll-up's table instead of summing what it sums.
+    pub(in crate::lake) async fn rolled(
+        &self,
+        roll_up: RollUp,
+        partition: u32,
+        upto: &Epochs,
+    ) -> Result<Option<Minute>> {
+        let Some(end) = self.mark(roll_up.table(), &rolled_app(partition)).await? else { return Ok(None) };
+        let mut end = Minute(end.div_euclid(MINUTE_MS));
+        // Spans are rolled up in order, and so are the epochs stamped on them.
+        for file in self.files.iter().filter(|file| !upto.surely_hold(&file.bounds)) {
+            end = end.min(file.bounds.time_ms.map_or(Minute(i64::MIN), |(least, _)| Minute::of(least)));
+        }
+        Ok(Some(end))
+    }
+}
+
+impl Lake {
+    /// Where the spans of a partition end that are rolled up; none before the first.
+    ///
+    /// # Errors
+    /// External when the store fails.
+    pub async fn rolled_up(&self, roll_up: RollUp, partition: u32) -> Result<Option<Minute>> {
+        let end = self.table(roll_up.table()).files().await?.mark(roll_up.table(), &rolled_app(partition)).await?;
+        Ok(end.map(|ms| Minute(ms.div_euclid(MINUTE_MS))))
+    }
+
+    /// Rolls up the next spans that are final, as many as fit into memory. True when there may be more.
+    ///
+    /// # Errors
+    /// External when the store fails, corrupt when tables contradict one another.
+    pub async fn roll_up(&self, roll_up: RollUp, as_of: &AsOf, tokens: Tokens<'_>) -> Result<bool> {
+        self.roll_up_within(roll_up, as_of, tokens, ROWS_MAX).await
+    }
+
+    /// The same with another bound on rows in memory.
+    pub(in crate::lake) async fn roll_up_within(
+        &self,
+        roll_up: RollUp,
+        as_of: &AsOf,
+        tokens: Tokens<'_>,
+        rows_max: usize,
+    ) -> Result<bool> {
+        let table = self.table(roll_up.table());
+        let latest = table.latest().await?;
+        check_log(roll_up.table(), &latest, as_of.log_id, as_of.partition).await?;
+        let index = table.files_of(&latest)?;
+        let app = rolled_app(as_of.partition);
+        let before = index.mark(roll_up.table(), &app).await?;
+        check_no_rows_after(roll_up, &index, as_of.partition, before)?;
+        let upto = Epochs::of(as_of.partition, as_of.epoch);
+        let source = self.count_reader(roll_up.source(), Some(&upto), Selection::default()).await?;
+        let Some((begin, end)) = self.due(roll_up, as_of, before, &source.index).await? else { return Ok(false) };
+        let mut sums = gather(&source, roll_up, (begin, end), 0, rows_max).await?;
+        let done = sums.end;
+        let mut adds = Vec::new();
+        loop {
+            let rows: Vec<(u64, &MinuteCounts)> = sums.spans.values().map(|counts| (as_of.epoch, counts)).collect();
+            if let Some(file) = encode_spans(roll_up.table(), &rows, as_of.partition)? {
+                adds.push(self.put_span_file(roll_up, as_of, file, tokens()).await?);
+            }
+            let Some(next) = sums.next_ad else { break };
+            sums = gather(&source, roll_up, (begin, done), next, rows_max).await?;
+        }
+        let change = Change {
+            mark: Some((app, before, done.start_ms())),
+            also: vec![(log_app(as_of.partition), log_mark(as_of.log_id))],
+            adds,
+            removes: Vec::new(),
+            operation: DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None },
+            at_ms: as_of.clock_ms,
+        };
+        table.change(&change).await?;
+        Ok(done < end)
+    }
+
+    /// The spans to be rolled up next: all that are final and not yet rolled up.
+    async fn due(
+        &self,
+        roll_up: RollUp,
+        as_of: &AsOf,
+        before: Option<i64>,
+        source: &FileIndex,
+    ) -> Result<Option<(Minute, Minute)>> {
+        let Some(final_ms) = as_of.final_ms else { return Ok(None) };
+        let mut end = roll_up.floor(Minute::of(final_ms));
+        if roll_up == RollUp::Day {
+            let hours = source.rolled(RollUp::Hour, as_of.partition, &Epochs::of(as_of.partition, as_of.epoch)).await?;
+            let Some(hours) = hours else { return Ok(None) };
+            end = end.min(roll_up.floor(hours));
+        }
+        let least =
+            || source.files.iter().filter_map(|file| file.bounds.time_ms).map(|(least, _)| Minute::of(least)).min();
+        let begin = match before {
+            Some(ms) => Minute(ms.div_euclid(MINUTE_MS)),
+            // What is final now had its last click long ago: before the least there never will be one.
+            None => match least() {
+                Some(least) => roll_up.floor(least),
+                None => return Ok(None),
+            },
+        };
+        if let Some(kept) = source.kept_from(roll_up.source()).await?
+            && (before.is_none() || begin < kept)
+        {
+            return Err(Error::corrupt(format!(
+                "`{}` lacks what `{}` no longer has, which keeps rows from {} on: the table was lost or replaced; restore \
+                 its folder from a backup",
+                roll_up.table(),
+                roll_up.source(),
+                rfc3339(kept.start_ms())
+            )));
+        }
+        Ok((begin < end).then_some((begin, end)))
+    }
+
+    async fn put_span_file(&self, roll_up: RollUp, as_of: &AsOf, file: RowFile, token: u128) -> Result<Add> {
+        let path = format!("{}-{:010}-{token:032x}.parquet", as_of.partition, as_of.epoch);
+        let size = file.bytes.len() as u64;
+        self.table(roll_up.table()).put(&path, file.bytes.into()).await?;
+        Ok(new_add(path, size, as_of.clock_ms, file.statistics.to_json()))
+    }
+}
+
+/// A table whose newest log entry was cut has rows of spans, and not what says that it has them: they would be added
+/// once more.
+fn check_no_rows_after(roll_up: RollUp, index: &FileIndex, partition: u32, before: Option<i64>) -> Result<()> {
+    let of_partition = Some((i64::from(partition), i64::from(partition)));
+    let beyond = |(_, end): (i64, i64)| before.is_none_or(|before| end > before);
+    let mut files = index.files.iter().filter(|file| file.bounds.partition == of_partition);
+    match files.find(|file| file.bounds.time_ms.is_some_and(beyond)) {
+        None => Ok(()),
+        Some(file) => Err(Error::corrupt(format!(
+            "the lake table `{table}` has rows in {} of spans that its log does not say it holds: an entry of \
+             {table}/_delta_log was cut; restore it from a backup",
+            file.path,
+            table = roll_up.table()
+        ))),
+    }
+}
+
+/// Sums the spans of `[begin, end)` from an ad on. When more rows come together than fit, the last spans are left for
+/// another batch, and of a single one the greatest ads for another pass.
+pub(super) async fn gather(
+    source: &CountReader<'_>,
+    roll_up: RollUp,
+    (begin, end): (Minute, Minute),
+    from_ad: u64,
+    rows_max: usize,
+) -> Result<Sums> {
+    let mut sums = Sums { spans: BTreeMap::new(), end, next_ad: None };
+    let mut at = begin;
+    while at < sums.end {
+        let until = source.piece_end(at, sums.end);
+        let mut pieces: BTreeMap<Minute, Vec<MinuteCounts>> = BTreeMap::new();
+        for counts in source.read(at, until).await? {
+            let span = roll_up.floor(counts.minute);
+            pieces.entry(span).or_default().push(within_ads(counts, span, from_ad, sums.next_ad));
+        }
+        for (span, mut parts) in pieces {
+            parts.extend(sums.spans.remove(&span));
+            sums.spans.insert(span, checked(merge_all(span, parts))?);
+        }
+        sums.bound(roll_up, rows_max);
+        at = until;
+    }
+    Ok(sums)
+}
+
+impl Sums {
+    fn bound(&mut self, roll_up: RollUp, rows_max: usize) {
+        while self.spans.values().map(MinuteCounts::len).sum::<usize>() > rows_max {
+            if self.spans.len() > 1 {
+                if let Some((last, _)) = self.spans.pop_last() {
+                    self.end = last;
+                }
+                continue;
+            }
+            let Some((&span, counts)) = self.spans.iter_mut().next() else { return };
+            self.end = Minute(span.0 + roll_up.minutes());
+            // Countries of one ad are few: there is an ad before the one in the middle.
+            let ad = counts.ad_id[counts.len() / 2];
+            let keep = counts.ad_id.partition_point(|&found| found < ad);
+            if keep == 0 {
+                return;
+            }
+            counts.ad_id.truncate(keep);
+            counts.country.truncate(keep);
+            counts.clicks.truncate(keep);
+            self.next_ad = Some(ad);
+        }
+    }
+}
+
+/// The rows of some ads, as counts of a span.
+pub(super) fn within_ads(counts: MinuteCounts, span: Minute, from: u64, to: Option<u64>) -> MinuteCounts {
+    let first = counts.ad_id.partition_point(|&ad| ad < from);
+    let end = to.map_or(counts.len(), |to| counts.ad_id.partition_point(|&ad| ad < to));
+    if (first, end) == (0, counts.len()) {
+        return MinuteCounts { minute: span, ..counts };
+    }
+    let range = first..end.max(first);
+    MinuteCounts {
+        minute: span,
+        ad_id: counts.ad_id[range.clone()].to_vec(),
+        country: counts.country[range.clone()].to_vec(),
+        clicks: counts.clicks[range].to_vec(),
+    }
+}
+
+/// Sums stay at the largest number that they can hold, which is then not what it seems.
+fn checked(counts: MinuteCounts) -> Result<MinuteCounts> {
+    let full = counts.rows().find(|&(_, _, clicks)| clicks == u32::MAX);
+    match full {
+        None => Ok(counts),
+        Some((ad, country, _)) => Err(Error::internal(format!(
+            "ad {ad} has more than {} clicks from {country} in one hour or day, which the lake cannot hold: please report \
+             this",
+            long(u64::from(u32::MAX)) - 1
+        ))),
+    }
+}

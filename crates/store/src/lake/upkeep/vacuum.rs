@@ -1,0 +1,122 @@
+//! Vacuum: deletes files that no reader can need any more: those that compaction and retention removed, and those that a
+//! crash left behind.
+//!
+//! Not the library's vacuum: that one knows nothing of files which are staged and named by epoch records alone, and
+//! trusts the wall clock.
+
+use super::AsOf;
+use crate::lake::{Lake, LakeTable, Table, delta_error};
+use adtally_model::{Error, Result};
+use futures::TryStreamExt;
+use hashbrown::HashSet;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+
+/// How long a file stays that was made or removed: a question or a copy of a table takes less.
+const KEPT_MS: i64 = 24 * 3_600_000;
+
+/// Files deleted from one table in one go; the rest follows the next time.
+const FILES_MAX: usize = 2_000;
+
+/// Digits of an epoch in a file's name.
+const EPOCH_DIGITS: usize = 10;
+
+/// What a vacuum came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Vacuumed {
+    /// Files deleted.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Lake {
+    /// Deletes the files of all tables that nothing names, and that were made and removed more than a day before
+    /// `now_ms`. `named` returns the paths, below the tables' folders, of all files that retained epoch records name; it
+    /// is asked after the files were listed.
+    ///
+    /// # Errors
+    /// External when the store fails.
+    pub async fn vacuum(
+        &self,
+        as_of: &AsOf,
+        now_ms: i64,
+        named: impl Future<Output = Result<HashSet<String>>>,
+    ) -> Result<Vacuumed> {
+        let mut listed = Vec::new();
+        for table in Table::ALL {
+            let old = self.table(table).old_files(as_of, now_ms).await?;
+            listed.extend((!old.is_empty()).then_some((table, old)));
+        }
+        let mut vacuumed = Vacuumed::default();
+        if listed.is_empty() {
+            return Ok(vacuumed);
+        }
+        // Asked in this order: a record that is collected meanwhile is in the tables by then.
+        let named = named.await?;
+        for (table, mut old) in listed {
+            let table = self.table(table);
+            old.retain(|file| !named.contains(file.location.as_ref()));
+            table.keep_what_is_needed(&mut old, now_ms).await?;
+            for file in old.into_iter().take(FILES_MAX) {
+                match table.store.delete(&file.location).await {
+                    Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                    Err(error) => {
+                        let what = format!("the lake file {}/{} cannot be deleted", table.table, file.location);
+                        return Err(Error::transient(what).because(error));
+                    }
+                }
+                vacuumed.files += 1;
+                vacuumed.bytes += file.size;
+            }
+        }
+        Ok(vacuumed)
+    }
+}
+
+impl LakeTable {
+    /// Files that are old enough and of epochs that all tables hold.
+    async fn old_files(&self, as_of: &AsOf, now_ms: i64) -> Result<Vec<ObjectMeta>> {
+        let listed: Vec<ObjectMeta> = self.store.list(None).try_collect().await.map_err(|error| {
+            Error::transient(format!("the files of the lake table `{}` cannot be listed", self.table)).because(error)
+        })?;
+        let old = |file: &ObjectMeta| {
+            is_data(&file.location)
+                && file.last_modified.timestamp_millis() < now_ms.saturating_sub(KEPT_MS)
+                && epochs_of(&file.location).all(|epoch| epoch <= as_of.epoch)
+        };
+        Ok(listed.into_iter().filter(old).collect())
+    }
+
+    /// Takes off what the newest state consists of, and what was removed from it less than a day ago.
+    async fn keep_what_is_needed(&self, old: &mut Vec<ObjectMeta>, now_ms: i64) -> Result<()> {
+        let latest = self.latest().await?;
+        let index = self.files_of(&latest)?;
+        let mut needed: HashSet<String> = index.files.iter().map(|file| file.path.to_string()).collect();
+        let failed = |error| delta_error(self.table, "read", error);
+        let log_store = latest.log_store();
+        let snapshot = latest.snapshot().map_err(failed)?;
+        let mut removed = snapshot.all_tombstones(&log_store);
+        while let Some(tombstone) = removed.try_next().await.map_err(failed)? {
+            if tombstone.deletion_timestamp().is_none_or(|at| at >= now_ms.saturating_sub(KEPT_MS)) {
+                needed.insert(tombstone.path().into_owned());
+            }
+        }
+        drop(removed);
+        old.retain(|file| !needed.contains(file.location.as_ref()));
+        Ok(())
+    }
+}
+
+/// Whether it is a file of rows, and not of the table's log.
+fn is_data(path: &Path) -> bool {
+    let path = path.as_ref();
+    path.ends_with(".parquet") && !path.starts_with("_delta_log/")
+}
+
+/// The epochs in a file's name.
+fn epochs_of(path: &Path) -> impl Iterator<Item = u64> + '_ {
+    let name = path.filename().unwrap_or_default();
+    let numbers = name.split(['-', '.']).filter(|part| part.len() == EPOCH_DIGITS);
+    numbers.filter_map(|part| part.parse().ok())
+}
