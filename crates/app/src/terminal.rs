@@ -37,10 +37,19 @@ fn tell(text: &str) {
 /// # Errors
 /// External when stdout cannot be written for another reason.
 pub fn print(text: &str) -> Result<()> {
+    print_on(text.as_bytes()).map(|_| ())
+}
+
+/// Writes to stdout and says whether anybody still reads it.
+///
+/// # Errors
+/// As [`print()`].
+pub fn print_on(bytes: &[u8]) -> Result<bool> {
     let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(stdout_failed(e)),
-        _ => Ok(()),
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(stdout_failed(e)),
     }
 }
 

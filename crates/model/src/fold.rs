@@ -65,6 +65,8 @@ pub struct Fold {
     state: PartitionState,
     base: Option<EpochNumber>,
     repeated: Vec<Minute>,
+    /// Where each input met so far was read to, also before the base.
+    read_to: BTreeMap<InputId, u64>,
 }
 
 impl Fold {
@@ -94,7 +96,7 @@ impl Fold {
                 state.live.insert(minute.counts.minute, folded);
             }
         }
-        Ok(Fold { state, base: base.map(|base| base.number), repeated })
+        Ok(Fold { state, base: base.map(|base| base.number), repeated, read_to: BTreeMap::new() })
     }
 
     /// The number of the record that comes next.
@@ -109,6 +111,7 @@ impl Fold {
     /// invariant.
     pub fn apply(&mut self, epoch: &Epoch, checksum: u128) -> Result<()> {
         self.check_chain(epoch)?;
+        self.check_positions(epoch)?;
         let state = &mut self.state;
         let before_base = self.base.is_some_and(|base| epoch.number < base);
         let in_base = self.base.is_some_and(|base| epoch.number <= base);
@@ -149,6 +152,27 @@ impl Fold {
                 epoch.number, state.number
             )));
         }
+        Ok(())
+    }
+
+    /// Every input goes on where it was.
+    fn check_positions(&mut self, epoch: &Epoch) -> Result<()> {
+        let repeated = epoch.base.iter().flat_map(|base| &base.inputs);
+        let rows = epoch.inputs.iter().chain(repeated);
+        for row in rows.clone() {
+            if let Some(&read_to) = self.read_to.get(&row.id)
+                && row.position.from != read_to
+            {
+                return Err(Error::violated(
+                    Invariant::ContiguousPositions,
+                    format!(
+                        "epoch {} reads {} from {}, and it was read to {read_to} before",
+                        epoch.number, row.name, row.position.from
+                    ),
+                ));
+            }
+        }
+        self.read_to.extend(rows.map(|row| (row.id, row.position.to)));
         Ok(())
     }
 

@@ -1,10 +1,11 @@
 //! The data directory: one owner at a time, and the secret that belongs to it.
 
+use crate::durable::create_folder;
 use adtally_model::{Error, IdentityKey, Result};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// A data directory that this process owns until the value is dropped.
@@ -20,10 +21,7 @@ impl DataDir {
     /// # Errors
     /// Fenced when another process owns it, a user error when it cannot be created.
     pub fn own(path: &Path) -> Result<DataDir> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o750)
-            .create(path)
+        create_folder(path, 0o750, true)
             .map_err(|e| Error::user(format!("the data directory {} cannot be created", path.display())).because(e))?;
         let lock_path = path.join("LOCK");
         let mut lock = OpenOptions::new()
@@ -54,29 +52,40 @@ impl DataDir {
         &self.path
     }
 
-    /// The identity key kept in it; made from `fresh` when there is none yet.
+    /// The identity key kept in it. Where there is none yet it is made from `fresh`, but only for an epoch log that has
+    /// no record: with another key than the log's, copies of clicks could not be recognised.
     ///
     /// # Errors
-    /// Corrupt when the file is not a key, external when it cannot be read or written.
-    pub fn identity_key(&self, fresh: [u8; 16]) -> Result<IdentityKey> {
-        let path = self.path.join("identity.key");
-        match read_key(&path)? {
+    /// Corrupt when the file is not a key, or is missing beside a log; external when it cannot be read or written.
+    pub fn identity_key(&self, fresh: [u8; 16], log_is_empty: bool) -> Result<IdentityKey> {
+        let path = key_path(&self.path);
+        match read_key(&self.path)? {
             Some(key) => Ok(key),
-            None => {
+            None if log_is_empty => {
                 write_key(&path, &self.path, fresh)
                     .map_err(|e| Error::external(format!("{} cannot be written", path.display())).because(e))?;
                 Ok(IdentityKey::new(fresh))
             }
+            None => Err(Error::corrupt(format!(
+                "{} is missing, and the epoch log was written with a key: restore the file from a backup, or configure \
+                 identity.key if the key was configured before",
+                path.display()
+            ))),
         }
     }
 }
 
-/// Reads the key of a data directory without owning it.
+fn key_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("identity.key")
+}
+
+/// Reads the key of a data directory without owning it; `None` where there is none.
 ///
 /// # Errors
 /// Corrupt when the file is not a key.
-pub fn read_key(path: &Path) -> Result<Option<IdentityKey>> {
-    let text = match fs::read_to_string(path) {
+pub fn read_key(data_dir: &Path) -> Result<Option<IdentityKey>> {
+    let path = key_path(data_dir);
+    let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Error::external(format!("{} cannot be read", path.display())).because(e)),
@@ -127,14 +136,17 @@ mod tests {
     fn the_key_is_made_once_and_kept_secret() {
         let folder = tempfile::tempdir().unwrap();
         let owner = DataDir::own(folder.path()).unwrap();
-        let made = owner.identity_key([1; 16]).unwrap();
-        assert_eq!(owner.identity_key([2; 16]).unwrap(), made);
+        let made = owner.identity_key([1; 16], true).unwrap();
+        assert_eq!(owner.identity_key([2; 16], false).unwrap(), made);
         assert_eq!(made, IdentityKey::new([1; 16]));
         let path = folder.path().join("identity.key");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         for damaged in ["", "12", "zz112233445566778899aabbccddeeff", "+0112233445566778899aabbccddeeff"] {
             fs::write(&path, damaged).unwrap();
-            assert_eq!(owner.identity_key([3; 16]).unwrap_err().kind(), ErrorKind::Corrupt, "{damaged:?}");
+            assert_eq!(owner.identity_key([3; 16], true).unwrap_err().kind(), ErrorKind::Corrupt, "{damaged:?}");
         }
+        fs::remove_file(&path).unwrap();
+        assert_eq!(owner.identity_key([4; 16], false).unwrap_err().kind(), ErrorKind::Corrupt);
+        assert!(!path.exists(), "no key is made beside a log");
     }
 }

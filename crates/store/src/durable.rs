@@ -16,9 +16,11 @@ use object_store::{
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result as StoreResult, UploadPart,
 };
 use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +31,9 @@ mod tests;
 
 /// Folders remembered as synced; the set starts anew beyond it, which costs a sync a folder and bounds its memory.
 const SYNCED_FOLDERS_MAX: usize = 16_384;
+
+/// Access to folders made: that of other programs, within what the user's mask allows.
+const FOLDER_MODE: u32 = 0o777;
 
 /// Numbers temporary files within the process.
 static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(1);
@@ -48,6 +53,12 @@ struct Disk {
     fsync: bool,
     /// Folders whose own entries were synced by this process.
     synced: Arc<Mutex<HashSet<PathBuf>>>,
+    /// What was put in place and could not be synced then: it is seen in memory, and may be gone after a power loss.
+    /// Nothing below is read or listed before a sync succeeds.
+    unsettled: Arc<Mutex<BTreeSet<PathBuf>>>,
+    /// What cannot be synced, in tests.
+    #[cfg(test)]
+    failing: Arc<Mutex<Option<PathBuf>>>,
 }
 
 impl DurableLocal {
@@ -56,16 +67,29 @@ impl DurableLocal {
     /// # Errors
     /// External when the folder cannot be created or resolved.
     pub fn open(root: &FilePath, fsync: bool) -> Result<DurableLocal> {
-        let failed =
-            |what: &str| format!("{}: cannot {what} this folder: check its path and permissions", root.display());
-        fs::create_dir_all(root).map_err(|error| Error::external(failed("create")).because(error))?;
-        let canonical = fs::canonicalize(root).map_err(|error| Error::external(failed("resolve")).because(error))?;
+        create_folder(root, FOLDER_MODE, fsync)
+            .map_err(|error| Error::external(unusable(root, "create")).because(error))?;
+        Self::open_existing(root, fsync)
+    }
+
+    /// Opens a folder that is there, and changes nothing. What is written to it is as durable as [`DurableLocal::open`]
+    /// says.
+    ///
+    /// # Errors
+    /// External when the folder is absent or cannot be resolved.
+    pub fn open_existing(root: &FilePath, fsync: bool) -> Result<DurableLocal> {
+        let failed = |error: io::Error| Error::external(unusable(root, "open")).because(error);
+        let canonical = fs::canonicalize(root).map_err(failed)?;
         let inner = LocalFileSystem::new_with_prefix(&canonical)
-            .map_err(|error| Error::external(failed("open")).because(error))?;
-        if fsync && let Some(parent) = canonical.parent() {
-            sync_folder(parent).map_err(|error| Error::external(failed("sync")).because(error))?;
-        }
-        let disk = Disk { root: Arc::new(canonical), fsync, synced: Arc::default() };
+            .map_err(|error| Error::external(unusable(root, "open")).because(error))?;
+        let disk = Disk {
+            root: Arc::new(canonical),
+            fsync,
+            synced: Arc::default(),
+            unsettled: Arc::default(),
+            #[cfg(test)]
+            failing: Arc::default(),
+        };
         Ok(DurableLocal { inner, disk })
     }
 
@@ -121,8 +145,25 @@ fn remove_if_older(entry: &fs::DirEntry, older_than: SystemTime) -> io::Result<b
     }
 }
 
+fn unusable(root: &FilePath, what: &str) -> String {
+    format!("{}: cannot {what} this folder: check its path and permissions", root.display())
+}
+
 fn sync_folder(folder: &FilePath) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+/// Creates a folder and those above it that are missing. With `fsync`, their entries are on the disk then, also where
+/// an earlier process created the folder and died before it had synced it.
+pub(crate) fn create_folder(folder: &FilePath, mode: u32, fsync: bool) -> io::Result<()> {
+    let missing = folder.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.is_dir()).count();
+    fs::DirBuilder::new().recursive(true).mode(mode).create(folder)?;
+    if fsync {
+        for made in fs::canonicalize(folder)?.ancestors().skip(1).take(missing.max(1)) {
+            sync_folder(made)?;
+        }
+    }
+    Ok(())
 }
 
 /// Runs blocking work off the async threads where there is a runtime, else in place.
@@ -173,17 +214,49 @@ impl Disk {
         Ok(())
     }
 
-    /// Makes the entry of a file durable.
+    /// Makes the entry of a file that was put in place durable.
     fn sync_entry(&self, file: &FilePath) -> io::Result<()> {
         match file.parent() {
-            Some(folder) if self.fsync => sync_folder(folder),
-            _ => Ok(()),
+            Some(folder) => self.sync_placed(folder),
+            None => Ok(()),
         }
     }
 
-    /// Makes the content of a file durable.
-    fn sync_content(&self, file: &FilePath) -> io::Result<()> {
-        if self.fsync { File::open(file)?.sync_all() } else { Ok(()) }
+    /// Makes something that others see already durable: when that fails, nobody sees it before it succeeds.
+    fn sync_placed(&self, path: &FilePath) -> io::Result<()> {
+        let synced = self.sync(path);
+        if synced.is_err() {
+            self.unsettled.lock().insert(path.to_path_buf());
+        }
+        synced
+    }
+
+    /// Makes the content of a file, or the entries of a folder, durable.
+    fn sync(&self, path: &FilePath) -> io::Result<()> {
+        if !self.fsync {
+            return Ok(());
+        }
+        #[cfg(test)]
+        if self.failing.lock().as_deref() == Some(path) {
+            return Err(io::Error::other("the disk failed"));
+        }
+        File::open(path)?.sync_all()
+    }
+
+    /// Before something is read or listed: makes durable what could not be when it was put in place, there and below.
+    fn settle(&self, at: &FilePath) -> io::Result<()> {
+        // Held while syncing, so that nobody forgets a failure that came after the sync.
+        let mut unsettled = self.unsettled.lock();
+        let concerned: Vec<PathBuf> =
+            unsettled.iter().filter(|path| at.starts_with(path) || path.starts_with(at)).cloned().collect();
+        for path in concerned {
+            match self.sync(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                // What is gone needs no syncing.
+                _ => unsettled.remove(&path),
+            };
+        }
+        Ok(())
     }
 
     fn create_temporary(&self, target: &FilePath) -> io::Result<(File, PathBuf)> {
@@ -233,17 +306,6 @@ impl std::fmt::Display for DurableLocal {
     }
 }
 
-/// Orders a listing, which the file system gives in any order.
-fn sorted(listing: BoxStream<'static, StoreResult<ObjectMeta>>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
-    stream::once(async move {
-        let mut objects: Vec<ObjectMeta> = listing.try_collect().await?;
-        objects.sort_unstable_by(|left, right| left.location.cmp(&right.location));
-        Ok::<_, StoreError>(stream::iter(objects.into_iter().map(Ok)))
-    })
-    .try_flatten()
-    .boxed()
-}
-
 #[async_trait]
 impl ObjectStore for DurableLocal {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> StoreResult<PutResult> {
@@ -281,10 +343,12 @@ impl ObjectStore for DurableLocal {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> StoreResult<GetResult> {
+        self.settled(Some(location)).await?;
         self.inner.get_opts(location, options).await
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> StoreResult<Vec<bytes::Bytes>> {
+        self.settled(Some(location)).await?;
         self.inner.get_ranges(location, ranges).await
     }
 
@@ -293,14 +357,15 @@ impl ObjectStore for DurableLocal {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
-        sorted(self.inner.list(prefix))
+        self.listing(prefix, self.inner.list(prefix))
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, StoreResult<ObjectMeta>> {
-        sorted(self.inner.list_with_offset(prefix, offset))
+        self.listing(prefix, self.inner.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> StoreResult<ListResult> {
+        self.settled(prefix).await?;
         let mut listing = self.inner.list_with_delimiter(prefix).await?;
         listing.objects.sort_unstable_by(|left, right| left.location.cmp(&right.location));
         listing.common_prefixes.sort_unstable();
@@ -324,12 +389,43 @@ impl ObjectStore for DurableLocal {
 }
 
 impl DurableLocal {
+    /// Before something is read or listed: what is there is durable.
+    async fn settled(&self, at: Option<&Path>) -> StoreResult<()> {
+        if self.disk.unsettled.lock().is_empty() {
+            return Ok(());
+        }
+        let at = match at {
+            Some(path) => self.inner.path_to_filesystem(path)?,
+            None => self.disk.root.to_path_buf(),
+        };
+        let disk = self.disk.clone();
+        blocking(move || disk.settle(&at).map_err(|error| store_error(&at, error))).await
+    }
+
+    /// A listing of what is durable, in order, while the file system gives it in any.
+    fn listing(
+        &self,
+        prefix: Option<&Path>,
+        listed: BoxStream<'static, StoreResult<ObjectMeta>>,
+    ) -> BoxStream<'static, StoreResult<ObjectMeta>> {
+        let (store, prefix) = (self.clone(), prefix.cloned());
+        stream::once(async move {
+            let mut objects: Vec<ObjectMeta> = listed.try_collect().await?;
+            // What was put in place while listing may be in it.
+            store.settled(prefix.as_ref()).await?;
+            objects.sort_unstable_by(|left, right| left.location.cmp(&right.location));
+            Ok::<_, StoreError>(stream::iter(objects.into_iter().map(Ok)))
+        })
+        .try_flatten()
+        .boxed()
+    }
+
     /// Prepares a copy or a rename: the target's folder is there, the content of what is renamed is on the disk.
     async fn before_placing(&self, target: PathBuf, source: Option<PathBuf>) -> StoreResult<()> {
         let disk = self.disk.clone();
         blocking(move || {
             if let Some(source) = source {
-                disk.sync_content(&source).map_err(|error| store_error(&source, error))?;
+                disk.sync(&source).map_err(|error| store_error(&source, error))?;
             }
             disk.ensure_folder(&target).map_err(|error| store_error(&target, error))
         })
@@ -340,7 +436,7 @@ impl DurableLocal {
     async fn after_placing(&self, target: PathBuf, source: Option<PathBuf>) -> StoreResult<()> {
         let disk = self.disk.clone();
         blocking(move || {
-            disk.sync_content(&target)
+            disk.sync_placed(&target)
                 .and_then(|()| disk.sync_entry(&target))
                 .and_then(|()| source.map_or(Ok(()), |source| disk.sync_entry(&source)))
                 .map_err(|error| store_error(&target, error))

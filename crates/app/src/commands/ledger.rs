@@ -6,11 +6,11 @@ use crate::commands::config::environment;
 use crate::config;
 use crate::exit::Exit;
 use crate::run::report::Report;
-use crate::run::service::open_stores;
 use crate::terminal;
 use crate::wiring;
 use adtally_model::{Error, Result};
 use adtally_serve::Status;
+use adtally_store::backing::read_log;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -36,10 +36,7 @@ pub fn ledger(args: &LedgerArgs) -> Result<Exit> {
     existing(&args.data_dir.data_dir)?;
     let (_, config) = config::load(args.config.as_deref(), &environment()?, &[])?;
     let runtime = runtime()?;
-    let state = runtime.block_on(async {
-        let stores = open_stores(&args.data_dir.data_dir, true).await?;
-        stores.log.fold(|_| ()).await
-    })?;
+    let state = runtime.block_on(read_log(&args.data_dir.data_dir)?.fold())?;
     let state = state.ok_or_else(|| Error::user("nothing was committed in this data directory yet"))?;
     let report = Report::new(wiring::time_settings(&config.time), &state);
     if args.json {

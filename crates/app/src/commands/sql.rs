@@ -3,9 +3,11 @@
 use super::{existing, runtime};
 use crate::cli::{DataDirArg, TableFormat};
 use crate::exit::Exit;
-use crate::run::service::open_stores;
 use crate::terminal;
 use adtally_model::{Error, Result};
+use adtally_store::backing::read_lake;
+use adtally_store::lake::SqlAnswer;
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use clap::Args;
 use futures::TryStreamExt;
@@ -38,56 +40,65 @@ pub struct SqlArgs {
 pub fn sql(args: &SqlArgs) -> Result<Exit> {
     existing(&args.data_dir.data_dir)?;
     let runtime = runtime()?;
-    let query = args.query.clone();
-    let data_dir = args.data_dir.data_dir.clone();
+    let (query, format, data_dir) = (args.query.clone(), args.format, args.data_dir.data_dir.clone());
     // On a thread of the runtime, whose stack is large enough for planning.
     let answered = runtime.block_on(runtime.spawn(async move {
-        let stores = open_stores(&data_dir, true).await?;
-        let answer = stores.lake.sql(&query).await?;
-        let schema = answer.schema;
-        let batches: Vec<RecordBatch> = answer.batches.try_collect().await?;
-        Ok::<_, Error>((schema, batches))
+        let answer = read_lake(&data_dir).await?.sql(&query).await?;
+        match format {
+            TableFormat::Table => print_table(answer).await,
+            TableFormat::Csv => print_rows(answer, csv).await,
+            TableFormat::Json => print_rows(answer, |batch, _| json(batch)).await,
+        }
     }));
-    let (schema, batches) = answered.map_err(|e| Error::internal("the query's task died").because(e))??;
-    match args.format {
-        TableFormat::Table => print_table(schema, &batches)?,
-        TableFormat::Csv => {
-            let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(Vec::new());
-            if batches.is_empty() {
-                writer.write(&RecordBatch::new_empty(schema)).map_err(unprintable)?;
-            }
-            for batch in &batches {
-                writer.write(batch).map_err(unprintable)?;
-            }
-            terminal::print(&String::from_utf8_lossy(&writer.into_inner()))?;
-        }
-        TableFormat::Json => {
-            let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());
-            writer.write_batches(&batches.iter().collect::<Vec<_>>()).map_err(unprintable)?;
-            writer.finish().map_err(unprintable)?;
-            terminal::print(&String::from_utf8_lossy(&writer.into_inner()))?;
-        }
-    }
+    answered.map_err(|e| Error::internal("the query's task died").because(e))??;
     Ok(Exit::Success)
 }
 
-fn print_table(schema: arrow::datatypes::SchemaRef, batches: &[RecordBatch]) -> Result<()> {
-    let mut shown = vec![RecordBatch::new_empty(schema)];
-    let mut room = TABLE_ROWS_MAX;
-    for batch in batches {
-        let rows = batch.num_rows().min(room);
-        shown.push(batch.slice(0, rows));
-        room -= rows;
-    }
-    let table = arrow::util::pretty::pretty_format_batches(&shown).map_err(unprintable)?;
-    terminal::print(&format!("{table}\n"))?;
-    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-    if rows > TABLE_ROWS_MAX {
-        terminal::say(&format!("the first {TABLE_ROWS_MAX} of {rows} rows: use --format csv or json for all of them"));
+/// Prints each batch as it comes, as long as anybody reads; `text` is also told whether it is the first.
+async fn print_rows(
+    mut answer: SqlAnswer,
+    text: impl Fn(&RecordBatch, bool) -> Result<Vec<u8>, ArrowError>,
+) -> Result<()> {
+    // So that columns are named where there are no rows.
+    let header = text(&RecordBatch::new_empty(answer.schema), true).map_err(unprintable)?;
+    let mut goes_on = header.is_empty() || terminal::print_on(&header)?;
+    while goes_on && let Some(batch) = answer.batches.try_next().await? {
+        goes_on = terminal::print_on(&text(&batch, false).map_err(unprintable)?)?;
     }
     Ok(())
 }
 
-fn unprintable(error: arrow::error::ArrowError) -> Error {
+fn csv(batch: &RecordBatch, first: bool) -> Result<Vec<u8>, ArrowError> {
+    let mut writer = arrow::csv::WriterBuilder::new().with_header(first).build(Vec::new());
+    writer.write(batch)?;
+    Ok(writer.into_inner())
+}
+
+fn json(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
+    let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());
+    writer.write(batch)?;
+    writer.finish()?;
+    Ok(writer.into_inner())
+}
+
+/// Prints the first rows, beyond which nothing is read.
+async fn print_table(mut answer: SqlAnswer) -> Result<()> {
+    let mut shown = vec![RecordBatch::new_empty(answer.schema)];
+    let (mut room, mut more) = (TABLE_ROWS_MAX, false);
+    while !more && let Some(batch) = answer.batches.try_next().await? {
+        let rows = batch.num_rows().min(room);
+        shown.push(batch.slice(0, rows));
+        room -= rows;
+        more = batch.num_rows() > rows;
+    }
+    let table = arrow::util::pretty::pretty_format_batches(&shown).map_err(unprintable)?;
+    terminal::print(&format!("{table}\n"))?;
+    if more {
+        terminal::say(&format!("these are the first {TABLE_ROWS_MAX} rows: use --format csv or json for all of them"));
+    }
+    Ok(())
+}
+
+fn unprintable(error: ArrowError) -> Error {
     Error::internal("the rows cannot be printed in this format").because(error)
 }

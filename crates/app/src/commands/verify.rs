@@ -1,21 +1,27 @@
 //! `adtally verify`: whether what is stored is whole and agrees with itself.
+//!
+//! What the lake holds is read first, then which records there are, then the newest one: whatever a running process
+//! adds meanwhile, the log holds what the lake held. Nothing is created or changed.
+
+mod lake;
+mod records;
 
 use super::{existing, runtime};
 use crate::cli::DataDirArg;
 use crate::exit::Exit;
-use crate::run::service::{Stores, open_stores};
 use crate::terminal;
-use adtally_model::{Error, ErrorKind, Invariant, Minute, MinuteCounts, PartitionState, Result};
-use adtally_store::lake::Epochs;
+use adtally_model::{Error, ErrorKind, Result};
+use adtally_store::backing::{read_lake, read_log};
+use adtally_store::data_dir::read_key;
+use adtally_store::epoch_log::EpochLog;
+use adtally_store::lake::{Held, Lake};
 use clap::Args;
+use records::Scan;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// Differences that are listed, the first; the rest is counted.
 const FINDINGS_MAX: usize = 50;
-
-/// Rows of counts that should be in memory at a time; the span compared is adapted to it.
-const ROWS_AT_ONCE: usize = 2_000_000;
 
 /// Check the stored data: checksums, chain, conservation, and that lake, log and raw clicks agree.
 #[derive(Debug, Args)]
@@ -48,6 +54,24 @@ impl Findings {
             self.left_off += 1;
         }
     }
+
+    /// Damage becomes a finding, so that the other checks go on; what failed for another reason ends them.
+    fn or_wrong<T>(&mut self, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Internal) => {
+                self.wrong(error.report());
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn absorb(&mut self, more: Findings) {
+        self.checked.extend(more.checked);
+        more.wrong.into_iter().for_each(|what| self.wrong(what));
+        self.left_off += more.left_off;
+    }
 }
 
 /// Runs the command.
@@ -57,18 +81,9 @@ impl Findings {
 pub fn verify(args: &VerifyArgs) -> Result<Exit> {
     existing(&args.data_dir.data_dir)?;
     let runtime = runtime()?;
-    let mut findings = Findings::default();
-    let checked = runtime.block_on(async {
-        let stores = open_stores(&args.data_dir.data_dir, true).await?;
-        check(&stores, &mut findings).await
-    });
-    match checked {
-        Ok(()) => {}
-        Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Internal) => {
-            findings.wrong(error.report())
-        }
-        Err(error) => return Err(error),
-    }
+    // On a thread of the runtime, whose stack is large enough for planning SQL.
+    let checked = runtime.block_on(runtime.spawn(check(args.data_dir.data_dir.clone())));
+    let findings = checked.map_err(|e| Error::internal("the checks died").because(e))??;
     let sound = findings.wrong.is_empty();
     if args.json {
         let report = json!({ "sound": sound, "checked": findings.checked, "wrong": findings.wrong, "left_off": findings.left_off });
@@ -90,188 +105,57 @@ pub fn verify(args: &VerifyArgs) -> Result<Exit> {
     Ok(if sound { Exit::Success } else { Exit::Damaged })
 }
 
-async fn check(stores: &Stores, findings: &mut Findings) -> Result<()> {
-    let partition = stores.log.partition();
-    // The lake first: what it holds now, the log holds as well, whatever a running process adds meanwhile.
-    let numbers = stores.log.numbers().await?;
-    let Some(&newest) = numbers.last() else {
-        return Err(Error::corrupt("the epoch log is empty: restore the folder `epochs` from a backup"));
+async fn check(data_dir: PathBuf) -> Result<Findings> {
+    let mut findings = Findings::default();
+    let log = read_log(&data_dir)?;
+    let lake = findings.or_wrong(read_lake(&data_dir).await)?;
+    let held = match &lake {
+        Some(lake) => what_is_held(&log, lake, &mut findings).await?,
+        None => None,
     };
-    let Some((first, _)) = stores.log.read(1).await? else {
-        return Err(Error::corrupt("epoch record 1, which names the log, is missing: restore it from a backup"));
+    // Where nobody knows what the lake holds, nothing is expected to follow it.
+    let upto = held.as_ref().map_or(u64::MAX, Held::by_all);
+    let scan = records::scan(&log, upto, &mut findings).await?;
+    if let Some(scan) = &scan {
+        check_key(&data_dir, scan, &mut findings)?;
+    }
+    if let Some(lake) = &lake {
+        if let Some(wrong) = findings.or_wrong(lake.audit().await)? {
+            findings.checked.push("the lake's log entries, and the sizes of the files that they name".into());
+            wrong.into_iter().for_each(|what| findings.wrong(what));
+        }
+        if let (Some(held), Some(scan)) = (&held, &scan) {
+            lake::check(&log, lake, held, scan, &mut findings).await?;
+        }
+    }
+    Ok(findings)
+}
+
+/// Which epochs the tables hold of this log, which its first record names.
+async fn what_is_held(log: &EpochLog, lake: &Lake, findings: &mut Findings) -> Result<Option<Held>> {
+    let first = match findings.or_wrong(log.read(1).await)? {
+        Some(Some((first, _))) => Some(first),
+        _ => findings.or_wrong(log.newest().await)?.flatten(),
     };
-    let tables = stores.lake.held(first.log_id, partition).await?;
-    let held = tables.by_all();
-    check_records(stores, &numbers, findings).await?;
-    // Tables that lag are brought level by the next run, as long as the log has the records for it.
-    let mut oldest = newest;
-    while oldest > 1 && numbers.binary_search(&(oldest - 1)).is_ok() {
-        oldest -= 1;
+    match first {
+        Some(epoch) => findings.or_wrong(lake.held(epoch.log_id, log.partition()).await),
+        None => Ok(None),
     }
-    for (table, epoch) in &tables.tables {
-        let epoch = epoch.unwrap_or_default();
-        if epoch + 1 < oldest {
-            findings.wrong(format!(
-                "the lake table `{table}` holds epochs up to {epoch}, but the log begins at {oldest}: the table was lost or \
-                 replaced; restore its folder from a backup"
-            ));
-        } else if epoch > held {
-            findings
-                .checked
-                .push(format!("`{table}` is at epoch {epoch}, others at {held}: the next run brings them level"));
-        }
-    }
-
-    let mut after_lake: BTreeMap<Minute, Vec<MinuteCounts>> = BTreeMap::new();
-    let state = stores
-        .log
-        .fold(|epoch| {
-            if epoch.number > held {
-                for counts in &epoch.counts {
-                    after_lake.entry(counts.minute).or_default().push(counts.clone());
-                }
-            }
-        })
-        .await?
-        .ok_or_else(|| Error::corrupt("the epoch log is empty"))?;
-    findings.checked.push(format!("the fold up to epoch {}: {}", state.number, terminal::sum_line(&state.ledger)));
-    if state.ledger.gap_bytes > 0 {
-        findings
-            .checked
-            .push(format!("{} bytes could never be read; the gap is in the ledger", state.ledger.gap_bytes));
-    }
-    if newest < held {
-        findings.wrong(format!("the lake holds epoch {held}, the log ends at {newest}: records are missing"));
-    }
-    check_live(stores, &state, held, &after_lake, findings).await?;
-    check_lake(stores, held, findings).await?;
-    check_ledger(stores, held, findings).await
 }
 
-/// Every record: checksum, chain, conservation.
-async fn check_records(stores: &Stores, numbers: &[u64], findings: &mut Findings) -> Result<()> {
-    let mut before: Option<(u64, u128)> = None;
-    let mut sound = 0_u64;
-    for &number in numbers {
-        let (epoch, checksum) = match stores.log.read(number).await {
-            Ok(Some(found)) => found,
-            // Collected since it was listed.
-            Ok(None) => continue,
-            Err(error) if error.kind() == ErrorKind::Corrupt => {
-                findings.wrong(error.report());
-                before = None;
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let follows = before.is_none_or(|(last, sum)| last + 1 != number || sum == epoch.predecessor);
-        if !follows {
-            findings.wrong(format!("epoch {number} does not follow epoch {}: {}", number - 1, Invariant::LinearChain));
-        }
-        if let Err(error) = epoch.ledger.check("the partition") {
-            findings.wrong(format!("epoch {number}: {}", error.report()));
-        }
-        let hole = before.is_some_and(|(last, _)| last != 1 && last + 1 != number);
-        if hole {
-            findings.wrong(format!("records between {} and {number} are missing", before.map_or(0, |(last, _)| last)));
-        }
-        before = Some((number, checksum));
-        sound += 1;
+/// The key kept in the data directory against the one that the log was written with.
+fn check_key(data_dir: &Path, scan: &Scan, findings: &mut Findings) -> Result<()> {
+    match findings.or_wrong(read_key(data_dir))?.flatten() {
+        Some(key) if key.fingerprint() != scan.key_fingerprint => findings.wrong(format!(
+            "{} is not the key that the epoch log was written with (fingerprint {:016x}, the log has {:016x}): restore it \
+             from a backup",
+            data_dir.join("identity.key").display(),
+            key.fingerprint(),
+            scan.key_fingerprint
+        )),
+        Some(_) => findings.checked.push("the identity key is the log's".into()),
+        // It is configured, and with whoever runs this deployment.
+        None => {}
     }
-    findings.checked.push(format!("{sound} epoch records: checksums, chain, conservation"));
-    Ok(())
-}
-
-/// Counts of live minutes: the fold of the log against the lake and what it does not hold yet.
-async fn check_live(
-    stores: &Stores,
-    state: &PartitionState,
-    held: u64,
-    after_lake: &BTreeMap<Minute, Vec<MinuteCounts>>,
-    findings: &mut Findings,
-) -> Result<()> {
-    let upto = Epochs::of(stores.log.partition(), held);
-    let mut compared = 0_u64;
-    for (&minute, folded) in &state.live {
-        let lake = stores.lake.counts(minute, minute.next(), Some(&upto)).await?;
-        let mut parts = lake.minutes;
-        parts.extend(after_lake.get(&minute).into_iter().flatten().cloned());
-        let lake = adtally_model::fold::merge_all(minute, parts);
-        let log = adtally_model::fold::merge_all(minute, folded.counts.clone());
-        if lake != log {
-            findings.wrong(format!(
-                "minute {}: the lake (with epochs after {held}) counts {} clicks, the log {}",
-                adtally_model::time::rfc3339(minute.start_ms()),
-                lake.total(),
-                log.total()
-            ));
-        }
-        let identities = folded.identities.len() as u64;
-        if identities != log.total() {
-            findings.wrong(format!(
-                "minute {}: {identities} identities are held for {} clicks: {}",
-                adtally_model::time::rfc3339(minute.start_ms()),
-                log.total(),
-                Invariant::NoDoubleCount
-            ));
-        }
-        compared += 1;
-    }
-    findings.checked.push(format!("{compared} live minutes: lake = fold of the log, an identity for each click"));
-    Ok(())
-}
-
-/// Every minute of the lake: counts against the recount of raw clicks.
-async fn check_lake(stores: &Stores, held: u64, findings: &mut Findings) -> Result<()> {
-    let upto = Epochs::of(stores.log.partition(), held);
-    let Some((mut from, to)) = stores.lake.minutes().await? else {
-        findings.checked.push("the lake holds no clicks yet".into());
-        return Ok(());
-    };
-    let (mut clicks, mut minutes) = (0_u64, 60);
-    while from < to {
-        let until = Minute(from.0.saturating_add(minutes).min(to.0));
-        let counts = stores.lake.counts(from, until, Some(&upto)).await?.minutes;
-        let recount = stores.lake.recount(from, until, Some(&upto)).await?.minutes;
-        let by_minute = |of: &[MinuteCounts]| of.iter().map(|counts| (counts.minute, counts.clone())).collect();
-        let (counted, recounted): (BTreeMap<_, _>, BTreeMap<_, _>) = (by_minute(&counts), by_minute(&recount));
-        for minute in counted.keys().chain(recounted.keys().filter(|minute| !counted.contains_key(minute))) {
-            let (counts, recount) = (counted.get(minute), recounted.get(minute));
-            if counts != recount {
-                findings.wrong(format!(
-                    "minute {}: clicks_by_minute has {} clicks, the recount of clicks {}: {}",
-                    adtally_model::time::rfc3339(minute.start_ms()),
-                    counts.map_or(0, MinuteCounts::total),
-                    recount.map_or(0, MinuteCounts::total),
-                    Invariant::LakeEqualsLog
-                ));
-            }
-        }
-        clicks += counts.iter().map(MinuteCounts::total).sum::<u64>();
-        let rows: usize = counts.iter().map(MinuteCounts::len).sum();
-        from = until;
-        // Clicks may lie minutes or decades apart.
-        minutes = if rows > ROWS_AT_ONCE { (minutes / 2).max(1) } else { minutes.saturating_mul(2) };
-    }
-    findings.checked.push(format!(
-        "the lake up to epoch {held}: {} clicks by minute = recount of raw clicks",
-        terminal::thousands(clicks)
-    ));
-    Ok(())
-}
-
-/// The lake's ledger against the log's, at the epoch that the lake holds.
-async fn check_ledger(stores: &Stores, held: u64, findings: &mut Findings) -> Result<()> {
-    let Some((epoch, total, _)) = stores.lake.ledger(stores.log.partition()).await? else { return Ok(()) };
-    if let Some((record, _)) = stores.log.read(epoch).await?
-        && record.ledger != total
-    {
-        findings.wrong(format!(
-            "the lake's ledger at epoch {epoch} says {}, the log {}",
-            terminal::sum_line(&total),
-            terminal::sum_line(&record.ledger)
-        ));
-    }
-    findings.checked.push(format!("the ledger in the lake at epoch {epoch} (held: {held})"));
     Ok(())
 }

@@ -53,10 +53,7 @@ impl Committer {
     /// # Errors
     /// Fenced, corrupt or internal: the process must stop.
     pub fn commit(&mut self, mut draft: EpochDraft) -> Result<()> {
-        self.retrying("waiting for the lake", |committer| match committer.projector.has_room() {
-            true => Ok(()),
-            false => Err(Error::transient("too many epochs wait for the lake: reading is paused")),
-        })?;
+        self.retrying("waiting for the lake", |committer| committer.projector.has_room())?;
         let began = self.clock.monotonic_ms();
         let windows = std::mem::take(&mut draft.windows);
         let (counts, files) = encode(&draft, windows, self.randomness.next_u128())?;

@@ -52,6 +52,8 @@ struct Queue {
     closing: bool,
     /// Give up at once.
     abandoned: bool,
+    /// The thread has ended, whatever the reason: nothing that waits will go anywhere.
+    dead: bool,
 }
 
 impl Queue {
@@ -88,6 +90,8 @@ pub struct ProjectorParts {
     pub clock: Arc<dyn Clock>,
     /// Runs the stores' I/O.
     pub runtime: tokio::runtime::Handle,
+    /// Random: makes the names of the files it writes its own.
+    pub file_token: u128,
     /// Shortest time between commits to the lake.
     pub interval: Duration,
     /// After how many failures in a row to give up; never where there is none.
@@ -111,10 +115,15 @@ impl Projector {
             lake_epoch: AtomicU64::new(lake_epoch),
         });
         let projector = Projector { shared: Arc::clone(&shared) };
+        let ended = Ended(Arc::clone(&shared));
+        let work = move || {
+            let _ended = ended;
+            Work { parts, shared }.run()
+        };
         let thread = std::thread::Builder::new()
             .name("project".into())
             .stack_size(8 << 20)
-            .spawn(move || Work { parts, shared }.run())
+            .spawn(work)
             .map_err(|e| Error::external("the projector thread cannot be started").because(e))?;
         Ok((projector, thread))
     }
@@ -130,20 +139,23 @@ impl Projector {
         let waiting = Waiting { pending, ledger: draft.ledger, inputs, clock_ms: draft.clock_ms, oldest_needed };
         let mut queue = self.shared.queue.lock();
         queue.waiting.push(waiting);
-        let rows: usize = queue
-            .waiting
-            .iter()
-            .flat_map(|waiting| &waiting.pending.counts)
-            .map(adtally_model::MinuteCounts::len)
-            .sum();
-        queue.hurry |= rows > PENDING_ROWS_MAX || queue.waiting.len() > PENDING_EPOCHS_MAX;
+        queue.hurry |= queue.rows() > PENDING_ROWS_MAX || queue.waiting.len() > PENDING_EPOCHS_MAX;
         self.shared.changed.notify_all();
     }
 
     /// Whether another epoch may wait for the lake.
-    pub fn has_room(&self) -> bool {
+    ///
+    /// # Errors
+    /// External and retryable while too many wait already, internal when the thread has ended.
+    pub fn has_room(&self) -> Result<()> {
         let queue = self.shared.queue.lock();
-        queue.waiting.len() < STALLED_EPOCHS_MAX && queue.rows() < STALLED_ROWS_MAX
+        if queue.dead {
+            return Err(Error::internal("the projector has ended early; what it met is reported as well"));
+        }
+        if queue.waiting.len() < STALLED_EPOCHS_MAX && queue.rows() < STALLED_ROWS_MAX {
+            return Ok(());
+        }
+        Err(Error::transient("too many epochs wait for the lake: reading is paused"))
     }
 
     /// No more will come: the thread ends once the lake is up to date.
@@ -164,6 +176,15 @@ impl Projector {
 struct Work {
     parts: ProjectorParts,
     shared: Arc<Shared>,
+}
+
+/// Says that the thread has ended, also by a panic: who waits for the lake must hear of it.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.queue.lock().dead = true;
+    }
 }
 
 impl Work {
@@ -187,6 +208,8 @@ impl Work {
                         .lake_failing(format!("the lake cannot be brought up to date: {}", error.report()));
                     let mut queue = self.shared.queue.lock();
                     self.shared.changed.wait_while_for(&mut queue, |queue| !queue.abandoned, pause);
+                    // Due at once: the pause is this one, not the interval between commits.
+                    last_ms = None;
                     pause = (pause * 2).min(PAUSE * 64);
                 }
                 Err(error) => return Err(error),
@@ -227,17 +250,49 @@ impl Work {
             })
             .collect();
         let parts = &self.parts;
-        parts.runtime.block_on(parts.lake.project(parts.log_id, 0, &epochs))?;
+        parts.runtime.block_on(parts.lake.project(parts.log_id, 0, &epochs, parts.file_token))?;
         let held = last.pending.epoch;
         self.shared.lake_epoch.store(held, Ordering::Release);
         parts.hot.projected(held);
         parts.report.lake_epoch(held);
         self.shared.queue.lock().waiting.retain(|waiting| waiting.pending.epoch > held);
-        // By what the newest projected record itself says, so that whoever reads it finds all that it names.
-        let deleted = parts.runtime.block_on(parts.log.collect(last.oldest_needed))?;
-        if deleted > 0 {
-            tracing::debug!(deleted, oldest_needed = last.oldest_needed, "epoch records collected");
-        }
+        self.collect(last.oldest_needed);
         Ok(())
+    }
+
+    /// Deletes records that nobody needs any more, by what the newest projected record itself says, so that whoever
+    /// reads it finds all that it names. What is left over is deleted the next time.
+    fn collect(&self, oldest_needed: EpochNumber) {
+        let parts = &self.parts;
+        match parts.runtime.block_on(parts.log.collect(oldest_needed, parts.clock.wall_ms())) {
+            Ok(0) => {}
+            Ok(deleted) => tracing::debug!(deleted, oldest_needed, "epoch records collected"),
+            Err(error) => tracing::warn!("old epoch records are left: {}", error.report()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_a_projector_that_has_died_hears_of_it() {
+        let shared =
+            Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new(), lake_epoch: AtomicU64::new(0) });
+        let projector = Projector { shared: Arc::clone(&shared) };
+        assert!(projector.has_room().is_ok());
+        let pending = PendingEpoch { epoch: 1, counts: Vec::new(), staged: Vec::new() };
+        let waiting = Waiting {
+            pending: Arc::new(pending),
+            ledger: Ledger::default(),
+            inputs: Vec::new(),
+            clock_ms: 0,
+            oldest_needed: 1,
+        };
+        shared.queue.lock().waiting = vec![waiting; STALLED_EPOCHS_MAX];
+        assert!(projector.has_room().unwrap_err().is_retryable());
+        drop(Ended(shared));
+        assert!(!projector.has_room().unwrap_err().is_retryable());
     }
 }

@@ -4,7 +4,7 @@ use super::project::Waiting;
 use adtally_model::{EpochNumber, Error, Minute, MinuteCounts, PartitionState, Result};
 use adtally_store::epoch_log::{EpochLog, Fingerprints, LogWriter};
 use adtally_store::hot_counts::{HotCounts, PendingEpoch, Progress};
-use adtally_store::lake::{Epochs, Lake};
+use adtally_store::lake::{Epochs, Held, Lake};
 use std::sync::Arc;
 
 /// A partition that this process owns, as it stood.
@@ -30,18 +30,15 @@ pub async fn take_over(
     fresh_log_id: u128,
     fingerprints: Fingerprints,
 ) -> Result<Recovered> {
-    if log.numbers().await?.is_empty() {
-        // Before a new log is begun: a lake that holds epochs of another log says so, with what to do.
-        lake.held(fresh_log_id, log.partition()).await?;
-    }
+    // Before anything is written: a lake that holds what the log does not says so, with what to do, however often a
+    // supervisor starts us. A claim each time would bring the log's numbers up to the lake's.
+    let newest = log.newest().await?;
+    let (log_id, number) = newest.map_or((fresh_log_id, 0), |epoch| (epoch.log_id, epoch.number));
+    check_behind(&lake.held(log_id, log.partition()).await?, number)?;
     let (writer, state) = log.claim(writer, fresh_log_id, fingerprints).await?;
-    let lake_epoch = lake.held(state.log_id, state.partition).await?.by_all();
-    if lake_epoch > state.number {
-        return Err(Error::corrupt(format!(
-            "the lake holds epoch {lake_epoch}, the epoch log ends at {}: records are missing; restore them from a backup",
-            state.number
-        )));
-    }
+    let held = lake.held(state.log_id, state.partition).await?;
+    check_behind(&held, state.number)?;
+    let lake_epoch = held.by_all();
     let mut waiting = Vec::new();
     for number in lake_epoch + 1..=state.number {
         let Some((epoch, _)) = log.read(number).await? else {
@@ -62,7 +59,21 @@ pub async fn take_over(
     Ok(Recovered { writer, state, lake_epoch, waiting })
 }
 
-/// Fills the hot counts: minutes still hot from the lake and the epochs after it, older live ones from the fold.
+/// No table may hold an epoch that the log, which ends at `number`, does not.
+fn check_behind(held: &Held, number: EpochNumber) -> Result<()> {
+    let ahead = held.tables.iter().filter_map(|&(table, epoch)| Some((epoch?, table))).max();
+    match ahead {
+        Some((epoch, table)) if epoch > number => Err(Error::corrupt(format!(
+            "the lake table `{table}` holds epoch {epoch}, and the epoch log ends at {number}: records are missing. Restore \
+             the folder `epochs` from a backup that is as new as the lake; or, to count again from the inputs, move both \
+             the lake and the epoch log away and start with an empty data directory"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Fills the hot counts: live minutes from the fold, so that what base records repeat of them comes from the log alone,
+/// and older ones that are still hot from the lake and the epochs after it.
 ///
 /// # Errors
 /// External when the lake cannot be read.
@@ -77,21 +88,67 @@ pub async fn warm(hot: &HotCounts, lake: &Lake, recovered: &Recovered) -> Result
         reopened_from_ms: state.reopened_from_ms,
     };
     let hot_from = hot.hot_from(&progress);
-    let mut counts: Vec<MinuteCounts> = Vec::new();
+    let mut counts: Vec<MinuteCounts> = state.live.values().flat_map(|folded| folded.counts.iter().cloned()).collect();
     if let (Some(from), Some(newest)) = (hot_from, state.newest_click_ms) {
-        let to = Minute::of(newest).next();
+        let (mut to, upto) = (Minute::of(newest).next(), Epochs::of(state.partition, recovered.lake_epoch));
+        while from < to && state.frontiers.is_live(Minute(to.0 - 1)) {
+            to = Minute(to.0 - 1);
+        }
         if from < to {
-            let upto = Epochs::of(state.partition, recovered.lake_epoch);
             counts.extend(lake.counts(from, to, Some(&upto)).await?.minutes);
         }
-        for waiting in &recovered.waiting {
-            counts.extend(waiting.pending.counts.iter().filter(|counts| counts.minute >= from).cloned());
-        }
-        for (_, folded) in state.live.iter().filter(|(minute, _)| **minute < from) {
-            counts.extend(folded.counts.iter().cloned());
-        }
+        let waiting = recovered.waiting.iter().flat_map(|waiting| &waiting.pending.counts);
+        counts.extend(waiting.filter(|counts| counts.minute >= from && counts.minute < to).cloned());
     }
     let pending = recovered.waiting.iter().map(|waiting| Arc::clone(&waiting.pending)).collect();
     hot.restore(progress, hot_from, counts, recovered.lake_epoch, pending);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use adtally_model::fold::FoldedMinute;
+    use adtally_model::{Country, Ledger};
+    use adtally_store::lake::EpochProjection;
+    use object_store::ObjectStore;
+    use object_store::memory::InMemory;
+
+    fn counts(minute: Minute, clicks: u32) -> MinuteCounts {
+        let mut counts = MinuteCounts::empty(minute);
+        counts.push(42, Country::parse(b"US"), clicks);
+        counts
+    }
+
+    /// Base records repeat what is hot: rows altered in the lake must not come into the log by them.
+    #[test]
+    fn live_minutes_are_the_logs_whatever_the_lake_says() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(8 << 20).build().unwrap();
+        let checked = runtime.spawn(async {
+            let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+            let (lake, log) = (Lake::open(Arc::clone(&store)).await.unwrap(), EpochLog::new(store, 0));
+            let (writer, mut state) = log.claim(1, 7, Fingerprints { config: 1, key: 2 }).await.unwrap();
+            let (expired, live) = (Minute(29_000_000), Minute(29_000_001));
+            let altered = EpochProjection {
+                epoch: 1,
+                counts: vec![counts(expired, 2), counts(live, 5)],
+                staged: Vec::new(),
+                ledger: Ledger::default(),
+                inputs: Vec::new(),
+                committed_at_ms: 0,
+            };
+            lake.project(7, 0, &[altered], 1).await.unwrap();
+            state.newest_click_ms = Some(live.start_ms());
+            state.frontiers.expired.advance(expired.end_ms());
+            let folded = FoldedMinute { begun: 1, identities: Vec::new(), counts: vec![counts(live, 3)] };
+            state.live.insert(live, folded);
+            let hot = HotCounts::new(60);
+            let recovered = Recovered { writer, state, lake_epoch: 1, waiting: Vec::new() };
+            warm(&hot, &lake, &recovered).await.unwrap();
+            let snapshot = hot.snapshot();
+            assert_eq!(snapshot.minute_counts(live), Some(counts(live, 3)));
+            assert_eq!(snapshot.minute_counts(expired), Some(counts(expired, 2)));
+        });
+        runtime.block_on(checked).unwrap();
+    }
 }

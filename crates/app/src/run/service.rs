@@ -12,7 +12,7 @@ use crate::wiring;
 use adtally_model::{Error, IdentityKey, InputRow, Ledger, PartitionState, Result};
 use adtally_pipeline::{Partition, RunEnd};
 use adtally_source::{Decoder, LocalFiles, Progress as ReadProgress, Tailer};
-pub use adtally_store::backing::{Backing, Stores, open_stores};
+pub use adtally_store::backing::{Backing, Stores};
 use adtally_store::data_dir::DataDir;
 use adtally_store::durable::DurableLocal;
 use adtally_store::embedded::Embedded;
@@ -120,11 +120,11 @@ impl Service {
         let config = &options.config;
         let settings = wiring::time_settings(&config.time);
         settings.check()?;
+        let Stores { log, lake, log_is_empty } = runtime.block_on(backing.open())?;
         let key = match config.identity.key {
             Some(key) => IdentityKey::new(key),
-            None => data_dir.identity_key(randomness.next_u128().to_be_bytes())?,
+            None => data_dir.identity_key(randomness.next_u128().to_be_bytes(), log_is_empty)?,
         };
-        let Stores { log, lake } = runtime.block_on(backing.open())?;
         let lake = Arc::new(lake);
         let fingerprints = Fingerprints { config: config.fingerprint(), key: key.fingerprint() };
         let (writer, fresh) = (randomness.next_u128(), randomness.next_u128());
@@ -144,6 +144,7 @@ impl Service {
                 report: Arc::clone(&report),
                 clock: Arc::clone(&clock),
                 runtime: runtime.clone(),
+                file_token: randomness.next_u128(),
                 interval: config.store.lake_interval,
                 attempts_max: bounded.then_some(options.attempts_max),
             },

@@ -9,6 +9,7 @@ use adtally_model::fold::merge_all;
 use adtally_model::{Ledger, Minute, MinuteCounts, PartitionState, Result, StagedTable};
 use adtally_store::data_dir::DataDir;
 use adtally_store::epoch_log::EpochLog;
+use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 use std::collections::BTreeMap;
@@ -156,7 +157,7 @@ impl Deployment {
         let backing = Backing { log: self.epochs.clone(), lake: self.lake.clone() };
         RUNTIME.block_on(async {
             let stores = backing.open().await.expect(context);
-            let state = stores.log.fold(|_| ()).await.expect(context).expect(context);
+            let state = stores.log.fold().await.expect(context).expect(context);
             check_ledger(&state.ledger, expected, context);
             state.check_conservation().expect(context);
             let held = stores.lake.held(state.log_id, 0).await.expect(context);
@@ -214,6 +215,23 @@ impl Deployment {
             let letters = state.ledger.late + expected.future + expected.malformed + expected.invalid;
             assert_eq!(rows.get(&StagedTable::DeadLetters), Some(&letters), "{context}: dead letters");
         }
+    }
+
+    /// Takes a record away.
+    pub(crate) fn lose_record(&self, number: u64) {
+        let path = EpochLog::new(self.epochs.clone() as Arc<dyn ObjectStore>, 0).path(number);
+        RUNTIME.block_on(self.epochs.delete(&path)).expect("a record");
+    }
+
+    /// Takes a table of the lake away.
+    pub(crate) fn lose_table(&self, table: &str) {
+        let all = self.lake.list(Some(&table.into())).map_ok(|object| object.location).boxed();
+        RUNTIME.block_on(self.lake.delete_stream(all).try_collect::<Vec<_>>()).expect("a table");
+    }
+
+    /// The error of a process that must not start.
+    pub(crate) fn start_fails(&self) -> adtally_model::Error {
+        self.run(Fault::None, 1).0.expect_err("the process must not start")
     }
 
     /// The newest record of the log.

@@ -126,6 +126,18 @@ fn everything_that_prints_json_prints_it_whole() {
     }
 }
 
+/// Rows are printed as they come: nobody could hold all of these.
+#[test]
+fn a_table_for_people_ends_with_its_first_rows() {
+    let site = Site::new();
+    site.adtally("generate --clicks 5 --output clicks.log").ok();
+    site.adtally("run clicks.log --data-dir data --until-end").ok();
+    let query = "SELECT value FROM generate_series(1, 1000000000000)";
+    let ended = site.words(&["sql", "--data-dir", "data", query]).ok();
+    assert_eq!(ended.stdout.lines().count(), 10_000 + 4);
+    assert!(ended.stderr.contains("the first 10000 rows"), "{}", ended.stderr);
+}
+
 #[test]
 fn json_has_numbers_as_numbers_and_fields_in_order() {
     let site = Site::new();

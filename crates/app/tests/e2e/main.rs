@@ -17,7 +17,8 @@
 //! - `first_sight`: what a newcomer sees: the demo, what `run` says it found, bars on a terminal;
 //! - `commands`: inspect, config, count, completions, JSON, colours and pipes;
 //! - `files`: files that are poison, half, gone, compressed or of yesterday;
-//! - `lake`: other programs read the lake and find the same sums.
+//! - `lake`: other programs read the lake and find the same sums;
+//! - `verify`: what it finds, and what is no damage.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test; clippy only knows the tests themselves")]
 
@@ -34,3 +35,4 @@ mod restarts;
 mod site;
 mod stopping;
 mod truth;
+mod verify;

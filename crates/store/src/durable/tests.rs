@@ -81,6 +81,46 @@ fn a_full_or_missing_disk_is_an_error_that_names_the_file() {
     assert!(matches!(block_on(store.get(&Path::from("absent"))), Err(StoreError::NotFound { .. })));
 }
 
+#[test]
+fn what_could_not_be_synced_is_not_seen_before_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = DurableLocal::open(folder.path(), true).unwrap();
+    let (path, beside) = (Path::from("a/b/record"), Path::from("c/other"));
+    block_on(async {
+        store.put(&Path::from("a/b/first"), "0".into()).await.unwrap();
+        store.put(&beside, "2".into()).await.unwrap();
+        *store.disk.failing.lock() = Some(store.root().join("a/b"));
+        assert!(store.put_opts(&path, "1".into(), PutMode::Create.into()).await.is_err());
+        // It is there, and who reads it back must not take it for committed.
+        assert!(store.root().join("a/b/record").exists());
+        for _ in 0..2 {
+            assert!(store.get(&path).await.is_err());
+            assert!(store.head(&path).await.is_err());
+            assert!(store.get_range(&path, 0..1).await.is_err());
+            assert!(store.list(Some(&Path::from("a"))).try_collect::<Vec<_>>().await.is_err());
+            assert!(store.list_with_delimiter(Some(&Path::from("a/b"))).await.is_err());
+            let again = store.put_opts(&path, "1".into(), PutMode::Create.into()).await;
+            assert!(!matches!(again, Err(StoreError::AlreadyExists { .. })), "{again:?}");
+        }
+        assert_eq!(store.get(&beside).await.unwrap().bytes().await.unwrap(), "2");
+        assert_eq!(store.list(Some(&Path::from("c"))).count().await, 1);
+        *store.disk.failing.lock() = None;
+        assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "1");
+        assert!(store.disk.unsettled.lock().is_empty());
+    });
+}
+
+#[test]
+fn an_existing_folder_is_opened_without_a_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    let absent = folder.path().join("absent");
+    assert!(DurableLocal::open_existing(&absent, true).is_err());
+    assert!(!absent.exists());
+    block_on(DurableLocal::open(&absent.join("and/deep"), true).unwrap().put(&Path::from("x"), "1".into())).unwrap();
+    let store = DurableLocal::open_existing(&absent, true).unwrap();
+    assert_eq!(names(&store), ["and/deep/x"]);
+}
+
 #[tokio::test]
 async fn concurrent_creations_have_one_winner() {
     let folder = tempfile::tempdir().unwrap();

@@ -12,8 +12,16 @@ use adtally_model::{
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use std::sync::Arc;
+
+/// How often a fold begins anew because records were collected before it came to them. Each time the log has grown by
+/// dozens of records meanwhile.
+const FOLD_ATTEMPTS_MAX: u32 = 8;
+
+/// How old a record must be on a shared object store before it is deleted: a writer that was cut off for less finds its
+/// successor's record in the way.
+pub const SHARED_MIN_AGE_MS: i64 = 3_600_000;
 
 /// The records of one partition in an object store.
 #[derive(Clone)]
@@ -21,6 +29,8 @@ pub struct EpochLog {
     store: Arc<dyn ObjectStore>,
     folder: Path,
     partition: u32,
+    /// Age below which records are not deleted, in milliseconds.
+    min_age_ms: Option<i64>,
 }
 
 /// What every record of a deployment must agree on.
@@ -45,7 +55,14 @@ pub struct LogWriter {
 impl EpochLog {
     /// The log of a partition in a store's folder `epochs/`.
     pub fn new(store: Arc<dyn ObjectStore>, partition: u32) -> Self {
-        EpochLog { store, folder: Path::from(format!("epochs/{partition:05}")), partition }
+        EpochLog { store, folder: Path::from(format!("epochs/{partition:05}")), partition, min_age_ms: None }
+    }
+
+    /// Deletes no record younger than this, in milliseconds: for stores that other machines write to as well, see
+    /// [`SHARED_MIN_AGE_MS`].
+    #[must_use]
+    pub fn with_min_age(self, min_age_ms: i64) -> Self {
+        EpochLog { min_age_ms: Some(min_age_ms), ..self }
     }
 
     /// The partition.
@@ -63,18 +80,33 @@ impl EpochLog {
     /// # Errors
     /// External when the store cannot be listed.
     pub async fn numbers(&self) -> Result<Vec<EpochNumber>> {
+        Ok(self.listed().await?.into_iter().map(|(number, _)| number).collect())
+    }
+
+    /// All records by number, ascending.
+    async fn listed(&self) -> Result<Vec<(EpochNumber, ObjectMeta)>> {
         let listed: Vec<_> = self
             .store
             .list(Some(&self.folder))
             .try_collect()
             .await
             .map_err(|e| Error::transient(format!("the epoch log {} cannot be listed", self.folder)).because(e))?;
-        let mut numbers: Vec<EpochNumber> = listed
-            .iter()
-            .filter_map(|object| object.location.filename()?.strip_suffix(".epoch")?.parse().ok())
-            .collect();
-        numbers.sort_unstable();
-        Ok(numbers)
+        let number_of = |object: &ObjectMeta| object.location.filename()?.strip_suffix(".epoch")?.parse().ok();
+        let mut records: Vec<(EpochNumber, ObjectMeta)> =
+            listed.into_iter().filter_map(|object| Some((number_of(&object)?, object))).collect();
+        records.sort_unstable_by_key(|&(number, _)| number);
+        Ok(records)
+    }
+
+    /// The newest record; `None` where there is none.
+    ///
+    /// # Errors
+    /// As [`EpochLog::read`].
+    pub async fn newest(&self) -> Result<Option<Epoch>> {
+        match self.numbers().await?.last() {
+            Some(&number) => self.read_present(number).await.map(|(epoch, _)| Some(epoch)),
+            None => Ok(None),
+        }
     }
 
     /// Reads one record; `None` where there is none.
@@ -102,33 +134,56 @@ impl EpochLog {
     }
 
     async fn read_present(&self, number: EpochNumber) -> Result<(Epoch, u128)> {
-        self.read(number).await?.ok_or_else(|| {
-            Error::corrupt(format!(
-                "epoch record {} is missing from the log; restore it from a backup",
-                self.path(number)
-            ))
-        })
+        self.read(number).await?.ok_or_else(|| self.missing(number))
     }
 
-    /// Folds the log into the state at its newest record; `None` where there is no record. `observe` is shown each
-    /// record read, oldest first.
+    fn missing(&self, number: EpochNumber) -> Error {
+        Error::corrupt(format!("epoch record {} is missing from the log; restore it from a backup", self.path(number)))
+    }
+
+    /// Whether the log has grown so far that nobody needs this record any more: then it is missing because the owner
+    /// has deleted it.
+    ///
+    /// # Errors
+    /// As [`EpochLog::read`].
+    pub async fn is_superfluous(&self, number: EpochNumber) -> Result<bool> {
+        let newest = self.newest().await?;
+        Ok(newest.is_some_and(|head| number < fold_start(head.number) || number < head.oldest_needed))
+    }
+
+    /// Folds the log into the state at its newest record; `None` where there is no record.
     ///
     /// # Errors
     /// Corrupt when a needed record is missing or damaged or the chain is broken.
-    pub async fn fold(&self, mut observe: impl FnMut(&Epoch)) -> Result<Option<PartitionState>> {
-        let Some(&head) = self.numbers().await?.last() else { return Ok(None) };
+    pub async fn fold(&self) -> Result<Option<PartitionState>> {
+        for _ in 0..FOLD_ATTEMPTS_MAX {
+            let Some(&head) = self.numbers().await?.last() else { return Ok(None) };
+            match self.fold_to(head).await? {
+                Ok(state) => return Ok(Some(state)),
+                // The owner deletes records while we read.
+                Err(missing) if self.is_superfluous(missing).await? => {}
+                Err(missing) => return Err(self.missing(missing)),
+            }
+        }
+        Err(Error::transient(format!("records of {} are deleted faster than they are read: try again", self.folder)))
+    }
+
+    /// The state at a record, or the number of the first record that is missing for it.
+    async fn fold_to(&self, head: EpochNumber) -> Result<Result<PartitionState, EpochNumber>> {
         let base = match base_before(head) {
-            Some(number) => Some(self.read_present(number).await?.0),
+            Some(number) => match self.read(number).await? {
+                Some((epoch, _)) => Some(epoch),
+                None => return Ok(Err(number)),
+            },
             None => None,
         };
         let mut fold = Fold::new(head, base.as_ref())?;
         drop(base);
         for number in fold_start(head)..=head {
-            let (epoch, checksum) = self.read_present(number).await?;
+            let Some((epoch, checksum)) = self.read(number).await? else { return Ok(Err(number)) };
             fold.apply(&epoch, checksum)?;
-            observe(&epoch);
         }
-        fold.finish().map(Some)
+        fold.finish().map(Ok)
     }
 
     /// Takes possession of the partition: folds the log and creates an empty claim record, again until that creation
@@ -143,7 +198,7 @@ impl EpochLog {
         fingerprints: Fingerprints,
     ) -> Result<(LogWriter, PartitionState)> {
         loop {
-            let state = self.fold(|_| ()).await?;
+            let state = self.fold().await?;
             if let Some(state) = &state
                 && state.key_fingerprint != fingerprints.key
             {
@@ -178,16 +233,21 @@ impl EpochLog {
         }
     }
 
-    /// Deletes records that nobody needs, in ascending order; never the first, nor the newest 64. Returns how many.
+    /// Deletes records that nobody needs, in ascending order; never the first, nor the newest 64, nor any younger than
+    /// the log's least age by `now_ms`. Returns how many.
     ///
     /// # Errors
     /// External when the store refuses.
-    pub async fn collect(&self, oldest_needed: EpochNumber) -> Result<u64> {
-        let numbers = self.numbers().await?;
-        let head = numbers.last().copied().unwrap_or_default();
+    pub async fn collect(&self, oldest_needed: EpochNumber, now_ms: i64) -> Result<u64> {
+        let records = self.listed().await?;
+        let head = records.last().map_or(0, |&(number, _)| number);
         let keep_from = oldest_needed.min((head + 1).saturating_sub(RECORDS_KEPT));
         let mut deleted = 0;
-        for number in numbers.into_iter().filter(|&number| number > 1 && number < keep_from) {
+        for (number, object) in records.into_iter().filter(|&(number, _)| number > 1 && number < keep_from) {
+            let age_ms = now_ms.saturating_sub(object.last_modified.timestamp_millis());
+            if self.min_age_ms.is_some_and(|min_age_ms| age_ms < min_age_ms) {
+                break;
+            }
             let path = self.path(number);
             self.store
                 .delete(&path)

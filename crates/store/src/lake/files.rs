@@ -2,11 +2,12 @@
 
 use super::schema::Table;
 use super::statistics::Bounds;
-use super::{Lake, LakeTable, delta_error};
+use super::{Lake, LakeTable, StoreFailure, delta_error, store_failure};
 use adtally_model::{Error, Minute, Result};
 use arrow::array::{Array, AsArray, Int32Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType};
 use bytes::Bytes;
+use deltalake_core::DeltaTable;
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryStreamExt};
 use object_store::path::Path;
@@ -117,8 +118,12 @@ impl LakeTable {
 
     /// The files of the newest state.
     pub(super) async fn files(&self) -> Result<Arc<FileIndex>> {
-        let latest = self.latest().await?;
-        let snapshot = latest.snapshot().map_err(|error| delta_error(self.table, "read", error))?;
+        self.files_of(&self.latest().await?)
+    }
+
+    /// The files of one state.
+    pub(super) fn files_of(&self, state: &DeltaTable) -> Result<Arc<FileIndex>> {
+        let snapshot = state.snapshot().map_err(|error| delta_error(self.table, "read", error))?;
         let version = snapshot.version();
         if let Some(index) = self.index.lock().as_ref().filter(|index| index.version == version) {
             return Ok(Arc::clone(index));
@@ -208,15 +213,16 @@ impl LakeFile {
     pub(super) fn failure(&self) -> impl Fn(ParquetError) -> Error + Clone + Send + use<> {
         let name = format!("{}/{}", self.table, self.path);
         move |error| {
-            let missing = std::error::Error::source(&error)
-                .and_then(|source| source.downcast_ref::<object_store::Error>())
-                .is_some_and(|source| matches!(source, object_store::Error::NotFound { .. }));
-            if missing {
-                Error::corrupt(format!("the lake file {name} is missing: restore it")).because(error)
-            } else {
-                Error::transient(format!("cannot read the lake file {name}: check the disk or the object store"))
-                    .because(error)
+            match store_failure(&error) {
+                Some(StoreFailure::Missing(_)) => {
+                    Error::corrupt(format!("the lake file {name} is missing: restore it from a backup"))
+                }
+                Some(StoreFailure::Passing) => {
+                    Error::transient(format!("cannot read the lake file {name}: check the disk or the object store"))
+                }
+                None => Error::corrupt(format!("the lake file {name} is damaged: restore it from a backup")),
             }
+            .because(error)
         }
     }
 

@@ -11,6 +11,7 @@
 //! One process writes at a time (the owner of the data directory); any number read. All paths are relative to the
 //! object store handed in, so that local disk and S3 differ in nothing here.
 
+mod audit;
 mod clicks;
 mod counts;
 mod encode;
@@ -44,6 +45,8 @@ use files::FileIndex;
 use object_store::ObjectStore;
 use object_store::prefix::PrefixStore;
 use parking_lot::Mutex;
+use parquet::errors::ParquetError;
+use std::error::Error as StdError;
 use std::sync::Arc;
 use url::Url;
 
@@ -94,9 +97,21 @@ impl Lake {
     /// # Errors
     /// External when the store fails, corrupt when a table is not of our making.
     pub async fn open(store: Arc<dyn ObjectStore>) -> Result<Lake> {
+        Self::open_tables(store, true).await
+    }
+
+    /// Opens a lake whose tables are there, and changes nothing.
+    ///
+    /// # Errors
+    /// As [`Lake::open`]; corrupt when a table is missing.
+    pub async fn open_existing(store: Arc<dyn ObjectStore>) -> Result<Lake> {
+        Self::open_tables(store, false).await
+    }
+
+    async fn open_tables(store: Arc<dyn ObjectStore>, creates: bool) -> Result<Lake> {
         let mut tables = Vec::with_capacity(Table::ALL.len());
         for table in Table::ALL {
-            tables.push(LakeTable::open(&store, table).await?);
+            tables.push(LakeTable::open(&store, table, creates).await?);
         }
         Ok(Lake { store, tables, projecting: tokio::sync::Mutex::new(()) })
     }
@@ -107,7 +122,7 @@ impl Lake {
 }
 
 impl LakeTable {
-    async fn open(root: &Arc<dyn ObjectStore>, table: Table) -> Result<LakeTable> {
+    async fn open(root: &Arc<dyn ObjectStore>, table: Table, creates: bool) -> Result<LakeTable> {
         let store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(root), table.name()));
         let url = Url::parse(ROOT_URL)
             .and_then(|url| url.join(&format!("{table}/")))
@@ -119,6 +134,12 @@ impl LakeTable {
             let mut opened = DeltaTable::new(Arc::clone(&log_store));
             let failed = match opened.load().await {
                 Ok(()) => break opened,
+                Err(DeltaTableError::NotATable(_)) if !creates => {
+                    return Err(Error::corrupt(format!(
+                        "the lake table `{table}` is missing: restore its folder from a backup; or, to count again from the \
+                         inputs, move both the lake and the epoch log away and start with an empty data directory"
+                    )));
+                }
                 // An error in creating it may come after it was created: only loading tells.
                 Err(DeltaTableError::NotATable(_)) => match create(table, &opened).await {
                     Ok(()) => continue,
@@ -184,15 +205,56 @@ fn check_schema(table: Table, opened: &DeltaTable) -> Result<()> {
     Ok(())
 }
 
-/// An error of the Delta library, in our vocabulary.
+/// An error of the Delta library in reading a table, in our vocabulary: what neither the disk nor the network did is
+/// in what is stored.
 fn delta_error(table: Table, what: &str, error: DeltaTableError) -> Error {
-    match error {
-        DeltaTableError::InvalidJsonLog { .. } | DeltaTableError::InvalidVersion(_) => Error::corrupt(format!(
-            "cannot {what} the lake table `{table}`: its log is damaged; restore the folder `{table}/_delta_log`"
-        )),
-        _ => Error::transient(format!(
+    match store_failure(&error) {
+        Some(StoreFailure::Passing) => Error::transient(format!(
             "cannot {what} the lake table `{table}`: check the disk or the object store; it is safe to try again"
+        )),
+        _ => Error::corrupt(format!(
+            "cannot {what} the lake table `{table}`: its log is damaged; restore the folder `{table}/_delta_log` from a backup"
         )),
     }
     .because(error)
+}
+
+/// What an object store did to make something fail.
+enum StoreFailure {
+    /// It holds no such object.
+    Missing(String),
+    /// It failed in a way that may pass.
+    Passing,
+}
+
+/// How the Delta kernel words a failing object store, which it keeps as text alone.
+const KERNEL_STORE_ERROR: &str = "Error interacting with object store";
+
+/// How DataFusion does when it fetches a file's footer.
+const FOOTER_STORE_ERROR: &str = "Object Store error: ";
+
+/// What the disk or an object store has to do with an error; nothing when it did its part.
+fn store_failure(error: &(dyn StdError + 'static)) -> Option<StoreFailure> {
+    causes(error).find_map(|cause| {
+        if let Some(failed) = cause.downcast_ref::<object_store::Error>() {
+            return Some(match failed {
+                object_store::Error::NotFound { path, .. } => StoreFailure::Missing(path.clone()),
+                _ => StoreFailure::Passing,
+            });
+        }
+        let text = cause.to_string();
+        if cause.is::<ParquetError>()
+            && let Some((_, said)) = text.split_once(FOOTER_STORE_ERROR)
+        {
+            let missing = said.strip_prefix("Object at location ").and_then(|said| said.split_once(" not found"));
+            return Some(missing.map_or(StoreFailure::Passing, |(path, _)| StoreFailure::Missing(path.to_owned())));
+        }
+        let passing = cause.is::<std::io::Error>() || text.starts_with(KERNEL_STORE_ERROR);
+        passing.then_some(StoreFailure::Passing)
+    })
+}
+
+/// An error and what caused it.
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
 }

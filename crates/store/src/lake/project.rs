@@ -8,6 +8,7 @@
 use super::encode::long;
 use super::rows::{RowFile, encode_counts, encode_ledgers};
 use super::schema::Table;
+use super::statistics::Bounds;
 use super::{CHECKPOINT_EVERY, EncodedFile, Lake, LakeTable, delta_error};
 use adtally_model::{Error, Invariant, Ledger, MinuteCounts, Result, StagedFile};
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
@@ -83,31 +84,41 @@ impl Lake {
     /// Which epochs of a partition of this epoch log the tables hold.
     ///
     /// # Errors
-    /// Corrupt, with what to do about it, when they hold epochs of another log for this partition; external when the
-    /// store fails.
+    /// Corrupt, with what to do about it, when they hold epochs of another log for this partition, or rows of epochs
+    /// that they do not say they hold; external when the store fails.
     pub async fn held(&self, log_id: u128, partition: u32) -> Result<Held> {
         let mut tables = Vec::with_capacity(Table::PROJECTED.len());
         for table in Table::PROJECTED {
             let latest = self.table(table).latest().await?;
-            tables.push((table, held(table, &latest, log_id, partition).await?));
+            let held = held(table, &latest, log_id, partition).await?;
+            self.table(table).check_no_rows_after(&latest, partition, held.unwrap_or_default())?;
+            tables.push((table, held));
         }
         Ok(Held { tables })
     }
 
     /// Adds epochs to all tables, those that a table holds already excepted. Doing it again changes nothing, and
     /// after an error it is to be done again. The epochs must follow one another and what the tables hold.
+    /// `file_token` is random, the same as long as a process lives: what another one writes under other names cannot
+    /// take the place of a file that is committed.
     ///
     /// It encodes the counts on the calling thread.
     ///
     /// # Errors
     /// External when the store fails, internal when an epoch is missing, corrupt as for [`Lake::held`].
-    pub async fn project(&self, log_id: u128, partition: u32, epochs: &[EpochProjection]) -> Result<()> {
+    pub async fn project(
+        &self,
+        log_id: u128,
+        partition: u32,
+        epochs: &[EpochProjection],
+        file_token: u128,
+    ) -> Result<()> {
         if epochs.windows(2).any(|pair| pair[1].epoch != pair[0].epoch + 1) {
             return Err(Error::violated(Invariant::LakeEqualsLog, "epochs to project do not follow one another"));
         }
         let _projecting = self.projecting.lock().await;
         for table in Table::PROJECTED {
-            self.table(table).project(log_id, partition, epochs).await?;
+            self.table(table).project(log_id, partition, epochs, file_token).await?;
         }
         Ok(())
     }
@@ -115,15 +126,32 @@ impl Lake {
 
 impl LakeTable {
     async fn put(&self, path: &str, payload: PutPayload) -> Result<()> {
-        // Names of staged files are unique and those of projected ones say what is in them: writing one again writes
-        // the same bytes.
+        // Names are unique to a process, and say what is in the file: writing one again writes the same bytes.
         self.store.put(&Path::from(path), payload).await.map(drop).map_err(|error| {
             Error::transient(format!("cannot write {}/{path}: check the disk or the object store", self.table))
                 .because(error)
         })
     }
 
-    async fn project(&self, log_id: u128, partition: u32, epochs: &[EpochProjection]) -> Result<()> {
+    /// A table's log whose newest entry was cut has rows of epochs, and not what says that it holds them: they would be
+    /// added once more.
+    fn check_no_rows_after(&self, state: &DeltaTable, partition: u32, held: u64) -> Result<()> {
+        let of_partition = Some((i64::from(partition), i64::from(partition)));
+        let index = self.files_of(state)?;
+        let beyond = |bounds: &Bounds| {
+            bounds.partition == of_partition && bounds.epoch.is_some_and(|(_, last)| last > long(held))
+        };
+        match index.files.iter().find(|file| beyond(&file.bounds)) {
+            None => Ok(()),
+            Some(file) => Err(Error::corrupt(format!(
+                "the lake table `{}` has rows in {} of epochs after {held}, which is how far its log says it goes: an \
+                 entry of {}/_delta_log was cut; restore it from a backup",
+                self.table, file.path, self.table
+            ))),
+        }
+    }
+
+    async fn project(&self, log_id: u128, partition: u32, epochs: &[EpochProjection], file_token: u128) -> Result<()> {
         let mut last_error = None;
         for _ in 0..COMMIT_ATTEMPTS_MAX {
             let latest = self.latest().await?;
@@ -139,7 +167,7 @@ impl LakeTable {
                     ),
                 ));
             }
-            let mut actions = self.additions(log_id, partition, pending).await?;
+            let mut actions = self.additions(partition, pending, log_mark(log_id), file_token).await?;
             let at = Some(last.committed_at_ms);
             for (app, version) in
                 [(epoch_app(log_id, partition), long(last.epoch)), (log_app(partition), log_mark(log_id))]
@@ -167,7 +195,13 @@ impl LakeTable {
     }
 
     /// The files that some epochs add to this table; those that are not staged yet are written.
-    async fn additions(&self, log_id: u128, partition: u32, pending: &[EpochProjection]) -> Result<Vec<Action>> {
+    async fn additions(
+        &self,
+        partition: u32,
+        pending: &[EpochProjection],
+        log_mark: i64,
+        file_token: u128,
+    ) -> Result<Vec<Action>> {
         let mut adds: Vec<Action> = Vec::new();
         for epoch in pending {
             let ours = epoch.staged.iter().filter(|file| Table::from(file.table) == self.table);
@@ -180,7 +214,8 @@ impl LakeTable {
         };
         if let (Some(RowFile { bytes, statistics }), Some(first), Some(last)) = (file, pending.first(), pending.last())
         {
-            let path = format!("{partition}-{:010}-{:010}-{:016x}.parquet", first.epoch, last.epoch, log_mark(log_id));
+            let (first, end) = (first.epoch, last.epoch);
+            let path = format!("{partition}-{first:010}-{end:010}-{log_mark:016x}-{file_token:032x}.parquet");
             let size = bytes.len() as u64;
             self.put(&path, bytes.into()).await?;
             adds.push(Action::Add(new_add(path, size, last.committed_at_ms, statistics.to_json())));
@@ -190,7 +225,11 @@ impl LakeTable {
 
     /// Commits on exactly this snapshot and returns the version. An error says nothing about whether it is there.
     async fn commit(&self, snapshot: &DeltaTable, actions: Vec<Action>) -> Result<u64> {
-        let failed = |error| delta_error(self.table, "commit to", error);
+        // Conflicts and lost replies alike: whether it is there is looked up, and tried again if it is not.
+        let failed = |error| {
+            Error::transient(format!("cannot commit to the lake table `{}`: it is safe to try again", self.table))
+                .because(error)
+        };
         let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
         let state = snapshot.snapshot().map_err(failed)?;
         let committed = CommitBuilder::from(CommitProperties::default().with_max_retries(0))

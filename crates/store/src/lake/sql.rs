@@ -6,7 +6,7 @@
 
 use super::files::Epochs;
 use super::schema::Table;
-use super::{Lake, ROOT_URL, delta_error};
+use super::{Lake, ROOT_URL, StoreFailure, causes, delta_error, store_failure};
 use adtally_model::{Error, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -20,6 +20,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use parquet::errors::ParquetError;
 use std::sync::Arc;
 use url::Url;
 
@@ -94,7 +95,7 @@ impl Lake {
         for table in Table::ALL {
             let latest = self.table(table).latest().await?;
             let provider = latest.table_provider().await.map_err(|error| {
-                delta_error(table, "query", deltalake_core::DeltaTableError::Generic(error.to_string()))
+                delta_error(table, "query", deltalake_core::DeltaTableError::GenericError { source: Box::new(error) })
             })?;
             let cut = session.read_table(provider).map_err(failed)?.filter(within(&epochs)).map_err(failed)?;
             session.register_table(table.name(), cut.into_view()).map_err(failed)?;
@@ -114,11 +115,22 @@ fn within(epochs: &Epochs) -> Expr {
 
 /// Whose fault an error is, and what it says without the library's wrappings.
 fn query_error(error: DataFusionError) -> Error {
+    match store_failure(&error) {
+        Some(StoreFailure::Missing(path)) => {
+            return Error::corrupt(format!("the lake file {path} is missing: restore it from a backup")).because(error);
+        }
+        Some(StoreFailure::Passing) => {
+            return Error::transient("the query could not read the lake: check the disk or the object store")
+                .because(error);
+        }
+        None => {}
+    }
+    if causes(&error).any(|cause| cause.is::<ParquetError>()) {
+        return Error::corrupt("a lake file is damaged: `adtally verify` names it; restore it from a backup")
+            .because(error);
+    }
     let root = error.find_root();
     match root {
-        DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) | DataFusionError::External(_) => {
-            Error::transient("the query could not read the lake: check the disk or the object store").because(error)
-        }
         DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => {
             Error::internal("the query met a defect of the SQL engine: try to write it differently").because(error)
         }

@@ -1,6 +1,7 @@
 //! Tests of the lake: what is projected is read back once, whatever fails in between.
 //!
-//! Contents: fixtures; projecting; failing stores; questions over raw clicks; SQL.
+//! Contents: fixtures; projecting; failing stores; questions over raw clicks; SQL; what damage looks like is in
+//! `damage`.
 
 use super::*;
 use crate::durable::DurableLocal;
@@ -15,11 +16,13 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use std::collections::BTreeMap;
 
+mod damage;
 mod failing;
 
 use failing::Failing;
 
 const LOG_ID: u128 = 0x1234_5678_9abc_def0_0fed_cba9_8765_4321;
+const TOKEN: u128 = 0xf11e;
 const START: Minute = Minute(29_000_000);
 
 // ---- fixtures ----
@@ -163,11 +166,11 @@ fn opening_again_and_after_half_an_opening_changes_nothing() {
     run(async {
         let folder = tempfile::tempdir().unwrap();
         let store: Arc<dyn ObjectStore> = Arc::new(DurableLocal::open(folder.path(), true).unwrap());
-        LakeTable::open(&store, Table::Clicks).await.unwrap();
+        LakeTable::open(&store, Table::Clicks, true).await.unwrap();
         let lake = Lake::open(Arc::clone(&store)).await.unwrap();
         check_holds(&lake, 0).await;
         let epochs = staged(&lake, 1..=2).await;
-        lake.project(LOG_ID, 0, &epochs).await.unwrap();
+        lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
         drop(lake);
         let lake = Lake::open(store).await.unwrap();
         check_holds(&lake, 2).await;
@@ -196,12 +199,12 @@ fn projecting_again_changes_nothing() {
     run(async {
         let lake = in_memory().await;
         let epochs = staged(&lake, 1..=5).await;
-        lake.project(LOG_ID, 0, &epochs[..2]).await.unwrap();
+        lake.project(LOG_ID, 0, &epochs[..2], TOKEN).await.unwrap();
         check_holds(&lake, 2).await;
-        lake.project(LOG_ID, 0, &epochs[..2]).await.unwrap();
-        lake.project(LOG_ID, 0, &epochs).await.unwrap();
-        lake.project(LOG_ID, 0, &epochs[1..]).await.unwrap();
-        lake.project(LOG_ID, 0, &[]).await.unwrap();
+        lake.project(LOG_ID, 0, &epochs[..2], TOKEN).await.unwrap();
+        lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
+        lake.project(LOG_ID, 0, &epochs[1..], TOKEN).await.unwrap();
+        lake.project(LOG_ID, 0, &[], TOKEN).await.unwrap();
         check_holds(&lake, 5).await;
         let upto = lake.counts(EVER.0, EVER.1, Some(&Epochs::of(0, 3))).await.unwrap();
         assert_eq!((upto.minutes, upto.epochs), (counted(&all_clicks(1..=3)), Epochs::of(0, 3)));
@@ -216,7 +219,7 @@ fn a_missing_epoch_is_refused() {
         let lake = in_memory().await;
         let epochs = staged(&lake, 1..=4).await;
         for wrong in [&epochs[1..], &[epochs[0].clone(), epochs[2].clone()]] {
-            assert_eq!(lake.project(LOG_ID, 0, wrong).await.unwrap_err().kind(), ErrorKind::Internal);
+            assert_eq!(lake.project(LOG_ID, 0, wrong, TOKEN).await.unwrap_err().kind(), ErrorKind::Internal);
         }
         check_holds(&lake, 0).await;
     });
@@ -227,11 +230,11 @@ fn partitions_are_held_apart() {
     run(async {
         let lake = in_memory().await;
         let epochs = staged(&lake, 1..=2).await;
-        lake.project(LOG_ID, 0, &epochs).await.unwrap();
+        lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
         let mut other = epochs[0].clone();
         other.staged.clear();
         other.counts = counted(&clicks(9));
-        lake.project(LOG_ID + 1, 3, &[other]).await.unwrap();
+        lake.project(LOG_ID + 1, 3, &[other], TOKEN).await.unwrap();
         assert_eq!(lake.epochs().await.unwrap().iter().collect::<Vec<_>>(), [(0, 2), (3, 1)]);
         let only = lake.counts(EVER.0, EVER.1, Some(&Epochs::of(3, 9))).await.unwrap();
         assert_eq!(only.minutes, counted(&clicks(9)));
@@ -246,10 +249,11 @@ fn an_unknown_log_is_refused_with_its_repair() {
     run(async {
         let lake = in_memory().await;
         let epochs = staged(&lake, 1..=1).await;
-        lake.project(LOG_ID, 0, &epochs).await.unwrap();
-        for error in
-            [lake.held(LOG_ID ^ 1, 0).await.unwrap_err(), lake.project(LOG_ID ^ 1, 0, &epochs).await.unwrap_err()]
-        {
+        lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
+        for error in [
+            lake.held(LOG_ID ^ 1, 0).await.unwrap_err(),
+            lake.project(LOG_ID ^ 1, 0, &epochs, TOKEN).await.unwrap_err(),
+        ] {
             assert_eq!(error.kind(), ErrorKind::Corrupt);
             assert!(error.to_string().contains("Restore the epoch log"), "{error}");
         }
@@ -267,7 +271,7 @@ fn logs_are_checkpointed_and_a_new_process_reads_them() {
         let lake = Lake::open(Arc::clone(&store)).await.unwrap();
         for number in 1..=12 {
             let epochs = staged(&lake, number..=number).await;
-            lake.project(LOG_ID, 0, &epochs).await.unwrap();
+            lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
         }
         for table in Table::PROJECTED {
             let checkpoint = format!("{table}/_delta_log/00000000000000000010.checkpoint.parquet");
@@ -285,7 +289,7 @@ fn epochs_are_read_from_rows_where_statistics_are_missing() {
     run(async {
         let lake = in_memory().await;
         let epochs = staged(&lake, 1..=3).await;
-        lake.project(LOG_ID, 7, &epochs).await.unwrap();
+        lake.project(LOG_ID, 7, &epochs, TOKEN).await.unwrap();
         let ledger = lake.table(Table::Ledger);
         let file = ledger.files().await.unwrap().files[0].clone();
         let mut found = Epochs::default();
@@ -317,9 +321,9 @@ fn a_crash_between_two_tables_is_mended_by_projecting_again() {
             let store = Failing::new("_delta_log/0");
             let lake = Lake::open(Arc::clone(&store) as Arc<dyn ObjectStore>).await.unwrap();
             let epochs = staged(&lake, 1..=4).await;
-            lake.project(LOG_ID, 0, &epochs[..1]).await.unwrap();
+            lake.project(LOG_ID, 0, &epochs[..1], TOKEN).await.unwrap();
             store.fail(commits, usize::MAX, false);
-            let error = lake.project(LOG_ID, 0, &epochs[..3]).await.unwrap_err();
+            let error = lake.project(LOG_ID, 0, &epochs[..3], TOKEN).await.unwrap_err();
             assert!(error.is_retryable(), "{}", error.report());
             // Readers see the tables agree, as before.
             check_holds(&lake, 1).await;
@@ -331,7 +335,7 @@ fn a_crash_between_two_tables_is_mended_by_projecting_again() {
             assert_eq!(rows, ["40|40"], "{commits}");
             store.fail(0, 0, false);
             let reopened = Lake::open(Arc::clone(&store) as Arc<dyn ObjectStore>).await.unwrap();
-            reopened.project(LOG_ID, 0, &epochs[1..]).await.unwrap();
+            reopened.project(LOG_ID, 0, &epochs[1..], TOKEN).await.unwrap();
             check_holds(&reopened, 4).await;
             check_holds(&lake, 4).await;
         }
@@ -346,7 +350,7 @@ fn a_commit_whose_reply_is_lost_counts_once() {
             let lake = Lake::open(Arc::clone(&store) as Arc<dyn ObjectStore>).await.unwrap();
             let epochs = staged(&lake, 1..=2).await;
             store.fail(lost, 1, true);
-            lake.project(LOG_ID, 0, &epochs).await.unwrap();
+            lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
             check_holds(&lake, 2).await;
             let commits = lake.table(Table::PROJECTED[lost]).latest().await.unwrap().version();
             assert_eq!(commits, Some(1), "no second commit");
@@ -363,7 +367,7 @@ fn a_failing_checkpoint_fails_no_commit() {
             store.fail(0, usize::MAX, false);
             for number in 1..=11 {
                 let epochs = staged(&lake, number..=number).await;
-                lake.project(LOG_ID, 0, &epochs).await.unwrap();
+                lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
             }
             check_holds(&lake, 11).await;
             check_holds(&Lake::open(store as Arc<dyn ObjectStore>).await.unwrap(), 11).await;
@@ -383,7 +387,7 @@ fn filters_alone_and_combined_with_staged_files() {
     run(async {
         let lake = in_memory().await;
         let epochs = staged(&lake, 1..=6).await;
-        lake.project(LOG_ID, 0, &epochs[..4]).await.unwrap();
+        lake.project(LOG_ID, 0, &epochs[..4], TOKEN).await.unwrap();
         // Files of epochs that are projected may be named again: they are not read twice.
         let named: Vec<StagedFile> = epochs[2..].iter().flat_map(|epoch| epoch.staged.clone()).collect();
         let all = all_clicks(1..=6);
@@ -437,19 +441,6 @@ fn an_epoch_over_several_hours_is_a_file_an_hour() {
     assert!(encode_dead_letters(&[], 0, 1, 1).unwrap().is_none());
 }
 
-#[test]
-fn a_missing_file_is_named() {
-    run(async {
-        let store = Arc::new(InMemory::new());
-        let lake = Lake::open(Arc::clone(&store) as Arc<dyn ObjectStore>).await.unwrap();
-        let (projection, _) = epoch(1);
-        lake.project(LOG_ID, 0, &[projection]).await.unwrap();
-        let error = lake.recount(EVER.0, EVER.1, None).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Corrupt, "{}", error.report());
-        assert!(error.to_string().contains("click_date=2025-02-19"), "{error}");
-    });
-}
-
 // ---- SQL ----
 
 /// The rows of an answer, fields joined with `|`.
@@ -472,7 +463,7 @@ fn queries_over_all_tables() {
     run(async {
         let lake = in_memory().await;
         let epochs = staged(&lake, 1..=2).await;
-        lake.project(LOG_ID, 0, &epochs).await.unwrap();
+        lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
         let cases = [
             ("SELECT count(*), count(click_id), min(position) FROM clicks", &["80|40|100"][..]),
             (

@@ -1,4 +1,4 @@
-//! An object store in memory whose writes fail on demand.
+//! An object store in memory whose writes and reads fail on demand.
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -11,7 +11,8 @@ use object_store::{
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// A store that fails the n-th write of a path that contains a text, before or after it took place.
+/// A store that fails the n-th write of a path that contains a text, before or after it took place, or all reads of
+/// such paths.
 #[derive(Debug)]
 pub(super) struct Failing {
     inner: InMemory,
@@ -22,6 +23,8 @@ pub(super) struct Failing {
     matching: &'static str,
     /// How many writes fail.
     failures: AtomicUsize,
+    /// Whether matching reads fail.
+    unreadable: AtomicBool,
 }
 
 impl Failing {
@@ -34,6 +37,7 @@ impl Failing {
             lost_reply: AtomicBool::new(false),
             matching,
             failures: AtomicUsize::new(0),
+            unreadable: AtomicBool::new(false),
         })
     }
 
@@ -42,6 +46,11 @@ impl Failing {
         self.left.store(after, Ordering::SeqCst);
         self.lost_reply.store(lost_reply, Ordering::SeqCst);
         self.failures.store(failures, Ordering::SeqCst);
+    }
+
+    /// From now on matching objects can or cannot be read.
+    pub(super) fn set_unreadable(&self, unreadable: bool) {
+        self.unreadable.store(unreadable, Ordering::SeqCst);
     }
 
     fn fails_now(&self, location: &Path) -> bool {
@@ -86,6 +95,9 @@ impl ObjectStore for Failing {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> StoreResult<GetResult> {
+        if self.unreadable.load(Ordering::SeqCst) && location.as_ref().contains(self.matching) {
+            return Err(object_store::Error::Generic { store: "Failing", source: "timed out".into() });
+        }
         self.inner.get_opts(location, options).await
     }
 

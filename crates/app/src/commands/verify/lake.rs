@@ -1,0 +1,257 @@
+//! The lake against the log, and its tables against one another.
+
+use super::Findings;
+use super::records::{Facts, Scan};
+use crate::terminal;
+use adtally_model::fold::merge_all;
+use adtally_model::time::rfc3339;
+use adtally_model::{EpochNumber, Error, Invariant, Minute, MinuteCounts, PartitionState, Result};
+use adtally_store::epoch_log::EpochLog;
+use adtally_store::lake::{Epochs, Held, Lake};
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use futures::TryStreamExt;
+use std::collections::BTreeMap;
+
+/// Rows of counts that should be in memory at a time; the span compared is adapted to it.
+const ROWS_AT_ONCE: usize = 2_000_000;
+
+pub(super) async fn check(
+    log: &EpochLog,
+    lake: &Lake,
+    held: &Held,
+    scan: &Scan,
+    findings: &mut Findings,
+) -> Result<()> {
+    let (partition, upto) = (log.partition(), held.by_all());
+    check_tables(held, scan, findings);
+    if let Some(state) = &scan.state {
+        let checked = check_live(lake, state, upto, scan, findings).await;
+        findings.or_wrong(checked)?;
+    }
+    let checked = check_minutes(lake, partition, upto, scan, findings).await;
+    findings.or_wrong(checked)?;
+    let checked = check_epochs(lake, partition, upto, scan, findings).await;
+    findings.or_wrong(checked)?;
+    let checked = check_dead_letters(lake, partition, upto, scan, findings).await;
+    findings.or_wrong(checked)?;
+    let checked = check_ledger(lake, log, findings).await;
+    findings.or_wrong(checked).map(drop)
+}
+
+/// How far each table is. Those that lag are brought level by the next run, as long as the log has the records for it.
+fn check_tables(held: &Held, scan: &Scan, findings: &mut Findings) {
+    let by_all = held.by_all();
+    for (table, epoch) in &held.tables {
+        let epoch = epoch.unwrap_or_default();
+        if epoch > scan.head {
+            findings.wrong(format!(
+                "the lake table `{table}` holds epoch {epoch}, the log ends at {}: records are missing; restore them from \
+                 a backup",
+                scan.head
+            ));
+        } else if epoch + 1 < scan.oldest {
+            findings.wrong(format!(
+                "the lake table `{table}` holds epochs up to {epoch}, but the log begins at {}: the table was lost or \
+                 replaced; restore its folder from a backup",
+                scan.oldest
+            ));
+        } else if epoch > by_all {
+            findings
+                .checked
+                .push(format!("`{table}` is at epoch {epoch}, others at {by_all}: the next run brings them level"));
+        }
+    }
+}
+
+/// Counts of live minutes: the fold of the log against the lake and what it does not hold yet.
+async fn check_live(
+    lake: &Lake,
+    state: &PartitionState,
+    held: EpochNumber,
+    scan: &Scan,
+    findings: &mut Findings,
+) -> Result<()> {
+    let upto = Epochs::of(state.partition, held);
+    let whole = scan.has_all(held + 1..=scan.head);
+    for (&minute, folded) in &state.live {
+        let at = rfc3339(minute.start_ms());
+        let log = merge_all(minute, folded.counts.clone());
+        if whole {
+            let mut parts = lake.counts(minute, minute.next(), Some(&upto)).await?.minutes;
+            parts.extend(scan.after_lake.get(&minute).into_iter().flatten().cloned());
+            let lake = merge_all(minute, parts);
+            if lake != log {
+                let (lake, log) = (lake.total(), log.total());
+                findings.wrong(format!(
+                    "minute {at}: the lake (with epochs after {held}) counts {lake} clicks, the log {log}: {}",
+                    Invariant::LakeEqualsLog
+                ));
+            }
+        }
+        let identities = folded.identities.len() as u64;
+        if identities != log.total() {
+            findings.wrong(format!(
+                "minute {at}: {identities} identities are held for {} clicks: {}",
+                log.total(),
+                Invariant::NoDoubleCount
+            ));
+        }
+    }
+    let compared = state.live.len();
+    findings.checked.push(format!("{compared} live minutes: lake = fold of the log, an identity for each click"));
+    Ok(())
+}
+
+/// Every minute of the lake: counts against the recount of raw clicks, and their sum against the ledger.
+async fn check_minutes(
+    lake: &Lake,
+    partition: u32,
+    held: EpochNumber,
+    scan: &Scan,
+    findings: &mut Findings,
+) -> Result<()> {
+    let upto = Epochs::of(partition, held);
+    let (mut from, to) = lake.minutes().await?.unwrap_or((Minute(0), Minute(0)));
+    let (mut clicks, mut minutes) = (0_u64, 60);
+    while from < to {
+        let until = Minute(from.0.saturating_add(minutes).min(to.0));
+        let counts = lake.counts(from, until, Some(&upto)).await?.minutes;
+        let recount = lake.recount(from, until, Some(&upto)).await?.minutes;
+        let by_minute = |of: &[MinuteCounts]| of.iter().map(|counts| (counts.minute, counts.clone())).collect();
+        let (counted, recounted): (BTreeMap<_, _>, BTreeMap<_, _>) = (by_minute(&counts), by_minute(&recount));
+        for minute in counted.keys().chain(recounted.keys().filter(|minute| !counted.contains_key(minute))) {
+            let (counts, recount) = (counted.get(minute), recounted.get(minute));
+            if counts != recount {
+                findings.wrong(format!(
+                    "minute {}: clicks_by_minute has {} clicks, the recount of clicks {}: {}",
+                    rfc3339(minute.start_ms()),
+                    counts.map_or(0, MinuteCounts::total),
+                    recount.map_or(0, MinuteCounts::total),
+                    Invariant::LakeEqualsLog
+                ));
+            }
+        }
+        clicks += counts.iter().map(MinuteCounts::total).sum::<u64>();
+        let rows: usize = counts.iter().map(MinuteCounts::len).sum();
+        from = until;
+        // Clicks may lie minutes or decades apart.
+        minutes = if rows > ROWS_AT_ONCE { (minutes / 2).max(1) } else { minutes.saturating_mul(2) };
+    }
+    if let Some(facts) = scan.records.get(&held)
+        && facts.ledger.counted != clicks
+    {
+        findings.wrong(format!(
+            "clicks_by_minute sums up to {clicks} clicks, the ledger of epoch {held} says {} counted: {}",
+            facts.ledger.counted,
+            Invariant::LakeEqualsLog
+        ));
+    }
+    findings.checked.push(format!(
+        "the lake up to epoch {held}: {} clicks by minute = recount of raw clicks = counted",
+        terminal::thousands(clicks)
+    ));
+    Ok(())
+}
+
+/// What the lake has of each epoch whose record is kept, against that record.
+async fn check_epochs(
+    lake: &Lake,
+    partition: u32,
+    held: EpochNumber,
+    scan: &Scan,
+    findings: &mut Findings,
+) -> Result<()> {
+    let span = format!("partition = {partition} AND epoch BETWEEN {} AND {held} GROUP BY epoch", scan.oldest);
+    let counted = numbers(lake, &format!("SELECT epoch, sum(clicks) FROM clicks_by_minute WHERE {span}")).await?;
+    let clicks = numbers(lake, &format!("SELECT epoch, count(*) FROM clicks WHERE {span}")).await?;
+    let letters = numbers(lake, &format!("SELECT epoch, count(*) FROM dead_letters WHERE {span}")).await?;
+    let by_epoch = |rows: Vec<Vec<i64>>| -> BTreeMap<i64, i64> { rows.iter().map(|row| (row[0], row[1])).collect() };
+    let (counted, clicks, letters) = (by_epoch(counted), by_epoch(clicks), by_epoch(letters));
+    let kept = scan.records.range(scan.oldest.min(held)..=held);
+    for (table, sums, expected) in [
+        ("clicks_by_minute", &counted, (|facts| facts.clicks) as fn(&Facts) -> u64),
+        ("clicks", &clicks, |facts| facts.clicks),
+        ("clicks", &clicks, |facts| facts.staged.0),
+        ("dead_letters", &letters, |facts| facts.staged.1),
+    ] {
+        let found = |number: EpochNumber| sums.get(&(number as i64)).copied().unwrap_or_default();
+        let mut differing = kept.clone().filter(|&(&number, facts)| found(number) != expected(facts) as i64);
+        if let Some((&number, facts)) = differing.next() {
+            findings.wrong(format!(
+                "epoch {number}: the lake table `{table}` has {}, the record says {}, and {} more epochs differ: {}",
+                found(number),
+                expected(facts),
+                differing.count(),
+                Invariant::LakeEqualsLog
+            ));
+        }
+    }
+    findings.checked.push(format!("{} epochs: rows in the lake = what their records say", kept.count()));
+    Ok(())
+}
+
+/// The dead letters of all epochs by verdict, against the ledger.
+async fn check_dead_letters(
+    lake: &Lake,
+    partition: u32,
+    held: EpochNumber,
+    scan: &Scan,
+    findings: &mut Findings,
+) -> Result<()> {
+    let Some(facts) = scan.records.get(&held) else { return Ok(()) };
+    let ledger = &facts.ledger;
+    let verdicts = [
+        ("late", ledger.late),
+        ("future", ledger.future),
+        ("malformed", ledger.malformed),
+        ("invalid", ledger.invalid),
+    ];
+    let sums = verdicts.map(|(verdict, _)| format!("count(*) FILTER (WHERE verdict = '{verdict}')")).join(", ");
+    let query = format!("SELECT {sums} FROM dead_letters WHERE partition = {partition} AND epoch <= {held}");
+    let found = numbers(lake, &query).await?.pop().unwrap_or_default();
+    for ((verdict, expected), found) in verdicts.into_iter().zip(found) {
+        if found != expected as i64 {
+            findings.wrong(format!(
+                "dead_letters has {found} {verdict} lines, the ledger of epoch {held} says {expected}: {}",
+                Invariant::LakeEqualsLog
+            ));
+        }
+    }
+    findings.checked.push("dead letters by verdict = the ledger".into());
+    Ok(())
+}
+
+/// The rows of a query whose columns are all whole numbers.
+async fn numbers(lake: &Lake, query: &str) -> Result<Vec<Vec<i64>>> {
+    let mut rows = Vec::new();
+    let mut batches = lake.sql(query).await?.batches;
+    while let Some(batch) = batches.try_next().await? {
+        for row in 0..batch.num_rows() {
+            let number = |column: &arrow::array::ArrayRef| {
+                let numbers = column.as_primitive_opt::<Int64Type>();
+                numbers
+                    .map(|numbers| numbers.value(row))
+                    .ok_or_else(|| Error::internal(format!("`{query}`: no number")))
+            };
+            rows.push(batch.columns().iter().map(number).collect::<Result<_>>()?);
+        }
+    }
+    Ok(rows)
+}
+
+/// The lake's newest ledger against the log's.
+async fn check_ledger(lake: &Lake, log: &EpochLog, findings: &mut Findings) -> Result<()> {
+    let Some((epoch, total, _)) = lake.ledger(log.partition()).await? else { return Ok(()) };
+    if let Some((record, _)) = log.read(epoch).await?
+        && record.ledger != total
+    {
+        findings.wrong(format!(
+            "the lake's ledger at epoch {epoch} says {}, the log {}",
+            terminal::sum_line(&total),
+            terminal::sum_line(&record.ledger)
+        ));
+    }
+    findings.checked.push(format!("the ledger in the lake at epoch {epoch}"));
+    Ok(())
+}

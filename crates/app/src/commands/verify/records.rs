@@ -1,0 +1,189 @@
+//! The epoch log: every record that is needed, the chain, and the fold.
+
+use super::Findings;
+use crate::terminal;
+use adtally_model::epoch::{base_before, fold_start};
+use adtally_model::{
+    Epoch, EpochNumber, Error, ErrorKind, Fold, Invariant, Ledger, Minute, MinuteCounts, PartitionState, Result,
+    StagedTable,
+};
+use adtally_store::epoch_log::EpochLog;
+use std::collections::BTreeMap;
+
+/// How often the log is read anew because its owner deleted records meanwhile; each time it has grown by dozens.
+const SCANS_MAX: u32 = 8;
+
+/// What the log says.
+pub(super) struct Scan {
+    /// The newest record.
+    pub(super) head: EpochNumber,
+    /// The least record that is needed.
+    pub(super) oldest: EpochNumber,
+    /// Of the key that it was written with.
+    pub(super) key_fingerprint: u64,
+    /// The needed records that are sound.
+    pub(super) records: BTreeMap<EpochNumber, Facts>,
+    /// The state at the newest one, unless damage is in the way.
+    pub(super) state: Option<PartitionState>,
+    /// Counts of live minutes in epochs that the lake does not hold.
+    pub(super) after_lake: BTreeMap<Minute, Vec<MinuteCounts>>,
+}
+
+/// What a record says that the lake must say, too.
+pub(super) struct Facts {
+    /// The partition's lines.
+    pub(super) ledger: Ledger,
+    /// Clicks counted.
+    pub(super) clicks: u64,
+    /// Rows staged of clicks and of dead letters.
+    pub(super) staged: (u64, u64),
+}
+
+/// Reads the log; `held` is what the lake holds of it. Nothing when it has no record that could be read.
+pub(super) async fn scan(log: &EpochLog, held: EpochNumber, findings: &mut Findings) -> Result<Option<Scan>> {
+    for _ in 0..SCANS_MAX {
+        let numbers = log.numbers().await?;
+        let Some(&head) = numbers.last() else {
+            findings.wrong("the epoch log is empty: restore the folder `epochs` from a backup".into());
+            return Ok(None);
+        };
+        let newest = match findings.or_wrong(log.read(head).await)? {
+            Some(Some((newest, _))) => newest,
+            Some(None) => continue,
+            // What it says is needed is unknown; the records before it are looked at all the same.
+            None => return damaged_end(log, &numbers, findings).await.map(|()| None),
+        };
+        let mut found = Findings::default();
+        if let Some(scan) = read_records(log, newest, held, &mut found).await? {
+            findings.absorb(found);
+            return Ok(Some(scan));
+        }
+    }
+    Err(Error::transient("the epoch records are deleted faster than they are read: try again"))
+}
+
+/// The newest record cannot be read: tells which others cannot.
+async fn damaged_end(log: &EpochLog, numbers: &[EpochNumber], findings: &mut Findings) -> Result<()> {
+    for &number in numbers {
+        findings.or_wrong(log.read(number).await)?;
+    }
+    Ok(())
+}
+
+/// Reads every record that is needed; `None` when the owner has deleted one since.
+async fn read_records(
+    log: &EpochLog,
+    newest: Epoch,
+    held: EpochNumber,
+    findings: &mut Findings,
+) -> Result<Option<Scan>> {
+    let head = newest.number;
+    let oldest = newest.oldest_needed.clamp(1, fold_start(head));
+    if oldest != newest.oldest_needed {
+        findings.wrong(format!(
+            "epoch {head} says that records are needed from {} on, and its fold begins at {}",
+            newest.oldest_needed,
+            fold_start(head)
+        ));
+    }
+    let mut scan = Scan {
+        head,
+        oldest,
+        key_fingerprint: newest.key_fingerprint,
+        records: BTreeMap::new(),
+        state: None,
+        after_lake: BTreeMap::new(),
+    };
+    let mut fold = begin_fold(log, head, findings).await?;
+    let mut before: Option<(EpochNumber, u128)> = None;
+    for number in (oldest > 1).then_some(1).into_iter().chain(oldest..=head) {
+        let Some((epoch, checksum)) = findings.or_wrong(log.read(number).await)?.flatten() else {
+            if is_deleted(log, number).await? {
+                return Ok(None);
+            }
+            if !findings.wrong.iter().any(|what| what.contains(log.path(number).as_ref())) {
+                findings.wrong(format!("epoch record {} is missing: restore it from a backup", log.path(number)));
+            }
+            // The fold needs all from where it starts.
+            fold = fold.filter(|_| number < fold_start(head));
+            continue;
+        };
+        check_record(&epoch, &newest, before, findings);
+        if number >= fold_start(head) {
+            fold = match fold {
+                Some(mut fold) => findings.or_wrong(fold.apply(&epoch, checksum))?.map(|()| fold),
+                None => None,
+            };
+        }
+        scan.add(epoch, held, &newest);
+        before = Some((number, checksum));
+    }
+    findings.checked.push(format!("{} epoch records: checksums, chain, conservation", scan.records.len()));
+    if let Some(fold) = fold {
+        scan.state = findings.or_wrong(fold.finish())?;
+    }
+    if let Some(state) = &scan.state {
+        findings.checked.push(format!("the fold up to epoch {head}: {}", terminal::sum_line(&state.ledger)));
+        let gap = state.ledger.gap_bytes;
+        if gap > 0 {
+            findings.checked.push(format!("{gap} bytes could never be read; the gap is in the ledger"));
+        }
+    }
+    Ok(Some(scan))
+}
+
+async fn begin_fold(log: &EpochLog, head: EpochNumber, findings: &mut Findings) -> Result<Option<Fold>> {
+    let base = match base_before(head) {
+        None => None,
+        Some(number) => match findings.or_wrong(log.read(number).await)?.flatten() {
+            Some((base, _)) => Some(base),
+            // Told when it is its turn.
+            None => return Ok(None),
+        },
+    };
+    findings.or_wrong(Fold::new(head, base.as_ref()))
+}
+
+/// Whether a record is missing because the log went on.
+async fn is_deleted(log: &EpochLog, number: EpochNumber) -> Result<bool> {
+    match log.is_superfluous(number).await {
+        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(false),
+        other => other,
+    }
+}
+
+fn check_record(epoch: &Epoch, newest: &Epoch, before: Option<(EpochNumber, u128)>, findings: &mut Findings) {
+    let number = epoch.number;
+    let follows = before.is_none_or(|(last, checksum)| last + 1 != number || checksum == epoch.predecessor);
+    if !follows || epoch.log_id != newest.log_id {
+        findings.wrong(format!("epoch {number} does not follow epoch {}: {}", number - 1, Invariant::LinearChain));
+    }
+    if epoch.key_fingerprint != newest.key_fingerprint {
+        findings.wrong(format!("epoch {number} was written with another identity key than epoch {}", newest.number));
+    }
+    if let Err(error) = epoch.ledger.check("the partition") {
+        findings.wrong(format!("epoch {number}: {}", error.report()));
+    }
+}
+
+impl Scan {
+    fn add(&mut self, epoch: Epoch, held: EpochNumber, newest: &Epoch) {
+        let rows = |table| epoch.staged.iter().filter(|file| file.table == table).map(|file| file.rows).sum();
+        let facts = Facts {
+            ledger: epoch.ledger,
+            clicks: epoch.counts.iter().map(MinuteCounts::total).sum(),
+            staged: (rows(StagedTable::Clicks), rows(StagedTable::DeadLetters)),
+        };
+        self.records.insert(epoch.number, facts);
+        if epoch.number > held {
+            for counts in epoch.counts.into_iter().filter(|counts| newest.frontiers.is_live(counts.minute)) {
+                self.after_lake.entry(counts.minute).or_default().push(counts);
+            }
+        }
+    }
+
+    /// Whether all records in a range are sound.
+    pub(super) fn has_all(&self, mut range: std::ops::RangeInclusive<EpochNumber>) -> bool {
+        range.all(|number| self.records.contains_key(&number))
+    }
+}
