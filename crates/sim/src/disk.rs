@@ -1,7 +1,7 @@
 //! A disk that keeps what was synced, and of the rest, when the power goes, whatever it likes.
 
 use crate::random::Random;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 /// A file, apart from its names.
@@ -19,14 +19,22 @@ enum Change {
     Link(String, u64),
     Unlink(String),
     Rename(String, String),
+    Folder(String),
+}
+
+/// Names of files, and folders.
+#[derive(Clone, Debug, Default)]
+struct Names {
+    files: BTreeMap<String, u64>,
+    folders: BTreeSet<String>,
 }
 
 /// Files by path, as seen and as they are on the disk.
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
     inodes: BTreeMap<u64, Inode>,
-    names: BTreeMap<String, u64>,
-    durable_names: BTreeMap<String, u64>,
+    names: Names,
+    durable_names: Names,
     /// Changes of names since their folder was synced, in order.
     pending: Vec<Change>,
     next_inode: u64,
@@ -39,19 +47,22 @@ fn folder_of(path: &str) -> &str {
 impl Change {
     fn folder(&self) -> &str {
         match self {
-            Change::Link(path, _) | Change::Unlink(path) | Change::Rename(path, _) => folder_of(path),
+            Change::Link(path, _) | Change::Unlink(path) | Change::Rename(path, _) | Change::Folder(path) => {
+                folder_of(path)
+            }
         }
     }
 
-    fn apply(&self, names: &mut BTreeMap<String, u64>) {
+    fn apply(&self, names: &mut Names) {
         match self {
-            Change::Link(path, inode) => drop(names.insert(path.clone(), *inode)),
-            Change::Unlink(path) => drop(names.remove(path)),
+            Change::Link(path, inode) => drop(names.files.insert(path.clone(), *inode)),
+            Change::Unlink(path) => drop(names.files.remove(path)),
             Change::Rename(from, to) => {
-                if let Some(inode) = names.remove(from) {
-                    names.insert(to.clone(), inode);
+                if let Some(inode) = names.files.remove(from) {
+                    names.files.insert(to.clone(), inode);
                 }
             }
+            Change::Folder(path) => drop(names.folders.insert(path.clone())),
         }
     }
 }
@@ -63,12 +74,36 @@ impl Disk {
     }
 
     fn inode(&self, path: &str) -> io::Result<u64> {
-        self.names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.names.files.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Creates an empty file under a new name.
+    /// Begins with a folder that is there for good.
+    pub(crate) fn begin(&mut self, folder: &str) {
+        self.names.folders.insert(folder.to_owned());
+        self.durable_names.folders.insert(folder.to_owned());
+    }
+
+    /// Creates a folder and those above it.
+    pub(crate) fn create_folders(&mut self, path: &str) {
+        let ends = path.match_indices('/').map(|(at, _)| at).filter(|&at| at > 0).chain([path.len()]);
+        for folder in ends.map(|end| path[..end].to_owned()) {
+            if !self.names.folders.contains(&folder) {
+                self.change(Change::Folder(folder));
+            }
+        }
+    }
+
+    /// Whether a folder is there.
+    pub(crate) fn is_folder(&self, path: &str) -> bool {
+        self.names.folders.contains(path)
+    }
+
+    /// Creates an empty file under a new name in a folder that is there.
     pub(crate) fn create_new(&mut self, path: &str) -> io::Result<()> {
-        if self.names.contains_key(path) {
+        if !self.is_folder(folder_of(path)) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        if self.names.files.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         self.next_inode += 1;
@@ -77,7 +112,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Appends to a file.
+    /// Writes to the end of a file, whatever the offset: nobody here writes elsewhere.
     pub(crate) fn append(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
         let inode = self.inode(path)?;
         if let Some(inode) = self.inodes.get_mut(&inode) {
@@ -98,7 +133,7 @@ impl Disk {
     /// Gives a file a further name, which must be new.
     pub(crate) fn hard_link(&mut self, from: &str, to: &str) -> io::Result<()> {
         let inode = self.inode(from)?;
-        if self.names.contains_key(to) {
+        if self.names.files.contains_key(to) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         self.change(Change::Link(to.to_owned(), inode));
@@ -139,7 +174,7 @@ impl Disk {
     /// Files below a folder, by path.
     pub(crate) fn list<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = (&'a str, usize)> {
         let below = move |path: &str| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
-        let files = self.names.iter().filter(move |(path, _)| folder.is_empty() || below(path));
+        let files = self.names.files.iter().filter(move |(path, _)| folder.is_empty() || below(path));
         files.map(|(path, inode)| (path.as_str(), self.inodes.get(inode).map_or(0, |inode| inode.content.len())))
     }
 
@@ -150,8 +185,17 @@ impl Disk {
                 change.apply(&mut self.durable_names);
             }
         }
+        // What lies in a folder that is lost is lost with it.
+        let Names { files, folders } = &mut self.durable_names;
+        let is_there = |folders: &BTreeSet<String>, path: &str| {
+            let mut above = path.match_indices('/').map(|(at, _)| &path[..at]).filter(|folder| !folder.is_empty());
+            above.all(|folder| folders.contains(folder))
+        };
+        let whole = folders.clone();
+        folders.retain(|folder| is_there(&whole, folder));
+        files.retain(|path, _| is_there(folders, path));
         self.names.clone_from(&self.durable_names);
-        let named: Vec<u64> = self.names.values().copied().collect();
+        let named: Vec<u64> = self.names.files.values().copied().collect();
         self.inodes.retain(|number, _| named.contains(number));
         for inode in self.inodes.values_mut().filter(|inode| inode.content != inode.durable) {
             match random.below(4) {
@@ -181,6 +225,8 @@ mod tests {
     fn what_is_synced_stays_and_the_rest_may_not() {
         let whole = Some(b"content".to_vec());
         let write = |disk: &mut Disk| {
+            disk.create_folders("a");
+            disk.sync_folder("");
             disk.create_new("a/b").unwrap();
             disk.append("a/b", b"content").unwrap();
         };

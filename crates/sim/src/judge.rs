@@ -5,6 +5,7 @@ use crate::disk::Disk;
 use crate::lake::SharedTables;
 use crate::scenario::Scenario;
 use crate::servers::{Content, Servers, Who, number_in};
+use crate::store::ROOT;
 use adtally_model::{
     Country, Epoch, EpochNumber, Frontiers, InputId, InputRow, Invariant, Ledger, Minute, MinuteCounts, MinuteState,
     PartitionState, StagedFile, StagedTable,
@@ -62,7 +63,7 @@ fn ensure(holds: bool, invariant: Invariant, what: impl FnOnce() -> String) -> V
 }
 
 fn path_of(number: EpochNumber) -> String {
-    format!("epochs/00000/{number:020}.epoch")
+    format!("{ROOT}/epochs/00000/{number:020}.epoch")
 }
 
 fn add_rows(rows: &mut Rows, counts: &MinuteCounts) {
@@ -87,11 +88,6 @@ impl Judge {
     /// The newest record that is known.
     pub(crate) fn head(&self) -> EpochNumber {
         self.records.len() as EpochNumber
-    }
-
-    /// Lines that were read, as committed.
-    pub(crate) fn read(&self) -> u64 {
-        self.ledger.read
     }
 
     /// Whether an input at a path was committed up to a length.

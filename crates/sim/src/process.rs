@@ -89,7 +89,7 @@ impl Process {
         let machine = &ground.machine;
         let clock: Arc<dyn Clock> = Arc::new(machine.clone());
         let lake: Arc<dyn LakeStore> = Arc::new(ModelLake::new(ground.tables.clone(), machine.clone()));
-        let store = SimStore::new(ground.disk.clone(), machine.clone(), ground.plant);
+        let store = SimStore::new(ground.disk.clone(), ground.tables.clone(), machine.clone(), ground.plant);
         let log = EpochLog::new(Arc::new(store), 0);
         let key = IdentityKey::new(KEY);
         let fingerprints = Fingerprints { config: 1, key: key.fingerprint() };

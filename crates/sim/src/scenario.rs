@@ -81,7 +81,7 @@ impl Scenario {
             copies_truncated: random.chance(300),
             late: random.pick(&[0, 30, 100]),
             luck: Luck {
-                death: random.pick(&[1_000, 3_000, 6_000, 10_000]),
+                death: random.pick(&[5_000, 20_000, 50_000, 100_000]),
                 failure: random.pick(&[0, 2, 20]),
                 lost_reply: random.pick(&[0, 2, 20]),
             },

@@ -1,8 +1,11 @@
 //! The object store of the epoch log over a simulated disk, as one process sees it.
 
 use crate::disk::Disk;
+use crate::lake::SharedTables;
 use crate::machine::Machine;
 use crate::plant::Plant;
+use adtally_store::durable::{Disk as DurableDisk, DiskFile, DiskIo};
+use adtally_store::epoch_log::codec;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
@@ -12,29 +15,42 @@ use object_store::{
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::io;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
+
+/// The data directory.
+pub(crate) const ROOT: &str = "/data";
 
 /// The disk that outlives processes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SharedDisk(pub(crate) Arc<Mutex<Disk>>);
 
-/// A process's view of it.
-pub(crate) struct SimStore {
+/// The disk as a process's writes meet it, with everything that may happen around each of them.
+#[derive(Clone)]
+struct SimIo {
     disk: SharedDisk,
     machine: Machine,
     plant: Plant,
 }
 
-impl SimStore {
-    pub(crate) fn new(disk: SharedDisk, machine: Machine, plant: Plant) -> SimStore {
-        SimStore { disk, machine, plant }
-    }
+/// A process's view of the store: writes go the way of the durable local store, by its own code.
+pub(crate) struct SimStore {
+    io: SimIo,
+    durable: DurableDisk,
+    tables: SharedTables,
+    /// Records that only this process knows of, by a planted bug.
+    forgotten: Arc<Mutex<BTreeMap<String, Bytes>>>,
+}
 
-    /// One operation on the disk, with everything that may happen around it.
-    fn step<T>(&self, name: &'static str, operation: impl FnOnce(&mut Disk) -> io::Result<T>) -> io::Result<T> {
-        // A start reads up to 192 records.
-        let rarity = if name == "read" { 50 } else { 1 };
+impl SimIo {
+    fn step<T>(
+        &self,
+        name: &'static str,
+        rarity: u64,
+        operation: impl FnOnce(&mut Disk) -> io::Result<T>,
+    ) -> io::Result<T> {
         self.machine.crash_point(name, rarity);
         if self.machine.fails(name) {
             return Err(io::Error::other("the disk fails"));
@@ -46,44 +62,108 @@ impl SimStore {
         }
         result
     }
+}
 
-    /// As the durable local store does it: written and synced under a temporary name, then put in place, then its
-    /// folder is synced.
-    fn put(&self, target: &str, payload: &PutPayload, create: bool) -> io::Result<()> {
-        let temporary = format!("{target}#{}", self.machine.below(u64::MAX));
-        let folder = target.rsplit_once('/').map_or("", |(folder, _)| folder);
-        self.step("create a temporary file", |disk| disk.create_new(&temporary))?;
-        let written = payload
-            .iter()
-            .try_for_each(|part| self.step("write", |disk| disk.append(&temporary, part)))
-            .and_then(|()| match self.plant {
-                Plant::ContentNotSynced => Ok(()),
-                _ => self.step("sync a file", |disk| disk.sync_file(&temporary)),
-            });
-        let placed = written.and_then(|()| {
-            self.step("put in place", |disk| match create {
-                true => disk.hard_link(&temporary, target),
-                false => disk.rename(&temporary, target),
-            })
-        });
-        if create || placed.is_err() {
-            let _ = self.step("remove a temporary file", |disk| disk.remove(&temporary));
+impl std::fmt::Debug for SimIo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SimIo")
+    }
+}
+
+fn text(path: &FilePath) -> &str {
+    path.to_str().unwrap_or_default()
+}
+
+impl DiskIo for SimIo {
+    fn is_folder(&self, path: &FilePath) -> bool {
+        self.disk.0.lock().is_folder(text(path))
+    }
+
+    fn create_folders(&self, path: &FilePath) -> io::Result<()> {
+        self.step("create folders", 1, |disk| {
+            disk.create_folders(text(path));
+            Ok(())
+        })
+    }
+
+    fn create_new(&self, path: &FilePath) -> io::Result<Box<dyn DiskFile>> {
+        self.step("create a temporary file", 1, |disk| disk.create_new(text(path)))?;
+        Ok(Box::new(SimFile { io: self.clone(), path: text(path).to_owned() }))
+    }
+
+    fn hard_link(&self, from: &FilePath, to: &FilePath) -> io::Result<()> {
+        self.step("put in place", 1, |disk| disk.hard_link(text(from), text(to)))
+    }
+
+    fn rename(&self, from: &FilePath, to: &FilePath) -> io::Result<()> {
+        self.step("put in place", 1, |disk| disk.rename(text(from), text(to)))
+    }
+
+    fn remove(&self, path: &FilePath) -> io::Result<()> {
+        self.step("remove a temporary file", 1, |disk| disk.remove(text(path)))
+    }
+
+    fn sync(&self, path: &FilePath) -> io::Result<()> {
+        if self.plant == Plant::EntryNotSynced {
+            return Ok(());
         }
-        let sync_entry = || match self.plant {
-            Plant::EntryNotSynced => Ok(()),
-            _ => self.step("sync a folder", |disk| {
-                disk.sync_folder(folder);
-                Ok(())
-            }),
-        };
-        match placed {
-            Ok(()) => sync_entry(),
-            Err(error) if create && error.kind() == io::ErrorKind::AlreadyExists => {
-                sync_entry()?;
-                Err(error)
+        self.step("sync a folder", 1, |disk| {
+            disk.sync_folder(text(path));
+            Ok(())
+        })
+    }
+}
+
+/// A file that is being written.
+#[derive(Debug)]
+struct SimFile {
+    io: SimIo,
+    path: String,
+}
+
+impl DiskFile for SimFile {
+    fn write_all_at(&mut self, bytes: &[u8], _: u64) -> io::Result<()> {
+        self.io.step("write", 1, |disk| disk.append(&self.path, bytes))
+    }
+
+    fn sync_all(&mut self) -> io::Result<()> {
+        if self.io.plant == Plant::ContentNotSynced {
+            return Ok(());
+        }
+        self.io.step("sync a file", 1, |disk| disk.sync_file(&self.path))
+    }
+}
+
+impl SimStore {
+    pub(crate) fn new(disk: SharedDisk, tables: SharedTables, machine: Machine, plant: Plant) -> SimStore {
+        let io = SimIo { disk, machine, plant };
+        io.disk.0.lock().begin(ROOT);
+        let durable = DurableDisk::new(Arc::new(io.clone()), PathBuf::from(ROOT), true);
+        SimStore { io, durable, tables, forgotten: Arc::default() }
+    }
+
+    /// Plants bugs of the order in which an epoch is committed; says whether its record is not to be created.
+    fn is_spoilt(&self, location: &Path, payload: &PutPayload) -> bool {
+        let bytes: Vec<u8> = payload.iter().flatten().copied().collect();
+        match (self.io.plant, codec::decode(&bytes)) {
+            (Plant::ClaimForgotten, Ok((epoch, _))) if epoch.claim && epoch.number > 1 => {
+                self.forgotten.lock().insert(location.to_string(), bytes.into());
+                true
             }
-            Err(error) => Err(error),
+            (Plant::LakeBeforeRecord, Ok((epoch, _))) => {
+                self.tables.tell_early(&epoch);
+                false
+            }
+            _ => false,
         }
+    }
+
+    /// An operation that only reads.
+    fn read<T>(&self, at: &Path, read: impl FnOnce(&Disk) -> io::Result<T>) -> io::Result<T> {
+        let at = format!("{ROOT}/{at}");
+        self.durable.settle(FilePath::new(&at))?;
+        // A start reads up to 192 records.
+        self.io.step("read", 50, |disk| read(disk))
     }
 }
 
@@ -120,8 +200,12 @@ impl std::fmt::Debug for SimStore {
 impl ObjectStore for SimStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let create = options.mode == PutMode::Create;
-        self.machine.note("put", location);
-        self.put(location.as_ref(), &payload, create).map_err(|error| store_error(location, error))?;
+        self.io.machine.note("put", location);
+        if self.is_spoilt(location, &payload) {
+            return Ok(PutResult { e_tag: None, version: None });
+        }
+        let target = format!("{ROOT}/{location}");
+        self.durable.put(FilePath::new(&target), &payload, create).map_err(|error| store_error(location, error))?;
         Ok(PutResult { e_tag: None, version: None })
     }
 
@@ -130,8 +214,9 @@ impl ObjectStore for SimStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let read = self.step("read", |disk| disk.read(location.as_ref()).map(Bytes::copy_from_slice));
-        let bytes = read.map_err(|error| store_error(location, error))?;
+        let forgotten = self.forgotten.lock().get(location.as_ref()).cloned();
+        let read = || self.read(location, |disk| disk.read(&format!("{ROOT}/{location}")).map(Bytes::copy_from_slice));
+        let bytes = forgotten.map_or_else(read, Ok).map_err(|error| store_error(location, error))?;
         let range = match options.range {
             Some(range) => range
                 .as_range(bytes.len() as u64)
@@ -148,25 +233,27 @@ impl ObjectStore for SimStore {
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        let store = SimStore::new(self.disk.clone(), self.machine.clone(), self.plant);
+        let io = self.io.clone();
         let delete = move |location: Result<Path>| {
             let location = location?;
-            store.machine.note("delete", &location);
-            let removed = store.step("delete", |disk| disk.remove(location.as_ref()));
+            io.machine.note("delete", &location);
+            let removed = io.step("delete", 1, |disk| disk.remove(&format!("{ROOT}/{location}")));
             removed.map(|()| location.clone()).map_err(|error| store_error(&location, error))
         };
         locations.map(delete).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let folder = prefix.map_or("", AsRef::as_ref);
-        let listed = self.step("list", |disk| {
-            let files = disk.list(folder).filter(|(path, _)| !path.contains('#'));
-            Ok(files.map(|(path, size)| meta(Path::from(path), size)).collect::<Vec<_>>())
+        let folder = prefix.cloned().unwrap_or_default();
+        let listed = self.read(&folder, |disk| {
+            let below = format!("{ROOT}/{folder}");
+            let files = disk.list(&below).filter(|(path, _)| !path.contains('#'));
+            let in_store = |path: &str| Path::from(path.strip_prefix(ROOT).unwrap_or(path));
+            Ok(files.map(|(path, size)| meta(in_store(path), size)).collect::<Vec<_>>())
         });
         match listed {
             Ok(found) => stream::iter(found.into_iter().map(Ok)).boxed(),
-            Err(error) => stream::iter([Err(store_error(&Path::from(folder), error))]).boxed(),
+            Err(error) => stream::iter([Err(store_error(&folder, error))]).boxed(),
         }
     }
 

@@ -252,7 +252,7 @@ impl World {
         }
         // Through a store on which nothing goes wrong.
         let machine = Machine::new(Random::new(0), false);
-        let store = SimStore::new(self.ground.disk.clone(), machine, Plant::Nothing);
+        let store = SimStore::new(self.ground.disk.clone(), self.ground.tables.clone(), machine, Plant::Nothing);
         let log = EpochLog::new(Arc::new(store), 0);
         match self.ground.runtime.block_on(log.fold()) {
             Ok(Some(state)) => self.judge.check_fold(&state),
