@@ -46,6 +46,7 @@ impl Files {
 
     /// Creates an empty file in place of what bears its name.
     pub(crate) fn create(&self, path: &Path) -> FileHandle {
+        self.machine.note("log created", &path.display());
         let mut tree = self.tree.lock();
         let free = tree.inodes.iter().position(|held| held.strong_count() == 0);
         let at = free.unwrap_or(tree.inodes.len());
@@ -79,10 +80,12 @@ impl Files {
     }
 
     pub(crate) fn truncate(&self, file: &FileHandle) {
+        self.machine.note("log truncated at", &file.len());
         self.change(file, |node| node.content.clear());
     }
 
     pub(crate) fn rename(&self, from: &Path, to: &Path) {
+        self.machine.note("log renamed to", &to.display());
         let moved = self.tree.lock().names.remove(from);
         if let Some(file) = moved {
             self.change(&file, |_| ());
@@ -91,6 +94,7 @@ impl Files {
     }
 
     pub(crate) fn remove(&self, path: &Path) {
+        self.machine.note("log removed", &path.display());
         let removed = self.tree.lock().names.remove(path);
         if let Some(file) = removed {
             self.change(&file, |node| node.links -= 1);
@@ -126,7 +130,7 @@ fn unreadable() -> io::Error {
 impl FileSystem for Files {
     fn list(&self, _: &Path) -> io::Result<Vec<OsString>> {
         self.machine.crash_point("look at the folder", 50);
-        if self.machine.fails("look at the folder") {
+        if self.machine.fails("look at the folder", 1) {
             return Err(unreadable());
         }
         let tree = self.tree.lock();
@@ -142,7 +146,7 @@ impl FileSystem for Files {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn TailFile>> {
-        if self.machine.fails("open a log") {
+        if self.machine.fails("open a log", 1) {
             return Err(unreadable());
         }
         let found = self.tree.lock().names.get(path).cloned();
@@ -160,7 +164,7 @@ struct OpenLog {
 impl TailFile for OpenLog {
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.machine.crash_point("read a log", 50);
-        if self.machine.fails("read a log") {
+        if self.machine.fails("read a log", 1) {
             return Err(unreadable());
         }
         let node = self.file.0.lock();

@@ -90,6 +90,11 @@ impl Judge {
         self.records.len() as EpochNumber
     }
 
+    /// Lines that were read, as committed.
+    pub(crate) fn read(&self) -> u64 {
+        self.ledger.read
+    }
+
     /// Whether an input at a path was committed up to a length.
     pub(crate) fn is_read(&self, path: &str, len: u64) -> bool {
         self.inputs.values().any(|row| row.name == path && row.position.to == len)
@@ -356,8 +361,11 @@ impl Judge {
     /// dead letter.
     pub(crate) fn check_end(&self, servers: &Servers) -> Verdict {
         let lossy = servers.lines.iter().any(|line| line.may_be_lost);
-        ensure(lossy || self.ledger.gap_bytes == 0, Invariant::Conservation, || {
-            format!("{} bytes are booked as a gap, and none is missing", self.ledger.gap_bytes)
+        // A copy that is found late, after a truncation, is read as a new input and its gap was booked before.
+        let gaps = self.inputs.values().filter(|row| row.ledger.gap_bytes > 0);
+        let gaps: Vec<_> = gaps.map(|row| (&row.name, row.position.to, row.size, row.ledger.gap_bytes)).collect();
+        ensure(lossy || gaps.is_empty() || servers.copied, Invariant::Conservation, || {
+            format!("gaps are booked, and nothing is missing: {gaps:?}")
         })?;
         let mut lines_of: BTreeMap<&Who, usize> = BTreeMap::new();
         for (number, line) in servers.lines.iter().enumerate() {
@@ -371,7 +379,9 @@ impl Judge {
             };
             let lost = line.may_be_lost && self.ledger.gap_bytes > 0;
             ensure(counted || letters > 0 || lost, Invariant::Conservation, || {
-                format!("line {number} is lost: {:?}", line.content)
+                let inputs = self.inputs.values().map(|row| format!("{} to {}", row.name, row.position.to));
+                let inputs: Vec<String> = inputs.collect();
+                format!("line {number} is lost: {:?}, at {}; read are {inputs:?}", line.content, line.at)
             })?;
             ensure(letters <= 1 || servers.copied, Invariant::Conservation, || {
                 format!("line {number} has {letters} dead letters")

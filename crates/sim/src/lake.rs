@@ -128,12 +128,12 @@ impl ModelLake {
     /// One step of the lake, with everything that may happen around it.
     fn step<T>(&self, name: &'static str, operation: impl FnOnce() -> Result<T>) -> Result<T> {
         self.machine.crash_point(name, 1);
-        if self.machine.fails(name) {
+        if self.machine.fails(name, 1) {
             return Err(Error::transient("the lake fails"));
         }
         let result = operation()?;
         self.machine.crash_point(name, 1);
-        if self.machine.loses_reply(name) {
+        if self.machine.loses_reply(name, 1) {
             return Err(Error::transient("the lake fails late"));
         }
         Ok(result)

@@ -44,8 +44,8 @@ struct State {
     tally: Tally,
     /// A hash over everything that happened, in order.
     trace: u64,
-    /// The last happenings in words, where they are wanted.
-    told: Option<Vec<String>>,
+    /// Whether what happens is told on stdout.
+    tells: bool,
 }
 
 /// Clones share one machine.
@@ -61,7 +61,7 @@ impl Machine {
             luck: Luck::default(),
             tally: Tally::default(),
             trace: 0,
-            told: tells.then(Vec::new),
+            tells,
         })))
     }
 
@@ -92,11 +92,6 @@ impl Machine {
         self.0.lock().trace
     }
 
-    /// What happened, in words.
-    pub(crate) fn told(&self) -> Vec<String> {
-        self.0.lock().told.clone().unwrap_or_default()
-    }
-
     /// Notes a happening.
     pub(crate) fn note(&self, what: &str, detail: &dyn std::fmt::Display) {
         let mut state = self.0.lock();
@@ -106,8 +101,8 @@ impl Machine {
             state.trace = (state.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
         let at = state.true_ms - BEGIN_MS;
-        if let Some(told) = &mut state.told {
-            told.push(format!("{at:>9} ms  {text}"));
+        if state.tells {
+            println!("{at:>9} ms  {text}");
         }
     }
 
@@ -126,30 +121,25 @@ impl Machine {
     }
 
     /// Whether an operation fails without having taken place.
-    pub(crate) fn fails(&self, what: &'static str) -> bool {
-        self.happens(what, |luck| luck.failure)
+    pub(crate) fn fails(&self, what: &'static str, rarity: u64) -> bool {
+        self.happens(what, rarity, |luck| luck.failure)
     }
 
     /// Whether an operation that took place is reported as failed.
-    pub(crate) fn loses_reply(&self, what: &'static str) -> bool {
-        self.happens(what, |luck| luck.lost_reply)
+    pub(crate) fn loses_reply(&self, what: &'static str, rarity: u64) -> bool {
+        self.happens(what, rarity, |luck| luck.lost_reply)
     }
 
-    fn happens(&self, what: &'static str, of: impl Fn(&Luck) -> u64) -> bool {
+    fn happens(&self, what: &'static str, rarity: u64, of: impl Fn(&Luck) -> u64) -> bool {
         let mut state = self.0.lock();
         let per_mille = of(&state.luck);
-        if per_mille == 0 || !state.random.chance(per_mille) {
+        if per_mille == 0 || state.random.below(1_000 * rarity) >= per_mille {
             return false;
         }
         state.tally.failures += 1;
         drop(state);
         self.note("fails", &what);
         true
-    }
-
-    /// A draw for whatever a fault leaves behind.
-    pub(crate) fn below(&self, bound: u64) -> u64 {
-        self.0.lock().random.below(bound)
     }
 }
 

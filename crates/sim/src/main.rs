@@ -56,6 +56,10 @@ fn main() -> ExitCode {
         eprint!("{HELP}");
         return ExitCode::from(2);
     };
+    if task.tells {
+        // What the processes themselves say goes with it.
+        tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG).without_time().init();
+    }
     let clock = SystemClock;
     let began_ms = clock.monotonic_ms();
     let sums = run(&task, &clock);
@@ -81,9 +85,6 @@ fn main() -> ExitCode {
         all.deaths * 1_000 / took_ms
     );
     for outcome in &failed {
-        for line in &outcome.story {
-            println!("{line}");
-        }
         println!("seed {} breaks: {}", outcome.seed, outcome.violation.as_deref().unwrap_or_default());
     }
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -46,6 +46,8 @@ pub(crate) struct Line {
     pub(crate) content: Content,
     /// When its last byte was written.
     pub(crate) written_ms: i64,
+    /// Where it was written, for people.
+    pub(crate) at: String,
     /// Whether its file was deleted before it surely was read.
     pub(crate) may_be_lost: bool,
 }
@@ -131,7 +133,8 @@ impl Servers {
         if let Some((number, rest)) = self.servers[at].rest.take() {
             self.append(at, files, &rest);
             self.lines[number].written_ms = now_ms;
-        } else if self.servers[at].file.is_some() && self.random.chance(scenario.rotations) {
+        } else if self.servers[at].file.is_some() && !self.servers[at].rotated && self.random.chance(scenario.rotations)
+        {
             self.rotate(at, scenario, files);
             return;
         }
@@ -145,7 +148,10 @@ impl Servers {
         let content = self.content(at, scenario, now_ms);
         let number = self.lines.len();
         let text = text_of(&content, number);
-        self.lines.push(Line { content, written_ms: now_ms, may_be_lost: false });
+        let server = &self.servers[at];
+        let end = server.file.as_ref().map_or(0, FileHandle::len);
+        let place = format!("{} {end}, after {} rotations", server.path.display(), server.rotations);
+        self.lines.push(Line { content, written_ms: now_ms, at: place, may_be_lost: false });
         if self.random.chance(50) {
             let cut = 1 + self.random.below(text.len() as u64 - 1) as usize;
             self.append(at, files, &text[..cut]);

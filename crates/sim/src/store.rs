@@ -52,12 +52,12 @@ impl SimIo {
         operation: impl FnOnce(&mut Disk) -> io::Result<T>,
     ) -> io::Result<T> {
         self.machine.crash_point(name, rarity);
-        if self.machine.fails(name) {
+        if self.machine.fails(name, rarity) {
             return Err(io::Error::other("the disk fails"));
         }
         let result = operation(&mut self.disk.0.lock());
         self.machine.crash_point(name, rarity);
-        if self.machine.loses_reply(name) {
+        if self.machine.loses_reply(name, rarity) {
             return Err(io::Error::other("the disk fails late"));
         }
         result

@@ -10,6 +10,7 @@ use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::servers::Servers;
 use crate::store::{SharedDisk, SimStore};
+use adtally::run::ingest::Turn;
 use adtally_model::{ErrorKind, InputId, Invariant, Result};
 use adtally_store::epoch_log::EpochLog;
 use std::collections::BTreeMap;
@@ -22,8 +23,9 @@ const STEPS_MAX: usize = 40_000;
 /// Processes that are suspended at the same time at most.
 const ZOMBIES_MAX: usize = 2;
 
-/// How long, once all is written, everything is given to settle without faults, beyond the idle timeout.
-const SETTLE_MS: i64 = 60_000;
+/// How long, once all is written and nothing goes wrong, nothing more is read before all is taken to be read, beyond
+/// twice the idle timeout: the guarded clock stands still for a minute after the wall clock was set back.
+const SETTLE_MS: i64 = 90_000;
 
 /// What came of a simulation.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -50,8 +52,6 @@ pub struct Outcome {
     pub trace: u64,
     /// What did not hold, if anything.
     pub violation: Option<String>,
-    /// What happened, in words, where that was asked for.
-    pub story: Vec<String>,
 }
 
 /// The world of one seed.
@@ -78,7 +78,7 @@ enum Ended<T> {
     Failed(adtally_model::Error),
 }
 
-/// Runs the simulation of a seed; with `tells` it keeps its story in words.
+/// Runs the simulation of a seed; with `tells` it tells its story on stdout.
 pub fn simulate(seed: u64, plant: Plant, tells: bool) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let runtime = match runtime {
@@ -105,7 +105,6 @@ pub fn simulate(seed: u64, plant: Plant, tells: bool) -> Outcome {
         lines: world.servers.lines.len() as u64,
         trace: machine.trace(),
         violation,
-        story: machine.told(),
         ..world.outcome
     }
 }
@@ -360,17 +359,20 @@ impl World {
         while self.process.is_none() {
             self.start()?;
         }
-        let until_ms = self.ground.machine.true_ms() + SETTLE_MS + self.scenario.time.idle_timeout_ms;
-        let mut turns = 0;
-        while self.ground.machine.true_ms() < until_ms {
+        // Inputs far apart wait for one another, each time until another is idle.
+        let quiet_ms = SETTLE_MS + 2 * self.scenario.time.idle_timeout_ms;
+        let (mut read, mut since_ms) = (self.judge.read(), self.ground.machine.true_ms());
+        while self.ground.machine.true_ms() - since_ms < quiet_ms {
             let Some(process) = &mut self.process else { return Err("nobody settles".to_owned()) };
-            let turned = process.turn().and_then(|_| process.commit());
-            turned.map_err(|error| format!("the last process stops: {}", error.report()))?;
+            let turned = process.turn();
+            let committed = process.commit();
+            let turn = turned.and_then(|turn| committed.map(|_| turn));
+            let turn = turn.map_err(|error| format!("the last process stops: {}", error.report()))?;
             self.absorb()?;
-            turns += 1;
-            // Reads go on without time while there is something to read.
-            let ms = if turns % 8 == 0 { 1_000 } else { 30 };
-            self.ground.machine.advance(ms);
+            if self.judge.read() > read {
+                (read, since_ms) = (self.judge.read(), self.ground.machine.true_ms());
+            }
+            self.ground.machine.advance(if turn == Turn::Worked { 30 } else { 1_000 });
         }
         if let Some(process) = &mut self.process {
             process.stop().map_err(|error| format!("the last process cannot stop: {}", error.report()))?;

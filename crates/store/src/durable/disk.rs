@@ -104,7 +104,7 @@ pub struct Disk {
     io: Arc<dyn DiskIo>,
     root: Arc<PathBuf>,
     fsync: bool,
-    /// Folders whose own entries were synced by this process.
+    /// Folders whose own entries, and what was in them, were synced by this process.
     synced: Arc<Mutex<HashSet<PathBuf>>>,
     /// What was put in place and could not be synced then: it is seen in memory, and may be gone after a power loss.
     /// Nothing below is read or listed before a sync succeeds.
@@ -138,7 +138,7 @@ impl Disk {
         self.unsettled.lock().is_empty()
     }
 
-    /// Creates the folder of a file and makes its entry durable, and those of the folders above it.
+    /// Creates the folder of a file and makes its entry durable, those of the folders above it, and what is in it.
     pub(super) fn ensure_folder(&self, file: &FilePath) -> io::Result<()> {
         let Some(folder) = file.parent() else { return Ok(()) };
         if !self.fsync {
@@ -150,6 +150,8 @@ impl Disk {
             return Ok(());
         }
         self.io.create_folders(folder)?;
+        // What a process that died has put there may not be on the disk yet, and must be before what follows it is.
+        self.io.sync(folder)?;
         let inside = folder.ancestors().take_while(|ancestor| *ancestor != self.root.as_path());
         for ancestor in inside {
             let Some(parent) = ancestor.parent() else { break };
