@@ -7,6 +7,11 @@ pub trait Clock: Send + Sync {
 
     /// Milliseconds since some moment, never running back. Time suspended counts.
     fn monotonic_ms(&self) -> i64;
+
+    /// Lets time pass: pauses between attempts go through here, so that a simulated one takes none.
+    fn sleep(&self, pause: std::time::Duration) {
+        std::thread::sleep(pause);
+    }
 }
 
 /// The system's clocks.

@@ -6,9 +6,9 @@
 
 use adtally_model::{Error, Result};
 use async_trait::async_trait;
+use disk::LocalDisk;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream, TryStreamExt};
-use hashbrown::HashSet;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -16,27 +16,22 @@ use object_store::{
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result as StoreResult, UploadPart,
 };
 use parking_lot::Mutex;
-use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::fs::{self, File};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
+mod disk;
 #[cfg(test)]
 mod tests;
 
-/// Folders remembered as synced; the set starts anew beyond it, which costs a sync a folder and bounds its memory.
-const SYNCED_FOLDERS_MAX: usize = 16_384;
+pub use disk::{Disk, DiskFile, DiskIo};
 
 /// Access to folders made: that of other programs, within what the user's mask allows.
 const FOLDER_MODE: u32 = 0o777;
-
-/// Numbers temporary files within the process.
-static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(1);
 
 /// A folder as an object store whose writes are durable once they return. Listings are in the order of the paths, as
 /// those of remote object stores are.
@@ -44,21 +39,6 @@ static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(1);
 pub struct DurableLocal {
     inner: LocalFileSystem,
     disk: Disk,
-}
-
-/// What the blocking half needs.
-#[derive(Clone, Debug)]
-struct Disk {
-    root: Arc<PathBuf>,
-    fsync: bool,
-    /// Folders whose own entries were synced by this process.
-    synced: Arc<Mutex<HashSet<PathBuf>>>,
-    /// What was put in place and could not be synced then: it is seen in memory, and may be gone after a power loss.
-    /// Nothing below is read or listed before a sync succeeds.
-    unsettled: Arc<Mutex<BTreeSet<PathBuf>>>,
-    /// What cannot be synced, in tests.
-    #[cfg(test)]
-    failing: Arc<Mutex<Option<PathBuf>>>,
 }
 
 impl DurableLocal {
@@ -82,20 +62,12 @@ impl DurableLocal {
         let canonical = fs::canonicalize(root).map_err(failed)?;
         let inner = LocalFileSystem::new_with_prefix(&canonical)
             .map_err(|error| Error::external(unusable(root, "open")).because(error))?;
-        let disk = Disk {
-            root: Arc::new(canonical),
-            fsync,
-            synced: Arc::default(),
-            unsettled: Arc::default(),
-            #[cfg(test)]
-            failing: Arc::default(),
-        };
-        Ok(DurableLocal { inner, disk })
+        Ok(DurableLocal { inner, disk: Disk::new(Arc::new(LocalDisk), canonical, fsync) })
     }
 
     /// The folder.
     pub fn root(&self) -> &FilePath {
-        &self.disk.root
+        self.disk.root()
     }
 
     /// Removes temporary files last written before `older_than`, which writers that crashed left behind; says how many.
@@ -103,7 +75,7 @@ impl DurableLocal {
     /// # Errors
     /// External when a folder cannot be read or a file not removed.
     pub fn sweep(&self, older_than: SystemTime) -> Result<usize> {
-        let mut folders = vec![self.disk.root.to_path_buf()];
+        let mut folders = vec![self.disk.root().to_path_buf()];
         let mut swept = 0;
         while let Some(folder) = folders.pop() {
             let failed = |error: io::Error| {
@@ -189,120 +161,9 @@ fn unsupported(operation: &str) -> StoreError {
     StoreError::NotImplemented { operation: operation.to_owned(), implementer: "DurableLocal".to_owned() }
 }
 
-impl Disk {
-    /// Creates the folder of a file and makes its entry durable, and those of the folders above it.
-    fn ensure_folder(&self, file: &FilePath) -> io::Result<()> {
-        let Some(folder) = file.parent() else { return Ok(()) };
-        if !self.fsync {
-            return fs::create_dir_all(folder);
-        }
-        // Held while syncing, so that nobody relies on a folder whose entry is not on the disk yet.
-        let mut synced = self.synced.lock();
-        if synced.contains(folder) && folder.is_dir() {
-            return Ok(());
-        }
-        fs::create_dir_all(folder)?;
-        let inside = folder.ancestors().take_while(|ancestor| *ancestor != self.root.as_path());
-        for ancestor in inside {
-            let Some(parent) = ancestor.parent() else { break };
-            sync_folder(parent)?;
-        }
-        if synced.len() >= SYNCED_FOLDERS_MAX {
-            synced.clear();
-        }
-        synced.insert(folder.to_path_buf());
-        Ok(())
-    }
-
-    /// Makes the entry of a file that was put in place durable.
-    fn sync_entry(&self, file: &FilePath) -> io::Result<()> {
-        match file.parent() {
-            Some(folder) => self.sync_placed(folder),
-            None => Ok(()),
-        }
-    }
-
-    /// Makes something that others see already durable: when that fails, nobody sees it before it succeeds.
-    fn sync_placed(&self, path: &FilePath) -> io::Result<()> {
-        let synced = self.sync(path);
-        if synced.is_err() {
-            self.unsettled.lock().insert(path.to_path_buf());
-        }
-        synced
-    }
-
-    /// Makes the content of a file, or the entries of a folder, durable.
-    fn sync(&self, path: &FilePath) -> io::Result<()> {
-        if !self.fsync {
-            return Ok(());
-        }
-        #[cfg(test)]
-        if self.failing.lock().as_deref() == Some(path) {
-            return Err(io::Error::other("the disk failed"));
-        }
-        File::open(path)?.sync_all()
-    }
-
-    /// Before something is read or listed: makes durable what could not be when it was put in place, there and below.
-    fn settle(&self, at: &FilePath) -> io::Result<()> {
-        // Held while syncing, so that nobody forgets a failure that came after the sync.
-        let mut unsettled = self.unsettled.lock();
-        let concerned: Vec<PathBuf> =
-            unsettled.iter().filter(|path| at.starts_with(path) || path.starts_with(at)).cloned().collect();
-        for path in concerned {
-            match self.sync(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                // What is gone needs no syncing.
-                _ => unsettled.remove(&path),
-            };
-        }
-        Ok(())
-    }
-
-    fn create_temporary(&self, target: &FilePath) -> io::Result<(File, PathBuf)> {
-        self.ensure_folder(target)?;
-        loop {
-            let number = NEXT_TEMPORARY.fetch_add(1, Ordering::Relaxed);
-            let mut name = target.as_os_str().to_owned();
-            name.push(format!("#{}{number:06}", std::process::id()));
-            let temporary = PathBuf::from(name);
-            match OpenOptions::new().write(true).create_new(true).open(&temporary) {
-                Ok(file) => return Ok((file, temporary)),
-                // Left behind by an earlier process of the same id.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    fn put(&self, target: &FilePath, payload: &PutPayload, create: bool) -> io::Result<()> {
-        let (mut file, temporary) = self.create_temporary(target)?;
-        let written = payload
-            .iter()
-            .try_for_each(|part| file.write_all(part))
-            .and_then(|()| if self.fsync { file.sync_all() } else { Ok(()) });
-        drop(file);
-        let placed = written
-            .and_then(|()| if create { fs::hard_link(&temporary, target) } else { fs::rename(&temporary, target) });
-        if create || placed.is_err() {
-            // Failing to remove it leaves a file for the sweep and says nothing about the object.
-            let _ = fs::remove_file(&temporary);
-        }
-        match placed {
-            Ok(()) => self.sync_entry(target),
-            Err(error) if create && error.kind() == io::ErrorKind::AlreadyExists => {
-                // Whoever created it may have failed to sync; who is told that it exists must be able to rely on it.
-                self.sync_entry(target)?;
-                Err(error)
-            }
-            Err(error) => Err(error),
-        }
-    }
-}
-
 impl std::fmt::Display for DurableLocal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "DurableLocal({})", self.disk.root.display())
+        write!(f, "DurableLocal({})", self.disk.root().display())
     }
 }
 
@@ -391,12 +252,12 @@ impl ObjectStore for DurableLocal {
 impl DurableLocal {
     /// Before something is read or listed: what is there is durable.
     async fn settled(&self, at: Option<&Path>) -> StoreResult<()> {
-        if self.disk.unsettled.lock().is_empty() {
+        if self.disk.is_settled() {
             return Ok(());
         }
         let at = match at {
             Some(path) => self.inner.path_to_filesystem(path)?,
-            None => self.disk.root.to_path_buf(),
+            None => self.disk.root().to_path_buf(),
         };
         let disk = self.disk.clone();
         blocking(move || disk.settle(&at).map_err(|error| store_error(&at, error))).await
@@ -452,7 +313,7 @@ struct Upload {
     target: PathBuf,
     /// Where the parts go until then; `None` once completed or aborted.
     temporary: Option<PathBuf>,
-    file: Arc<Mutex<File>>,
+    file: Arc<Mutex<Box<dyn DiskFile>>>,
     /// Offset of the next part.
     next: u64,
 }
@@ -463,10 +324,13 @@ impl MultipartUpload for Upload {
         let (file, target, offset) = (Arc::clone(&self.file), self.target.clone(), self.next);
         self.next += data.content_length() as u64;
         Box::pin(blocking(move || {
-            let mut file = file.lock();
-            file.seek(SeekFrom::Start(offset))
-                .and_then(|_| data.iter().try_for_each(|part| file.write_all(part)))
-                .map_err(|error| store_error(&target, error))
+            let (mut file, mut at) = (file.lock(), offset);
+            let mut write = |part: &bytes::Bytes| {
+                file.write_all_at(part, at)?;
+                at += part.len() as u64;
+                Ok(())
+            };
+            data.iter().try_for_each(&mut write).map_err(|error| store_error(&target, error))
         }))
     }
 
@@ -474,13 +338,8 @@ impl MultipartUpload for Upload {
         let temporary = self.temporary.take().ok_or_else(|| unsupported("`complete` of an upload that has ended"))?;
         let (disk, target, file) = (self.disk.clone(), self.target.clone(), Arc::clone(&self.file));
         blocking(move || {
-            let content = file.lock();
-            let synced = if disk.fsync { content.sync_all() } else { Ok(()) };
-            let placed = synced.and_then(|()| fs::rename(&temporary, &target));
-            if placed.is_err() {
-                let _ = fs::remove_file(&temporary);
-            }
-            placed.and_then(|()| disk.sync_entry(&target)).map_err(|error| store_error(&target, error))?;
+            let placed = disk.place(file.lock().as_mut(), &temporary, &target, false);
+            placed.map_err(|error| store_error(&target, error))?;
             Ok(PutResult { e_tag: None, version: None })
         })
         .await

@@ -5,12 +5,12 @@ use super::project::Projector;
 use super::report::Report;
 use crate::clock::{Clock, Randomness};
 use adtally_model::epoch::fold_start;
-use adtally_model::{Base, DeadLetter, Epoch, Error, LiveMinute, MinuteCounts, MinuteIdentities, Result, StagedFile};
+use adtally_model::{Base, Epoch, Error, LiveMinute, MinuteCounts, MinuteIdentities, Result, StagedFile};
 use adtally_pipeline::EpochDraft;
 use adtally_pipeline::tumbling_window::Windows;
 use adtally_store::epoch_log::LogWriter;
 use adtally_store::hot_counts::{HotCounts, PendingEpoch, Progress};
-use adtally_store::lake::{ClickRows, EncodedFile, Lake, encode_clicks, encode_dead_letters};
+use adtally_store::lake::{ClickRows, EncodedFile, LakeStore};
 use crossbeam_channel::{Sender, bounded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +28,7 @@ pub struct Committer {
     /// The right to append to the log.
     pub writer: LogWriter,
     /// Where files are staged.
-    pub lake: Arc<Lake>,
+    pub lake: Arc<dyn LakeStore>,
     /// Readers' view.
     pub hot: Arc<HotCounts>,
     /// What the process tells of itself.
@@ -56,7 +56,7 @@ impl Committer {
         self.retrying("waiting for the lake", |committer| committer.projector.has_room())?;
         let began = self.clock.monotonic_ms();
         let windows = std::mem::take(&mut draft.windows);
-        let (counts, files) = encode(&draft, windows, self.randomness.next_u128())?;
+        let (counts, files) = encode(self.lake.as_ref(), &draft, windows, self.randomness.next_u128())?;
         let staged: Vec<StagedFile> = files.iter().map(|file| file.staged.clone()).collect();
         if !files.is_empty() {
             self.retrying("staging files", |committer| committer.runtime.block_on(committer.lake.stage(&files)))?;
@@ -149,7 +149,7 @@ impl Committer {
                     return Err(Error::transient(format!("{what} was given up because the process stops")));
                 }
                 let step = left_ms.min(50);
-                std::thread::sleep(Duration::from_millis(step));
+                self.clock.sleep(Duration::from_millis(step));
                 left_ms -= step;
             }
             pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
@@ -159,22 +159,24 @@ impl Committer {
 }
 
 /// Sorts counts and encodes files, on two threads: the costly part of a commit.
-fn encode(draft: &EpochDraft, windows: Windows, token: u128) -> Result<(Vec<MinuteCounts>, Vec<EncodedFile>)> {
-    let (counts, clicks) = std::thread::scope(|scope| {
+fn encode(
+    lake: &dyn LakeStore,
+    draft: &EpochDraft,
+    windows: Windows,
+    token: u128,
+) -> Result<(Vec<MinuteCounts>, Vec<EncodedFile>)> {
+    let (counts, files) = std::thread::scope(|scope| {
         let counts = scope.spawn(|| windows.finish());
         let rows: Vec<ClickRows<'_>> = draft
             .clicks
             .iter()
             .map(|part| ClickRows { batch: &part.columns, rows: &part.rows, input_name: &part.input, from: part.from })
             .collect();
-        let clicks = encode_clicks(&rows, 0, draft.number, token);
-        (counts.join(), clicks)
+        let files = lake.encode(&rows, &draft.dead_letters, draft.number, token);
+        (counts.join(), files)
     });
     let counts = counts.map_err(|_| Error::internal("sorting counts panicked; the message is above"))?;
-    let mut files = clicks?;
-    let letters: &[DeadLetter] = &draft.dead_letters;
-    files.extend(encode_dead_letters(letters, 0, draft.number, token)?);
-    Ok((counts, files))
+    Ok((counts, files?))
 }
 
 /// Says that the thread is no longer busy, also when it ends by a panic: then the next draft finds it gone.

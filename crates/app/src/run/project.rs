@@ -6,7 +6,7 @@ use adtally_model::{EpochNumber, Error, Ledger, Result};
 use adtally_pipeline::EpochDraft;
 use adtally_store::epoch_log::EpochLog;
 use adtally_store::hot_counts::{HotCounts, PendingEpoch};
-use adtally_store::lake::{EpochProjection, Lake};
+use adtally_store::lake::{EpochProjection, LakeStore};
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -95,7 +95,7 @@ pub struct ProjectorParts {
     /// The log's id.
     pub log_id: u128,
     /// The lake.
-    pub lake: Arc<Lake>,
+    pub lake: Arc<dyn LakeStore>,
     /// Readers' view.
     pub hot: Arc<HotCounts>,
     /// What the process tells of itself.
@@ -122,18 +122,11 @@ impl Projector {
         lake_epoch: EpochNumber,
         waiting: Vec<Waiting>,
     ) -> Result<(Projector, JoinHandle<Result<()>>)> {
-        let queue = Queue { waiting, ..Queue::default() };
-        let shared = Arc::new(Shared {
-            queue: Mutex::new(queue),
-            changed: Condvar::new(),
-            lake_epoch: AtomicU64::new(lake_epoch),
-            held: Mutex::new(None),
-        });
-        let projector = Projector { shared: Arc::clone(&shared) };
-        let ended = Ended(Arc::clone(&shared));
+        let (projector, work) = Projector::by_hand(parts, lake_epoch, waiting);
+        let ended = Ended(Arc::clone(&projector.shared));
         let work = move || {
             let _ended = ended;
-            Work { parts, shared }.run()
+            work.run()
         };
         let thread = std::thread::Builder::new()
             .name("project".into())
@@ -141,6 +134,17 @@ impl Projector {
             .spawn(work)
             .map_err(|e| Error::external("the projector thread cannot be started").because(e))?;
         Ok((projector, thread))
+    }
+
+    /// The same without a thread: the caller projects what waits.
+    pub fn by_hand(parts: ProjectorParts, lake_epoch: EpochNumber, waiting: Vec<Waiting>) -> (Projector, Work) {
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(Queue { waiting, ..Queue::default() }),
+            changed: Condvar::new(),
+            lake_epoch: AtomicU64::new(lake_epoch),
+            held: Mutex::new(None),
+        });
+        (Projector { shared: Arc::clone(&shared) }, Work { parts, shared })
     }
 
     /// The last epoch that the lake holds.
@@ -200,7 +204,8 @@ impl Projector {
     }
 }
 
-struct Work {
+/// The work of the projector, done by its thread or by hand.
+pub struct Work {
     parts: ProjectorParts,
     shared: Arc<Shared>,
 }
@@ -263,7 +268,16 @@ impl Work {
         }
     }
 
-    fn project(&self, waiting: &[Waiting]) -> Result<()> {
+    /// The epochs that wait for the lake.
+    pub fn waiting(&self) -> Vec<Waiting> {
+        self.shared.queue.lock().waiting.clone()
+    }
+
+    /// Brings the lake up to the last of these epochs, and deletes records that nobody needs any more.
+    ///
+    /// # Errors
+    /// As [`LakeStore::project`].
+    pub fn project(&self, waiting: &[Waiting]) -> Result<()> {
         let Some(last) = waiting.last() else { return Ok(()) };
         let epochs: Vec<EpochProjection> = waiting
             .iter()

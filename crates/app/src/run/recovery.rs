@@ -4,7 +4,7 @@ use super::project::Waiting;
 use adtally_model::{EpochNumber, Error, Minute, MinuteCounts, PartitionState, Result};
 use adtally_store::epoch_log::{EpochLog, Fingerprints, LogWriter};
 use adtally_store::hot_counts::{HotCounts, PendingEpoch, Progress};
-use adtally_store::lake::{Epochs, Held, Lake};
+use adtally_store::lake::{Epochs, Held, LakeStore};
 use std::sync::Arc;
 
 /// A partition that this process owns, as it stood.
@@ -25,7 +25,7 @@ pub struct Recovered {
 /// As [`EpochLog::claim`]; corrupt when the lake does not fit the log.
 pub async fn take_over(
     log: &EpochLog,
-    lake: &Lake,
+    lake: &dyn LakeStore,
     writer: u128,
     fresh_log_id: u128,
     fingerprints: Fingerprints,
@@ -78,7 +78,7 @@ fn check_behind(held: &Held, number: EpochNumber) -> Result<()> {
 ///
 /// # Errors
 /// External when the lake cannot be read.
-pub async fn warm(hot: &HotCounts, lake: &Lake, recovered: &Recovered) -> Result<()> {
+pub async fn warm(hot: &HotCounts, lake: &dyn LakeStore, recovered: &Recovered) -> Result<()> {
     let state = &recovered.state;
     let progress = Progress {
         epoch: state.number,
@@ -96,7 +96,7 @@ pub async fn warm(hot: &HotCounts, lake: &Lake, recovered: &Recovered) -> Result
             to = Minute(to.0 - 1);
         }
         if from < to {
-            counts.extend(lake.counts(from, to, Some(&upto)).await?.minutes);
+            counts.extend(lake.minute_counts(from, to, &upto).await?);
         }
         let waiting = recovered.waiting.iter().flat_map(|waiting| &waiting.pending.counts);
         counts.extend(waiting.filter(|counts| counts.minute >= from && counts.minute < to).cloned());
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use adtally_model::fold::FoldedMinute;
     use adtally_model::{Country, Ledger};
-    use adtally_store::lake::EpochProjection;
+    use adtally_store::lake::{EpochProjection, Lake};
     use object_store::ObjectStore;
     use object_store::memory::InMemory;
 

@@ -19,7 +19,7 @@ use adtally_store::durable::DurableLocal;
 use adtally_store::embedded::Embedded;
 use adtally_store::epoch_log::{EpochLog, Fingerprints};
 use adtally_store::hot_counts::HotCounts;
-use adtally_store::lake::Lake;
+use adtally_store::lake::{Lake, LakeStore};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -138,7 +138,8 @@ impl Service {
         let lake = Arc::new(lake);
         let fingerprints = Fingerprints { config: config.fingerprint(), key: key.fingerprint() };
         let (writer, fresh) = (randomness.next_u128(), randomness.next_u128());
-        let recovering = recover(&log, &lake, config.store.hot_minutes, (writer, fresh), fingerprints, clock.wall_ms());
+        let recovering =
+            recover(&log, lake.as_ref(), config.store.hot_minutes, (writer, fresh), fingerprints, clock.wall_ms());
         let (recovered, hot) = runtime.block_on(recovering)?;
         let state = recovered.state;
         let bounded = options.ending != Ending::Never;
@@ -149,7 +150,7 @@ impl Service {
             ProjectorParts {
                 log: log.clone(),
                 log_id: state.log_id,
-                lake: Arc::clone(&lake),
+                lake: lake.clone(),
                 hot: Arc::clone(&hot),
                 report: Arc::clone(&report),
                 clock: Arc::clone(&clock),
@@ -176,7 +177,7 @@ impl Service {
         let upkeep = if bounded { UpkeepMode::AtEnd(Box::new(upkeep)) } else { UpkeepMode::Always(upkeep.start()?) };
         let committer = Committer {
             writer: recovered.writer,
-            lake: Arc::clone(&lake),
+            lake: lake.clone(),
             hot: Arc::clone(&hot),
             report: Arc::clone(&report),
             projector: projector.clone(),
@@ -345,7 +346,7 @@ fn drain_time_is_over(stop: &AtomicBool, ended: &AtomicBool, clock: &dyn Clock) 
 /// Takes the partition over and fills the hot counts; `ids` are the writer's and that of a log to be begun.
 async fn recover(
     log: &EpochLog,
-    lake: &Lake,
+    lake: &dyn LakeStore,
     hot_minutes: u32,
     (writer, fresh): (u128, u128),
     fingerprints: Fingerprints,

@@ -106,7 +106,7 @@ fn what_could_not_be_synced_is_not_seen_before_it_is() {
         assert_eq!(store.list(Some(&Path::from("c"))).count().await, 1);
         *store.disk.failing.lock() = None;
         assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "1");
-        assert!(store.disk.unsettled.lock().is_empty());
+        assert!(store.disk.is_settled());
     });
 }
 

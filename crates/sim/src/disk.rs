@@ -1,0 +1,256 @@
+//! A disk that keeps what was synced, and of the rest, when the power goes, whatever it likes.
+
+use crate::random::Random;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+/// A file, apart from its names.
+#[derive(Clone, Debug, Default)]
+struct Inode {
+    /// What a reader sees.
+    content: Vec<u8>,
+    /// What was synced.
+    durable: Vec<u8>,
+}
+
+/// A change of names that is not on the disk yet.
+#[derive(Clone, Debug)]
+enum Change {
+    Link(String, u64),
+    Unlink(String),
+    Rename(String, String),
+    Folder(String),
+}
+
+/// Names of files, and folders.
+#[derive(Clone, Debug, Default)]
+struct Names {
+    files: BTreeMap<String, u64>,
+    folders: BTreeSet<String>,
+}
+
+/// Files by path, as seen and as they are on the disk.
+#[derive(Debug, Default)]
+pub(crate) struct Disk {
+    inodes: BTreeMap<u64, Inode>,
+    names: Names,
+    durable_names: Names,
+    /// Changes of names since their folder was synced, in order.
+    pending: Vec<Change>,
+    next_inode: u64,
+}
+
+fn folder_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+impl Change {
+    fn folder(&self) -> &str {
+        match self {
+            Change::Link(path, _) | Change::Unlink(path) | Change::Rename(path, _) | Change::Folder(path) => {
+                folder_of(path)
+            }
+        }
+    }
+
+    fn apply(&self, names: &mut Names) {
+        match self {
+            Change::Link(path, inode) => drop(names.files.insert(path.clone(), *inode)),
+            Change::Unlink(path) => drop(names.files.remove(path)),
+            Change::Rename(from, to) => {
+                if let Some(inode) = names.files.remove(from) {
+                    names.files.insert(to.clone(), inode);
+                }
+            }
+            Change::Folder(path) => drop(names.folders.insert(path.clone())),
+        }
+    }
+}
+
+impl Disk {
+    fn change(&mut self, change: Change) {
+        change.apply(&mut self.names);
+        self.pending.push(change);
+    }
+
+    fn inode(&self, path: &str) -> io::Result<u64> {
+        self.names.files.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Begins with a folder that is there for good.
+    pub(crate) fn begin(&mut self, folder: &str) {
+        self.names.folders.insert(folder.to_owned());
+        self.durable_names.folders.insert(folder.to_owned());
+    }
+
+    /// Creates a folder and those above it.
+    pub(crate) fn create_folders(&mut self, path: &str) {
+        let ends = path.match_indices('/').map(|(at, _)| at).filter(|&at| at > 0).chain([path.len()]);
+        for folder in ends.map(|end| path[..end].to_owned()) {
+            if !self.names.folders.contains(&folder) {
+                self.change(Change::Folder(folder));
+            }
+        }
+    }
+
+    /// Whether a folder is there.
+    pub(crate) fn is_folder(&self, path: &str) -> bool {
+        self.names.folders.contains(path)
+    }
+
+    /// Creates an empty file under a new name in a folder that is there.
+    pub(crate) fn create_new(&mut self, path: &str) -> io::Result<()> {
+        if !self.is_folder(folder_of(path)) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        if self.names.files.contains_key(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        self.next_inode += 1;
+        self.inodes.insert(self.next_inode, Inode::default());
+        self.change(Change::Link(path.to_owned(), self.next_inode));
+        Ok(())
+    }
+
+    /// Writes to the end of a file, whatever the offset: nobody here writes elsewhere.
+    pub(crate) fn append(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        let inode = self.inode(path)?;
+        if let Some(inode) = self.inodes.get_mut(&inode) {
+            inode.content.extend_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    /// Makes the content of a file durable.
+    pub(crate) fn sync_file(&mut self, path: &str) -> io::Result<()> {
+        let inode = self.inode(path)?;
+        if let Some(inode) = self.inodes.get_mut(&inode) {
+            inode.durable.clone_from(&inode.content);
+        }
+        Ok(())
+    }
+
+    /// Gives a file a further name, which must be new.
+    pub(crate) fn hard_link(&mut self, from: &str, to: &str) -> io::Result<()> {
+        let inode = self.inode(from)?;
+        if self.names.files.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        self.change(Change::Link(to.to_owned(), inode));
+        Ok(())
+    }
+
+    /// Gives a file another name in place of what bears it.
+    pub(crate) fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        self.inode(from)?;
+        self.change(Change::Rename(from.to_owned(), to.to_owned()));
+        Ok(())
+    }
+
+    /// Takes a name away.
+    pub(crate) fn remove(&mut self, path: &str) -> io::Result<()> {
+        self.inode(path)?;
+        self.change(Change::Unlink(path.to_owned()));
+        Ok(())
+    }
+
+    /// Makes the names in a folder durable.
+    pub(crate) fn sync_folder(&mut self, folder: &str) {
+        let (synced, left) =
+            std::mem::take(&mut self.pending).into_iter().partition(|change| change.folder() == folder);
+        self.pending = left;
+        let synced: Vec<Change> = synced;
+        for change in synced {
+            change.apply(&mut self.durable_names);
+        }
+    }
+
+    /// What stands in a file.
+    pub(crate) fn read(&self, path: &str) -> io::Result<&[u8]> {
+        let inode = self.inode(path)?;
+        Ok(self.inodes.get(&inode).map_or(&[], |inode| &inode.content))
+    }
+
+    /// Files below a folder, by path.
+    pub(crate) fn list<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = (&'a str, usize)> {
+        let below = move |path: &str| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+        let files = self.names.files.iter().filter(move |(path, _)| folder.is_empty() || below(path));
+        files.map(|(path, inode)| (path.as_str(), self.inodes.get(inode).map_or(0, |inode| inode.content.len())))
+    }
+
+    /// The power goes: of changed names any may be kept or lost; of content that was not synced a part, zeros or all.
+    pub(crate) fn lose_power(&mut self, random: &mut Random) {
+        for change in std::mem::take(&mut self.pending) {
+            if random.chance(500) {
+                change.apply(&mut self.durable_names);
+            }
+        }
+        // What lies in a folder that is lost is lost with it.
+        let Names { files, folders } = &mut self.durable_names;
+        let is_there = |folders: &BTreeSet<String>, path: &str| {
+            let mut above = path.match_indices('/').map(|(at, _)| &path[..at]).filter(|folder| !folder.is_empty());
+            above.all(|folder| folders.contains(folder))
+        };
+        let whole = folders.clone();
+        folders.retain(|folder| is_there(&whole, folder));
+        files.retain(|path, _| is_there(folders, path));
+        self.names.clone_from(&self.durable_names);
+        let named: Vec<u64> = self.names.files.values().copied().collect();
+        self.inodes.retain(|number, _| named.contains(number));
+        for inode in self.inodes.values_mut().filter(|inode| inode.content != inode.durable) {
+            match random.below(4) {
+                0 => inode.content.clone_from(&inode.durable),
+                1 => inode.content.truncate(random.below(inode.content.len() as u64 + 1) as usize),
+                2 => inode.content.fill(0),
+                _ => {}
+            }
+            inode.durable.clone_from(&inode.content);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is found after a power loss, by seed: the content under the name, if any.
+    fn after_power_loss(seed: u64, prepare: impl Fn(&mut Disk)) -> Option<Vec<u8>> {
+        let mut disk = Disk::default();
+        prepare(&mut disk);
+        disk.lose_power(&mut Random::new(seed));
+        disk.read("a/b").ok().map(<[u8]>::to_vec)
+    }
+
+    #[test]
+    fn what_is_synced_stays_and_the_rest_may_not() {
+        let whole = Some(b"content".to_vec());
+        let write = |disk: &mut Disk| {
+            disk.create_folders("a");
+            disk.sync_folder("");
+            disk.create_new("a/b").unwrap();
+            disk.append("a/b", b"content").unwrap();
+        };
+        let mut found = Vec::new();
+        for seed in 0..64 {
+            let synced = after_power_loss(seed, |disk| {
+                write(disk);
+                disk.sync_file("a/b").unwrap();
+                disk.sync_folder("a");
+            });
+            assert_eq!(synced, whole);
+            let named_only = after_power_loss(seed, |disk| {
+                write(disk);
+                disk.sync_folder("a");
+            });
+            assert!(named_only.is_some());
+            found.push(named_only);
+            found.push(after_power_loss(seed, |disk| {
+                write(disk);
+                disk.sync_file("a/b").unwrap();
+            }));
+        }
+        for outcome in [None, Some(Vec::new()), Some(vec![0; 7]), Some(b"con".to_vec()), whole] {
+            assert!(found.contains(&outcome), "{outcome:?}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! A model of the lake behind its trait: tables that hold each epoch once, written one after another.
+
+use crate::machine::Machine;
+use adtally_model::fold::merge_all;
+use adtally_model::{
+    DeadLetter, Epoch, EpochNumber, Error, Invariant, Ledger, Minute, MinuteCounts, Result, StagedFile, StagedTable,
+};
+use adtally_store::lake::{ClickRows, EncodedFile, EpochProjection, Epochs, Held, LakeStore, Table};
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+/// Everything that the lake holds.
+#[derive(Debug, Default)]
+struct Tables {
+    /// Files that were staged, by path.
+    files: BTreeMap<String, Bytes>,
+    log_id: Option<u128>,
+    held: BTreeMap<Table, EpochNumber>,
+    counts: Vec<(EpochNumber, MinuteCounts)>,
+    ledger: Option<(EpochNumber, Ledger)>,
+}
+
+/// The tables, which outlive processes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SharedTables(Arc<Mutex<Tables>>);
+
+/// A process's view of them.
+pub(crate) struct ModelLake {
+    tables: SharedTables,
+    machine: Machine,
+}
+
+impl SharedTables {
+    /// The content of a staged file.
+    pub(crate) fn file(&self, path: &str) -> Option<Bytes> {
+        self.0.lock().files.get(path).cloned()
+    }
+
+    /// The last epoch that all tables hold.
+    pub(crate) fn held_by_all(&self) -> EpochNumber {
+        let tables = self.0.lock();
+        Table::PROJECTED
+            .iter()
+            .map(|table| tables.held.get(table).copied().unwrap_or_default())
+            .min()
+            .unwrap_or_default()
+    }
+
+    /// All counts of the epochs up to one, and the ledger.
+    pub(crate) fn counts(&self, upto: EpochNumber) -> BTreeMap<Minute, MinuteCounts> {
+        let mut minutes: BTreeMap<Minute, Vec<MinuteCounts>> = BTreeMap::new();
+        for (_, counts) in self.0.lock().counts.iter().filter(|(epoch, _)| *epoch <= upto) {
+            minutes.entry(counts.minute).or_default().push(counts.clone());
+        }
+        minutes.into_iter().map(|(minute, parts)| (minute, merge_all(minute, parts))).collect()
+    }
+
+    /// The newest ledger, and its epoch.
+    pub(crate) fn ledger(&self) -> Option<(EpochNumber, Ledger)> {
+        self.0.lock().ledger
+    }
+
+    /// Projects an epoch whose record does not exist yet: a planted bug.
+    pub(crate) fn tell_early(&self, epoch: &Epoch) {
+        let projection = EpochProjection {
+            epoch: epoch.number,
+            counts: epoch.counts.clone(),
+            staged: epoch.staged.clone(),
+            ledger: epoch.ledger,
+            inputs: Vec::new(),
+            committed_at_ms: epoch.clock_ms,
+        };
+        for table in Table::PROJECTED {
+            // Where the lake is not up to date it is told later, as ever.
+            let _ = self.write(table, epoch.log_id, std::slice::from_ref(&projection));
+        }
+    }
+
+    fn write(&self, table: Table, log_id: u128, epochs: &[EpochProjection]) -> Result<()> {
+        let mut tables = self.0.lock();
+        if *tables.log_id.get_or_insert(log_id) != log_id {
+            return Err(Error::corrupt(format!("the lake table `{table}` holds epochs of another log")));
+        }
+        let held = tables.held.get(&table).copied().unwrap_or_default();
+        let pending = &epochs[epochs.partition_point(|epoch| epoch.epoch <= held)..];
+        let (Some(first), Some(last)) = (pending.first(), pending.last()) else { return Ok(()) };
+        if first.epoch != held + 1 {
+            let what = format!("`{table}` holds epoch {held}, and the next is {}", first.epoch);
+            return Err(Error::violated(Invariant::LakeEqualsLog, what));
+        }
+        for epoch in pending {
+            for file in epoch.staged.iter().filter(|file| table_of(file) == table) {
+                if !tables.files.contains_key(&file.path) {
+                    let what = format!("epoch {} names {}, which was never staged", epoch.epoch, file.path);
+                    return Err(Error::violated(Invariant::LakeEqualsLog, what));
+                }
+            }
+            match table {
+                Table::ClicksByMinute => {
+                    let counts = epoch.counts.iter().map(|counts| (epoch.epoch, counts.clone()));
+                    tables.counts.extend(counts);
+                }
+                Table::Ledger => tables.ledger = Some((epoch.epoch, epoch.ledger)),
+                _ => {}
+            }
+        }
+        tables.held.insert(table, last.epoch);
+        Ok(())
+    }
+}
+
+fn table_of(file: &StagedFile) -> Table {
+    match file.table {
+        StagedTable::Clicks => Table::Clicks,
+        StagedTable::DeadLetters => Table::DeadLetters,
+    }
+}
+
+impl ModelLake {
+    pub(crate) fn new(tables: SharedTables, machine: Machine) -> ModelLake {
+        ModelLake { tables, machine }
+    }
+
+    /// One step of the lake, with everything that may happen around it.
+    fn step<T>(&self, name: &'static str, operation: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.machine.crash_point(name, 1);
+        if self.machine.fails(name, 1) {
+            return Err(Error::transient("the lake fails"));
+        }
+        let result = operation()?;
+        self.machine.crash_point(name, 1);
+        if self.machine.loses_reply(name, 1) {
+            return Err(Error::transient("the lake fails late"));
+        }
+        Ok(result)
+    }
+}
+
+fn encoded(table: StagedTable, epoch: EpochNumber, token: u128, rows: usize, text: String) -> EncodedFile {
+    let name = if table == StagedTable::Clicks { "clicks" } else { "dead_letters" };
+    let staged = StagedFile {
+        table,
+        path: format!("{name}-{epoch}-{token:032x}"),
+        size: text.len() as u64,
+        rows: rows as u64,
+        partition_values: Vec::new(),
+        event_time_ms: None,
+        stats: String::new(),
+    };
+    EncodedFile { staged, bytes: text.into() }
+}
+
+#[async_trait]
+impl LakeStore for ModelLake {
+    /// A click is a line `event time, ad, user, address, click id, country`; a dead letter one of `verdict, event time,
+    /// payload`.
+    fn encode(
+        &self,
+        clicks: &[ClickRows<'_>],
+        letters: &[DeadLetter],
+        epoch: EpochNumber,
+        file_token: u128,
+    ) -> Result<Vec<EncodedFile>> {
+        let (mut text, mut rows) = (String::new(), 0);
+        for part in clicks {
+            for &row in part.rows {
+                let click = part.batch.get(row as usize);
+                let (user, click_id) =
+                    (String::from_utf8_lossy(click.user_id), String::from_utf8_lossy(click.click_id));
+                let (at, ad, ip, country) = (click.event_time_ms, click.ad_id, click.ip, click.country.as_str());
+                let _ = writeln!(text, "{at} {ad} {user} {ip} {country} {click_id}");
+                rows += 1;
+            }
+        }
+        let mut files = Vec::new();
+        if rows > 0 {
+            files.push(encoded(StagedTable::Clicks, epoch, file_token, rows, text));
+        }
+        if !letters.is_empty() {
+            let mut text = String::new();
+            for letter in letters {
+                let payload = String::from_utf8_lossy(&letter.payload);
+                let _ = writeln!(text, "{} {payload}", letter.verdict);
+            }
+            files.push(encoded(StagedTable::DeadLetters, epoch, file_token, letters.len(), text));
+        }
+        Ok(files)
+    }
+
+    async fn stage(&self, files: &[EncodedFile]) -> Result<()> {
+        for file in files {
+            self.machine.note("stage", &file.staged.path);
+            self.step("stage a file", || {
+                self.tables.0.lock().files.insert(file.staged.path.clone(), file.bytes.clone());
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn held(&self, log_id: u128, _: u32) -> Result<Held> {
+        self.step("look into the lake", || {
+            let tables = self.tables.0.lock();
+            if tables.log_id.is_some_and(|known| known != log_id) {
+                return Err(Error::corrupt("the lake holds epochs of another log"));
+            }
+            Ok(Held { tables: Table::PROJECTED.map(|table| (table, tables.held.get(&table).copied())).to_vec() })
+        })
+    }
+
+    async fn project(&self, log_id: u128, _: u32, epochs: &[EpochProjection], _: u128) -> Result<()> {
+        for table in Table::PROJECTED {
+            self.machine.note("project to", &table);
+            self.step("project to a table", || self.tables.write(table, log_id, epochs))?;
+        }
+        Ok(())
+    }
+
+    async fn minute_counts(&self, from: Minute, to: Minute, upto: &Epochs) -> Result<Vec<MinuteCounts>> {
+        self.step("read counts", || {
+            let upto = upto.last(0).min(self.tables.held_by_all());
+            let counts = self.tables.counts(upto).into_values();
+            Ok(counts.filter(|counts| (from..to).contains(&counts.minute)).collect())
+        })
+    }
+}

@@ -1,0 +1,166 @@
+//! The machine that processes run on: its clocks, its luck, and the record of what happened.
+
+use crate::random::Random;
+use adtally::clock::{Clock, Randomness};
+use parking_lot::Mutex;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// When simulations begin: 2026-01-01T00:00:00Z.
+pub(crate) const BEGIN_MS: i64 = 1_767_225_600_000;
+
+/// What a process dies of, at a crash point: it unwinds up to the world, past all code under test.
+pub(crate) struct Death;
+
+/// How unlucky a machine is, in happenings of a thousand chances.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Luck {
+    /// Deaths at crash points, of a million.
+    pub(crate) death: u64,
+    /// Operations that fail and do nothing.
+    pub(crate) failure: u64,
+    /// Operations that take place and are reported as failed.
+    pub(crate) lost_reply: u64,
+}
+
+/// What was counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    /// Crash points that were passed.
+    pub(crate) points: u64,
+    /// Deaths among them.
+    pub(crate) deaths: u64,
+    /// Operations that failed.
+    pub(crate) failures: u64,
+}
+
+struct State {
+    random: Random,
+    true_ms: i64,
+    /// How far the wall clock is off.
+    skew_ms: i64,
+    luck: Luck,
+    tally: Tally,
+    /// A hash over everything that happened, in order.
+    trace: u64,
+    /// Whether what happens is told on stdout.
+    tells: bool,
+}
+
+/// Clones share one machine.
+#[derive(Clone)]
+pub(crate) struct Machine(Arc<Mutex<State>>);
+
+impl Machine {
+    pub(crate) fn new(random: Random, tells: bool) -> Machine {
+        Machine(Arc::new(Mutex::new(State {
+            random,
+            true_ms: BEGIN_MS,
+            skew_ms: 0,
+            luck: Luck::default(),
+            tally: Tally::default(),
+            trace: 0,
+            tells,
+        })))
+    }
+
+    /// The time that nobody in the simulated world knows for sure.
+    pub(crate) fn true_ms(&self) -> i64 {
+        self.0.lock().true_ms
+    }
+
+    /// Lets time pass.
+    pub(crate) fn advance(&self, ms: i64) {
+        self.0.lock().true_ms += ms;
+    }
+
+    /// Sets the wall clock so far off.
+    pub(crate) fn set_skew(&self, skew_ms: i64) {
+        self.0.lock().skew_ms = skew_ms;
+    }
+
+    pub(crate) fn set_luck(&self, luck: Luck) {
+        self.0.lock().luck = luck;
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        self.0.lock().tally
+    }
+
+    pub(crate) fn trace(&self) -> u64 {
+        self.0.lock().trace
+    }
+
+    /// Notes a happening.
+    pub(crate) fn note(&self, what: &str, detail: &dyn std::fmt::Display) {
+        let mut state = self.0.lock();
+        let text = format!("{what} {detail}");
+        for byte in text.bytes() {
+            // FNV-1a.
+            state.trace = (state.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        let at = state.true_ms - BEGIN_MS;
+        if state.tells {
+            println!("{at:>9} ms  {text}");
+        }
+    }
+
+    /// A place at which a process may die; `rarity` times less often where it is passed all the time.
+    pub(crate) fn crash_point(&self, place: &'static str, rarity: u64) {
+        let mut state = self.0.lock();
+        state.tally.points += 1;
+        let death = state.luck.death;
+        if death == 0 || state.random.below(1_000_000 * rarity) >= death {
+            return;
+        }
+        state.tally.deaths += 1;
+        drop(state);
+        self.note("dies at", &place);
+        resume_unwind(Box::new(Death));
+    }
+
+    /// Whether an operation fails without having taken place.
+    pub(crate) fn fails(&self, what: &'static str, rarity: u64) -> bool {
+        self.happens(what, rarity, |luck| luck.failure)
+    }
+
+    /// Whether an operation that took place is reported as failed.
+    pub(crate) fn loses_reply(&self, what: &'static str, rarity: u64) -> bool {
+        self.happens(what, rarity, |luck| luck.lost_reply)
+    }
+
+    fn happens(&self, what: &'static str, rarity: u64, of: impl Fn(&Luck) -> u64) -> bool {
+        let mut state = self.0.lock();
+        let per_mille = of(&state.luck);
+        if per_mille == 0 || state.random.below(1_000 * rarity) >= per_mille {
+            return false;
+        }
+        state.tally.failures += 1;
+        drop(state);
+        self.note("fails", &what);
+        true
+    }
+}
+
+impl Clock for Machine {
+    fn wall_ms(&self) -> i64 {
+        let state = self.0.lock();
+        state.true_ms + state.skew_ms
+    }
+
+    fn monotonic_ms(&self) -> i64 {
+        self.true_ms() - BEGIN_MS
+    }
+
+    fn sleep(&self, pause: Duration) {
+        self.advance(pause.as_millis() as i64);
+    }
+}
+
+impl Randomness for Machine {
+    fn next_u128(&self) -> u128 {
+        let mut state = self.0.lock();
+        u128::from(state.random.next()) << 64 | u128::from(state.random.next())
+    }
+}

@@ -1,0 +1,33 @@
+//! Bugs that can be planted, to see that the simulation finds them.
+
+/// What is wrong on purpose.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Plant {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The lake is told of an epoch before its record exists.
+    LakeBeforeRecord,
+    /// The content of records is not synced.
+    ContentNotSynced,
+    /// The entries of records in their folder are not synced.
+    EntryNotSynced,
+    /// A process takes over without creating a claim.
+    ClaimForgotten,
+    /// Recovery forgets the identities of the last epoch.
+    IdentitiesForgotten,
+    /// What a process had read counts as read, although it died before the commit.
+    PositionBeforeCommit,
+}
+
+impl Plant {
+    /// All bugs.
+    pub const ALL: [Plant; 6] = [
+        Plant::LakeBeforeRecord,
+        Plant::ContentNotSynced,
+        Plant::EntryNotSynced,
+        Plant::ClaimForgotten,
+        Plant::IdentitiesForgotten,
+        Plant::PositionBeforeCommit,
+    ];
+}

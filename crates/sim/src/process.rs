@@ -1,0 +1,213 @@
+//! One process: the real recovery, run loop, committer and projector, turned by hand.
+
+use crate::files::{FOLDER, Files};
+use crate::lake::{ModelLake, SharedTables};
+use crate::machine::Machine;
+use crate::plant::Plant;
+use crate::scenario::Scenario;
+use crate::store::{SharedDisk, SimStore};
+use adtally::clock::{Clock, Randomness};
+use adtally::run::commit::Committer;
+use adtally::run::decode_pool::DecodePool;
+use adtally::run::ingest::{EpochSink, Ingest, Parts, Turn};
+use adtally::run::project::{Projector, ProjectorParts, Waiting, Work};
+use adtally::run::recovery::{take_over, warm};
+use adtally::run::report::Report;
+use adtally_model::{EpochNumber, IdentityKey, InputId, PartitionState, Result};
+use adtally_pipeline::{EpochDraft, Partition};
+use adtally_source::{Decoder, Tailer};
+use adtally_store::epoch_log::{EpochLog, Fingerprints};
+use adtally_store::hot_counts::HotCounts;
+use adtally_store::lake::LakeStore;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The secret of all deployments.
+const KEY: [u8; 16] = *b"sixteen bytes ok";
+
+/// What processes run on, which outlives them.
+#[derive(Clone)]
+pub(crate) struct Ground {
+    pub(crate) machine: Machine,
+    pub(crate) disk: SharedDisk,
+    pub(crate) tables: SharedTables,
+    pub(crate) files: Files,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) plant: Plant,
+}
+
+/// The committer without its thread: one epoch may wait for it while the next is built.
+struct Desk {
+    committer: Committer,
+    draft: Option<EpochDraft>,
+}
+
+#[derive(Clone)]
+struct Slot(Arc<Mutex<Desk>>);
+
+impl Slot {
+    fn commit(&self) -> Result<bool> {
+        let mut desk = self.0.lock();
+        let Some(draft) = desk.draft.take() else { return Ok(false) };
+        desk.committer.commit(draft)?;
+        Ok(true)
+    }
+}
+
+impl EpochSink for Slot {
+    fn is_ready(&self) -> bool {
+        self.0.lock().draft.is_none()
+    }
+
+    fn submit(&mut self, draft: EpochDraft) -> Result<()> {
+        self.commit()?;
+        self.0.lock().draft = Some(draft);
+        Ok(())
+    }
+}
+
+/// A process that has taken over.
+pub(crate) struct Process {
+    ingest: Ingest<Slot>,
+    slot: Slot,
+    work: Work,
+    /// What was to be projected when projecting began: commits may come between.
+    projecting: Option<Vec<Waiting>>,
+    pub(crate) hot: Arc<HotCounts>,
+    /// Its id in records.
+    pub(crate) writer: u128,
+    /// The record by which it took over.
+    pub(crate) claim: EpochNumber,
+}
+
+impl Process {
+    /// Starts a process as [`adtally::run::Service`] does. `read` are positions up to which an earlier process had
+    /// read, for a planted bug.
+    pub(crate) fn start(ground: &Ground, scenario: &Scenario, read: &BTreeMap<InputId, u64>) -> Result<Process> {
+        let machine = &ground.machine;
+        let clock: Arc<dyn Clock> = Arc::new(machine.clone());
+        let lake: Arc<dyn LakeStore> = Arc::new(ModelLake::new(ground.tables.clone(), machine.clone()));
+        let store = SimStore::new(ground.disk.clone(), ground.tables.clone(), machine.clone(), ground.plant);
+        let log = EpochLog::new(Arc::new(store), 0);
+        let key = IdentityKey::new(KEY);
+        let fingerprints = Fingerprints { config: 1, key: key.fingerprint() };
+        let (writer, fresh) = (machine.next_u128(), machine.next_u128());
+        let recovering = take_over(&log, lake.as_ref(), writer, fresh, fingerprints);
+        let mut recovered = ground.runtime.block_on(recovering)?;
+        let hot = Arc::new(HotCounts::new(scenario.hot_minutes));
+        ground.runtime.block_on(warm(&hot, lake.as_ref(), &recovered))?;
+        spoil(ground, &log, &mut recovered.state, read)?;
+        let state = recovered.state;
+        let claim = state.number;
+
+        let known = state.inputs.values().cloned().collect();
+        let files = Box::new(ground.files.clone());
+        let tailer = Tailer::new(files, scenario.tail.clone(), &[FOLDER.to_owned()], known, state.next_input)?;
+        let pool = DecodePool::new(Arc::new(Decoder::new((*scenario.tail.decode).clone(), key)?), 0)?;
+        let report = Report::new(scenario.time, &state, Arc::clone(&clock));
+        let parts = ProjectorParts {
+            log: log.clone(),
+            log_id: state.log_id,
+            lake: Arc::clone(&lake),
+            hot: Arc::clone(&hot),
+            report: Arc::clone(&report),
+            clock: Arc::clone(&clock),
+            runtime: ground.runtime.clone(),
+            file_token: machine.next_u128(),
+            interval: Duration::ZERO,
+            attempts_max: None,
+        };
+        let (projector, work) = Projector::by_hand(parts, recovered.lake_epoch, recovered.waiting);
+        let committer = Committer {
+            writer: recovered.writer,
+            lake,
+            hot: Arc::clone(&hot),
+            report: Arc::clone(&report),
+            projector,
+            clock: Arc::clone(&clock),
+            randomness: Arc::new(machine.clone()),
+            runtime: ground.runtime.clone(),
+            attempts_max: None,
+            abandon: Arc::default(),
+        };
+        let slot = Slot(Arc::new(Mutex::new(Desk { committer, draft: None })));
+        let ingest = Ingest::new(Parts {
+            settings: scenario.ingest,
+            clock,
+            tailer,
+            pool,
+            last_clock_ms: state.clock_ms,
+            number: state.number + 1,
+            partition: Partition::new(scenario.time, state),
+            hot: Arc::clone(&hot),
+            report,
+            sink: slot.clone(),
+        });
+        Ok(Process { ingest, slot, work, projecting: None, hot, writer, claim })
+    }
+
+    /// Turns the run loop once.
+    pub(crate) fn turn(&mut self) -> Result<Turn> {
+        self.ingest.turn()
+    }
+
+    /// Commits the epoch that waits; says whether there was one.
+    pub(crate) fn commit(&mut self) -> Result<bool> {
+        self.slot.commit()
+    }
+
+    /// Takes up what is to be projected, or projects what was taken up; says whether the lake was brought on.
+    pub(crate) fn project(&mut self) -> Result<bool> {
+        let Some(waiting) = self.projecting.take() else {
+            self.projecting = Some(self.work.waiting()).filter(|waiting| !waiting.is_empty());
+            return Ok(false);
+        };
+        match self.work.project(&waiting) {
+            Ok(()) => Ok(true),
+            // As the projector's thread does: again, later.
+            Err(error) if error.is_retryable() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stops in good order: commits what was read and projects it.
+    pub(crate) fn stop(&mut self) -> Result<()> {
+        self.ingest.stop()?;
+        self.commit()?;
+        self.projecting = None;
+        while !self.work.waiting().is_empty() {
+            self.project()?;
+        }
+        Ok(())
+    }
+
+    /// Up to where it has judged each input.
+    pub(crate) fn positions(&self) -> BTreeMap<InputId, u64> {
+        self.ingest.partition().inputs().iter().map(|input| (input.row.id, input.row.position.to)).collect()
+    }
+}
+
+/// Plants bugs of recovery.
+fn spoil(ground: &Ground, log: &EpochLog, state: &mut PartitionState, read: &BTreeMap<InputId, u64>) -> Result<()> {
+    match ground.plant {
+        Plant::IdentitiesForgotten if state.number > 1 => {
+            let last = ground.runtime.block_on(log.read(state.number - 1))?;
+            for forgotten in last.iter().flat_map(|(epoch, _)| &epoch.identities) {
+                if let Some(folded) = state.live.get_mut(&forgotten.minute) {
+                    folded.identities.retain(|identity| !forgotten.identities.contains(identity));
+                }
+            }
+        }
+        Plant::PositionBeforeCommit => {
+            for row in state.inputs.values_mut() {
+                if let Some(&to) = read.get(&row.id) {
+                    row.position.to = row.position.to.max(to);
+                }
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}

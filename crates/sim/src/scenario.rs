@@ -1,0 +1,94 @@
+//! What is simulated under a seed: settings, size of the workload, and how much goes wrong.
+
+use crate::machine::Luck;
+use crate::random::Random;
+use adtally::run::ingest::IngestSettings;
+use adtally_pipeline::{RunEnd, TimeSettings};
+use adtally_source::{DecodeSettings, TailSettings};
+use std::sync::Arc;
+
+/// Seeds up to this have workloads that grow with the seed, so that what fails first is small.
+const SMALL_SEEDS: u64 = 400;
+
+/// One in so many scenarios has tiny epochs, so that base records and collection come into play.
+const LONG_LOGS: u64 = 25;
+
+/// Everything that is decided before a simulation begins.
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) time: TimeSettings,
+    pub(crate) ingest: IngestSettings,
+    pub(crate) tail: TailSettings,
+    pub(crate) hot_minutes: u32,
+    /// Servers that write logs.
+    pub(crate) servers: u64,
+    /// Lines that they write in all.
+    pub(crate) lines: usize,
+    /// Mean time between two lines of a server, in milliseconds.
+    pub(crate) line_every_ms: i64,
+    /// Rotations, of a thousand lines.
+    pub(crate) rotations: u64,
+    /// Whether rotation may also be by copying and truncating.
+    pub(crate) copies_truncated: bool,
+    /// Late lines, of a thousand.
+    pub(crate) late: u64,
+    pub(crate) luck: Luck,
+    /// Deaths that come with a power loss, of a thousand.
+    pub(crate) power_losses: u64,
+    /// Steps of a thousand at which a process is suspended and another takes over.
+    pub(crate) zombies: u64,
+    /// Steps of a thousand at which a process is stopped in good order.
+    pub(crate) stops: u64,
+    /// Steps of a thousand at which the wall clock is set anew.
+    pub(crate) clock_jumps: u64,
+}
+
+impl Scenario {
+    pub(crate) fn new(seed: u64, random: &mut Random) -> Scenario {
+        let minute = 60_000;
+        let allowed_lateness_ms = random.pick(&[0, minute, 2 * minute, 5 * minute]);
+        let time = TimeSettings {
+            out_of_orderness_ms: random.pick(&[0, 2_000, 5_000]),
+            idle_timeout_ms: random.pick(&[5_000, 30_000]),
+            allowed_lateness_ms,
+            idle_finality_ms: random.pick(&[2 * minute, 5 * minute]),
+            dedup_horizon_ms: allowed_lateness_ms + random.pick(&[0, minute, 5 * minute]),
+            alignment_ms: random.pick(&[10_000, minute]),
+            ..TimeSettings::default()
+        };
+        let is_long = random.below(LONG_LOGS) == 0;
+        let size = 40 + seed.min(SMALL_SEEDS) as i64;
+        let ingest = IngestSettings {
+            epoch_interval_ms: random.pick(&[1_000, 5_000, 10_000]),
+            epoch_lines_max: if is_long { 2 } else { random.pick(&[3, 10, 30, 1_000_000]) },
+            epoch_bytes_max: random.pick(&[1_000, 1_000_000]),
+            discovery_interval_ms: random.pick(&[200, 1_000]),
+            block_bytes: 2_048,
+            run_end: RunEnd::GoesOn,
+        };
+        let decode = DecodeSettings { line_bytes_max: 1_024, ..DecodeSettings::default() };
+        let tail = TailSettings { decode: Arc::new(decode), block_bytes: 2_048, ..TailSettings::default() };
+        let sometimes = |random: &mut Random, often: u64| if random.chance(500) { often } else { 0 };
+        Scenario {
+            time,
+            ingest,
+            tail,
+            hot_minutes: random.pick(&[2, 60]),
+            servers: random.between(1, 5) as u64,
+            lines: random.between(20, size) as usize,
+            line_every_ms: random.pick(&[200, 1_000, 4_000]),
+            rotations: random.pick(&[0, 10, 40]),
+            copies_truncated: random.chance(300),
+            late: random.pick(&[0, 30, 100]),
+            luck: Luck {
+                death: random.pick(&[5_000, 20_000, 50_000, 100_000]),
+                failure: random.pick(&[0, 2, 20]),
+                lost_reply: random.pick(&[0, 2, 20]),
+            },
+            power_losses: random.pick(&[0, 300, 1_000]),
+            zombies: sometimes(random, 3),
+            stops: sometimes(random, 3),
+            clock_jumps: if random.chance(250) { 5 } else { 0 },
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Servers that write click logs and rotate them, and the book of every line that they wrote.
+
+use crate::files::{FOLDER, FileHandle, Files};
+use crate::random::Random;
+use crate::scenario::Scenario;
+use std::path::PathBuf;
+
+const COUNTRIES: [&str; 5] = ["US", "DE", "JP", "BR", "ZZ"];
+
+/// Clicks of which copies are made again soon.
+const RECENT: usize = 12;
+
+/// After so many clicks the first sixteen of a log are read for sure.
+const BELIEVED: usize = 40;
+
+/// What makes two lines one click, by the letter of the contract.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Who {
+    pub(crate) at_ms: i64,
+    pub(crate) ad: u64,
+    /// The click id where there is one, else user and address.
+    pub(crate) id: String,
+}
+
+/// A click as a server logs it.
+#[derive(Clone, Debug)]
+pub(crate) struct Click {
+    pub(crate) who: Who,
+    pub(crate) country: &'static str,
+    user: String,
+    ip: String,
+    click_id: String,
+}
+
+/// What stands in a line.
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    Click(Click),
+    Malformed,
+    Invalid,
+}
+
+/// A line that was written. Its number, which is its place in the book, stands in its text.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    pub(crate) content: Content,
+    /// When its last byte was written.
+    pub(crate) written_ms: i64,
+    /// Where it was written, for people.
+    pub(crate) at: String,
+    /// Whether its file was deleted before it surely was read.
+    pub(crate) may_be_lost: bool,
+}
+
+/// A server and its current log.
+struct Server {
+    path: PathBuf,
+    file: Option<FileHandle>,
+    /// Lines in the current file, by their numbers.
+    next_ms: i64,
+    /// The rest of a line of which the beginning is written.
+    rest: Option<(usize, String)>,
+    /// It goes on in a new file once the line begun is complete.
+    rotated: bool,
+    rotations: usize,
+    recent: Vec<Click>,
+}
+
+/// All servers, their lines, and what they did to their files.
+pub(crate) struct Servers {
+    random: Random,
+    servers: Vec<Server>,
+    pub(crate) lines: Vec<Line>,
+    /// Every click once.
+    clicks: Vec<Click>,
+    /// Rotated files that are deleted once they are read.
+    pub(crate) rotated: Vec<(PathBuf, FileHandle)>,
+    /// Lines left to be written.
+    left: usize,
+    /// Files that were copied and truncated: their lines may be read twice.
+    pub(crate) copied: bool,
+    /// The largest event time that was written, future lines aside.
+    pub(crate) largest_ms: Option<i64>,
+    /// When it grew, by more than enough lines for event time to be believed.
+    pub(crate) advanced_ms: Vec<i64>,
+}
+
+impl Servers {
+    pub(crate) fn new(scenario: &Scenario, mut random: Random, now_ms: i64) -> Servers {
+        let servers = (0..scenario.servers).map(|number| Server {
+            path: PathBuf::from(format!("{FOLDER}/server-{number}.log")),
+            file: None,
+            next_ms: now_ms + random.between(0, 2 * scenario.line_every_ms),
+            rest: None,
+            rotated: false,
+            rotations: 0,
+            recent: Vec::new(),
+        });
+        let servers = servers.collect();
+        Servers {
+            random,
+            servers,
+            lines: Vec::new(),
+            clicks: Vec::new(),
+            rotated: Vec::new(),
+            left: scenario.lines,
+            copied: false,
+            largest_ms: None,
+            advanced_ms: Vec::new(),
+        }
+    }
+
+    /// Whether everything is written.
+    pub(crate) fn are_done(&self) -> bool {
+        self.left == 0 && self.servers.iter().all(|server| server.rest.is_none())
+    }
+
+    /// Writes and rotates what is due.
+    pub(crate) fn act(&mut self, scenario: &Scenario, files: &Files, now_ms: i64) {
+        for at in 0..self.servers.len() {
+            while self.servers[at].next_ms <= now_ms && (self.left > 0 || self.servers[at].rest.is_some()) {
+                let written_ms = self.servers[at].next_ms;
+                self.act_once(at, scenario, files, written_ms);
+                let pause_ms = self.random.between(1, 2 * scenario.line_every_ms);
+                // Some are silent for a while.
+                let silence_ms = if self.random.chance(5) { self.random.between(0, 240_000) } else { 0 };
+                self.servers[at].next_ms += pause_ms + silence_ms;
+            }
+        }
+    }
+
+    fn act_once(&mut self, at: usize, scenario: &Scenario, files: &Files, now_ms: i64) {
+        if let Some((number, rest)) = self.servers[at].rest.take() {
+            self.append(at, files, &rest);
+            self.lines[number].written_ms = now_ms;
+        } else if self.servers[at].file.is_some() && !self.servers[at].rotated && self.random.chance(scenario.rotations)
+        {
+            self.rotate(at, scenario, files);
+            return;
+        }
+        if std::mem::take(&mut self.servers[at].rotated) {
+            self.servers[at].file = None;
+        }
+        if self.left == 0 {
+            return;
+        }
+        self.left -= 1;
+        let content = self.content(at, scenario, now_ms);
+        let number = self.lines.len();
+        let text = text_of(&content, number);
+        let server = &self.servers[at];
+        let end = server.file.as_ref().map_or(0, FileHandle::len);
+        let place = format!("{} {end}, after {} rotations", server.path.display(), server.rotations);
+        self.lines.push(Line { content, written_ms: now_ms, at: place, may_be_lost: false });
+        if self.random.chance(50) {
+            let cut = 1 + self.random.below(text.len() as u64 - 1) as usize;
+            self.append(at, files, &text[..cut]);
+            self.servers[at].rest = Some((number, text[cut..].to_owned()));
+        } else {
+            self.append(at, files, &text);
+        }
+    }
+
+    fn append(&mut self, at: usize, files: &Files, text: &str) {
+        let server = &mut self.servers[at];
+        let file = server.file.get_or_insert_with(|| files.create(&server.path));
+        files.append(file, text.as_bytes());
+    }
+
+    fn rotate(&mut self, at: usize, scenario: &Scenario, files: &Files) {
+        let deletes = self.random.chance(300);
+        let copies = scenario.copies_truncated && self.random.chance(500);
+        let server = &mut self.servers[at];
+        let Some(file) = server.file.clone() else { return };
+        server.rotations += 1;
+        let to = PathBuf::from(format!("{}.{}", server.path.display(), server.rotations));
+        if copies {
+            let copy = files.create(&to);
+            files.append(&copy, &file.content());
+            files.truncate(&file);
+            self.copied = true;
+            return;
+        }
+        files.rename(&server.path, &to);
+        server.rotated = true;
+        if deletes {
+            self.rotated.push((to, file));
+        }
+    }
+
+    /// What stands in the next line of a server.
+    fn content(&mut self, at: usize, scenario: &Scenario, now_ms: i64) -> Content {
+        let random = &mut self.random;
+        let lag_ms = random.between(0, 4_000);
+        let late_ms = match random.chance(scenario.late) {
+            true => random.between(0, 2 * scenario.time.dedup_horizon_ms.max(60_000)),
+            false => 0,
+        };
+        let own = self.servers[at].recent.last().cloned();
+        let others = &self.servers[(at + 1) % self.servers.len()].recent;
+        let copy = match random.below(20) {
+            0 | 1 => own,
+            2 => own.map(|click| Click { country: if click.country == "FR" { "IT" } else { "FR" }, ..click }),
+            3..=5 => others.first().cloned(),
+            6 if !self.clicks.is_empty() => Some(self.clicks[random.below(self.clicks.len() as u64) as usize].clone()),
+            7 => return Content::Malformed,
+            8 => return Content::Invalid,
+            _ => None,
+        };
+        if let Some(copy) = copy {
+            return Content::Click(copy);
+        }
+        let future_ms = if random.chance(10) { 3_600_000 } else { 0 };
+        let click = new_click(random, self.clicks.len() as u64, now_ms - lag_ms - late_ms + future_ms);
+        self.clicks.push(click.clone());
+        if future_ms == 0 {
+            if self.largest_ms < Some(click.who.at_ms) {
+                self.largest_ms = Some(click.who.at_ms);
+                if self.clicks.len() > BELIEVED {
+                    self.advanced_ms.push(now_ms);
+                }
+            }
+            let recent = &mut self.servers[at].recent;
+            recent.push(click.clone());
+            let from = recent.len().saturating_sub(RECENT);
+            recent.drain(..from);
+        }
+        Content::Click(click)
+    }
+}
+
+fn new_click(random: &mut Random, number: u64, at_ms: i64) -> Click {
+    let ad = [1, 7, 42, i64::MAX as u64, 1_000_000 + random.below(3)][random.below(5) as usize];
+    let user = format!("user-{}", random.below(50));
+    let (ip, canonical) = match number % 2 {
+        0 => {
+            let low = number % 65_536;
+            (format!("10.1.{}.{}", low / 256, low % 256), 0xffff_0a01_0000_u128 | u128::from(low))
+        }
+        _ => (format!("2001:db8::{number:x}"), 0x2001_0db8_u128 << 96 | u128::from(number)),
+    };
+    let click_id = if number.is_multiple_of(3) { format!("click-{number}") } else { String::new() };
+    let id = if click_id.is_empty() { format!("{user} {canonical}") } else { click_id.clone() };
+    Click { who: Who { at_ms, ad, id }, country: random.pick(&COUNTRIES), user, ip, click_id }
+}
+
+fn text_of(content: &Content, number: usize) -> String {
+    match content {
+        Content::Malformed => format!("{{\"n\":{number},\"click_timestamp\": 17672256, \"ad_id\"\n"),
+        Content::Invalid => format!(
+            "{{\"n\":{number},\"click_timestamp\":1767225600000,\"ad_id\":-1,\"user_id\":\"u\",\"ip\":\"1.2.3.4\"}}\n"
+        ),
+        Content::Click(click) => {
+            let Click { who: Who { at_ms, ad, .. }, country, user, ip, click_id } = click;
+            let click_id = if click_id.is_empty() { String::new() } else { format!(",\"click_id\":\"{click_id}\"") };
+            format!(
+                "{{\"n\":{number},\"click_timestamp\":{at_ms},\"ad_id\":{ad},\"user_id\":\"{user}\",\"ip\":\"{ip}\",\"country\":\"{country}\"{click_id}}}\n"
+            )
+        }
+    }
+}
+
+/// The number that stands in a line's text.
+pub(crate) fn number_in(text: &str) -> Option<usize> {
+    let rest = text.split_once("\"n\":")?.1;
+    let digits = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..digits].parse().ok()
+}

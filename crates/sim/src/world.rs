@@ -1,0 +1,394 @@
+//! The simulated world: servers write, processes come and go, and everything is judged all the time.
+
+use crate::files::Files;
+use crate::judge::{Judge, Verdict};
+use crate::lake::SharedTables;
+use crate::machine::{Death, Luck, Machine};
+use crate::plant::Plant;
+use crate::process::{Ground, Process};
+use crate::random::Random;
+use crate::scenario::Scenario;
+use crate::servers::Servers;
+use crate::store::{SharedDisk, SimStore};
+use adtally::run::ingest::Turn;
+use adtally_model::{ErrorKind, InputId, Invariant, Result};
+use adtally_store::epoch_log::EpochLog;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+
+/// Steps after which a simulation must have come to its end: a bound against one that goes on for ever.
+const STEPS_MAX: usize = 40_000;
+
+/// Processes that are suspended at the same time at most.
+const ZOMBIES_MAX: usize = 2;
+
+/// How long, once all is written and nothing goes wrong, nothing more is read before all is taken to be read, beyond
+/// twice the idle timeout: the guarded clock stands still for a minute after the wall clock was set back.
+const SETTLE_MS: i64 = 90_000;
+
+/// What came of a simulation.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Outcome {
+    /// Its seed, which replays it.
+    pub seed: u64,
+    /// Crash points that were passed.
+    pub points: u64,
+    /// Deaths at crash points.
+    pub deaths: u64,
+    /// Operations that failed.
+    pub failures: u64,
+    /// Power losses.
+    pub power_losses: u64,
+    /// Processes that went on after another had taken over.
+    pub zombies: u64,
+    /// Processes that took over.
+    pub starts: u64,
+    /// Records of the log.
+    pub epochs: u64,
+    /// Lines written.
+    pub lines: u64,
+    /// A hash over everything that happened.
+    pub trace: u64,
+    /// What did not hold, if anything.
+    pub violation: Option<String>,
+}
+
+/// The world of one seed.
+struct World {
+    scenario: Scenario,
+    random: Random,
+    ground: Ground,
+    servers: Servers,
+    judge: Judge,
+    process: Option<Process>,
+    zombies: Vec<Process>,
+    /// Where the process that died last had read to.
+    read: BTreeMap<InputId, u64>,
+    outcome: Outcome,
+}
+
+/// What became of a call into a process.
+enum Ended<T> {
+    /// It returned.
+    Well(T),
+    /// The process died in it.
+    Died,
+    /// The process stopped with an error.
+    Failed(adtally_model::Error),
+}
+
+/// Runs the simulation of a seed; with `tells` it tells its story on stdout.
+pub fn simulate(seed: u64, plant: Plant, tells: bool) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let violation = Some(format!("no runtime for the simulation: {error}"));
+            return Outcome { seed, violation, ..Outcome::default() };
+        }
+    };
+    let mut world = World::new(seed, plant, tells, runtime.handle().clone());
+    let ended = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let violation = match ended {
+        Ok(verdict) => verdict.err(),
+        Err(panic) => Some(format!("a panic: {}", words_of(panic.as_ref()))),
+    };
+    let machine = &world.ground.machine;
+    let tally = machine.tally();
+    Outcome {
+        seed,
+        points: tally.points,
+        deaths: tally.deaths,
+        failures: tally.failures,
+        epochs: world.judge.head(),
+        lines: world.servers.lines.len() as u64,
+        trace: machine.trace(),
+        violation,
+        ..world.outcome
+    }
+}
+
+fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned())).unwrap_or_default()
+}
+
+impl World {
+    fn new(seed: u64, plant: Plant, tells: bool, runtime: tokio::runtime::Handle) -> World {
+        let mut random = Random::new(seed);
+        let scenario = Scenario::new(seed, &mut random);
+        let machine = Machine::new(random.fork(), tells);
+        machine.note("scenario", &format!("{scenario:?}"));
+        let servers = Servers::new(&scenario, random.fork(), machine.true_ms());
+        let files = Files::new(machine.clone());
+        let (disk, tables) = (SharedDisk::default(), SharedTables::default());
+        World {
+            random,
+            ground: Ground { machine, disk, tables, files, runtime, plant },
+            scenario,
+            servers,
+            judge: Judge::default(),
+            process: None,
+            zombies: Vec::new(),
+            read: BTreeMap::new(),
+            outcome: Outcome { seed, ..Outcome::default() },
+        }
+    }
+
+    fn run(&mut self) -> Verdict {
+        self.ground.machine.set_luck(self.scenario.luck);
+        let mut steps = 0;
+        while !self.servers.are_done() {
+            self.step()?;
+            steps += 1;
+            if steps > STEPS_MAX {
+                return Err("the simulation does not come to its end".to_owned());
+            }
+        }
+        self.settle()
+    }
+
+    /// Some time passes, and something happens.
+    fn step(&mut self) -> Verdict {
+        let ms = match self.random.below(100) {
+            0 => self.random.between(10_000, 90_000),
+            1..=9 => self.random.between(1_000, 5_000),
+            _ => self.random.between(5, 1_500),
+        };
+        self.ground.machine.advance(ms);
+        self.write();
+        if self.random.chance(self.scenario.clock_jumps) {
+            let day = 86_400_000;
+            let skew_ms = self.random.pick(&[0, 0, day, -day, 90_000, -90_000]);
+            self.ground.machine.note("the clock is off by", &skew_ms);
+            self.ground.machine.set_skew(skew_ms);
+        }
+        if !self.zombies.is_empty() && self.random.chance(20) {
+            self.resume_zombie()?;
+        }
+        if self.process.is_none() {
+            return self.start();
+        }
+        if self.random.chance(self.scenario.zombies) && self.zombies.len() < ZOMBIES_MAX {
+            self.ground.machine.note("suspended", &"");
+            self.zombies.extend(self.process.take());
+            return self.start();
+        }
+        if self.random.chance(self.scenario.stops) {
+            return self.stop();
+        }
+        self.work()
+    }
+
+    /// Servers write and rotate; rotated logs that are read are deleted.
+    fn write(&mut self) {
+        let now_ms = self.ground.machine.true_ms();
+        self.servers.act(&self.scenario, &self.ground.files, now_ms);
+        let (judge, files) = (&self.judge, &self.ground.files);
+        self.servers.rotated.retain(|(path, file)| {
+            let is_read = judge.is_read(&path.to_string_lossy(), file.len());
+            if is_read {
+                files.remove(path);
+            }
+            !is_read
+        });
+    }
+
+    /// Calls into a process; what unwinds out of it other than its death goes on.
+    fn call<T>(&self, call: impl FnOnce() -> Result<T>) -> Ended<T> {
+        match catch_unwind(AssertUnwindSafe(call)) {
+            Ok(Ok(value)) => Ended::Well(value),
+            Ok(Err(error)) => Ended::Failed(error),
+            Err(panic) if panic.is::<Death>() => Ended::Died,
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    /// A process takes over, or dies trying.
+    fn start(&mut self) -> Verdict {
+        self.ground.machine.note("starts", &"");
+        match self.call(|| Process::start(&self.ground, &self.scenario, &self.read)) {
+            Ended::Well(process) => {
+                self.outcome.starts += 1;
+                self.ground.machine.note("owns from", &process.claim);
+                self.process = Some(process);
+                self.absorb()?;
+                self.check_recovered()
+            }
+            Ended::Died => {
+                self.die();
+                Ok(())
+            }
+            Ended::Failed(error) if error.is_retryable() => Ok(()),
+            Ended::Failed(error) => Err(format!("a process cannot start: {}", error.report())),
+        }
+    }
+
+    /// What stands in the log is what is committed; nobody but the owner wrote to it.
+    fn absorb(&mut self) -> Verdict {
+        let disk = self.ground.disk.0.lock();
+        let before = self.judge.head();
+        self.judge.absorb(&disk, &self.ground.tables, &self.scenario, &self.servers)?;
+        if self.judge.head() > before
+            && let Some(process) = &self.process
+        {
+            drop(disk);
+            self.judge.check_told(&process.hot, &self.ground.tables)?;
+        }
+        Ok(())
+    }
+
+    /// Checks after a process has taken over.
+    fn check_recovered(&self) -> Verdict {
+        self.judge.check_kept(&self.ground.disk.0.lock())?;
+        self.judge.check_lake(&self.ground.tables)?;
+        if self.ground.plant == Plant::Nothing {
+            let owner = self.process.as_ref().map(|process| process.writer);
+            if self.judge.writer() != owner {
+                return Err(format!("{}: the newest record is not the owner's claim", Invariant::LinearChain));
+            }
+        }
+        // Through a store on which nothing goes wrong.
+        let machine = Machine::new(Random::new(0), false);
+        let store = SimStore::new(self.ground.disk.clone(), self.ground.tables.clone(), machine, Plant::Nothing);
+        let log = EpochLog::new(Arc::new(store), 0);
+        match self.ground.runtime.block_on(log.fold()) {
+            Ok(Some(state)) => self.judge.check_fold(&state),
+            Ok(None) => Err(format!("{}: the log is empty", Invariant::LinearChain)),
+            Err(error) => Err(format!("the log cannot be folded: {}", error.report())),
+        }
+    }
+
+    /// The process does some of its work.
+    fn work(&mut self) -> Verdict {
+        let Some(mut process) = self.process.take() else { return Ok(()) };
+        let what = self.random.below(10);
+        let ended = self.call(|| match what {
+            0..=5 => process.turn().map(|_| false),
+            6..=8 => process.commit().map(|_| false),
+            _ => process.project(),
+        });
+        match ended {
+            Ended::Well(projected) => {
+                self.process = Some(process);
+                self.absorb()?;
+                if projected { self.judge.check_lake(&self.ground.tables) } else { Ok(()) }
+            }
+            Ended::Died => {
+                self.read = process.positions();
+                self.die();
+                Ok(())
+            }
+            Ended::Failed(error) => Err(format!("the owner stops: {}", error.report())),
+        }
+    }
+
+    /// The process is stopped in good order.
+    fn stop(&mut self) -> Verdict {
+        let Some(mut process) = self.process.take() else { return Ok(()) };
+        self.ground.machine.note("stops", &"");
+        match self.call(|| process.stop()) {
+            Ended::Well(()) => {
+                self.process = Some(process);
+                self.absorb()?;
+                self.process = None;
+                self.read.clear();
+                self.judge.check_lake(&self.ground.tables)
+            }
+            Ended::Died => {
+                self.die();
+                Ok(())
+            }
+            Ended::Failed(error) => Err(format!("the owner cannot stop: {}", error.report())),
+        }
+    }
+
+    /// A process died: with it, perhaps, the machine's power, and all that was suspended on it.
+    fn die(&mut self) {
+        self.process = None;
+        if self.random.chance(self.scenario.power_losses) {
+            self.outcome.power_losses += 1;
+            self.ground.machine.note("power is lost", &"");
+            self.ground.disk.0.lock().lose_power(&mut self.random);
+            self.zombies.clear();
+        }
+        if self.random.chance(200) {
+            let ms = self.random.between(0, 300_000);
+            self.ground.machine.advance(ms);
+        }
+    }
+
+    /// A process that another has succeeded goes on: whatever it does, it must write nothing.
+    fn resume_zombie(&mut self) -> Verdict {
+        let at = self.random.below(self.zombies.len() as u64) as usize;
+        let mut zombie = self.zombies.swap_remove(at);
+        // What its successor wrote last is known.
+        self.absorb()?;
+        self.ground.machine.note("resumed", &zombie.claim);
+        self.outcome.zombies += 1;
+        let turns = self.random.below(20);
+        let ended = self.call(|| {
+            for _ in 0..turns {
+                zombie.turn()?;
+                zombie.project()?;
+            }
+            // One more epoch, in any case.
+            zombie.stop()
+        });
+        let head = self.judge.head();
+        let disk = self.ground.disk.clone();
+        let writers = self.judge.absorb(&disk.0.lock(), &self.ground.tables, &self.scenario, &self.servers)?;
+        if !writers.is_empty() {
+            return Err(format!("{}: a zombie wrote epoch {}", Invariant::LinearChain, head + 1));
+        }
+        match ended {
+            Ended::Well(()) => Ok(()),
+            Ended::Failed(error) if error.kind() == ErrorKind::Fenced => self.judge.check_lake(&self.ground.tables),
+            Ended::Failed(error) => Err(format!("a zombie stops otherwise than fenced: {}", error.report())),
+            Ended::Died => Ok(()),
+        }
+    }
+
+    /// Everything is written and nothing goes wrong any more: a process must come to have read it all.
+    fn settle(&mut self) -> Verdict {
+        self.ground.machine.note("settles", &"");
+        self.ground.machine.set_luck(Luck::default());
+        self.ground.machine.set_skew(0);
+        self.zombies.clear();
+        while self.process.is_none() {
+            self.start()?;
+        }
+        // Inputs far apart wait for one another, each time until another is idle.
+        let quiet_ms = SETTLE_MS + 2 * self.scenario.time.idle_timeout_ms;
+        let (mut read, mut since_ms) = (self.judge.read(), self.ground.machine.true_ms());
+        while self.ground.machine.true_ms() - since_ms < quiet_ms {
+            let Some(process) = &mut self.process else { return Err("nobody settles".to_owned()) };
+            let turned = process.turn();
+            let committed = process.commit();
+            let turn = turned.and_then(|turn| committed.map(|_| turn));
+            let turn = turn.map_err(|error| format!("the last process stops: {}", error.report()))?;
+            self.absorb()?;
+            if self.judge.read() > read {
+                (read, since_ms) = (self.judge.read(), self.ground.machine.true_ms());
+            }
+            self.ground.machine.advance(if turn == Turn::Worked { 30 } else { 1_000 });
+        }
+        if let Some(process) = &mut self.process {
+            process.stop().map_err(|error| format!("the last process cannot stop: {}", error.report()))?;
+        }
+        self.absorb()?;
+        self.check_end()
+    }
+
+    fn check_end(&self) -> Verdict {
+        let held = self.ground.tables.held_by_all();
+        if held != self.judge.head() {
+            let what = format!("the lake holds epoch {held}, the log ends at {}", self.judge.head());
+            return Err(format!("{}: {what}", Invariant::LakeEqualsLog));
+        }
+        self.judge.check_lake(&self.ground.tables)?;
+        self.judge.check_kept(&self.ground.disk.0.lock())?;
+        self.judge.check_end(&self.servers)
+    }
+}

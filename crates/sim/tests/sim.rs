@@ -1,0 +1,101 @@
+//! The simulation: seeds that must hold, seeds that replay, and planted bugs that must be found.
+
+use adtally_sim::{Plant, simulate};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Seeds that are simulated in each run of the tests: some tens of seconds on two cores.
+const SEEDS: u64 = 2_000;
+
+/// Within so many seeds every planted bug is found.
+const FOUND_WITHIN: u64 = 50;
+
+/// Runs seeds on two threads, each world on one of them.
+fn on_two_threads(seeds: u64, run: impl Fn(u64) + Sync) {
+    let next = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds {
+                        return;
+                    }
+                    run(seed);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn every_promise_holds_under_every_seed() {
+    let (deaths, zombies, power_losses) = Default::default();
+    let sums: [AtomicU64; 3] = [deaths, zombies, power_losses];
+    on_two_threads(SEEDS, |seed| {
+        let outcome = simulate(seed, Plant::Nothing, false);
+        assert_eq!(
+            outcome.violation, None,
+            "seed {seed}: `cargo xtask sim --from {seed} --seeds 1 --story` replays it"
+        );
+        for (sum, more) in sums.iter().zip([outcome.deaths, outcome.zombies, outcome.power_losses]) {
+            sum.fetch_add(more, Ordering::Relaxed);
+        }
+    });
+    let [deaths, zombies, power_losses] = sums.map(AtomicU64::into_inner);
+    assert!(deaths > 5 * SEEDS && zombies > SEEDS / 20 && power_losses > SEEDS, "{deaths} {zombies} {power_losses}");
+}
+
+#[test]
+fn a_seed_plays_the_same_again() {
+    on_two_threads(40, |seed| {
+        let (once, again) = (simulate(seed, Plant::Nothing, false), simulate(seed, Plant::Nothing, false));
+        assert_eq!(once, again, "seed {seed}");
+    });
+}
+
+/// How many seeds it takes to find a planted bug, and what gives it away.
+fn found(plant: Plant) -> (u64, String) {
+    for seed in 0..FOUND_WITHIN {
+        if let Some(violation) = simulate(seed, plant, false).violation {
+            return (seed + 1, violation);
+        }
+    }
+    panic!("{plant:?} is not found within {FOUND_WITHIN} seeds");
+}
+
+/// A planted bug is found, and by one of these words.
+fn check(plant: Plant, words: &[&str]) {
+    let (seeds, violation) = found(plant);
+    println!("{plant:?} is found after {seeds} seeds: {violation}");
+    assert!(words.iter().any(|word| violation.contains(word)), "{plant:?} shows by {violation}");
+}
+
+#[test]
+fn finds_a_lake_that_is_told_before_the_record_exists() {
+    check(Plant::LakeBeforeRecord, &["ST-1", "records are missing"]);
+}
+
+#[test]
+fn finds_records_whose_content_is_not_synced() {
+    check(Plant::ContentNotSynced, &["EO-4", "damaged"]);
+}
+
+#[test]
+fn finds_records_whose_folder_is_not_synced() {
+    check(Plant::EntryNotSynced, &["EO-4", "is missing", "is gone", "records are missing"]);
+}
+
+#[test]
+fn finds_a_process_that_takes_over_without_a_claim() {
+    check(Plant::ClaimForgotten, &["EO-4", "is missing"]);
+}
+
+#[test]
+fn finds_identities_that_recovery_forgets() {
+    check(Plant::IdentitiesForgotten, &["EO-1"]);
+}
+
+#[test]
+fn finds_positions_that_run_ahead_of_the_commit() {
+    check(Plant::PositionBeforeCommit, &["EO-2", "EO-3"]);
+}

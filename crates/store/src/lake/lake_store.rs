@@ -1,0 +1,76 @@
+//! The lake as the run loop needs it: a simulation puts a model in its place.
+
+use super::{ClickRows, EncodedFile, EpochProjection, Epochs, Held, Lake, encode_clicks, encode_dead_letters};
+use adtally_model::{DeadLetter, EpochNumber, Minute, MinuteCounts, Result};
+use async_trait::async_trait;
+
+/// Where epochs are staged and projected to. What each method promises is said at [`Lake`]'s of the same name.
+#[async_trait]
+pub trait LakeStore: Send + Sync {
+    /// The files of one epoch of partition 0; it only computes. `file_token` is random and makes their names unique.
+    ///
+    /// # Errors
+    /// Internal when rows cannot be encoded.
+    fn encode(
+        &self,
+        clicks: &[ClickRows<'_>],
+        letters: &[DeadLetter],
+        epoch: EpochNumber,
+        file_token: u128,
+    ) -> Result<Vec<EncodedFile>>;
+
+    /// As [`Lake::stage`].
+    ///
+    /// # Errors
+    /// As [`Lake::stage`].
+    async fn stage(&self, files: &[EncodedFile]) -> Result<()>;
+
+    /// As [`Lake::held`].
+    ///
+    /// # Errors
+    /// As [`Lake::held`].
+    async fn held(&self, log_id: u128, partition: u32) -> Result<Held>;
+
+    /// As [`Lake::project`].
+    ///
+    /// # Errors
+    /// As [`Lake::project`].
+    async fn project(&self, log_id: u128, partition: u32, epochs: &[EpochProjection], file_token: u128) -> Result<()>;
+
+    /// The counts of the minutes `[from, to)` in the epochs up to `upto`, minutes ascending.
+    ///
+    /// # Errors
+    /// As [`Lake::counts`].
+    async fn minute_counts(&self, from: Minute, to: Minute, upto: &Epochs) -> Result<Vec<MinuteCounts>>;
+}
+
+#[async_trait]
+impl LakeStore for Lake {
+    fn encode(
+        &self,
+        clicks: &[ClickRows<'_>],
+        letters: &[DeadLetter],
+        epoch: EpochNumber,
+        file_token: u128,
+    ) -> Result<Vec<EncodedFile>> {
+        let mut files = encode_clicks(clicks, 0, epoch, file_token)?;
+        files.extend(encode_dead_letters(letters, 0, epoch, file_token)?);
+        Ok(files)
+    }
+
+    async fn stage(&self, files: &[EncodedFile]) -> Result<()> {
+        Lake::stage(self, files).await
+    }
+
+    async fn held(&self, log_id: u128, partition: u32) -> Result<Held> {
+        Lake::held(self, log_id, partition).await
+    }
+
+    async fn project(&self, log_id: u128, partition: u32, epochs: &[EpochProjection], file_token: u128) -> Result<()> {
+        Lake::project(self, log_id, partition, epochs, file_token).await
+    }
+
+    async fn minute_counts(&self, from: Minute, to: Minute, upto: &Epochs) -> Result<Vec<MinuteCounts>> {
+        Ok(self.counts(from, to, Some(upto)).await?.minutes)
+    }
+}
