@@ -4,6 +4,7 @@
 //! atomically and syncs the folder, so that an object is either there whole or not at all. Temporary names are
 //! `<name>#<digits>`, which listings hide; a crash leaves them behind and [`DurableLocal::sweep`] removes them by age.
 
+use crate::fail_points::{self, RECORD_TEMPORARY_WRITTEN};
 use adtally_model::{Error, Result};
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -209,6 +210,9 @@ impl Disk {
             .try_for_each(|part| file.write_all(part))
             .and_then(|()| if self.fsync { file.sync_all() } else { Ok(()) });
         drop(file);
+        if create {
+            fail_points::reach(RECORD_TEMPORARY_WRITTEN);
+        }
         let placed = written
             .and_then(|()| if create { fs::hard_link(&temporary, target) } else { fs::rename(&temporary, target) });
         if create || placed.is_err() {

@@ -5,6 +5,7 @@ use crate::clock::Clock;
 use adtally_model::{EpochNumber, Error, Ledger, Result};
 use adtally_pipeline::EpochDraft;
 use adtally_store::epoch_log::EpochLog;
+use adtally_store::fail_points;
 use adtally_store::hot_counts::{HotCounts, PendingEpoch};
 use adtally_store::lake::{EpochProjection, Lake};
 use parking_lot::{Condvar, Mutex};
@@ -227,12 +228,15 @@ impl Work {
             })
             .collect();
         let parts = &self.parts;
+        fail_points::reach("before_projection");
         parts.runtime.block_on(parts.lake.project(parts.log_id, 0, &epochs))?;
+        fail_points::reach("after_projection");
         let held = last.pending.epoch;
         self.shared.lake_epoch.store(held, Ordering::Release);
         parts.hot.projected(held);
         parts.report.lake_epoch(held);
         self.shared.queue.lock().waiting.retain(|waiting| waiting.pending.epoch > held);
+        fail_points::reach("before_collect");
         // By what the newest projected record itself says, so that whoever reads it finds all that it names.
         let deleted = parts.runtime.block_on(parts.log.collect(last.oldest_needed))?;
         if deleted > 0 {

@@ -170,7 +170,7 @@ fn a_number_out_of_turn_is_refused() {
 }
 
 #[test]
-fn two_owners_racing_make_one_chain() {
+fn fault_10_two_owners_racing_make_one_chain() {
     const EPOCHS: u64 = 200;
     let (_, log) = in_memory();
     let race = |writer: u128| {
@@ -323,7 +323,7 @@ fn collected(asleep_at: u64, last: u64) -> (EpochLog, LogWriter, PartitionState)
 }
 
 #[test]
-fn a_zombie_that_creates_a_collected_number_is_fenced_and_ignored() {
+fn fault_09_a_zombie_that_creates_a_collected_number_is_fenced_and_ignored() {
     // Also right after record 1, which is there for ever and so fences nobody by its absence.
     for asleep_at in [1, 2, 3, 50, 100] {
         let (log, mut zombie, mut zombie_state) = collected(asleep_at, 300);
@@ -340,7 +340,7 @@ fn a_zombie_that_creates_a_collected_number_is_fenced_and_ignored() {
 }
 
 #[test]
-fn a_second_zombie_that_builds_on_the_first_is_fenced() {
+fn fault_09_a_second_zombie_that_builds_on_the_first_is_fenced() {
     let (log, mut first, mut first_state) = collected(50, 300);
     // It fell asleep one epoch later, at the true record 51, and now finds the first zombie's 51 in its place.
     let true_51 = 51_000;
@@ -420,7 +420,7 @@ fn a_claim_at_a_base_is_a_base() {
 }
 
 #[test]
-fn damage_in_the_log_is_named() {
+fn fault_17_damage_in_the_log_is_named() {
     type Spoil = fn(&[u8]) -> Vec<u8>;
     let spoil: [(&str, Spoil); 3] = [
         ("empty", |_| Vec::new()),
@@ -455,7 +455,7 @@ fn damage_in_the_log_is_named() {
 // ---- collecting ----
 
 #[test]
-fn collection_deletes_nothing_that_is_needed() {
+fn fault_48_collection_deletes_nothing_that_is_needed() {
     let (_, log) = in_memory();
     let (mut owner, mut state) = claim(&log, 1);
     for number in 2..=400 {

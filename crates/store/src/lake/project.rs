@@ -9,6 +9,7 @@ use super::encode::long;
 use super::rows::{RowFile, encode_counts, encode_ledgers};
 use super::schema::Table;
 use super::{CHECKPOINT_EVERY, EncodedFile, Lake, LakeTable, delta_error};
+use crate::fail_points;
 use adtally_model::{Error, Invariant, Ledger, MinuteCounts, Result, StagedFile};
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake_core::kernel::{Action, Add, Transaction};
@@ -108,6 +109,7 @@ impl Lake {
         let _projecting = self.projecting.lock().await;
         for table in Table::PROJECTED {
             self.table(table).project(log_id, partition, epochs).await?;
+            fail_points::reach("between_tables");
         }
         Ok(())
     }
