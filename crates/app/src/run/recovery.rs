@@ -30,18 +30,9 @@ pub async fn take_over(
     fresh_log_id: u128,
     fingerprints: Fingerprints,
 ) -> Result<Recovered> {
-    if log.numbers().await?.is_empty() {
-        // Before a new log is begun: a lake that holds epochs of another log says so, with what to do.
-        lake.held(fresh_log_id, log.partition()).await?;
-    }
+    check_lake(log, lake, fresh_log_id).await?;
     let (writer, state) = log.claim(writer, fresh_log_id, fingerprints).await?;
     let lake_epoch = lake.held(state.log_id, state.partition).await?.by_all();
-    if lake_epoch > state.number {
-        return Err(Error::corrupt(format!(
-            "the lake holds epoch {lake_epoch}, the epoch log ends at {}: records are missing; restore them from a backup",
-            state.number
-        )));
-    }
     let mut waiting = Vec::new();
     for number in lake_epoch + 1..=state.number {
         let Some((epoch, _)) = log.read(number).await? else {
@@ -60,6 +51,20 @@ pub async fn take_over(
         });
     }
     Ok(Recovered { writer, state, lake_epoch, waiting })
+}
+
+/// A lake that holds epochs of another log, or more of them than the log, says so with what to do before anything is
+/// written: each claim would grow the log towards the numbers that the lake holds, whose epochs would then be skipped.
+async fn check_lake(log: &EpochLog, lake: &Lake, fresh_log_id: u128) -> Result<()> {
+    let newest = log.numbers().await?.last().copied().unwrap_or_default();
+    let log_id = log.read(1).await?.map_or(fresh_log_id, |(first, _)| first.log_id);
+    let held = lake.held(log_id, log.partition()).await?;
+    match held.tables.iter().filter_map(|&(_, epoch)| epoch).max() {
+        Some(epoch) if epoch > newest => Err(Error::corrupt(format!(
+            "the lake holds epoch {epoch}, the epoch log ends at {newest}: records are missing; restore them from a backup"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Fills the hot counts: minutes still hot from the lake and the epochs after it, older live ones from the fold.

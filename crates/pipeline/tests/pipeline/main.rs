@@ -13,5 +13,6 @@ mod boundaries;
 mod clockwork;
 mod driver;
 mod exactness;
+mod guard;
 mod oracle;
 mod quiet;

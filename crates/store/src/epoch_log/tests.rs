@@ -171,12 +171,12 @@ fn a_number_out_of_turn_is_refused() {
 
 #[test]
 fn fault_10_two_owners_racing_make_one_chain() {
-    const EPOCHS: u64 = 200;
+    const EPOCHS: u64 = 1_000;
     let (_, log) = in_memory();
     let race = |writer: u128| {
         let log = log.clone();
         move || {
-            let mut appended = 0;
+            let (mut appended, mut fenced) = (0, 0);
             for turn in 0.. {
                 let (mut owner, mut state) = claim(&log, writer + turn * 2);
                 while owner.head() < EPOCHS {
@@ -190,6 +190,7 @@ fn fault_10_two_owners_racing_make_one_chain() {
                         }
                         Err(error) => {
                             assert_eq!(error.kind(), ErrorKind::Fenced, "{error}");
+                            fenced += 1;
                             break;
                         }
                     }
@@ -198,11 +199,13 @@ fn fault_10_two_owners_racing_make_one_chain() {
                     break;
                 }
             }
-            appended
+            (appended, fenced)
         }
     };
     let (one, two) = (std::thread::spawn(race(1)), std::thread::spawn(race(2)));
-    let appended: u64 = one.join().unwrap() + two.join().unwrap();
+    let [one, two] = [one, two].map(|owner| owner.join().unwrap());
+    let (appended, fenced): (u64, u64) = (one.0 + two.0, one.1 + two.1);
+    assert!(fenced > 0, "they never met");
     let last = *block_on(log.numbers()).unwrap().last().unwrap();
     assert!(last >= EPOCHS);
     check_linear(&log, last);
