@@ -3,6 +3,7 @@
 //! Cargo is always called with `--workspace`: another selection of packages would select other features of the large
 //! dependencies and build them a second time.
 
+mod faults;
 mod python;
 mod soak;
 mod tidy;
@@ -26,6 +27,7 @@ Commands:
   fmt     Format the code; with --check only say what is not formatted
   clippy  Lints, warnings as errors
   doc     Build the documentation, warnings as errors
+  faults  Bring the table of faults and their tests in docs/faults.md up to date; tidy checks that it is
   tidy    House rules: arrows between rooms, names, headers, links, sizes
   deny    Known holes, licences and sources of dependencies, by cargo-deny; not part of ci, as it needs the network
 ";
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         ["fmt", "--check"] => fmt(true),
         ["clippy"] => clippy(),
         ["doc"] => doc(),
+        ["faults"] => tidy::write_faults(&root()),
         ["tidy"] => tidy(),
         ["deny"] => deny(),
         ["soak", options @ ..] => soak(options),

@@ -4,6 +4,7 @@ mod documents;
 mod rooms;
 mod sources;
 
+use crate::faults;
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -55,8 +56,31 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>, String> {
         problems.extend(sources::check(file));
     }
     problems.extend(documents::check(&files));
+    if faults_table(&files)? != document(&files) {
+        problems.push(Problem::new(faults::DOCUMENT, 0, "is not what the tests say: run `cargo xtask faults`"));
+    }
     problems.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
     Ok(problems.iter().map(Problem::to_string).collect())
+}
+
+/// Brings the table of faults up to date.
+///
+/// # Errors
+/// When the files cannot be listed, read or written.
+pub(crate) fn write_faults(root: &Path) -> Result<(), String> {
+    let path = root.join(faults::DOCUMENT);
+    fs::write(&path, faults_table(&list(root)?)?).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
+fn document(files: &[File]) -> &str {
+    files.iter().find(|file| file.path == faults::DOCUMENT).map_or("", |file| &file.text)
+}
+
+/// What the document on faults should be. Tests of this toolbox are about no fault.
+fn faults_table(files: &[File]) -> Result<String, String> {
+    let sources = files.iter().filter(|file| file.path.ends_with(".rs") && file.path.starts_with("crates/"));
+    let sources: Vec<(&str, &str)> = sources.map(|file| (file.path.as_str(), file.text.as_str())).collect();
+    faults::updated(document(files), &sources)
 }
 
 fn list(root: &Path) -> Result<Vec<File>, String> {

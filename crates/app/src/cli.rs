@@ -77,6 +77,7 @@ pub fn main() -> ExitCode {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         terminal::error(&defect(&place, panic.payload_as_str().unwrap_or_default()));
     }));
+    let _armed = adtally_store::fail_points::arm();
     guarded(run).into()
 }
 

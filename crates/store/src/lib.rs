@@ -11,6 +11,7 @@ pub mod data_dir;
 pub mod durable;
 pub mod embedded;
 pub mod epoch_log;
+pub mod fail_points;
 pub mod hot_counts;
 pub mod lake;
 pub mod questions;

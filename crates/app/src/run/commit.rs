@@ -9,6 +9,7 @@ use adtally_model::{Base, Epoch, Error, LiveMinute, MinuteCounts, MinuteIdentiti
 use adtally_pipeline::EpochDraft;
 use adtally_pipeline::tumbling_window::Windows;
 use adtally_store::epoch_log::LogWriter;
+use adtally_store::fail_points;
 use adtally_store::hot_counts::{HotCounts, PendingEpoch, Progress};
 use adtally_store::lake::{ClickRows, EncodedFile, LakeStore};
 use crossbeam_channel::{Sender, bounded};
@@ -58,9 +59,11 @@ impl Committer {
         let windows = std::mem::take(&mut draft.windows);
         let (counts, files) = encode(self.lake.as_ref(), &draft, windows, self.randomness.next_u128())?;
         let staged: Vec<StagedFile> = files.iter().map(|file| file.staged.clone()).collect();
+        fail_points::reach("before_stage");
         if !files.is_empty() {
             self.retrying("staging files", |committer| committer.runtime.block_on(committer.lake.stage(&files)))?;
         }
+        fail_points::reach("after_stage");
         let base = (draft.number.is_multiple_of(adtally_model::epoch::BASE_EVERY)).then(|| self.base(&draft, &counts));
         let oldest_needed = fold_start(draft.number).min(fold_start(self.projector.lake_epoch().max(1)));
         let epoch = Epoch {
@@ -89,9 +92,11 @@ impl Committer {
             base: base.map(Box::new),
         };
         let runtime = self.runtime.clone();
+        fail_points::reach("before_record");
         self.retrying("creating an epoch record", |committer| {
             runtime.block_on(committer.writer.append(epoch.clone()))
         })?;
+        fail_points::reach("after_record");
         self.show(&draft, epoch);
         self.report.committed(&draft, self.clock.monotonic_ms() - began);
         Ok(())

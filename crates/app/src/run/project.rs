@@ -5,6 +5,7 @@ use crate::clock::Clock;
 use adtally_model::{EpochNumber, Error, Ledger, Result};
 use adtally_pipeline::EpochDraft;
 use adtally_store::epoch_log::EpochLog;
+use adtally_store::fail_points;
 use adtally_store::hot_counts::{HotCounts, PendingEpoch};
 use adtally_store::lake::{EpochProjection, LakeStore};
 use parking_lot::{Condvar, Mutex};
@@ -291,13 +292,16 @@ impl Work {
             })
             .collect();
         let parts = &self.parts;
+        fail_points::reach("before_projection");
         parts.runtime.block_on(parts.lake.project(parts.log_id, 0, &epochs, parts.file_token))?;
+        fail_points::reach("after_projection");
         let held = last.pending.epoch;
         self.shared.lake_epoch.store(held, Ordering::Release);
         parts.hot.projected(held);
         parts.report.lake_epoch(held);
         *self.shared.held.lock() = Some(HeldEpoch { epoch: held, clock_ms: last.clock_ms, final_ms: last.final_ms });
         self.shared.queue.lock().waiting.retain(|waiting| waiting.pending.epoch > held);
+        fail_points::reach("before_collect");
         self.collect(last.oldest_needed);
         Ok(())
     }

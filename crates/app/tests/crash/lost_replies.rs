@@ -39,7 +39,7 @@ fn of_every_epoch_record() {
 }
 
 #[test]
-fn of_every_commit_to_the_lake() {
+fn fault_07_the_reply_of_every_commit_to_the_lake_is_lost() {
     check(Fault::Lost { every: 1, offset: 0, side: Side::After, matching: "/_delta_log/" }, 1);
 }
 

@@ -31,7 +31,7 @@ fn until_end(site: &Site) -> Value {
 }
 
 #[test]
-fn poison_is_set_aside_and_the_rest_counted() {
+fn fault_25_and_27_poison_is_set_aside_and_the_rest_counted() {
     let site = Site::new();
     let click = line(LATE_EVENING, 0);
     let mut poison: Vec<u8> = b"\xef\xbb\xbf".to_vec();
@@ -75,7 +75,7 @@ fn poison_is_set_aside_and_the_rest_counted() {
 
 /// A file made tomorrow must not be late for what was closed, nor a half line be lost or counted in halves.
 #[test]
-fn day_one_ends_in_the_midst_of_a_line_and_day_two_goes_on() {
+fn fault_44_day_one_ends_in_the_midst_of_a_line_and_day_two_goes_on() {
     let site = Site::new();
     let day_one = lines(LATE_EVENING, 0..602);
     let (whole, half) = day_one.split_at(day_one.len() - 31);
@@ -102,7 +102,7 @@ fn an_unterminated_last_line_is_taken_when_it_is_whole() {
 }
 
 #[test]
-fn compressing_a_file_that_was_read_reads_nothing_again() {
+fn fault_30_compressing_a_file_that_was_read_reads_nothing_again() {
     let site = Site::new();
     site.write("logs/a.log", lines(LATE_EVENING, 0..500));
     site.write("logs/b.log", lines(LATE_EVENING, 500..900));
@@ -128,7 +128,7 @@ fn compressing_a_file_that_was_read_reads_nothing_again() {
 
 /// What was never read is not silently forgotten.
 #[test]
-fn a_file_deleted_half_read_while_stopped_is_a_gap() {
+fn fault_45_a_file_deleted_half_read_while_stopped_is_a_gap() {
     let site = Site::new();
     site.write("adtally.toml", "[time]\nidle_timeout = \"1h\"\n[epoch]\ninterval = \"100ms\"\n");
     // The one is an hour long, and waits for the other, which stays at its beginning.
@@ -217,7 +217,7 @@ fn half_lines_truncation_and_new_files_under_a_running_process() {
 
 /// One far line ahead of its neighbours, first or in the midst, is counted and makes nothing late.
 #[test]
-fn one_wrong_clock_makes_nothing_late() {
+fn fault_21_and_42_and_51_one_wrong_clock_makes_nothing_late() {
     const FAR: i64 = 20 * 3_600_000;
     let site = Site::new();
     let mut text = line(LATE_EVENING + FAR, 9_000);

@@ -16,6 +16,7 @@
 //! - `stopping`: signals at any moment, temporary folders, and nobody who reads what is said;
 //! - `first_sight`: what a newcomer sees: the demo, what `run` says it found, bars on a terminal;
 //! - `commands`: inspect, config, count, completions, JSON, colours and pipes;
+//! - `faults`: the faults of `docs/faults.md`, one after another;
 //! - `files`: files that are poison, half, gone, compressed or of yesterday;
 //! - `repair`: stored data that is damaged or lost, mended;
 //! - `lake`: other programs read the lake and find the same sums;
@@ -27,6 +28,7 @@
 mod commands;
 mod exits;
 mod expected;
+mod faults;
 mod feed;
 mod files;
 mod first_sight;

@@ -442,7 +442,7 @@ fn from_open_to_closed_to_final() {
 
 /// When nothing comes any more, the clock closes minutes, and later makes them final.
 #[test]
-fn idle_inputs_let_the_clock_pass() {
+fn fault_22_idle_inputs_let_the_clock_pass() {
     let site = Site::new();
     site.write(
         "adtally.toml",

@@ -1,5 +1,6 @@
 //! A folder of its own for each test: logs, data and configuration in it, and the binary run in it.
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -137,7 +138,13 @@ impl Site {
 
     /// Starts `adtally run` with these words on a free port, and waits until it answers.
     pub(crate) fn serve(&self, line: &str) -> Serving {
+        self.serve_with(line, &[])
+    }
+
+    /// The same with these environment variables.
+    pub(crate) fn serve_with(&self, line: &str, variables: &[(&str, &str)]) -> Serving {
         let mut command = self.program();
+        command.envs(variables.iter().copied());
         command.args(["run", "--data-dir", "data", "--listen", "127.0.0.1:0"]).args(line.split_whitespace());
         Serving::start(command)
     }
@@ -208,6 +215,41 @@ impl Serving {
         Serving { child, url, agent: config.into(), said }
     }
 
+    /// Sends it a signal.
+    pub(crate) fn send(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Whether a signal has stopped all its threads.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let stat =
+            |task: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.unwrap().path().join("stat"));
+        // A thread may end meanwhile.
+        tasks.map(stat).all(|stat| stat.is_err() || stat.is_ok_and(|stat| stat.contains(") T ")))
+    }
+
+    /// Waits until it ends by itself; its exit code and what it said.
+    pub(crate) fn ended(mut self) -> (Option<i32>, String) {
+        let status = exit_of(&mut self.child);
+        (status.code(), self.said())
+    }
+
+    /// Waits until `/readyz` has this status and this text.
+    pub(crate) fn wait_readiness(&self, status: u16, text: &str) {
+        wait_for(&format!("readiness {status} {text:?}"), || {
+            let (found, said) = self.text("/readyz");
+            (found == status && said.contains(text)).then_some(())
+        });
+    }
+
+    /// The most memory that it has held so far, in MiB.
+    pub(crate) fn memory_mib_max(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1_024
+    }
+
     /// What it has said on standard error so far.
     pub(crate) fn said(&self) -> String {
         self.said.lock().unwrap().clone()
@@ -255,12 +297,10 @@ impl Serving {
     }
 
     /// SIGTERM, a clean end, and what it said.
-    pub(crate) fn stop(mut self) -> String {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        let status = exit_of(&mut self.child);
-        let said = self.said();
-        assert_eq!(status.code(), Some(0), "{said}");
+    pub(crate) fn stop(self) -> String {
+        self.send(Signal::TERM);
+        let (code, said) = self.ended();
+        assert_eq!(code, Some(0), "{said}");
         said
     }
 }

@@ -48,7 +48,7 @@ fn csv() {
 
 /// The main job: a writer that rotates and compresses, a process that is killed, stopped and restarted meanwhile.
 #[test]
-fn rotated_under_a_process_that_is_killed_and_restarted() {
+fn fault_28_rotated_under_a_process_that_is_killed_and_restarted() {
     let site = Site::new();
     let words = "--clicks 300000 --rate 250 --seed 14 --late 0.5% --duplicates 3% --malformed 0.3% --invalid 0.3%";
     let expected = Expected::generate(&site, "whole.log", &format!("{words} --click-ids 20% {START}"));

@@ -37,7 +37,7 @@ fn the_edge_of_allowed_lateness() {
 }
 
 #[test]
-fn the_edge_of_the_dedup_horizon() {
+fn fault_24_the_edge_of_the_dedup_horizon() {
     check(&[7, watermark_at(299_999), 7], "ccd");
     check(&[7, watermark_at(300_000), 7], "ccd");
     check(&[7, watermark_at(300_000), watermark_at(599_999), 7], "cccd");

@@ -5,6 +5,7 @@
 //! - `exactness`: properties over random streams.
 //! - `boundaries`: lines inside, at and beyond every boundary of time.
 //! - `clockwork`: idleness, ends, the clock, finality, capacity.
+//! - `guard`: crashes at every line of the guard against bad clocks, and more minutes than are held.
 //! - `quiet`: inputs that are quiet, gone, far behind or unreadable.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
@@ -13,5 +14,6 @@ mod boundaries;
 mod clockwork;
 mod driver;
 mod exactness;
+mod guard;
 mod oracle;
 mod quiet;

@@ -1,6 +1,7 @@
 //! The blocking half of the durable store: in which order files are written, synced, put in place and made known. What
 //! it asks of the disk goes through [`DiskIo`], so that a simulation can stand in for it.
 
+use crate::fail_points::{self, RECORD_TEMPORARY_WRITTEN};
 use hashbrown::HashSet;
 use object_store::PutPayload;
 use parking_lot::Mutex;
@@ -263,6 +264,9 @@ impl Disk {
         {
             self.discard(temporary);
             return Err(error);
+        }
+        if create {
+            fail_points::reach(RECORD_TEMPORARY_WRITTEN);
         }
         let placed = match create {
             true => self.io.hard_link(temporary, target),

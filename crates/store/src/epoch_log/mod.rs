@@ -7,6 +7,7 @@ mod tests;
 
 pub use rebuild::rebuilt_end;
 
+use crate::fail_points;
 use adtally_model::epoch::{RECORDS_KEPT, base_before, fold_start};
 use adtally_model::fold::merge_all;
 use adtally_model::{
@@ -273,6 +274,7 @@ impl EpochLog {
                 .await
                 .map_err(|e| Error::transient(format!("epoch record {path} cannot be deleted")).because(e))?;
             deleted += 1;
+            fail_points::reach("while_collecting");
         }
         Ok(deleted)
     }

@@ -174,13 +174,13 @@ fn a_number_out_of_turn_is_refused() {
 }
 
 #[test]
-fn two_owners_racing_make_one_chain() {
-    const EPOCHS: u64 = 200;
+fn fault_10_two_owners_racing_make_one_chain() {
+    const EPOCHS: u64 = 1_000;
     let (_, log) = in_memory();
     let race = |writer: u128| {
         let log = log.clone();
         move || {
-            let mut appended = 0;
+            let (mut appended, mut fenced) = (0, 0);
             for turn in 0.. {
                 let (mut owner, mut state) = claim(&log, writer + turn * 2);
                 while owner.head() < EPOCHS {
@@ -194,6 +194,7 @@ fn two_owners_racing_make_one_chain() {
                         }
                         Err(error) => {
                             assert_eq!(error.kind(), ErrorKind::Fenced, "{error}");
+                            fenced += 1;
                             break;
                         }
                     }
@@ -202,11 +203,13 @@ fn two_owners_racing_make_one_chain() {
                     break;
                 }
             }
-            appended
+            (appended, fenced)
         }
     };
     let (one, two) = (std::thread::spawn(race(1)), std::thread::spawn(race(2)));
-    let appended: u64 = one.join().unwrap() + two.join().unwrap();
+    let [one, two] = [one, two].map(|owner| owner.join().unwrap());
+    let (appended, fenced): (u64, u64) = (one.0 + two.0, one.1 + two.1);
+    assert!(fenced > 0, "they never met");
     let last = *block_on(log.numbers()).unwrap().last().unwrap();
     assert!(last >= EPOCHS);
     check_linear(&log, last);
@@ -332,7 +335,7 @@ fn collected(asleep_at: u64, last: u64) -> (EpochLog, LogWriter, PartitionState)
 }
 
 #[test]
-fn a_zombie_that_creates_a_collected_number_is_fenced_and_ignored() {
+fn fault_09_a_zombie_that_creates_a_collected_number_is_fenced_and_ignored() {
     // Also right after record 1, which is there for ever and so fences nobody by its absence.
     for asleep_at in [1, 2, 3, 50, 100] {
         let (log, mut zombie, mut zombie_state) = collected(asleep_at, 300);
@@ -349,7 +352,7 @@ fn a_zombie_that_creates_a_collected_number_is_fenced_and_ignored() {
 }
 
 #[test]
-fn a_second_zombie_that_builds_on_the_first_is_fenced() {
+fn fault_09_a_second_zombie_that_builds_on_the_first_is_fenced() {
     let (log, mut first, mut first_state) = collected(50, 300);
     // It fell asleep one epoch later, at the true record 51, and now finds the first zombie's 51 in its place.
     let true_51 = 51_000;
@@ -427,7 +430,7 @@ fn a_claim_at_a_base_is_a_base() {
 }
 
 #[test]
-fn damage_in_the_log_is_named() {
+fn fault_17_damage_in_the_log_is_named() {
     type Spoil = fn(&[u8]) -> Vec<u8>;
     let spoil: [(&str, Spoil); 3] = [
         ("empty", |_| Vec::new()),
@@ -500,7 +503,7 @@ fn a_position_that_does_not_follow_is_noticed() {
 // ---- collecting ----
 
 #[test]
-fn collection_deletes_nothing_that_is_needed() {
+fn fault_48_collection_deletes_nothing_that_is_needed() {
     let (_, log) = in_memory();
     let (mut owner, mut state) = claim(&log, 1);
     for number in 2..=400 {

@@ -10,6 +10,7 @@ use super::rows::{RowFile, encode_counts, encode_ledgers};
 use super::schema::Table;
 use super::statistics::Bounds;
 use super::{CHECKPOINT_EVERY, EncodedFile, Lake, LakeTable, delta_error};
+use crate::fail_points;
 use adtally_model::{Error, Invariant, Ledger, MinuteCounts, Result, StagedFile};
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake_core::kernel::{Action, Add, Transaction};
@@ -119,6 +120,7 @@ impl Lake {
         let _projecting = self.projecting.lock().await;
         for table in Table::PROJECTED {
             self.table(table).project(log_id, partition, epochs, file_token).await?;
+            fail_points::reach("between_tables");
         }
         Ok(())
     }

@@ -247,7 +247,7 @@ fn partitions_are_held_apart() {
 }
 
 #[test]
-fn an_unknown_log_is_refused_with_its_repair() {
+fn fault_47_an_unknown_log_is_refused_with_its_repair() {
     run(async {
         let lake = in_memory().await;
         let epochs = staged(&lake, 1..=1).await;
@@ -352,7 +352,7 @@ fn corrections_are_signed_rows() {
 // ---- failing stores ----
 
 #[test]
-fn a_crash_between_two_tables_is_mended_by_projecting_again() {
+fn fault_05_a_crash_between_two_tables_is_mended_by_projecting_again() {
     run(async {
         for commits in 0..Table::PROJECTED.len() {
             let store = Failing::new("_delta_log/0");
@@ -380,7 +380,7 @@ fn a_crash_between_two_tables_is_mended_by_projecting_again() {
 }
 
 #[test]
-fn a_commit_whose_reply_is_lost_counts_once() {
+fn fault_07_a_commit_whose_reply_is_lost_counts_once() {
     run(async {
         for lost in 0..Table::PROJECTED.len() {
             let store = Failing::new("_delta_log/0");
@@ -396,7 +396,7 @@ fn a_commit_whose_reply_is_lost_counts_once() {
 }
 
 #[test]
-fn a_failing_checkpoint_fails_no_commit() {
+fn fault_07_a_failing_checkpoint_fails_no_commit() {
     run(async {
         for matching in ["_last_checkpoint", "checkpoint.parquet"] {
             let store = Failing::new(matching);

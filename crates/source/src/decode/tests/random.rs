@@ -234,7 +234,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 3_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn json_is_read_as_the_plain_reading_does(text in json_text()) {
+    fn fault_25_json_is_read_as_the_plain_reading_does(text in json_text()) {
         let expected = read_json(&text, super::TEST_LINE_BYTES_MAX);
         prop_assert_eq!(&readings("a", &text), &expected, "{}", String::from_utf8_lossy(&text));
         prop_assert_eq!(&readings_the_long_way("a", &text), &expected);

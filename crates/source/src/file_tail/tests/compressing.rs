@@ -261,7 +261,7 @@ fn corrupt() {
 }
 
 #[test]
-fn compressed_after_it_was_read() {
+fn fault_30_compressed_after_it_was_read() {
     for encode in [|text: &str| gzip(text), |text: &str| zstandard(text)] as [fn(&str) -> Vec<u8>; 2] {
         let mut rig = Rig::new();
         let text = lines("one", 0..500);

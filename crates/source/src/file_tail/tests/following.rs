@@ -83,7 +83,7 @@ fn two_paths_are_two_inputs_and_two_names_are_one() {
 }
 
 #[test]
-fn rotation_by_rename() {
+fn fault_28_rotation_by_rename() {
     let mut rig = Rig::new();
     rig.append("log", lines("one", 0..200));
     assert_eq!(rig.poll(), ["found 1 log 0"]);
@@ -202,7 +202,7 @@ fn rewritten_to_the_same_length() {
 }
 
 #[test]
-fn copytruncate_with_a_copy_in_sight() {
+fn fault_29_copytruncate_with_a_copy_in_sight() {
     // The copy is seen only after the truncation: the input goes on there.
     let mut rig = Rig::new();
     rig.append("log", lines("one", 0..100));
@@ -224,7 +224,7 @@ fn copytruncate_with_a_copy_in_sight() {
 }
 
 #[test]
-fn truncation_loses_what_was_not_read() {
+fn fault_29_truncation_loses_what_was_not_read() {
     let mut rig = Rig::new();
     rig.append("log", lines("one", 0..100));
     rig.poll();
@@ -243,7 +243,7 @@ fn truncation_loses_what_was_not_read() {
 }
 
 #[test]
-fn cut_and_regrown_beyond_the_old_position() {
+fn fault_29_cut_and_regrown_beyond_the_old_position() {
     let mut rig = Rig::new();
     rig.append("log", lines("one", 0..100));
     rig.poll();
@@ -266,7 +266,7 @@ fn cut_and_regrown_beyond_the_old_position() {
 }
 
 #[test]
-fn inodes_are_used_again() {
+fn fault_30_inodes_are_used_again() {
     let mut rig = Rig::new();
     for round in 0..20_u64 {
         rig.append("log", lines(&format!("round-{round}"), 0..50));

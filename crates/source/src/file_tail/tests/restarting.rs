@@ -102,7 +102,7 @@ fn files_with_the_same_header() {
 }
 
 #[test]
-fn deleted_while_stopped() {
+fn fault_45_deleted_while_stopped() {
     let mut rig = Rig::new();
     rig.append("a", lines("a", 0..200));
     rig.append("b", lines("b", 0..10));

@@ -44,7 +44,7 @@ fn folders_in_a_loop() {
 }
 
 #[test]
-fn holes_and_lines_without_end() {
+fn fault_26_holes_and_lines_without_end() {
     const HOLE: u64 = 300_000_000;
     let mut rig = Rig::new();
     rig.append("sparse", "{}\n");

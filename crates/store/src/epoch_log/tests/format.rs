@@ -67,7 +67,7 @@ fn small() -> Epoch {
 }
 
 #[test]
-fn the_format_of_version_1_stays_as_it_is() {
+fn fault_39_the_format_of_version_1_stays_as_it_is() {
     let hex: Vec<u8> = GOLDEN.bytes().filter(u8::is_ascii_hexdigit).collect();
     let bytes = hex.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap());
     let golden: Vec<u8> = bytes.collect();
@@ -77,7 +77,7 @@ fn the_format_of_version_1_stays_as_it_is() {
 }
 
 #[test]
-fn every_flipped_bit_and_every_cut_is_noticed() {
+fn fault_17_every_flipped_bit_and_every_cut_is_noticed() {
     let (bytes, _) = codec::encode(&small()).unwrap();
     for at in 0..bytes.len() {
         for bit in 0..8 {
@@ -115,7 +115,7 @@ fn lies_under_a_right_checksum_are_errors_not_panics() {
 }
 
 #[test]
-fn a_newer_format_is_refused_by_name() {
+fn fault_39_a_newer_format_is_refused_by_name() {
     let (mut bytes, _) = codec::encode(&small()).unwrap();
     bytes[8] = 2;
     let error = codec::decode(&bytes).unwrap_err();

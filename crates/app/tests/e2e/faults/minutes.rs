@@ -1,0 +1,94 @@
+//! Minutes that lie far apart, or are too many.
+
+use super::UNREADABLE;
+use super::{HOUR, MINUTE, START, check, click, clicks, records, until_end};
+use crate::site::Site;
+
+/// The binary, its libraries and 4,096 minutes with a click each.
+const MEMORY_MIB_MAX: u64 = 400;
+
+/// Lines in more minutes than are held at a time are late, and said to be, one dead letter each; memory stays bounded.
+#[test]
+fn fault_55_more_minutes_than_are_held() {
+    const MINUTES: i64 = 60_000;
+    let site = Site::new();
+    let near = clicks(0..40);
+    let mut text = near.clone();
+    // Nine in ten lines are of a minute of their own, so that no sixteen in a row say that time has moved.
+    for user in 0..MINUTES {
+        text += &click(START + HOUR + (user + 1) * MINUTE, 1_000 + user);
+        if user % 10 == 9 {
+            text += &click(START + 39_000, 100_000 + user);
+        }
+    }
+    // None of it is ahead of the clock.
+    assert!(START + HOUR + MINUTES * MINUTE < 1_790_000_000_000);
+    site.write("logs/clicks.log", &text);
+    let server = site.serve("logs");
+    let lines = text.lines().count() as u64;
+    let ledger = server.wait_read(lines);
+    let held = 4_096 - 1;
+    let late = MINUTES as u64 - held;
+    assert_eq!((&ledger["late"], &ledger["counted"]), (&late.into(), &(lines - late).into()), "{ledger}");
+    assert!(server.memory_mib_max() < MEMORY_MIB_MAX, "{} MiB", server.memory_mib_max());
+    server.stop();
+    let told = site.sql_value("SELECT count(*) FROM dead_letters WHERE reason LIKE '%too_many_minutes%'");
+    assert_eq!(told, late.to_string());
+    site.verify();
+}
+
+/// One line twenty hours ahead of hundreds of epochs: its minute stays live and a copy of it is recognised, while the
+/// records before it are collected and a restart folds few of them.
+#[test]
+fn fault_56_a_far_line_keeps_the_log_collectable() {
+    let site = Site::new();
+    let far = click(START + 20 * HOUR, 999_999);
+    let text = clicks(0..20) + &far + &clicks(20..700);
+    site.write("logs/clicks.log", &text);
+    site.write("adtally.toml", "[epoch]\nmax_lines = 1\nfsync = false\n");
+    let run = "run logs --config adtally.toml --data-dir data --until-end";
+    let ledger = site.adtally(run).ok().json();
+    assert_eq!(ledger["late"], 0, "{ledger}");
+    // Only a base says that the far line was counted: its own record is gone.
+    site.append("logs/clicks.log", &far);
+    let ledger = site.adtally(run).ok().json();
+    assert_eq!((&ledger["duplicate"], &ledger["late"]), (&1.into(), &0.into()), "{ledger}");
+    let kept = records(&site);
+    let newest = kept[kept.len() - 1];
+    assert!(newest > 700, "{newest}");
+    // The first, and from 128 before the latest base on.
+    assert!(kept.len() <= 1 + 128 + 64 + 64 && kept[1] > 400, "{} records from {} on", kept.len(), kept[1]);
+    check(&site, &text, &[("duplicate", 1)]);
+}
+
+/// A file that cannot be read, as on a hung mount, and a day-old file that is dropped in keep no minute of the others
+/// open unsaid.
+#[test]
+fn fault_54_an_unreadable_file_and_a_day_old_one() {
+    let site = Site::new();
+    site.write("logs/clicks.log", clicks(0..20));
+    // It has a size, and may be written only, also by root.
+    std::os::unix::fs::symlink(UNREADABLE, site.path("logs/hung.log")).unwrap();
+    site.write("adtally.toml", "[epoch]\ninterval = \"100ms\"\n[time]\nidle_timeout = \"1s\"\n");
+    let server = site.serve("logs --config adtally.toml");
+    server.wait_read(20);
+    server.wait_readiness(200, "hung.log");
+    site.append("logs/clicks.log", clicks(20..200));
+    server.wait_read(200);
+    let closed = server.get("/ledger")["partitions"][0]["closed"].clone();
+    assert!(closed.as_str().unwrap() >= "2025-06-02T00:03:00Z", "{closed}");
+    // A day before: behind what is final nothing is counted, and nobody waits.
+    let old: String = (0..300).map(|user| click(START - 24 * HOUR + user * 1_000, 50_000 + user)).collect();
+    site.write("logs/old.log", &old);
+    server.wait_read(500);
+    site.append("logs/clicks.log", clicks(200..900));
+    let ledger = server.wait_read(1_200);
+    assert!(ledger["partitions"][0]["closed"].as_str().unwrap() >= "2025-06-02T00:14:00Z", "{ledger}");
+    assert_eq!(ledger["late"].as_u64().unwrap() + ledger["counted"].as_u64().unwrap(), 1_200, "{ledger}");
+    server.stop();
+    std::fs::remove_file(site.path("logs/hung.log")).unwrap();
+    let ledger = until_end(&site);
+    let late = ledger["late"].as_u64().unwrap();
+    assert!(late == 0 || late == 300, "{ledger}");
+    check(&site, &(if late == 0 { clicks(0..900) + &old } else { clicks(0..900) }), &[("late", late)]);
+}
