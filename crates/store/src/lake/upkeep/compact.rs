@@ -116,6 +116,17 @@ impl Lake {
     }
 }
 
+/// What files have in common that may become one.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Together<'a> {
+    folder: &'a str,
+    partition: Option<(i64, i64)>,
+    /// The first minute of their hour or day.
+    begin: i64,
+    /// How many files are enough.
+    enough: usize,
+}
+
 /// Files that may become one, in the order of their times: by folder, and by hour or, once a day is over, by day.
 fn groups<'a>(table: Table, files: &'a [FileEntry], as_of: &AsOf, final_ms: i64) -> Vec<Vec<&'a FileEntry>> {
     // Times of reading follow the clock, times of clicks the final frontier.
@@ -125,15 +136,14 @@ fn groups<'a>(table: Table, files: &'a [FileEntry], as_of: &AsOf, final_ms: i64)
     };
     let floor = |minute: Minute, minutes: i64| minute.0 - minute.0.rem_euclid(minutes);
     let over = Minute::of(over_ms);
-    // By folder, partition and span, and how many files are enough.
-    let mut spans: BTreeMap<(&str, Option<(i64, i64)>, i64, usize), Vec<&FileEntry>> = BTreeMap::new();
+    let mut spans: BTreeMap<Together<'_>, Vec<&FileEntry>> = BTreeMap::new();
     for file in files {
         let (Some((least, end)), Some((_, epoch))) = (file.bounds.time_ms, file.bounds.epoch) else { continue };
         if file.size >= GROUP_BYTES_MAX / 2 || epoch > long(as_of.epoch) {
             continue;
         }
         let (least, last) = (Minute::of(least), Minute::of(end - 1));
-        let (span, enough) = match (floor(last, DAY_MINUTES) < floor(over, DAY_MINUTES), table) {
+        let (begin, enough) = match (floor(last, DAY_MINUTES) < floor(over, DAY_MINUTES), table) {
             // The folder is the hour.
             (_, Table::Clicks) if floor(last, HOUR_MINUTES) < floor(over, HOUR_MINUTES) => {
                 (floor(last, HOUR_MINUTES), 2)
@@ -144,10 +154,11 @@ fn groups<'a>(table: Table, files: &'a [FileEntry], as_of: &AsOf, final_ms: i64)
             (false, _) => (floor(least, HOUR_MINUTES), FILES_MANY),
         };
         let folder = file.path.as_ref().rsplit_once('/').map_or("", |(folder, _)| folder);
-        spans.entry((folder, file.bounds.partition, span, enough)).or_default().push(file);
+        let together = Together { folder, partition: file.bounds.partition, begin, enough };
+        spans.entry(together).or_default().push(file);
     }
     let mut groups = Vec::new();
-    for ((.., enough), mut files) in spans {
+    for (Together { enough, .. }, mut files) in spans {
         if files.len() < enough {
             continue;
         }
