@@ -1,6 +1,5 @@
 //! Upkeep of the lake: hours and days are the sums of minutes, files become few, what is old leaves, answers stay.
 
-use crate::expected::Expected;
 use crate::site::{Site, wait_for};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -8,7 +7,7 @@ use std::collections::BTreeSet;
 /// Sums of a table by span, ad and country, of all spans that end before a time in seconds.
 fn sums(site: &Site, table: &str, span: &str, time: &str, before: i64) -> String {
     site.sql(&format!(
-        "SELECT date_part('epoch', date_trunc('{span}', {time}))::BIGINT AS at, ad_id, country, sum(clicks) FROM {table} \
+        "SELECT date_part('epoch', date_trunc('{span}', {time}))::BIGINT AS at, ad_id, country, sum(clicks) AS clicks FROM {table} \
          WHERE date_part('epoch', {time}) < {before} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
     ))
 }
@@ -43,44 +42,61 @@ fn final_before(site: &Site, span_s: i64) -> i64 {
     (newest + 60) / span_s * span_s
 }
 
-fn check_roll_ups(site: &Site) {
+/// Eleven days, a click every 25 seconds.
+const LINES: i64 = 38_016;
+
+/// Half an hour before midnight, 2025-07-01.
+const START_S: i64 = 1_751_412_600;
+
+fn line(at: i64) -> String {
+    let ms = (START_S + 25 * at) * 1_000;
+    let country = ["US", "DE", "FR"][(at % 3) as usize];
+    format!(
+        "{{\"click_timestamp\":{ms},\"ad_id\":{},\"user_id\":\"u{}\",\"ip\":\"1.2.3.{}\",\"country\":\"{country}\"}}\n",
+        at % 17,
+        at % 1_009,
+        at % 250
+    )
+}
+
+/// All clicks are there, raw and counted, and hours and days are the sums of minutes.
+fn check_sums(site: &Site) {
+    assert_eq!(site.sql_value("SELECT count(*) FROM clicks"), LINES.to_string());
+    assert_eq!(site.sql_value("SELECT sum(clicks) FROM clicks_by_minute"), LINES.to_string());
+    site.verify();
     for (table, span, span_s) in [("clicks_by_hour", "hour", 3_600), ("clicks_by_day", "day", 86_400)] {
         let before = final_before(site, span_s);
         let found = sums(site, table, span, span, i64::MAX);
         assert!(found.lines().count() > 10, "{table}: {found}");
-        assert_eq!(found, sums(site, "clicks_by_minute", span, "minute", before), "{table}");
+        let expected = sums(site, "clicks_by_minute", span, "minute", before);
+        let differing = found.lines().zip(expected.lines()).find(|(found, expected)| found != expected);
+        assert!(found == expected, "{table}: {differing:?}");
     }
 }
 
 #[test]
 fn a_log_of_days_is_summed_compacted_and_dropped_and_every_answer_stays() {
     let site = Site::new();
-    // Eleven days, a click every 25 seconds.
-    let words = "--clicks 40000 --rate 0.04 --seed 77 --duplicates 1% --malformed 1%";
-    let expected = Expected::generate(&site, "clicks.log", &format!("{words} --start 2025-07-01T22:30:00Z"));
-    let text = site.read("clicks.log");
+    let lines: Vec<String> = (0..LINES).map(line).collect();
+    site.write("logs/clicks.log", "");
     // In parts, each of which a run publishes: many small files.
-    let part = text.len() / 6;
-    for at in 0..5 {
-        site.append("logs/clicks.log", &text[at * part..(at + 1) * part]);
+    for part in lines.chunks(LINES as usize / 24) {
+        site.append("logs/clicks.log", part.concat());
         site.adtally("run logs --data-dir data --until-end").ok();
     }
-    site.append("logs/clicks.log", &text[5 * part..]);
     site.adtally("run logs --data-dir data --until-end --final").ok();
-    expected.check_data(&site);
-    check_roll_ups(&site);
+    check_sums(&site);
     let (clicks, minutes) = (files(&site, "clicks"), files(&site, "clicks_by_minute"));
     let always = "[store]\nupkeep_interval = \"1s\"\nlake_interval = \"1s\"\n";
     site.write("adtally.toml", always);
     let server = site.serve("logs --config adtally.toml");
-    wait_for("few files", || (files(&site, "clicks_by_minute") < minutes && files(&site, "ledger") <= 3).then_some(()));
+    wait_for("few files", || (files(&site, "clicks_by_minute") < minutes && files(&site, "ledger") < 24).then_some(()));
     let day = "from=2025-07-03T00:00:00Z&to=2025-07-05T00:00:00Z";
     let asked = format!("/ads/top100?{day}");
     let top = server.get(&asked)["ads"].clone();
     server.stop();
-    assert!(files(&site, "clicks") <= clicks);
-    expected.check_data(&site);
-    check_roll_ups(&site);
+    assert!(files(&site, "clicks") < clicks);
+    check_sums(&site);
 
     // What is no longer kept leaves; counts are answered from hours and days, raw questions are refused.
     site.write("adtally.toml", format!("{always}keep_clicks = \"1d\"\nkeep_minutes = \"8d\"\nkeep_hours = \"8d\"\n"));

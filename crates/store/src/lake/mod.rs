@@ -5,7 +5,7 @@
 //! - **Promises** that each table holds an epoch once: every Delta commit carries a `txn` of ours with the last epoch
 //!   in it, is made on exactly the snapshot in which that `txn` was looked up, and after any error is looked up again
 //!   before it is tried again. Readers cut at the least epoch that all tables hold, so that tables agree.
-//! - **Never** deletes a staged file, trusts an error to mean that nothing was committed, or asks more of other
+//! - **Never** deletes a file that anything names (see `upkeep`), trusts an error to mean that nothing was committed, or asks more of other
 //!   readers than the oldest Delta protocol: no deletion vectors, no column mapping.
 //!
 //! One process writes at a time (the owner of the data directory); any number read. All paths are relative to the

@@ -1,4 +1,5 @@
-//! Compaction: small files of one hour, or of one day that is over, become one, sorted, with the same rows.
+//! Compaction: small files of one hour, or of one day, that is over become one, sorted, with the same rows. Where an hour
+//! brings very many, they do not wait for its end; clicks do.
 //!
 //! Rows keep their partition and epoch, and files their statistics, encodings and Bloom filters, so that nothing about an
 //! answer changes but what it costs. Files are read whole, a bounded number of bytes at a time; those that are large
@@ -30,6 +31,9 @@ const GROUP_MEMORY_MAX: usize = 192 << 20;
 
 /// Files that become one at most: each is opened.
 const GROUP_FILES_MAX: usize = 256;
+
+/// Small files of an hour that is not over which are enough to become one; before that they wait for its end.
+const FILES_MANY: usize = 32;
 
 /// Rows handed to the Parquet writer at once.
 const CHUNK_ROWS: usize = 16_384;
@@ -112,6 +116,17 @@ impl Lake {
     }
 }
 
+/// What files have in common that may become one.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Together<'a> {
+    folder: &'a str,
+    partition: Option<(i64, i64)>,
+    /// The first minute of their hour or day.
+    begin: i64,
+    /// How many files are enough.
+    enough: usize,
+}
+
 /// Files that may become one, in the order of their times: by folder, and by hour or, once a day is over, by day.
 fn groups<'a>(table: Table, files: &'a [FileEntry], as_of: &AsOf, final_ms: i64) -> Vec<Vec<&'a FileEntry>> {
     // Times of reading follow the clock, times of clicks the final frontier.
@@ -121,26 +136,32 @@ fn groups<'a>(table: Table, files: &'a [FileEntry], as_of: &AsOf, final_ms: i64)
     };
     let floor = |minute: Minute, minutes: i64| minute.0 - minute.0.rem_euclid(minutes);
     let over = Minute::of(over_ms);
-    let mut spans: BTreeMap<(&str, Option<(i64, i64)>, i64), Vec<&FileEntry>> = BTreeMap::new();
+    let mut spans: BTreeMap<Together<'_>, Vec<&FileEntry>> = BTreeMap::new();
     for file in files {
         let (Some((least, end)), Some((_, epoch))) = (file.bounds.time_ms, file.bounds.epoch) else { continue };
         if file.size >= GROUP_BYTES_MAX / 2 || epoch > long(as_of.epoch) {
             continue;
         }
         let (least, last) = (Minute::of(least), Minute::of(end - 1));
-        let span = match (floor(last, DAY_MINUTES) < floor(over, DAY_MINUTES), table) {
+        let (begin, enough) = match (floor(last, DAY_MINUTES) < floor(over, DAY_MINUTES), table) {
             // The folder is the hour.
-            (_, Table::Clicks) if floor(last, HOUR_MINUTES) < floor(over, HOUR_MINUTES) => floor(last, HOUR_MINUTES),
+            (_, Table::Clicks) if floor(last, HOUR_MINUTES) < floor(over, HOUR_MINUTES) => {
+                (floor(last, HOUR_MINUTES), 2)
+            }
             (_, Table::Clicks) => continue,
-            (true, _) => floor(least, DAY_MINUTES),
-            (false, _) if floor(last, HOUR_MINUTES) < floor(over, HOUR_MINUTES) => floor(least, HOUR_MINUTES),
-            (false, _) => continue,
+            (true, _) => (floor(least, DAY_MINUTES), 2),
+            (false, _) if floor(last, HOUR_MINUTES) < floor(over, HOUR_MINUTES) => (floor(least, HOUR_MINUTES), 2),
+            (false, _) => (floor(least, HOUR_MINUTES), FILES_MANY),
         };
         let folder = file.path.as_ref().rsplit_once('/').map_or("", |(folder, _)| folder);
-        spans.entry((folder, file.bounds.partition, span)).or_default().push(file);
+        let together = Together { folder, partition: file.bounds.partition, begin, enough };
+        spans.entry(together).or_default().push(file);
     }
     let mut groups = Vec::new();
-    for mut files in spans.into_values() {
+    for (Together { enough, .. }, mut files) in spans {
+        if files.len() < enough {
+            continue;
+        }
         files.sort_by_key(|file| (file.bounds.time_ms, file.bounds.epoch, file.path.clone()));
         let (mut group, mut bytes) = (Vec::new(), 0);
         for file in files {

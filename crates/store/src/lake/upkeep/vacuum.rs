@@ -32,8 +32,8 @@ pub struct Vacuumed {
 
 impl Lake {
     /// Deletes the files of all tables that nothing names, and that were made and removed more than a day before
-    /// `now_ms`. `named` returns the paths, below the tables' folders, of all files that retained epoch records name; it
-    /// is asked after the files were listed.
+    /// `now_ms`. `named` are the paths, below the tables' folders, of all files that retained epoch records name; it is
+    /// asked after the files were listed.
     ///
     /// # Errors
     /// External when the store fails.
