@@ -147,9 +147,9 @@ mod tests {
 
     #[test]
     fn a_row_for_each_test_of_each_fault() {
-        let document = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
+        let document = format!("before\n{BEGIN}\nstale\n{END}\nafter\n");
         let made = updated(&document, &[("crates/a.rs", SOURCE)]).unwrap();
-        assert!(made.starts_with("before\n") && made.ends_with("\nafter\n") && !made.contains("old"), "{made}");
+        assert!(made.starts_with("before\n") && made.ends_with("\nafter\n") && !made.contains("stale"), "{made}");
         let row = "| 1 | killed before an epoch's record is created | [`fault_01_and_02_of_both`](../crates/a.rs) | One is shown |";
         assert!(made.contains(row), "{made}");
         assert!(made.contains("|  |  | [`fault_02_2_lines`](../crates/a.rs) | 2 lines |"), "{made}");

@@ -17,7 +17,7 @@ fn fault_23_late_clicks_are_set_aside_whole() {
     until_end(&site);
     // The same minutes once more by other users, shuffled: what is final refuses them, what is not takes them.
     let late: Vec<i64> = (0..200).map(|step| step * 77 % 200).collect();
-    let shuffled: String = late.iter().map(|&second| click(START + second * SECOND, 5_000 + second)).collect();
+    let shuffled: String = late.iter().map(|&second| click(START + (500 + second) * SECOND, 5_000 + second)).collect();
     let new: String = late.iter().map(|&second| click(START + (1_000 + second) * SECOND, 6_000 + second)).collect();
     site.append("logs/clicks.log", shuffled.clone() + &new);
     until_end(&site);
@@ -140,7 +140,10 @@ fn fault_46_changed_settings_reopen_no_final_minute() {
     let finals = |ledger: &serde_json::Value| ledger["partitions"][0]["final"].as_str().unwrap().to_owned();
     assert_eq!(finals(&before), "2025-06-02T00:14:54Z", "{before}");
     // New users in minutes that are final, and copies of lines that were counted there.
-    site.append("logs/clicks.log", (0..100).map(|user| click(START + user * SECOND, 7_000 + user)).collect::<String>());
+    site.append(
+        "logs/clicks.log",
+        (0..100).map(|user| click(START + (700 + user) * SECOND, 7_000 + user)).collect::<String>(),
+    );
     let patient = run("[time]\nallowed_lateness = \"6h\"\ndedup_horizon = \"6h\"\n");
     assert_eq!((&patient["late"], finals(&patient)), (&100.into(), finals(&before)), "{patient}");
     site.append("logs/clicks.log", clicks(0..100));
