@@ -326,6 +326,11 @@ impl World {
         // What its successor wrote last is known.
         self.absorb()?;
         self.ground.machine.note("resumed", &zombie.claim);
+        if self.judge.writer() == Some(zombie.writer) {
+            // Its successor died before it had claimed.
+            self.process = Some(zombie);
+            return Ok(());
+        }
         self.outcome.zombies += 1;
         let turns = self.random.below(20);
         let ended = self.call(|| {
