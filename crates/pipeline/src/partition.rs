@@ -1,27 +1,24 @@
 //! A partition: the unit of state and of commit.
 
+mod end_epoch;
+
 use crate::clock_guard::ClockReading;
 use crate::deduplicate::{Deduplicate, MinuteSet, Probe};
-use crate::epoch_draft::EpochDraft;
 use crate::frontier::{self, NEVER};
 use crate::inputs::{Asked, Blocked, Input, Inputs};
 use crate::pending_batch::PendingBatch;
 use crate::settings::{LIVE_MINUTES_MAX, TimeSettings};
 use crate::tumbling_window::Windows;
 use crate::{future, watermark};
-use adtally_model::epoch::{BASE_EVERY, FOLD_BEFORE_BASE};
 use adtally_model::{
-    ClickColumns, CountedClicks, DeadLetter, EpochNumber, Error, Frontiers, InputId, InputRow, InputStatus, Invariant,
-    Ledger, Minute, MinuteIdentities, PartitionState, Result, Verdict,
+    ClickColumns, CountedClicks, DeadLetter, EpochNumber, Error, Frontiers, InputId, InputRow, InputStatus, Ledger,
+    Minute, PartitionState, Result, Verdict,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// How long an input that has ended is kept as a row of its own after it was last seen: 30 days.
 const GONE_AFTER_MS: i64 = 30 * 24 * 3_600_000;
-
-/// How long before its row is summed up an ended input is looked for once more: bases come far more often than daily.
-const SEEN_AGAIN_MS: i64 = 24 * 3_600_000;
 
 /// Live minutes up to which an input with a backlog may run ahead while another has no watermark, and lines that it
 /// may add at a time: together they stay within the bound on live minutes.
@@ -73,7 +70,7 @@ pub struct Partition {
     newest_click_ms: Option<i64>,
     largest_guarded_ms: Option<i64>,
     reopened_from_ms: Option<i64>,
-    observed: Observed,
+    observed: end_epoch::Observed,
     number: EpochNumber,
     next_input: u64,
     windows: Windows,
@@ -108,7 +105,7 @@ impl Partition {
             newest_click_ms: state.newest_click_ms,
             largest_guarded_ms: state.largest_guarded_ms,
             reopened_from_ms: state.reopened_from_ms,
-            observed: Observed::default(),
+            observed: end_epoch::Observed::default(),
             number: state.number + 1,
             next_input: state.next_input,
             windows: Windows::default(),
@@ -218,25 +215,6 @@ impl Partition {
     /// An input cannot be read at the moment.
     pub fn note_unreadable(&mut self, id: InputId) {
         self.inputs.change(id, |input| input.asked = Asked::Unreadable);
-    }
-
-    /// Inputs that have ended and whose rows will be summed up unless they are seen again within a day.
-    pub fn long_unseen(&self, now: &ClockReading) -> Vec<InputId> {
-        let old = |input: &&Input| is_unseen_for(input, now.guarded_ms, GONE_AFTER_MS - SEEN_AGAIN_MS);
-        self.inputs.iter().filter(old).map(|input| input.row.id).collect()
-    }
-
-    /// The inputs whose rows were summed up since the last call: their source may forget them.
-    pub fn take_forgotten(&mut self) -> Vec<InputId> {
-        std::mem::take(&mut self.forgotten)
-    }
-
-    /// The file of an input that has ended is still there.
-    pub fn note_seen(&mut self, id: InputId, now: &ClockReading) {
-        self.inputs.change(id, |input| {
-            input.row.seen_at_ms = now.guarded_ms;
-            input.touched = true;
-        });
     }
 
     /// Where an input's watermark must not be beyond for its next line to be judged.
@@ -488,163 +466,6 @@ impl Partition {
     pub fn watermark_of(&self, id: InputId) -> Option<i64> {
         let watermark = self.inputs.get(id)?.watermark(&self.settings);
         (watermark != watermark::NONE).then_some(watermark)
-    }
-
-    /// Time passes under the eyes of this process: what it did not see is not taken for idleness. Call it often.
-    pub fn observe(&mut self, now: &ClockReading) {
-        self.observed.note(now.guarded_ms, self.settings.idle_timeout_ms);
-    }
-
-    /// Ends the epoch: reviews inputs, lets the clock move frontiers, and hands out everything that changed. `None`
-    /// when nothing did, in which case the epoch goes on.
-    ///
-    /// # Errors
-    /// An internal error when the ledger does not add up.
-    pub fn end_epoch(&mut self, now: &ClockReading, run_end: RunEnd) -> Result<Option<EpochDraft>> {
-        self.observe(now);
-        self.inputs.review(now.guarded_ms, frontier::ms(self.frontiers.watermark), &self.settings);
-        frontier::follow_watermark(&mut self.frontiers, &self.inputs, &self.settings);
-        self.release_inputs();
-        match run_end {
-            RunEnd::GoesOn if now.agrees => self.follow_clock(now.guarded_ms),
-            RunEnd::GoesOn => {}
-            RunEnd::Close | RunEnd::Finalise => {
-                if let Some(largest) = self.largest_guarded_ms.or(self.newest_click_ms) {
-                    let finalise = run_end == RunEnd::Finalise;
-                    frontier::close_up_to(&mut self.frontiers, Minute::of(largest), finalise, &self.settings);
-                }
-            }
-        }
-        self.expire();
-        self.ledger.check("the partition")?;
-        if !self.frontiers.follows(&self.epoch_frontiers) {
-            return Err(Error::violated(Invariant::MonotoneFrontiers, "a frontier moved back"));
-        }
-        let is_base = self.number.is_multiple_of(BASE_EVERY);
-        if self.bytes == 0 && !self.changes_a_minute() && !self.inputs.iter().any(|input| input.touched) {
-            return Ok(None);
-        }
-        self.draft(now, is_base).map(Some)
-    }
-
-    /// Lets the clock move frontiers while every input is idle or has ended.
-    fn follow_clock(&mut self, now_ms: i64) {
-        let Some(idle_since) = self.inputs.all_idle_since_ms(now_ms, &self.settings) else { return };
-        let idle_ms = now_ms - self.observed.from_ms.map_or(now_ms, |from| from.max(idle_since));
-        let largest = self.largest_guarded_ms.filter(|_| idle_ms >= self.settings.idle_finality_ms);
-        frontier::follow_clock(&mut self.frontiers, now_ms, largest, &self.settings);
-    }
-
-    /// Whether a minute would change its state.
-    fn changes_a_minute(&self) -> bool {
-        let minutes = |frontiers: &Frontiers| {
-            [frontiers.closed, frontiers.final_, frontiers.expired].map(|frontier| frontier.get().map(Minute::of))
-        };
-        minutes(&self.frontiers) != minutes(&self.epoch_frontiers)
-    }
-
-    /// While more identities are held than `dedup_capacity` and inputs lie further apart than the horizon, the least
-    /// of them stop holding the watermark.
-    fn release_inputs(&mut self) {
-        while self.held.held_after(frontier::ms(self.frontiers.expired)) > self.settings.dedup_capacity {
-            let final_ms = frontier::ms(self.frontiers.final_);
-            let least = self.inputs.least_holding(final_ms, &self.settings, None);
-            let (Some(least), Some(most)) = (least, self.inputs.most_watermark(&self.settings)) else { return };
-            if most.saturating_sub(least) <= self.settings.dedup_horizon_ms {
-                return;
-            }
-            self.inputs.release(least, final_ms, &self.settings);
-            frontier::follow_watermark(&mut self.frontiers, &self.inputs, &self.settings);
-        }
-    }
-
-    fn draft(&mut self, now: &ClockReading, is_base: bool) -> Result<EpochDraft> {
-        if is_base {
-            let (sum, ids) = self.inputs.remove_where(|input| is_unseen_for(input, now.guarded_ms, GONE_AFTER_MS));
-            self.gone += &sum;
-            self.forgotten.extend(ids);
-        }
-        self.check_ledgers(is_base)?;
-        let mut identities = std::mem::take(&mut self.expired_identities);
-        for (minute, added) in self.held.drain_added() {
-            identities.entry(minute).or_default().extend(added);
-        }
-        let final_ms = frontier::ms(self.frontiers.final_);
-        self.reopened_from_ms = self.inputs.reopened_from_ms(self.reopened_from_ms, final_ms, &self.settings);
-        let inputs =
-            self.inputs.iter().filter(|input| is_base || input.touched).map(|input| input.row.clone()).collect();
-        let draft = EpochDraft {
-            number: self.number,
-            clock_ms: now.guarded_ms,
-            frontiers: self.frontiers,
-            newest_click_ms: self.newest_click_ms,
-            largest_guarded_ms: self.largest_guarded_ms,
-            next_input: self.next_input,
-            all_ended: self.inputs.all_ended(),
-            reopened_from_ms: self.reopened_from_ms,
-            inputs,
-            gone: self.gone,
-            ledger: self.ledger,
-            windows: std::mem::take(&mut self.windows),
-            identities: identities
-                .into_iter()
-                .map(|(minute, identities)| MinuteIdentities { minute, identities })
-                .collect(),
-            clicks: std::mem::take(&mut self.clicks),
-            dead_letters: std::mem::take(&mut self.dead_letters),
-            old_minutes: if is_base {
-                self.held.begun_before(self.number.saturating_sub(FOLD_BEFORE_BASE))
-            } else {
-                Vec::new()
-            },
-        };
-        self.inputs.begin_epoch();
-        self.epoch_frontiers = self.frontiers;
-        self.number += 1;
-        (self.lines, self.bytes) = (0, 0);
-        Ok(draft)
-    }
-
-    /// Checks the ledgers that an epoch records; for a base, that they sum to the partition's.
-    fn check_ledgers(&self, is_base: bool) -> Result<()> {
-        for input in self.inputs.iter().filter(|input| is_base || input.touched) {
-            input.row.ledger.check(&input.name)?;
-        }
-        if !is_base {
-            return Ok(());
-        }
-        let mut sum = self.gone;
-        for input in self.inputs.iter() {
-            sum += &input.row.ledger;
-        }
-        if sum == self.ledger {
-            return Ok(());
-        }
-        let ledger = self.ledger;
-        let what = format!("the inputs sum to {sum:?}, the partition's ledger is {ledger:?}");
-        Err(Error::violated(Invariant::Conservation, what))
-    }
-}
-
-/// Whether an input has ended and was not seen for so long.
-fn is_unseen_for(input: &Input, now_ms: i64, ms: i64) -> bool {
-    input.row.status == InputStatus::Ended && now_ms - input.row.seen_at_ms > ms
-}
-
-/// Since when this process has watched without a break.
-#[derive(Clone, Copy, Debug, Default)]
-struct Observed {
-    from_ms: Option<i64>,
-    last_ms: i64,
-}
-
-impl Observed {
-    /// Notes a moment; one that comes more than `break_ms` after the last begins anew: the process slept.
-    fn note(&mut self, now_ms: i64, break_ms: i64) {
-        if self.from_ms.is_none() || now_ms - self.last_ms > break_ms {
-            self.from_ms = Some(now_ms);
-        }
-        self.last_ms = now_ms;
     }
 }
 
