@@ -42,7 +42,10 @@ fn every_promise_holds_under_every_seed() {
         }
     });
     let [deaths, zombies, power_losses] = sums.map(AtomicU64::into_inner);
-    assert!(deaths > 5 * SEEDS && zombies > SEEDS / 20 && power_losses > SEEDS, "{deaths} {zombies} {power_losses}");
+    assert!(
+        deaths > 5 * SEEDS && zombies > SEEDS / 20 && power_losses > 2 * SEEDS,
+        "{deaths} {zombies} {power_losses}"
+    );
 }
 
 #[test]
@@ -87,7 +90,7 @@ fn finds_records_whose_folder_is_not_synced() {
 
 #[test]
 fn finds_a_process_that_takes_over_without_a_claim() {
-    check(Plant::ClaimForgotten, &["EO-4", "is missing"]);
+    check(Plant::ClaimForgotten, &["a zombie wrote", "another process"]);
 }
 
 #[test]
