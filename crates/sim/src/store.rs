@@ -23,12 +23,15 @@ use std::sync::Arc;
 /// The data directory.
 pub(crate) const ROOT: &str = "/data";
 
+/// A write by path and content.
+type Late = (String, Vec<u8>);
+
 /// The disk that outlives processes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SharedDisk {
     pub(crate) disk: Arc<Mutex<Disk>>,
     /// Writes that are under way although nobody waits for them any more.
-    late: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    late: Arc<Mutex<Vec<Late>>>,
 }
 
 impl SharedDisk {
