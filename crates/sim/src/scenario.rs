@@ -84,7 +84,7 @@ impl Scenario {
             deletes_unread: random.chance(100),
             late: random.pick(&[0, 30, 100]),
             luck: Luck {
-                death: random.pick(&[5_000, 20_000, 50_000, 100_000]),
+                death: random.pick(&[10_000, 40_000, 80_000, 120_000]),
                 failure: random.pick(&[0, 2, 20]),
                 lost_reply: random.pick(&[0, 2, 20]),
                 delay: random.pick(&[0, 0, 50]),

@@ -172,6 +172,7 @@ impl SimStore {
         let bytes: Vec<u8> = payload.iter().flatten().copied().collect();
         if self.io.plant == Plant::LakeBeforeRecord
             && let Ok((epoch, _)) = codec::decode(&bytes)
+            && !epoch.claim
         {
             self.tables.tell_early(&epoch);
         }

@@ -232,11 +232,17 @@ impl World {
     fn absorb(&mut self) -> Verdict {
         let disk = self.ground.disk.disk.lock();
         let before = self.judge.head();
-        self.judge.absorb(&disk, &self.ground.tables, &self.scenario, &self.servers)?;
+        let writers = self.judge.absorb(&disk, &self.ground.tables, &self.scenario, &self.servers)?;
         if self.judge.head() > before
             && let Some(process) = &self.process
         {
             drop(disk);
+            for (number, writer) in (before + 1..).zip(writers) {
+                if number > process.claim && writer != process.writer {
+                    let what = format!("epoch {number} was written by a process that had been succeeded");
+                    return Err(format!("{}: {what}", Invariant::LinearChain));
+                }
+            }
             self.judge.check_told(&process.hot, &self.ground.tables)?;
         }
         Ok(())
