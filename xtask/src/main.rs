@@ -24,6 +24,8 @@ Commands:
   soak    A log at the mission's rate, rotated, under a process that is killed all the time: exact at the end.
           --minutes N (25), --long (75), --kills N a minute (1), --rate N a second (11574), --ads N (2000000),
           --seed S (1), --verify-each (after every kill)
+  sim     Deployments simulated under seeds: crashes, power losses, failing disks, zombies; stops at the first promise that
+          breaks. --seeds N (1000), --from S (0), --minutes M (instead of N), --story (what happens, in words)
   fmt     Format the code; with --check only say what is not formatted
   clippy  Lints, warnings as errors
   doc     Build the documentation, warnings as errors
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy(),
         ["deny"] => deny(),
         ["soak", options @ ..] => soak(options),
+        ["sim", options @ ..] => sim(options),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())
@@ -80,6 +83,16 @@ fn soak(options: &[&str]) -> Outcome {
     cargo(&["build", "--workspace"], &[])?;
     let beside = env::current_exe().map_err(|error| format!("the path of this program is unknown: {error}"))?;
     soak::run(options, &beside.with_file_name("adtally"))
+}
+
+fn sim(options: &[&str]) -> Outcome {
+    cargo(&["build", "--workspace"], &[])?;
+    let beside = env::current_exe().map_err(|error| format!("the path of this program is unknown: {error}"))?;
+    match Command::new(beside.with_file_name("adtally-sim")).args(options).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("the simulation found something or was called wrongly: {status}")),
+        Err(error) => Err(format!("the simulation cannot be started: {error}")),
+    }
 }
 
 fn test() -> Outcome {

@@ -30,7 +30,7 @@ struct Names {
 }
 
 /// Files by path, as seen and as they are on the disk.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
     inodes: BTreeMap<u64, Inode>,
     names: Names,
@@ -162,6 +162,15 @@ impl Disk {
         let synced: Vec<Change> = synced;
         for change in synced {
             change.apply(&mut self.durable_names);
+        }
+    }
+
+    /// Puts a whole file in place, durably, unless its name is taken: what was asked long ago and is done only now.
+    pub(crate) fn put_late(&mut self, path: &str, bytes: &[u8]) {
+        if self.is_folder(folder_of(path)) && self.create_new(path).is_ok() {
+            let written = self.append(path, bytes).and_then(|()| self.sync_file(path));
+            debug_assert!(written.is_ok(), "it was just created");
+            self.sync_folder(folder_of(path));
         }
     }
 

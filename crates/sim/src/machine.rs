@@ -22,6 +22,8 @@ pub(crate) struct Luck {
     pub(crate) failure: u64,
     /// Operations that take place and are reported as failed.
     pub(crate) lost_reply: u64,
+    /// Writes of objects that are reported as failed and take place later.
+    pub(crate) delay: u64,
 }
 
 /// What was counted.
@@ -128,6 +130,11 @@ impl Machine {
     /// Whether an operation that took place is reported as failed.
     pub(crate) fn loses_reply(&self, what: &'static str, rarity: u64) -> bool {
         self.happens(what, rarity, |luck| luck.lost_reply)
+    }
+
+    /// Whether an object is written later than its writer waits.
+    pub(crate) fn delays(&self) -> bool {
+        self.happens("in time", 1, |luck| luck.delay)
     }
 
     fn happens(&self, what: &'static str, rarity: u64, of: impl Fn(&Luck) -> u64) -> bool {

@@ -11,7 +11,7 @@ use adtally::run::commit::Committer;
 use adtally::run::decode_pool::DecodePool;
 use adtally::run::ingest::{EpochSink, Ingest, Parts, Turn};
 use adtally::run::project::{Projector, ProjectorParts, Waiting, Work};
-use adtally::run::recovery::{take_over, warm};
+use adtally::run::recovery::{Recovered, take_over, warm};
 use adtally::run::report::Report;
 use adtally_model::{EpochNumber, IdentityKey, InputId, PartitionState, Result};
 use adtally_pipeline::{EpochDraft, Partition};
@@ -42,6 +42,7 @@ pub(crate) struct Ground {
 struct Desk {
     committer: Committer,
     draft: Option<EpochDraft>,
+    machine: Machine,
 }
 
 #[derive(Clone)]
@@ -51,7 +52,9 @@ impl Slot {
     fn commit(&self) -> Result<bool> {
         let mut desk = self.0.lock();
         let Some(draft) = desk.draft.take() else { return Ok(false) };
+        desk.machine.crash_point("before a commit", 1);
         desk.committer.commit(draft)?;
+        desk.machine.crash_point("after a commit", 1);
         Ok(true)
     }
 }
@@ -94,8 +97,10 @@ impl Process {
         let key = IdentityKey::new(KEY);
         let fingerprints = Fingerprints { config: 1, key: key.fingerprint() };
         let (writer, fresh) = (machine.next_u128(), machine.next_u128());
-        let recovering = take_over(&log, lake.as_ref(), writer, fresh, fingerprints);
-        let mut recovered = ground.runtime.block_on(recovering)?;
+        let mut recovered = match ground.plant {
+            Plant::ClaimForgotten => without_claim(ground, &log, lake.as_ref(), (writer, fresh), fingerprints)?,
+            _ => ground.runtime.block_on(take_over(&log, lake.as_ref(), writer, fresh, fingerprints))?,
+        };
         let hot = Arc::new(HotCounts::new(scenario.hot_minutes));
         ground.runtime.block_on(warm(&hot, lake.as_ref(), &recovered))?;
         spoil(ground, &log, &mut recovered.state, read)?;
@@ -132,7 +137,7 @@ impl Process {
             attempts_max: None,
             abandon: Arc::default(),
         };
-        let slot = Slot(Arc::new(Mutex::new(Desk { committer, draft: None })));
+        let slot = Slot(Arc::new(Mutex::new(Desk { committer, draft: None, machine: machine.clone() })));
         let ingest = Ingest::new(Parts {
             settings: scenario.ingest,
             clock,
@@ -187,6 +192,26 @@ impl Process {
     pub(crate) fn positions(&self) -> BTreeMap<InputId, u64> {
         self.ingest.partition().inputs().iter().map(|input| (input.row.id, input.row.position.to)).collect()
     }
+}
+
+/// A planted bug: recovers and goes on without a claim. The claim is created on a disk that nobody else sees.
+fn without_claim(
+    ground: &Ground,
+    log: &EpochLog,
+    lake: &dyn LakeStore,
+    (writer, fresh): (u128, u128),
+    fingerprints: Fingerprints,
+) -> Result<Recovered> {
+    let Some(state) = ground.runtime.block_on(log.fold())? else {
+        return ground.runtime.block_on(take_over(log, lake, writer, fresh, fingerprints));
+    };
+    let aside = SimStore::new(ground.disk.fork(), ground.tables.clone(), ground.machine.clone(), Plant::Nothing);
+    let aside = EpochLog::new(Arc::new(aside), 0);
+    let mut recovered = ground.runtime.block_on(take_over(&aside, lake, writer, fresh, fingerprints))?;
+    recovered.waiting.retain(|waiting| waiting.pending.epoch <= state.number);
+    recovered.writer = log.writer_after(&state, writer, fingerprints);
+    recovered.state = state;
+    Ok(recovered)
 }
 
 /// Plants bugs of recovery.

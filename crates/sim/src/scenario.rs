@@ -30,6 +30,8 @@ pub(crate) struct Scenario {
     pub(crate) rotations: u64,
     /// Whether rotation may also be by copying and truncating.
     pub(crate) copies_truncated: bool,
+    /// Whether rotated logs may be deleted before they are read.
+    pub(crate) deletes_unread: bool,
     /// Late lines, of a thousand.
     pub(crate) late: u64,
     pub(crate) luck: Luck,
@@ -79,14 +81,16 @@ impl Scenario {
             line_every_ms: random.pick(&[200, 1_000, 4_000]),
             rotations: random.pick(&[0, 10, 40]),
             copies_truncated: random.chance(300),
+            deletes_unread: random.chance(100),
             late: random.pick(&[0, 30, 100]),
             luck: Luck {
-                death: random.pick(&[5_000, 20_000, 50_000, 100_000]),
+                death: random.pick(&[10_000, 40_000, 80_000, 120_000]),
                 failure: random.pick(&[0, 2, 20]),
                 lost_reply: random.pick(&[0, 2, 20]),
+                delay: random.pick(&[0, 0, 50]),
             },
             power_losses: random.pick(&[0, 300, 1_000]),
-            zombies: sometimes(random, 3),
+            zombies: sometimes(random, 10),
             stops: sometimes(random, 3),
             clock_jumps: if random.chance(250) { 5 } else { 0 },
         }

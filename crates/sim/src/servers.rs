@@ -56,8 +56,9 @@ pub(crate) struct Line {
 struct Server {
     path: PathBuf,
     file: Option<FileHandle>,
-    /// Lines in the current file, by their numbers.
     next_ms: i64,
+    /// Lines in its current file.
+    lines: Vec<usize>,
     /// The rest of a line of which the beginning is written.
     rest: Option<(usize, String)>,
     /// It goes on in a new file once the line begun is complete.
@@ -92,6 +93,7 @@ impl Servers {
             file: None,
             next_ms: now_ms + random.between(0, 2 * scenario.line_every_ms),
             rest: None,
+            lines: Vec::new(),
             rotated: false,
             rotations: 0,
             recent: Vec::new(),
@@ -140,6 +142,7 @@ impl Servers {
         }
         if std::mem::take(&mut self.servers[at].rotated) {
             self.servers[at].file = None;
+            self.servers[at].lines.clear();
         }
         if self.left == 0 {
             return;
@@ -152,6 +155,7 @@ impl Servers {
         let end = server.file.as_ref().map_or(0, FileHandle::len);
         let place = format!("{} {end}, after {} rotations", server.path.display(), server.rotations);
         self.lines.push(Line { content, written_ms: now_ms, at: place, may_be_lost: false });
+        self.servers[at].lines.push(number);
         if self.random.chance(50) {
             let cut = 1 + self.random.below(text.len() as u64 - 1) as usize;
             self.append(at, files, &text[..cut]);
@@ -168,6 +172,7 @@ impl Servers {
     }
 
     fn rotate(&mut self, at: usize, scenario: &Scenario, files: &Files) {
+        let loses = scenario.deletes_unread && self.random.chance(300);
         let deletes = self.random.chance(300);
         let copies = scenario.copies_truncated && self.random.chance(500);
         let server = &mut self.servers[at];
@@ -179,11 +184,17 @@ impl Servers {
             files.append(&copy, &file.content());
             files.truncate(&file);
             self.copied = true;
+            server.lines.clear();
             return;
         }
         files.rename(&server.path, &to);
         server.rotated = true;
-        if deletes {
+        if loses {
+            files.remove(&to);
+            for &number in &server.lines {
+                self.lines[number].may_be_lost = true;
+            }
+        } else if deletes {
             self.rotated.push((to, file));
         }
     }

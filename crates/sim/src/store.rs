@@ -4,6 +4,7 @@ use crate::disk::Disk;
 use crate::lake::SharedTables;
 use crate::machine::Machine;
 use crate::plant::Plant;
+use crate::random::Random;
 use adtally_store::durable::{Disk as DurableDisk, DiskFile, DiskIo};
 use adtally_store::epoch_log::codec;
 use async_trait::async_trait;
@@ -15,7 +16,6 @@ use object_store::{
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -23,9 +23,36 @@ use std::sync::Arc;
 /// The data directory.
 pub(crate) const ROOT: &str = "/data";
 
+/// A write by path and content.
+type Late = (String, Vec<u8>);
+
 /// The disk that outlives processes.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct SharedDisk(pub(crate) Arc<Mutex<Disk>>);
+pub(crate) struct SharedDisk {
+    pub(crate) disk: Arc<Mutex<Disk>>,
+    /// Writes that are under way although nobody waits for them any more.
+    late: Arc<Mutex<Vec<Late>>>,
+}
+
+impl SharedDisk {
+    /// A disk of its own that begins like this one.
+    pub(crate) fn fork(&self) -> SharedDisk {
+        SharedDisk { disk: Arc::new(Mutex::new(self.disk.lock().clone())), late: Arc::default() }
+    }
+
+    /// Does what is late.
+    pub(crate) fn catch_up(&self) {
+        for (path, bytes) in std::mem::take(&mut *self.late.lock()) {
+            self.disk.lock().put_late(&path, &bytes);
+        }
+    }
+
+    /// The power goes: what was late is never done.
+    pub(crate) fn lose_power(&self, random: &mut Random) {
+        self.late.lock().clear();
+        self.disk.lock().lose_power(random);
+    }
+}
 
 /// The disk as a process's writes meet it, with everything that may happen around each of them.
 #[derive(Clone)]
@@ -40,8 +67,6 @@ pub(crate) struct SimStore {
     io: SimIo,
     durable: DurableDisk,
     tables: SharedTables,
-    /// Records that only this process knows of, by a planted bug.
-    forgotten: Arc<Mutex<BTreeMap<String, Bytes>>>,
 }
 
 impl SimIo {
@@ -55,7 +80,7 @@ impl SimIo {
         if self.machine.fails(name, rarity) {
             return Err(io::Error::other("the disk fails"));
         }
-        let result = operation(&mut self.disk.0.lock());
+        let result = operation(&mut self.disk.disk.lock());
         self.machine.crash_point(name, rarity);
         if self.machine.loses_reply(name, rarity) {
             return Err(io::Error::other("the disk fails late"));
@@ -76,7 +101,7 @@ fn text(path: &FilePath) -> &str {
 
 impl DiskIo for SimIo {
     fn is_folder(&self, path: &FilePath) -> bool {
-        self.disk.0.lock().is_folder(text(path))
+        self.disk.disk.lock().is_folder(text(path))
     }
 
     fn create_folders(&self, path: &FilePath) -> io::Result<()> {
@@ -137,25 +162,30 @@ impl DiskFile for SimFile {
 impl SimStore {
     pub(crate) fn new(disk: SharedDisk, tables: SharedTables, machine: Machine, plant: Plant) -> SimStore {
         let io = SimIo { disk, machine, plant };
-        io.disk.0.lock().begin(ROOT);
+        io.disk.disk.lock().begin(ROOT);
         let durable = DurableDisk::new(Arc::new(io.clone()), PathBuf::from(ROOT), true);
-        SimStore { io, durable, tables, forgotten: Arc::default() }
+        SimStore { io, durable, tables }
     }
 
-    /// Plants bugs of the order in which an epoch is committed; says whether its record is not to be created.
-    fn is_spoilt(&self, location: &Path, payload: &PutPayload) -> bool {
+    /// Whether a write is under way for so long that it fails, and is done later all the same.
+    fn is_delayed(&self, location: &Path, payload: &PutPayload) -> bool {
         let bytes: Vec<u8> = payload.iter().flatten().copied().collect();
-        match (self.io.plant, codec::decode(&bytes)) {
-            (Plant::ClaimForgotten, Ok((epoch, _))) if epoch.claim && epoch.number > 1 => {
-                self.forgotten.lock().insert(location.to_string(), bytes.into());
-                true
-            }
-            (Plant::LakeBeforeRecord, Ok((epoch, _))) => {
-                self.tables.tell_early(&epoch);
-                false
-            }
-            _ => false,
+        if self.io.plant == Plant::LakeBeforeRecord
+            && let Ok((epoch, _)) = codec::decode(&bytes)
+            && !epoch.claim
+        {
+            self.tables.tell_early(&epoch);
         }
+        if !self.io.machine.delays() {
+            return false;
+        }
+        self.io.machine.note("is delayed", location);
+        self.disk().late.lock().push((format!("{ROOT}/{location}"), bytes));
+        true
+    }
+
+    fn disk(&self) -> &SharedDisk {
+        &self.io.disk
     }
 
     /// An operation that only reads.
@@ -201,8 +231,8 @@ impl ObjectStore for SimStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let create = options.mode == PutMode::Create;
         self.io.machine.note("put", location);
-        if self.is_spoilt(location, &payload) {
-            return Ok(PutResult { e_tag: None, version: None });
+        if self.is_delayed(location, &payload) {
+            return Err(store_error(location, io::Error::other("no reply in time")));
         }
         let target = format!("{ROOT}/{location}");
         self.durable.put(FilePath::new(&target), &payload, create).map_err(|error| store_error(location, error))?;
@@ -214,9 +244,8 @@ impl ObjectStore for SimStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let forgotten = self.forgotten.lock().get(location.as_ref()).cloned();
-        let read = || self.read(location, |disk| disk.read(&format!("{ROOT}/{location}")).map(Bytes::copy_from_slice));
-        let bytes = forgotten.map_or_else(read, Ok).map_err(|error| store_error(location, error))?;
+        let read = self.read(location, |disk| disk.read(&format!("{ROOT}/{location}")).map(Bytes::copy_from_slice));
+        let bytes = read.map_err(|error| store_error(location, error))?;
         let range = match options.range {
             Some(range) => range
                 .as_range(bytes.len() as u64)

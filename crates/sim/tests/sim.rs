@@ -6,8 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Seeds that are simulated in each run of the tests: some tens of seconds on two cores.
 const SEEDS: u64 = 2_000;
 
-/// Within so many seeds every planted bug is found.
+/// Within so many seeds a planted bug is found.
 const FOUND_WITHIN: u64 = 50;
+
+/// The same where it takes a process that wakes up right after another has taken over.
+const FOUND_WITHIN_RARE: u64 = 400;
 
 /// Runs seeds on two threads, each world on one of them.
 fn on_two_threads(seeds: u64, run: impl Fn(u64) + Sync) {
@@ -42,7 +45,10 @@ fn every_promise_holds_under_every_seed() {
         }
     });
     let [deaths, zombies, power_losses] = sums.map(AtomicU64::into_inner);
-    assert!(deaths > 5 * SEEDS && zombies > SEEDS / 20 && power_losses > SEEDS, "{deaths} {zombies} {power_losses}");
+    assert!(
+        deaths > 5 * SEEDS && zombies > SEEDS / 20 && power_losses > 2 * SEEDS,
+        "{deaths} {zombies} {power_losses}"
+    );
 }
 
 #[test]
@@ -54,48 +60,48 @@ fn a_seed_plays_the_same_again() {
 }
 
 /// How many seeds it takes to find a planted bug, and what gives it away.
-fn found(plant: Plant) -> (u64, String) {
-    for seed in 0..FOUND_WITHIN {
+fn found(plant: Plant, within: u64) -> (u64, String) {
+    for seed in 0..within {
         if let Some(violation) = simulate(seed, plant, false).violation {
             return (seed + 1, violation);
         }
     }
-    panic!("{plant:?} is not found within {FOUND_WITHIN} seeds");
+    panic!("{plant:?} is not found within {within} seeds");
 }
 
 /// A planted bug is found, and by one of these words.
-fn check(plant: Plant, words: &[&str]) {
-    let (seeds, violation) = found(plant);
+fn check(plant: Plant, within: u64, words: &[&str]) {
+    let (seeds, violation) = found(plant, within);
     println!("{plant:?} is found after {seeds} seeds: {violation}");
     assert!(words.iter().any(|word| violation.contains(word)), "{plant:?} shows by {violation}");
 }
 
 #[test]
 fn finds_a_lake_that_is_told_before_the_record_exists() {
-    check(Plant::LakeBeforeRecord, &["ST-1", "records are missing"]);
+    check(Plant::LakeBeforeRecord, FOUND_WITHIN, &["ST-1", "records are missing"]);
 }
 
 #[test]
 fn finds_records_whose_content_is_not_synced() {
-    check(Plant::ContentNotSynced, &["EO-4", "damaged"]);
+    check(Plant::ContentNotSynced, FOUND_WITHIN, &["EO-4", "damaged"]);
 }
 
 #[test]
 fn finds_records_whose_folder_is_not_synced() {
-    check(Plant::EntryNotSynced, &["EO-4", "is missing", "is gone", "records are missing"]);
+    check(Plant::EntryNotSynced, FOUND_WITHIN, &["EO-4", "is missing", "records are missing", "of another log"]);
 }
 
 #[test]
 fn finds_a_process_that_takes_over_without_a_claim() {
-    check(Plant::ClaimForgotten, &["EO-4", "is missing"]);
+    check(Plant::ClaimForgotten, FOUND_WITHIN_RARE, &["EO-4"]);
 }
 
 #[test]
 fn finds_identities_that_recovery_forgets() {
-    check(Plant::IdentitiesForgotten, &["EO-1"]);
+    check(Plant::IdentitiesForgotten, FOUND_WITHIN, &["EO-1"]);
 }
 
 #[test]
 fn finds_positions_that_run_ahead_of_the_commit() {
-    check(Plant::PositionBeforeCommit, &["EO-2", "EO-3"]);
+    check(Plant::PositionBeforeCommit, FOUND_WITHIN, &["EO-2", "EO-3"]);
 }

@@ -23,7 +23,7 @@ const KEPT: [(&str, &[&str], &str); 8] = [
     ("tower-http", &["serve"], "serve is the only room that knows HTTP"),
     ("deltalake-core", &["store", "reconcile"], "the lake is the store's"),
     ("datafusion", &["store", "reconcile"], "the lake is the store's"),
-    ("object_store", &["store", "reconcile"], "where bytes lie is the store's"),
+    ("object_store", &["store", "reconcile", "sim"], "where bytes lie is the store's"),
     ("tokio", &["store", "reconcile", "serve", "app", "sim"], "model, source and pipeline are synchronous"),
 ];
 

@@ -134,3 +134,64 @@ async fn concurrent_creations_have_one_winner() {
     let won = futures::future::join_all(attempts).await;
     assert_eq!(won.iter().filter(|&&won| won).count(), 1);
 }
+
+/// The local disk, with a record of links and syncs; links that are made and then fail.
+#[derive(Debug, Default)]
+struct Watched {
+    asked: Mutex<Vec<String>>,
+    links_fail: bool,
+}
+
+impl Watched {
+    fn note(&self, what: &str, path: &FilePath) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.asked.lock().push(format!("{what} {name}"));
+    }
+}
+
+impl DiskIo for Watched {
+    fn is_folder(&self, path: &FilePath) -> bool {
+        LocalDisk.is_folder(path)
+    }
+
+    fn create_folders(&self, path: &FilePath) -> io::Result<()> {
+        LocalDisk.create_folders(path)
+    }
+
+    fn create_new(&self, path: &FilePath) -> io::Result<Box<dyn DiskFile>> {
+        LocalDisk.create_new(path)
+    }
+
+    fn hard_link(&self, from: &FilePath, to: &FilePath) -> io::Result<()> {
+        self.note("link", to);
+        LocalDisk.hard_link(from, to)?;
+        if self.links_fail { Err(io::Error::other("the reply is lost")) } else { Ok(()) }
+    }
+
+    fn rename(&self, from: &FilePath, to: &FilePath) -> io::Result<()> {
+        LocalDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &FilePath) -> io::Result<()> {
+        LocalDisk.remove(path)
+    }
+
+    fn sync(&self, path: &FilePath) -> io::Result<()> {
+        self.note("sync", path);
+        LocalDisk.sync(path)
+    }
+}
+
+#[test]
+fn a_folder_is_synced_before_and_after_something_is_put_into_it() {
+    for links_fail in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        fs::create_dir_all(root.join("a")).unwrap();
+        let watched = Arc::new(Watched { links_fail, ..Watched::default() });
+        let disk = Disk::new(Arc::clone(&watched) as Arc<dyn DiskIo>, root.clone(), true);
+        assert_eq!(disk.put(&root.join("a/1"), &"x".into(), true).is_err(), links_fail);
+        // What a process that died has put there comes first; then what may be there all the same.
+        assert_eq!(*watched.asked.lock(), ["sync a", "sync root", "link 1", "sync a"]);
+    }
+}

@@ -234,14 +234,7 @@ impl EpochLog {
                 next_input: 1,
                 ..PartitionState::default()
             });
-            let mut owner = LogWriter {
-                log: self.clone(),
-                writer,
-                log_id: state.log_id,
-                head: state.number,
-                head_checksum: state.checksum,
-                fingerprints,
-            };
+            let mut owner = self.writer_after(&state, writer, fingerprints);
             match owner.append(claim_record(&state)).await {
                 Ok(checksum) => {
                     (state.number, state.checksum, state.writer) = (owner.head, checksum, writer);
@@ -250,6 +243,19 @@ impl EpochLog {
                 Err(error) if error.kind() == adtally_model::ErrorKind::Fenced => continue,
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Who would append after a state. It owns nothing before a record of its own is there: [`EpochLog::claim`] creates
+    /// one at once.
+    pub fn writer_after(&self, state: &PartitionState, writer: u128, fingerprints: Fingerprints) -> LogWriter {
+        LogWriter {
+            log: self.clone(),
+            writer,
+            log_id: state.log_id,
+            head: state.number,
+            head_checksum: state.checksum,
+            fingerprints,
         }
     }
 
