@@ -204,7 +204,12 @@ impl Tailer {
 
     /// Inputs that have ended, and what was lost with them.
     fn settle(&mut self, listing: &Listing, now_ms: i64, found: &mut Vec<Discovery>) {
-        let wait_ms = if self.settings.bounded { 0 } else { self.settings.rotate_wait_ms };
+        let wait_ms = match self.settings.bounded {
+            // What is lost may be behind a path that cannot be looked at just now; but such a path holds nobody for ever.
+            _ if listing.hides_something() => self.settings.incomplete_wait_ms,
+            true => 0,
+            false => self.settings.rotate_wait_ms,
+        };
         let ids: Vec<InputId> = self.inputs.keys().copied().collect();
         for id in ids {
             let Some(input) = self.inputs.get_mut(&id) else { continue };

@@ -39,6 +39,11 @@ impl Listing {
             && (self.failed.contains(Path::new(".")) || path.ancestors().any(|path| self.failed.contains(path)))
     }
 
+    /// Whether some path could not be looked at: a file that is nowhere to be seen may be there.
+    pub(super) fn hides_something(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
     /// A path could not be looked at or opened. Where handles have run out, nothing can be told of any path.
     pub(super) fn fail(&mut self, path: &Path, error: &io::Error) {
         let none_left = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));

@@ -55,13 +55,13 @@ fn fault_17_a_damaged_record_is_refused() {
     check(&site, &clicks(0..210), &[]);
 }
 
-/// A torn or empty entry of a Delta log is detected, whichever it is, or the next run mends it from the epoch log: never
+/// A torn or empty entry of a Delta log is detected, whichever it is, and the newest is repaired from the epoch log: never
 /// does `verify` call a lake sound that counts otherwise.
 #[test]
 fn fault_18_a_damaged_entry_of_a_delta_log_is_detected() {
     let site = counted();
     site.append("logs/clicks.log", clicks(200..210));
-    let (mut refused, mut mended) = (0, 0);
+    let (mut refused, mut mended, mut repaired) = (0, 0, 0);
     for table in ["clicks", "clicks_by_minute", "ledger", "dead_letters"] {
         let entries = files_below(&site, &format!("data/lake/{table}/_delta_log"));
         let entries: Vec<_> = entries.iter().filter(|path| path.ends_with(".json")).collect();
@@ -83,13 +83,19 @@ fn fault_18_a_damaged_entry_of_a_delta_log_is_detected() {
                     let said = verified.stdout + &verified.stderr;
                     assert!(said.contains(table), "{what} {path}: {said}");
                     refused += 1;
+                    // An entry that others build on stays damage; without another, what it said is said again.
+                    if site.adtally("repair --data-dir data --yes").code == Some(0) {
+                        until_end(&site);
+                        check(&site, &clicks(0..210), &[]);
+                        repaired += 1;
+                    }
                 }
                 std::fs::remove_dir_all(site.path("data")).unwrap();
                 std::fs::rename(site.path("aside"), site.path("data")).unwrap();
             }
         }
     }
-    assert!(refused > 8 && mended > 0, "{refused} refused, {mended} mended");
+    assert!(refused > 8 && mended + repaired > 0, "{refused} refused, {repaired} repaired, {mended} mended");
     until_end(&site);
     check(&site, &clicks(0..210), &[]);
 }
@@ -129,11 +135,11 @@ fn fault_47_a_log_cut_short_behind_its_lake_is_refused() {
         std::fs::rename(site.path(&format!("data/epochs/00000/{name}")), site.path(name)).unwrap();
     }
     for _ in 0..5 {
-        let ended = check_refused(&site, RUN, "the lake holds epoch");
-        assert!(ended.stderr.contains("restore"), "{ended:?}");
+        let ended = check_refused(&site, RUN, "records are missing");
+        assert!(ended.stderr.contains("Restore"), "{ended:?}");
         assert_eq!(records(&site), all[..all.len() - 2], "nothing was written");
     }
-    check_refused(&site, "verify --data-dir data", "the lake holds epoch");
+    check_refused(&site, "verify --data-dir data", "records are missing");
     for name in &newest {
         std::fs::rename(site.path(name), site.path(&format!("data/epochs/00000/{name}"))).unwrap();
     }

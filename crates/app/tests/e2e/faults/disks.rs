@@ -10,7 +10,7 @@ use std::process::Command;
 const OFTEN: &str = "[epoch]\ninterval = \"100ms\"\n[store]\nlake_interval = \"1s\"\n";
 
 /// A file system that is unmounted with the value.
-struct Mounted(PathBuf);
+pub(super) struct Mounted(PathBuf);
 
 impl Mounted {
     /// Mounts with these words of `mount`.
@@ -166,12 +166,23 @@ fn mount_image(image: &Path, at: PathBuf) -> Mounted {
     Mounted::new(&["-o", "loop,commit=600", &image.display().to_string()], at)
 }
 
-/// Counts 200 lines on a disk of its own and cuts the power once a client was told so; what was on the disk is then
-/// mounted as the data directory. Returns the lines whose epochs survived.
-fn cut_power(site: &Site, fsync: &str) -> (Mounted, u64) {
+/// A disk of 64 MiB with an empty file system.
+fn make_image(site: &Site) -> PathBuf {
     let image = site.path("disk.img");
     std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
     assert!(Command::new("mkfs.ext4").arg("-q").arg(&image).status().unwrap().success());
+    image
+}
+
+/// A folder of the site on a disk of its own, where nobody else takes an inode.
+pub(super) fn own_disk(site: &Site, folder: &str) -> Mounted {
+    mount_image(&make_image(site), site.path(folder))
+}
+
+/// Counts 200 lines on a disk of its own and cuts the power once a client was told so; what was on the disk is then
+/// mounted as the data directory. Returns the lines whose epochs survived.
+fn cut_power(site: &Site, fsync: &str) -> (Mounted, u64) {
+    let image = make_image(site);
     let disk = mount_image(&image, site.path("data"));
     // What the file system itself made is on the disk.
     assert!(Command::new("sync").status().unwrap().success());

@@ -57,6 +57,9 @@ fn fault_01_killed_before_the_record_is_created() {
 fn fault_02_killed_while_a_record_is_written() {
     let site = Site::new();
     let text = clicks(0..200);
+    // Once the lake's tables are there.
+    site.write("logs/clicks.log", clicks(0..20));
+    until_end(&site);
     site.write("logs/clicks.log", &text);
     let mut left = BTreeSet::new();
     let mut deaths = 0;

@@ -61,10 +61,9 @@ fn fault_29_a_truncated_file_begins_anew() {
 #[test]
 fn fault_30_a_new_file_under_an_old_inode_is_read() {
     let site = Site::new();
-    let server = {
-        site.write("logs/clicks-0.log", clicks(0..20));
-        site.serve("logs")
-    };
+    let _disk = super::disks::own_disk(&site, "logs");
+    site.write("logs/clicks-0.log", clicks(0..20));
+    let server = site.serve("logs");
     server.wait_read(20);
     let (mut inodes, mut reused) = (vec![inode(&site, "logs/clicks-0.log")], 0);
     for round in 1..20_i64 {
