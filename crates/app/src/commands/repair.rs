@@ -1,7 +1,7 @@
 //! `adtally repair`: mends what `verify` finds, as far as what is left allows it.
 //!
 //! One thing after another: log entries of the lake that cannot be read, then the epoch log, then the lake that follows
-//! it. What is decided is a function of facts ([`decide`]); nothing is deleted, only put aside; raw input is never
+//! it. What is decided is a function of facts (`decide`); nothing is deleted, only put aside; raw input is never
 //! touched.
 
 mod rebuild;

@@ -83,9 +83,16 @@ async fn one_time(lake: &Lake, query: &str) -> Result<Option<i64>> {
     Ok(times.is_valid(0).then(|| times.as_primitive::<Int64Type>().value(0).div_euclid(1_000)))
 }
 
+/// The clicks of one minute.
+#[derive(Default)]
+struct LiveClicks {
+    identities: Vec<Identity>,
+    rows: BTreeMap<(u64, Country), u32>,
+}
+
 /// The clicks of the minutes whose identities are held.
 async fn live_minutes(lake: &Lake, key: &IdentityKey, frontiers: &Frontiers) -> Result<BTreeMap<Minute, FoldedMinute>> {
-    let mut live: BTreeMap<Minute, (Vec<Identity>, BTreeMap<(u64, Country), u32>)> = BTreeMap::new();
+    let mut live: BTreeMap<Minute, LiveClicks> = BTreeMap::new();
     let from_us = frontiers.expired.get().unwrap_or_default().saturating_mul(1_000) - 60_000_000;
     let query = format!(
         "SELECT click_timestamp, ad_id, user_id, ip, country, click_id FROM clicks \
@@ -113,12 +120,12 @@ async fn live_minutes(lake: &Lake, key: &IdentityKey, frontiers: &Frontiers) -> 
                 user_id: users.value(row).as_bytes(),
                 click_id: if click_ids.is_valid(row) { click_ids.value(row).as_bytes() } else { b"" },
             };
-            let (identities, counts) = live.entry(minute).or_default();
-            identities.push(key.identify(&fields));
-            *counts.entry((fields.ad_id, country)).or_default() += 1;
+            let clicks = live.entry(minute).or_default();
+            clicks.identities.push(key.identify(&fields));
+            *clicks.rows.entry((fields.ad_id, country)).or_default() += 1;
         }
     }
-    let folded = live.into_iter().map(|(minute, (identities, rows))| {
+    let folded = live.into_iter().map(|(minute, LiveClicks { identities, rows })| {
         let mut counts = MinuteCounts::empty(minute);
         rows.into_iter().for_each(|((ad_id, country), clicks)| counts.push(ad_id, country, clicks));
         (minute, FoldedMinute { begun: 1, identities, counts: vec![counts] })
