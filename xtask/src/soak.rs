@@ -134,7 +134,7 @@ fn kill_again_and_again(plan: &Plan, adtally: &Adtally, feeder: &Feeder) -> Resu
 }
 
 fn report(plan: &Plan, lines: u64, samples: &Samples) {
-    println!("exact: {lines} lines, every count as generated, `verify` sound");
+    println!("exact: {lines} lines, the clicks of every ad in every minute as generated, `verify` sound");
     println!("kills: {} in {} min", samples.kills, plan.minutes);
     println!("resident: {} MiB at most", samples.resident_mib_max());
     println!(
