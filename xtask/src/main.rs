@@ -80,19 +80,22 @@ fn ci() -> Outcome {
 }
 
 fn soak(options: &[&str]) -> Outcome {
-    cargo(&["build", "--workspace"], &[])?;
-    let beside = env::current_exe().map_err(|error| format!("the path of this program is unknown: {error}"))?;
-    soak::run(options, &beside.with_file_name("adtally"))
+    soak::run(options, &built("adtally")?)
 }
 
 fn sim(options: &[&str]) -> Outcome {
-    cargo(&["build", "--workspace"], &[])?;
-    let beside = env::current_exe().map_err(|error| format!("the path of this program is unknown: {error}"))?;
-    match Command::new(beside.with_file_name("adtally-sim")).args(options).status() {
+    match Command::new(built("adtally-sim")?).args(options).status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("the simulation found something or was called wrongly: {status}")),
         Err(error) => Err(format!("the simulation cannot be started: {error}")),
     }
+}
+
+/// Builds the workspace's programs and returns the path of one of them, which lies beside this one.
+fn built(program: &str) -> Result<PathBuf, String> {
+    cargo(&["build", "--workspace"], &[])?;
+    let this = env::current_exe().map_err(|error| format!("the path of this program is unknown: {error}"))?;
+    Ok(this.with_file_name(program))
 }
 
 fn test() -> Outcome {
