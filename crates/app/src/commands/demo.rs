@@ -136,6 +136,7 @@ fn traffic(args: &DemoArgs) -> Settings {
         rate: args.rate,
         ads: args.ads,
         duplicates: 0.01,
+        exact_copies: false,
         late: 0.000_5,
         malformed: 0.000_5,
         invalid: 0.000_2,

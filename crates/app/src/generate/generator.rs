@@ -38,6 +38,8 @@ pub struct Settings {
     pub ads: u64,
     /// Fraction of lines that copy an earlier click.
     pub duplicates: f64,
+    /// Whether all copies have the country of what they copy.
+    pub exact_copies: bool,
     /// Fraction of lines that come after their minute is final.
     pub late: f64,
     /// Fraction of lines that cannot be parsed.
@@ -204,7 +206,8 @@ impl Generator {
         click
     }
 
-    /// A copy of an earlier click; one in eight comes from another country, as after an update of a geo-IP table.
+    /// A copy of an earlier click; one in eight comes from another country, as after an update of a geo-IP table, unless
+    /// copies are to be exact.
     fn copy(&mut self) -> Option<Click> {
         let chance = self.random.bits();
         let memory = if chance & 3 == 0 { &self.sample } else { &self.recent };
@@ -213,7 +216,7 @@ impl Generator {
         if self.emission_ms - click.event_time_ms > COPY_AGE_MAX_MS as i64 {
             return None;
         }
-        if chance >> 2 & 7 == 0 {
+        if chance >> 2 & 7 == 0 && !self.settings.exact_copies {
             let other = Country::from_rank((chance >> 8) as u8 % Country::UNKNOWN.rank());
             click.written = Written::Code(other.unwrap_or(Country::UNKNOWN));
         }

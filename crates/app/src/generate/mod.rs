@@ -61,6 +61,9 @@ pub struct GenerateArgs {
     /// Fraction of lines that copy a click of the last 7 minutes, as 0.01 or 1%; one copy in eight has another country
     #[arg(long, value_name = "P", default_value = "0", value_parser = read_fraction)]
     pub duplicates: f64,
+    /// Let copies agree with what they copy in their country, too
+    #[arg(long)]
+    pub exact_copies: bool,
     /// Fraction of lines that come so late that their minute is final; none in the first 6 minutes of event time
     #[arg(long, value_name = "P", default_value = "0", value_parser = read_fraction)]
     pub late: f64,
@@ -145,6 +148,7 @@ impl GenerateArgs {
             rate: self.rate,
             ads: self.ads,
             duplicates: self.duplicates,
+            exact_copies: self.exact_copies,
             late: self.late,
             malformed: self.malformed,
             invalid: self.invalid,

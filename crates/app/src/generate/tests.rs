@@ -10,6 +10,7 @@ fn settings() -> Settings {
         rate: MISSION_RATE,
         ads: MISSION_ADS,
         duplicates: 0.0,
+        exact_copies: false,
         late: 0.0,
         malformed: 0.0,
         invalid: 0.0,
@@ -27,6 +28,7 @@ fn mixed(format: Format) -> Settings {
         rate: 40.0,
         ads: 500,
         duplicates: 0.05,
+        exact_copies: false,
         late: 0.02,
         malformed: 0.01,
         invalid: 0.01,
@@ -120,6 +122,13 @@ fn each_kind_has_the_fraction_asked_for() {
     // late line can, and until 2,165 s the late times are cut.
     check(Format::Ndjson, [2_987, 354, 588, 604, 277]);
     check(Format::Csv, [2_982, 361, 578, 608, 281]);
+}
+
+#[test]
+fn exact_copies_differ_in_nothing() {
+    let (_, lines) = generate(Settings { exact_copies: true, ..mixed(Format::Ndjson) });
+    let (found, _) = report_of(&lines);
+    assert!(found.duplicate > 2_000 && found.conflicting_duplicates == 0, "{found:?}");
 }
 
 /// A recount from the text by the letter of the contract: every line parsed again, every identity kept for ever.

@@ -57,11 +57,8 @@ fn die_everywhere(base: &Deployment, expected: &Expected, reads_step: usize, nam
     for (kind, count) in points {
         let (verb, _) = kind.split_once(' ').expect("a verb and a folder");
         // After something was only read, all is as it is before the next operation.
-        let (step, sides) = if is_change(verb) {
-            (1, &[Side::Before, Side::After][..])
-        } else {
-            (reads_step, &[Side::Before][..])
-        };
+        let (step, sides) =
+            if is_change(verb) { (1, &[Side::Before, Side::After][..]) } else { (reads_step, &[Side::Before][..]) };
         for &side in sides {
             // The run that outlives its fault is the proof that there is no further operation of this kind.
             for at in (1..).step_by(step) {
