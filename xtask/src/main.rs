@@ -3,6 +3,7 @@
 //! Cargo is always called with `--workspace`: another selection of packages would select other features of the large
 //! dependencies and build them a second time.
 
+mod bench;
 mod faults;
 mod python;
 mod soak;
@@ -26,6 +27,9 @@ Commands:
           --seed S (1), --verify-each (after every kill)
   sim     Deployments simulated under seeds: crashes, power losses, failing disks, zombies; stops at the first promise that
           breaks. --seeds N (1000), --from S (0), --minutes M (instead of N), --story (what happens, in words)
+  bench   Whole runs beside other systems, slopes, questions, life at the mission's rate; writes benches/README.md.
+          --clicks N (10000000), --rounds N (3), --only whole|slopes|questions|live (prints), --quick (small, prints,
+          not optimised)
   fmt     Format the code; with --check only say what is not formatted
   clippy  Lints, warnings as errors
   doc     Build the documentation, warnings as errors
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
         ["deny"] => deny(),
         ["soak", options @ ..] => soak(options),
         ["sim", options @ ..] => sim(options),
+        ["bench", options @ ..] => bench(options),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())
@@ -89,6 +94,16 @@ fn sim(options: &[&str]) -> Outcome {
         Ok(status) => Err(format!("the simulation found something or was called wrongly: {status}")),
         Err(error) => Err(format!("the simulation cannot be started: {error}")),
     }
+}
+
+fn bench(options: &[&str]) -> Outcome {
+    if bench::is_quick(options) {
+        return bench::run(options, &built("adtally")?, &root());
+    }
+    cargo(&["build", "--workspace", "--release"], &[])?;
+    let unoptimised = env::current_exe().map_err(|error| format!("the path of this program is unknown: {error}"))?;
+    let target = unoptimised.parent().and_then(Path::parent).ok_or("no folder for programs")?;
+    bench::run(options, &target.join("release/adtally"), &root())
 }
 
 /// Builds the workspace's programs and returns the path of one of them, which lies beside this one.

@@ -14,9 +14,13 @@ pub(crate) fn interpreter(root: &Path) -> Result<PathBuf, String> {
     if let Some(python) = env::var_os(VARIABLE) {
         return Ok(python.into());
     }
-    let requirements = root.join("tests/python/requirements.txt");
-    let wanted = fs::read(&requirements).map_err(|error| format!("cannot read {}: {error}", requirements.display()))?;
-    let folder = cache()?.join("adtally/venv");
+    environment(&root.join("tests/python/requirements.txt"), "venv")
+}
+
+/// The interpreter of an environment of that name in the user's cache, with the packages of a list.
+pub(crate) fn environment(requirements: &Path, name: &str) -> Result<PathBuf, String> {
+    let wanted = fs::read(requirements).map_err(|error| format!("cannot read {}: {error}", requirements.display()))?;
+    let folder = cache()?.join("adtally").join(name);
     // Written last, so that a broken installation is made anew.
     let installed = folder.join("installed.txt");
     let python = folder.join("bin/python");
@@ -27,7 +31,7 @@ pub(crate) fn interpreter(root: &Path) -> Result<PathBuf, String> {
     let made = run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
     made.map_err(|error| format!("{error}: install python3 and python3-venv, or name an interpreter in {VARIABLE}"))?;
     let mut pip = Command::new(&python);
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(&requirements);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(requirements);
     run(&mut pip).map_err(|error| format!("{error}: cannot install the packages of {}", requirements.display()))?;
     fs::write(&installed, wanted).map_err(|error| format!("cannot write {}: {error}", installed.display()))?;
     Ok(python)

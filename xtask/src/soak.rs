@@ -155,8 +155,8 @@ fn csv_path() -> PathBuf {
     std::env::current_exe().unwrap_or_default().with_file_name("soak.csv")
 }
 
-#[expect(clippy::disallowed_methods, reason = "a soak takes place in real time")]
-fn now() -> Duration {
+#[expect(clippy::disallowed_methods, reason = "soaks and benches take place in real time")]
+pub(crate) fn now() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Since `::ffff:a.b.c.d` is by contract the same address as `a.b.c.d`, the mapping loses nothing.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 const MAPPED: u128 = 0xffff_0000_0000;
 
@@ -11,11 +11,38 @@ pub fn parse(text: &[u8]) -> Option<u128> {
     if let Some(v4) = parse_v4(text) {
         return Some(MAPPED | u128::from(v4));
     }
-    let text = std::str::from_utf8(text).ok()?;
-    match text.parse::<IpAddr>().ok()? {
-        IpAddr::V4(v4) => Some(MAPPED | u128::from(u32::from(v4))),
-        IpAddr::V6(v6) => Some(u128::from(v6)),
+    if let Some(v6) = parse_v6_in_full(text) {
+        return Some(v6);
     }
+    let text = std::str::from_utf8(text).ok()?;
+    text.parse::<Ipv6Addr>().ok().map(u128::from)
+}
+
+/// Eight groups of up to four hex digits, nothing left out: how nearly all IPv6 addresses of clients are written.
+#[inline]
+fn parse_v6_in_full(text: &[u8]) -> Option<u128> {
+    if text.len() > 39 {
+        return None;
+    }
+    let (mut address, mut group, mut digits, mut colons) = (0_u128, 0_u32, 0_u32, 0_u32);
+    for &byte in text {
+        if byte == b':' {
+            if digits == 0 || colons == 7 {
+                return None;
+            }
+            address = address << 16 | u128::from(group);
+            (group, digits) = (0, 0);
+            colons += 1;
+        } else {
+            let digit = (byte as char).to_digit(16)?;
+            group = group << 4 | digit;
+            digits += 1;
+            if digits > 4 {
+                return None;
+            }
+        }
+    }
+    (colons == 7 && digits > 0).then_some(address << 16 | u128::from(group))
 }
 
 /// Dotted quads without leading zeros, the common case.

@@ -20,6 +20,7 @@ pub mod invariant;
 pub mod ip;
 pub mod ledger;
 pub mod position;
+pub mod radix;
 pub mod time;
 
 pub use click::{ClickColumns, ClickRef, CountedClicks, DecodedBatch};

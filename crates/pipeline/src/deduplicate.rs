@@ -1,10 +1,9 @@
 //! Stage: one set of identities per event minute. A copy can only fall in its own minute, a look-up probes one set,
 //! and a whole set expires at once.
 
+use crate::identity_set::{Found, IdentitySet};
 use crate::settings::LIVE_MINUTES_MAX;
 use adtally_model::{EpochNumber, Identity, Minute};
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use std::collections::BTreeMap;
 
 /// What became of an identity.
@@ -26,7 +25,7 @@ pub enum Probe {
 pub(crate) struct MinuteSet {
     /// The epoch that counted its first click.
     pub(crate) begun: EpochNumber,
-    table: HashTable<Identity>,
+    table: IdentitySet,
     /// Identities added in the current epoch.
     added: Vec<Identity>,
 }
@@ -41,15 +40,9 @@ pub struct Deduplicate {
 impl Deduplicate {
     /// Takes back what a fold brought.
     pub(crate) fn restore(&mut self, minute: Minute, begun: EpochNumber, identities: &[Identity]) {
-        let mut table = HashTable::with_capacity(identities.len());
+        let mut table = IdentitySet::with_capacity(identities.len());
         for &identity in identities {
-            if let Entry::Vacant(slot) = table.entry(
-                identity.table_hash(),
-                |held: &Identity| held.same_click(identity),
-                |held| held.table_hash(),
-            ) {
-                slot.insert(identity);
-            }
+            table.insert(identity);
         }
         self.held += table.len();
         self.sets.insert(minute, MinuteSet { begun, table, added: Vec::new() });
@@ -65,6 +58,12 @@ impl Deduplicate {
     #[inline]
     pub(crate) fn take(&mut self, minute: Minute) -> Option<MinuteSet> {
         self.sets.remove(&minute)
+    }
+
+    /// The set of a minute, for touching.
+    #[inline]
+    pub(crate) fn get(&self, minute: Minute) -> Option<&MinuteSet> {
+        self.sets.get(&minute)
     }
 
     /// Gives a set back.
@@ -119,7 +118,7 @@ impl Deduplicate {
         self.sets
             .iter()
             .filter(|(_, set)| set.begun < epoch)
-            .map(|(&minute, set)| (minute, set.begun, set.table.iter().copied().collect()))
+            .map(|(&minute, set)| (minute, set.begun, set.table.iter().collect()))
             .collect()
     }
 }
@@ -127,21 +126,26 @@ impl Deduplicate {
 impl MinuteSet {
     /// An empty set, begun in an epoch.
     pub(crate) fn new(begun: EpochNumber) -> Self {
-        MinuteSet { begun, table: HashTable::new(), added: Vec::new() }
+        MinuteSet { begun, table: IdentitySet::default(), added: Vec::new() }
+    }
+
+    /// See [`IdentitySet::touch`].
+    #[inline]
+    pub(crate) fn touch(&self, identity: Identity) -> u64 {
+        self.table.touch(identity)
     }
 
     /// Looks an identity up and adds it when it is new and `add` is set.
     #[inline]
     pub(crate) fn probe(&mut self, identity: Identity, add: bool) -> Probe {
-        let entry = self.table.entry(identity.table_hash(), |held| held.same_click(identity), |held| held.table_hash());
-        match entry {
-            Entry::Occupied(slot) => Probe::Held { conflicting: slot.get().conflicts(identity) },
-            Entry::Vacant(slot) if add => {
-                slot.insert(identity);
+        match self.table.find(identity) {
+            Found::Held(first) => Probe::Held { conflicting: first.conflicts(identity) },
+            Found::Absent(at) if add => {
+                self.table.add(identity, at);
                 self.added.push(identity);
                 Probe::New
             }
-            Entry::Vacant(_) => Probe::Absent,
+            Found::Absent(_) => Probe::Absent,
         }
     }
 }

@@ -1,21 +1,22 @@
 //! Stage: clicks per (minute, ad, country) of one epoch.
+//!
+//! While an epoch is built, a click is only written down, as the number that sorts it; at the epoch's end the numbers are
+//! sorted by their bytes and runs of equal ones are counted. That touches memory in order, where a table of counts would
+//! miss the caches with every click.
 
-use adtally_model::{Country, Minute, MinuteCounts};
-use hashbrown::HashTable;
+use adtally_model::{Country, Minute, MinuteCounts, radix};
 use std::collections::BTreeMap;
 
-/// One row of a window under construction.
-#[derive(Clone, Copy, Debug)]
-struct Cell {
-    ad_id: u64,
-    country: Country,
-    clicks: u32,
-}
+/// Ads below this fit into one number with their country; larger ones are sorted by comparing.
+const PACKED_ADS: u64 = 1 << 56;
 
-/// Clicks of one minute in one epoch, not yet sorted.
+/// Clicks of one minute in one epoch, in the order in which they came.
 #[derive(Debug, Default)]
 pub struct Window {
-    cells: HashTable<Cell>,
+    /// `ad << 8 | country` of each.
+    packed: Vec<u64>,
+    /// Those whose ad is too large for that.
+    wide: Vec<(u64, Country)>,
 }
 
 /// The windows that an epoch touched.
@@ -24,38 +25,32 @@ pub struct Windows {
     windows: BTreeMap<Minute, Window>,
 }
 
-/// Spreads an ad and a country over 64 bits: a multiplicative hash, folded so that the high bits count (Knuth, TAOCP 3,
-/// 6.4, by way of 128-bit multiplication).
-#[inline]
-fn hash(ad_id: u64, country: Country) -> u64 {
-    let mixed = u128::from(ad_id ^ u64::from(country.rank()) << 56) * 0x9e37_79b9_7f4a_7c15;
-    (mixed >> 64) as u64 ^ mixed as u64
-}
-
 impl Window {
     /// Counts one click.
     #[inline]
     pub(crate) fn add(&mut self, ad_id: u64, country: Country) {
-        self.cells
-            .entry(
-                hash(ad_id, country),
-                |cell| cell.ad_id == ad_id && cell.country == country,
-                |cell| hash(cell.ad_id, cell.country),
-            )
-            .and_modify(|cell| cell.clicks += 1)
-            .or_insert(Cell { ad_id, country, clicks: 1 });
+        if ad_id < PACKED_ADS {
+            self.packed.push(ad_id << 8 | u64::from(country.rank()));
+        } else {
+            self.wide.push((ad_id, country));
+        }
     }
 
     /// Its rows in order.
-    fn finish(self, minute: Minute) -> MinuteCounts {
-        let mut cells: Vec<Cell> = self.cells.into_iter().collect();
-        cells.sort_unstable_by_key(|cell| (cell.ad_id, cell.country));
+    fn finish(mut self, minute: Minute, spare: &mut Vec<u64>) -> MinuteCounts {
+        radix::sort(&mut self.packed, 0, spare);
+        self.wide.sort_unstable();
         let mut counts = MinuteCounts::empty(minute);
-        counts.ad_id.reserve_exact(cells.len());
-        counts.country.reserve_exact(cells.len());
-        counts.clicks.reserve_exact(cells.len());
-        for cell in cells {
-            counts.push(cell.ad_id, cell.country, cell.clicks);
+        let rows = self.packed.chunk_by(|a, b| a == b).count() + self.wide.chunk_by(|a, b| a == b).count();
+        counts.ad_id.reserve_exact(rows);
+        counts.country.reserve_exact(rows);
+        counts.clicks.reserve_exact(rows);
+        for run in self.packed.chunk_by(|a, b| a == b) {
+            let country = Country::from_rank(run[0] as u8).unwrap_or(Country::UNKNOWN);
+            counts.push(run[0] >> 8, country, run.len() as u32);
+        }
+        for run in self.wide.chunk_by(|a, b| a == b) {
+            counts.push(run[0].0, run[0].1, run.len() as u32);
         }
         counts
     }
@@ -70,6 +65,33 @@ impl Windows {
 
     /// Sorts what was counted: the costly part of an epoch's end, which may run on another thread.
     pub fn finish(self) -> Vec<MinuteCounts> {
-        self.windows.into_iter().map(|(minute, window)| window.finish(minute)).collect()
+        let mut spare = Vec::new();
+        self.windows.into_iter().map(|(minute, window)| window.finish(minute, &mut spare)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Small and large ads, as they are counted one by one.
+        #[test]
+        fn clicks_are_counted(clicks in vec((prop_oneof![0_u64..50, PACKED_ADS - 2..PACKED_ADS + 2, Just(i64::MAX as u64)], 0_u8..4), 0..3_000)) {
+            let mut window = Window::default();
+            let mut expected: BTreeMap<(u64, Country), u32> = BTreeMap::new();
+            for &(ad, rank) in &clicks {
+                let country = Country::from_rank(rank).unwrap_or(Country::UNKNOWN);
+                window.add(ad, country);
+                *expected.entry((ad, country)).or_default() += 1;
+            }
+            let counts = window.finish(Minute(5), &mut Vec::new());
+            let found: Vec<((u64, Country), u32)> = counts.rows().map(|(ad, country, clicks)| ((ad, country), clicks)).collect();
+            prop_assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
+        }
     }
 }

@@ -102,7 +102,9 @@ impl Process {
             _ => ground.runtime.block_on(take_over(&log, lake.as_ref(), writer, fresh, fingerprints))?,
         };
         let hot = Arc::new(HotCounts::new(scenario.hot_minutes));
-        ground.runtime.block_on(warm(&hot, lake.as_ref(), &recovered))?;
+        if let Some(older) = warm(&hot, &recovered) {
+            ground.runtime.block_on(older.load(&hot, lake.as_ref()))?;
+        }
         spoil(ground, &log, &mut recovered.state, read)?;
         let state = recovered.state;
         let claim = state.number;

@@ -1,20 +1,25 @@
 //! Minute counts in memory: one writer, many readers that never block it.
 //!
-//! Each minute is a set of columns sorted by ad and country. Ads are interned to dense numbers, so that the sum over
-//! many minutes is a pass over columns into an array. Readers take a snapshot (an `Arc`) and work on that; the writer
-//! builds new columns beside the old ones and swaps the snapshot.
+//! Each minute is a set of columns. Ads are interned to dense numbers, by which the columns are sorted, so that the sum
+//! over many minutes walks in order through columns and an array of sums; final minutes are summed by tens as well. Readers
+//! take a snapshot (an `Arc`) and work on that; the writer builds new columns beside the old ones and swaps the snapshot.
 
 mod ad_index;
+mod columns;
+mod sums;
 #[cfg(test)]
 mod tests;
 
 pub use ad_index::AdIndex;
 use adtally_model::{CountedClicks, Country, EpochNumber, Frontiers, Minute, MinuteCounts, MinuteState, StagedFile};
-use hashbrown::HashTable;
+use columns::{MinuteColumns, SpanColumns};
 use parking_lot::{Mutex, RwLock};
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+pub use sums::AdSums;
+
+/// Minutes that are summed together once all of them are final.
+const SPAN_MINUTES: i64 = 10;
 
 /// The ad index is rebuilt when it holds more than this many times the rows that are counted, so that ads that are
 /// no longer clicked cost nothing for ever.
@@ -68,13 +73,7 @@ pub struct PendingEpoch {
     pub staged: Vec<StagedFile>,
 }
 
-/// Counts of one minute, in columns sorted by (ad, country).
-#[derive(Debug, Default)]
-pub struct MinuteColumns {
-    ad: Vec<u32>,
-    country: Vec<Country>,
-    clicks: Vec<u32>,
-}
+type Minutes = BTreeMap<Minute, Arc<MinuteColumns>>;
 
 /// What readers see.
 #[derive(Clone, Default)]
@@ -87,8 +86,12 @@ pub struct Snapshot {
     pub lake_epoch: EpochNumber,
     /// Committed epochs after it, ascending.
     pub pending: Vec<Arc<PendingEpoch>>,
-    minutes: Arc<BTreeMap<Minute, Arc<MinuteColumns>>>,
-    ads: AdIndex,
+    minutes: Arc<Minutes>,
+    /// Sums of [`SPAN_MINUTES`] minutes, by the first of them.
+    spans: Arc<BTreeMap<Minute, Arc<SpanColumns>>>,
+    ads: Arc<AdIndex>,
+    /// Ads that had a number when this was made: those that the columns name.
+    numbers: usize,
     /// Clicks judged but not committed, with the epoch that will commit them.
     open: Vec<(EpochNumber, Arc<CountedClicks>)>,
 }
@@ -96,7 +99,8 @@ pub struct Snapshot {
 /// The hot counts.
 pub struct HotCounts {
     shared: RwLock<Arc<Snapshot>>,
-    writer: Mutex<ad_index::Interner>,
+    /// Held by who changes minutes.
+    writing: Mutex<()>,
     hot_minutes: i64,
 }
 
@@ -105,7 +109,7 @@ impl HotCounts {
     pub fn new(hot_minutes: u32) -> Self {
         HotCounts {
             shared: RwLock::new(Arc::new(Snapshot::default())),
-            writer: Mutex::new(ad_index::Interner::default()),
+            writing: Mutex::new(()),
             hot_minutes: i64::from(hot_minutes),
         }
     }
@@ -126,25 +130,45 @@ impl HotCounts {
         &self,
         progress: Progress,
         complete_from: Option<Minute>,
-        counts: Vec<MinuteCounts>,
+        counts: &[MinuteCounts],
         lake_epoch: EpochNumber,
         pending: Vec<Arc<PendingEpoch>>,
     ) {
-        let mut interner = self.writer.lock();
-        let mut minutes = BTreeMap::new();
-        for counts in &counts {
-            interner.add_counts(&mut minutes, counts);
+        let _writing = self.writing.lock();
+        let mut snapshot = Snapshot { progress, complete_from, lake_epoch, pending, ..Snapshot::default() };
+        let mut minutes = Minutes::new();
+        counts.iter().for_each(|counts| add_counts(&mut minutes, counts, &snapshot.ads));
+        snapshot.set_minutes(minutes);
+        *self.shared.write() = Arc::new(snapshot);
+    }
+
+    /// Adds all counts of the minutes from `from` up to those that are complete already. Nothing can be counted in them
+    /// any more: they are no longer live.
+    pub fn extend_back(&self, from: Minute, counts: &[MinuteCounts]) {
+        let _writing = self.writing.lock();
+        let before = self.snapshot();
+        let (Some(complete), Some(hot_from)) = (before.complete_from, self.hot_from(&before.progress)) else { return };
+        let from = from.max(hot_from);
+        let mut minutes = (*before.minutes).clone();
+        for counts in counts.iter().filter(|counts| (from..complete).contains(&counts.minute)) {
+            add_counts(&mut minutes, counts, &before.ads);
         }
-        let ads = interner.index();
-        *self.shared.write() = Arc::new(Snapshot {
-            progress,
-            complete_from,
-            lake_epoch,
-            pending,
-            minutes: Arc::new(minutes),
-            ads,
-            open: Vec::new(),
-        });
+        let (progress, complete_from) = (before.progress.clone(), Some(from.min(complete)));
+        let (ads, spans) = (Arc::clone(&before.ads), Arc::clone(&before.spans));
+        self.change(Snapshot { progress, complete_from, ads, spans, ..Snapshot::default() }, minutes, |_| {});
+    }
+
+    /// Shows readers another state of the minutes.
+    fn change(&self, mut changed: Snapshot, minutes: Minutes, finish: impl FnOnce(&mut Snapshot)) {
+        // Before the lock: summing final minutes takes long, and must not keep readers waiting.
+        changed.set_minutes(minutes);
+        let mut shared = self.shared.write();
+        let snapshot = Arc::make_mut(&mut shared);
+        changed.lake_epoch = snapshot.lake_epoch;
+        changed.pending = std::mem::take(&mut snapshot.pending);
+        changed.open = std::mem::take(&mut snapshot.open);
+        finish(&mut changed);
+        *snapshot = changed;
     }
 
     /// Shows clicks that were judged and will be committed by an epoch.
@@ -155,12 +179,10 @@ impl HotCounts {
 
     /// Adds a committed epoch: its clicks are no longer open but counted.
     pub fn commit(&self, progress: Progress, pending: Arc<PendingEpoch>) {
-        let mut interner = self.writer.lock();
+        let _writing = self.writing.lock();
         let before = self.snapshot();
         let mut minutes = (*before.minutes).clone();
-        for counts in &pending.counts {
-            interner.add_counts(&mut minutes, counts);
-        }
+        pending.counts.iter().for_each(|counts| add_counts(&mut minutes, counts, &before.ads));
         let mut complete_from = before.complete_from;
         if let Some(hot_from) = self.hot_from(&progress) {
             // Before the first click everything is complete, from the beginning of time.
@@ -168,18 +190,20 @@ impl HotCounts {
             minutes.retain(|&minute, _| minute >= hot_from || progress.frontiers.is_live(minute));
         }
         let rows: usize = minutes.values().map(|columns| columns.ad.len()).sum();
-        if interner.len() > INDEX_ADS_MIN && interner.len() > rows * INDEX_SLACK {
-            interner.rebuild(&mut minutes);
+        let numbers = before.ads.len();
+        let mut ads = Arc::clone(&before.ads);
+        let mut spans = Arc::clone(&before.spans);
+        if numbers > INDEX_ADS_MIN && numbers > rows * INDEX_SLACK {
+            ads = Arc::new(AdIndex::default());
+            spans = Arc::default();
+            for (&minute, columns) in &mut minutes {
+                *columns = Arc::new(MinuteColumns::of(&columns.counts(minute, &before.ads), &ads));
+            }
         }
-        let ads = interner.index();
-        let mut shared = self.shared.write();
-        let snapshot = Arc::make_mut(&mut shared);
-        snapshot.open.retain(|(epoch, _)| *epoch > progress.epoch);
-        snapshot.progress = progress;
-        snapshot.complete_from = complete_from;
-        snapshot.minutes = Arc::new(minutes);
-        snapshot.ads = ads;
-        snapshot.pending.push(pending);
+        self.change(Snapshot { progress, complete_from, ads, spans, ..Snapshot::default() }, minutes, |changed| {
+            changed.open.retain(|(epoch, _)| *epoch > changed.progress.epoch);
+            changed.pending.push(pending);
+        });
     }
 
     /// The lake holds everything up to an epoch now.
@@ -191,119 +215,74 @@ impl HotCounts {
     }
 }
 
-/// Sums clicks by ad, over hot columns and over rows that come with their ad.
-pub struct AdSums<'a> {
-    ads: &'a AdIndex,
-    dense: Vec<u64>,
-    others: HashTable<(u64, u64)>,
-}
-
-impl AdSums<'_> {
-    /// Adds clicks of an ad that comes by its id.
-    pub fn add(&mut self, ad_id: u64, clicks: u64) {
-        self.others
-            .entry(ad_index::hash(ad_id), |row| row.0 == ad_id, |row| ad_index::hash(row.0))
-            .and_modify(|row| row.1 += clicks)
-            .or_insert((ad_id, clicks));
-    }
-
-    /// The `limit` most clicked ads, ties by ascending ad.
-    pub fn top(mut self, limit: usize) -> Vec<(u64, u64)> {
-        // What came by id is folded into the array where the ad has a place there: a pass over it, to keep exact sums.
-        if !self.others.is_empty() {
-            for (dense, sum) in self.dense.iter_mut().enumerate() {
-                let ad = self.ads.ad(dense as u32);
-                if let Ok(row) = self.others.find_entry(ad_index::hash(ad), |row| row.0 == ad) {
-                    *sum += row.remove().0.1;
-                }
-            }
-        }
-        let dense = self.dense.iter().enumerate().filter(|(_, sum)| **sum > 0);
-        let dense = dense.map(|(number, &sum)| (sum, number));
-        let mut heap: BinaryHeap<Reverse<(u64, Reverse<u64>)>> = BinaryHeap::with_capacity(limit + 1);
-        let mut least = 0;
-        let mut offer = |sum: u64, ad: u64| {
-            heap.push(Reverse((sum, Reverse(ad))));
-            if heap.len() > limit {
-                heap.pop();
-            }
-            if heap.len() == limit {
-                least = heap.peek().map_or(0, |row| row.0.0);
-            }
-            least
-        };
-        let mut bar = 0;
-        for (sum, number) in dense {
-            if sum >= bar && limit > 0 {
-                bar = offer(sum, self.ads.ad(number as u32));
-            }
-        }
-        for &(ad, sum) in &self.others {
-            if sum >= bar && sum > 0 && limit > 0 {
-                bar = offer(sum, ad);
-            }
-        }
-        let mut rows: Vec<(u64, u64)> = heap.into_iter().map(|Reverse((sum, Reverse(ad)))| (ad, sum)).collect();
-        rows.sort_unstable_by_key(|&(ad, sum)| (Reverse(sum), ad));
-        rows
-    }
+/// Adds the counts of a minute to its columns.
+fn add_counts(minutes: &mut Minutes, counts: &MinuteCounts, ads: &AdIndex) {
+    let added = MinuteColumns::of(counts, ads);
+    let columns = minutes.entry(counts.minute).or_default();
+    *columns = Arc::new(if columns.ad.is_empty() { added } else { columns.merge(&added) });
 }
 
 impl Snapshot {
+    /// Takes these minutes, and sums by tens those that are final and complete.
+    fn set_minutes(&mut self, minutes: Minutes) {
+        self.numbers = self.ads.len();
+        let final_to = self.progress.frontiers.final_.get().map_or(i64::MIN, |ms| Minute::of(ms).0);
+        let mut spans = (*self.spans).clone();
+        spans.retain(|&first, _| minutes.range(first..Minute(first.0 + SPAN_MINUTES)).next().is_some());
+        for &minute in minutes.keys() {
+            let first = Minute(minute.0 - minute.0.rem_euclid(SPAN_MINUTES));
+            let end = Minute(first.0 + SPAN_MINUTES);
+            let complete = self.complete_from.is_some_and(|from| from <= first) && end.0 <= final_to;
+            if complete && !spans.contains_key(&first) {
+                let columns = minutes.range(first..end).map(|(_, columns)| columns.as_ref());
+                if let Some(span) = SpanColumns::of(columns, self.numbers) {
+                    spans.insert(first, Arc::new(span));
+                }
+            }
+        }
+        self.minutes = Arc::new(minutes);
+        self.spans = Arc::new(spans);
+    }
+
     /// An empty sum over the ads known.
     pub fn sums(&self) -> AdSums<'_> {
-        AdSums { ads: &self.ads, dense: vec![0; self.ads.len()], others: HashTable::new() }
+        AdSums::new(&self.ads, self.numbers)
     }
 
     /// An empty sum that expects few ads, all by their id.
     pub fn sparse_sums(&self) -> AdSums<'_> {
-        AdSums { ads: &self.ads, dense: Vec::new(), others: HashTable::new() }
+        AdSums::new(&self.ads, 0)
     }
 
     /// Adds the hot minutes `[from, to)` to a sum.
     pub fn add_minutes(&self, sums: &mut AdSums<'_>, from: Minute, to: Minute, country: Option<Country>) {
-        for (_, columns) in self.minutes.range(from..to) {
-            match country {
-                None => {
-                    for (&ad, &clicks) in columns.ad.iter().zip(&columns.clicks) {
-                        sums.dense[ad as usize] += u64::from(clicks);
-                    }
+        let mut next = from;
+        for (&minute, columns) in self.minutes.range(from..to) {
+            if minute < next {
+                continue;
+            }
+            let span = Minute(minute.0 - minute.0.rem_euclid(SPAN_MINUTES));
+            let end = Minute(span.0 + SPAN_MINUTES);
+            match self.spans.get(&span) {
+                Some(columns) if country.is_none() && from <= span && end <= to => {
+                    columns.add_to(&mut sums.dense);
+                    next = end;
                 }
-                Some(country) => {
-                    for row in 0..columns.ad.len() {
-                        if columns.country[row] == country {
-                            sums.dense[columns.ad[row] as usize] += u64::from(columns.clicks[row]);
-                        }
-                    }
-                }
+                _ => columns.add_to(&mut sums.dense, country),
             }
         }
     }
 
     /// Clicks of one ad in each hot minute of `[from, to)` that has any.
     pub fn ad_minutes(&self, ad_id: u64, from: Minute, to: Minute, country: Option<Country>) -> Vec<(Minute, u64)> {
-        let mut clicks = Vec::new();
-        for (&minute, columns) in self.minutes.range(from..to) {
-            let start = columns.ad.partition_point(|&ad| self.ads.ad(ad) < ad_id);
-            let rows = (start..columns.ad.len()).take_while(|&row| self.ads.ad(columns.ad[row]) == ad_id);
-            let rows = rows.filter(|&row| country.is_none_or(|country| columns.country[row] == country));
-            let sum: u64 = rows.map(|row| u64::from(columns.clicks[row])).sum();
-            if sum > 0 {
-                clicks.push((minute, sum));
-            }
-        }
-        clicks
+        let Some(number) = self.ads.number(ad_id) else { return Vec::new() };
+        let minutes = self.minutes.range(from..to).map(|(&minute, columns)| (minute, columns.of_ad(number, country)));
+        minutes.filter(|&(_, clicks)| clicks > 0).collect()
     }
 
     /// All counts of one minute, where it is held.
     pub fn minute_counts(&self, minute: Minute) -> Option<MinuteCounts> {
-        let columns = self.minutes.get(&minute)?;
-        Some(MinuteCounts {
-            minute,
-            ad_id: columns.ad.iter().map(|&ad| self.ads.ad(ad)).collect(),
-            country: columns.country.clone(),
-            clicks: columns.clicks.clone(),
-        })
+        Some(self.minutes.get(&minute)?.counts(minute, &self.ads))
     }
 
     /// Clicks not yet committed.

@@ -73,12 +73,20 @@ fn check_behind(held: &Held, number: EpochNumber) -> Result<()> {
     }
 }
 
-/// Fills the hot counts: live minutes from the fold, so that what base records repeat of them comes from the log alone,
-/// and older ones that are still hot from the lake and the epochs after it.
-///
-/// # Errors
-/// External when the lake cannot be read.
-pub async fn warm(hot: &HotCounts, lake: &dyn LakeStore, recovered: &Recovered) -> Result<()> {
+/// Hot minutes before the live ones, which are still to be read from the lake. Nothing is counted in them any more.
+#[derive(Clone, Debug)]
+pub struct OlderMinutes {
+    from: Minute,
+    to: Minute,
+    upto: Epochs,
+    /// Counts of epochs that the lake does not hold.
+    waiting: Vec<MinuteCounts>,
+}
+
+/// Fills the hot counts with live minutes from the fold, so that what base records repeat of them comes from the log
+/// alone. Returns what is to be read from the lake as well, which may be done while clicks are counted: until then the lake
+/// answers for these minutes.
+pub fn warm(hot: &HotCounts, recovered: &Recovered) -> Option<OlderMinutes> {
     let state = &recovered.state;
     let progress = Progress {
         epoch: state.number,
@@ -88,22 +96,37 @@ pub async fn warm(hot: &HotCounts, lake: &dyn LakeStore, recovered: &Recovered) 
         all_ended: state.all_ended,
         reopened_from_ms: state.reopened_from_ms,
     };
-    let hot_from = hot.hot_from(&progress);
-    let mut counts: Vec<MinuteCounts> = state.live.values().flat_map(|folded| folded.counts.iter().cloned()).collect();
-    if let (Some(from), Some(newest)) = (hot_from, state.newest_click_ms) {
-        let (mut to, upto) = (Minute::of(newest).next(), Epochs::of(state.partition, recovered.lake_epoch));
+    let mut complete_from = hot.hot_from(&progress);
+    let mut older = None;
+    if let (Some(from), Some(newest)) = (complete_from, state.newest_click_ms) {
+        let mut to = Minute::of(newest).next();
         while from < to && state.frontiers.is_live(Minute(to.0 - 1)) {
             to = Minute(to.0 - 1);
         }
         if from < to {
-            counts.extend(lake.minute_counts(from, to, &upto).await?);
+            let waiting = recovered.waiting.iter().flat_map(|waiting| &waiting.pending.counts);
+            let waiting = waiting.filter(|counts| counts.minute >= from && counts.minute < to).cloned().collect();
+            older = Some(OlderMinutes { from, to, upto: Epochs::of(state.partition, recovered.lake_epoch), waiting });
+            complete_from = Some(to);
         }
-        let waiting = recovered.waiting.iter().flat_map(|waiting| &waiting.pending.counts);
-        counts.extend(waiting.filter(|counts| counts.minute >= from && counts.minute < to).cloned());
     }
+    let live: Vec<MinuteCounts> = state.live.values().flat_map(|folded| folded.counts.iter().cloned()).collect();
     let pending = recovered.waiting.iter().map(|waiting| Arc::clone(&waiting.pending)).collect();
-    hot.restore(progress, hot_from, counts, recovered.lake_epoch, pending);
-    Ok(())
+    hot.restore(progress, complete_from, &live, recovered.lake_epoch, pending);
+    older
+}
+
+impl OlderMinutes {
+    /// Reads them and shows them to readers.
+    ///
+    /// # Errors
+    /// External when the lake cannot be read.
+    pub async fn load(&self, hot: &HotCounts, lake: &dyn LakeStore) -> Result<()> {
+        let mut counts = lake.minute_counts(self.from, self.to, &self.upto).await?;
+        counts.extend(self.waiting.iter().cloned());
+        hot.extend_back(self.from, &counts);
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -145,7 +168,9 @@ mod tests {
             state.live.insert(live, folded);
             let hot = HotCounts::new(60);
             let recovered = Recovered { writer, state, lake_epoch: 1, waiting: Vec::new() };
-            warm(&hot, &lake, &recovered).await.unwrap();
+            let older = warm(&hot, &recovered).unwrap();
+            assert_eq!(hot.snapshot().complete_from, Some(live), "the lake answers for what is before");
+            older.load(&hot, &lake).await.unwrap();
             let snapshot = hot.snapshot();
             assert_eq!(snapshot.minute_counts(live), Some(counts(live, 3)));
             assert_eq!(snapshot.minute_counts(expired), Some(counts(expired, 2)));

@@ -4,7 +4,7 @@ use super::commit::{CommitThread, Committer};
 use super::decode_pool::DecodePool;
 use super::ingest::{Ingest, IngestSettings, Parts, Turn};
 use super::project::{Projector, ProjectorParts};
-use super::recovery::{self, Recovered};
+use super::recovery::{self, OlderMinutes, Recovered};
 use super::report::Report;
 use super::upkeep::{self, Upkeep, UpkeepParts, UpkeepThread};
 use crate::clock::{Clock, Randomness};
@@ -57,6 +57,9 @@ const DRAIN_MS_MAX: i64 = 8_000;
 
 /// How often it is looked whether that time is over.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
+
+/// How long to wait after a failure to read older minutes, doubled up to 64 times as long.
+const LOAD_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a run came to.
 #[derive(Clone, Debug)]
@@ -140,7 +143,7 @@ impl Service {
         let (writer, fresh) = (randomness.next_u128(), randomness.next_u128());
         let recovering =
             recover(&log, lake.as_ref(), config.store.hot_minutes, (writer, fresh), fingerprints, clock.wall_ms());
-        let (recovered, hot) = runtime.block_on(recovering)?;
+        let (recovered, hot, older) = runtime.block_on(recovering)?;
         let state = recovered.state;
         let bounded = options.ending != Ending::Never;
         let (tailer, pool) = readers(config, bounded, key, &state)?;
@@ -188,6 +191,10 @@ impl Service {
             abandon: Arc::clone(&abandon),
         };
         let sink = CommitThread::start(committer)?;
+        // A bounded run answers no questions.
+        if let Some(older) = older.filter(|_| !bounded) {
+            runtime.spawn(load_older(older, Arc::clone(&hot), lake.clone(), Arc::clone(&abandon)));
+        }
         let read_before = state.ledger.read;
         let ingest = Ingest::new(Parts {
             settings: ingest_settings(config, options.ending),
@@ -343,7 +350,7 @@ fn drain_time_is_over(stop: &AtomicBool, ended: &AtomicBool, clock: &dyn Clock) 
     false
 }
 
-/// Takes the partition over and fills the hot counts; `ids` are the writer's and that of a log to be begun.
+/// Takes the partition over and fills the hot counts, but for the older minutes that it returns; `ids` are the writer's and that of a log to be begun.
 async fn recover(
     log: &EpochLog,
     lake: &dyn LakeStore,
@@ -351,15 +358,28 @@ async fn recover(
     (writer, fresh): (u128, u128),
     fingerprints: Fingerprints,
     now_ms: i64,
-) -> Result<(Recovered, Arc<HotCounts>)> {
+) -> Result<(Recovered, Arc<HotCounts>, Option<OlderMinutes>)> {
     let mut recovered = recovery::take_over(log, lake, writer, fresh, fingerprints).await?;
     for waiting in recovered.waiting.iter_mut().filter(|waiting| waiting.clock_ms == 0) {
         // The claim that begins a log has no clock before it.
         waiting.clock_ms = now_ms;
     }
     let hot = Arc::new(HotCounts::new(hot_minutes));
-    recovery::warm(&hot, lake, &recovered).await?;
-    Ok((recovered, hot))
+    let older = recovery::warm(&hot, &recovered);
+    Ok((recovered, hot, older))
+}
+
+/// Reads the hot minutes that are no longer live, until it succeeds.
+async fn load_older(older: OlderMinutes, hot: Arc<HotCounts>, lake: Arc<Lake>, abandon: Arc<AtomicBool>) {
+    let mut pause = LOAD_PAUSE;
+    while let Err(error) = older.load(&hot, lake.as_ref()).await {
+        tracing::warn!("hot minutes cannot be read, the lake answers for them: {}", error.report());
+        if !error.is_retryable() || abandon.load(Ordering::Relaxed) {
+            return;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LOAD_PAUSE * 64);
+    }
 }
 
 /// What reads: the tailer, positioned where the state says, and the decoders.

@@ -65,6 +65,16 @@ fn top(snapshot: &Snapshot, from: i64, to: i64, country: Option<u8>, limit: usiz
     sums.top(limit)
 }
 
+/// The hot counts after a restart: minutes from `live_from` on at once, those before it later.
+fn restarted(clicks: &[Click], live_from: i64, are_final: bool) -> HotCounts {
+    let (live, older): (Vec<Click>, Vec<Click>) = clicks.iter().partition(|click| click.0 >= live_from);
+    let hot = HotCounts::new(60);
+    let progress = progress(9, if are_final { 120 } else { 100 }, 119);
+    hot.restore(progress, Some(Minute(live_from)), &counts(&live), 9, Vec::new());
+    hot.extend_back(Minute(0), &counts(&older));
+    hot
+}
+
 fn click() -> impl Strategy<Value = Click> {
     (100_i64..110, prop_oneof![0_u64..6, Just(u64::MAX >> 1), 1_000_u64..1_040], 0_u8..3)
 }
@@ -72,14 +82,29 @@ fn click() -> impl Strategy<Value = Click> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever the epochs, sums over any span are those of all clicks committed.
+    /// Whatever the epochs, sums over any span are those of all clicks committed, also when all minutes are final and summed
+    /// by tens, and when some came later from the lake.
     #[test]
-    fn sums_are_exact(epochs in vec(vec(click(), 0..80), 1..8), from in 99_i64..110, minutes in 1_i64..12, limit in 0_usize..9) {
-        let hot = HotCounts::new(60);
+    fn sums_are_exact(
+        epochs in vec(vec(click(), 0..80), 1..8),
+        (from, minutes) in (99_i64..110, 1_i64..24),
+        limit in 0_usize..9,
+        are_final: bool,
+        restored_from in proptest::option::of(100_i64..112),
+    ) {
+        let mut hot = HotCounts::new(60);
         for (number, clicks) in epochs.iter().enumerate() {
             commit(&hot, number as u64 + 1, 100, clicks);
         }
+        if are_final {
+            commit(&hot, 9, 120, &[]);
+        }
+        if let Some(live_from) = restored_from {
+            hot = restarted(&epochs.concat(), live_from, are_final);
+        }
         let snapshot = hot.snapshot();
+        let tens = epochs.concat().iter().filter(|click| click.0 < 110).count().min(1);
+        prop_assert_eq!(snapshot.spans.len(), if are_final { tens } else { 0 });
         let all: Vec<Click> = epochs.concat();
         let within = |click: &&Click| (from..from + minutes).contains(&click.0);
         prop_assert_eq!(top(&snapshot, from, from + minutes, None, limit), naive_top(all.iter().filter(within), limit));

@@ -44,10 +44,11 @@ pub(super) struct FileWriter {
 }
 
 impl FileWriter {
-    pub(super) fn new(table: Table, properties: WriterProperties) -> Result<Self> {
+    /// Nothing written yet; about `bytes` of it are expected.
+    pub(super) fn new(table: Table, properties: WriterProperties, bytes: usize) -> Result<Self> {
         // The Arrow schema is left out: other readers take the Parquet types as they are.
         let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
-        let inner = ArrowWriter::try_new_with_options(Vec::new(), table.file_schema(), options)
+        let inner = ArrowWriter::try_new_with_options(Vec::with_capacity(bytes), table.file_schema(), options)
             .map_err(|error| parquet_defect(table, error))?;
         Ok(FileWriter { table, inner })
     }

@@ -40,7 +40,7 @@ pub fn encode_dead_letters(
     if letters.is_empty() {
         return Ok(None);
     }
-    let mut writer = FileWriter::new(Table::DeadLetters, plain_properties(&["payload", "position"]))?;
+    let mut writer = FileWriter::new(Table::DeadLetters, plain_properties(&["payload", "position"]), 0)?;
     for chunk in letters.chunks(DEAD_LETTERS_AT_ONCE) {
         writer.write(dead_letter_columns(chunk, partition, epoch))?;
     }
@@ -109,7 +109,7 @@ pub(super) fn encode_spans(table: Table, spans: &[(u64, &MinuteCounts)], partiti
     if rows == 0 {
         return Ok(None);
     }
-    let mut writer = FileWriter::new(table, count_properties(table))?;
+    let mut writer = FileWriter::new(table, count_properties(table), 0)?;
     let mut pending = CountColumns::default();
     for (epoch, counts) in minutes() {
         let us = counts.minute.start_ms() * 1_000;
@@ -209,7 +209,7 @@ pub(super) fn encode_ledgers(epochs: &[EpochProjection], partition: u32) -> Resu
         lines(|ledger| ledger.conflicting_duplicates),
         lines(|ledger| ledger.gap_bytes),
     ];
-    let mut writer = FileWriter::new(Table::Ledger, plain_properties(&[]))?;
+    let mut writer = FileWriter::new(Table::Ledger, plain_properties(&[]), 0)?;
     writer.write(columns)?;
     let statistics = Statistics::of_rows(rows.len() as u64)
         .long("partition", [i64::from(partition)])

@@ -212,7 +212,7 @@ fn sorted_file(table: Table, batches: Vec<RecordBatch>) -> Result<(bytes::Bytes,
     let keys: Vec<SortColumn> = keys.map(|values| SortColumn { values: values.clone(), options: None }).collect();
     let indices = lexsort_to_indices(&keys, None).map_err(defect)?;
     let statistics = statistics(&all);
-    let mut writer = FileWriter::new(table, properties(table, all.num_rows()))?;
+    let mut writer = FileWriter::new(table, properties(table, all.num_rows()), 0)?;
     for start in (0..all.num_rows()).step_by(CHUNK_ROWS) {
         let rows = indices.slice(start, CHUNK_ROWS.min(all.num_rows() - start));
         let sorted = take_record_batch(&all, &rows).map_err(defect)?;

@@ -1,0 +1,140 @@
+//! Counts in columns, sorted by the dense numbers of their ads: to add them to an array of sums is to walk through both in
+//! order.
+
+use super::ad_index::AdIndex;
+use adtally_model::{Country, Minute, MinuteCounts, radix};
+
+/// Counts of one minute, by ad number and country.
+#[derive(Clone, Debug, Default)]
+pub(super) struct MinuteColumns {
+    pub(super) ad: Vec<u32>,
+    pub(super) country: Vec<Country>,
+    pub(super) clicks: Vec<u32>,
+}
+
+/// Counts of some minutes together, by ad number.
+#[derive(Debug, Default)]
+pub(super) struct SpanColumns {
+    pub(super) ad: Vec<u32>,
+    pub(super) clicks: Vec<u32>,
+}
+
+impl MinuteColumns {
+    fn with_capacity(rows: usize) -> Self {
+        let (ad, country, clicks) = (Vec::with_capacity(rows), Vec::with_capacity(rows), Vec::with_capacity(rows));
+        MinuteColumns { ad, country, clicks }
+    }
+
+    /// Of counts that are in the order of their ads.
+    pub(super) fn of(counts: &MinuteCounts, index: &AdIndex) -> Self {
+        // Rows of one ad stay together, in the order of their countries.
+        let (mut ads, mut starts, mut at) = (Vec::new(), Vec::new(), 0);
+        for rows in counts.ad_id.chunk_by(|a, b| a == b) {
+            ads.push(rows[0]);
+            starts.push(at);
+            at += rows.len();
+        }
+        starts.push(at);
+        let numbers = index.intern(&ads);
+        let mut order: Vec<u64> =
+            (0_u64..).zip(&numbers).map(|(group, &number)| u64::from(number) << 32 | group).collect();
+        radix::sort(&mut order, 32, &mut Vec::new());
+        let mut columns = MinuteColumns::with_capacity(counts.len());
+        for key in order {
+            let group = key as u32 as usize;
+            for row in starts[group]..starts[group + 1] {
+                columns.push((key >> 32) as u32, counts.country[row], counts.clicks[row]);
+            }
+        }
+        columns
+    }
+
+    fn push(&mut self, ad: u32, country: Country, clicks: u32) {
+        self.ad.push(ad);
+        self.country.push(country);
+        self.clicks.push(clicks);
+    }
+
+    /// The sum of two.
+    pub(super) fn merge(&self, other: &MinuteColumns) -> MinuteColumns {
+        let mut sum = MinuteColumns::with_capacity(self.ad.len() + other.ad.len());
+        let mut at = 0;
+        for row in 0..other.ad.len() {
+            let key = (other.ad[row], other.country[row]);
+            while at < self.ad.len() && (self.ad[at], self.country[at]) < key {
+                sum.push(self.ad[at], self.country[at], self.clicks[at]);
+                at += 1;
+            }
+            let same = at < self.ad.len() && (self.ad[at], self.country[at]) == key;
+            let before = if same { self.clicks[at] } else { 0 };
+            sum.push(key.0, key.1, before.saturating_add(other.clicks[row]));
+            at += usize::from(same);
+        }
+        sum.ad.extend_from_slice(&self.ad[at..]);
+        sum.country.extend_from_slice(&self.country[at..]);
+        sum.clicks.extend_from_slice(&self.clicks[at..]);
+        sum
+    }
+
+    /// Adds to an array of sums by ad number.
+    pub(super) fn add_to(&self, sums: &mut [u64], country: Option<Country>) {
+        match country {
+            None => add(&self.ad, &self.clicks, sums),
+            Some(country) => {
+                for ((&ad, &here), &clicks) in self.ad.iter().zip(&self.country).zip(&self.clicks) {
+                    // Without a branch: which country comes next cannot be foreseen.
+                    sums[ad as usize] += u64::from(clicks) * u64::from(here == country);
+                }
+            }
+        }
+    }
+
+    /// Clicks of one ad.
+    pub(super) fn of_ad(&self, ad: u32, country: Option<Country>) -> u64 {
+        let start = self.ad.partition_point(|&here| here < ad);
+        let rows = (start..self.ad.len()).take_while(|&row| self.ad[row] == ad);
+        let rows = rows.filter(|&row| country.is_none_or(|country| self.country[row] == country));
+        rows.map(|row| u64::from(self.clicks[row])).sum()
+    }
+
+    /// As counts in the order of their ads.
+    pub(super) fn counts(&self, minute: Minute, index: &AdIndex) -> MinuteCounts {
+        let ads = index.ads();
+        let mut rows: Vec<(u64, Country, u32)> =
+            (0..self.ad.len()).map(|row| (ads.ad(self.ad[row]), self.country[row], self.clicks[row])).collect();
+        drop(ads);
+        rows.sort_unstable();
+        let mut counts = MinuteCounts::empty(minute);
+        for (ad, country, clicks) in rows {
+            counts.push(ad, country, clicks);
+        }
+        counts
+    }
+}
+
+impl SpanColumns {
+    /// The sum of some minutes over `ads` ads; `None` where a sum is too large to be held so.
+    pub(super) fn of<'a>(minutes: impl Iterator<Item = &'a MinuteColumns>, ads: usize) -> Option<SpanColumns> {
+        let mut sums = vec![0; ads];
+        minutes.for_each(|minute| minute.add_to(&mut sums, None));
+        let mut span = SpanColumns::default();
+        for (ad, &clicks) in sums.iter().enumerate().filter(|(_, clicks)| **clicks > 0) {
+            span.ad.push(ad as u32);
+            span.clicks.push(u32::try_from(clicks).ok()?);
+        }
+        span.ad.shrink_to_fit();
+        span.clicks.shrink_to_fit();
+        Some(span)
+    }
+
+    /// Adds to an array of sums by ad number.
+    pub(super) fn add_to(&self, sums: &mut [u64]) {
+        add(&self.ad, &self.clicks, sums);
+    }
+}
+
+fn add(ads: &[u32], clicks: &[u32], sums: &mut [u64]) {
+    for (&ad, &clicks) in ads.iter().zip(clicks) {
+        sums[ad as usize] += u64::from(clicks);
+    }
+}

@@ -1,0 +1,85 @@
+//! Sums of clicks by ad, and the most clicked ones.
+
+use super::ad_index::{self, AdIndex};
+use hashbrown::HashTable;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// Sums clicks by ad, over hot columns and over rows that come with their ad.
+pub struct AdSums<'a> {
+    ads: &'a AdIndex,
+    pub(super) dense: Vec<u64>,
+    others: HashTable<(u64, u64)>,
+}
+
+impl<'a> AdSums<'a> {
+    /// Nothing summed; the first `numbers` ads of the index have a place each.
+    pub(super) fn new(ads: &'a AdIndex, numbers: usize) -> Self {
+        AdSums { ads, dense: vec![0; numbers], others: HashTable::new() }
+    }
+
+    /// Adds clicks of an ad that comes by its id.
+    pub fn add(&mut self, ad_id: u64, clicks: u64) {
+        self.others
+            .entry(ad_index::hash(ad_id), |row| row.0 == ad_id, |row| ad_index::hash(row.0))
+            .and_modify(|row| row.1 += clicks)
+            .or_insert((ad_id, clicks));
+    }
+
+    /// The `limit` most clicked ads, ties by ascending ad.
+    pub fn top(mut self, limit: usize) -> Vec<(u64, u64)> {
+        // What came by id is added where the ad has a place: sums are exact only when they are whole.
+        let (ads, dense) = (self.ads, &mut self.dense);
+        self.others.retain(|&mut (ad, sum)| match ads.number(ad).and_then(|number| dense.get_mut(number as usize)) {
+            Some(place) => {
+                *place += sum;
+                false
+            }
+            None => true,
+        });
+        let mut best = Best::new(limit);
+        let ads = self.ads.ads();
+        for (number, &sum) in self.dense.iter().enumerate() {
+            if sum >= best.bar {
+                best.offer(sum, ads.ad(number as u32));
+            }
+        }
+        drop(ads);
+        for &(ad, sum) in &self.others {
+            if sum >= best.bar {
+                best.offer(sum, ad);
+            }
+        }
+        best.finish()
+    }
+}
+
+/// The best so far.
+struct Best {
+    limit: usize,
+    heap: BinaryHeap<Reverse<(u64, Reverse<u64>)>>,
+    /// A sum below this is none of them; never 0.
+    bar: u64,
+}
+
+impl Best {
+    fn new(limit: usize) -> Self {
+        Best { limit, heap: BinaryHeap::with_capacity(limit + 1), bar: if limit == 0 { u64::MAX } else { 1 } }
+    }
+
+    fn offer(&mut self, sum: u64, ad: u64) {
+        self.heap.push(Reverse((sum, Reverse(ad))));
+        if self.heap.len() > self.limit {
+            self.heap.pop();
+        }
+        if self.heap.len() == self.limit {
+            self.bar = self.heap.peek().map_or(self.bar, |row| row.0.0).max(self.bar);
+        }
+    }
+
+    fn finish(self) -> Vec<(u64, u64)> {
+        let mut rows: Vec<(u64, u64)> = self.heap.into_iter().map(|Reverse((sum, Reverse(ad)))| (ad, sum)).collect();
+        rows.sort_unstable_by_key(|&(ad, sum)| (Reverse(sum), ad));
+        rows
+    }
+}

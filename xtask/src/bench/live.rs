@@ -1,0 +1,152 @@
+//! The service at the mission's rate: how soon a click is seen, how soon a minute is answered for, what it costs.
+
+use super::http::field;
+use super::measure::percentile;
+use super::report::{Report, Table};
+use super::service::Service;
+use super::site::Site;
+use crate::soak::now;
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Lines a second that make a billion clicks a day.
+const RATE: u64 = 11_574;
+
+/// The first ad that nobody else clicks: those that are waited for come from here on.
+const PROBES_FROM: u64 = 1 << 40;
+
+/// How often lines are appended.
+const APPEND_EVERY: Duration = Duration::from_millis(10);
+
+/// How long the service runs before it is measured.
+const WARM_UP: Duration = Duration::from_secs(15);
+
+/// Feeds for so many minutes and measures.
+pub(super) fn at_the_mission_rate(site: &Site, minutes: u64, report: &mut Report) -> Result<(), String> {
+    site.fresh(&site.data())?;
+    let log = site.path("live.ndjson");
+    File::create(&log).map_err(|error| format!("cannot write {}: {error}", log.display()))?;
+    let service = Service::start(site, &log)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (probes, waiting) = std::sync::mpsc::channel::<u64>();
+    let feeder = {
+        let (stop, log) = (Arc::clone(&stop), log.clone());
+        std::thread::spawn(move || feed(log, &stop, &waiting))
+    };
+    let outcome = watch(&service, minutes, &probes);
+    stop.store(true, Ordering::Relaxed);
+    match feeder.join() {
+        Ok(fed) => fed.map_err(|error| format!("cannot feed {}: {error}", log.display()))?,
+        Err(_) => return Err("the feeder panicked".to_owned()),
+    }
+    let Measured { cpu_percent, mut seen_ms, mut closed_s } = outcome?;
+    let resident = service.taken().resident_mib;
+    let mut table = Table::new(&["what", "median", "p99"]);
+    let mut row = |what: &str, values: &mut [f64], unit: &str| {
+        let (median, p99) = (percentile(values, 50), percentile(values, 99));
+        eprintln!("{what}: {median:.1} {unit}, p99 {p99:.1} {unit}");
+        table.row(&[what, &format!("{median:.1} {unit}"), &format!("{p99:.1} {unit}")]);
+    };
+    row("from a line's append to its count with `include_open`", &mut seen_ms, "ms");
+    row("from a minute's end to its closed answer", &mut closed_s, "s");
+    eprintln!("{cpu_percent:.1} % of a core, {resident} MiB");
+    report.section(
+        "At the mission's rate",
+        &format!("{RATE} lines a second of 2,000,000 ads appended to one file for {minutes} minutes."),
+        table,
+        &format!(
+            "The service took {cpu_percent:.1} % of one core while nobody asked, and {resident} MiB at most. Of the time to \
+             the closed answer, 5 s are `out_of_orderness`."
+        ),
+    );
+    Ok(())
+}
+
+struct Measured {
+    cpu_percent: f64,
+    seen_ms: Vec<f64>,
+    closed_s: Vec<f64>,
+}
+
+fn watch(service: &Service, minutes: u64, probes: &std::sync::mpsc::Sender<u64>) -> Result<Measured, String> {
+    std::thread::sleep(WARM_UP);
+    // Two full intervals between commits to the lake, in which nobody asks.
+    let (began, cpu) = (now(), service.taken().cpu_s);
+    std::thread::sleep(Duration::from_secs(60 * minutes.div_ceil(2).max(1)));
+    let cpu_percent = (service.taken().cpu_s - cpu) / (now() - began).as_secs_f64() * 100.0;
+
+    let mut client = service.client()?;
+    let (mut seen_ms, mut closed_s) = (Vec::new(), Vec::new());
+    let mut last_to = String::new();
+    let end = now() + Duration::from_secs(60 * minutes.div_ceil(2).max(1));
+    for probe in 0.. {
+        if now() >= end {
+            break;
+        }
+        let appended = now();
+        probes.send(PROBES_FROM + probe).map_err(|_| "the feeder is gone".to_owned())?;
+        let path = format!("/ads/{}/clicks?minutes=2&include_open=true", PROBES_FROM + probe);
+        while field(&client.ask(&path)?.0, "clicks") != Some("1") {
+            std::thread::sleep(Duration::from_millis(2));
+            if now() - appended > Duration::from_secs(10) {
+                return Err(format!("the click of ad {} is not seen after 10 s", PROBES_FROM + probe));
+            }
+        }
+        seen_ms.push((now() - appended).as_secs_f64() * 1e3);
+        for _ in 0..5 {
+            std::thread::sleep(Duration::from_millis(40));
+            let (answer, _) = client.ask("/ads/0/clicks?minutes=1")?;
+            let to = field(&answer, "to").unwrap_or_default().to_owned();
+            if !last_to.is_empty() && to != last_to {
+                // Minutes of a clock that counts in UTC end where the seconds of the epoch are a multiple of 60.
+                closed_s.push(now().as_secs_f64() % 60.0);
+            }
+            last_to = to;
+        }
+    }
+    Ok(Measured { cpu_percent, seen_ms, closed_s })
+}
+
+/// Appends lines whose event time is now, and those that are waited for.
+fn feed(log: PathBuf, stop: &AtomicBool, waiting: &std::sync::mpsc::Receiver<u64>) -> std::io::Result<()> {
+    let mut file = File::options().append(true).open(log)?;
+    let began = now();
+    let (mut written, mut text, mut random) = (0_u64, Vec::new(), 88_172_645_463_325_252_u64);
+    while !stop.load(Ordering::Relaxed) {
+        let at = now();
+        let due = (at - began).as_millis() as u64 * RATE / 1_000;
+        text.clear();
+        while written < due {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            // Squaring a fraction gives few ads most of the clicks.
+            let fraction = (random >> 32) as f64 / 4_294_967_296.0;
+            let ad = (fraction * fraction * fraction * 2e6) as u64;
+            line(&mut text, at, ad, random)?;
+            written += 1;
+        }
+        while let Ok(ad) = waiting.try_recv() {
+            line(&mut text, at, ad, random)?;
+        }
+        file.write_all(&text)?;
+        std::thread::sleep(APPEND_EVERY);
+    }
+    Ok(())
+}
+
+fn line(text: &mut Vec<u8>, at: Duration, ad: u64, random: u64) -> std::io::Result<()> {
+    let country = ["US", "DE", "IN", "BR", "GB", "FR", "JP", "NG"][(random >> 5) as usize % 8];
+    let ip = (random >> 8) as u32;
+    writeln!(
+        text,
+        "{{\"click_timestamp\":{},\"ad_id\":{ad},\"user_id\":\"u{:07x}\",\"ip\":\"{}\",\"country\":\"{country}\"}}",
+        at.as_millis(),
+        random >> 36,
+        std::net::Ipv4Addr::from_bits(ip),
+    )
+}

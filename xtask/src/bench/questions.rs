@@ -1,0 +1,107 @@
+//! Questions about an hour of clicks, asked over HTTP of a service that has just started.
+
+use super::measure::percentile;
+use super::report::{Report, Table};
+use super::service::Service;
+use super::site::Site;
+use super::whole;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+
+/// How often each question is asked.
+const TIMES: usize = 40;
+
+/// Ads of the hour.
+const ADS: &str = "1000000";
+
+/// What some clicks of the log hold, to ask for.
+#[derive(Default)]
+struct Sample {
+    ads: Vec<String>,
+    users: Vec<String>,
+    addresses: Vec<String>,
+}
+
+/// Counts an hour of `clicks` clicks and asks.
+pub(super) fn of_an_hour(site: &Site, clicks: u64, report: &mut Report) -> Result<(), String> {
+    let log = site.path("hour.ndjson");
+    let rate = (clicks / 3_600).max(1).to_string();
+    site.generate(&log, clicks, &["--ads", ADS, "--rate", &rate], false)?;
+    let sample = sample(&log, clicks)?;
+    let taken = whole::count(site, &log)?;
+    eprintln!("{clicks} clicks counted in {:.1} s, {} MiB", taken.wall_s, taken.resident_mib);
+    fs::remove_file(&log).map_err(|error| format!("cannot remove {}: {error}", log.display()))?;
+    fs::write(&log, "").map_err(|error| format!("cannot write {}: {error}", log.display()))?;
+    let rows = site.count_rows()?;
+    let bytes = folder_bytes(&site.data().join("lake/clicks"));
+
+    let service = Service::start(site, &log)?;
+    let mut client = service.client()?;
+    let mut table = Table::new(&["question", "median, ms", "p99, ms"]);
+    let mut ask = |what: &str, path: &dyn Fn(usize) -> String| -> Result<(), String> {
+        let mut times = Vec::new();
+        for number in 0..TIMES {
+            times.push(client.ask(&path(number))?.1);
+        }
+        let (median, p99) = (percentile(&mut times, 50), percentile(&mut times, 99));
+        eprintln!("{what}: {median:.2} ms, p99 {p99:.2} ms");
+        table.row(&[what, &format!("{median:.2}"), &format!("{p99:.2}")]);
+        Ok(())
+    };
+    let of = |values: &[String], number: usize| values[number * values.len() / TIMES].clone();
+    ask("top 100 of 60 minutes", &|_| "/ads/top100?minutes=60".to_owned())?;
+    ask("top 100 of 43 minutes", &|_| "/ads/top100?minutes=43".to_owned())?;
+    ask("top 100 of 60 minutes from one country", &|_| "/ads/top100?minutes=60&filter_country=US".to_owned())?;
+    ask("one ad over 60 minutes", &|number| format!("/ads/{}/clicks?minutes=60", of(&sample.ads, number)))?;
+    ask("top 100 of one user", &|number| {
+        format!("/ads/top100?minutes=60&filter_user_id={}", of(&sample.users, number))
+    })?;
+    ask("top 100 of one address", &|number| {
+        format!("/ads/top100?minutes=60&filter_ip={}", of(&sample.addresses, number))
+    })?;
+    let resident = service.taken().resident_mib;
+    let ready = service.ready_s;
+    drop(service);
+    report.section(
+        "Questions",
+        &format!(
+            "{clicks} clicks of {ADS} ads in an hour, {rows} rows of counts; each question {TIMES} times, one after \
+             another over one HTTP connection, nothing cached."
+        ),
+        table,
+        &format!(
+            "The raw clicks take {:.1} bytes each in the lake, Bloom filters included. The service was ready {ready:.2} s \
+             after its start and took {resident} MiB at most.",
+            bytes as f64 / clicks as f64
+        ),
+    );
+    Ok(())
+}
+
+fn sample(log: &std::path::Path, clicks: u64) -> Result<Sample, String> {
+    let failed = |error: std::io::Error| format!("cannot read {}: {error}", log.display());
+    let lines = BufReader::with_capacity(1 << 20, File::open(log).map_err(failed)?).lines();
+    let mut sample = Sample::default();
+    for line in lines.step_by((clicks / 200).max(1) as usize) {
+        let line = line.map_err(failed)?;
+        for (name, values) in
+            [("ad_id", &mut sample.ads), ("user_id", &mut sample.users), ("ip", &mut sample.addresses)]
+        {
+            values.extend(super::http::field(&line, name).map(str::to_owned));
+        }
+    }
+    Ok(sample)
+}
+
+fn folder_bytes(folder: &std::path::Path) -> u64 {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Ok(metadata) = entry.metadata() else { continue };
+        bytes += match entry.file_name() == "_delta_log" {
+            true => 0,
+            false if metadata.is_dir() => folder_bytes(&entry.path()),
+            false => metadata.len(),
+        };
+    }
+    bytes
+}

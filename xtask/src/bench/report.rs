@@ -1,0 +1,120 @@
+//! `benches/README.md`: every figure with what it was measured on and the command that measures it again.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// What was measured, in the order in which it was.
+#[derive(Default)]
+pub(super) struct Report {
+    text: String,
+}
+
+/// Rows of figures under a heading each.
+pub(super) struct Table {
+    columns: usize,
+    text: String,
+}
+
+impl Table {
+    pub(super) fn new(headings: &[&str]) -> Table {
+        let mut table = Table { columns: headings.len(), text: String::new() };
+        table.row(headings);
+        let _ = writeln!(table.text, "|{}", " --- |".repeat(headings.len()));
+        table
+    }
+
+    pub(super) fn row(&mut self, cells: &[&str]) {
+        debug_assert_eq!(cells.len(), self.columns, "a row of the table");
+        let _ = writeln!(self.text, "| {} |", cells.join(" | "));
+    }
+}
+
+impl Report {
+    pub(super) fn section(&mut self, title: &str, what: &str, table: Table, after: &str) {
+        let _ = write!(self.text, "## {title}\n\n{}\n\n{}\n", wrapped(what), table.text);
+        if !after.is_empty() {
+            let _ = write!(self.text, "{}\n\n", wrapped(after));
+        }
+    }
+
+    /// What was measured so far.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Writes the file.
+    pub(super) fn write(&self, path: &Path, command: &str) -> Result<(), String> {
+        let head = format!(
+            "# Benchmarks\n\nWritten by `{command}`. Machines differ and are noisy: compare figures of one run with each \
+             other only.\n\n- machine: {}\n- system: {}\n- compiler: {}\n- other systems: {}\n\n",
+            machine(),
+            said("uname", &["-sr"]),
+            said("rustc", &["--version"]),
+            fs::read_to_string(path.with_file_name("peers/requirements.txt"))
+                .map_or_else(|_| "none".to_owned(), |text| text.lines().collect::<Vec<_>>().join(", ")),
+        );
+        let text = format!("{head}{}", self.text);
+        fs::write(path, format!("{}\n", text.trim_end()))
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))
+    }
+}
+
+/// How many times `ours` fits into `theirs`.
+pub(super) fn ratio(theirs: f64, ours: f64) -> String {
+    format!("{:.2}x", theirs / ours)
+}
+
+fn machine() -> String {
+    let field = |path: &str, name: &str| {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or(": unknown").to_owned();
+        line.trim_start_matches([' ', '\t', ':']).trim().to_owned()
+    };
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    format!(
+        "{} with {cores} cores, memory {}",
+        field("/proc/cpuinfo", "model name"),
+        field("/proc/meminfo", "MemTotal")
+    )
+}
+
+fn said(program: &str, words: &[&str]) -> String {
+    let output = Command::new(program).args(words).output();
+    output.map_or_else(|_| "unknown".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Lines of at most 118 characters.
+fn wrapped(text: &str) -> String {
+    let mut lines = String::new();
+    let mut width = 0;
+    for word in text.split_whitespace() {
+        if width > 0 && width + 1 + word.chars().count() > 118 {
+            lines.push('\n');
+            width = 0;
+        } else if width > 0 {
+            lines.push(' ');
+            width += 1;
+        }
+        lines.push_str(word);
+        width += word.chars().count();
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_are_markdown() {
+        let mut table = Table::new(&["what", "seconds"]);
+        table.row(&["a", "1.00"]);
+        let mut report = Report::default();
+        report.section("Title", "In short.", table, "");
+        assert_eq!(report.text, "## Title\n\nIn short.\n\n| what | seconds |\n| --- | --- |\n| a | 1.00 |\n\n");
+        assert!(wrapped(&"word ".repeat(100)).lines().all(|line| line.len() <= 118));
+        assert_eq!(ratio(3.0, 2.0), "1.50x");
+    }
+}

@@ -1,0 +1,116 @@
+//! Whole runs: a log of clicks is counted by Adtally and by other systems in turn, and every count is compared.
+
+use super::measure::{Taken, median, run};
+use super::report::{Report, Table, ratio};
+use super::site::Site;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// The other systems: what they are called, and the script that counts with them.
+const PEERS: [(&str, &str); 3] =
+    [("DuckDB", "duckdb_count.py"), ("ClickHouse (chdb-core)", "clickhouse_count.py"), ("Polars", "polars_count.py")];
+
+/// Copies among the lines, so that there is something to deduplicate.
+const DUPLICATES: &str = "1%";
+
+/// Counts `clicks` clicks in `rounds` rounds with every system.
+pub(super) fn beside_others(site: &Site, clicks: u64, rounds: usize, report: &mut Report) -> Result<(), String> {
+    let log = site.path("whole.ndjson");
+    let truth = site.generate(&log, clicks, &["--duplicates", DUPLICATES, "--exact-copies"], true)?;
+    let mut ours: Vec<Taken> = Vec::new();
+    let mut others: Vec<Vec<f64>> = vec![Vec::new(); PEERS.len()];
+    for round in 1..=rounds {
+        let mut counts = Vec::new();
+        let taken = count(site, &log)?;
+        eprintln!("round {round}: Adtally {:.2} s, {} MiB", taken.wall_s, taken.resident_mib);
+        ours.push(taken);
+        counts.push(site.counts()?);
+        for ((name, script), times) in PEERS.iter().zip(&mut others) {
+            let out = site.path(script.trim_end_matches(".py"));
+            site.fresh(&out)?;
+            let mut command = site.python(script)?;
+            let taken = run(command.arg(&log).arg(&out))?;
+            let seconds: f64 = taken.stdout.trim().parse().map_err(|_| format!("{script} printed {}", taken.stdout))?;
+            eprintln!("round {round}: {name} {seconds:.2} s, {} MiB", taken.resident_mib);
+            times.push(seconds);
+            counts.push(out.join("counts.parquet"));
+        }
+        // No figure without this.
+        let mut compare = site.python("compare.py")?;
+        let rows = run(compare.arg(&truth).args(&counts))?;
+        eprintln!("round {round}: all have the same {} rows", rows.stdout.trim());
+    }
+    let mine = median(ours.iter().map(|taken| taken.wall_s).collect());
+    let rate = |seconds: f64| format!("{:.2}", clicks as f64 / 1e6 / seconds);
+    let mut table = Table::new(&["system", "seconds", "million clicks a second", "Adtally is faster by"]);
+    table.row(&["Adtally, `run --until-end`, everything on", &format!("{mine:.2}"), &rate(mine), ""]);
+    for ((name, _), times) in PEERS.iter().zip(others) {
+        let theirs = median(times);
+        table.row(&[name, &format!("{theirs:.2}"), &rate(theirs), &ratio(theirs, mine)]);
+    }
+    let most = ours.iter().map(|taken| taken.resident_mib).max().unwrap_or_default();
+    let cpu = median(ours.iter().map(|taken| taken.cpu_s).collect());
+    report.section(
+        "Beside other systems",
+        &format!(
+            "{clicks} clicks in one NDJSON file, 1 % of them copies; each system parses, deduplicates, counts by minute, \
+             ad and country, and writes the raw clicks as Parquet (zstd). Medians of {rounds} rounds in turn; in each, \
+             every count of every system was the same. Adtally's time is that of the whole process, with its ledger, \
+             its epoch log, fsync and the Delta tables; the others' begins with their first query."
+        ),
+        table,
+        &format!("Adtally took {cpu:.2} s of processor time and at most {most} MiB of memory."),
+    );
+    fs::remove_file(&log).map_err(|error| format!("cannot remove {}: {error}", log.display()))
+}
+
+/// Counts logs in a new data directory.
+pub(super) fn count(site: &Site, log: &Path) -> Result<Taken, String> {
+    site.fresh(&site.data())?;
+    let mut command = Command::new(site.program());
+    run(command.arg("run").arg(log).args(["--until-end", "--final", "--data-dir"]).arg(site.data()))
+}
+
+/// How time grows with the clicks, with the files that they come in, and with the ads.
+pub(super) fn slopes(site: &Site, millions: &[u64], report: &mut Report) -> Result<(), String> {
+    let empty = site.path("empty.ndjson");
+    fs::write(&empty, "").map_err(|error| format!("cannot write {}: {error}", empty.display()))?;
+    let idle = count(site, &empty)?.wall_s;
+    let mut table = Table::new(&["what", "seconds", "microseconds a click"]);
+    let mut row = |what: &str, clicks: u64, seconds: f64| {
+        eprintln!("{what}: {seconds:.2} s");
+        let each = (seconds - idle) * 1e6 / clicks as f64;
+        table.row(&[what, &format!("{seconds:.2}"), &format!("{each:.3}")]);
+    };
+    row("an empty run", 1, idle);
+    for &million in millions {
+        let log = site.path("slope.ndjson");
+        site.generate(&log, million * 1_000_000, &[], false)?;
+        row(&format!("{million} million clicks"), million * 1_000_000, count(site, &log)?.wall_s);
+        fs::remove_file(&log).map_err(|error| format!("cannot remove {}: {error}", log.display()))?;
+    }
+    let least = millions.iter().copied().min().unwrap_or(1) * 1_000_000;
+    for files in [1, 4, 16, 64] {
+        let folder = site.path("files");
+        site.fresh(&folder)?;
+        site.generate_split(&folder, least, files)?;
+        row(&format!("{least} clicks in {files} files"), least, count(site, &folder)?.wall_s);
+        fs::remove_dir_all(&folder).map_err(|error| format!("cannot remove {}: {error}", folder.display()))?;
+    }
+    for ads in ["10000", "1000000", "20000000"] {
+        let log = site.path("ads.ndjson");
+        site.generate(&log, least, &["--ads", ads], false)?;
+        let taken = count(site, &log)?;
+        let rows = site.count_rows()?;
+        row(&format!("{least} clicks of {ads} ads, {rows} rows of counts"), least + rows, taken.wall_s);
+        fs::remove_file(&log).map_err(|error| format!("cannot remove {}: {error}", log.display()))?;
+    }
+    report.section(
+        "Slopes",
+        "One run each. The time of the empty run is taken off before dividing; with ads, by clicks and rows together.",
+        table,
+        "",
+    );
+    Ok(())
+}
