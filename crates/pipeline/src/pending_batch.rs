@@ -39,6 +39,11 @@ impl PendingBatch {
         self.to - self.from
     }
 
+    /// The text, to be used again once everything was judged.
+    pub fn into_text(self) -> Vec<u8> {
+        self.text
+    }
+
     /// Where the line of a row begins; where the batch ends, behind the last row.
     pub(crate) fn position_at(&self, row: usize) -> u64 {
         self.columns.line_start.get(row).map_or(self.to, |&start| self.from + u64::from(start))

@@ -132,7 +132,17 @@ pub(crate) fn read_full(file: &mut dyn TailFile, offset: u64, buffer: &mut [u8])
 
 /// The bytes from an offset on, at most `len` of them.
 pub(crate) fn read_range(file: &mut dyn TailFile, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-    let mut buffer = vec![0; len];
+    read_range_into(file, offset, len, Vec::new())
+}
+
+/// The same, in the place of what a buffer held: one that was as long before costs nothing to prepare.
+pub(crate) fn read_range_into(
+    file: &mut dyn TailFile,
+    offset: u64,
+    len: usize,
+    mut buffer: Vec<u8>,
+) -> io::Result<Vec<u8>> {
+    buffer.resize(len, 0);
     let len = read_full(file, offset, &mut buffer)?;
     buffer.truncate(len);
     Ok(buffer)

@@ -178,7 +178,12 @@ pub struct Tailer {
     uses: u64,
     /// What the last look could not look at; a bounded run takes no new files after the first.
     listing: Option<Listing>,
+    /// Room for text to be read, used before.
+    spare: Vec<Vec<u8>>,
 }
+
+/// Buffers kept for further text: as many as are read ahead at a time.
+const SPARE_MAX: usize = 16;
 
 impl std::fmt::Debug for Tailer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -225,6 +230,7 @@ impl Tailer {
             troubles: Troubles::default(),
             uses: 0,
             listing: None,
+            spare: Vec::new(),
         })
     }
 
@@ -252,6 +258,13 @@ impl Tailer {
     /// read at the same time.
     pub fn set_block_bytes(&mut self, bytes: usize) {
         self.settings.block_bytes = bytes.max(2 * self.settings.decode.line_bytes_max);
+    }
+
+    /// Takes back the text of a block that is done with, as room for further text.
+    pub fn recycle(&mut self, text: Vec<u8>) {
+        if self.spare.len() < SPARE_MAX {
+            self.spare.push(text);
+        }
     }
 
     /// What is to be persisted of an input once everything up to `position`, the end of a block, is committed.

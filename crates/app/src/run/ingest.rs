@@ -355,8 +355,10 @@ impl<S: EpochSink> Ingest<S> {
             let Some(batch) = &mut lane.front else { continue };
             let judged = self.partition.judge(batch, &now, JUDGE_LINES.min(room as usize))?;
             lane.waits = judged.stopped == Stopped::Aligned;
-            if judged.stopped == Stopped::BatchEnd {
-                lane.front = None;
+            if judged.stopped == Stopped::BatchEnd
+                && let Some(batch) = lane.front.take()
+            {
+                self.tailer.recycle(batch.into_text());
             }
             worked |= judged.lines > 0 || judged.stopped == Stopped::BatchEnd;
             if let Some(counted) = judged.counted {

@@ -8,7 +8,7 @@ use super::read_compressed::{self, new_stream};
 use super::{ReadOutcome, TailSettings, Tailer};
 use crate::block::{Block, Format};
 use crate::decode::{format, json};
-use crate::file_system::{FileSystem, TailFile, read_range};
+use crate::file_system::{FileSystem, TailFile, read_range, read_range_into};
 use adtally_model::dead_letter::PAYLOAD_BYTES_MAX;
 use adtally_model::{Error, InputId};
 use memchr::{memchr, memrchr};
@@ -52,7 +52,7 @@ impl Tailer {
             let step = if input.compressed {
                 read_compressed::step(input, &mut open, &self.settings, now_ms)
             } else {
-                step_plain(input, open.file.as_mut(), &self.settings, now_ms)
+                step_plain(input, open.file.as_mut(), &self.settings, now_ms, &mut self.spare)
             };
             if matches!(step, Ok(Step::Told(ReadOutcome::Block(_) | ReadOutcome::Busy))) {
                 open.used_at_ms = now_ms;
@@ -124,7 +124,13 @@ impl Tailer {
 }
 
 /// Reads a plain file on.
-fn step_plain(input: &mut Input, file: &mut dyn TailFile, settings: &TailSettings, now_ms: i64) -> io::Result<Step> {
+fn step_plain(
+    input: &mut Input,
+    file: &mut dyn TailFile,
+    settings: &TailSettings,
+    now_ms: i64,
+    spare: &mut Vec<Vec<u8>>,
+) -> io::Result<Step> {
     let stat = file.stat()?;
     if stat.len < input.position {
         return Ok(Step::Lost);
@@ -160,7 +166,7 @@ fn step_plain(input: &mut Input, file: &mut dyn TailFile, settings: &TailSetting
         input.format = format::find(&input.name, &prefix, last, &settings.decode);
     }
     let want = (end - input.position.min(end)).min(settings.block_bytes as u64) as usize;
-    let mut text = read_range(file, input.position, want)?;
+    let mut text = read_range_into(file, input.position, want, spare.pop().unwrap_or_default())?;
     // After the text: what was read belongs to what was read before, even if the file is cut at this moment.
     if !still_follows(&input.tail, file, input.position)? {
         return Ok(Step::Lost);

@@ -23,16 +23,16 @@ const HOUR_MS: i64 = 3_600_000;
 /// the 2 GiB that a text column can hold.
 const CHUNK_ROWS: usize = 16_384;
 
-/// Rows of one row group. A Bloom filter for as many distinct values takes 128 KiB, 0.9 bytes a click: filters come in
+/// Rows of one row group. A Bloom filter for as many distinct values takes 128 KiB, 0.8 bytes a click: filters come in
 /// powers of two, and a few rows more would double it. It stays in the second cache while it is filled, and what a question
 /// about one user or address decodes where a filter names a row group is little.
-const ROW_GROUP_ROWS: usize = 144_000;
+const ROW_GROUP_ROWS: usize = 168_000;
 
 /// Bytes that a row takes in a file, more or less.
 const BYTES_A_ROW: usize = 24;
 
-/// Share of row groups that a Bloom filter names in vain at most; a quarter of it would take twice the bytes.
-const BLOOM_FALSE_POSITIVES: f64 = 0.04;
+/// Share of row groups that a Bloom filter names in vain at most; a thirtieth of it would take twice the bytes.
+const BLOOM_FALSE_POSITIVES: f64 = 0.075;
 
 /// Counted clicks of one block of lines.
 #[derive(Clone, Copy, Debug)]
