@@ -8,6 +8,7 @@ mod questions;
 mod report;
 mod service;
 mod site;
+mod stages;
 mod whole;
 
 use report::Report;
@@ -24,7 +25,7 @@ struct Plan {
 }
 
 /// The parts, in order.
-const PARTS: [&str; 4] = ["whole", "slopes", "questions", "live"];
+const PARTS: [&str; 5] = ["stages", "whole", "slopes", "questions", "live"];
 
 impl Plan {
     fn read(words: &[&str]) -> Result<Plan, String> {
@@ -70,6 +71,9 @@ pub(crate) fn run(words: &[&str], program: &Path, root: &Path) -> Result<(), Str
     let plan = Plan::read(words)?;
     let site = Site::new(program, root, plan.has("whole"))?;
     let mut report = Report::default();
+    if plan.has("stages") {
+        stages::beside_their_floors(root, plan.quick, &mut report)?;
+    }
     if plan.has("whole") {
         whole::beside_others(&site, plan.clicks, plan.rounds, &mut report)?;
     }

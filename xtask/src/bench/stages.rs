@@ -1,0 +1,36 @@
+//! The stages that a click passes through, each beside its floor.
+
+use super::report::{Report, Table, ratio};
+use std::path::Path;
+use std::process::Command;
+
+/// Runs `crates/app/benches/stages.rs` and takes over what it prints.
+pub(super) fn beside_their_floors(root: &Path, quick: bool, report: &mut Report) -> Result<(), String> {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // Under the profile of the tests it only shows that it runs.
+    let words = if quick {
+        &["test", "--workspace", "--bench", "stages"][..]
+    } else {
+        &["bench", "--workspace", "--bench", "stages"]
+    };
+    let output = Command::new(program).args(words).current_dir(root).output();
+    let output = output.map_err(|error| format!("cannot run cargo: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("cargo {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr)));
+    }
+    let mut table = Table::new(&["stage", "ns a click", "floor", "ns a click", "times the floor"]);
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let cells: Vec<&str> = line.split('\t').collect();
+        let [stage, took, floor, least] = cells.as_slice() else { continue };
+        let number = |text: &str| text.parse::<f64>().map_err(|_| format!("a line of the stages: {line}"));
+        table.row(&[stage, took, floor, least, &ratio(number(took)?, number(least)?)]);
+        eprintln!("{stage}: {took} ns, {floor}: {least} ns");
+    }
+    report.section(
+        "Stages",
+        "A million clicks through each stage by itself, on one core; medians of seven.",
+        table,
+        "",
+    );
+    Ok(())
+}
