@@ -1,5 +1,6 @@
 """ClickHouse, embedded: parse, deduplicate, write the raw clicks as Parquet, count them by minute, ad and country.
 
+In the generated log a country may be in lower case, empty, missing or XX, which is nobody's.
 Arguments: the log, a folder for what is written. Prints the seconds from the first query to the end of the last.
 """
 
@@ -16,7 +17,7 @@ connection.query("SET output_format_parquet_compression_method = 'zstd'")
 began = time.perf_counter()
 connection.query(f"""
     INSERT INTO FUNCTION file('{OUT}/clicks.parquet', 'Parquet', '{COLUMNS}')
-    SELECT click_timestamp, ad_id, user_id, ip, any(country)
+    SELECT click_timestamp, ad_id, user_id, ip, if(any(country) IN ('', 'XX'), 'ZZ', upper(any(country)))
     FROM file('{LOG}', 'JSONEachRow', '{COLUMNS}')
     GROUP BY click_timestamp, ad_id, user_id, ip
 """)

@@ -1,5 +1,6 @@
 """Polars: parse, deduplicate, write the raw clicks as Parquet, count them by minute, ad and country.
 
+In the generated log a country may be in lower case, empty, missing or XX, which is nobody's.
 Arguments: the log, a folder for what is written. Prints the seconds from the first query to the end of the last.
 """
 
@@ -18,7 +19,12 @@ SCHEMA = {
 }
 
 began = time.perf_counter()
-clicks = polars.scan_ndjson(LOG, schema=SCHEMA).unique(["click_timestamp", "ad_id", "user_id", "ip"], keep="any")
+country = polars.col("country").fill_null("").str.to_uppercase()
+clicks = (
+    polars.scan_ndjson(LOG, schema=SCHEMA)
+    .unique(["click_timestamp", "ad_id", "user_id", "ip"], keep="any")
+    .with_columns(polars.when(country.is_in(["", "XX"])).then(polars.lit("ZZ")).otherwise(country).alias("country"))
+)
 clicks.sink_parquet(f"{OUT}/clicks.parquet", compression="zstd")
 counts = (
     polars.scan_parquet(f"{OUT}/clicks.parquet")

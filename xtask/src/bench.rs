@@ -72,7 +72,7 @@ pub(crate) fn run(words: &[&str], program: &Path, root: &Path) -> Result<(), Str
     let site = Site::new(program, root, plan.has("whole"))?;
     let mut report = Report::default();
     if plan.has("stages") {
-        stages::beside_their_floors(root, plan.quick, &mut report)?;
+        stages::beside_their_floors(plan.quick, &mut report)?;
     }
     if plan.has("whole") {
         whole::beside_others(&site, plan.clicks, plan.rounds, &mut report)?;

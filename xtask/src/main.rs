@@ -21,7 +21,7 @@ Usage: cargo xtask <COMMAND>
 
 Commands:
   test    All tests: unit, integration, documentation; makes a Python environment for one of them on first use
-  ci      What must pass before a change is merged: fmt, tidy, clippy, doc, test, and a soak of one minute
+  ci      What must pass before a change is merged: fmt, tidy, clippy, doc, test, a soak of one minute and a quick bench
   soak    A log at the mission's rate, rotated, under a process that is killed all the time: exact at the end.
           --minutes N (25), --long (75), --kills N a minute (1), --rate N a second (11574), --ads N (2000000),
           --seed S (1), --verify-each (after every kill)
@@ -81,7 +81,8 @@ fn ci() -> Outcome {
     clippy()?;
     doc()?;
     test()?;
-    soak(&["--minutes", "1", "--kills", "6", "--verify-each"])
+    soak(&["--minutes", "1", "--kills", "6", "--verify-each"])?;
+    bench(&["--quick"])
 }
 
 fn soak(options: &[&str]) -> Outcome {
@@ -154,6 +155,15 @@ fn tidy() -> Outcome {
 
 /// Runs the cargo that runs this, at the root, and shows what is run.
 fn cargo(arguments: &[&str], variables: &[(&str, &str)]) -> Outcome {
+    match cargo_command(arguments).envs(variables.iter().copied()).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("cargo {} failed: {status}", arguments.join(" "))),
+        Err(error) => Err(format!("cannot run cargo: {error}")),
+    }
+}
+
+/// The cargo that runs this, at the root, to be run; shows what.
+fn cargo_command(arguments: &[&str]) -> Command {
     let program = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     eprintln!("$ cargo {}", arguments.join(" "));
     let mut command = Command::new(program);
@@ -165,12 +175,8 @@ fn cargo(arguments: &[&str], variables: &[(&str, &str)]) -> Outcome {
             command.env_remove(&*name);
         }
     }
-    command.args(arguments).envs(variables.iter().copied()).current_dir(root());
-    match command.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("cargo {} failed: {status}", arguments.join(" "))),
-        Err(error) => Err(format!("cannot run cargo: {error}")),
-    }
+    command.args(arguments).current_dir(root());
+    command
 }
 
 /// The root of the repository, of which this package is a folder.

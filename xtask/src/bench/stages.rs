@@ -1,22 +1,21 @@
 //! The stages that a click passes through, each beside its floor.
 
 use super::report::{Report, Table, ratio};
-use std::path::Path;
-use std::process::Command;
+use crate::cargo_command;
+use std::process::Stdio;
 
 /// Runs `crates/app/benches/stages.rs` and takes over what it prints.
-pub(super) fn beside_their_floors(root: &Path, quick: bool, report: &mut Report) -> Result<(), String> {
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+pub(super) fn beside_their_floors(quick: bool, report: &mut Report) -> Result<(), String> {
     // Under the profile of the tests it only shows that it runs.
     let words = if quick {
-        &["test", "--workspace", "--bench", "stages"][..]
+        &["test", "--workspace", "--bench", "stages"]
     } else {
         &["bench", "--workspace", "--bench", "stages"]
     };
-    let output = Command::new(program).args(words).current_dir(root).output();
+    let output = cargo_command(words).stderr(Stdio::inherit()).output();
     let output = output.map_err(|error| format!("cannot run cargo: {error}"))?;
     if !output.status.success() {
-        return Err(format!("cargo {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr)));
+        return Err(format!("cargo {}: {}", words.join(" "), output.status));
     }
     let mut table = Table::new(&["stage", "ns a click", "floor", "ns a click", "times the floor"]);
     for line in String::from_utf8_lossy(&output.stdout).lines() {

@@ -4,7 +4,7 @@
 //! position and the time cost little, and no sort could make another column cheaper by as much. Questions by address
 //! or user are pruned by Bloom filters instead of by order.
 
-use super::encode::{EncodedFile, FileWriter, arrow_defect, encoded, int, long, properties};
+use super::encode::{EncodedFile, arrow_defect, encoded, file_of_groups, int, long, properties};
 use super::schema::{Table, timestamp_type};
 use super::statistics::Statistics;
 use adtally_model::time::date_and_hour;
@@ -101,11 +101,11 @@ fn encode_hour(
     epoch: u64,
     file_token: u128,
 ) -> Result<EncodedFile> {
-    let mut writer = FileWriter::new(Table::Clicks, click_properties(rows.len() as u64), rows.len() * BYTES_A_ROW)?;
-    for chunk in rows.chunks(CHUNK_ROWS) {
-        writer.write(columns(parts, chunk, partition, epoch)?)?;
-    }
-    let bytes = writer.finish()?;
+    let groups: Vec<&[RowRef]> = rows.chunks(ROW_GROUP_ROWS).collect();
+    let properties = click_properties(rows.len() as u64);
+    let bytes = file_of_groups(Table::Clicks, properties, rows.len() * BYTES_A_ROW, groups.len(), |group, write| {
+        groups[group].chunks(CHUNK_ROWS).try_for_each(|chunk| write(columns(parts, chunk, partition, epoch)?))
+    })?;
     let at = |&(part, row): &RowRef| (&parts[part as usize], row as usize);
     let times = || rows.iter().map(&at).map(|(part, row)| part.batch.event_time_ms[row]);
     let range = times().fold((i64::MAX, i64::MIN), |(least, largest), ms| (least.min(ms), largest.max(ms)));

@@ -6,10 +6,11 @@ use adtally_model::{Error, Result, StagedFile, StagedTable};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::error::ArrowError;
 use bytes::Bytes;
-use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
+use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowWriter, ArrowWriterOptions, compute_leaves};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Level of zstd: the lowest. Higher ones save less than a tenth of the size for twice the time.
 const ZSTD_LEVEL: i32 = 1;
@@ -64,6 +65,61 @@ impl FileWriter {
         let table = self.table;
         self.inner.into_inner().map(Bytes::from).map_err(|error| parquet_defect(table, error))
     }
+}
+
+/// A Parquet file of `groups` row groups, which are encoded apart from each other, on as many threads as there are cores.
+/// `write_group` hands over the rows of one, a few at a time; about `bytes` are expected in all.
+pub(super) fn file_of_groups(
+    table: Table,
+    properties: WriterProperties,
+    bytes: usize,
+    groups: usize,
+    write_group: impl Fn(usize, &mut dyn FnMut(Vec<ArrayRef>) -> Result<()>) -> Result<()> + Sync,
+) -> Result<Bytes> {
+    let defect = |error| parquet_defect(table, error);
+    let writer = FileWriter::new(table, properties, bytes)?;
+    let (mut file, factory) = writer.inner.into_serialized_writer().map_err(defect)?;
+    let schema = table.file_schema();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut encoded = Vec::new();
+        loop {
+            let group = next.fetch_add(1, Ordering::Relaxed);
+            if group >= groups {
+                return Ok(encoded);
+            }
+            let mut writers = factory.create_column_writers(group).map_err(defect)?;
+            write_group(group, &mut |columns| {
+                for ((field, column), writer) in schema.fields().iter().zip(&columns).zip(&mut writers) {
+                    for leaf in compute_leaves(field, column).map_err(defect)? {
+                        writer.write(&leaf).map_err(defect)?;
+                    }
+                }
+                Ok(())
+            })?;
+            let chunks = writers.into_iter().map(ArrowColumnWriter::close).collect::<Result<Vec<_>, _>>();
+            encoded.push((group, chunks.map_err(defect)?));
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(groups);
+    let mut encoded = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut encoded = work()?;
+        for other in others {
+            let panicked = |_| Error::internal("encoding a file panicked; the message is above");
+            encoded.extend(other.join().map_err(panicked)??);
+        }
+        Ok::<_, Error>(encoded)
+    })?;
+    encoded.sort_unstable_by_key(|&(group, _)| group);
+    for (_, chunks) in encoded {
+        let mut group = file.next_row_group().map_err(defect)?;
+        for chunk in chunks {
+            chunk.append_to_row_group(&mut group).map_err(defect)?;
+        }
+        group.close().map_err(defect)?;
+    }
+    file.into_inner().map(Bytes::from).map_err(defect)
 }
 
 /// Puts a file together.
