@@ -39,7 +39,7 @@ fn fault_25_and_27_poison_is_set_aside_and_the_rest_counted() {
     poison.extend(b"\0\0\0\0\n\xff\xfe{}\n\r\n\n");
     poison.extend(b"\xef\xbb\xbf{}\n");
     poison.extend(b"{\"click_timestamp\":NaN}\n[]\nnull\n{\"a\":{\"a\":{\"a\":1}}}\n");
-    poison.extend(format!("{}1\n", "[".repeat(30_000)).bytes());
+    poison.extend(format!("{{\"a\":{}1\n", "[".repeat(30_000)).bytes());
     poison.extend(format!("{}\n", "x".repeat(3_000_000)).bytes());
     poison.extend(line(LATE_EVENING, 2).bytes());
     poison.extend(&click.as_bytes()[..40]);

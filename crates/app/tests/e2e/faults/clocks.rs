@@ -2,15 +2,16 @@
 //! test turns.
 
 use super::{HOUR, MINUTE, SECOND, check, click};
-use crate::site::{Site, wait_for};
+use crate::site::{Site, appending, wait_for};
 use adtally::clock::{Clock, SystemClock, SystemRandomness};
 use adtally::config;
 use adtally::run::report::Report;
 use adtally::run::{Ending, RunOptions, Service};
 use adtally_serve::Status;
 use rustix::process::Signal;
-use std::sync::Arc;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,7 +22,11 @@ const DAY: i64 = 24 * HOUR;
 struct TurnedClock {
     wall_ms: AtomicI64,
     monotonic_ms: AtomicI64,
+    suspension: Mutex<Option<Suspension>>,
 }
+
+/// How many more readings of the wall clock there are before the process sleeps, and what happens meanwhile.
+type Suspension = (u32, Box<dyn FnOnce() + Send>);
 
 impl TurnedClock {
     /// Time passes.
@@ -34,11 +39,24 @@ impl TurnedClock {
     fn jump(&self, ms: i64) {
         self.wall_ms.fetch_add(ms, Ordering::SeqCst);
     }
+
+    /// What happens while the process sleeps, if it is to sleep now.
+    fn suspended(&self) -> Option<Box<dyn FnOnce() + Send>> {
+        let mut suspension = self.suspension.lock().unwrap();
+        let (readings, _) = suspension.as_mut()?;
+        *readings = readings.saturating_sub(1);
+        if *readings > 0 { None } else { suspension.take().map(|(_, meanwhile)| meanwhile) }
+    }
 }
 
 impl Clock for TurnedClock {
     fn wall_ms(&self) -> i64 {
-        SystemClock.wall_ms() + self.wall_ms.load(Ordering::SeqCst)
+        let now = SystemClock.wall_ms() + self.wall_ms.load(Ordering::SeqCst);
+        // Whoever asked has the time from before it slept.
+        if let Some(meanwhile) = self.suspended() {
+            meanwhile();
+        }
+        now
     }
 
     fn monotonic_ms(&self) -> i64 {
@@ -238,6 +256,45 @@ fn fault_53_suspended_for_five_minutes() {
     site.append("logs/clicks.log", &more);
     text += &more;
     turned.wait_read(60);
+    turned.stop();
+    check(&site, &text, &[]);
+}
+
+/// Whichever of its readings of the clock a process is suspended after, lines that are written meanwhile and are read
+/// when it wakes up are neither `future` nor late.
+#[test]
+fn fault_53_suspended_after_any_reading_of_the_clock() {
+    const FILES: i64 = 64;
+    let site = Site::new();
+    std::fs::create_dir_all(site.path("logs")).unwrap();
+    let turned = Turned::start(&site);
+    let mut text = String::new();
+    // So many that the first of them is decoded while the last is still being read.
+    let names: Vec<String> = (0..FILES).map(|file| format!("logs/{file}.log")).collect();
+    for (name, file) in names.iter().zip(0..) {
+        let lines = now_clicks(turned.now(), file * 20..file * 20 + 20);
+        site.append(name, &lines);
+        text += &lines;
+    }
+    turned.wait_read(text.lines().count() as u64);
+    for readings in 1..=40 {
+        let (written, lines) = std::sync::mpsc::channel();
+        let clock = Arc::clone(&turned.clock);
+        let users = 1_000 * i64::from(readings)..;
+        let mut files: Vec<_> = names.iter().map(|name| appending(&site.path(name))).collect();
+        let meanwhile = move || {
+            clock.pass(5 * MINUTE);
+            let at = clock.wall_ms();
+            for (file, user) in files.iter_mut().zip(users) {
+                let line = click(at, user);
+                file.write_all(line.as_bytes()).unwrap();
+                written.send(line).unwrap();
+            }
+        };
+        *turned.clock.suspension.lock().unwrap() = Some((readings, Box::new(meanwhile)));
+        text.extend(lines);
+        turned.wait_read(text.lines().count() as u64);
+    }
     turned.stop();
     check(&site, &text, &[]);
 }

@@ -51,6 +51,27 @@ fn fault_01_killed_before_the_record_is_created() {
     }
 }
 
+/// A process that hangs before it creates an epoch's record and dies there has shown nothing of the epoch to anybody, and
+/// the lake has nothing of it.
+#[test]
+fn fault_01_killed_while_it_hangs_before_the_record() {
+    let site = Site::new();
+    let text = clicks(0..200);
+    site.write("logs/clicks.log", &text);
+    site.write("adtally.toml", "[epoch]\nmax_lines = 40\n[store]\nlake_interval = \"1s\"\n");
+    let server = site.serve_with("logs --config adtally.toml", &[("FAILPOINTS", "before_record=3*off->pause")]);
+    server.wait_read(120);
+    // Longer than the lake takes to get what it may have.
+    std::thread::sleep(std::time::Duration::from_millis(2_500));
+    assert_eq!(server.get("/ledger")["read"], 120);
+    server.kill();
+    assert_eq!(records(&site), [1, 2, 3, 4]);
+    let held = site.sql_value("SELECT max(epoch) FROM ledger");
+    assert_eq!(held, "4", "the lake goes as far as the log");
+    until_end(&site);
+    check(&site, &text, &[]);
+}
+
 /// A process that dies while it writes a record leaves a temporary name, which is no record and is swept by the next
 /// start.
 #[test]

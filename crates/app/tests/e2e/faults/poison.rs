@@ -65,6 +65,23 @@ fn write_poison(site: &Site, verdicts: &mut Verdicts) {
     verdicts.file(site, "late-magic.log.zst", one(10), 0, &one(10));
 }
 
+/// Whole clicks but for one of the numbers, which is none, or none that the field may have.
+fn write_poisoned_fields(site: &Site, verdicts: &mut Verdicts) {
+    let broken = ["", "NaN", "-Infinity", "+1", "-", "01", "1.", ".5", "1e", "0x10", "nul", "'1'", "[1", "{\"a\":}"];
+    let wrong = ["1e999", "1.5", "-1", "null", "true", "[]", "{}", "\"\"", "\"NaN\""];
+    // In 64 bits it is the number that it stands in place of.
+    let huge = |number: i64| ((1_u128 << 64) + number as u128).to_string();
+    let mut text = String::new();
+    for (field, number) in [("click_timestamp", START + 21), ("ad_id", 0)] {
+        let good = format!("\"{field}\":{number},");
+        assert!(one(21).contains(&good));
+        let values = broken.into_iter().chain(wrong).map(str::to_owned).chain([huge(number)]);
+        text.extend(values.map(|value| one(21).replace(&good, &format!("\"{field}\":{value},"))));
+    }
+    verdicts.file(site, "fields.log", text, 2 * broken.len() as u64, "");
+    verdicts.invalid += 2 * (wrong.len() as u64 + 1);
+}
+
 /// Large ones: sparse, and compressed so well that they are bombs.
 fn write_large(site: &Site, verdicts: &mut Verdicts) {
     let long = File::create(site.path("logs/long.log")).unwrap();
@@ -112,6 +129,7 @@ fn fault_25_and_26_and_27_a_corpus_of_poison_stops_nothing() {
     let mut verdicts = Verdicts::default();
     verdicts.file(&site, "good.log", clicks(1_000..1_100), 0, &clicks(1_000..1_100));
     write_poison(&site, &mut verdicts);
+    write_poisoned_fields(&site, &mut verdicts);
     write_large(&site, &mut verdicts);
     write_no_files(&site);
     site.write("adtally.toml", "[epoch]\ninterval = \"200ms\"\n[time]\nidle_timeout = \"1s\"\n");

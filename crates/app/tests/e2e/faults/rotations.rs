@@ -1,36 +1,47 @@
 //! Files that are renamed, truncated, compressed, removed, and whose inodes are used again.
 
 use super::{check, clicks, until_end};
-use crate::site::Site;
+use crate::site::{Site, wait_for};
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
+
+/// Epochs come often, and files that rest hold nobody for long.
+const OFTEN: &str = "[epoch]\ninterval = \"100ms\"\n[time]\nidle_timeout = \"1s\"\n";
 
 fn inode(site: &Site, name: &str) -> u64 {
     fs::metadata(site.path(name)).unwrap().ino()
 }
 
-/// A file that is renamed while lines are still written to it is drained under its new name, and the new file under the
-/// old name is another input.
+/// A file that is renamed while lines are still written to it is drained under its new name, also of lines that come
+/// when the new file under the old name, which is another input, is being read already.
 #[test]
 fn fault_28_a_renamed_file_is_drained() {
     let site = Site::new();
     site.write("logs/clicks.log", clicks(0..50));
-    let server = site.serve("logs");
+    site.write("adtally.toml", OFTEN);
+    let server = site.serve("logs --config adtally.toml");
     server.wait_read(50);
     let before = inode(&site, "logs/clicks.log");
     // The writer has the file open until it is told of the rotation.
-    let mut writer = fs::OpenOptions::new().append(true).open(site.path("logs/clicks.log")).unwrap();
+    let open = || fs::OpenOptions::new().append(true).open(site.path("logs/clicks.log")).unwrap();
+    let mut writer = open();
     for round in 1..=5_i64 {
         fs::rename(site.path("logs/clicks.log"), site.path(&format!("logs/clicks.log.{round}"))).unwrap();
-        let from = round * 100 - 50;
-        std::io::Write::write_all(&mut writer, clicks(from..from + 50).as_bytes()).unwrap();
+        let from = round * 150 - 100;
+        writer.write_all(clicks(from..from + 50).as_bytes()).unwrap();
+        if round % 2 == 0 {
+            server.wait_read(from as u64 + 50);
+        }
         site.append("logs/clicks.log", clicks(from + 50..from + 100));
-        writer = fs::OpenOptions::new().append(true).open(site.path("logs/clicks.log")).unwrap();
         server.wait_read(from as u64 + 100);
+        writer.write_all(clicks(from + 100..from + 150).as_bytes()).unwrap();
+        server.wait_read(from as u64 + 150);
+        writer = open();
     }
     assert_eq!(inode(&site, "logs/clicks.log.1"), before, "it was renamed, not copied");
     server.stop();
-    assert_eq!(check(&site, &clicks(0..550), &[])["gap_bytes"], 0);
+    assert_eq!(check(&site, &clicks(0..800), &[])["gap_bytes"], 0);
 }
 
 /// A file that is copied and truncated goes on at its beginning, also when it grew past the old position with other
@@ -57,32 +68,56 @@ fn fault_29_a_truncated_file_begins_anew() {
     assert_eq!(check(&site, &clicks(0..400), &[("duplicate", 100)])["gap_bytes"], 0);
 }
 
-/// Another file under the inode of one that was read and removed is read from its beginning.
+/// Another file under the inode of one that was read and removed is read from its beginning: under another name or the
+/// same, whether it is as long or longer, and by the process that read the first one or the next.
 #[test]
 fn fault_30_a_new_file_under_an_old_inode_is_read() {
     let site = Site::new();
     let _disk = super::disks::own_disk(&site, "logs");
-    site.write("logs/clicks-0.log", clicks(0..20));
-    let server = site.serve("logs");
+    site.write("adtally.toml", OFTEN);
+    let mut read = 0;
+    // All lines have the same length.
+    let mut more = |lines: i64| {
+        read += lines;
+        clicks(1_000 + read - lines..1_000 + read)
+    };
+    let (first, second) = (more(20), more(20));
+    site.write("logs/while-stopped.log", &first);
+    let server = site.serve("logs --config adtally.toml");
     server.wait_read(20);
-    let (mut inodes, mut reused) = (vec![inode(&site, "logs/clicks-0.log")], 0);
-    for round in 1..20_i64 {
-        fs::remove_file(site.path(&format!("logs/clicks-{}.log", round - 1))).unwrap();
-        let name = format!("logs/clicks-{round}.log");
-        site.write(&name, clicks(round * 20..round * 20 + 20));
-        server.wait_read(round as u64 * 20 + 20);
-        reused += usize::from(inodes.contains(&inode(&site, &name)));
-        inodes.push(inode(&site, &name));
+    server.stop();
+    let before = inode(&site, "logs/while-stopped.log");
+    fs::remove_file(site.path("logs/while-stopped.log")).unwrap();
+    site.write("logs/while-stopped.log", &second);
+    assert_eq!(inode(&site, "logs/while-stopped.log"), before, "the inode is used again");
+    let server = site.serve("logs --config adtally.toml");
+    server.wait_read(40);
+    let mut text = first + &second;
+    let ended = |name: &str| {
+        let ledger = server.get("/ledger");
+        let mut rows = ledger["inputs"].as_array().unwrap().iter();
+        rows.any(|row| row["name"].as_str().unwrap().ends_with(name) && row["status"] == "ended").then_some(())
+    };
+    let places = ["read.log.1", "new.log"].into_iter().flat_map(|name| [(name, 20), (name, 30)]);
+    for (round, (name, lines)) in (0..).zip(places) {
+        let (first, second) = (more(20), more(lines));
+        site.write(&format!("logs/read-{round}.log"), &first);
+        text += &first;
+        server.wait_read(text.lines().count() as u64);
+        // Renamed and read to its end it is held open no more, so that its inode is free once it is removed.
+        let old = format!("logs/{round}-read.log.1");
+        fs::rename(site.path(&format!("logs/read-{round}.log")), site.path(&old)).unwrap();
+        wait_for("the file to be read for good", || ended(&old));
+        let before = inode(&site, &old);
+        fs::remove_file(site.path(&old)).unwrap();
+        let new = format!("logs/{round}-{name}");
+        site.write(&new, &second);
+        text += &second;
+        assert_eq!(inode(&site, &new), before, "the inode is used again");
+        server.wait_read(text.lines().count() as u64);
+        fs::remove_file(site.path(&new)).unwrap();
     }
     server.stop();
-    // While the process holds a removed file open its inode is taken; another process finds it free.
-    let text = clicks(400..420);
-    for round in 20..60 {
-        drop(fs::remove_file(site.path(&format!("logs/clicks-{}.log", round - 1))));
-        site.write(&format!("logs/clicks-{round}.log"), &text);
-        reused += usize::from(inodes.contains(&inode(&site, &format!("logs/clicks-{round}.log"))));
-    }
-    assert!(reused > 0, "no inode came again: {inodes:?}");
     until_end(&site);
-    assert_eq!(check(&site, &clicks(0..420), &[])["gap_bytes"], 0);
+    assert_eq!(check(&site, &text, &[])["gap_bytes"], 0);
 }

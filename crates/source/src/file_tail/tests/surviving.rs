@@ -1,10 +1,7 @@
 //! Everything that must not stop the stream.
 
 use super::*;
-use crate::file_system::{FileStat, FileSystem, TailFile};
 use std::collections::HashSet;
-use std::ffi::OsString;
-use std::io;
 use std::sync::Mutex;
 
 #[test]
