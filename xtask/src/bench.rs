@@ -21,7 +21,7 @@ struct Plan {
     quick: bool,
     clicks: u64,
     rounds: usize,
-    only: Option<String>,
+    only: Vec<String>,
 }
 
 /// The parts, in order.
@@ -29,7 +29,7 @@ const PARTS: [&str; 5] = ["stages", "whole", "slopes", "questions", "live"];
 
 impl Plan {
     fn read(words: &[&str]) -> Result<Plan, String> {
-        let mut plan = Plan { quick: false, clicks: 10_000_000, rounds: 3, only: None };
+        let mut plan = Plan { quick: false, clicks: 10_000_000, rounds: 3, only: Vec::new() };
         let mut words = words.iter();
         while let Some(&word) = words.next() {
             let mut value = || words.next().copied().ok_or_else(|| format!("{word} needs a value"));
@@ -44,11 +44,11 @@ impl Plan {
                 "--clicks" => plan.clicks = number(value()?)?,
                 "--rounds" => plan.rounds = number(value()?)? as usize,
                 "--only" => {
-                    let part = value()?;
-                    if !PARTS.contains(&part) {
-                        return Err(format!("--only {part}: one of {}", PARTS.join(", ")));
+                    let parts = value()?;
+                    if let Some(wrong) = parts.split(',').find(|part| !PARTS.contains(part)) {
+                        return Err(format!("--only {wrong}: some of {}", PARTS.join(",")));
                     }
-                    plan.only = Some(part.to_owned());
+                    plan.only = parts.split(',').map(str::to_owned).collect();
                 }
                 _ => return Err(format!("unknown option {word}; see cargo xtask help")),
             }
@@ -57,7 +57,7 @@ impl Plan {
     }
 
     fn has(&self, part: &str) -> bool {
-        self.only.as_deref().is_none_or(|only| only == part)
+        self.only.is_empty() || self.only.iter().any(|only| only == part)
     }
 }
 
@@ -86,7 +86,7 @@ pub(crate) fn run(words: &[&str], program: &Path, root: &Path) -> Result<(), Str
     if plan.has("live") && !plan.quick {
         live::at_the_mission_rate(&site, 6, &mut report)?;
     }
-    if plan.quick || plan.only.is_some() {
+    if plan.quick {
         println!("{}", report.text());
         return Ok(());
     }
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn options_are_read() {
-        let plan = Plan::read(&["--clicks", "5", "--only", "whole"]).expect("valid");
+        let plan = Plan::read(&["--clicks", "5", "--only", "whole,stages"]).expect("valid");
         assert_eq!((plan.clicks, plan.rounds, plan.has("whole"), plan.has("live")), (5, 3, true, false));
         assert!(Plan::read(&["--quick"]).expect("valid").quick);
         for wrong in [&["--clicks"][..], &["--clicks", "0"], &["--only", "nothing"], &["--fast"]] {

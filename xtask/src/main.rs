@@ -28,8 +28,8 @@ Commands:
   sim     Deployments simulated under seeds: crashes, power losses, failing disks, zombies; stops at the first promise that
           breaks. --seeds N (1000), --from S (0), --minutes M (instead of N), --story (what happens, in words)
   bench   Whole runs beside other systems, slopes, questions, life at the mission's rate; writes benches/README.md.
-          --clicks N (10000000), --rounds N (3), --only stages|whole|slopes|questions|live (prints), --quick (small, prints,
-          not optimised)
+          --clicks N (10000000), --rounds N (3), --only stages,whole,slopes,questions,live (some of them), --quick (small,
+          prints, not optimised)
   fmt     Format the code; with --check only say what is not formatted
   clippy  Lints, warnings as errors
   doc     Build the documentation, warnings as errors

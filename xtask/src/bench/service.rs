@@ -34,7 +34,11 @@ impl Service {
         let address = loop {
             let Some(Ok(line)) = lines.next() else { return Err(format!("the service ended:\n{heard}")) };
             if let Some((_, rest)) = line.split_once("http://") {
-                break rest.split(['/', ' ']).next().unwrap_or_default().to_owned();
+                break rest
+                    .split(|letter: char| !letter.is_ascii_digit() && !".:".contains(letter))
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned();
             }
             heard.push_str(&line);
             heard.push('\n');
