@@ -177,12 +177,17 @@ fn a_number_out_of_turn_is_refused() {
 fn fault_10_two_owners_racing_make_one_chain() {
     const EPOCHS: u64 = 1_000;
     let (_, log) = in_memory();
+    let both = Arc::new(Barrier::new(2));
     let race = |writer: u128| {
-        let log = log.clone();
+        let (log, both) = (log.clone(), Arc::clone(&both));
         move || {
             let (mut appended, mut fenced) = (0, 0);
             for turn in 0.. {
                 let (mut owner, mut state) = claim(&log, writer + turn * 2);
+                if turn == 0 {
+                    // Else one could be done before the other begins.
+                    both.wait();
+                }
                 while owner.head() < EPOCHS {
                     // Now and then both are at the very same point.
                     std::thread::yield_now();
