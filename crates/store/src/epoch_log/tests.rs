@@ -17,6 +17,7 @@ use object_store::memory::InMemory;
 use object_store::{CopyOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutMultipartOptions, PutResult};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 mod format;
