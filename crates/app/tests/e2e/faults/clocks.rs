@@ -165,13 +165,19 @@ fn fault_20_a_wall_clock_that_jumps_a_day() {
     }
 }
 
+/// A service on an empty folder of logs, under a clock that the test turns.
+fn started() -> (Site, Turned) {
+    let site = Site::new();
+    std::fs::create_dir_all(site.path("logs")).unwrap();
+    let turned = Turned::start(&site);
+    (site, turned)
+}
+
 /// A server whose clock is an hour fast and that logs all the time has all its lines set aside as `future`, and holds up
 /// nobody's minutes.
 #[test]
 fn fault_41_a_server_an_hour_fast_holds_nobody_up() {
-    let site = Site::new();
-    std::fs::create_dir_all(site.path("logs")).unwrap();
-    let turned = Turned::start(&site);
+    let (site, turned) = started();
     let began = turned.now();
     let (mut right, mut lines) = (String::new(), 0);
     for second in 0..150 {
@@ -197,9 +203,7 @@ fn fault_41_a_server_an_hour_fast_holds_nobody_up() {
 /// the others open, `/readyz` says which input does.
 #[test]
 fn fault_54_a_server_an_hour_slow_is_named() {
-    let site = Site::new();
-    std::fs::create_dir_all(site.path("logs")).unwrap();
-    let turned = Turned::start(&site);
+    let (site, turned) = started();
     let (mut text, mut lines) = (String::new(), 0);
     for second in 0..100 {
         let now = turned.now();
@@ -239,9 +243,7 @@ fn fault_54_a_server_an_hour_slow_is_named() {
 /// After the machine was suspended for five minutes, lines of this moment are not `future`.
 #[test]
 fn fault_53_suspended_for_five_minutes() {
-    let site = Site::new();
-    std::fs::create_dir_all(site.path("logs")).unwrap();
-    let turned = Turned::start(&site);
+    let (site, turned) = started();
     let mut text = now_clicks(turned.now(), 0..20);
     site.append("logs/clicks.log", &text);
     turned.wait_read(20);
@@ -265,9 +267,7 @@ fn fault_53_suspended_for_five_minutes() {
 #[test]
 fn fault_53_suspended_after_any_reading_of_the_clock() {
     const FILES: i64 = 64;
-    let site = Site::new();
-    std::fs::create_dir_all(site.path("logs")).unwrap();
-    let turned = Turned::start(&site);
+    let (site, turned) = started();
     let mut text = String::new();
     // So many that the first of them is decoded while the last is still being read.
     let names: Vec<String> = (0..FILES).map(|file| format!("logs/{file}.log")).collect();
