@@ -26,6 +26,19 @@ const INDEX: [u8; 26 * 26] = {
     index
 };
 
+/// The codes as texts; built at compile time.
+const NAMES: [&str; COUNTRIES] = {
+    let mut names = ["ZZ"; COUNTRIES];
+    let mut at = 0;
+    while at < COUNTRIES {
+        if let Ok(name) = std::str::from_utf8(CODES.split_at(at * 2).1.split_at(2).0) {
+            names[at] = name;
+        }
+        at += 1;
+    }
+    names
+};
+
 /// A country code, or `ZZ` where it is unknown. Its byte is its rank in the alphabetical list of codes.
 ///
 /// ```
@@ -75,9 +88,9 @@ impl Country {
     }
 
     /// The two upper-case letters.
+    #[inline]
     pub fn as_str(self) -> &'static str {
-        let at = usize::from(self.0) * 2;
-        std::str::from_utf8(&CODES[at..at + 2]).unwrap_or("ZZ")
+        NAMES[usize::from(self.0)]
     }
 
     /// All of them, in alphabetical order.

@@ -7,7 +7,7 @@ use crate::plant::Plant;
 use crate::scenario::Scenario;
 use crate::store::{SharedDisk, SimStore};
 use adtally::clock::{Clock, Randomness};
-use adtally::run::commit::Committer;
+use adtally::run::commit::{Committer, Encoder, Recorder};
 use adtally::run::decode_pool::DecodePool;
 use adtally::run::ingest::{EpochSink, Ingest, Parts, Turn};
 use adtally::run::project::{Projector, ProjectorParts, Waiting, Work};
@@ -127,17 +127,25 @@ impl Process {
             attempts_max: None,
         };
         let (projector, work) = Projector::by_hand(parts, recovered.lake_epoch, recovered.waiting);
+        let randomness: Arc<dyn Randomness> = Arc::new(machine.clone());
         let committer = Committer {
-            writer: recovered.writer,
-            lake,
-            hot: Arc::clone(&hot),
-            report: Arc::clone(&report),
-            projector,
-            clock: Arc::clone(&clock),
-            randomness: Arc::new(machine.clone()),
-            runtime: ground.runtime.clone(),
-            attempts_max: None,
-            abandon: Arc::default(),
+            encoder: Encoder {
+                lake: Arc::clone(&lake),
+                randomness: Arc::clone(&randomness),
+                clock: Arc::clone(&clock),
+            },
+            recorder: Recorder {
+                writer: recovered.writer,
+                lake,
+                hot: Arc::clone(&hot),
+                report: Arc::clone(&report),
+                projector,
+                clock: Arc::clone(&clock),
+                randomness,
+                runtime: ground.runtime.clone(),
+                attempts_max: None,
+                abandon: Arc::default(),
+            },
         };
         let slot = Slot(Arc::new(Mutex::new(Desk { committer, draft: None, machine: machine.clone() })));
         let ingest = Ingest::new(Parts {

@@ -45,11 +45,12 @@ pub(super) fn at_the_mission_rate(site: &Site, minutes: u64, report: &mut Report
     }
     let Measured { cpu_percent, mut seen_ms, mut closed_s } = outcome?;
     let resident = service.taken().resident_mib;
-    let mut table = Table::new(&["what", "median", "p99"]);
+    let mut table = Table::new(&["what", "times", "median", "p99"]);
     let mut row = |what: &str, values: &mut [f64], unit: &str| {
         let (median, p99) = (percentile(values, 50), percentile(values, 99));
-        eprintln!("{what}: {median:.1} {unit}, p99 {p99:.1} {unit}");
-        table.row(&[what, &format!("{median:.1} {unit}"), &format!("{p99:.1} {unit}")]);
+        eprintln!("{what}: {} times, {median:.1} {unit}, p99 {p99:.1} {unit}", values.len());
+        let times = values.len().to_string();
+        table.row(&[what, &times, &format!("{median:.1} {unit}"), &format!("{p99:.1} {unit}")]);
     };
     row("from a line's append to its count with `include_open`", &mut seen_ms, "ms");
     row("from a minute's end to its closed answer", &mut closed_s, "s");

@@ -5,11 +5,19 @@ use super::report::{Report, Table};
 use super::service::Service;
 use super::site::Site;
 use super::whole;
+use crate::soak::now;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::time::Duration;
 
 /// How often each question is asked.
 const TIMES: usize = 40;
+
+/// An answer that takes longer is not from memory alone.
+const MEMORY_MS: f64 = 50.0;
+
+/// How long it may take until the hot minutes are loaded.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Ads of the hour.
 const ADS: &str = "1000000";
@@ -38,6 +46,19 @@ pub(super) fn of_an_hour(site: &Site, clicks: u64, report: &mut Report) -> Resul
     let service = Service::start(site, &log)?;
     let mut client = service.client()?;
     let mut table = Table::new(&["question", "median, ms", "p99, ms"]);
+    let top = "/ads/top100?minutes=60";
+    let first_ms = client.ask(top)?.1;
+    let began = now();
+    // Meanwhile older minutes are loaded from the lake, which answers for them until then.
+    while client.ask(top)?.1 > first_ms.max(MEMORY_MS) / 2.0 {
+        if now() - began > LOAD_TIMEOUT {
+            return Err("the hot minutes are not loaded".to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let loaded_s = (now() - began).as_secs_f64();
+    eprintln!("{first_ms:.0} ms at first, loaded after {loaded_s:.2} s");
+    table.row(&["top 100 of 60 minutes, at once after a restart", &format!("{first_ms:.2}"), ""]);
     let mut ask = |what: &str, path: &dyn Fn(usize) -> String| -> Result<(), String> {
         let mut times = Vec::new();
         for number in 0..TIMES {
@@ -49,7 +70,7 @@ pub(super) fn of_an_hour(site: &Site, clicks: u64, report: &mut Report) -> Resul
         Ok(())
     };
     let of = |values: &[String], number: usize| values[number * values.len() / TIMES].clone();
-    ask("top 100 of 60 minutes", &|_| "/ads/top100?minutes=60".to_owned())?;
+    ask("top 100 of 60 minutes", &|_| top.to_owned())?;
     ask("top 100 of 43 minutes", &|_| "/ads/top100?minutes=43".to_owned())?;
     ask("top 100 of 60 minutes from one country", &|_| "/ads/top100?minutes=60&filter_country=US".to_owned())?;
     ask("one ad over 60 minutes", &|number| format!("/ads/{}/clicks?minutes=60", of(&sample.ads, number)))?;
@@ -71,7 +92,7 @@ pub(super) fn of_an_hour(site: &Site, clicks: u64, report: &mut Report) -> Resul
         table,
         &format!(
             "The raw clicks take {:.1} bytes each in the lake, Bloom filters included. The service was ready {ready:.2} s \
-             after its start and took {resident} MiB at most.",
+             after its start, held all hot minutes {loaded_s:.2} s after the first answer, and took {resident} MiB at most.",
             bytes as f64 / clicks as f64
         ),
     );

@@ -1,4 +1,5 @@
-//! Commit: encode and stage an epoch's files, create its record, show it to readers.
+//! Commit: encode an epoch's files; stage them, create its record, show it to readers. The files of one epoch are encoded
+//! while the one before is recorded.
 
 use super::ingest::EpochSink;
 use super::project::Projector;
@@ -7,7 +8,6 @@ use crate::clock::{Clock, Randomness};
 use adtally_model::epoch::fold_start;
 use adtally_model::{Base, Epoch, Error, LiveMinute, MinuteCounts, MinuteIdentities, Result, StagedFile};
 use adtally_pipeline::EpochDraft;
-use adtally_pipeline::tumbling_window::Windows;
 use adtally_store::epoch_log::LogWriter;
 use adtally_store::fail_points;
 use adtally_store::hot_counts::{HotCounts, PendingEpoch, Progress};
@@ -26,6 +26,75 @@ const PAUSE_MS_MAX: u64 = 5_000;
 
 /// Commits epochs, one after another.
 pub struct Committer {
+    /// Makes an epoch's files.
+    pub encoder: Encoder,
+    /// Makes it durable and shows it.
+    pub recorder: Recorder,
+}
+
+impl Committer {
+    /// Commits one epoch.
+    ///
+    /// # Errors
+    /// Fenced, corrupt or internal: the process must stop.
+    pub fn commit(&mut self, draft: EpochDraft) -> Result<()> {
+        self.recorder.record(self.encoder.encode(draft)?)
+    }
+}
+
+/// Sorts counts and encodes files: the costly part of a commit, which touches nothing outside this process.
+pub struct Encoder {
+    /// Knows how files are encoded.
+    pub lake: Arc<dyn LakeStore>,
+    /// File names.
+    pub randomness: Arc<dyn Randomness>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// An epoch whose files are ready to be staged.
+pub struct EncodedEpoch {
+    /// The epoch; its windows and its clicks are taken out.
+    draft: EpochDraft,
+    counts: Vec<MinuteCounts>,
+    files: Vec<EncodedFile>,
+    /// When it was handed over, by monotonic time.
+    began_ms: i64,
+}
+
+impl Encoder {
+    /// Encodes one epoch, on two threads and more.
+    ///
+    /// # Errors
+    /// Internal when rows cannot be encoded.
+    pub fn encode(&self, mut draft: EpochDraft) -> Result<EncodedEpoch> {
+        let began_ms = self.clock.monotonic_ms();
+        let windows = std::mem::take(&mut draft.windows);
+        let token = self.randomness.next_u128();
+        let (counts, files) = std::thread::scope(|scope| {
+            let counts = scope.spawn(|| windows.finish());
+            let rows: Vec<ClickRows<'_>> = draft
+                .clicks
+                .iter()
+                .map(|part| ClickRows {
+                    batch: &part.columns,
+                    rows: &part.rows,
+                    input_name: &part.input,
+                    from: part.from,
+                })
+                .collect();
+            let files = self.lake.encode(&rows, &draft.dead_letters, draft.number, token);
+            (counts.join(), files)
+        });
+        // Readers hold those that are still to be shown as open; here they would only take memory.
+        draft.clicks = Vec::new();
+        let counts = counts.map_err(|_| Error::internal("sorting counts panicked; the message is above"))?;
+        Ok(EncodedEpoch { draft, counts, files: files?, began_ms })
+    }
+}
+
+/// Stages an epoch's files, creates its record, and shows it to readers.
+pub struct Recorder {
     /// The right to append to the log.
     pub writer: LogWriter,
     /// Where files are staged.
@@ -38,7 +107,7 @@ pub struct Committer {
     pub projector: Projector,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
-    /// File names and jitter.
+    /// Jitter.
     pub randomness: Arc<dyn Randomness>,
     /// Runs the stores' I/O.
     pub runtime: tokio::runtime::Handle,
@@ -48,25 +117,24 @@ pub struct Committer {
     pub abandon: Arc<AtomicBool>,
 }
 
-impl Committer {
-    /// Commits one epoch.
+impl Recorder {
+    /// Records one epoch.
     ///
     /// # Errors
     /// Fenced, corrupt or internal: the process must stop.
-    pub fn commit(&mut self, mut draft: EpochDraft) -> Result<()> {
-        self.retrying("waiting for the lake", |committer| committer.projector.has_room())?;
-        let began = self.clock.monotonic_ms();
-        let windows = std::mem::take(&mut draft.windows);
-        let (counts, files) = encode(self.lake.as_ref(), &draft, windows, self.randomness.next_u128())?;
+    pub fn record(&mut self, encoded: EncodedEpoch) -> Result<()> {
+        let EncodedEpoch { mut draft, counts, files, began_ms } = encoded;
+        self.retrying("waiting for the lake", |recorder| recorder.projector.has_room())?;
         let staged: Vec<StagedFile> = files.iter().map(|file| file.staged.clone()).collect();
         fail_points::reach("before_stage");
         if !files.is_empty() {
-            self.retrying("staging files", |committer| committer.runtime.block_on(committer.lake.stage(&files)))?;
+            self.retrying("staging files", |recorder| recorder.runtime.block_on(recorder.lake.stage(&files)))?;
         }
+        drop(files);
         fail_points::reach("after_stage");
         let base = (draft.number.is_multiple_of(adtally_model::epoch::BASE_EVERY)).then(|| self.base(&draft, &counts));
         let oldest_needed = fold_start(draft.number).min(fold_start(self.projector.lake_epoch().max(1)));
-        let epoch = Epoch {
+        let mut epoch = Epoch {
             log_id: 0,
             partition: 0,
             number: draft.number,
@@ -93,12 +161,12 @@ impl Committer {
         };
         let runtime = self.runtime.clone();
         fail_points::reach("before_record");
-        self.retrying("creating an epoch record", |committer| {
-            runtime.block_on(committer.writer.append(epoch.clone()))
+        self.retrying("creating an epoch record", |recorder| {
+            runtime.block_on(recorder.writer.append(&mut epoch)).map(drop)
         })?;
         fail_points::reach("after_record");
         self.show(&draft, epoch);
-        self.report.committed(&draft, self.clock.monotonic_ms() - began);
+        self.report.committed(&draft, self.clock.monotonic_ms() - began_ms);
         Ok(())
     }
 
@@ -163,28 +231,7 @@ impl Committer {
     }
 }
 
-/// Sorts counts and encodes files, on two threads: the costly part of a commit.
-fn encode(
-    lake: &dyn LakeStore,
-    draft: &EpochDraft,
-    windows: Windows,
-    token: u128,
-) -> Result<(Vec<MinuteCounts>, Vec<EncodedFile>)> {
-    let (counts, files) = std::thread::scope(|scope| {
-        let counts = scope.spawn(|| windows.finish());
-        let rows: Vec<ClickRows<'_>> = draft
-            .clicks
-            .iter()
-            .map(|part| ClickRows { batch: &part.columns, rows: &part.rows, input_name: &part.input, from: part.from })
-            .collect();
-        let files = lake.encode(&rows, &draft.dead_letters, draft.number, token);
-        (counts.join(), files)
-    });
-    let counts = counts.map_err(|_| Error::internal("sorting counts panicked; the message is above"))?;
-    Ok((counts, files?))
-}
-
-/// Says that the thread is no longer busy, also when it ends by a panic: then the next draft finds it gone.
+/// Says that the encoder is no longer busy, also when it ends by a panic: then the next draft finds it gone.
 struct Done(Arc<AtomicBool>);
 
 impl Drop for Done {
@@ -193,36 +240,44 @@ impl Drop for Done {
     }
 }
 
-/// A committer on a thread of its own: one epoch is committed while the next is built.
-pub struct CommitThread {
+/// A committer on threads of its own: while one epoch is built, the one before is encoded and the one before that is
+/// recorded.
+pub struct CommitThreads {
     busy: Arc<AtomicBool>,
     drafts: Option<Sender<EpochDraft>>,
-    thread: Option<JoinHandle<Result<Committer>>>,
+    encoding: Option<JoinHandle<Result<Encoder>>>,
+    recording: Option<JoinHandle<Result<Recorder>>>,
 }
 
-impl CommitThread {
-    /// Starts it.
+impl CommitThreads {
+    /// Starts them.
     ///
     /// # Errors
     /// External when a thread cannot be started.
-    pub fn start(mut committer: Committer) -> Result<Self> {
-        // No slots: a draft is handed over when the one before is committed.
+    pub fn start(committer: Committer) -> Result<Self> {
+        let Committer { encoder, mut recorder } = committer;
+        // No slots: an epoch is handed on when the one before is done with, so that there are three at most.
         let (drafts, queue) = bounded::<EpochDraft>(0);
+        let (encoded, ready) = bounded::<EncodedEpoch>(0);
         let busy = Arc::new(AtomicBool::new(false));
         let done = Done(Arc::clone(&busy));
-        let work = move || {
+        let encoding = start_thread("encode", move || {
             for draft in queue {
-                committer.commit(draft)?;
+                // A recorder that is gone has said why; it is asked for that when this thread has ended.
+                if encoded.send(encoder.encode(draft)?).is_err() {
+                    break;
+                }
                 done.0.store(false, Ordering::Release);
             }
-            Ok(committer)
-        };
-        let thread = std::thread::Builder::new()
-            .name("commit".into())
-            .stack_size(8 << 20)
-            .spawn(work)
-            .map_err(|e| Error::external("the commit thread cannot be started").because(e))?;
-        Ok(CommitThread { busy, drafts: Some(drafts), thread: Some(thread) })
+            Ok(encoder)
+        })?;
+        let recording = start_thread("record", move || {
+            for epoch in ready {
+                recorder.record(epoch)?;
+            }
+            Ok(recorder)
+        })?;
+        Ok(CommitThreads { busy, drafts: Some(drafts), encoding: Some(encoding), recording: Some(recording) })
     }
 
     /// Waits until everything handed over is committed.
@@ -235,15 +290,33 @@ impl CommitThread {
     }
 
     fn join(&mut self) -> Result<Committer> {
-        match self.thread.take().map(JoinHandle::join) {
-            Some(Ok(result)) => result,
-            Some(Err(_)) => Err(Error::internal("the commit thread panicked; its message is above")),
-            None => Err(Error::internal("the commit thread has ended before")),
-        }
+        // The encoder ends first: by itself, or because the recorder has.
+        let encoder = join(self.encoding.take(), "encoder");
+        let recorder = join(self.recording.take(), "recorder")?;
+        Ok(Committer { encoder: encoder?, recorder })
     }
 }
 
-impl EpochSink for CommitThread {
+fn start_thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<JoinHandle<Result<T>>> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(8 << 20)
+        .spawn(work)
+        .map_err(|e| Error::external(format!("the thread `{name}` cannot be started")).because(e))
+}
+
+fn join<T>(thread: Option<JoinHandle<Result<T>>>, name: &str) -> Result<T> {
+    match thread.map(JoinHandle::join) {
+        Some(Ok(result)) => result,
+        Some(Err(_)) => Err(Error::internal(format!("the {name} panicked; its message is above"))),
+        None => Err(Error::internal(format!("the {name} has ended before"))),
+    }
+}
+
+impl EpochSink for CommitThreads {
     fn is_ready(&self) -> bool {
         !self.busy.load(Ordering::Acquire)
     }
@@ -256,6 +329,6 @@ impl EpochSink for CommitThread {
             return Ok(());
         }
         self.drafts = None;
-        self.join().map(|_| ()).and(Err(Error::internal("the commit thread has ended early")))
+        self.join().map(|_| ()).and(Err(Error::internal("the committer has ended early")))
     }
 }

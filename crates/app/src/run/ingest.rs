@@ -361,7 +361,8 @@ impl<S: EpochSink> Ingest<S> {
                 self.tailer.recycle(batch.into_text());
             }
             worked |= judged.lines > 0 || judged.stopped == Stopped::BatchEnd;
-            if let Some(counted) = judged.counted {
+            // A bounded run answers no questions.
+            if let Some(counted) = judged.counted.filter(|_| self.settings.run_end == RunEnd::GoesOn) {
                 self.hot.open(self.number, counted);
             }
         }

@@ -14,14 +14,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Count rows waiting for the lake beyond which it is brought up to date before its time: some 100 MB.
-const PENDING_ROWS_MAX: usize = 8_000_000;
+/// Count rows waiting for the lake beyond which it is brought up to date before its time: some 50 MB.
+const PENDING_ROWS_MAX: usize = 4_000_000;
 
 /// Epochs waiting for the lake beyond which it is brought up to date before its time: each names at least one file.
 const PENDING_EPOCHS_MAX: usize = 256;
 
 /// Count rows waiting for a lake that cannot be reached beyond which no more epochs are committed: some 400 MB.
-const STALLED_ROWS_MAX: usize = 4 * PENDING_ROWS_MAX;
+const STALLED_ROWS_MAX: usize = 8 * PENDING_ROWS_MAX;
 
 /// Epochs waiting for a lake that cannot be reached beyond which no more are committed: half a day at ten seconds each.
 const STALLED_EPOCHS_MAX: usize = 4_096;

@@ -1,6 +1,6 @@
 //! The whole job on one machine: stores, recovery, threads, and how they start and stop.
 
-use super::commit::{CommitThread, Committer};
+use super::commit::{CommitThreads, Committer, Encoder, Recorder};
 use super::decode_pool::DecodePool;
 use super::ingest::{Ingest, IngestSettings, Parts, Turn};
 use super::project::{Projector, ProjectorParts};
@@ -84,7 +84,7 @@ enum UpkeepMode {
 
 /// The job, started.
 pub struct Service {
-    ingest: Ingest<CommitThread>,
+    ingest: Ingest<CommitThreads>,
     hot: Arc<HotCounts>,
     lake: Arc<Lake>,
     report: Arc<Report>,
@@ -179,18 +179,21 @@ impl Service {
         });
         let upkeep = if bounded { UpkeepMode::AtEnd(Box::new(upkeep)) } else { UpkeepMode::Always(upkeep.start()?) };
         let committer = Committer {
-            writer: recovered.writer,
-            lake: lake.clone(),
-            hot: Arc::clone(&hot),
-            report: Arc::clone(&report),
-            projector: projector.clone(),
-            clock: Arc::clone(&clock),
-            randomness,
-            runtime: runtime.clone(),
-            attempts_max: bounded.then_some(options.attempts_max),
-            abandon: Arc::clone(&abandon),
+            encoder: Encoder { lake: lake.clone(), randomness: Arc::clone(&randomness), clock: Arc::clone(&clock) },
+            recorder: Recorder {
+                writer: recovered.writer,
+                lake: lake.clone(),
+                hot: Arc::clone(&hot),
+                report: Arc::clone(&report),
+                projector: projector.clone(),
+                clock: Arc::clone(&clock),
+                randomness,
+                runtime: runtime.clone(),
+                attempts_max: bounded.then_some(options.attempts_max),
+                abandon: Arc::clone(&abandon),
+            },
         };
-        let sink = CommitThread::start(committer)?;
+        let sink = CommitThreads::start(committer)?;
         // A bounded run answers no questions.
         if let Some(older) = older.filter(|_| !bounded) {
             runtime.spawn(load_older(older, Arc::clone(&hot), lake.clone(), Arc::clone(&abandon)));

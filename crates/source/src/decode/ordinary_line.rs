@@ -15,9 +15,46 @@ const UNKNOWN: usize = FIELDS;
 #[derive(Clone, Debug)]
 pub(crate) struct Keys {
     names: [Vec<u8>; FIELDS],
-    /// Each key with its closing quote and the colon that follows it in compact JSON, or what no text has where JSON must
-    /// write the key otherwise.
-    quoted: [Vec<u8>; FIELDS],
+    quoted: [Quoted; FIELDS],
+}
+
+/// A key with its closing quote and the colon that follows it in compact JSON, or what no text has where JSON must write
+/// the key otherwise.
+#[derive(Clone, Debug)]
+struct Quoted {
+    bytes: Vec<u8>,
+    /// Its first [`WINDOW`] bytes, and a one for each of their bits, both padded with zeros.
+    window: [u128; 2],
+    mask: [u128; 2],
+}
+
+/// Bytes that are compared at once.
+const WINDOW: usize = 32;
+
+impl Quoted {
+    fn new(name: &str) -> Self {
+        let is_escaped = name.bytes().any(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f));
+        let bytes = if is_escaped { vec![NEVER] } else { [name.as_bytes(), b"\":"].concat() };
+        let word = |of: &dyn Fn(u8) -> u8, from: usize| {
+            let byte = |at: usize| bytes.get(from + at).map_or(0, |&byte| of(byte));
+            u128::from_le_bytes(std::array::from_fn(byte))
+        };
+        let (window, mask) = ([0, 16].map(|from| word(&|byte| byte, from)), [0, 16].map(|from| word(&|_| 0xff, from)));
+        Quoted { bytes, window, mask }
+    }
+
+    /// Whether it stands at this offset.
+    #[inline]
+    fn stands_at(&self, text: &[u8], at: usize) -> bool {
+        match text.get(at..at + WINDOW).map(|window| window.as_chunks::<16>().0) {
+            Some([low, high]) if self.bytes.len() <= WINDOW => {
+                let differs =
+                    |half: usize, found: &[u8; 16]| (u128::from_le_bytes(*found) ^ self.window[half]) & self.mask[half];
+                differs(0, low) | differs(1, high) == 0
+            }
+            _ => text.get(at..).is_some_and(|rest| rest.starts_with(&self.bytes)),
+        }
+    }
 }
 
 /// A byte that UTF-8 never has.
@@ -36,9 +73,7 @@ impl Default for Order {
 impl Keys {
     /// The keys of the fields, in the order of the fields.
     pub(crate) fn new(names: [&str; FIELDS]) -> Self {
-        let is_escaped = |name: &str| name.bytes().any(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f));
-        let quoted = |name: &str| if is_escaped(name) { vec![NEVER] } else { [name.as_bytes(), b"\":"].concat() };
-        Keys { names: names.map(|name| name.as_bytes().to_vec()), quoted: names.map(quoted) }
+        Keys { names: names.map(|name| name.as_bytes().to_vec()), quoted: names.map(Quoted::new) }
     }
 
     /// The field that a key names.
@@ -75,8 +110,8 @@ pub(crate) fn read<'a>(text: &'a [u8], at: usize, keys: &Keys, order: &mut Order
         at += 1;
         let guess = order.0[place % GUESSES];
         let field = match keys.quoted.get(guess) {
-            Some(quoted) if text.get(at..)?.starts_with(quoted) => {
-                at += quoted.len();
+            Some(quoted) if quoted.stands_at(text, at) => {
+                at += quoted.bytes.len();
                 guess
             }
             _ => {

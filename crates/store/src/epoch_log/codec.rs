@@ -23,6 +23,11 @@ pub const FORMAT_VERSION: u16 = 1;
 const MAGIC: &[u8; 8] = b"ADTEPOCH";
 const PREFIX_BYTES: usize = 8 + 2 + 4 + 8;
 
+const IDENTITY_BYTES: usize = 16;
+
+/// Bytes of a row of counts, packed: the guess by which room is made for them.
+const COUNT_BYTES_TYPICAL: usize = 3;
+
 /// Bytes of the checksum that closes a record.
 pub const CHECKSUM_BYTES: usize = 16;
 
@@ -75,8 +80,12 @@ struct Blob {
 
 /// The checksum of a record's bytes, its last 16 left out.
 pub fn checksum(bytes: &[u8]) -> u128 {
+    checksum_of(&[bytes])
+}
+
+fn checksum_of(pieces: &[&[u8]]) -> u128 {
     let mut hasher = SipHasher24::new_with_key(b"adtally checksum");
-    hasher.write(bytes);
+    pieces.iter().for_each(|piece| hasher.write(piece));
     hasher.finish128().as_u128()
 }
 
@@ -85,7 +94,26 @@ pub fn checksum(bytes: &[u8]) -> u128 {
 /// # Errors
 /// Internal when a column is too long to be written.
 pub fn encode(epoch: &Epoch) -> Result<(Vec<u8>, u128)> {
-    let mut blobs = Vec::new();
+    let Pieces { head, blobs, checksum } = pieces(epoch)?;
+    Ok(([head, blobs, checksum.to_le_bytes().to_vec()].concat(), checksum))
+}
+
+/// What a record consists of, in this order; the blobs are nearly all of it, and are not copied to be put behind the
+/// header that describes them.
+pub(super) struct Pieces {
+    pub(super) head: Vec<u8>,
+    pub(super) blobs: Vec<u8>,
+    pub(super) checksum: u128,
+}
+
+/// Writes a record.
+///
+/// # Errors
+/// As [`encode`].
+pub(super) fn pieces(epoch: &Epoch) -> Result<Pieces> {
+    let identities: usize = epoch.identities.iter().map(|minute| minute.identities.len()).sum();
+    let counts: usize = epoch.counts.iter().map(MinuteCounts::len).sum();
+    let mut blobs = Vec::with_capacity(identities * IDENTITY_BYTES + counts * COUNT_BYTES_TYPICAL);
     let header = Header {
         log_id: epoch.log_id,
         partition: epoch.partition,
@@ -114,16 +142,14 @@ pub fn encode(epoch: &Epoch) -> Result<(Vec<u8>, u128)> {
     let header =
         postcard::to_stdvec(&header).map_err(|e| Error::internal("an epoch header cannot be encoded").because(e))?;
     let header_len = u32::try_from(header.len()).map_err(|_| Error::internal("an epoch header is beyond 4 GiB"))?;
-    let mut bytes = Vec::with_capacity(PREFIX_BYTES + header.len() + blobs.len() + CHECKSUM_BYTES);
-    bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-    bytes.extend_from_slice(&header_len.to_le_bytes());
-    bytes.extend_from_slice(&(blobs.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(&header);
-    bytes.extend_from_slice(&blobs);
-    let sum = checksum(&bytes);
-    bytes.extend_from_slice(&sum.to_le_bytes());
-    Ok((bytes, sum))
+    let mut head = Vec::with_capacity(PREFIX_BYTES + header.len());
+    head.extend_from_slice(MAGIC);
+    head.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+    head.extend_from_slice(&header_len.to_le_bytes());
+    head.extend_from_slice(&(blobs.len() as u64).to_le_bytes());
+    head.extend_from_slice(&header);
+    let checksum = checksum_of(&[&head, &blobs]);
+    Ok(Pieces { head, blobs, checksum })
 }
 
 fn write_base(base: &Base, blobs: &mut Vec<u8>) -> Result<BaseHeader> {
@@ -142,7 +168,7 @@ fn blob(minute: Minute, rows: usize, bytes: usize) -> Result<Blob> {
 
 fn write_identities(identities: &MinuteIdentities, blobs: &mut Vec<u8>) -> Result<Blob> {
     let start = blobs.len();
-    blobs.reserve(identities.identities.len() * 16);
+    blobs.reserve(identities.identities.len() * IDENTITY_BYTES);
     for identity in &identities.identities {
         blobs.extend_from_slice(&identity.0.to_le_bytes());
     }

@@ -14,6 +14,7 @@ use adtally_model::{
     Base, Epoch, EpochNumber, Error, Fold, Invariant, LiveMinute, MinuteIdentities, PartitionState, Result,
 };
 use bytes::Bytes;
+use codec::Pieces;
 use futures::TryStreamExt;
 use hashbrown::HashSet;
 use object_store::path::Path;
@@ -235,7 +236,7 @@ impl EpochLog {
                 ..PartitionState::default()
             });
             let mut owner = self.writer_after(&state, writer, fingerprints);
-            match owner.append(claim_record(&state)).await {
+            match owner.append(&mut claim_record(&state)).await {
                 Ok(checksum) => {
                     (state.number, state.checksum, state.writer) = (owner.head, checksum, writer);
                     return Ok((owner, state));
@@ -371,7 +372,7 @@ impl LogWriter {
     ///
     /// # Errors
     /// Fenced when another process owns the partition: nothing more may be written then.
-    pub async fn append(&mut self, mut epoch: Epoch) -> Result<u128> {
+    pub async fn append(&mut self, epoch: &mut Epoch) -> Result<u128> {
         if epoch.number != self.head + 1 {
             return Err(Error::violated(
                 Invariant::LinearChain,
@@ -384,8 +385,9 @@ impl LogWriter {
         epoch.predecessor = self.head_checksum;
         epoch.config_fingerprint = self.fingerprints.config;
         epoch.key_fingerprint = self.fingerprints.key;
-        let (bytes, checksum) = codec::encode(&epoch)?;
-        self.create(epoch.number, bytes.into(), checksum).await?;
+        let Pieces { head, blobs, checksum } = codec::pieces(epoch)?;
+        let record = [head, blobs, checksum.to_le_bytes().to_vec()].map(Bytes::from);
+        self.create(epoch.number, PutPayload::from_iter(record), checksum).await?;
         if self.head > 0 && self.log.checksum_of(self.head).await? != Some(self.head_checksum) {
             return Err(Error::fenced(format!(
                 "epoch {} is not the record that epoch {} follows: another process owns partition {}",
@@ -412,10 +414,10 @@ impl LogWriter {
         }
     }
 
-    async fn create(&self, number: EpochNumber, bytes: Bytes, checksum: u128) -> Result<()> {
+    async fn create(&self, number: EpochNumber, bytes: PutPayload, checksum: u128) -> Result<()> {
         let path = self.log.path(number);
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        let error = match self.log.store.put_opts(&path, PutPayload::from(bytes), options).await {
+        let error = match self.log.store.put_opts(&path, bytes, options).await {
             Ok(_) => return Ok(()),
             Err(error) => error,
         };

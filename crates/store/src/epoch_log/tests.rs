@@ -112,7 +112,7 @@ fn grow(writer: &mut LogWriter, state: &mut PartitionState, epochs: u64, per_min
         let minute = 1_000 + (state.number / per_minute) as i64;
         let mut epoch = next_epoch(state, minute, state.number % 5);
         epoch.oldest_needed = fold_start(epoch.number);
-        state.checksum = block_on(writer.append(epoch)).unwrap();
+        state.checksum = block_on(writer.append(&mut epoch)).unwrap();
     }
 }
 
@@ -158,7 +158,7 @@ fn an_owner_is_fenced_by_the_next_claim() {
     grow(&mut old, &mut old_state, 3, 2);
     let (mut new, mut state) = claim(&log, 2);
     for _ in 0..2 {
-        let error = block_on(old.append(next_epoch(&mut old_state.clone(), 1_000, 1))).unwrap_err();
+        let error = block_on(old.append(&mut next_epoch(&mut old_state.clone(), 1_000, 1))).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Fenced, "{error}");
     }
     grow(&mut new, &mut state, 3, 2);
@@ -169,8 +169,8 @@ fn an_owner_is_fenced_by_the_next_claim() {
 fn a_number_out_of_turn_is_refused() {
     let (_, log) = in_memory();
     let (mut writer, mut state) = claim(&log, 1);
-    let epoch = Epoch { number: 3, ..next_epoch(&mut state, 1_000, 1) };
-    assert_eq!(block_on(writer.append(epoch)).unwrap_err().kind(), ErrorKind::Internal);
+    let mut epoch = Epoch { number: 3, ..next_epoch(&mut state, 1_000, 1) };
+    assert_eq!(block_on(writer.append(&mut epoch)).unwrap_err().kind(), ErrorKind::Internal);
     assert_eq!(block_on(log.numbers()).unwrap(), [1]);
 }
 
@@ -193,7 +193,7 @@ fn fault_10_two_owners_racing_make_one_chain() {
                     // Now and then both are at the very same point.
                     std::thread::yield_now();
                     let minute = 1_000 + (state.number / 20) as i64;
-                    match block_on(owner.append(next_epoch(&mut state, minute, 1))) {
+                    match block_on(owner.append(&mut next_epoch(&mut state, minute, 1))) {
                         Ok(checksum) => {
                             state.checksum = checksum;
                             appended += 1;
@@ -305,12 +305,12 @@ fn a_lost_reply_is_a_success_and_a_failure_may_be_repeated() {
     grow(&mut writer, &mut state, 1, 2);
 
     store.refused.store(2, Ordering::SeqCst);
-    let epoch = next_epoch(&mut state, 1_000, 1);
+    let mut epoch = next_epoch(&mut state, 1_000, 1);
     for _ in 0..2 {
-        let error = block_on(writer.append(epoch.clone())).unwrap_err();
+        let error = block_on(writer.append(&mut epoch)).unwrap_err();
         assert!(error.is_retryable(), "{error}");
     }
-    state.checksum = block_on(writer.append(epoch)).unwrap();
+    state.checksum = block_on(writer.append(&mut epoch)).unwrap();
     grow(&mut writer, &mut state, 1, 2);
     check_linear(&log, 4);
 }
@@ -323,7 +323,7 @@ fn a_record_found_in_place_of_ours_is_not_taken_for_ours() {
     claim(&log, 2);
     // The old owner's write is refused with an error that says nothing, and the new owner's record is there.
     store.refused.store(1, Ordering::SeqCst);
-    let error = block_on(old.append(next_epoch(&mut old_state, 1_000, 1))).unwrap_err();
+    let error = block_on(old.append(&mut next_epoch(&mut old_state, 1_000, 1))).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Fenced);
 }
 
@@ -346,7 +346,7 @@ fn fault_09_a_zombie_that_creates_a_collected_number_is_fenced_and_ignored() {
     for asleep_at in [1, 2, 3, 50, 100] {
         let (log, mut zombie, mut zombie_state) = collected(asleep_at, 300);
         let before = block_on(log.fold()).unwrap().unwrap();
-        let error = block_on(zombie.append(next_epoch(&mut zombie_state, 1_000, 4))).unwrap_err();
+        let error = block_on(zombie.append(&mut next_epoch(&mut zombie_state, 1_000, 4))).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Fenced, "asleep at {asleep_at}: {error}");
         assert!(block_on(log.read(asleep_at + 1)).unwrap().is_some(), "its record is there");
         let after = block_on(log.fold()).unwrap().unwrap();
@@ -364,8 +364,8 @@ fn fault_09_a_second_zombie_that_builds_on_the_first_is_fenced() {
     let true_51 = 51_000;
     let mut second = LogWriter { head: 51, head_checksum: true_51, writer: 9, ..first_of(&first) };
     let mut second_state = PartitionState { number: 51, checksum: true_51, ..first_state.clone() };
-    assert!(block_on(first.append(next_epoch(&mut first_state, 1_000, 1))).is_err());
-    let error = block_on(second.append(next_epoch(&mut second_state, 1_000, 1))).unwrap_err();
+    assert!(block_on(first.append(&mut next_epoch(&mut first_state, 1_000, 1))).is_err());
+    let error = block_on(second.append(&mut next_epoch(&mut second_state, 1_000, 1))).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Fenced, "{error}");
     assert_eq!(block_on(log.fold()).unwrap().unwrap().number, 300);
 }
@@ -500,7 +500,7 @@ fn a_position_that_does_not_follow_is_noticed() {
         assert_eq!(epoch.base.is_some(), base);
         let rows = epoch.base.as_mut().map_or(&mut epoch.inputs, |base| &mut base.inputs);
         rows[0].position.from += 1;
-        block_on(owner.append(epoch)).unwrap();
+        block_on(owner.append(&mut epoch)).unwrap();
         let error = block_on(log.fold()).unwrap_err();
         assert!(error.to_string().contains("EO-3"), "{error}");
     }

@@ -4,18 +4,20 @@
 //! position and the time cost little, and no sort could make another column cheaper by as much. Questions by address
 //! or user are pruned by Bloom filters instead of by order.
 
-use super::encode::{EncodedFile, arrow_defect, encoded, file_of_groups, int, long, properties};
+use super::encode::{EncodedFile, Run, arrow_defect, encoded, file_of_groups, int, long, pieces, properties, rows_of};
 use super::schema::{Table, timestamp_type};
 use super::statistics::Statistics;
 use adtally_model::time::date_and_hour;
 use adtally_model::{ClickColumns, Country, Result, StagedTable};
-use arrow::array::{ArrayRef, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, DictionaryArray, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray};
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::datatypes::{Int32Type, UInt8Type};
 use hashbrown::HashMap;
-use parquet::basic::Encoding;
+use parquet::basic::{Compression, Encoding};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, LazyLock};
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -47,8 +49,8 @@ pub struct ClickRows<'a> {
     pub from: u64,
 }
 
-/// A counted click: which part it is in and which row it is there.
-type RowRef = (u32, u32);
+/// Counted clicks of one part that follow one another: a block has a handful of runs, unless it is full of copies.
+type ClickRun<'a> = Run<ClickRows<'a>>;
 
 /// The Parquet files of one epoch's clicks, one for each hour of event time. It only computes; `file_token` is random
 /// and makes the names unique, so that a file is never written over.
@@ -61,67 +63,64 @@ pub fn encode_clicks(
     epoch: u64,
     file_token: u128,
 ) -> Result<Vec<EncodedFile>> {
-    let mut files = Vec::new();
-    for (hour, rows) in by_hour(parts) {
-        files.push(encode_hour(parts, &rows, hour, partition, epoch, file_token)?);
-    }
-    Ok(files)
+    by_hour(parts).iter().map(|(hour, runs)| encode_hour(runs, *hour, partition, epoch, file_token)).collect()
 }
 
-/// Rows by hour of event time, the earliest hour first; each in the order of the parts.
-fn by_hour(parts: &[ClickRows<'_>]) -> Vec<(i64, Vec<RowRef>)> {
+/// Runs by hour of event time, the earliest hour first; each in the order of the parts.
+fn by_hour<'a>(parts: &[ClickRows<'a>]) -> Vec<(i64, Vec<ClickRun<'a>>)> {
     let mut slots: HashMap<i64, usize> = HashMap::new();
-    let mut hours: Vec<(i64, Vec<RowRef>)> = Vec::new();
-    let all: usize = parts.iter().map(|part| part.rows.len()).sum();
-    let mut current = None;
-    for (part_index, part) in parts.iter().enumerate() {
+    let mut hours: Vec<(i64, Vec<ClickRun<'a>>)> = Vec::new();
+    for &part in parts {
+        let mut current: Option<(i64, usize)> = None;
         for &row in part.rows {
-            let hour = part.batch.event_time_ms[row as usize].div_euclid(HOUR_MS);
-            let slot = match current {
-                Some((known, slot)) if known == hour => slot,
-                _ => *slots.entry(hour).or_insert_with(|| {
-                    // Nearly all epochs lie in one hour or two.
-                    hours.push((hour, Vec::with_capacity(if hours.is_empty() { all } else { 0 })));
-                    hours.len() - 1
-                }),
-            };
+            let row = row as usize;
+            let hour = part.batch.event_time_ms[row].div_euclid(HOUR_MS);
+            if let Some((known, slot)) = current
+                && known == hour
+                && let Some(run) = hours[slot].1.last_mut()
+                && run.rows.end == row
+            {
+                run.rows.end += 1;
+                continue;
+            }
+            let slot = *slots.entry(hour).or_insert_with(|| {
+                hours.push((hour, Vec::new()));
+                hours.len() - 1
+            });
             current = Some((hour, slot));
-            hours[slot].1.push((part_index as u32, row));
+            hours[slot].1.push(Run { of: part, rows: row..row + 1 });
         }
     }
     hours.sort_unstable_by_key(|&(hour, _)| hour);
     hours
 }
 
-fn encode_hour(
-    parts: &[ClickRows<'_>],
-    rows: &[RowRef],
-    hour: i64,
-    partition: u32,
-    epoch: u64,
-    file_token: u128,
-) -> Result<EncodedFile> {
-    let groups: Vec<&[RowRef]> = rows.chunks(ROW_GROUP_ROWS).collect();
-    let properties = click_properties(rows.len() as u64);
-    let bytes = file_of_groups(Table::Clicks, properties, rows.len() * BYTES_A_ROW, groups.len(), |group, write| {
-        groups[group].chunks(CHUNK_ROWS).try_for_each(|chunk| write(columns(parts, chunk, partition, epoch)?))
+fn encode_hour(runs: &[ClickRun<'_>], hour: i64, partition: u32, epoch: u64, file_token: u128) -> Result<EncodedFile> {
+    let rows = rows_of(runs);
+    let groups = pieces(runs, ROW_GROUP_ROWS);
+    let properties = click_properties(rows as u64);
+    let bytes = file_of_groups(Table::Clicks, properties, rows * BYTES_A_ROW, groups.len(), |group, write| {
+        pieces(&groups[group], CHUNK_ROWS).iter().try_for_each(|chunk| write(columns(chunk, partition, epoch)?))
     })?;
-    let at = |&(part, row): &RowRef| (&parts[part as usize], row as usize);
-    let times = || rows.iter().map(&at).map(|(part, row)| part.batch.event_time_ms[row]);
-    let range = times().fold((i64::MAX, i64::MIN), |(least, largest), ms| (least.min(ms), largest.max(ms)));
+    let times = || runs.iter().flat_map(|run| &run.of.batch.event_time_ms[run.rows.clone()]);
+    let range = times().fold((i64::MAX, i64::MIN), |(least, largest), &ms| (least.min(ms), largest.max(ms)));
     // Countries are in the order of their codes.
-    let countries = rows.iter().map(&at).map(|(part, row)| part.batch.country[row]);
-    let countries = countries.clone().min().into_iter().chain(countries.max());
-    let absent = rows.iter().map(&at).filter(|(part, row)| part.batch.click_id(*row).is_empty()).count();
-    let statistics = Statistics::of_rows(rows.len() as u64)
+    let countries = || runs.iter().flat_map(|run| &run.of.batch.country[run.rows.clone()]).copied();
+    let countries = countries().min().into_iter().chain(countries().max());
+    let ads = runs.iter().flat_map(|run| &run.of.batch.ad_id[run.rows.clone()]);
+    let absent = runs.iter().map(|run| {
+        let click_ids = run.rows.clone().filter(|&row| run.of.batch.click_id(row).is_empty());
+        click_ids.count()
+    });
+    let statistics = Statistics::of_rows(rows as u64)
         .time("click_timestamp", [range.0, range.1], 0)
-        .long("ad_id", rows.iter().map(&at).map(|(part, row)| long(part.batch.ad_id[row])))
+        .long("ad_id", ads.map(|&ad| long(ad)))
         .text("country", countries.map(Country::as_str))
         .long("partition", [i64::from(partition)])
         .long("epoch", [long(epoch)])
         .nulls("user_id", 0)
         .nulls("ip", 0)
-        .nulls("click_id", absent as u64)
+        .nulls("click_id", absent.sum::<usize>() as u64)
         .nulls("input", 0)
         .nulls("position", 0);
     let (date, hour) = date_and_hour(hour * HOUR_MS);
@@ -141,6 +140,8 @@ pub(super) fn click_properties(rows: u64) -> WriterProperties {
     for name in ["ad_id", "position", "partition", "epoch"] {
         builder = builder.set_column_encoding(path(name), Encoding::DELTA_BINARY_PACKED);
     }
+    // Differences between ads are packed bits without any pattern: zstd finds nothing in them.
+    builder = builder.set_column_compression(path("ad_id"), Compression::UNCOMPRESSED);
     for name in ["user_id", "ip", "click_id"] {
         builder = builder
             .set_column_encoding(path(name), Encoding::DELTA_LENGTH_BYTE_ARRAY)
@@ -152,7 +153,10 @@ pub(super) fn click_properties(rows: u64) -> WriterProperties {
             .set_column_bloom_filter_fpp(path(name), BLOOM_FALSE_POSITIVES)
             .set_column_bloom_filter_max_ndv(path(name), rows.clamp(1, ROW_GROUP_ROWS as u64));
     }
-    builder = builder.set_column_statistics_enabled(path("input"), EnabledStatistics::None);
+    // One input, and all countries, are in nearly every row group.
+    for name in ["input", "country"] {
+        builder = builder.set_column_statistics_enabled(path(name), EnabledStatistics::None);
+    }
     for name in ["click_timestamp", "ad_id"] {
         builder = builder.set_column_statistics_enabled(path(name), EnabledStatistics::Page);
     }
@@ -160,39 +164,53 @@ pub(super) fn click_properties(rows: u64) -> WriterProperties {
 }
 
 /// A chunk of rows in the columns of the table.
-fn columns(parts: &[ClickRows<'_>], chunk: &[RowRef], partition: u32, epoch: u64) -> Result<Vec<ArrayRef>> {
-    let rows = || chunk.iter().map(|&(part, row)| (&parts[part as usize], row as usize));
-    let time: TimestampMicrosecondArray =
-        rows().map(|(part, row)| part.batch.event_time_ms[row] * 1_000).collect::<Vec<i64>>().into();
-    let ad: Int64Array = rows().map(|(part, row)| long(part.batch.ad_id[row])).collect::<Vec<i64>>().into();
-    let position: Int64Array =
-        rows().map(|(part, row)| long(part.from + u64::from(part.batch.line_start[row]))).collect::<Vec<i64>>().into();
-    let mut users = Texts::with_capacity(chunk.len(), 16);
-    let mut addresses = Texts::with_capacity(chunk.len(), 16);
-    let mut countries = Texts::with_capacity(chunk.len(), 2);
-    let mut inputs = Texts::with_capacity(chunk.len(), 32);
-    let mut click_ids = Texts::with_capacity(chunk.len(), 0);
-    for (part, row) in rows() {
-        users.push(part.batch.user_id(row));
-        push_ip(&mut addresses.bytes, part.batch.ip[row]);
-        addresses.end();
-        countries.push(part.batch.country[row].as_str().as_bytes());
-        inputs.push(part.input_name.as_bytes());
-        click_ids.push(part.batch.click_id(row));
+fn columns(runs: &[ClickRun<'_>], partition: u32, epoch: u64) -> Result<Vec<ArrayRef>> {
+    let rows = rows_of(runs);
+    let (mut times, mut ads, mut positions) =
+        (Vec::with_capacity(rows), Vec::with_capacity(rows), Vec::with_capacity(rows));
+    let mut users = Texts::with_capacity(rows, 16);
+    let mut addresses = Texts::with_capacity(rows, 20);
+    let mut click_ids = Texts::with_capacity(rows, 0);
+    let mut countries: Vec<u8> = Vec::with_capacity(rows);
+    let (mut inputs, mut names): (Vec<i32>, Vec<&str>) = (Vec::with_capacity(rows), Vec::new());
+    for Run { of: part, rows } in runs {
+        let batch = part.batch;
+        times.extend(batch.event_time_ms[rows.clone()].iter().map(|ms| ms * 1_000));
+        ads.extend(batch.ad_id[rows.clone()].iter().map(|&ad| long(ad)));
+        positions.extend(batch.line_start[rows.clone()].iter().map(|&start| long(part.from + u64::from(start))));
+        users.extend(&batch.user_bytes, &batch.user_end, rows.clone());
+        click_ids.extend(&batch.click_id_bytes, &batch.click_id_end, rows.clone());
+        for &ip in &batch.ip[rows.clone()] {
+            push_ip(&mut addresses.bytes, ip);
+            addresses.end();
+        }
+        countries.extend(batch.country[rows.clone()].iter().map(|country| country.rank()));
+        if names.last() != Some(&part.input_name) {
+            names.push(part.input_name);
+        }
+        inputs.resize(inputs.len() + rows.len(), names.len() as i32 - 1);
     }
+    let defect = |error| arrow_defect(Table::Clicks, error);
+    let country = DictionaryArray::<UInt8Type>::try_new(countries.into(), Arc::clone(&COUNTRIES)).map_err(defect)?;
+    let names: ArrayRef = Arc::new(StringArray::from(names));
+    let input = DictionaryArray::<Int32Type>::try_new(inputs.into(), names).map_err(defect)?;
     Ok(vec![
-        Arc::new(time.with_data_type(timestamp_type())),
-        Arc::new(ad),
+        Arc::new(TimestampMicrosecondArray::from(times).with_data_type(timestamp_type())),
+        Arc::new(Int64Array::from(ads)),
         users.finish(false)?,
         addresses.finish(false)?,
-        countries.finish(false)?,
+        Arc::new(country),
         click_ids.finish(true)?,
-        inputs.finish(false)?,
-        Arc::new(position),
-        Arc::new(Int32Array::from(vec![int(partition); chunk.len()])),
-        Arc::new(Int64Array::from(vec![long(epoch); chunk.len()])),
+        Arc::new(input),
+        Arc::new(Int64Array::from(positions)),
+        Arc::new(Int32Array::from(vec![int(partition); rows])),
+        Arc::new(Int64Array::from(vec![long(epoch); rows])),
     ])
 }
+
+/// All countries by their ranks.
+static COUNTRIES: LazyLock<ArrayRef> =
+    LazyLock::new(|| Arc::new(StringArray::from_iter_values(Country::all().map(Country::as_str))));
 
 /// A column of texts being put together.
 struct Texts {
@@ -207,10 +225,13 @@ impl Texts {
         Texts { bytes: Vec::with_capacity(rows * bytes_each), ends }
     }
 
-    #[inline]
-    fn push(&mut self, text: &[u8]) {
-        self.bytes.extend_from_slice(text);
-        self.end();
+    /// Texts of these rows of a column of texts, which lie one after another.
+    fn extend(&mut self, bytes: &[u8], ends: &[u32], rows: Range<usize>) {
+        let from = rows.start.checked_sub(1).map_or(0, |before| ends[before]);
+        let at = self.bytes.len() as i32;
+        let ends = &ends[rows];
+        self.bytes.extend_from_slice(&bytes[from as usize..ends.last().map_or(from, |&end| end) as usize]);
+        self.ends.extend(ends.iter().map(|end| at + (end - from) as i32));
     }
 
     #[inline]
@@ -243,19 +264,33 @@ fn push_ip(out: &mut Vec<u8>, ip: u128) {
 
 #[inline]
 fn push_v4(out: &mut Vec<u8>, ip: u32) {
-    for (place, octet) in ip.to_be_bytes().into_iter().enumerate() {
-        if place > 0 {
-            out.push(b'.');
-        }
-        if octet >= 100 {
-            out.push(b'0' + octet / 100);
-        }
-        if octet >= 10 {
-            out.push(b'0' + octet / 10 % 10);
-        }
-        out.push(b'0' + octet % 10);
+    let (mut text, mut length) = ([0_u8; 4 * 4], 0);
+    for octet in ip.to_be_bytes() {
+        let [digits @ .., count] = OCTETS[usize::from(octet)];
+        // Three digits are always written; what is one too many is written over.
+        text[length..length + 4].copy_from_slice(&[digits[0], digits[1], digits[2], 0]);
+        length += usize::from(count);
+        text[length] = b'.';
+        length += 1;
     }
+    out.extend_from_slice(&text[..length - 1]);
 }
+
+/// The digits of each octet from the left, and how many they are; built at compile time.
+const OCTETS: [[u8; 4]; 256] = {
+    let mut octets = [[0; 4]; 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let digits = [b'0' + (octet / 100) as u8, b'0' + (octet / 10 % 10) as u8, b'0' + (octet % 10) as u8];
+        octets[octet] = match octet {
+            0..10 => [digits[2], 0, 0, 1],
+            10..100 => [digits[1], digits[2], 0, 2],
+            _ => [digits[0], digits[1], digits[2], 3],
+        };
+        octet += 1;
+    }
+    octets
+};
 
 /// RFC 5952 section 4: lower case, no leading zeros, the first of the longest runs of two or more zeros shortened.
 fn push_v6(out: &mut Vec<u8>, ip: u128) {

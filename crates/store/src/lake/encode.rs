@@ -10,6 +10,7 @@ use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowWriter, ArrowWriterOp
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Level of zstd: the lowest. Higher ones save less than a tenth of the size for twice the time.
@@ -65,6 +66,40 @@ impl FileWriter {
         let table = self.table;
         self.inner.into_inner().map(Bytes::from).map_err(|error| parquet_defect(table, error))
     }
+}
+
+/// Rows that follow one another in something that has rows.
+#[derive(Clone, Debug)]
+pub(super) struct Run<T> {
+    pub(super) of: T,
+    pub(super) rows: Range<usize>,
+}
+
+/// The same rows in pieces of so many.
+pub(super) fn pieces<T: Copy>(runs: &[Run<T>], rows_max: usize) -> Vec<Vec<Run<T>>> {
+    let mut pieces: Vec<Vec<Run<T>>> = Vec::new();
+    let mut room = 0;
+    for Run { of, rows } in runs {
+        let mut rows = rows.clone();
+        while !rows.is_empty() {
+            if room == 0 {
+                pieces.push(Vec::new());
+                room = rows_max;
+            }
+            let taken = rows.len().min(room);
+            if let Some(piece) = pieces.last_mut() {
+                piece.push(Run { of: *of, rows: rows.start..rows.start + taken });
+            }
+            rows.start += taken;
+            room -= taken;
+        }
+    }
+    pieces
+}
+
+/// Rows of all runs.
+pub(super) fn rows_of<T>(runs: &[Run<T>]) -> usize {
+    runs.iter().map(|run| run.rows.len()).sum()
 }
 
 /// A Parquet file of `groups` row groups, which are encoded apart from each other, on as many threads as there are cores.

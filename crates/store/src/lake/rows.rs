@@ -1,7 +1,7 @@
 //! Files of the small tables: dead letters, counts by minute, the ledger.
 
 use super::EpochProjection;
-use super::encode::{EncodedFile, FileWriter, encoded, int, long, properties};
+use super::encode::{EncodedFile, FileWriter, Run, encoded, file_of_groups, int, long, pieces, properties, rows_of};
 use super::schema::{Table, timestamp_type};
 use super::statistics::Statistics;
 use adtally_model::{DeadLetter, Ledger, MinuteCounts, Result, StagedTable};
@@ -19,6 +19,12 @@ const DEAD_LETTERS_AT_ONCE: usize = 8_192;
 
 /// Counts handed to the Parquet writer at once.
 const COUNTS_AT_ONCE: usize = 65_536;
+
+/// Counts in a row group: groups are encoded side by side, and what a question does not need is skipped by group.
+const COUNT_GROUP_ROWS: usize = 1 << 18;
+
+/// Bytes that a row of counts takes in a file, more or less.
+const COUNT_BYTES: usize = 2;
 
 /// A staged or projected file of a small table, and what the log says of it.
 pub(super) struct RowFile {
@@ -105,28 +111,15 @@ pub(super) fn encode_counts(epochs: &[EpochProjection], partition: u32) -> Resul
 /// Counts of spans with the epochs to stamp on them, as a file of a table of counts. None where there are none.
 pub(super) fn encode_spans(table: Table, spans: &[(u64, &MinuteCounts)], partition: u32) -> Result<Option<RowFile>> {
     let minutes = || spans.iter().copied();
-    let rows: usize = minutes().map(|(_, counts)| counts.len()).sum();
+    let runs: Vec<CountRun<'_>> = minutes().map(|span| Run { of: span, rows: 0..span.1.len() }).collect();
+    let rows = rows_of(&runs);
     if rows == 0 {
         return Ok(None);
     }
-    let mut writer = FileWriter::new(table, count_properties(table), 0)?;
-    let mut pending = CountColumns::default();
-    for (epoch, counts) in minutes() {
-        let us = counts.minute.start_ms() * 1_000;
-        for (ad, country, clicks) in counts.rows() {
-            pending.minute.push(us);
-            pending.ad.push(long(ad));
-            pending.country.append_value(country.as_str());
-            pending.clicks.push(i64::from(clicks));
-            pending.epoch.push(long(epoch));
-            if pending.ad.len() == COUNTS_AT_ONCE {
-                writer.write(std::mem::take(&mut pending).finish(partition))?;
-            }
-        }
-    }
-    if !pending.ad.is_empty() {
-        writer.write(pending.finish(partition))?;
-    }
+    let groups = pieces(&runs, COUNT_GROUP_ROWS);
+    let bytes = file_of_groups(table, count_properties(table), rows * COUNT_BYTES, groups.len(), |group, write| {
+        pieces(&groups[group], COUNTS_AT_ONCE).iter().try_for_each(|piece| write(count_columns(piece, partition)))
+    })?;
     let held = || minutes().filter(|(_, counts)| !counts.is_empty());
     let statistics = Statistics::of_rows(rows as u64)
         .time(table.time_column(), held().map(|(_, counts)| counts.minute.start_ms()), 0)
@@ -136,32 +129,34 @@ pub(super) fn encode_spans(table: Table, spans: &[(u64, &MinuteCounts)], partiti
         .nulls("country", 0)
         .nulls("clicks", 0)
         .nulls("correction", rows as u64);
-    Ok(Some(RowFile { bytes: writer.finish()?, statistics }))
+    Ok(Some(RowFile { bytes, statistics }))
 }
 
-/// Columns of `clicks_by_minute` being put together.
-#[derive(Default)]
-struct CountColumns {
-    minute: Vec<i64>,
-    ad: Vec<i64>,
-    country: StringBuilder,
-    clicks: Vec<i64>,
-    epoch: Vec<i64>,
-}
+/// Rows of the counts of one span, with the epoch to stamp on them.
+type CountRun<'a> = Run<(u64, &'a MinuteCounts)>;
 
-impl CountColumns {
-    fn finish(mut self, partition: u32) -> Vec<ArrayRef> {
-        let rows = self.ad.len();
-        vec![
-            timestamps(self.minute),
-            Arc::new(Int64Array::from(self.ad)),
-            Arc::new(self.country.finish()),
-            Arc::new(Int64Array::from(self.clicks)),
-            constant_int(partition, rows),
-            Arc::new(Int64Array::from(self.epoch)),
-            Arc::new(StringArray::new_null(rows)),
-        ]
+/// Some rows in the columns of a table of counts.
+fn count_columns(piece: &[CountRun<'_>], partition: u32) -> Vec<ArrayRef> {
+    let rows = rows_of(piece);
+    let (mut times, mut ads, mut clicks, mut epochs) =
+        (Vec::with_capacity(rows), Vec::with_capacity(rows), Vec::with_capacity(rows), Vec::with_capacity(rows));
+    let mut countries = StringBuilder::with_capacity(rows, rows * 2);
+    for Run { of: (epoch, counts), rows } in piece {
+        times.resize(times.len() + rows.len(), counts.minute.start_ms() * 1_000);
+        epochs.resize(epochs.len() + rows.len(), long(*epoch));
+        ads.extend(counts.ad_id[rows.clone()].iter().map(|&ad| long(ad)));
+        clicks.extend(counts.clicks[rows.clone()].iter().map(|&clicks| i64::from(clicks)));
+        counts.country[rows.clone()].iter().for_each(|country| countries.append_value(country.as_str()));
     }
+    vec![
+        timestamps(times),
+        Arc::new(Int64Array::from(ads)),
+        Arc::new(countries.finish()),
+        Arc::new(Int64Array::from(clicks)),
+        constant_int(partition, rows),
+        Arc::new(Int64Array::from(epochs)),
+        Arc::new(StringArray::new_null(rows)),
+    ]
 }
 
 /// How a table of counts is written.

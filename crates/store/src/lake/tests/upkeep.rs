@@ -244,8 +244,9 @@ fn records_name_what_they_staged() {
         let (first, _) = log.read(1).await.unwrap().unwrap();
         let (_, files) = epoch(2);
         let staged: Vec<StagedFile> = files.into_iter().map(|file| file.staged).collect();
-        let record = adtally_model::Epoch { number: state.number + 1, claim: false, staged: staged.clone(), ..first };
-        writer.append(record).await.unwrap();
+        let mut record =
+            adtally_model::Epoch { number: state.number + 1, claim: false, staged: staged.clone(), ..first };
+        writer.append(&mut record).await.unwrap();
         let named = log.staged_paths().await.unwrap();
         assert_eq!(named, staged.into_iter().map(|file| file.path).collect::<HashSet<_>>());
     });
