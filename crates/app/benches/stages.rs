@@ -5,6 +5,7 @@
 //! takes there, what the floor is, and the nanoseconds of that. Medians of several repetitions.
 
 use adtally::generate::{DEFAULT_START, Format as LogFormat, Generator, MISSION_ADS, MISSION_RATE, Settings};
+use adtally_allocator::Allocator;
 use adtally_model::identity::IdentityFields;
 use adtally_model::input::Fingerprint;
 use adtally_model::time::parse_rfc3339;
@@ -19,7 +20,7 @@ use adtally_store::hot_counts::{HotCounts, PendingEpoch, Progress};
 use adtally_store::lake::{ClickRows, encode_clicks};
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Clicks that go through: an epoch of a bulk run.
 const CLICKS: u64 = 1_000_000;
@@ -31,9 +32,11 @@ const TIMES: usize = 7;
 const BLOCK_BYTES: usize = 1 << 20;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() {
+    // As in the binary.
+    adtally_allocator::keep_freed_memory(Duration::from_secs(10));
     // `cargo test --benches` only asks whether it runs.
     let clicks = if std::env::args().any(|word| word == "--bench") { CLICKS } else { 20_000 };
     let text = text(clicks);
@@ -99,7 +102,10 @@ fn main() {
     black_box(checksum);
 
     let hot = HotCounts::new(60);
-    hot.commit(progress(&epoch), Arc::new(PendingEpoch { epoch: 1, counts: epoch.counts.clone(), staged: Vec::new() }));
+    hot.commit(
+        progress(&epoch),
+        Arc::new(PendingEpoch { epoch: 1, counts: epoch.counts.clone().into(), staged: Vec::new() }),
+    );
     let snapshot = hot.snapshot();
     let count_rows: usize = epoch.counts.iter().map(adtally_model::MinuteCounts::len).sum();
     let top = time(

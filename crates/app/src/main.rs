@@ -1,11 +1,17 @@
 //! The `adtally` binary: reads its arguments and hands over to the library.
 
+use adtally_allocator::Allocator;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Measured against the system's allocator: decoding and window maps free on other threads than they allocate on.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
+
+/// How long freed memory is kept: a bounded run uses it again within a second, a service after the next epoch.
+const FREED_MEMORY_KEPT: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
+    adtally_allocator::keep_freed_memory(FREED_MEMORY_KEPT);
     adtally::cli::main()
 }

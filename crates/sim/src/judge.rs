@@ -422,7 +422,7 @@ fn shown(snapshot: &Snapshot, minute: Minute, tables: &SharedTables) -> Rows {
         return rows_of(snapshot.minute_counts(minute).as_ref());
     }
     let mut rows = rows_of(tables.counts(snapshot.lake_epoch).get(&minute));
-    let pending = snapshot.pending.iter().flat_map(|pending| &pending.counts);
+    let pending = snapshot.pending.iter().flat_map(|pending| pending.counts.iter());
     pending.filter(|counts| counts.minute == minute).for_each(|counts| add_rows(&mut rows, counts));
     rows
 }

@@ -68,7 +68,7 @@ impl SharedTables {
     pub(crate) fn tell_early(&self, epoch: &Epoch) {
         let projection = EpochProjection {
             epoch: epoch.number,
-            counts: epoch.counts.clone(),
+            counts: epoch.counts.clone().into(),
             staged: epoch.staged.clone(),
             ledger: epoch.ledger,
             inputs: Vec::new(),

@@ -68,7 +68,7 @@ pub struct PendingEpoch {
     /// Its number.
     pub epoch: EpochNumber,
     /// Its clicks by minute.
-    pub counts: Vec<MinuteCounts>,
+    pub counts: Arc<[MinuteCounts]>,
     /// Its staged files.
     pub staged: Vec<StagedFile>,
 }

@@ -180,7 +180,7 @@ impl Recorder {
             all_ended: draft.all_ended,
             reopened_from_ms: draft.reopened_from_ms,
         };
-        let pending = Arc::new(PendingEpoch { epoch: draft.number, counts: epoch.counts, staged: epoch.staged });
+        let pending = Arc::new(PendingEpoch { epoch: draft.number, counts: epoch.counts.into(), staged: epoch.staged });
         self.hot.commit(progress, Arc::clone(&pending));
         self.projector.committed(draft, pending, epoch.oldest_needed);
     }

@@ -61,7 +61,11 @@ struct Queue {
 
 impl Queue {
     fn rows(&self) -> usize {
-        self.waiting.iter().flat_map(|waiting| &waiting.pending.counts).map(adtally_model::MinuteCounts::len).sum()
+        self.waiting
+            .iter()
+            .flat_map(|waiting| waiting.pending.counts.iter())
+            .map(adtally_model::MinuteCounts::len)
+            .sum()
     }
 }
 
@@ -284,7 +288,7 @@ impl Work {
             .iter()
             .map(|waiting| EpochProjection {
                 epoch: waiting.pending.epoch,
-                counts: waiting.pending.counts.clone(),
+                counts: Arc::clone(&waiting.pending.counts),
                 staged: waiting.pending.staged.clone(),
                 ledger: waiting.ledger,
                 inputs: waiting.inputs.clone(),
@@ -332,7 +336,7 @@ mod tests {
         });
         let projector = Projector { shared: Arc::clone(&shared) };
         assert!(projector.has_room().is_ok());
-        let pending = PendingEpoch { epoch: 1, counts: Vec::new(), staged: Vec::new() };
+        let pending = PendingEpoch { epoch: 1, counts: Arc::default(), staged: Vec::new() };
         let waiting = Waiting {
             pending: Arc::new(pending),
             ledger: Ledger::default(),

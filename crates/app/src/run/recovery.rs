@@ -54,7 +54,7 @@ pub async fn take_over(
             clock_ms: epoch.clock_ms,
             final_ms: epoch.frontiers.final_.get(),
             oldest_needed: epoch.oldest_needed,
-            pending: Arc::new(PendingEpoch { epoch: number, counts: epoch.counts, staged: epoch.staged }),
+            pending: Arc::new(PendingEpoch { epoch: number, counts: epoch.counts.into(), staged: epoch.staged }),
         });
     }
     Ok(Recovered { writer, state, lake_epoch, waiting })
@@ -104,7 +104,7 @@ pub fn warm(hot: &HotCounts, recovered: &Recovered) -> Option<OlderMinutes> {
             to = Minute(to.0 - 1);
         }
         if from < to {
-            let waiting = recovered.waiting.iter().flat_map(|waiting| &waiting.pending.counts);
+            let waiting = recovered.waiting.iter().flat_map(|waiting| waiting.pending.counts.iter());
             let waiting = waiting.filter(|counts| counts.minute >= from && counts.minute < to).cloned().collect();
             older = Some(OlderMinutes { from, to, upto: Epochs::of(state.partition, recovered.lake_epoch), waiting });
             complete_from = Some(to);
@@ -155,7 +155,7 @@ mod tests {
             let (expired, live) = (Minute(29_000_000), Minute(29_000_001));
             let altered = EpochProjection {
                 epoch: 1,
-                counts: vec![counts(expired, 2), counts(live, 5)],
+                counts: [counts(expired, 2), counts(live, 5)].into(),
                 staged: Vec::new(),
                 ledger: Ledger::default(),
                 inputs: Vec::new(),

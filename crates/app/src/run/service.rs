@@ -141,11 +141,12 @@ impl Service {
         let lake = Arc::new(lake);
         let fingerprints = Fingerprints { config: config.fingerprint(), key: key.fingerprint() };
         let (writer, fresh) = (randomness.next_u128(), randomness.next_u128());
-        let recovering =
-            recover(&log, lake.as_ref(), config.store.hot_minutes, (writer, fresh), fingerprints, clock.wall_ms());
+        let bounded = options.ending != Ending::Never;
+        // A bounded run answers no questions; it holds the live minutes alone, which base records repeat.
+        let hot_minutes = if bounded { 0 } else { config.store.hot_minutes };
+        let recovering = recover(&log, lake.as_ref(), hot_minutes, (writer, fresh), fingerprints, clock.wall_ms());
         let (recovered, hot, older) = runtime.block_on(recovering)?;
         let state = recovered.state;
-        let bounded = options.ending != Ending::Never;
         let (tailer, pool) = readers(config, bounded, key, &state)?;
         let report = Report::new(settings, &state, Arc::clone(&clock));
         let abandon = Arc::new(AtomicBool::new(false));

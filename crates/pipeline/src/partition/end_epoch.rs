@@ -7,6 +7,7 @@ use crate::frontier;
 use crate::inputs::Input;
 use adtally_model::epoch::{BASE_EVERY, FOLD_BEFORE_BASE};
 use adtally_model::{Error, Frontiers, InputId, InputStatus, Invariant, Minute, MinuteIdentities, Result};
+use std::collections::btree_map::Entry;
 
 /// How long before its row is summed up an ended input is looked for once more: bases come far more often than daily.
 const SEEN_AGAIN_MS: i64 = 24 * 3_600_000;
@@ -108,7 +109,12 @@ impl Partition {
         self.check_ledgers(is_base)?;
         let mut identities = std::mem::take(&mut self.expired_identities);
         for (minute, added) in self.held.drain_added() {
-            identities.entry(minute).or_default().extend(added);
+            match identities.entry(minute) {
+                Entry::Vacant(entry) => {
+                    entry.insert(added);
+                }
+                Entry::Occupied(mut entry) => entry.get_mut().extend(added),
+            }
         }
         let final_ms = frontier::ms(self.frontiers.final_);
         self.reopened_from_ms = self.inputs.reopened_from_ms(self.reopened_from_ms, final_ms, &self.settings);

@@ -46,7 +46,7 @@ async fn embedded() -> Embedded {
     let mut epochs = Vec::new();
     for epoch in 1..=4_u64 {
         let end = epoch as i64 * MINUTES / 4;
-        let counts: Vec<MinuteCounts> = (end - MINUTES / 4..end).map(counts).collect();
+        let counts: Arc<[MinuteCounts]> = (end - MINUTES / 4..end).map(counts).collect();
         let pending = PendingEpoch { epoch, counts: counts.clone(), staged: Vec::new() };
         hot.commit(progress(epoch), Arc::new(pending));
         epochs.push(EpochProjection {

@@ -42,7 +42,7 @@ fn progress(epoch: u64, closed: i64, newest: i64) -> Progress {
 
 fn commit(hot: &HotCounts, epoch: u64, closed: i64, clicks: &[Click]) {
     let newest = clicks.iter().map(|click| click.0).max().unwrap_or_default().max(closed);
-    let pending = PendingEpoch { epoch, counts: counts(clicks), staged: Vec::new() };
+    let pending = PendingEpoch { epoch, counts: counts(clicks).into(), staged: Vec::new() };
     hot.commit(progress(epoch, closed, newest), Arc::new(pending));
 }
 

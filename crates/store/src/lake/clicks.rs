@@ -4,20 +4,22 @@
 //! position and the time cost little, and no sort could make another column cheaper by as much. Questions by address
 //! or user are pruned by Bloom filters instead of by order.
 
-use super::encode::{EncodedFile, Run, arrow_defect, encoded, file_of_groups, int, long, pieces, properties, rows_of};
+use super::encode::{
+    EncodedFile, Run, arrow_defect, country_column, encoded, file_of_groups, int, long, pieces, properties, rows_of,
+};
 use super::schema::{Table, timestamp_type};
 use super::statistics::Statistics;
 use adtally_model::time::date_and_hour;
 use adtally_model::{ClickColumns, Country, Result, StagedTable};
 use arrow::array::{ArrayRef, DictionaryArray, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray};
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::{Int32Type, UInt8Type};
+use arrow::datatypes::Int32Type;
 use hashbrown::HashMap;
 use parquet::basic::{Compression, Encoding};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use std::ops::Range;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -190,16 +192,15 @@ fn columns(runs: &[ClickRun<'_>], partition: u32, epoch: u64) -> Result<Vec<Arra
         }
         inputs.resize(inputs.len() + rows.len(), names.len() as i32 - 1);
     }
-    let defect = |error| arrow_defect(Table::Clicks, error);
-    let country = DictionaryArray::<UInt8Type>::try_new(countries.into(), Arc::clone(&COUNTRIES)).map_err(defect)?;
     let names: ArrayRef = Arc::new(StringArray::from(names));
-    let input = DictionaryArray::<Int32Type>::try_new(inputs.into(), names).map_err(defect)?;
+    let input = DictionaryArray::<Int32Type>::try_new(inputs.into(), names);
+    let input = input.map_err(|error| arrow_defect(Table::Clicks, error))?;
     Ok(vec![
         Arc::new(TimestampMicrosecondArray::from(times).with_data_type(timestamp_type())),
         Arc::new(Int64Array::from(ads)),
         users.finish(false)?,
         addresses.finish(false)?,
-        Arc::new(country),
+        country_column(Table::Clicks, countries)?,
         click_ids.finish(true)?,
         Arc::new(input),
         Arc::new(Int64Array::from(positions)),
@@ -207,10 +208,6 @@ fn columns(runs: &[ClickRun<'_>], partition: u32, epoch: u64) -> Result<Vec<Arra
         Arc::new(Int64Array::from(vec![long(epoch); rows])),
     ])
 }
-
-/// All countries by their ranks.
-static COUNTRIES: LazyLock<ArrayRef> =
-    LazyLock::new(|| Arc::new(StringArray::from_iter_values(Country::all().map(Country::as_str))));
 
 /// A column of texts being put together.
 struct Texts {

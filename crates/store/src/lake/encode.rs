@@ -2,8 +2,9 @@
 
 use super::schema::Table;
 use super::statistics::Statistics;
-use adtally_model::{Error, Result, StagedFile, StagedTable};
-use arrow::array::{ArrayRef, RecordBatch};
+use adtally_model::{Country, Error, Result, StagedFile, StagedTable};
+use arrow::array::{ArrayRef, DictionaryArray, RecordBatch, StringArray};
+use arrow::datatypes::UInt8Type;
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowWriter, ArrowWriterOptions, compute_leaves};
@@ -12,6 +13,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
 /// Level of zstd: the lowest. Higher ones save less than a tenth of the size for twice the time.
 const ZSTD_LEVEL: i32 = 1;
@@ -155,6 +157,16 @@ pub(super) fn file_of_groups(
         group.close().map_err(defect)?;
     }
     file.into_inner().map(Bytes::from).map_err(defect)
+}
+
+/// All countries by their ranks.
+static COUNTRIES: LazyLock<ArrayRef> =
+    LazyLock::new(|| Arc::new(StringArray::from_iter_values(Country::all().map(Country::as_str))));
+
+/// A column of countries, by their ranks: their texts are not written down row by row to be hashed.
+pub(super) fn country_column(table: Table, ranks: Vec<u8>) -> Result<ArrayRef> {
+    let countries = DictionaryArray::<UInt8Type>::try_new(ranks.into(), Arc::clone(&COUNTRIES));
+    Ok(Arc::new(countries.map_err(|error| arrow_defect(table, error))?))
 }
 
 /// Puts a file together.

@@ -18,6 +18,7 @@ use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::{DeltaTable, checkpoints};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
+use std::sync::Arc;
 
 /// How often a commit to one table is tried before the caller hears of it: conflicts are rare, since one process
 /// writes and background maintenance commits now and then.
@@ -29,7 +30,7 @@ pub struct EpochProjection {
     /// Its number.
     pub epoch: u64,
     /// Clicks counted in it.
-    pub counts: Vec<MinuteCounts>,
+    pub counts: Arc<[MinuteCounts]>,
     /// Files staged for it.
     pub staged: Vec<StagedFile>,
     /// The partition's lines by verdict, cumulative.

@@ -1,13 +1,13 @@
 //! Files of the small tables: dead letters, counts by minute, the ledger.
 
 use super::EpochProjection;
-use super::encode::{EncodedFile, FileWriter, Run, encoded, file_of_groups, int, long, pieces, properties, rows_of};
+use super::encode::{
+    EncodedFile, FileWriter, Run, country_column, encoded, file_of_groups, int, long, pieces, properties, rows_of,
+};
 use super::schema::{Table, timestamp_type};
 use super::statistics::Statistics;
 use adtally_model::{DeadLetter, Ledger, MinuteCounts, Result, StagedTable};
-use arrow::array::{
-    ArrayRef, BinaryArray, Int32Array, Int64Array, StringArray, StringBuilder, TimestampMicrosecondArray,
-};
+use arrow::array::{ArrayRef, BinaryArray, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray};
 use bytes::Bytes;
 use parquet::basic::Encoding;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
@@ -118,7 +118,9 @@ pub(super) fn encode_spans(table: Table, spans: &[(u64, &MinuteCounts)], partiti
     }
     let groups = pieces(&runs, COUNT_GROUP_ROWS);
     let bytes = file_of_groups(table, count_properties(table), rows * COUNT_BYTES, groups.len(), |group, write| {
-        pieces(&groups[group], COUNTS_AT_ONCE).iter().try_for_each(|piece| write(count_columns(piece, partition)))
+        pieces(&groups[group], COUNTS_AT_ONCE)
+            .iter()
+            .try_for_each(|piece| write(count_columns(table, piece, partition)?))
     })?;
     let held = || minutes().filter(|(_, counts)| !counts.is_empty());
     let statistics = Statistics::of_rows(rows as u64)
@@ -136,27 +138,27 @@ pub(super) fn encode_spans(table: Table, spans: &[(u64, &MinuteCounts)], partiti
 type CountRun<'a> = Run<(u64, &'a MinuteCounts)>;
 
 /// Some rows in the columns of a table of counts.
-fn count_columns(piece: &[CountRun<'_>], partition: u32) -> Vec<ArrayRef> {
+fn count_columns(table: Table, piece: &[CountRun<'_>], partition: u32) -> Result<Vec<ArrayRef>> {
     let rows = rows_of(piece);
     let (mut times, mut ads, mut clicks, mut epochs) =
         (Vec::with_capacity(rows), Vec::with_capacity(rows), Vec::with_capacity(rows), Vec::with_capacity(rows));
-    let mut countries = StringBuilder::with_capacity(rows, rows * 2);
+    let mut countries: Vec<u8> = Vec::with_capacity(rows);
     for Run { of: (epoch, counts), rows } in piece {
         times.resize(times.len() + rows.len(), counts.minute.start_ms() * 1_000);
         epochs.resize(epochs.len() + rows.len(), long(*epoch));
         ads.extend(counts.ad_id[rows.clone()].iter().map(|&ad| long(ad)));
         clicks.extend(counts.clicks[rows.clone()].iter().map(|&clicks| i64::from(clicks)));
-        counts.country[rows.clone()].iter().for_each(|country| countries.append_value(country.as_str()));
+        countries.extend(counts.country[rows.clone()].iter().map(|country| country.rank()));
     }
-    vec![
+    Ok(vec![
         timestamps(times),
         Arc::new(Int64Array::from(ads)),
-        Arc::new(countries.finish()),
+        country_column(table, countries)?,
         Arc::new(Int64Array::from(clicks)),
         constant_int(partition, rows),
         Arc::new(Int64Array::from(epochs)),
         Arc::new(StringArray::new_null(rows)),
-    ]
+    ])
 }
 
 /// How a table of counts is written.
@@ -173,6 +175,8 @@ pub(super) fn count_properties(table: Table) -> WriterProperties {
     for name in [time, "ad_id"] {
         builder = builder.set_column_statistics_enabled(path(name), EnabledStatistics::Page);
     }
+    // Every country is in nearly every row group.
+    builder = builder.set_column_statistics_enabled(path("country"), EnabledStatistics::None);
     builder.build()
 }
 

@@ -122,7 +122,7 @@ fn epoch(number: u64) -> (EpochProjection, Vec<EncodedFile>) {
     let ledger = |lines: u64| Ledger { read: lines, counted: lines, ..Ledger::default() };
     let projection = EpochProjection {
         epoch: number,
-        counts: counted(&clicks),
+        counts: counted(&clicks).into(),
         staged: files.iter().map(|file| file.staged.clone()).collect(),
         ledger: ledger(40 * number),
         inputs: vec![("logs/a.log".to_owned(), ledger(20 * number)), ("logs/b.log".to_owned(), ledger(20 * number))],
@@ -235,7 +235,7 @@ fn partitions_are_held_apart() {
         lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
         let mut other = epochs[0].clone();
         other.staged.clear();
-        other.counts = counted(&clicks(9));
+        other.counts = counted(&clicks(9)).into();
         lake.project(LOG_ID + 1, 3, &[other], TOKEN).await.unwrap();
         assert_eq!(lake.epochs().await.unwrap().iter().collect::<Vec<_>>(), [(0, 2), (3, 1)]);
         let only = lake.counts(EVER.0, EVER.1, Some(&Epochs::of(3, 9))).await.unwrap();
@@ -313,7 +313,7 @@ fn selected_counts_of_a_long_range_are_those_of_all_counts() {
                 .iter()
                 .flat_map(|&minutes| clicks(number).into_iter().map(move |click| shifted(click, minutes)))
                 .collect();
-            epochs[number as usize - 1].counts = counted(&clicks);
+            epochs[number as usize - 1].counts = counted(&clicks).into();
             all.extend(clicks);
         }
         lake.project(LOG_ID, 0, &epochs[..2], TOKEN).await.unwrap();
