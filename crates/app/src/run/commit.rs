@@ -86,7 +86,7 @@ impl Encoder {
             let files = self.lake.encode(&rows, &draft.dead_letters, draft.number, token);
             (counts.join(), files)
         });
-        // Readers hold those that are still to be shown as open; here they would only take memory.
+        // They are in the files now; what shows them to readers as open holds them itself.
         draft.clicks = Vec::new();
         let counts = counts.map_err(|_| Error::internal("sorting counts panicked; the message is above"))?;
         Ok(EncodedEpoch { draft, counts, files: files?, began_ms })
@@ -322,9 +322,11 @@ impl EpochSink for CommitThreads {
     }
 
     fn submit(&mut self, draft: EpochDraft) -> Result<()> {
+        // The encoder would hear of it only when it hands this epoch on, and we with the next one.
+        let is_recording = self.recording.as_ref().is_some_and(|recording| !recording.is_finished());
         // Before the thread can be done with it.
         self.busy.store(true, Ordering::Release);
-        let sent = self.drafts.as_ref().is_some_and(|drafts| drafts.send(draft).is_ok());
+        let sent = is_recording && self.drafts.as_ref().is_some_and(|drafts| drafts.send(draft).is_ok());
         if sent {
             return Ok(());
         }
