@@ -2,7 +2,7 @@
 
 use super::http::field;
 use super::measure::percentile;
-use super::report::{Report, Table};
+use super::report::{Report, Table, Target};
 use super::service::Service;
 use super::site::Site;
 use crate::soak::now;
@@ -46,14 +46,16 @@ pub(super) fn at_the_mission_rate(site: &Site, minutes: u64, report: &mut Report
     let Measured { cpu_percent, mut seen_ms, mut closed_s } = outcome?;
     let resident = service.taken().resident_mib;
     let mut table = Table::new(&["what", "times", "median", "p99"]);
-    let mut row = |what: &str, values: &mut [f64], unit: &str| {
+    let mut row = |what: &str, values: &mut [f64], unit: &str, target: Target| {
         let (median, p99) = (percentile(values, 50), percentile(values, 99));
         eprintln!("{what}: {} times, {median:.1} {unit}, p99 {p99:.1} {unit}", values.len());
         let times = values.len().to_string();
         table.row(&[what, &times, &format!("{median:.1} {unit}"), &format!("{p99:.1} {unit}")]);
+        report.target(&format!("{what}, p99"), p99, &format!(" {unit}"), target);
     };
-    row("from a line's append to its count with `include_open`", &mut seen_ms, "ms");
-    row("from a minute's end to its closed answer", &mut closed_s, "s");
+    row("from a line's append to its count with `include_open`", &mut seen_ms, "ms", Target::AtMost(1_000.0, 200.0));
+    row("from a minute's end to its closed answer", &mut closed_s, "s", Target::AtMost(15.0, 7.0));
+    report.target("processor at the mission's rate, of a core", cpu_percent, " %", Target::AtMost(25.0, 5.0));
     eprintln!("{cpu_percent:.1} % of a core, {resident} MiB");
     report.section(
         "At the mission's rate",

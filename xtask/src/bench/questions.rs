@@ -1,7 +1,7 @@
 //! Questions about an hour of clicks, asked over HTTP of a service that has just started.
 
 use super::measure::percentile;
-use super::report::{Report, Table};
+use super::report::{Report, Table, Target};
 use super::service::Service;
 use super::site::Site;
 use super::whole;
@@ -59,7 +59,7 @@ pub(super) fn of_an_hour(site: &Site, clicks: u64, report: &mut Report) -> Resul
     let loaded_s = (now() - began).as_secs_f64();
     eprintln!("{first_ms:.0} ms at first, loaded after {loaded_s:.2} s");
     table.row(&["top 100 of 60 minutes, at once after a restart", &format!("{first_ms:.2}"), ""]);
-    let mut ask = |what: &str, path: &dyn Fn(usize) -> String| -> Result<(), String> {
+    let mut ask = |what: &str, path: &dyn Fn(usize) -> String, target: Option<Target>| -> Result<(), String> {
         let mut times = Vec::new();
         for number in 0..TIMES {
             times.push(client.ask(&path(number))?.1);
@@ -67,22 +67,36 @@ pub(super) fn of_an_hour(site: &Site, clicks: u64, report: &mut Report) -> Resul
         let (median, p99) = (percentile(&mut times, 50), percentile(&mut times, 99));
         eprintln!("{what}: {median:.2} ms, p99 {p99:.2} ms");
         table.row(&[what, &format!("{median:.2}"), &format!("{p99:.2}")]);
+        if let Some(target) = target {
+            report.target(what, median, " ms", target);
+        }
         Ok(())
     };
     let of = |values: &[String], number: usize| values[number * values.len() / TIMES].clone();
-    ask("top 100 of 60 minutes", &|_| top.to_owned())?;
-    ask("top 100 of 43 minutes", &|_| "/ads/top100?minutes=43".to_owned())?;
-    ask("top 100 of 60 minutes from one country", &|_| "/ads/top100?minutes=60&filter_country=US".to_owned())?;
-    ask("one ad over 60 minutes", &|number| format!("/ads/{}/clicks?minutes=60", of(&sample.ads, number)))?;
-    ask("top 100 of one user", &|number| {
-        format!("/ads/top100?minutes=60&filter_user_id={}", of(&sample.users, number))
-    })?;
-    ask("top 100 of one address", &|number| {
-        format!("/ads/top100?minutes=60&filter_ip={}", of(&sample.addresses, number))
-    })?;
+    ask("top 100 of 60 minutes", &|_| top.to_owned(), Some(Target::AtMost(25.0, 10.0)))?;
+    ask("top 100 of 43 minutes", &|_| "/ads/top100?minutes=43".to_owned(), None)?;
+    ask("top 100 of 60 minutes from one country", &|_| "/ads/top100?minutes=60&filter_country=US".to_owned(), None)?;
+    ask(
+        "one ad over 60 minutes",
+        &|number| format!("/ads/{}/clicks?minutes=60", of(&sample.ads, number)),
+        Some(Target::AtMost(1.0, 0.3)),
+    )?;
+    ask(
+        "top 100 of one user",
+        &|number| format!("/ads/top100?minutes=60&filter_user_id={}", of(&sample.users, number)),
+        Some(Target::AtMost(500.0, 100.0)),
+    )?;
+    ask(
+        "top 100 of one address",
+        &|number| format!("/ads/top100?minutes=60&filter_ip={}", of(&sample.addresses, number)),
+        Some(Target::AtMost(500.0, 100.0)),
+    )?;
     let resident = service.taken().resident_mib;
     let ready = service.ready_s;
     drop(service);
+    let bytes_each = bytes as f64 / clicks as f64;
+    report.target("bytes of a raw click", bytes_each, "", Target::AtMost(22.0, 18.0));
+    report.target("restart", ready, " s", Target::AtMost(3.0, 1.0));
     report.section(
         "Questions",
         &format!(
@@ -91,9 +105,8 @@ pub(super) fn of_an_hour(site: &Site, clicks: u64, report: &mut Report) -> Resul
         ),
         table,
         &format!(
-            "The raw clicks take {:.1} bytes each in the lake, Bloom filters included. The service was ready {ready:.2} s \
-             after its start, held all hot minutes {loaded_s:.2} s after the first answer, and took {resident} MiB at most.",
-            bytes as f64 / clicks as f64
+            "The raw clicks take {bytes_each:.2} bytes each in the lake, Bloom filters included. The service was ready {ready:.2} s \
+             after its start, held all hot minutes {loaded_s:.2} s after the first answer, and took {resident} MiB at most."
         ),
     );
     Ok(())

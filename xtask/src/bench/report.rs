@@ -9,6 +9,30 @@ use std::process::Command;
 #[derive(Default)]
 pub(super) struct Report {
     text: String,
+    targets: Vec<[String; 5]>,
+}
+
+/// What a figure is to reach.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Target {
+    /// At least the first; the second is aimed for.
+    AtLeast(f64, f64),
+    /// At most the first; the second is aimed for.
+    AtMost(f64, f64),
+}
+
+impl Target {
+    fn judge(self, measured: f64) -> &'static str {
+        let (holds, aim_holds) = match self {
+            Target::AtLeast(bound, aim) => (measured >= bound, measured >= aim),
+            Target::AtMost(bound, aim) => (measured <= bound, measured <= aim),
+        };
+        match (holds, aim_holds) {
+            (_, true) => "as aimed for",
+            (true, false) => "reached, not as aimed for",
+            (false, false) => "missed",
+        }
+    }
 }
 
 /// Rows of figures under a heading each.
@@ -39,6 +63,39 @@ impl Report {
         }
     }
 
+    /// Holds a figure against what it is to reach.
+    pub(super) fn target(&mut self, what: &str, measured: f64, unit: &str, target: Target) {
+        let (Target::AtLeast(bound, aim) | Target::AtMost(bound, aim)) = target;
+        let word = if matches!(target, Target::AtLeast(..)) { "at least" } else { "at most" };
+        let figure = |value: f64, digits: usize| format!("{value:.digits$}{unit}");
+        let plain = |value: f64| format!("{value}{unit}");
+        let digits = if measured < 10.0 { 2 } else { 1 };
+        let verdict = target.judge(measured).to_owned();
+        self.targets.push([
+            what.to_owned(),
+            format!("{word} {}", plain(bound)),
+            plain(aim),
+            figure(measured, digits),
+            verdict,
+        ]);
+    }
+
+    /// All figures that are to reach something.
+    fn targets(&self) -> String {
+        if self.targets.is_empty() {
+            return String::new();
+        }
+        let mut table = Table::new(&["figure", "to reach", "aim", "measured", ""]);
+        for row in &self.targets {
+            table.row(&row.each_ref().map(String::as_str));
+        }
+        let about = wrapped(
+            "Each figure is explained below. What bounds those that are not as aimed for is in \
+             [ADR 12](../docs/adr/0012-the-hot-path-in-batches-and-in-order.md).",
+        );
+        format!("## Targets\n\n{about}\n\n{}\n", table.text)
+    }
+
     /// What was measured so far.
     pub(super) fn text(&self) -> &str {
         &self.text
@@ -55,7 +112,7 @@ impl Report {
             fs::read_to_string(path.with_file_name("peers/requirements.txt"))
                 .map_or_else(|_| "none".to_owned(), |text| text.lines().collect::<Vec<_>>().join(", ")),
         );
-        let text = format!("{head}{}", self.text);
+        let text = format!("{head}{}{}", self.targets(), self.text);
         fs::write(path, format!("{}\n", text.trim_end()))
             .map_err(|error| format!("cannot write {}: {error}", path.display()))
     }
@@ -114,6 +171,11 @@ mod tests {
         let mut report = Report::default();
         report.section("Title", "In short.", table, "");
         assert_eq!(report.text, "## Title\n\nIn short.\n\n| what | seconds |\n| --- | --- |\n| a | 1.00 |\n\n");
+        report.target("faster", 1.6, "x", Target::AtLeast(1.5, 2.0));
+        report.target("memory", 2_000.0, " MiB", Target::AtMost(1_536.0, 1_024.0));
+        let rows = report.targets();
+        assert!(rows.contains("| faster | at least 1.5x | 2x | 1.60x | reached, not as aimed for |"), "{rows}");
+        assert!(rows.contains("| memory | at most 1536 MiB | 1024 MiB | 2000.0 MiB | missed |"), "{rows}");
         assert!(wrapped(&"word ".repeat(100)).lines().all(|line| line.len() <= 118));
         assert_eq!(ratio(3.0, 2.0), "1.50x");
     }

@@ -1,8 +1,9 @@
 //! Whole runs: a log of clicks is counted by Adtally and by other systems in turn, and every count is compared.
 
 use super::measure::{Taken, median, run};
-use super::report::{Report, Table, ratio};
+use super::report::{Report, Table, Target, ratio};
 use super::site::Site;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -45,11 +46,19 @@ pub(super) fn beside_others(site: &Site, clicks: u64, rounds: usize, report: &mu
     let rate = |seconds: f64| format!("{:.2}", clicks as f64 / 1e6 / seconds);
     let mut table = Table::new(&["system", "seconds", "million clicks a second", "Adtally is faster by"]);
     table.row(&["Adtally, `run --until-end`, everything on", &format!("{mine:.2}"), &rate(mine), ""]);
+    report.target(
+        "10 million clicks, by one second",
+        clicks as f64 / 1e6 / mine,
+        " million",
+        Target::AtLeast(0.0, 2.5),
+    );
     for ((name, _), times) in PEERS.iter().zip(others) {
         let theirs = median(times);
+        report.target(&format!("faster than {name}"), theirs / mine, "x", Target::AtLeast(1.5, 2.0));
         table.row(&[name, &format!("{theirs:.2}"), &rate(theirs), &ratio(theirs, mine)]);
     }
     let most = ours.iter().map(|taken| taken.resident_mib).max().unwrap_or_default();
+    report.target("memory in that run", most as f64, " MiB", Target::AtMost(1_536.0, 1_024.0));
     let cpu = median(ours.iter().map(|taken| taken.cpu_s).collect());
     report.section(
         "Beside other systems",
@@ -72,22 +81,31 @@ pub(super) fn count(site: &Site, log: &Path) -> Result<Taken, String> {
     run(command.arg("run").arg(log).args(["--until-end", "--final", "--data-dir"]).arg(site.data()))
 }
 
+/// What time is held against.
+const CLICKS: &str = "time a click, from 10 to 100 million clicks, most by least";
+const FILES: &str = "time a click, from 1 to 64 files, most by least";
+const ADS: &str = "time a click and row, from 10 thousand to 20 million ads, most by least";
+
 /// How time grows with the clicks, with the files that they come in, and with the ads.
 pub(super) fn slopes(site: &Site, millions: &[u64], report: &mut Report) -> Result<(), String> {
     let empty = site.path("empty.ndjson");
     fs::write(&empty, "").map_err(|error| format!("cannot write {}: {error}", empty.display()))?;
     let idle = count(site, &empty)?.wall_s;
-    let mut table = Table::new(&["what", "seconds", "microseconds a click"]);
-    let mut row = |what: &str, clicks: u64, seconds: f64| {
-        eprintln!("{what}: {seconds:.2} s");
+    let mut table = Table::new(&["what", "seconds", "microseconds a click", "MiB"]);
+    // How much more a click takes where it takes most than where it takes least.
+    let mut slopes: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
+    let mut row = |slope: &'static str, what: &str, clicks: u64, taken: Taken| {
+        let (seconds, mib) = (taken.wall_s, taken.resident_mib);
+        eprintln!("{what}: {seconds:.2} s, {mib} MiB");
         let each = (seconds - idle) * 1e6 / clicks as f64;
-        table.row(&[what, &format!("{seconds:.2}"), &format!("{each:.3}")]);
+        let (least, most) = slopes.entry(slope).or_insert((each, each));
+        (*least, *most) = (least.min(each), most.max(each));
+        table.row(&[what, &format!("{seconds:.2}"), &format!("{each:.3}"), &mib.to_string()]);
     };
-    row("an empty run", 1, idle);
     for &million in millions {
         let log = site.path("slope.ndjson");
         site.generate(&log, million * 1_000_000, &[], false)?;
-        row(&format!("{million} million clicks"), million * 1_000_000, count(site, &log)?.wall_s);
+        row(CLICKS, &format!("{million} million clicks"), million * 1_000_000, count(site, &log)?);
         fs::remove_file(&log).map_err(|error| format!("cannot remove {}: {error}", log.display()))?;
     }
     let least = millions.iter().copied().min().unwrap_or(1) * 1_000_000;
@@ -95,7 +113,7 @@ pub(super) fn slopes(site: &Site, millions: &[u64], report: &mut Report) -> Resu
         let folder = site.path("files");
         site.fresh(&folder)?;
         site.generate_split(&folder, least, files)?;
-        row(&format!("{least} clicks in {files} files"), least, count(site, &folder)?.wall_s);
+        row(FILES, &format!("{least} clicks in {files} files"), least, count(site, &folder)?);
         fs::remove_dir_all(&folder).map_err(|error| format!("cannot remove {}: {error}", folder.display()))?;
     }
     for ads in ["10000", "1000000", "20000000"] {
@@ -103,14 +121,17 @@ pub(super) fn slopes(site: &Site, millions: &[u64], report: &mut Report) -> Resu
         site.generate(&log, least, &["--ads", ads], false)?;
         let taken = count(site, &log)?;
         let rows = site.count_rows()?;
-        row(&format!("{least} clicks of {ads} ads, {rows} rows of counts"), least + rows, taken.wall_s);
+        row(ADS, &format!("{least} clicks of {ads} ads, {rows} rows of counts"), least + rows, taken);
         fs::remove_file(&log).map_err(|error| format!("cannot remove {}: {error}", log.display()))?;
+    }
+    for (slope, (least, most)) in slopes {
+        report.target(slope, most / least, "x", Target::AtMost(1.3, 1.1));
     }
     report.section(
         "Slopes",
-        "One run each. The time of the empty run is taken off before dividing; with ads, by clicks and rows together.",
+        "One run each. The time of an empty run is taken off before dividing; with ads, by clicks and rows together.",
         table,
-        "",
+        &format!("An empty run takes {idle:.2} s."),
     );
     Ok(())
 }
