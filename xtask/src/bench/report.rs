@@ -19,6 +19,8 @@ pub(super) enum Target {
     AtLeast(f64, f64),
     /// At most the first; the second is aimed for.
     AtMost(f64, f64),
+    /// Nothing; at least this is aimed for.
+    Aim(f64),
 }
 
 impl Target {
@@ -26,6 +28,7 @@ impl Target {
         let (holds, aim_holds) = match self {
             Target::AtLeast(bound, aim) => (measured >= bound, measured >= aim),
             Target::AtMost(bound, aim) => (measured <= bound, measured <= aim),
+            Target::Aim(aim) => return if measured >= aim { "as aimed for" } else { "not as aimed for" },
         };
         match (holds, aim_holds) {
             (_, true) => "as aimed for",
@@ -65,19 +68,14 @@ impl Report {
 
     /// Holds a figure against what it is to reach.
     pub(super) fn target(&mut self, what: &str, measured: f64, unit: &str, target: Target) {
-        let (Target::AtLeast(bound, aim) | Target::AtMost(bound, aim)) = target;
-        let word = if matches!(target, Target::AtLeast(..)) { "at least" } else { "at most" };
-        let figure = |value: f64, digits: usize| format!("{value:.digits$}{unit}");
-        let plain = |value: f64| format!("{value}{unit}");
+        let (bound, aim) = match target {
+            Target::AtLeast(bound, aim) => (format!("at least {bound}{unit}"), aim),
+            Target::AtMost(bound, aim) => (format!("at most {bound}{unit}"), aim),
+            Target::Aim(aim) => (String::new(), aim),
+        };
         let digits = if measured < 10.0 { 2 } else { 1 };
-        let verdict = target.judge(measured).to_owned();
-        self.targets.push([
-            what.to_owned(),
-            format!("{word} {}", plain(bound)),
-            plain(aim),
-            figure(measured, digits),
-            verdict,
-        ]);
+        let (aim, measured_text) = (format!("{aim}{unit}"), format!("{measured:.digits$}{unit}"));
+        self.targets.push([what.to_owned(), bound, aim, measured_text, target.judge(measured).to_owned()]);
     }
 
     /// All figures that are to reach something.
@@ -173,7 +171,9 @@ mod tests {
         assert_eq!(report.text, "## Title\n\nIn short.\n\n| what | seconds |\n| --- | --- |\n| a | 1.00 |\n\n");
         report.target("faster", 1.6, "x", Target::AtLeast(1.5, 2.0));
         report.target("memory", 2_000.0, " MiB", Target::AtMost(1_536.0, 1_024.0));
+        report.target("rate", 2.0, " million", Target::Aim(2.5));
         let rows = report.targets();
+        assert!(rows.contains("| rate |  | 2.5 million | 2.00 million | not as aimed for |"), "{rows}");
         assert!(rows.contains("| faster | at least 1.5x | 2x | 1.60x | reached, not as aimed for |"), "{rows}");
         assert!(rows.contains("| memory | at most 1536 MiB | 1024 MiB | 2000.0 MiB | missed |"), "{rows}");
         assert!(wrapped(&"word ".repeat(100)).lines().all(|line| line.len() <= 118));

@@ -8,9 +8,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// The other systems: what they are called, and the script that counts with them.
-const PEERS: [(&str, &str); 3] =
-    [("DuckDB", "duckdb_count.py"), ("ClickHouse (chdb-core)", "clickhouse_count.py"), ("Polars", "polars_count.py")];
+/// The other systems: what they are called, the script that counts with them, and how many times faster we aim to be; than
+/// the first no more than has to be reached, since there the rate is aimed for.
+const PEERS: [(&str, &str, f64); 3] = [
+    ("DuckDB", "duckdb_count.py", 1.5),
+    ("ClickHouse (chdb-core)", "clickhouse_count.py", 2.0),
+    ("Polars", "polars_count.py", 2.0),
+];
 
 /// Copies among the lines, so that there is something to deduplicate.
 const DUPLICATES: &str = "1%";
@@ -27,7 +31,7 @@ pub(super) fn beside_others(site: &Site, clicks: u64, rounds: usize, report: &mu
         eprintln!("round {round}: Adtally {:.2} s, {} MiB", taken.wall_s, taken.resident_mib);
         ours.push(taken);
         counts.push(site.counts()?);
-        for ((name, script), times) in PEERS.iter().zip(&mut others) {
+        for ((name, script, _), times) in PEERS.into_iter().zip(&mut others) {
             let out = site.path(script.trim_end_matches(".py"));
             site.fresh(&out)?;
             let mut command = site.python(script)?;
@@ -46,15 +50,10 @@ pub(super) fn beside_others(site: &Site, clicks: u64, rounds: usize, report: &mu
     let rate = |seconds: f64| format!("{:.2}", clicks as f64 / 1e6 / seconds);
     let mut table = Table::new(&["system", "seconds", "million clicks a second", "Adtally is faster by"]);
     table.row(&["Adtally, `run --until-end`, everything on", &format!("{mine:.2}"), &rate(mine), ""]);
-    report.target(
-        "10 million clicks, by one second",
-        clicks as f64 / 1e6 / mine,
-        " million",
-        Target::AtLeast(0.0, 2.5),
-    );
-    for ((name, _), times) in PEERS.iter().zip(others) {
+    report.target("clicks a second", clicks as f64 / 1e6 / mine, " million", Target::Aim(2.5));
+    for ((name, _, aim), times) in PEERS.into_iter().zip(others) {
         let theirs = median(times);
-        report.target(&format!("faster than {name}"), theirs / mine, "x", Target::AtLeast(1.5, 2.0));
+        report.target(&format!("faster than {name}"), theirs / mine, "x", Target::AtLeast(1.5, aim));
         table.row(&[name, &format!("{theirs:.2}"), &rate(theirs), &ratio(theirs, mine)]);
     }
     let most = ours.iter().map(|taken| taken.resident_mib).max().unwrap_or_default();
