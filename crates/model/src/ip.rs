@@ -2,6 +2,7 @@
 //!
 //! Since `::ffff:a.b.c.d` is by contract the same address as `a.b.c.d`, the mapping loses nothing.
 
+use crate::short_text::word_of;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 const MAPPED: u128 = 0xffff_0000_0000;
@@ -18,47 +19,78 @@ pub fn parse(text: &[u8]) -> Option<u128> {
     text.parse::<Ipv6Addr>().ok().map(u128::from)
 }
 
-/// Eight groups of up to four hex digits, nothing left out: how nearly all IPv6 addresses of clients are written.
+/// Eight groups of up to four hex digits, nothing left out: how nearly all IPv6 addresses of clients are written. As with
+/// dotted quads nothing branches on how many digits a group has.
 #[inline]
 fn parse_v6_in_full(text: &[u8]) -> Option<u128> {
-    if text.len() > 39 {
+    if !(V6_TEXT_MIN..=V6_TEXT_MAX).contains(&text.len()) {
         return None;
     }
-    let (mut address, mut group, mut digits, mut colons) = (0_u128, 0_u32, 0_u32, 0_u32);
-    for &byte in text {
-        if byte == b':' {
-            if digits == 0 || colons == 7 {
-                return None;
+    let (mut address, mut at, mut invalid) = (0_u128, 0_usize, 0_u8);
+    for _ in 0..8 {
+        // Colons behind the text end its last group.
+        let window = match text.get(at..at + 8).and_then(|window| window.first_chunk()) {
+            Some(window) => u64::from_le_bytes(*window),
+            None => {
+                let rest = text.get(at..)?;
+                word_of(rest)? as u64 | COLONS << (8 * rest.len())
             }
-            address = address << 16 | u128::from(group);
-            (group, digits) = (0, 0);
-            colons += 1;
-        } else {
-            let digit = (byte as char).to_digit(16)?;
-            group = group << 4 | digit;
-            digits += 1;
-            if digits > 4 {
-                return None;
-            }
+        };
+        let digits = first_zero(window ^ COLONS);
+        if !(1..=4).contains(&digits) {
+            return None;
         }
+        // The group's digits, behind as many zeros as make it four.
+        let group = window << (8 * (4 - digits)) | 0x3030_3030 >> (8 * digits);
+        let [a, b, c, d] = (group as u32).to_le_bytes().map(|digit| HEX[usize::from(digit)]);
+        invalid |= a | b | c | d;
+        let group = u16::from(a) << 12 | u16::from(b) << 8 | u16::from(c) << 4 | u16::from(d);
+        address = address << 16 | u128::from(group);
+        at += digits + 1;
     }
-    (colons == 7 && digits > 0).then_some(address << 16 | u128::from(group))
+    (invalid <= 0xf && at == text.len() + 1).then_some(address)
 }
+
+/// Which byte is the first that is zero, 8 where none is.
+#[inline]
+fn first_zero(word: u64) -> usize {
+    // The lowest bit set is exact: a borrow only comes from a byte that is itself zero.
+    (word.wrapping_sub(ONES as u64) & !word & (ONES as u64 * 0x80)).trailing_zeros() as usize / 8
+}
+
+/// The values of hexadecimal digits, 255 for all else; built at compile time.
+const HEX: [u8; 256] = {
+    let mut values = [255; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[b"0123456789abcdef"[value] as usize] = value as u8;
+        values[b"0123456789ABCDEF"[value] as usize] = value as u8;
+        value += 1;
+    }
+    values
+};
+
+/// Lengths of the shortest and of the longest text of eight groups.
+const V6_TEXT_MIN: usize = 15;
+const V6_TEXT_MAX: usize = 39;
+
+/// A one in each byte.
+const ONES: u128 = u128::MAX / 255;
+
+/// A colon in each byte.
+const COLONS: u64 = ONES as u64 * b':' as u64;
 
 /// Dotted quads without leading zeros, the common case. There is no branch on digits: how many an octet has cannot be
 /// foreseen, and a wrong guess costs more than the octet.
 #[inline]
 fn parse_v4(text: &[u8]) -> Option<u32> {
-    const ONES: u128 = u128::MAX / 255;
     const LOW_BITS: u128 = ONES * 0x7f;
     if text.len() > V4_TEXT_MAX {
         return None;
     }
-    // Room before, so that four bytes can be read up to any dot, and dots behind.
-    let mut padded = [b'.'; BEFORE + 16 + 1];
-    padded[BEFORE..BEFORE + text.len()].copy_from_slice(text);
-    let window: [u8; 16] = std::array::from_fn(|at| padded[BEFORE + at]);
-    let no_dots = u128::from_le_bytes(window) ^ (ONES * u128::from(b'.'));
+    // Dots behind the text end its last octet.
+    let window = word_of(text)? | (ONES * u128::from(b'.')) << (8 * text.len());
+    let no_dots = window ^ (ONES * u128::from(b'.'));
     // The highest bit of each byte that is a dot.
     let mut dots = !(((no_dots & LOW_BITS) + LOW_BITS) | no_dots | LOW_BITS);
     let (mut address, mut start, mut is_good) = (0_u32, 0_usize, true);
@@ -67,8 +99,9 @@ fn parse_v4(text: &[u8]) -> Option<u32> {
         dots &= dots.wrapping_sub(1);
         let digits = end.wrapping_sub(start);
         is_good &= (1..=3).contains(&digits);
-        let before: [u8; 4] = std::array::from_fn(|at| padded[end + at]);
-        let values = (u32::from_be_bytes(before) ^ 0x3030_3030) & !(u32::MAX << (8 * (digits & 3)));
+        // The four bytes before the dot, the last of them lowest.
+        let before = (window.rotate_right(8 * end as u32 + 96) as u32).swap_bytes();
+        let values = (before ^ 0x3030_3030) & !(u32::MAX << (8 * (digits & 3)));
         // A byte above 9 reaches its highest bit by what is added, or has it.
         is_good &= ((values.wrapping_add(0x7676_7676)) | values) & 0x8080_8080 == 0;
         let octet = (values >> 16) * 100 + (values >> 8 & 0xff) * 10 + (values & 0xff);
@@ -81,9 +114,6 @@ fn parse_v4(text: &[u8]) -> Option<u32> {
 
 /// Length of the longest dotted quad.
 const V4_TEXT_MAX: usize = 15;
-
-/// Bytes before the text.
-const BEFORE: usize = 4;
 
 /// The least number that takes so many digits.
 const LEAST: [u32; 4] = [0, 0, 10, 100];
@@ -109,6 +139,20 @@ mod tests {
             ],
         ) {
             prop_assert_eq!(parse_v4(text.as_bytes()), text.parse::<Ipv4Addr>().ok().map(u32::from), "{}", text);
+        }
+
+        #[test]
+        fn eight_groups_are_read_as_the_standard_library_reads_them(
+            text in prop_oneof![
+                "[0-9a-fA-F]{1,4}(:[0-9a-fA-F]{1,4}){7}",
+                "[0-9a-fA-F]{0,5}(:[0-9a-fA-F]{1,4}){6,8}",
+                "[0-9a-f]{1,4}(:[0-9a-f]{1,4}){5,6}(:[0-9a-gG/@`\u{0}\u{ff}-]{1,4}){1,2}",
+                "[0-9a-fA-F:\u{0}\u{ff}]{0,41}",
+            ],
+        ) {
+            // In full only: the short forms are left to the standard library.
+            let expected = text.parse::<Ipv6Addr>().ok().map(u128::from).filter(|_| !text.contains("::") && !text.contains('.'));
+            prop_assert_eq!(parse_v6_in_full(text.as_bytes()), expected, "{}", text);
         }
     }
 

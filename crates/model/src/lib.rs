@@ -21,6 +21,7 @@ pub mod ip;
 pub mod ledger;
 pub mod position;
 pub mod radix;
+pub mod short_text;
 pub mod time;
 
 pub use click::{ClickColumns, ClickRef, CountedClicks, DecodedBatch};

@@ -111,11 +111,12 @@ impl Decoder {
     fn ordinary_lines(&self, text: &[u8], start: usize, work: &mut Work) {
         let mut order = Order::default();
         let rules = self.rules(false);
+        let mut values = [Value::Absent; FIELDS];
         let mut at = start;
         while at < text.len() {
-            match ordinary_line::read(text, at, &self.keys, &mut order) {
+            match ordinary_line::read(text, at, &self.keys, &mut order, &mut values) {
                 Some(line) if line.end - at <= self.settings.line_bytes_max => {
-                    match judge(&line.values, rules) {
+                    match judge(&values, rules) {
                         Ok(click) => work.accept(at, &click, &self.identity_key),
                         Err(reason) => {
                             work.reject(at, &text[at..line.end], (Verdict::Invalid, Cow::Borrowed(reason)));

@@ -1,6 +1,7 @@
 //! From the values of a line's fields to a click, or the reason why it is none: the rules that all formats share.
 
 use super::settings::TimestampUnit;
+use adtally_model::short_text::{SHORT_TEXT_MAX, word_of};
 use adtally_model::time::{EVENT_TIME_END_MS, EVENT_TIME_MIN_MS, parse_rfc3339};
 use adtally_model::{ClickRef, Country, ip};
 
@@ -133,22 +134,13 @@ pub(crate) fn is_integer(text: &[u8]) -> bool {
 /// The value of decimal digits; none where there is anything else among them or it does not fit.
 #[inline]
 fn unsigned(digits: &[u8]) -> Option<u64> {
-    /// So many digits never overflow.
-    const SAFE: usize = 19;
     if digits.is_empty() {
         return None;
     }
-    let mut value = 0_u64;
-    if digits.len() <= SAFE {
-        for byte in digits {
-            let digit = byte.wrapping_sub(b'0');
-            if digit > 9 {
-                return None;
-            }
-            value = value * 10 + u64::from(digit);
-        }
-        return Some(value);
+    if let Some(word) = word_of(digits) {
+        return sixteen(word, digits.len());
     }
+    let mut value = 0_u64;
     for byte in digits {
         let digit = byte.wrapping_sub(b'0');
         if digit > 9 {
@@ -157,4 +149,37 @@ fn unsigned(digits: &[u8]) -> Option<u64> {
         value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
     }
     Some(value)
+}
+
+/// The value of up to sixteen digits, without a loop over them: neighbours are put together, then pairs, then fours.
+#[inline]
+fn sixteen(word: u128, digits: usize) -> Option<u64> {
+    const ONES: u128 = u128::MAX / 255;
+    // Behind zeros in the place of the digits that are not there.
+    let values = (word ^ (ONES * u128::from(b'0'))) << (8 * (SHORT_TEXT_MAX - digits));
+    // A byte above 9 reaches its highest bit by what is added, or has it.
+    if (((values & (ONES * 0x7f)) + ONES * 0x76) | values) & (ONES * 0x80) != 0 {
+        return None;
+    }
+    let eight = |values: u64| {
+        let pairs = (values * 10 + (values >> 8)) & 0x00ff_00ff_00ff_00ff;
+        let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
+        (fours * 10_000 + (fours >> 32)) & 0xffff_ffff
+    };
+    Some(eight(values as u64) * 100_000_000 + eight((values >> 64) as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn digits_are_read_as_the_standard_library_reads_them(
+            text in prop_oneof!["[0-9]{0,22}", "[0-9]{0,9}[^0-9+][0-9]{0,9}", any::<u64>().prop_map(|value| value.to_string())],
+        ) {
+            prop_assert_eq!(unsigned(text.as_bytes()), text.parse::<u64>().ok(), "{}", text);
+        }
+    }
 }

@@ -83,29 +83,33 @@ impl Keys {
     }
 }
 
-/// An ordinary line.
-pub(crate) struct OrdinaryLine<'a> {
-    /// What stands in the fields.
-    pub(crate) values: [Value<'a>; FIELDS],
+/// Where an ordinary line ends.
+pub(crate) struct Extent {
     /// Offset after the object, which is where the line ends, its line ending excluded.
     pub(crate) end: usize,
     /// Offset at which the next line begins.
     pub(crate) next: usize,
 }
 
-/// Reads the line that begins at `at`; none where it is not ordinary. The text must be valid UTF-8.
+/// Reads the line that begins at `at` and puts what stands in its fields into `values`; none where it is not ordinary,
+/// whatever is in `values` then. The text must be valid UTF-8.
 #[inline]
-pub(crate) fn read<'a>(text: &'a [u8], at: usize, keys: &Keys, order: &mut Order) -> Option<OrdinaryLine<'a>> {
-    let mut values = [Value::Absent; FIELDS];
-    let mut at = at;
+pub(crate) fn read<'a>(
+    text: &'a [u8],
+    at: usize,
+    keys: &Keys,
+    order: &mut Order,
+    values: &mut [Value<'a>; FIELDS],
+) -> Option<Extent> {
+    *values = [Value::Absent; FIELDS];
     if *text.get(at)? != b'{' {
         return None;
     }
-    at += 1;
-    for place in 0.. {
-        at = after_space(text, at);
-        if *text.get(at)? != b'"' {
-            return None;
+    let mut at = at + 1;
+    'object: for place in 0.. {
+        // Compact JSON has no spaces: they are looked for only where the expected byte is missing.
+        while *text.get(at)? != b'"' {
+            at = space(text, at)?;
         }
         at += 1;
         let guess = order.0[place % GUESSES];
@@ -118,26 +122,27 @@ pub(crate) fn read<'a>(text: &'a [u8], at: usize, keys: &Keys, order: &mut Order
                 let close = string_end(text, at)?;
                 let field = keys.field(text.get(at..close)?).unwrap_or(UNKNOWN);
                 order.0[place % GUESSES] = field;
-                at = after_space(text, close + 1);
-                if *text.get(at)? != b':' {
-                    return None;
+                at = close + 1;
+                while *text.get(at)? != b':' {
+                    at = space(text, at)?;
                 }
                 at += 1;
                 field
             }
         };
-        at = after_space(text, at);
         let value;
         (value, at) = scalar(text, at)?;
         if let Some(slot) = values.get_mut(field) {
             *slot = value;
         }
-        at = after_space(text, at);
-        match *text.get(at)? {
-            b',' => at += 1,
-            b'}' => break,
-            _ => return None,
+        loop {
+            match *text.get(at)? {
+                b',' => break,
+                b'}' => break 'object,
+                _ => at = space(text, at)?,
+            }
         }
+        at += 1;
     }
     let end = at + 1;
     let next = match text.get(end..) {
@@ -146,45 +151,62 @@ pub(crate) fn read<'a>(text: &'a [u8], at: usize, keys: &Keys, order: &mut Order
         Some([b'\r', b'\n', ..]) => end + 2,
         Some(_) => return None,
     };
-    Some(OrdinaryLine { values, end, next })
+    Some(Extent { end, next })
 }
 
 /// A plain string, an integer or a literal, and the offset after it.
 #[inline]
-fn scalar(text: &[u8], at: usize) -> Option<(Value<'_>, usize)> {
-    match *text.get(at)? {
-        b'"' => {
-            let end = string_end(text, at + 1)?;
-            Some((Value::Text(text.get(at + 1..end)?), end + 1))
-        }
-        b'0' => Some((Value::Integer(text.get(at..=at)?), at + 1)),
-        b'1'..=b'9' => {
-            let end = digits_end(text, at + 1);
-            Some((Value::Integer(text.get(at..end)?), end))
-        }
-        b'-' if matches!(text.get(at + 1), Some(b'1'..=b'9')) => {
-            let end = digits_end(text, at + 2);
-            Some((Value::Integer(text.get(at..end)?), end))
-        }
-        b'n' if text.get(at..)?.starts_with(b"null") => Some((Value::Absent, at + 4)),
-        b't' if text.get(at..)?.starts_with(b"true") => Some((Value::Other, at + 4)),
-        b'f' if text.get(at..)?.starts_with(b"false") => Some((Value::Other, at + 5)),
-        _ => None,
+fn scalar(text: &[u8], mut at: usize) -> Option<(Value<'_>, usize)> {
+    loop {
+        return match *text.get(at)? {
+            b'"' => {
+                let end = string_end(text, at + 1)?;
+                Some((Value::Text(text.get(at + 1..end)?), end + 1))
+            }
+            b'0' => Some((Value::Integer(text.get(at..=at)?), at + 1)),
+            b'1'..=b'9' => {
+                let end = digits_end(text, at + 1);
+                Some((Value::Integer(text.get(at..end)?), end))
+            }
+            b'-' if matches!(text.get(at + 1), Some(b'1'..=b'9')) => {
+                let end = digits_end(text, at + 2);
+                Some((Value::Integer(text.get(at..end)?), end))
+            }
+            b'n' if text.get(at..)?.starts_with(b"null") => Some((Value::Absent, at + 4)),
+            b't' if text.get(at..)?.starts_with(b"true") => Some((Value::Other, at + 4)),
+            b'f' if text.get(at..)?.starts_with(b"false") => Some((Value::Other, at + 5)),
+            _ => {
+                at = space(text, at)?;
+                continue;
+            }
+        };
     }
 }
+
+/// The offset after a space, which must stand here: other whitespace is not ordinary.
+#[inline]
+fn space(text: &[u8], at: usize) -> Option<usize> {
+    (text.get(at) == Some(&b' ')).then_some(at + 1)
+}
+
+/// A one in each byte.
+const ONES: u64 = u64::MAX / 255;
+
+/// The highest bit of each byte.
+const HIGHS: u64 = ONES * 0x80;
 
 #[inline]
 fn digits_end(text: &[u8], mut at: usize) -> usize {
-    while matches!(text.get(at), Some(b'0'..=b'9')) {
-        at += 1;
+    while let Some(chunk) = text.get(at..at + 8).and_then(|chunk| chunk.first_chunk()) {
+        let values = u64::from_le_bytes(*chunk) ^ (ONES * u64::from(b'0'));
+        // A byte above 9 reaches its highest bit by what is added, or has it.
+        let others = (((values & (ONES * 0x7f)) + ONES * 0x76) | values) & HIGHS;
+        if others != 0 {
+            return at + others.trailing_zeros() as usize / 8;
+        }
+        at += 8;
     }
-    at
-}
-
-/// Spaces only: other whitespace is not ordinary.
-#[inline]
-fn after_space(text: &[u8], mut at: usize) -> usize {
-    while text.get(at) == Some(&b' ') {
+    while matches!(text.get(at), Some(b'0'..=b'9')) {
         at += 1;
     }
     at
@@ -193,8 +215,6 @@ fn after_space(text: &[u8], mut at: usize) -> usize {
 /// The offset of the quote that closes a string without escapes and control characters, eight bytes at a time.
 #[inline]
 fn string_end(text: &[u8], mut at: usize) -> Option<usize> {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGHS: u64 = ONES * 0x80;
     while let Some(chunk) = text.get(at..at + 8) {
         let word = u64::from_le_bytes(chunk.try_into().ok()?);
         // In each of these the lowest bit set is exact: a borrow only comes from a byte that is itself a hit.

@@ -1,0 +1,61 @@
+//! Short texts as words: user ids, addresses and digits are mostly a few bytes long, how many cannot be foreseen, and a word
+//! is compared, shifted and copied without a loop over them.
+
+/// Bytes that fit.
+pub const SHORT_TEXT_MAX: usize = 16;
+
+/// The bytes of a text as a word, the first one lowest and zeros above the last; none where they are more than
+/// [`SHORT_TEXT_MAX`].
+///
+/// ```
+/// # use adtally_model::short_text::word_of;
+/// assert_eq!(word_of(b"ab"), Some(0x6261));
+/// assert_eq!(word_of(b"seventeen letters"), None);
+/// ```
+#[inline]
+pub fn word_of(text: &[u8]) -> Option<u128> {
+    if text.len() > SHORT_TEXT_MAX {
+        return None;
+    }
+    // Two reads that may overlap are as good as one of every length.
+    Some(if let (Some(first), Some(last)) = (text.first_chunk::<8>(), text.last_chunk::<8>()) {
+        u128::from(u64::from_le_bytes(*first)) | u128::from(u64::from_le_bytes(*last)) << (8 * (text.len() - 8))
+    } else if let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>()) {
+        u128::from(u32::from_le_bytes(*first)) | u128::from(u32::from_le_bytes(*last)) << (8 * (text.len() - 4))
+    } else {
+        let byte = |at: usize| text.get(at).map_or(0, |&byte| u128::from(byte) << (8 * at));
+        byte(0) | byte(1) | byte(2)
+    })
+}
+
+/// Appends a text: sixteen bytes are copied at once, and what is too many is cut off.
+#[inline]
+pub(crate) fn append(out: &mut Vec<u8>, text: &[u8]) {
+    match word_of(text) {
+        Some(word) => {
+            let end = out.len() + text.len();
+            out.extend_from_slice(&word.to_le_bytes());
+            out.truncate(end);
+        }
+        None => out.extend_from_slice(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_every_length_are_the_words_of_their_bytes() {
+        let text: Vec<u8> = (0xf1..=0xff).chain([0, 7, 0x80]).collect();
+        for length in 0..=text.len() {
+            let text = &text[..length];
+            let mut bytes = [0; SHORT_TEXT_MAX];
+            let expected = bytes.get_mut(..length).map(|bytes| bytes.copy_from_slice(text));
+            assert_eq!(word_of(text), expected.map(|()| u128::from_le_bytes(bytes)), "{length}");
+            let mut out = b"before".to_vec();
+            append(&mut out, text);
+            assert_eq!(out, [b"before", text].concat(), "{length}");
+        }
+    }
+}
