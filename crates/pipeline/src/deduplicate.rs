@@ -6,6 +6,10 @@ use crate::settings::LIVE_MINUTES_MAX;
 use adtally_model::{EpochNumber, Identity, Minute};
 use std::collections::BTreeMap;
 
+/// A minute is expected to come to hold this share more than the one before it holds so far: late lines of that one, and
+/// traffic that rises.
+const EXPECTED_MORE: usize = 8;
+
 /// What became of an identity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Probe {
@@ -40,7 +44,7 @@ pub struct Deduplicate {
 impl Deduplicate {
     /// Takes back what a fold brought.
     pub(crate) fn restore(&mut self, minute: Minute, begun: EpochNumber, identities: &[Identity]) {
-        let mut table = IdentitySet::with_capacity(identities.len());
+        let mut table = IdentitySet::with_capacity(with_more(identities.len()));
         for &identity in identities {
             table.insert(identity);
         }
@@ -57,7 +61,17 @@ impl Deduplicate {
     /// back with [`Deduplicate::put`].
     #[inline]
     pub(crate) fn take(&mut self, minute: Minute) -> Option<MinuteSet> {
-        self.sets.remove(&minute)
+        let mut set = self.sets.remove(&minute)?;
+        // Several inputs fill neighbouring minutes side by side: what is expected grows with the minute before.
+        set.table.expect(self.expected_of(minute));
+        Some(set)
+    }
+
+    /// An empty set for a minute that is not held, begun in an epoch; hand it in with [`Deduplicate::put`].
+    pub(crate) fn begin(&self, minute: Minute, begun: EpochNumber) -> MinuteSet {
+        let mut table = IdentitySet::default();
+        table.expect(self.expected_of(minute));
+        MinuteSet { begun, table, added: Vec::new() }
     }
 
     /// The set of a minute, for touching.
@@ -70,6 +84,11 @@ impl Deduplicate {
     pub(crate) fn put(&mut self, minute: Minute, set: MinuteSet, added: usize) {
         self.held += added;
         self.sets.insert(minute, set);
+    }
+
+    /// Identities that a minute is expected to come to hold, by the nearest live minute before it.
+    fn expected_of(&self, minute: Minute) -> usize {
+        self.sets.range(..minute).next_back().map_or(0, |(_, set)| with_more(set.table.len()))
     }
 
     /// Forgets the minutes that end at or before `expired_ms`, except what the current epoch added to them, which
@@ -123,12 +142,12 @@ impl Deduplicate {
     }
 }
 
-impl MinuteSet {
-    /// An empty set, begun in an epoch.
-    pub(crate) fn new(begun: EpochNumber) -> Self {
-        MinuteSet { begun, table: IdentitySet::default(), added: Vec::new() }
-    }
+/// A number of identities and an eighth more.
+fn with_more(identities: usize) -> usize {
+    identities + identities / EXPECTED_MORE
+}
 
+impl MinuteSet {
     /// See [`IdentitySet::touch`].
     #[inline]
     pub(crate) fn touch(&self, identity: Identity) -> u64 {

@@ -2,21 +2,28 @@
 //!
 //! Open addressing with linear probing (Knuth, TAOCP 3, 6.4, algorithm L) in one array of 16-byte slots. The home of an
 //! identity is given by its leading bits, which are uniform; so slots are nearly in the order of identities, and a larger
-//! array is filled from front to back.
+//! array is filled from front to back. Arrays are of any length: what is held for ten minutes is most of what a partition
+//! has in memory, and where it is foreseen how many there will be, a seventh fewer slots do than the next power of two.
 
 use adtally_model::Identity;
 
 /// An empty slot. An identity of this value, one in 2^128, is held as its neighbour.
-const EMPTY: Identity = Identity(0);
+const EMPTY: u128 = 0;
 
 /// What [`EMPTY`] is held as: another value of the 112 bits that name a click.
-const IN_PLACE_OF_EMPTY: Identity = Identity(1 << 64);
+const IN_PLACE_OF_EMPTY: u128 = 1 << 64;
 
 /// Slots of the smallest array.
 const SLOTS_MIN: usize = 16;
 
-/// The set grows when more than this share of its slots would be taken: at most so many eighths.
-const LOAD_EIGHTHS_MAX: usize = 6;
+/// The set grows when more than this share of its slots would be taken: at most so many eighths. With as many a look-up of
+/// what is absent reads 32 slots, on average over the filling of the array 4.
+const LOAD_EIGHTHS_MAX: usize = 7;
+
+/// When the array must grow and would then have at least this share of the slots that are expected to be needed, it gets
+/// them all. Below it, it is doubled, so that many sets that stay small do not take what a few large ones need: a set that
+/// stops right behind the jump takes 73 bytes an identity, one that doubles at most 37.
+const EXPECTED_SHARE: usize = 2;
 
 /// What a look-up found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,9 +37,10 @@ pub(crate) enum Found {
 /// Identities, of which no two name the same click.
 #[derive(Debug, Default)]
 pub(crate) struct IdentitySet {
-    /// A power of two of them, or none.
-    slots: Vec<Identity>,
+    slots: Vec<u128>,
     held: usize,
+    /// Identities that it is expected to come to hold.
+    expected: usize,
 }
 
 impl IdentitySet {
@@ -40,9 +48,14 @@ impl IdentitySet {
     pub(crate) fn with_capacity(capacity: usize) -> Self {
         let mut set = IdentitySet::default();
         if capacity > 0 {
-            set.resize((capacity * 8).div_ceil(LOAD_EIGHTHS_MAX).next_power_of_two().max(SLOTS_MIN));
+            set.resize(slots_for(capacity));
         }
         set
+    }
+
+    /// Changes how many it is expected to come to hold.
+    pub(crate) fn expect(&mut self, expected: usize) {
+        self.expected = expected;
     }
 
     /// Identities held.
@@ -52,40 +65,45 @@ impl IdentitySet {
 
     /// All of them, in no particular order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Identity> + '_ {
-        self.slots.iter().copied().filter(|&slot| slot != EMPTY)
+        self.slots.iter().filter(|&&slot| slot != EMPTY).map(|&slot| Identity(slot))
     }
 
+    /// The slot at which a look-up begins: the leading bits of the identity, taken for a fraction of the slots.
     #[inline]
-    fn home(&self, identity: Identity) -> usize {
-        // As many of the leading bits as it takes to number the slots, of which there are at least 16.
-        (identity.table_hash() >> (64 - self.slots.len().trailing_zeros())) as usize
+    fn home(&self, identity: u128) -> usize {
+        ((u128::from(Identity(identity).table_hash()) * self.slots.len() as u128) >> 64) as usize
+    }
+
+    /// The slot behind another; the first one is behind the last.
+    #[inline]
+    fn behind(&self, at: usize) -> usize {
+        if at + 1 == self.slots.len() { 0 } else { at + 1 }
     }
 
     /// Reads the slot where a look-up will begin, and does nothing with it. Reads that do not depend on each other overlap:
-    /// after this was called for each of a batch, their look-ups find their slots in the cache.
+    /// after this was called for each of a batch, their look-ups find the slots where they begin in the cache.
     #[inline]
     pub(crate) fn touch(&self, identity: Identity) -> u64 {
-        if self.slots.is_empty() { 0 } else { self.slots[self.home(identity)].0 as u64 }
+        if self.slots.is_empty() { 0 } else { self.slots[self.home(identity.0)] as u64 }
     }
 
     /// Looks a click up.
     #[inline]
     pub(crate) fn find(&self, identity: Identity) -> Found {
-        let identity = stored(identity);
         if self.slots.is_empty() {
             return Found::Absent(0);
         }
-        let last = self.slots.len() - 1;
+        let identity = stored(identity);
         let mut at = self.home(identity);
         loop {
             let slot = self.slots[at];
             if slot == EMPTY {
                 return Found::Absent(at);
             }
-            if slot.same_click(identity) {
-                return Found::Held(slot);
+            if Identity(slot).same_click(Identity(identity)) {
+                return Found::Held(Identity(slot));
             }
-            at = (at + 1) & last;
+            at = self.behind(at);
         }
     }
 
@@ -94,7 +112,7 @@ impl IdentitySet {
     pub(crate) fn add(&mut self, identity: Identity, at: usize) {
         let identity = stored(identity);
         if (self.held + 1) * 8 > self.slots.len() * LOAD_EIGHTHS_MAX {
-            self.resize((self.slots.len() * 2).max(SLOTS_MIN));
+            self.resize(self.grown());
             self.put(identity);
         } else {
             self.slots[at] = identity;
@@ -109,7 +127,15 @@ impl IdentitySet {
         }
     }
 
+    /// Slots to grow to.
+    fn grown(&self) -> usize {
+        let doubled = (self.slots.len() * 2).max(SLOTS_MIN);
+        let expected = slots_for(self.expected);
+        if (expected / EXPECTED_SHARE..expected).contains(&doubled) { expected } else { doubled }
+    }
+
     fn resize(&mut self, slots: usize) {
+        // Zeros that the system hands out are not written again.
         let old = std::mem::replace(&mut self.slots, vec![EMPTY; slots]);
         for identity in old {
             if identity != EMPTY {
@@ -119,19 +145,23 @@ impl IdentitySet {
     }
 
     /// Writes into the first free slot from its home on; there is one.
-    fn put(&mut self, identity: Identity) {
-        let last = self.slots.len() - 1;
+    fn put(&mut self, identity: u128) {
         let mut at = self.home(identity);
         while self.slots[at] != EMPTY {
-            at = (at + 1) & last;
+            at = self.behind(at);
         }
         self.slots[at] = identity;
     }
 }
 
+/// Slots that are enough for so many.
+fn slots_for(identities: usize) -> usize {
+    (identities * 8).div_ceil(LOAD_EIGHTHS_MAX).max(SLOTS_MIN)
+}
+
 #[inline]
-fn stored(identity: Identity) -> Identity {
-    if identity == EMPTY { IN_PLACE_OF_EMPTY } else { identity }
+fn stored(identity: Identity) -> u128 {
+    if identity.0 == EMPTY { IN_PLACE_OF_EMPTY } else { identity.0 }
 }
 
 #[cfg(test)]
@@ -155,11 +185,14 @@ mod tests {
 
         /// It holds what a map by the 112 bits holds, the first of each.
         #[test]
-        fn the_first_of_each_click_is_held(identities in vec(identity(), 0..400), capacity in 0_usize..300) {
-            let mut set = IdentitySet::with_capacity(capacity);
+        fn the_first_of_each_click_is_held(
+            identities in vec(identity(), 0..400), capacity in 0_usize..300, expecting: bool,
+        ) {
+            let mut set = IdentitySet::with_capacity(if expecting { 0 } else { capacity });
+            set.expect(capacity);
             let mut expected: BTreeMap<u128, Identity> = BTreeMap::new();
             for &identity in &identities {
-                let identity = stored(identity);
+                let identity = Identity(stored(identity));
                 let first = *expected.entry(identity.0 >> 16).or_insert(identity);
                 set.touch(identity);
                 set.insert(identity);
@@ -177,7 +210,7 @@ mod tests {
         let mut set = IdentitySet::default();
         assert!(matches!(set.find(Identity(0)), Found::Absent(_)));
         set.insert(Identity(0));
-        assert_eq!((set.find(Identity(0)), set.len()), (Found::Held(IN_PLACE_OF_EMPTY), 1));
+        assert_eq!((set.find(Identity(0)), set.len()), (Found::Held(Identity(IN_PLACE_OF_EMPTY)), 1));
     }
 
     #[test]
@@ -190,5 +223,21 @@ mod tests {
             }
             assert_eq!((set.len(), set.slots.len()), (capacity, slots));
         }
+    }
+
+    #[test]
+    fn a_set_grows_at_once_to_what_is_expected_of_it_and_doubles_below_and_beyond() {
+        let expected = 10_000;
+        let mut set = IdentitySet::default();
+        set.expect(expected);
+        let mut sizes = vec![0];
+        for number in 0..3 * expected as u128 {
+            set.insert(Identity((number * 0x9e37_79b9_7f4a_7c15) << 64 | 1));
+            if sizes.last() != Some(&set.slots.len()) {
+                sizes.push(set.slots.len());
+            }
+        }
+        let slots = slots_for(expected);
+        assert_eq!(sizes, [0, 16, 32, 64, 128, 256, 512, 1_024, 2_048, 4_096, slots, 2 * slots, 4 * slots]);
     }
 }

@@ -399,7 +399,7 @@ impl Partition {
                 self.expired_identities.entry(minute).or_default().extend(added);
             }
         }
-        (!self.held.is_full()).then(|| MinuteSet::new(self.number))
+        (!self.held.is_full()).then(|| self.held.begin(minute, self.number))
     }
 
     fn count(&mut self, columns: &ClickColumns, rows: &[u32]) {
