@@ -5,7 +5,7 @@ use crate::lake::SharedTables;
 use crate::machine::Machine;
 use crate::plant::Plant;
 use crate::random::Random;
-use adtally_store::durable::{Disk as DurableDisk, DiskFile, DiskIo};
+use adtally_store::durable::{Disk as DurableDisk, DiskFile, DiskIo, Placing};
 use adtally_store::epoch_log::codec;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -235,7 +235,8 @@ impl ObjectStore for SimStore {
             return Err(store_error(location, io::Error::other("no reply in time")));
         }
         let target = format!("{ROOT}/{location}");
-        self.durable.put(FilePath::new(&target), &payload, create).map_err(|error| store_error(location, error))?;
+        let how = Placing { create, ..Placing::default() };
+        self.durable.put(FilePath::new(&target), &payload, how).map_err(|error| store_error(location, error))?;
         Ok(PutResult { e_tag: None, version: None })
     }
 

@@ -28,7 +28,7 @@ mod disk;
 #[cfg(test)]
 mod tests;
 
-pub use disk::{Disk, DiskFile, DiskIo};
+pub use disk::{Disk, DiskFile, DiskIo, Placing};
 
 /// Access to folders made: that of other programs, within what the user's mask allows.
 const FOLDER_MODE: u32 = 0o777;
@@ -147,6 +147,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> StoreResult<T> + Sen
 }
 
 /// An I/O error with the file that it is about, in the store's vocabulary.
+/// In the extensions of a put: who writes it does not expect it to be read soon.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NotReadSoon;
+
 fn store_error(path: &FilePath, error: io::Error) -> StoreError {
     let text = path.display().to_string();
     match error.kind() {
@@ -178,9 +182,10 @@ impl ObjectStore for DurableLocal {
             PutMode::Overwrite => false,
             PutMode::Update(_) => return Err(unsupported("`put_opts` with mode `PutMode::Update`")),
         };
+        let how = Placing { create, not_read_soon: options.extensions.get::<NotReadSoon>().is_some() };
         let (disk, target) = (self.disk.clone(), self.inner.path_to_filesystem(location)?);
         blocking(move || {
-            disk.put(&target, &payload, create).map_err(|error| store_error(&target, error))?;
+            disk.put(&target, &payload, how).map_err(|error| store_error(&target, error))?;
             Ok(PutResult { e_tag: None, version: None })
         })
         .await

@@ -5,6 +5,7 @@ use crate::fail_points::{self, RECORD_TEMPORARY_WRITTEN};
 use hashbrown::HashSet;
 use object_store::PutPayload;
 use parking_lot::Mutex;
+use rustix::fs::{Advice, fadvise};
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
@@ -16,6 +17,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Folders remembered as synced; the set starts anew beyond it, which costs a sync a folder and bounds its memory.
 const SYNCED_FOLDERS_MAX: usize = 16_384;
+
+/// Files that are not read soon leave the page cache once they are durable if they have so many bytes: a backlog writes them
+/// by the gigabyte, in place of what is asked for, and one after another can use the same pages. An epoch of ten seconds at
+/// the mission's rate, 2.5 MB of raw clicks, stays.
+const BULK_BYTES: u64 = 4 << 20;
 
 /// Numbers temporary files within the process.
 static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(1);
@@ -53,6 +59,18 @@ pub trait DiskFile: Debug + Send {
 
     /// Makes its content durable.
     fn sync_all(&mut self) -> io::Result<()>;
+
+    /// Lets its content, which is durable, leave the page cache.
+    fn leave_cache(&mut self) {}
+}
+
+/// How a file is put in place.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Placing {
+    /// Its name must not be taken.
+    pub create: bool,
+    /// It is not expected to be read soon.
+    pub not_read_soon: bool,
 }
 
 /// The disk of this machine.
@@ -96,6 +114,11 @@ impl DiskFile for File {
 
     fn sync_all(&mut self) -> io::Result<()> {
         File::sync_all(self)
+    }
+
+    fn leave_cache(&mut self) {
+        // Advice: where it is not taken nothing is lost.
+        let _ = fadvise(&*self, 0, None, Advice::DontNeed);
     }
 }
 
@@ -229,12 +252,12 @@ impl Disk {
         }
     }
 
-    /// Writes a file that others see whole or not at all, and that is durable when it succeeds. With `create` its name
-    /// must not be taken; after any other error it may be there all the same.
+    /// Writes a file that others see whole or not at all, and that is durable when it succeeds. After an error that is not
+    /// about its name it may be there all the same.
     ///
     /// # Errors
     /// Already exists, or whatever the disk says.
-    pub fn put(&self, target: &FilePath, payload: &PutPayload, create: bool) -> io::Result<()> {
+    pub fn put(&self, target: &FilePath, payload: &PutPayload, how: Placing) -> io::Result<()> {
         let (mut file, temporary) = self.create_temporary(target)?;
         let mut offset = 0;
         let written = payload.iter().try_for_each(|part| {
@@ -243,7 +266,14 @@ impl Disk {
             Ok(())
         });
         match written {
-            Ok(()) => self.place(file.as_mut(), &temporary, target, create),
+            Ok(()) => {
+                self.place(file.as_mut(), &temporary, target, how.create)?;
+                // Only what is on the disk can leave.
+                if self.fsync && how.not_read_soon && offset >= BULK_BYTES {
+                    file.leave_cache();
+                }
+                Ok(())
+            }
             Err(error) => {
                 self.discard(&temporary);
                 Err(error)

@@ -135,11 +135,30 @@ async fn concurrent_creations_have_one_winner() {
     assert_eq!(won.iter().filter(|&&won| won).count(), 1);
 }
 
-/// The local disk, with a record of links and syncs; links that are made and then fail.
+/// The local disk, with a record of links, syncs and what leaves the cache; links that are made and then fail.
 #[derive(Debug, Default)]
 struct Watched {
-    asked: Mutex<Vec<String>>,
+    asked: Arc<Mutex<Vec<String>>>,
     links_fail: bool,
+}
+
+#[derive(Debug)]
+struct WatchedFile(Box<dyn DiskFile>, Arc<Mutex<Vec<String>>>);
+
+impl DiskFile for WatchedFile {
+    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn sync_all(&mut self) -> io::Result<()> {
+        self.1.lock().push("sync the content".into());
+        self.0.sync_all()
+    }
+
+    fn leave_cache(&mut self) {
+        self.1.lock().push("leave the cache".into());
+        self.0.leave_cache();
+    }
 }
 
 impl Watched {
@@ -159,7 +178,7 @@ impl DiskIo for Watched {
     }
 
     fn create_new(&self, path: &FilePath) -> io::Result<Box<dyn DiskFile>> {
-        LocalDisk.create_new(path)
+        Ok(Box::new(WatchedFile(LocalDisk.create_new(path)?, Arc::clone(&self.asked))))
     }
 
     fn hard_link(&self, from: &FilePath, to: &FilePath) -> io::Result<()> {
@@ -190,8 +209,43 @@ fn a_folder_is_synced_before_and_after_something_is_put_into_it() {
         fs::create_dir_all(root.join("a")).unwrap();
         let watched = Arc::new(Watched { links_fail, ..Watched::default() });
         let disk = Disk::new(Arc::clone(&watched) as Arc<dyn DiskIo>, root.clone(), true);
-        assert_eq!(disk.put(&root.join("a/1"), &"x".into(), true).is_err(), links_fail);
+        assert_eq!(
+            disk.put(&root.join("a/1"), &"x".into(), Placing { create: true, ..Placing::default() }).is_err(),
+            links_fail
+        );
         // What a process that died has put there comes first; then what may be there all the same.
-        assert_eq!(*watched.asked.lock(), ["sync a", "sync root", "link 1", "sync a"]);
+        assert_eq!(*watched.asked.lock(), ["sync a", "sync root", "sync the content", "link 1", "sync a"]);
     }
+}
+
+#[test]
+fn what_is_large_and_not_read_soon_leaves_the_cache_once_it_is_durable_and_nothing_else_does() {
+    let large = 4 << 20;
+    for (bytes, not_read_soon, fsync) in
+        [(large, true, true), (large - 1, true, true), (large, false, true), (large, true, false)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let watched = Arc::new(Watched::default());
+        let disk = Disk::new(Arc::clone(&watched) as Arc<dyn DiskIo>, folder.path().to_path_buf(), fsync);
+        let content: Vec<u8> = (0..bytes).map(|at| at as u8).collect();
+        let how = Placing { not_read_soon, ..Placing::default() };
+        disk.put(&folder.path().join("file"), &content.clone().into(), how).unwrap();
+        assert!(fs::read(folder.path().join("file")).unwrap() == content, "{bytes}");
+        let leaves = (bytes, not_read_soon, fsync) == (large, true, true);
+        let asked = watched.asked.lock();
+        assert_eq!(asked.iter().any(|what| what == "leave the cache"), leaves, "{bytes} {not_read_soon} {fsync}");
+        assert!(!leaves || asked.last().is_some_and(|last| last == "leave the cache"), "{asked:?}");
+    }
+}
+
+#[test]
+fn a_put_says_by_its_extensions_that_it_is_not_read_soon() {
+    let folder = tempfile::tempdir().unwrap();
+    let watched = Arc::new(Watched::default());
+    let disk = Disk::new(Arc::clone(&watched) as Arc<dyn DiskIo>, folder.path().canonicalize().unwrap(), true);
+    let store = DurableLocal { disk, ..DurableLocal::open(folder.path(), true).unwrap() };
+    let mut options = PutOptions::default();
+    options.extensions.insert(NotReadSoon);
+    block_on(store.put_opts(&Path::from("file"), vec![1; 4 << 20].into(), options)).unwrap();
+    assert!(watched.asked.lock().iter().any(|what| what == "leave the cache"));
 }

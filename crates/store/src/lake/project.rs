@@ -10,6 +10,7 @@ use super::rows::{RowFile, encode_counts, encode_ledgers};
 use super::schema::Table;
 use super::statistics::Bounds;
 use super::{CHECKPOINT_EVERY, EncodedFile, Lake, LakeTable, delta_error};
+use crate::durable::NotReadSoon;
 use crate::fail_points;
 use adtally_model::{Error, Invariant, Ledger, MinuteCounts, Result, StagedFile};
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
@@ -17,7 +18,7 @@ use deltalake_core::kernel::{Action, Add, Transaction};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::{DeltaTable, checkpoints};
 use object_store::path::Path;
-use object_store::{ObjectStoreExt, PutPayload};
+use object_store::{ObjectStore, PutOptions, PutPayload};
 use std::sync::Arc;
 
 /// How often a commit to one table is tried before the caller hears of it: conflicts are rare, since one process
@@ -78,7 +79,9 @@ impl Lake {
     pub async fn stage(&self, files: &[EncodedFile]) -> Result<()> {
         let puts = files.iter().map(|file| {
             let table = self.table(file.staged.table.into());
-            table.put(&file.staged.path, file.bytes.clone().into())
+            let mut options = PutOptions::default();
+            options.extensions.insert(NotReadSoon);
+            table.put_opts(&file.staged.path, file.bytes.clone().into(), options)
         });
         futures::future::try_join_all(puts).await.map(drop)
     }
@@ -129,8 +132,12 @@ impl Lake {
 
 impl LakeTable {
     pub(super) async fn put(&self, path: &str, payload: PutPayload) -> Result<()> {
+        self.put_opts(path, payload, PutOptions::default()).await
+    }
+
+    async fn put_opts(&self, path: &str, payload: PutPayload, options: PutOptions) -> Result<()> {
         // Names are unique to a process, and say what is in the file: writing one again writes the same bytes.
-        self.store.put(&Path::from(path), payload).await.map(drop).map_err(|error| {
+        self.store.put_opts(&Path::from(path), payload, options).await.map(drop).map_err(|error| {
             Error::transient(format!("cannot write {}/{path}: check the disk or the object store", self.table))
                 .because(error)
         })
