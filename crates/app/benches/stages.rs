@@ -36,6 +36,7 @@ static ALLOCATOR: Allocator = Allocator;
 
 fn main() {
     // As in the binary.
+    adtally_allocator::use_small_pages();
     adtally_allocator::keep_freed_memory(Duration::from_secs(10));
     // `cargo test --benches` only asks whether it runs.
     let clicks = if std::env::args().any(|word| word == "--bench") { CLICKS } else { 20_000 };

@@ -12,6 +12,7 @@ static ALLOCATOR: Allocator = Allocator;
 const FREED_MEMORY_KEPT: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
+    adtally_allocator::use_small_pages();
     adtally_allocator::keep_freed_memory(FREED_MEMORY_KEPT);
     adtally::cli::main()
 }
