@@ -150,8 +150,8 @@ fn with_more(identities: usize) -> usize {
 impl MinuteSet {
     /// See [`IdentitySet::touch`].
     #[inline]
-    pub(crate) fn touch(&self, identity: Identity) -> u64 {
-        self.table.touch(identity)
+    pub(crate) fn touch(&self, identities: &[Identity]) -> u64 {
+        self.table.touch(identities)
     }
 
     /// Looks an identity up and adds it when it is new and `add` is set.

@@ -25,6 +25,13 @@ const LOAD_EIGHTHS_MAX: usize = 7;
 /// stops right behind the jump takes 73 bytes an identity, one that doubles at most 37.
 const EXPECTED_SHARE: usize = 2;
 
+/// Slots of the smallest page that a kernel hands out.
+const PAGE_SLOTS: usize = 4_096 / size_of::<u128>();
+
+/// Identities that are touched at a time: a core waits for some twenty reads at once, and their slots still fit its first
+/// cache.
+pub(crate) const TOUCHED_MAX: usize = 64;
+
 /// What a look-up found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Found {
@@ -80,11 +87,19 @@ impl IdentitySet {
         if at + 1 == self.slots.len() { 0 } else { at + 1 }
     }
 
-    /// Reads the slot where a look-up will begin, and does nothing with it. Reads that do not depend on each other overlap:
-    /// after this was called for each of a batch, their look-ups find the slots where they begin in the cache.
+    /// Reads the slots where the look-ups of some identities, [`TOUCHED_MAX`] at most, will begin, and does nothing with them.
+    /// Reads that do not depend on each other overlap, the more the fewer instructions are between them; then the look-ups
+    /// find these slots in the cache.
     #[inline]
-    pub(crate) fn touch(&self, identity: Identity) -> u64 {
-        if self.slots.is_empty() { 0 } else { self.slots[self.home(identity.0)] as u64 }
+    pub(crate) fn touch(&self, identities: &[Identity]) -> u64 {
+        if self.slots.is_empty() {
+            return 0;
+        }
+        let mut homes = [0; TOUCHED_MAX];
+        for (home, identity) in homes.iter_mut().zip(identities) {
+            *home = self.home(identity.0);
+        }
+        homes.iter().take(identities.len()).fold(0, |read, &home| read ^ self.slots[home] as u64)
     }
 
     /// Looks a click up.
@@ -135,8 +150,12 @@ impl IdentitySet {
     }
 
     fn resize(&mut self, slots: usize) {
-        // Zeros that the system hands out are not written again.
-        let old = std::mem::replace(&mut self.slots, vec![EMPTY; slots]);
+        let mut larger = vec![EMPTY; slots];
+        // What the kernel hands out is zero, and is first seen when it is touched. A page that is read before it is written
+        // is mapped twice, the second time with an interruption of every core; so each is written to here.
+        let empty = std::hint::black_box(EMPTY);
+        larger.iter_mut().step_by(PAGE_SLOTS).for_each(|slot| *slot = empty);
+        let old = std::mem::replace(&mut self.slots, larger);
         for identity in old {
             if identity != EMPTY {
                 self.put(identity);
@@ -194,7 +213,7 @@ mod tests {
             for &identity in &identities {
                 let identity = Identity(stored(identity));
                 let first = *expected.entry(identity.0 >> 16).or_insert(identity);
-                set.touch(identity);
+                set.touch(&[identity]);
                 set.insert(identity);
                 prop_assert_eq!(set.find(identity), Found::Held(first));
             }

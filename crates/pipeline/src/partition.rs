@@ -5,6 +5,7 @@ mod end_epoch;
 use crate::clock_guard::ClockReading;
 use crate::deduplicate::{Deduplicate, MinuteSet, Probe};
 use crate::frontier::{self, NEVER};
+use crate::identity_set::TOUCHED_MAX;
 use crate::inputs::{Asked, Blocked, Input, Inputs};
 use crate::pending_batch::PendingBatch;
 use crate::settings::{LIVE_MINUTES_MAX, TimeSettings};
@@ -24,10 +25,6 @@ const GONE_AFTER_MS: i64 = 30 * 24 * 3_600_000;
 /// Live minutes up to which an input with a backlog may run ahead while another has no watermark, and lines that it
 /// may add at a time: together they stay within the bound on live minutes.
 const BLOCKED_MINUTES_MAX: usize = LIVE_MINUTES_MAX / 2;
-
-/// Rows whose identities are read together before they are looked up: as many as a core waits for at a time, a few times
-/// over, and their slots still fit its first cache.
-const TOUCHED_ROWS: usize = 64;
 
 /// Why judging stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -313,8 +310,8 @@ impl Partition {
         let (lateness, held_after) = (self.settings.allowed_lateness_ms, self.settings.held_after_final_ms());
         let mut current: Option<(Minute, MinuteSet, usize)> = None;
         for row in first..first + rows {
-            if (row - first).is_multiple_of(TOUCHED_ROWS) {
-                let rows = row..(row + TOUCHED_ROWS).min(first + rows);
+            if (row - first).is_multiple_of(TOUCHED_MAX) {
+                let rows = row..(row + TOUCHED_MAX).min(first + rows);
                 touch(&self.held, current.as_ref().map(|(minute, set, _)| (*minute, set)), &columns, rows);
             }
             let event_time = columns.event_time_ms[row];
@@ -478,18 +475,19 @@ impl Partition {
     }
 }
 
-/// Reads the slots where the identities of these rows will be looked up, all at once; see [`MinuteSet::touch`].
+/// Reads the slots where the identities of these rows, [`TOUCHED_MAX`] at most, will be looked up; see
+/// [`MinuteSet::touch`].
 fn touch(held: &Deduplicate, current: Option<(Minute, &MinuteSet)>, columns: &ClickColumns, rows: Range<usize>) {
-    let mut known = current;
-    let mut read = 0;
-    for row in rows {
-        let minute = Minute::of(columns.event_time_ms[row]);
-        if known.is_none_or(|(of, _)| of != minute) {
-            known = current.filter(|(of, _)| *of == minute).or_else(|| Some((minute, held.get(minute)?)));
+    let (mut first, mut read) = (rows.start, 0);
+    while first < rows.end {
+        let minute = Minute::of(columns.event_time_ms[first]);
+        let times = &columns.event_time_ms[first..rows.end];
+        let same = times.iter().take_while(|&&time| Minute::of(time) == minute).count();
+        let set = current.filter(|(of, _)| *of == minute).map(|(_, set)| set).or_else(|| held.get(minute));
+        if let Some(set) = set {
+            read ^= set.touch(&columns.identity[first..first + same]);
         }
-        if let Some((_, set)) = known {
-            read ^= set.touch(columns.identity[row]);
-        }
+        first += same;
     }
     // Else nothing would be read.
     std::hint::black_box(read);
