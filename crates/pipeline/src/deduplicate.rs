@@ -1,7 +1,7 @@
 //! Stage: one set of identities per event minute. A copy can only fall in its own minute, a look-up probes one set,
 //! and a whole set expires at once.
 
-use crate::identity_set::{Found, IdentitySet};
+use crate::identity_set::{Found, IdentitySet, TOUCHED_MAX};
 use crate::settings::LIVE_MINUTES_MAX;
 use adtally_model::{EpochNumber, Identity, Minute};
 use std::collections::BTreeMap;
@@ -45,8 +45,10 @@ impl Deduplicate {
     /// Takes back what a fold brought.
     pub(crate) fn restore(&mut self, minute: Minute, begun: EpochNumber, identities: &[Identity]) {
         let mut table = IdentitySet::with_capacity(with_more(identities.len()));
-        for &identity in identities {
-            table.insert(identity);
+        for identities in identities.chunks(TOUCHED_MAX) {
+            // Else nothing would be read.
+            std::hint::black_box(table.touch(identities));
+            identities.iter().for_each(|&identity| table.insert(identity));
         }
         self.held += table.len();
         self.sets.insert(minute, MinuteSet { begun, table, added: Vec::new() });
