@@ -146,11 +146,11 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> StoreResult<T> + Sen
     }
 }
 
-/// An I/O error with the file that it is about, in the store's vocabulary.
 /// In the extensions of a put: who writes it does not expect it to be read soon.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NotReadSoon;
 
+/// An I/O error with the file that it is about, in the store's vocabulary.
 fn store_error(path: &FilePath, error: io::Error) -> StoreError {
     let text = path.display().to_string();
     match error.kind() {

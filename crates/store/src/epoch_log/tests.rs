@@ -280,7 +280,7 @@ impl ObjectStore for Lossy {
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
         match self.old_listings.lock().pop_front() {
-            Some(old) => futures::stream::iter(old.into_iter().map(Ok)).boxed(),
+            Some(old) => stream::iter(old.into_iter().map(Ok)).boxed(),
             None => self.inner.list(prefix),
         }
     }
