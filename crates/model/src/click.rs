@@ -1,7 +1,6 @@
 //! Clicks in columns, as they travel from the decoder to the stores.
 
-use crate::short_text;
-use crate::{Country, Identity, InputId, Rejected};
+use crate::{Country, Identity, InputId, Rejected, short_text};
 use std::sync::Arc;
 
 /// Clicks of one block of lines, a column a field, in the order of the lines. All columns have one length; the

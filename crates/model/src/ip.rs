@@ -2,7 +2,7 @@
 //!
 //! Since `::ffff:a.b.c.d` is by contract the same address as `a.b.c.d`, the mapping loses nothing.
 
-use crate::short_text::word_of;
+use crate::short_text::{ONES, word_of};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 const MAPPED: u128 = 0xffff_0000_0000;
@@ -73,9 +73,6 @@ const HEX: [u8; 256] = {
 /// Lengths of the shortest and of the longest text of eight groups.
 const V6_TEXT_MIN: usize = 15;
 const V6_TEXT_MAX: usize = 39;
-
-/// A one in each byte.
-const ONES: u128 = u128::MAX / 255;
 
 /// A colon in each byte.
 const COLONS: u64 = ONES as u64 * b':' as u64;

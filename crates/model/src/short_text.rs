@@ -1,6 +1,9 @@
 //! Short texts as words: user ids, addresses and digits are mostly a few bytes long, how many cannot be foreseen, and a word
 //! is compared, shifted and copied without a loop over them.
 
+/// A one in each byte of a word: times a byte, that byte in each.
+pub const ONES: u128 = u128::MAX / 255;
+
 /// Bytes that fit.
 pub const SHORT_TEXT_MAX: usize = 16;
 

@@ -1,7 +1,7 @@
 //! From the values of a line's fields to a click, or the reason why it is none: the rules that all formats share.
 
 use super::settings::TimestampUnit;
-use adtally_model::short_text::{SHORT_TEXT_MAX, word_of};
+use adtally_model::short_text::{ONES, SHORT_TEXT_MAX, word_of};
 use adtally_model::time::{EVENT_TIME_END_MS, EVENT_TIME_MIN_MS, parse_rfc3339};
 use adtally_model::{ClickRef, Country, ip};
 
@@ -154,7 +154,6 @@ fn unsigned(digits: &[u8]) -> Option<u64> {
 /// The value of up to sixteen digits, without a loop over them: neighbours are put together, then pairs, then fours.
 #[inline]
 fn sixteen(word: u128, digits: usize) -> Option<u64> {
-    const ONES: u128 = u128::MAX / 255;
     // Behind zeros in the place of the digits that are not there.
     let values = (word ^ (ONES * u128::from(b'0'))) << (8 * (SHORT_TEXT_MAX - digits));
     // A byte above 9 reaches its highest bit by what is added, or has it.

@@ -190,7 +190,7 @@ fn space(text: &[u8], at: usize) -> Option<usize> {
 }
 
 /// A one in each byte.
-const ONES: u64 = u64::MAX / 255;
+const ONES: u64 = adtally_model::short_text::ONES as u64;
 
 /// The highest bit of each byte.
 const HIGHS: u64 = ONES * 0x80;
