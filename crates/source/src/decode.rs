@@ -3,7 +3,7 @@
 //! Decoding is a pure function of block, settings and key. Each line of a block becomes either a click or a
 //! [`Rejected`] line with its reason.
 
-mod csv;
+pub(crate) mod csv;
 pub(crate) mod format;
 pub(crate) mod json;
 mod judge;

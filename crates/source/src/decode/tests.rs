@@ -427,3 +427,50 @@ fn formats_are_found() {
     assert_eq!(found("b.csv/a.log", "garbage\n", false), "ndjson");
     assert_eq!(found("a.log", &"x".repeat(5_000), false), "ndjson");
 }
+
+#[test]
+fn a_header_names_two_fields_or_more() {
+    let settings = settings();
+    for (line, expected) in [
+        ("click_timestamp,ad_id,user_id,ip,country", true),
+        ("x,\"ad_id\",y,ip", true),
+        ("ip,user_id", true),
+        ("ad_id", false),
+        ("ad_id,x", false),
+        ("1767225600000,7,u1,198.51.100.7,DE", false),
+        ("ad_id;ip", false),
+        ("ad_id,ip,\"x", false),
+        ("", false),
+    ] {
+        assert_eq!(csv::is_header(line.as_bytes(), &settings), expected, "{line}");
+    }
+    assert!(!csv::is_header(b"ad_id,ip,\xff", &settings));
+    let semicolon = DecodeSettings { csv_delimiter: ';', ..settings };
+    assert!(csv::is_header(b"ad_id;ip", &semicolon));
+}
+
+#[test]
+fn a_row_is_whole_when_it_has_all_columns() {
+    let settings = settings();
+    let header = CsvHeader::parse(b"click_timestamp,ad_id,country", 0, &settings);
+    let long = format!("1,2,{}", "x".repeat(TEST_LINE_BYTES_MAX));
+    for (text, expected) in [
+        ("1767225600000,7,DE", true),
+        ("1767225600000,7,DE\r\n", true),
+        ("1767225600000,7,", true),
+        ("1,2,\"a,b\"", true),
+        ("1,2,\"a \"\"b\"\"\"", true),
+        ("1,2", false),
+        ("1,2,3,4", false),
+        ("1,2,\"a", false),
+        ("1,2,\"a\"b", false),
+        ("1,2,3\n4,5,6", false),
+        ("\r\n", false),
+        ("", false),
+        (&*long, false),
+    ] {
+        assert_eq!(csv::is_whole_row(text.as_bytes(), &header, &settings), expected, "{text:?}");
+    }
+    assert!(!csv::is_whole_row(b"1,2,\xff", &header, &settings));
+    assert!(!csv::is_whole_row(b"1,2,3", &CsvHeader::broken("csv: none".into()), &settings));
+}
