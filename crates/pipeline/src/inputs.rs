@@ -11,8 +11,8 @@ use std::sync::Arc;
 pub struct Input {
     /// What the next epoch records of it.
     pub row: InputRow,
-    /// Its name, shared with dead letters and clicks.
-    pub name: Arc<str>,
+    /// What tables call it ([`InputRow::origin`]), shared with dead letters and clicks.
+    pub origin: Arc<str>,
     /// When it was last seen at its end, by the guarded clock.
     pub at_end_at_ms: Option<i64>,
     /// What was found when it was last asked for lines.
@@ -63,7 +63,7 @@ impl Input {
     /// An input as an epoch recorded it, positioned at its end.
     pub(crate) fn new(mut row: InputRow) -> Self {
         row.position = row.position.next();
-        Input { name: row.name.as_str().into(), row, at_end_at_ms: None, asked: Asked::NotYet, touched: false }
+        Input { origin: row.origin.as_str().into(), row, at_end_at_ms: None, asked: Asked::NotYet, touched: false }
     }
 
     /// Its watermark, or [`watermark::NONE`].

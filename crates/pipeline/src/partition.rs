@@ -181,11 +181,9 @@ impl Partition {
     /// What the source knows of an input changed: its name, fingerprint and size.
     pub fn describe_input(&mut self, id: InputId, describe: impl FnOnce(&mut InputRow)) {
         self.inputs.change(id, |input| {
+            let before = input.row.name.clone();
             describe(&mut input.row);
-            if *input.name != *input.row.name {
-                input.name = input.row.name.as_str().into();
-                input.touched = true;
-            }
+            input.touched |= input.row.name != before;
         });
     }
 
@@ -303,7 +301,7 @@ impl Partition {
         let first = batch.row;
         let mut counted: Vec<u32> = Vec::with_capacity(rows);
         let mut late: Vec<(usize, &'static str)> = Vec::new();
-        let name = self.inputs.get(batch.input).map(|input| Arc::clone(&input.name)).unwrap_or_else(|| "".into());
+        let name = self.inputs.get(batch.input).map(|input| Arc::clone(&input.origin)).unwrap_or_else(|| "".into());
         let columns = Arc::clone(&batch.columns);
         let (final_before, expired_before) =
             (frontier::ms(self.frontiers.final_), frontier::ms(self.frontiers.expired));

@@ -519,16 +519,10 @@ fn describe(row: &mut InputRow, facts: &InputFacts) {
 
 fn new_row(facts: &InputFacts, position: u64) -> InputRow {
     InputRow {
-        id: facts.input,
-        name: facts.name.clone(),
         fingerprint: facts.fingerprint,
-        generation: facts.generation,
         compressed: facts.compressed,
         size: facts.size,
         position: Position::at(position),
-        time: InputTime::default(),
-        status: InputStatus::Holding,
-        ledger: Ledger::default(),
-        seen_at_ms: 0,
+        ..InputRow::new(facts.input, facts.name.clone(), facts.generation)
     }
 }

@@ -195,17 +195,12 @@ impl Rig {
         let position = self.tailer.inputs[&id].position;
         let facts = self.tailer.facts(id, position).expect("an input");
         InputRow {
-            id,
-            name: facts.name,
             fingerprint: facts.fingerprint,
-            generation: facts.generation,
             compressed: facts.compressed,
             size: facts.size,
             position: Position::at(position),
-            time: InputTime::default(),
             status: if self.ended.contains(&id.0) { InputStatus::Ended } else { InputStatus::Holding },
-            ledger: Ledger::default(),
-            seen_at_ms: 0,
+            ..InputRow::new(id, facts.name, facts.generation)
         }
     }
 
