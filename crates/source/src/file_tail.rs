@@ -11,6 +11,7 @@
 pub(crate) mod compressed;
 mod discover;
 mod fingerprint;
+mod handles;
 mod identify;
 mod input;
 mod patterns;
@@ -29,7 +30,7 @@ use adtally_model::{Error, InputId, InputRow, Result};
 use identify::Probe;
 use input::Input;
 use patterns::{Listing, Patterns};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use troubles::Troubles;
@@ -39,7 +40,7 @@ use troubles::Troubles;
 pub struct TailSettings {
     /// How lines are to be read: the format of each file is found out here.
     pub decode: Arc<DecodeSettings>,
-    /// Text delivered at a time, in bytes; at least twice the longest line.
+    /// Text delivered at a time, in bytes; more only where a line is longer.
     pub block_bytes: usize,
     /// How long a renamed or vanished file is waited for before its input ends, in milliseconds.
     pub rotate_wait_ms: i64,
@@ -50,9 +51,18 @@ pub struct TailSettings {
     pub bounded: bool,
     /// Files that are followed at most; those beyond are reported, not read.
     pub files_max: usize,
-    /// Files held open at most; those beyond are opened again when they are read. Half as many compressed ones are read at
-    /// a time.
+    /// Files held open at most; those beyond are opened again when they are read.
     pub open_max: usize,
+    /// Memory of the decoders of compressed files together, in bytes; the last that is begun may go over it.
+    pub stream_bytes_max: usize,
+}
+
+impl TailSettings {
+    /// Text read at a time where a line is longer than a block, in bytes: one of the longest length fits, with its ending
+    /// and a byte order mark.
+    fn long_block_bytes(&self) -> usize {
+        self.block_bytes.max(2 * self.decode.line_bytes_max)
+    }
 }
 
 impl Default for TailSettings {
@@ -68,6 +78,8 @@ impl Default for TailSettings {
             files_max: 65_536,
             // Half of the usual limit of 1,024 handles a process.
             open_max: 512,
+            // Some 600 of gzip, or 50 of zstd's usual level.
+            stream_bytes_max: 128 << 20,
         }
     }
 }
@@ -176,11 +188,18 @@ pub struct Tailer {
     troubles: Troubles,
     /// Counts uses of open files.
     uses: u64,
+    /// Inputs whose files are open, and perhaps some whose are not any more.
+    opened: BTreeSet<InputId>,
+    /// Inputs that are being decoded, and perhaps some that are not any more.
+    streaming: BTreeSet<InputId>,
     /// What the last look could not look at; a bounded run takes no new files after the first.
     listing: Option<Listing>,
     /// Room for text to be read, used before.
     spare: Vec<Vec<u8>>,
 }
+
+/// Least text delivered at a time, in bytes: some forty lines, so that the cost of a block is shared.
+pub const BLOCK_BYTES_MIN: usize = 4 * 1024;
 
 /// Buffers kept for further text: as many as are read ahead at a time.
 const SPARE_MAX: usize = 16;
@@ -208,9 +227,6 @@ impl Tailer {
         next_input: u64,
     ) -> Result<Tailer> {
         settings.decode.validate()?;
-        let mut settings = settings;
-        // A line of the longest length must fit, with its ending and a byte order mark.
-        settings.block_bytes = settings.block_bytes.max(2 * settings.decode.line_bytes_max);
         let patterns = Patterns::new(fs.as_ref(), patterns, settings.bounded, settings.files_max)?;
         let mut generations: HashMap<PathBuf, u32> = HashMap::new();
         for row in &known {
@@ -229,6 +245,8 @@ impl Tailer {
             waiting: BTreeMap::new(),
             troubles: Troubles::default(),
             uses: 0,
+            opened: BTreeSet::new(),
+            streaming: BTreeSet::new(),
             listing: None,
             spare: Vec::new(),
         })
@@ -254,10 +272,10 @@ impl Tailer {
         Ok(self.read_input(input, now_ms))
     }
 
-    /// Changes how much text is delivered at a time, within what the longest line needs: less where many inputs are
-    /// read at the same time.
+    /// Changes how much text is delivered at a time: less where many inputs are read at the same time. Where a line is
+    /// longer, more is read.
     pub fn set_block_bytes(&mut self, bytes: usize) {
-        self.settings.block_bytes = bytes.max(2 * self.settings.decode.line_bytes_max);
+        self.settings.block_bytes = bytes.max(BLOCK_BYTES_MIN);
     }
 
     /// Takes back the text of a block that is done with, as room for further text.

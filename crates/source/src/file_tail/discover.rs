@@ -2,7 +2,7 @@
 
 use super::fingerprint::{Excerpt, HEAD_BYTES};
 use super::identify::probe_file;
-use super::input::{Input, OpenFile, Stage};
+use super::input::{Input, Stage};
 use super::patterns::Listing;
 use super::read::half_line;
 use super::{Discovery, Tailer};
@@ -15,10 +15,6 @@ use std::path::{Path, PathBuf};
 /// How long a deleted file that is read to its end is held open, in milliseconds: its writer may still append to it,
 /// but its space is only given back when it is closed.
 const DELETED_KEEP_MS: i64 = 60_000;
-
-/// How long a compressed file brings nothing before its stream gives way to another's, in milliseconds: longer than a
-/// round over all that are being read takes, and short beside the wait for those that hold the watermark.
-const STREAM_KEEP_MS: i64 = 3_000;
 
 /// Files that are there, each inode under one path.
 pub(super) struct Files {
@@ -311,54 +307,6 @@ impl Tailer {
                 read_range(file.as_mut(), start, lost.tail.len).is_ok_and(|text| lost.tail.ends(&text))
             })
         })
-    }
-
-    /// Whether an input, if it is compressed, may be read now: where many are, one that has no stream yet waits until
-    /// another's rests. Streams that are in use are not closed, since each would have to begin anew again and again.
-    pub(super) fn may_stream(&mut self, id: InputId, now_ms: i64) -> bool {
-        let stream = |input: &Input| input.file.as_ref().is_some_and(|open| open.stream.is_some());
-        if self.inputs.get(&id).is_none_or(|input| !input.compressed || stream(input)) {
-            return true;
-        }
-        let held = self.inputs.values().filter(|input| stream(input));
-        if held.clone().count() < (self.settings.open_max / 2).max(1) {
-            return true;
-        }
-        let rests = |open: &OpenFile| now_ms.saturating_sub(open.used_at_ms) >= STREAM_KEEP_MS;
-        let least =
-            held.filter_map(|input| Some((input.file.as_ref().filter(|open| rests(open))?.used, input.id))).min();
-        let Some((_, least)) = least else { return false };
-        if let Some(input) = self.inputs.get_mut(&least) {
-            input.overlong = None;
-            if let Some(open) = &mut input.file {
-                open.stream = None;
-            }
-        }
-        true
-    }
-
-    /// Holds a file open for an input, and closes others where there are too many.
-    pub(super) fn hold_open(&mut self, id: InputId, open: OpenFile) {
-        let held = self.inputs.values().filter(|input| input.file.is_some()).count();
-        if held >= self.settings.open_max {
-            // A file without a listed name could not be opened again, and a stream would have to begin anew; of those
-            // there are fewer than may be open.
-            let rank = |input: &Input| {
-                let open = input.file.as_ref()?;
-                let again = input.place.is_some();
-                let ended = input.stage == Stage::Ended;
-                (again || ended).then(|| (!ended, open.stream.is_some(), open.used))
-            };
-            let least = self.inputs.values().filter_map(|input| Some((rank(input)?, input.id))).min();
-            if let Some((_, least)) = least
-                && let Some(input) = self.inputs.get_mut(&least)
-            {
-                input.close();
-            }
-        }
-        if let Some(input) = self.inputs.get_mut(&id) {
-            input.file = Some(open);
-        }
     }
 }
 

@@ -86,7 +86,7 @@ pub(super) enum Stage {
 pub(super) struct OpenFile {
     pub(super) file: Box<dyn TailFile>,
     /// The text of a compressed file.
-    pub(super) stream: Option<Stream>,
+    pub(super) stream: Option<Box<Stream>>,
     /// Counts up with each use: the least is closed first.
     pub(super) used: u64,
     /// When it last brought something, in monotonic milliseconds.
@@ -179,6 +179,12 @@ impl Input {
     /// Length of its file as last seen, in bytes on disk.
     pub(super) fn len(&self) -> u64 {
         self.stat.map_or(0, |stat| stat.len)
+    }
+
+    /// About the memory that its decoder takes, in bytes; 0 where it has none.
+    pub(super) fn stream_bytes(&self) -> usize {
+        let stream = self.file.as_ref().and_then(|open| open.stream.as_ref());
+        stream.map_or(0, |stream| stream.inflater.bytes() + stream.carry.capacity())
     }
 
     /// Whether its file has no name any more.
