@@ -18,6 +18,7 @@ mod patterns;
 mod read;
 mod read_compressed;
 mod troubles;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use troubles::Troubles;
+use watch::Watcher;
 
 /// How files are tailed.
 #[derive(Clone, Debug)]
@@ -176,7 +178,7 @@ pub struct Progress {
 
 /// Follows files and reads them.
 pub struct Tailer {
-    fs: Box<dyn FileSystem>,
+    fs: Box<dyn FileSystem + Send>,
     settings: TailSettings,
     patterns: Patterns,
     inputs: BTreeMap<InputId, Input>,
@@ -192,6 +194,18 @@ pub struct Tailer {
     opened: BTreeSet<InputId>,
     /// Inputs that are being decoded, and perhaps some that are not any more.
     streaming: BTreeSet<InputId>,
+    /// What is watched.
+    watcher: Watcher,
+    /// Which input's file is at a path, by the path's hash, as of the last look.
+    places: HashMap<u64, InputId>,
+    /// When everything was last looked at, in monotonic milliseconds.
+    looked_at_ms: i64,
+    /// Whether everything has to be looked at again as soon as may be.
+    look_wanted: bool,
+    /// Whether time alone may change something about an input: each look has to settle it.
+    unsettled: bool,
+    /// Inputs whose files changed and that were not asked for yet.
+    woken: Vec<InputId>,
     /// What the last look could not look at; a bounded run takes no new files after the first.
     listing: Option<Listing>,
     /// Room for text to be read, used before.
@@ -220,13 +234,14 @@ impl Tailer {
     /// # Errors
     /// A user error when a named file is not there, a glob is not valid, or a bounded run has nothing to read.
     pub fn new(
-        fs: Box<dyn FileSystem>,
+        fs: Box<dyn FileSystem + Send>,
         settings: TailSettings,
         patterns: &[String],
         known: Vec<InputRow>,
         next_input: u64,
     ) -> Result<Tailer> {
         settings.decode.validate()?;
+        let watcher = Watcher::new(fs.as_ref());
         let patterns = Patterns::new(fs.as_ref(), patterns, settings.bounded, settings.files_max)?;
         let mut generations: HashMap<PathBuf, u32> = HashMap::new();
         for row in &known {
@@ -247,18 +262,51 @@ impl Tailer {
             uses: 0,
             opened: BTreeSet::new(),
             streaming: BTreeSet::new(),
+            watcher,
+            places: HashMap::new(),
+            looked_at_ms: 0,
+            look_wanted: true,
+            unsettled: false,
+            woken: Vec::new(),
             listing: None,
             spare: Vec::new(),
         })
     }
 
-    /// Looks at the paths: new files, renames, truncation, deletion, growth. Meant to be called a few times a second.
-    /// What it returns takes effect in the caller at an epoch boundary.
+    /// Looks at the paths: new files, renames, truncation, deletion, growth. Meant to be called a few times a second:
+    /// where folders are watched, only what changed is looked at, and where there are very many files, all of them are not
+    /// looked at each time. What it returns takes effect in the caller at an epoch boundary.
     ///
     /// # Errors
     /// None at present: troubles with files are kept as [`Tailer::warnings`].
     pub fn discover(&mut self, now_ms: i64) -> Result<Vec<Discovery>> {
+        Ok(self.look_where_needed(now_ms))
+    }
+
+    /// Looks at all the paths, whatever is known of them.
+    ///
+    /// # Errors
+    /// As [`Tailer::discover`].
+    pub fn discover_all(&mut self, now_ms: i64) -> Result<Vec<Discovery>> {
         Ok(self.look(now_ms))
+    }
+
+    /// Whether an input at its end needs not be asked again before [`Tailer::take_woken`] names it: nothing is known to
+    /// come, nor does time change anything about it.
+    pub fn is_quiet(&self, input: InputId, now_ms: i64) -> bool {
+        self.inputs.get(&input).is_some_and(|input| input.is_quiet(now_ms))
+    }
+
+    /// The inputs whose files changed since the last call, and where paths cannot be looked at, those that may have.
+    pub fn take_woken(&mut self) -> Vec<InputId> {
+        std::mem::take(&mut self.woken)
+    }
+
+    /// Gives back what is not needed of an input that is quiet: there may be very many.
+    pub fn rest(&mut self, input: InputId) {
+        if let Some(input) = self.inputs.get_mut(&input) {
+            input.slim();
+        }
     }
 
     /// Reads the next block of whole lines of an input.

@@ -18,6 +18,6 @@ pub mod line_number;
 
 pub use block::{Block, CsvHeader, Format};
 pub use decode::{DecodeSettings, Decoder, FieldNames, FormatChoice, TimestampUnit};
-pub use file_system::{FileKind, FileStat, FileSystem, LocalFiles, TailFile};
+pub use file_system::{Change, FileKind, FileStat, FileSystem, FolderWatch, LocalFiles, TailFile, WatchId};
 pub use file_tail::{Discovery, InputFacts, Progress, ReadOutcome, TailSettings, Tailer};
 pub use line_number::{line_number, open_text};

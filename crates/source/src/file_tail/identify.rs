@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 /// Inputs tried for one file at most: so many agree in their first bytes only where these say nothing.
 const CANDIDATES_MAX: usize = 64;
 
+/// Live files whose first bytes are read again to compare them with a short compressed file.
+const RECALLED_MAX: usize = 1_024;
+
 /// What the beginning of a file says.
 #[derive(Debug)]
 pub(super) struct Probe {
@@ -28,6 +31,13 @@ pub(super) struct Probe {
     undecided: bool,
     /// Since when it has looked like this, in monotonic milliseconds.
     since_ms: i64,
+}
+
+impl Probe {
+    /// Whether waiting alone may tell more.
+    pub(super) fn is_undecided(&self) -> bool {
+        self.undecided
+    }
 }
 
 /// Inputs by their first bytes.
@@ -118,8 +128,12 @@ impl Tailer {
     fn without_shadowed(&mut self, probes: Vec<(PathBuf, Probe)>) -> Vec<(PathBuf, Probe)> {
         let is_live = |input: &&Input| {
             let live = input.place.is_some() || (input.file.is_some() && input.stage == Stage::Active);
-            live && !input.compressed && !input.head.bytes.is_empty()
+            live && !input.compressed && (!input.head.bytes.is_empty() || input.head.len == HEAD_BYTES)
         };
+        let short = |(_, probe): &(PathBuf, Probe)| (1..HEAD_BYTES).contains(&probe.head.len());
+        if probes.iter().any(short) {
+            self.recall_heads();
+        }
         let live: Vec<&Excerpt> = self.inputs.values().filter(is_live).map(|input| &input.head).collect();
         let whole: HashSet<u64> = live.iter().filter(|head| head.len == HEAD_BYTES).map(|head| head.hash).collect();
         let (shadowed, open): (Vec<_>, Vec<_>) = probes.into_iter().partition(|(_, probe)| {
@@ -141,6 +155,21 @@ impl Tailer {
             self.waiting.insert(path, probe);
         }
         open
+    }
+
+    /// Reads the first bytes of live files again that were given back, of some of them: a shorter text has to be compared
+    /// byte by byte. A copy that is not recognised for want of them is read beside its original, which does no harm.
+    fn recall_heads(&mut self) {
+        let given_back = |input: &&mut Input| input.head.bytes.is_empty() && input.head.len > 0 && !input.compressed;
+        for input in self.inputs.values_mut().filter(given_back).take(RECALLED_MAX) {
+            let Some(place) = &input.place else { continue };
+            if let Ok(mut file) = self.fs.open(place)
+                && let Ok(head) = read_range(file.as_mut(), 0, HEAD_BYTES)
+                && input.head.begins(&head)
+            {
+                input.head = Excerpt::of(head);
+            }
+        }
     }
 
     /// Gives each file to the input that it continues, or makes it a new one.

@@ -61,6 +61,7 @@ impl Tailer {
             step
         });
         let Some(input) = self.inputs.get_mut(&id) else { return ReadOutcome::Ended };
+        self.unsettled |= !matches!(step, Ok(Step::Told(ReadOutcome::Block(_) | ReadOutcome::Busy)));
         match step {
             Ok(Step::Told(outcome)) => {
                 self.troubles.clear(&name);
