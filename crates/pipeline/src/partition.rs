@@ -202,19 +202,30 @@ impl Partition {
     pub fn note_at_end(&mut self, id: InputId, now: &ClockReading) {
         self.inputs.change(id, |input| {
             input.at_end_at_ms = Some(now.guarded_ms);
-            input.asked = Asked::AtEnd;
+            (input.asked, input.quiet) = (Asked::AtEnd, false);
             input.row.seen_at_ms = now.guarded_ms;
         });
     }
 
+    /// An input that was found at its end will be so until its source tells of something new: it need not be noted at its
+    /// end again while [`Partition::note_watched`] is called.
+    pub fn note_quiet(&mut self, id: InputId) {
+        self.inputs.change(id, |input| input.quiet = input.asked == Asked::AtEnd);
+    }
+
+    /// The source watches the quiet inputs: they are at their end now.
+    pub fn note_watched(&mut self, now: &ClockReading) {
+        self.inputs.note_watched(now.guarded_ms);
+    }
+
     /// An input has more to read.
     pub fn note_backlog(&mut self, id: InputId) {
-        self.inputs.change(id, |input| input.asked = Asked::Backlog);
+        self.inputs.change(id, |input| (input.asked, input.quiet) = (Asked::Backlog, false));
     }
 
     /// An input cannot be read at the moment.
     pub fn note_unreadable(&mut self, id: InputId) {
-        self.inputs.change(id, |input| input.asked = Asked::Unreadable);
+        self.inputs.change(id, |input| (input.asked, input.quiet) = (Asked::Unreadable, false));
     }
 
     /// Where an input's watermark must not be beyond for its next line to be judged.
@@ -227,7 +238,7 @@ impl Partition {
         if input.row.status == InputStatus::Idle && full() {
             return watermark::NONE;
         }
-        if input.at_end_lately(now.guarded_ms, &self.settings) {
+        if self.inputs.at_end_lately(id, now.guarded_ms, &self.settings) {
             return i64::MAX;
         }
         match self.inputs.blocked_by(id) {
