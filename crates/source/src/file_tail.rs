@@ -31,6 +31,7 @@ use adtally_model::{Error, InputId, InputRow, Result};
 use identify::Probe;
 use input::Input;
 use patterns::{Listing, Patterns};
+pub use patterns::{Survey, survey};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -77,7 +78,7 @@ impl Default for TailSettings {
             // Copies over slow networks stall now and then.
             incomplete_wait_ms: 60_000,
             bounded: false,
-            files_max: 65_536,
+            files_max: 262_144,
             // Half of the usual limit of 1,024 handles a process.
             open_max: 512,
             // Some 600 of gzip, or 50 of zstd's usual level.
