@@ -22,7 +22,10 @@ const READ_AHEAD_BYTES: usize = 16 << 20;
 
 /// Text that is being decoded, judged or waits, beyond which only inputs that hold the others up are read: those without
 /// a watermark, and the one that is furthest behind. Each of them adds one block, of 4 KiB where there are many.
-const HELD_BYTES_MAX: usize = 32 << 20;
+const HELD_BYTES_MAX: usize = 24 << 20;
+
+/// Inputs with a backlog from which on epochs are a third as long: what is held of each input leaves less for clicks.
+const CROWD: usize = 1_024;
 
 /// Clicks judged before other inputs get their turn.
 const JUDGE_LINES: usize = 1 << 16;
@@ -406,7 +409,7 @@ impl<S: EpochSink> Ingest<S> {
         let mut worked = false;
         for (_, id) in order {
             let (lines, bytes) = self.partition.epoch_size();
-            let room = self.settings.epoch_lines_max.saturating_sub(lines);
+            let room = self.epoch_lines_max().saturating_sub(lines);
             if room == 0 || bytes >= self.settings.epoch_bytes_max {
                 break;
             }
@@ -476,10 +479,18 @@ impl<S: EpochSink> Ingest<S> {
                 .all(|discovery| matches!(discovery, Discovery::Ended { .. } | Discovery::Gap { .. }))
     }
 
+    /// Most lines in the epoch.
+    fn epoch_lines_max(&self) -> u64 {
+        match self.lanes.len() {
+            0..CROWD => self.settings.epoch_lines_max,
+            _ => (self.settings.epoch_lines_max / 3).max(1),
+        }
+    }
+
     fn end_epoch_if_due(&mut self, monotonic: i64, worked: bool) -> Result<bool> {
         let age = monotonic - self.epoch_began_ms;
         let (lines, bytes) = self.partition.epoch_size();
-        let full = lines >= self.settings.epoch_lines_max || bytes >= self.settings.epoch_bytes_max;
+        let full = lines >= self.epoch_lines_max() || bytes >= self.settings.epoch_bytes_max;
         let backlog = self.lanes.values().any(|lane| lane.asked_ms.is_none());
         let passed = self.partition.passed_a_minute() && (!backlog || age >= BACKLOG_EPOCH_MS);
         let stalled = !worked
