@@ -181,19 +181,7 @@ fn now() -> ClockReading {
 fn partition() -> Partition {
     let mut partition =
         Partition::new(TimeSettings::default(), PartitionState { next_input: 1, ..PartitionState::default() });
-    let row = InputRow {
-        id: InputId(1),
-        name: "clicks.ndjson".to_owned(),
-        fingerprint: Fingerprint::default(),
-        generation: 0,
-        compressed: false,
-        size: 0,
-        position: Position::at(0),
-        time: InputTime::default(),
-        status: InputStatus::Holding,
-        ledger: Ledger::default(),
-        seen_at_ms: 0,
-    };
+    let row = InputRow::new(InputId(1), "clicks.ndjson".to_owned(), 0);
     partition.add_input(row, &now());
     partition
 }

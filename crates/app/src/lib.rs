@@ -11,6 +11,7 @@ pub mod commands;
 pub mod config;
 pub mod exit;
 pub mod generate;
+pub mod handles;
 pub mod inspect;
 pub mod run;
 pub mod terminal;

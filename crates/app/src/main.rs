@@ -14,5 +14,6 @@ const FREED_MEMORY_KEPT: Duration = Duration::from_secs(10);
 fn main() -> ExitCode {
     adtally_allocator::use_small_pages();
     adtally_allocator::keep_freed_memory(FREED_MEMORY_KEPT);
+    adtally::handles::raise_limit();
     adtally::cli::main()
 }

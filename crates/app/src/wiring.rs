@@ -1,6 +1,7 @@
 //! From configuration to the settings of each room.
 
 use crate::config::{InputConfig, InputFormat, ServeConfig, TimeConfig, TimestampUnit};
+use crate::handles;
 use adtally_pipeline::TimeSettings;
 use adtally_serve::Limits;
 use adtally_source::{DecodeSettings, FieldNames, FormatChoice, TailSettings};
@@ -49,9 +50,10 @@ pub fn decode_settings(input: &InputConfig) -> DecodeSettings {
     }
 }
 
-/// Of the file tailer.
-pub fn tail_settings(input: &InputConfig, bounded: bool) -> TailSettings {
+/// Of the file tailer, beside a server with so many connections.
+pub fn tail_settings(input: &InputConfig, bounded: bool, connections: usize) -> TailSettings {
     TailSettings {
+        open_max: handles::share_of_process(connections).files,
         block_bytes: input.block,
         rotate_wait_ms: input.rotate_wait.as_millis() as i64,
         bounded,
@@ -62,5 +64,13 @@ pub fn tail_settings(input: &InputConfig, bounded: bool) -> TailSettings {
 
 /// Of the HTTP server.
 pub fn limits(serve: &ServeConfig) -> Limits {
-    Limits { connections_max: serve.max_connections, request_timeout: serve.request_timeout, ..Limits::default() }
+    let connections_max = handles::share_of_process(serve.max_connections).connections;
+    if connections_max < serve.max_connections {
+        tracing::warn!(
+            "at most {connections_max} connections at a time instead of {} (serve.max_connections): the process may have too \
+             few files open; raise its limit (`ulimit -Hn`)",
+            serve.max_connections
+        );
+    }
+    Limits { connections_max, request_timeout: serve.request_timeout, ..Limits::default() }
 }

@@ -64,6 +64,12 @@ pub struct InputRow {
     pub id: InputId,
     /// Its name for people: the path at which it was last seen.
     pub name: String,
+    /// What tables call it for life, see [`origin`]; (`origin`, position) leads to one line. Not part of format 1.
+    #[serde(skip)]
+    pub origin: String,
+    /// The header line of a CSV log without its line ending, kept for a log that goes on without one. Not part of format 1.
+    #[serde(skip)]
+    pub csv_header: Option<Vec<u8>>,
     /// By what its content is known again.
     pub fingerprint: Fingerprint,
     /// How often its path had begun anew when it was found (truncation, rotation).
@@ -83,4 +89,40 @@ pub struct InputRow {
     pub ledger: Ledger,
     /// When it was last seen, by the guarded clock; rows unseen for 30 days are summed into one.
     pub seen_at_ms: i64,
+}
+
+impl InputRow {
+    /// An input that was just found at a path which had begun anew `generation` times before; nothing of it is read.
+    pub fn new(id: InputId, name: String, generation: u32) -> InputRow {
+        InputRow {
+            id,
+            origin: origin(&name, generation),
+            name,
+            csv_header: None,
+            fingerprint: Fingerprint::default(),
+            generation,
+            compressed: false,
+            size: 0,
+            position: Position::at(0),
+            time: InputTime::default(),
+            status: InputStatus::Holding,
+            ledger: Ledger::default(),
+            seen_at_ms: 0,
+        }
+    }
+}
+
+/// What tables call an input: the path at which it was found, followed by `#N` where that path had begun anew N times
+/// before. Unlike the path at which it was last seen, no other input ever has it.
+///
+/// ```
+/// # use adtally_model::input::origin;
+/// assert_eq!(origin("a.log", 0), "a.log");
+/// assert_eq!(origin("a.log", 2), "a.log#2");
+/// ```
+pub fn origin(path: &str, generation: u32) -> String {
+    match generation {
+        0 => path.to_owned(),
+        generation => format!("{path}#{generation}"),
+    }
 }

@@ -25,6 +25,9 @@ pub struct Ledger {
     pub conflicting_duplicates: u64,
     /// Bytes that could never be read.
     pub gap_bytes: u64,
+    /// NUL bytes that belong to no line: padding before or after the text of a line. Not part of format 1.
+    #[serde(skip)]
+    pub nul_bytes: u64,
 }
 
 impl Ledger {
@@ -70,5 +73,6 @@ impl AddAssign<&Ledger> for Ledger {
         self.invalid += other.invalid;
         self.conflicting_duplicates += other.conflicting_duplicates;
         self.gap_bytes += other.gap_bytes;
+        self.nul_bytes += other.nul_bytes;
     }
 }

@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 /// traffic that rises.
 const EXPECTED_MORE: usize = 8;
 
+/// Minutes by which it is foreseen what the next comes to hold.
+const EXPECTED_BY: usize = 3;
+
 /// What became of an identity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Probe {
@@ -85,9 +88,11 @@ impl Deduplicate {
         self.sets.insert(minute, set);
     }
 
-    /// Identities that a minute is expected to come to hold, by the nearest live minute before it.
+    /// Identities that a minute is expected to come to hold, by the live minutes right before it: of many inputs side by
+    /// side the nearest of them is still being filled.
     fn expected_of(&self, minute: Minute) -> usize {
-        self.sets.range(..minute).next_back().map_or(0, |(_, set)| with_more(set.table.len()))
+        let before = self.sets.range(..minute).rev().take(EXPECTED_BY);
+        before.map(|(_, set)| with_more(set.table.len())).max().unwrap_or(0)
     }
 
     /// Forgets the minutes that end at or before `expired_ms`, except what the current epoch added to them, which

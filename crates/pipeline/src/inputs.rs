@@ -11,12 +11,14 @@ use std::sync::Arc;
 pub struct Input {
     /// What the next epoch records of it.
     pub row: InputRow,
-    /// Its name, shared with dead letters and clicks.
-    pub name: Arc<str>,
+    /// What tables call it ([`InputRow::origin`]), shared with dead letters and clicks.
+    pub origin: Arc<str>,
     /// When it was last seen at its end, by the guarded clock.
     pub at_end_at_ms: Option<i64>,
     /// What was found when it was last asked for lines.
     pub asked: Asked,
+    /// Whether it is at its end as long as its source tells nothing else: see [`Inputs::note_watched`].
+    pub(crate) quiet: bool,
     /// Whether the next epoch must record it.
     pub touched: bool,
 }
@@ -52,6 +54,8 @@ pub struct Inputs {
     /// Those of status [`InputStatus::Holding`] by their largest event time ([`watermark::NONE`] before there is one),
     /// so that questions about the least of them do not walk all.
     holding: BTreeSet<(i64, InputId)>,
+    /// When the source last watched the quiet ones, by the guarded clock.
+    watched_at_ms: Option<i64>,
 }
 
 /// The key of an input among those that hold, if its status says so.
@@ -63,7 +67,14 @@ impl Input {
     /// An input as an epoch recorded it, positioned at its end.
     pub(crate) fn new(mut row: InputRow) -> Self {
         row.position = row.position.next();
-        Input { name: row.name.as_str().into(), row, at_end_at_ms: None, asked: Asked::NotYet, touched: false }
+        Input {
+            origin: row.origin.as_str().into(),
+            row,
+            at_end_at_ms: None,
+            asked: Asked::NotYet,
+            quiet: false,
+            touched: false,
+        }
     }
 
     /// Its watermark, or [`watermark::NONE`].
@@ -71,14 +82,16 @@ impl Input {
         watermark::of(&self.row.time, settings)
     }
 
-    /// Whether it was at its end within `idle_timeout`.
-    pub(crate) fn at_end_lately(&self, now_ms: i64, settings: &TimeSettings) -> bool {
-        self.at_end_at_ms.is_some_and(|at| now_ms - at <= settings.idle_timeout_ms)
+    /// Whether it was at its end within `idle_timeout`; `watched_ms` is when the quiet ones were last watched.
+    fn at_end_lately(&self, now_ms: i64, watched_ms: Option<i64>, settings: &TimeSettings) -> bool {
+        let at = self.at_end_at_ms.max(watched_ms.filter(|_| self.quiet));
+        at.is_some_and(|at| now_ms - at <= settings.idle_timeout_ms)
     }
 
     /// Whether it is idle at a moment: at its end lately, and its watermark has stood still for `idle_timeout`.
-    fn is_idle(&self, now_ms: i64, settings: &TimeSettings) -> bool {
-        self.at_end_lately(now_ms, settings) && now_ms - self.row.time.advanced_at_ms >= settings.idle_timeout_ms
+    fn is_idle(&self, now_ms: i64, watched_ms: Option<i64>, settings: &TimeSettings) -> bool {
+        self.at_end_lately(now_ms, watched_ms, settings)
+            && now_ms - self.row.time.advanced_at_ms >= settings.idle_timeout_ms
     }
 
     /// Whether it holds the partition's watermark, given the final frontier.
@@ -137,10 +150,20 @@ impl Inputs {
         Some(result)
     }
 
+    /// The source watches the inputs that are quiet and would have told of anything new: they are at their end now.
+    pub(crate) fn note_watched(&mut self, now_ms: i64) {
+        self.watched_at_ms = Some(now_ms);
+    }
+
+    /// Whether an input was at its end within `idle_timeout`.
+    pub(crate) fn at_end_lately(&self, id: InputId, now_ms: i64, settings: &TimeSettings) -> bool {
+        self.get(id).is_some_and(|input| input.at_end_lately(now_ms, self.watched_at_ms, settings))
+    }
+
     /// An input has ended.
     pub(crate) fn end(&mut self, id: InputId) {
         self.change(id, |input| {
-            input.asked = Asked::AtEnd;
+            (input.asked, input.quiet) = (Asked::AtEnd, false);
             input.set_status(InputStatus::Ended);
         });
     }
@@ -148,7 +171,7 @@ impl Inputs {
     /// An input that had ended goes on.
     pub(crate) fn resume(&mut self, id: InputId) {
         self.change(id, |input| {
-            input.asked = Asked::Backlog;
+            (input.asked, input.quiet) = (Asked::Backlog, false);
             if input.row.status == InputStatus::Ended {
                 input.set_status(InputStatus::Holding);
             }
@@ -241,13 +264,18 @@ impl Inputs {
 
     /// Decides anew, at an epoch boundary, which inputs are idle or released.
     pub(crate) fn review(&mut self, now_ms: i64, partition_ms: i64, settings: &TimeSettings) {
-        let ids: Vec<InputId> = self.active.iter().copied().collect();
+        let watched = self.watched_at_ms;
+        // Of very many inputs most are idle and stay so.
+        let stays = |input: &&Input| {
+            input.row.status == InputStatus::Idle && input.quiet && input.is_idle(now_ms, watched, settings)
+        };
+        let ids: Vec<InputId> = self.active().filter(|input| !stays(input)).map(|input| input.row.id).collect();
         for id in ids {
             self.change(id, |input| {
                 let status = match input.row.status {
                     InputStatus::Ended => InputStatus::Ended,
                     InputStatus::Released if input.watermark(settings) < partition_ms => InputStatus::Released,
-                    _ if input.is_idle(now_ms, settings) => InputStatus::Idle,
+                    _ if input.is_idle(now_ms, watched, settings) => InputStatus::Idle,
                     _ => InputStatus::Holding,
                 };
                 input.set_status(status);
@@ -272,7 +300,7 @@ impl Inputs {
     pub(crate) fn all_idle_since_ms(&self, now_ms: i64, settings: &TimeSettings) -> Option<i64> {
         let idle = |input: &Input| match input.row.status {
             InputStatus::Idle | InputStatus::Ended => true,
-            InputStatus::Released => input.is_idle(now_ms, settings),
+            InputStatus::Released => input.is_idle(now_ms, self.watched_at_ms, settings),
             InputStatus::Holding => false,
         };
         let since = |input: &Input| input.row.time.advanced_at_ms.saturating_add(settings.idle_timeout_ms);

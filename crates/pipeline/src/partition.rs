@@ -183,11 +183,9 @@ impl Partition {
     /// What the source knows of an input changed: its name, fingerprint and size.
     pub fn describe_input(&mut self, id: InputId, describe: impl FnOnce(&mut InputRow)) {
         self.inputs.change(id, |input| {
+            let before = input.row.name.clone();
             describe(&mut input.row);
-            if *input.name != *input.row.name {
-                input.name = input.row.name.as_str().into();
-                input.touched = true;
-            }
+            input.touched |= input.row.name != before;
         });
     }
 
@@ -206,19 +204,30 @@ impl Partition {
     pub fn note_at_end(&mut self, id: InputId, now: &ClockReading) {
         self.inputs.change(id, |input| {
             input.at_end_at_ms = Some(now.guarded_ms);
-            input.asked = Asked::AtEnd;
+            (input.asked, input.quiet) = (Asked::AtEnd, false);
             input.row.seen_at_ms = now.guarded_ms;
         });
     }
 
+    /// An input that was found at its end will be so until its source tells of something new: it need not be noted at its
+    /// end again while [`Partition::note_watched`] is called.
+    pub fn note_quiet(&mut self, id: InputId) {
+        self.inputs.change(id, |input| input.quiet = input.asked == Asked::AtEnd);
+    }
+
+    /// The source watches the quiet inputs: they are at their end now.
+    pub fn note_watched(&mut self, now: &ClockReading) {
+        self.inputs.note_watched(now.guarded_ms);
+    }
+
     /// An input has more to read.
     pub fn note_backlog(&mut self, id: InputId) {
-        self.inputs.change(id, |input| input.asked = Asked::Backlog);
+        self.inputs.change(id, |input| (input.asked, input.quiet) = (Asked::Backlog, false));
     }
 
     /// An input cannot be read at the moment.
     pub fn note_unreadable(&mut self, id: InputId) {
-        self.inputs.change(id, |input| input.asked = Asked::Unreadable);
+        self.inputs.change(id, |input| (input.asked, input.quiet) = (Asked::Unreadable, false));
     }
 
     /// Where an input's watermark must not be beyond for its next line to be judged.
@@ -231,7 +240,7 @@ impl Partition {
         if input.row.status == InputStatus::Idle && full() {
             return watermark::NONE;
         }
-        if input.at_end_lately(now.guarded_ms, &self.settings) {
+        if self.inputs.at_end_lately(id, now.guarded_ms, &self.settings) {
             return i64::MAX;
         }
         match self.inputs.blocked_by(id) {
@@ -306,7 +315,7 @@ impl Partition {
         let mut counted: Vec<u32> = Vec::with_capacity(rows);
         let mut kept: Vec<(usize, Verdict, Cow<'static, str>)> = Vec::new();
         let late = |row, reason| (row, Verdict::Late, Cow::Borrowed(reason));
-        let name = self.inputs.get(batch.input).map(|input| Arc::clone(&input.name)).unwrap_or_else(|| "".into());
+        let name = self.inputs.get(batch.input).map(|input| Arc::clone(&input.origin)).unwrap_or_else(|| "".into());
         let columns = Arc::clone(&batch.columns);
         let (final_before, expired_before) =
             (frontier::ms(self.frontiers.final_), frontier::ms(self.frontiers.expired));

@@ -1,5 +1,8 @@
 //! All access to files goes through here, so that a simulation can stand in for the disk.
 
+#[cfg(target_os = "linux")]
+mod inotify;
+
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -34,7 +37,7 @@ pub struct FileStat {
 }
 
 /// The file system, as far as tailing needs it. Paths are followed through symbolic links.
-pub trait FileSystem: Send {
+pub trait FileSystem {
     /// Names in a folder, in any order.
     ///
     /// # Errors
@@ -52,6 +55,49 @@ pub trait FileSystem: Send {
     /// # Errors
     /// Whatever kept it from being opened.
     fn open(&self, path: &Path) -> io::Result<Box<dyn TailFile>>;
+
+    /// What tells of changes in folders, where the system has such a thing. Without it everything is looked at again.
+    fn watch(&self) -> Option<Box<dyn FolderWatch>> {
+        None
+    }
+}
+
+/// Names a folder that is watched.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct WatchId(pub i32);
+
+/// What happened in a watched folder.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// The content or the attributes of an entry changed.
+    Content(WatchId, OsString),
+    /// An entry appeared, went away, or is another now.
+    Entry(WatchId, OsString),
+    /// The folder itself went away or moved; it is not watched any more.
+    Folder(WatchId),
+    /// Changes were lost: everything has to be looked at.
+    Overflow,
+}
+
+/// Tells of changes in folders: a hint that saves looking at what stayed as it was. Changes of which it cannot know (by
+/// other machines, through another name of a file, through a memory map) are found by looking now and then.
+pub trait FolderWatch: Send {
+    /// Watches what happens directly in a folder from now on; none where changes there could go unnoticed (network file
+    /// systems) or no more folders can be watched.
+    fn add(&mut self, folder: &Path) -> Option<WatchId>;
+
+    /// Stops watching a folder.
+    fn remove(&mut self, id: WatchId);
+
+    /// Whether every change of the file at a path in a watched folder is told: not through a symbolic link, and not of
+    /// a file that has other names.
+    fn covers(&self, path: &Path, stat: &FileStat) -> bool;
+
+    /// Whether a path is a symbolic link, wherever that leads.
+    fn is_link(&self, path: &Path) -> bool;
+
+    /// Appends what happened since the last call. Does not wait.
+    fn changes(&mut self, changes: &mut Vec<Change>);
 }
 
 /// A file that is held open, and so lives on when its name is taken away.
@@ -103,6 +149,11 @@ impl FileSystem for LocalFiles {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         Ok(Box::new(LocalFile(file)))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn watch(&self) -> Option<Box<dyn FolderWatch>> {
+        inotify::Inotify::new().map(|watch| Box::new(watch) as Box<dyn FolderWatch>)
     }
 }
 

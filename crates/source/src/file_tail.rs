@@ -11,12 +11,14 @@
 pub(crate) mod compressed;
 mod discover;
 mod fingerprint;
+mod handles;
 mod identify;
 mod input;
 mod patterns;
 mod read;
 mod read_compressed;
 mod troubles;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -29,17 +31,19 @@ use adtally_model::{Error, InputId, InputRow, Result};
 use identify::Probe;
 use input::Input;
 use patterns::{Listing, Patterns};
-use std::collections::{BTreeMap, HashMap};
+pub use patterns::{Survey, survey};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use troubles::Troubles;
+use watch::Watcher;
 
 /// How files are tailed.
 #[derive(Clone, Debug)]
 pub struct TailSettings {
     /// How lines are to be read: the format of each file is found out here.
     pub decode: Arc<DecodeSettings>,
-    /// Text delivered at a time, in bytes; at least twice the longest line.
+    /// Text delivered at a time, in bytes; more only where a line is longer.
     pub block_bytes: usize,
     /// How long a renamed or vanished file is waited for before its input ends, in milliseconds.
     pub rotate_wait_ms: i64,
@@ -50,9 +54,18 @@ pub struct TailSettings {
     pub bounded: bool,
     /// Files that are followed at most; those beyond are reported, not read.
     pub files_max: usize,
-    /// Files held open at most; those beyond are opened again when they are read. Half as many compressed ones are read at
-    /// a time.
+    /// Files held open at most; those beyond are opened again when they are read.
     pub open_max: usize,
+    /// Memory of the decoders of compressed files together, in bytes; the last that is begun may go over it.
+    pub stream_bytes_max: usize,
+}
+
+impl TailSettings {
+    /// Text read at a time where a line is longer than a block, in bytes: one of the longest length fits, with its ending
+    /// and a byte order mark.
+    fn long_block_bytes(&self) -> usize {
+        self.block_bytes.max(2 * self.decode.line_bytes_max)
+    }
 }
 
 impl Default for TailSettings {
@@ -65,9 +78,11 @@ impl Default for TailSettings {
             // Copies over slow networks stall now and then.
             incomplete_wait_ms: 60_000,
             bounded: false,
-            files_max: 65_536,
+            files_max: 262_144,
             // Half of the usual limit of 1,024 handles a process.
             open_max: 512,
+            // Some 600 of gzip, or 50 of zstd's usual level.
+            stream_bytes_max: 128 << 20,
         }
     }
 }
@@ -164,7 +179,7 @@ pub struct Progress {
 
 /// Follows files and reads them.
 pub struct Tailer {
-    fs: Box<dyn FileSystem>,
+    fs: Box<dyn FileSystem + Send>,
     settings: TailSettings,
     patterns: Patterns,
     inputs: BTreeMap<InputId, Input>,
@@ -176,11 +191,30 @@ pub struct Tailer {
     troubles: Troubles,
     /// Counts uses of open files.
     uses: u64,
+    /// Inputs whose files are open, and perhaps some whose are not any more.
+    opened: BTreeSet<InputId>,
+    /// Inputs that are being decoded, and perhaps some that are not any more.
+    streaming: BTreeSet<InputId>,
+    /// What is watched.
+    watcher: Watcher,
+    /// Which input's file is at a path, by the path's hash, as of the last look.
+    places: HashMap<u64, InputId>,
+    /// When everything was last looked at, in monotonic milliseconds.
+    looked_at_ms: i64,
+    /// Whether everything has to be looked at again as soon as may be.
+    look_wanted: bool,
+    /// Whether time alone may change something about an input: each look has to settle it.
+    unsettled: bool,
+    /// Inputs whose files changed and that were not asked for yet.
+    woken: Vec<InputId>,
     /// What the last look could not look at; a bounded run takes no new files after the first.
     listing: Option<Listing>,
     /// Room for text to be read, used before.
     spare: Vec<Vec<u8>>,
 }
+
+/// Least text delivered at a time, in bytes: some forty lines, so that the cost of a block is shared.
+pub const BLOCK_BYTES_MIN: usize = 4 * 1024;
 
 /// Buffers kept for further text: as many as are read ahead at a time.
 const SPARE_MAX: usize = 16;
@@ -201,16 +235,14 @@ impl Tailer {
     /// # Errors
     /// A user error when a named file is not there, a glob is not valid, or a bounded run has nothing to read.
     pub fn new(
-        fs: Box<dyn FileSystem>,
+        fs: Box<dyn FileSystem + Send>,
         settings: TailSettings,
         patterns: &[String],
         known: Vec<InputRow>,
         next_input: u64,
     ) -> Result<Tailer> {
         settings.decode.validate()?;
-        let mut settings = settings;
-        // A line of the longest length must fit, with its ending and a byte order mark.
-        settings.block_bytes = settings.block_bytes.max(2 * settings.decode.line_bytes_max);
+        let watcher = Watcher::new(fs.as_ref());
         let patterns = Patterns::new(fs.as_ref(), patterns, settings.bounded, settings.files_max)?;
         let mut generations: HashMap<PathBuf, u32> = HashMap::new();
         for row in &known {
@@ -229,18 +261,53 @@ impl Tailer {
             waiting: BTreeMap::new(),
             troubles: Troubles::default(),
             uses: 0,
+            opened: BTreeSet::new(),
+            streaming: BTreeSet::new(),
+            watcher,
+            places: HashMap::new(),
+            looked_at_ms: 0,
+            look_wanted: true,
+            unsettled: false,
+            woken: Vec::new(),
             listing: None,
             spare: Vec::new(),
         })
     }
 
-    /// Looks at the paths: new files, renames, truncation, deletion, growth. Meant to be called a few times a second.
-    /// What it returns takes effect in the caller at an epoch boundary.
+    /// Looks at the paths: new files, renames, truncation, deletion, growth. Meant to be called a few times a second:
+    /// where folders are watched, only what changed is looked at, and where there are very many files, all of them are not
+    /// looked at each time. What it returns takes effect in the caller at an epoch boundary.
     ///
     /// # Errors
     /// None at present: troubles with files are kept as [`Tailer::warnings`].
     pub fn discover(&mut self, now_ms: i64) -> Result<Vec<Discovery>> {
+        Ok(self.look_where_needed(now_ms))
+    }
+
+    /// Looks at all the paths, whatever is known of them.
+    ///
+    /// # Errors
+    /// As [`Tailer::discover`].
+    pub fn discover_all(&mut self, now_ms: i64) -> Result<Vec<Discovery>> {
         Ok(self.look(now_ms))
+    }
+
+    /// Whether an input at its end needs not be asked again before [`Tailer::take_woken`] names it: nothing is known to
+    /// come, nor does time change anything about it.
+    pub fn is_quiet(&self, input: InputId, now_ms: i64) -> bool {
+        self.inputs.get(&input).is_some_and(|input| input.is_quiet(now_ms))
+    }
+
+    /// The inputs whose files changed since the last call, and where paths cannot be looked at, those that may have.
+    pub fn take_woken(&mut self) -> Vec<InputId> {
+        std::mem::take(&mut self.woken)
+    }
+
+    /// Gives back what is not needed of an input that is quiet: there may be very many.
+    pub fn rest(&mut self, input: InputId) {
+        if let Some(input) = self.inputs.get_mut(&input) {
+            input.slim();
+        }
     }
 
     /// Reads the next block of whole lines of an input.
@@ -254,10 +321,10 @@ impl Tailer {
         Ok(self.read_input(input, now_ms))
     }
 
-    /// Changes how much text is delivered at a time, within what the longest line needs: less where many inputs are
-    /// read at the same time.
+    /// Changes how much text is delivered at a time: less where many inputs are read at the same time. Where a line is
+    /// longer, more is read.
     pub fn set_block_bytes(&mut self, bytes: usize) {
-        self.settings.block_bytes = bytes.max(2 * self.settings.decode.line_bytes_max);
+        self.settings.block_bytes = bytes.max(BLOCK_BYTES_MIN);
     }
 
     /// Takes back the text of a block that is done with, as room for further text.

@@ -22,6 +22,6 @@ pub use decode::{
     DecodeSettings, Decoder, FieldNames, FormatChoice, NULL_VALUE_BYTES_MAX, NULL_VALUES, NULL_VALUES_MAX,
     TimestampUnit,
 };
-pub use file_system::{FileKind, FileStat, FileSystem, LocalFiles, TailFile};
-pub use file_tail::{Discovery, InputFacts, Progress, ReadOutcome, TailSettings, Tailer};
+pub use file_system::{Change, FileKind, FileStat, FileSystem, FolderWatch, LocalFiles, TailFile, WatchId};
+pub use file_tail::{Discovery, InputFacts, Progress, ReadOutcome, Survey, TailSettings, Tailer, survey};
 pub use line_number::{line_number, open_text};

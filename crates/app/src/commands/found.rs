@@ -3,10 +3,9 @@
 
 use crate::config::InputConfig;
 use crate::terminal;
-use crate::wiring;
+use adtally_model::Minute;
 use adtally_model::time::rfc3339;
-use adtally_model::{Minute, Result};
-use adtally_source::{Discovery, LocalFiles, Tailer};
+use adtally_source::{LocalFiles, Survey};
 
 /// How old the newest click is when it is worth a word, in milliseconds: no question for the last minutes is meant then.
 const OLD_MS: i64 = 3_600_000;
@@ -16,27 +15,19 @@ const PROPOSED_MINUTES: i64 = 60;
 
 /// Says which files there are, by a look of its own; what is read of them is told by the ledger.
 pub(crate) fn say(input: &InputConfig) {
-    let look = |paths: &[String]| look(input, paths).unwrap_or_default();
-    let (files, bytes) = look(&input.paths);
+    let look = |paths: &[String]| adtally_source::survey(&LocalFiles, paths).unwrap_or_default();
+    let Survey { files, bytes } = look(&input.paths);
     let (paths, noun) = (input.paths.join(", "), if files == 1 { "file" } else { "files" });
     let (files, bytes) = (terminal::thousands(files), terminal::thousands(bytes));
     terminal::say(&format!("reading {paths}: found {files} {noun}, {bytes} bytes"));
     for path in &input.paths {
-        if look(std::slice::from_ref(path)).0 == 0 {
+        if input.paths.len() > 1 && look(std::slice::from_ref(path)).files > 0 {
+            continue;
+        }
+        if input.paths.len() > 1 || files == "0" {
             terminal::say(&format!("no file with lines matches {path} yet: it is read as soon as there is one"));
         }
     }
-}
-
-/// Files and bytes on disk under these paths.
-fn look(input: &InputConfig, paths: &[String]) -> Result<(u64, u64)> {
-    let mut tailer = Tailer::new(Box::new(LocalFiles), wiring::tail_settings(input, false), paths, Vec::new(), 1)?;
-    let found = tailer.discover(0)?;
-    let sizes = found.iter().filter_map(|discovery| match discovery {
-        Discovery::Found { facts, .. } => Some(facts.size),
-        _ => None,
-    });
-    Ok(sizes.fold((0, 0), |(files, bytes), size| (files + 1, bytes + size)))
 }
 
 /// Says once how old the newest click is.

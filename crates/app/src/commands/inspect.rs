@@ -85,7 +85,7 @@ fn first_bytes(path: &Path) -> std::io::Result<(Vec<u8>, bool)> {
 /// What the real reader and the real decoder make of the sample.
 fn decode(path: &str, sample: &[u8], guess: &Guess) -> Result<DecodedBatch> {
     let (_, config) = config::load(None, &environment()?, &guess.settings())?;
-    let mut settings = wiring::tail_settings(&config.input, true);
+    let mut settings = wiring::tail_settings(&config.input, true, 0);
     settings.block_bytes = sample.len().max(settings.block_bytes);
     let mut tailer = Tailer::new(Box::new(LocalFiles), settings, &[literally(path)], Vec::new(), 1)?;
     let found = tailer.discover(0)?;

@@ -3,11 +3,11 @@
 use super::decode_pool::{DecodePool, Decoding};
 use super::report::Report;
 use crate::clock::Clock;
-use adtally_model::{InputId, InputRow, InputStatus, InputTime, Ledger, Position, Result};
+use adtally_model::{InputId, InputRow, Position, Result};
 use adtally_pipeline::{ClockGuard, ClockReading, EpochDraft, Partition, PendingBatch, RunEnd, Stopped};
 use adtally_source::{Discovery, InputFacts, ReadOutcome, Tailer};
 use adtally_store::hot_counts::HotCounts;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,13 @@ const READ_AHEAD_TOTAL: usize = 8;
 
 /// Text read ahead in all; shared evenly among the inputs with a backlog.
 const READ_AHEAD_BYTES: usize = 16 << 20;
+
+/// Text that is being decoded, judged or waits, beyond which only inputs that hold the others up are read: those without
+/// a watermark, and the one that is furthest behind. Each of them adds one block, of 4 KiB where there are many.
+const HELD_BYTES_MAX: usize = 24 << 20;
+
+/// Inputs with a backlog from which on epochs are a third as long: what is held of each input leaves less for clicks.
+const CROWD: usize = 1_024;
 
 /// Clicks judged before other inputs get their turn.
 const JUDGE_LINES: usize = 1 << 16;
@@ -80,6 +87,8 @@ pub enum Turn {
 /// One input on its way in.
 #[derive(Default)]
 struct Lane {
+    /// Bytes of text of each block in `decoding`, and of `front` before them.
+    sizes: VecDeque<usize>,
     decoding: VecDeque<Decoding>,
     front: Option<PendingBatch>,
     /// When it was last found to have nothing for the moment, by monotonic time.
@@ -102,6 +111,16 @@ impl Lane {
     fn depth(&self) -> usize {
         self.decoding.len() + usize::from(self.front.is_some())
     }
+
+    /// Bytes of text on their way.
+    fn held_bytes(&self) -> usize {
+        self.sizes.iter().sum()
+    }
+
+    /// A lane of an input that was at its end and may have more now.
+    fn woken() -> Lane {
+        Lane { asked_ms: Some(i64::MIN / 2), ..Lane::default() }
+    }
 }
 
 /// The state machine.
@@ -113,6 +132,8 @@ pub struct Ingest<S> {
     pool: DecodePool,
     partition: Partition,
     lanes: BTreeMap<InputId, Lane>,
+    /// Inputs at their end that have no lane until their source tells of something new.
+    quiet: BTreeSet<InputId>,
     hot: Arc<HotCounts>,
     report: Arc<Report>,
     sink: S,
@@ -160,6 +181,7 @@ impl<S: EpochSink> Ingest<S> {
             pool: parts.pool,
             partition: parts.partition,
             lanes: BTreeMap::new(),
+            quiet: BTreeSet::new(),
             hot: parts.hot,
             report: parts.report,
             sink: parts.sink,
@@ -216,11 +238,11 @@ impl<S: EpochSink> Ingest<S> {
         worked |= self.judge()?;
         // Time has passed: files may be slow, and a process may be suspended.
         let (now, monotonic) = self.now();
-        self.note_ends(&now);
+        self.note_ends(&now, monotonic);
         self.settle_ended();
         if self.is_over() {
             // What the last reads found out of lost bytes comes with one more look.
-            let found = self.tailer.discover(monotonic)?;
+            let found = self.tailer.discover_all(monotonic)?;
             self.discovered.extend(found);
             if self.is_over() {
                 self.end_epoch(self.settings.run_end)?;
@@ -247,6 +269,13 @@ impl<S: EpochSink> Ingest<S> {
             let found = self.tailer.discover(monotonic)?;
             self.discovered.extend(found);
             self.note_warnings();
+            for id in self.tailer.take_woken() {
+                if self.quiet.remove(&id) {
+                    self.lanes.insert(id, Lane::woken());
+                }
+            }
+            let (now, _) = self.now();
+            self.partition.note_watched(&now);
         }
         Ok(())
     }
@@ -263,11 +292,12 @@ impl<S: EpochSink> Ingest<S> {
     /// behind the others.
     fn read(&mut self, monotonic: i64) -> Result<bool> {
         let mut lanes: Vec<(usize, Option<i64>, InputId)> = Vec::new();
-        let (mut backlog, mut total) = (0, 0);
+        let (mut backlog, mut total, mut held) = (0, 0, 0);
         for (&id, lane) in &self.lanes {
             backlog += usize::from(lane.asked_ms.is_none() && !lane.ended);
             // What waits for others occupies no decoder.
             total += if lane.waits { 0 } else { lane.depth() };
+            held += lane.held_bytes();
             let due = lane.asked_ms.is_none_or(|at| monotonic - at >= POLL_MS);
             if due && !lane.ended && !lane.waits {
                 lanes.push((lane.depth(), self.partition.watermark_of(id), id));
@@ -276,25 +306,57 @@ impl<S: EpochSink> Ingest<S> {
         self.tailer.set_block_bytes((READ_AHEAD_BYTES / backlog.max(1)).min(self.settings.block_bytes));
         let each = if backlog <= 1 { READ_AHEAD_TOTAL } else { READ_AHEAD };
         lanes.sort_unstable();
-        let mut worked = false;
-        for (depth, _, id) in lanes {
-            let room = depth == 0 || (depth < each && total < READ_AHEAD_TOTAL);
-            if room && self.read_one(id, monotonic)? {
+        let (now, _) = self.now();
+        let mut ahead = None;
+        let (mut worked, mut is_least) = (false, true);
+        for (depth, watermark, id) in lanes {
+            let holds_up = watermark.is_none() || std::mem::take(&mut is_least);
+            let room = match depth {
+                0 if holds_up || held < HELD_BYTES_MAX / 2 => true,
+                // It would only wait with what it reads.
+                0 => held < HELD_BYTES_MAX && !self.partition.must_wait(id, &now),
+                _ => depth < each && total < READ_AHEAD_TOTAL && held < HELD_BYTES_MAX / 2,
+            };
+            if room && self.read_one(id, monotonic, &mut ahead)? {
                 total += 1;
+                held += self.lanes.get(&id).and_then(|lane| lane.sizes.back()).copied().unwrap_or(0);
                 worked = true;
             }
         }
         Ok(worked)
     }
 
+    /// Lets an input that lies further ahead give up its decoder for one that waits for one. `ahead` are those that could,
+    /// the furthest last, once they are known.
+    fn make_room(&mut self, id: InputId, ahead: &mut Option<Vec<(i64, InputId)>>) -> bool {
+        let ahead = ahead.get_or_insert_with(|| {
+            let streaming = self.lanes.keys().filter(|&&id| self.tailer.is_streaming(id));
+            let mut ahead: Vec<_> = streaming.filter_map(|&id| Some((self.partition.watermark_of(id)?, id))).collect();
+            ahead.sort_unstable();
+            ahead
+        });
+        match ahead.last() {
+            Some(&(watermark, other)) if Some(watermark) > self.partition.watermark_of(id) => {
+                ahead.pop();
+                self.tailer.give_way(other);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Reads one block; says whether there was one.
-    fn read_one(&mut self, id: InputId, monotonic: i64) -> Result<bool> {
-        let outcome = self.tailer.read(id, monotonic)?;
+    fn read_one(&mut self, id: InputId, monotonic: i64, ahead: &mut Option<Vec<(i64, InputId)>>) -> Result<bool> {
+        let mut outcome = self.tailer.read(id, monotonic)?;
+        if matches!(outcome, ReadOutcome::Waits) && self.make_room(id, ahead) {
+            outcome = self.tailer.read(id, monotonic)?;
+        }
         let Some(lane) = self.lanes.get_mut(&id) else { return Ok(false) };
         let unreadable_ms = lane.unreadable_ms.take();
         match outcome {
             ReadOutcome::Block(block) => {
                 (lane.asked_ms, lane.at_end) = (None, false);
+                lane.sizes.push_back(block.text.len());
                 lane.decoding.push_back(self.pool.submit(block)?);
                 self.partition.note_backlog(id);
                 return Ok(true);
@@ -347,7 +409,7 @@ impl<S: EpochSink> Ingest<S> {
         let mut worked = false;
         for (_, id) in order {
             let (lines, bytes) = self.partition.epoch_size();
-            let room = self.settings.epoch_lines_max.saturating_sub(lines);
+            let room = self.epoch_lines_max().saturating_sub(lines);
             if room == 0 || bytes >= self.settings.epoch_bytes_max {
                 break;
             }
@@ -358,6 +420,7 @@ impl<S: EpochSink> Ingest<S> {
             if judged.stopped == Stopped::BatchEnd
                 && let Some(batch) = lane.front.take()
             {
+                lane.sizes.pop_front();
                 self.tailer.recycle(batch.into_text());
             }
             worked |= judged.lines > 0 || judged.stopped == Stopped::BatchEnd;
@@ -371,12 +434,22 @@ impl<S: EpochSink> Ingest<S> {
 
     /// Notes the inputs that were found at their end and of which everything is judged: also those that are written to
     /// all the time, between one line and the next.
-    fn note_ends(&mut self, now: &ClockReading) {
+    fn note_ends(&mut self, now: &ClockReading, monotonic: i64) {
+        let mut quiet = Vec::new();
         for (&id, lane) in &mut self.lanes {
             if lane.at_end && lane.is_drained() {
                 lane.at_end = false;
                 self.partition.note_at_end(id, now);
+                if !lane.ended && self.tailer.is_quiet(id, monotonic) {
+                    quiet.push(id);
+                }
             }
+        }
+        for id in quiet {
+            self.partition.note_quiet(id);
+            self.tailer.rest(id);
+            self.lanes.remove(&id);
+            self.quiet.insert(id);
         }
     }
 
@@ -406,10 +479,18 @@ impl<S: EpochSink> Ingest<S> {
                 .all(|discovery| matches!(discovery, Discovery::Ended { .. } | Discovery::Gap { .. }))
     }
 
+    /// Most lines in the epoch.
+    fn epoch_lines_max(&self) -> u64 {
+        match self.lanes.len() {
+            0..CROWD => self.settings.epoch_lines_max,
+            _ => (self.settings.epoch_lines_max / 3).max(1),
+        }
+    }
+
     fn end_epoch_if_due(&mut self, monotonic: i64, worked: bool) -> Result<bool> {
         let age = monotonic - self.epoch_began_ms;
         let (lines, bytes) = self.partition.epoch_size();
-        let full = lines >= self.settings.epoch_lines_max || bytes >= self.settings.epoch_bytes_max;
+        let full = lines >= self.epoch_lines_max() || bytes >= self.settings.epoch_bytes_max;
         let backlog = self.lanes.values().any(|lane| lane.asked_ms.is_none());
         let passed = self.partition.passed_a_minute() && (!backlog || age >= BACKLOG_EPOCH_MS);
         let stalled = !worked
@@ -482,6 +563,7 @@ impl<S: EpochSink> Ingest<S> {
                 }
                 Discovery::Continued { input: id } | Discovery::Resumed { input: id } => {
                     tracing::debug!(id = id.0, "input goes on");
+                    self.quiet.remove(&id);
                     let lane = self.lanes.entry(id).or_default();
                     (lane.ended, lane.asked_ms) = (false, None);
                     self.partition.resume_input(id);
@@ -491,6 +573,7 @@ impl<S: EpochSink> Ingest<S> {
                     self.partition.describe_input(id, |row| row.name = name);
                 }
                 Discovery::Ended { input: id } => {
+                    self.quiet.remove(&id);
                     // Lines still on their way are judged first: then it comes here again.
                     match self.lanes.get_mut(&id) {
                         Some(lane) if !lane.is_drained() => lane.ended = true,
@@ -519,16 +602,10 @@ fn describe(row: &mut InputRow, facts: &InputFacts) {
 
 fn new_row(facts: &InputFacts, position: u64) -> InputRow {
     InputRow {
-        id: facts.input,
-        name: facts.name.clone(),
         fingerprint: facts.fingerprint,
-        generation: facts.generation,
         compressed: facts.compressed,
         size: facts.size,
         position: Position::at(position),
-        time: InputTime::default(),
-        status: InputStatus::Holding,
-        ledger: Ledger::default(),
-        seen_at_ms: 0,
+        ..InputRow::new(facts.input, facts.name.clone(), facts.generation)
     }
 }

@@ -74,6 +74,7 @@ struct Watched {
 /// What the clicks of one input in one epoch say of its countries.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Countries {
+    /// The origin of the input.
     input: Arc<str>,
     /// Whether a country is known.
     known: bool,
@@ -151,8 +152,8 @@ impl LineNotes {
             let was = before.get(&row.id).map(|row| row.ledger).unwrap_or_default();
             let read = row.ledger.read.saturating_sub(was.read);
             let refused = refused(&row.ledger).saturating_sub(refused(&was));
-            let name = row.name.as_str();
-            let (letters, countries) = (letters.get(name).map_or(&[][..], Vec::as_slice), countries.get(name));
+            let origin = row.origin.as_str();
+            let (letters, countries) = (letters.get(origin).map_or(&[][..], Vec::as_slice), countries.get(origin));
             self.observe_input(row, (read, refused), letters, countries.copied(), now_ms);
         }
         self.observe_conflicts(draft, total, now_ms);

@@ -47,7 +47,7 @@ pub async fn take_over(
                  backup"
             )));
         };
-        let inputs = epoch.inputs.iter().map(|row| (row.name.clone(), row.ledger)).collect();
+        let inputs = epoch.inputs.iter().map(|row| (row.origin.clone(), row.ledger)).collect();
         waiting.push(Waiting {
             ledger: epoch.ledger,
             inputs,

@@ -110,7 +110,7 @@ impl Service {
     ) -> Result<Service> {
         // A mistake in the arguments leaves no data directory behind.
         wiring::time_settings(&options.config.time).check()?;
-        let settings = wiring::tail_settings(&options.config.input, options.ending != Ending::Never);
+        let settings = wiring::tail_settings(&options.config.input, options.ending != Ending::Never, 0);
         Tailer::new(Box::new(LocalFiles), settings, &options.config.input.paths, Vec::new(), 1)?;
         let data_dir = DataDir::own(&options.config.store.data_dir)?;
         let backing = Backing::local(data_dir.path(), options.config.epoch.fsync)?;
@@ -303,7 +303,8 @@ impl Service {
             }
             UpkeepMode::AtEnd(upkeep) => Some(upkeep).filter(|_| !interrupted),
         };
-        let unread = self.ingest.unread().to_vec();
+        let mut unread = self.ingest.unread().to_vec();
+        unread.extend(self.ingest.tailer().foreign());
         let committed = self.ingest.into_sink().finish().map(|_| ());
         let outcome = outcome.and(committed);
         if outcome.is_ok() {
@@ -389,7 +390,8 @@ async fn load_older(older: OlderMinutes, hot: Arc<HotCounts>, lake: Arc<Lake>, a
 /// What reads: the tailer, positioned where the state says, and the decoders.
 fn readers(config: &Config, bounded: bool, key: IdentityKey, state: &PartitionState) -> Result<(Tailer, DecodePool)> {
     let known: Vec<InputRow> = state.inputs.values().cloned().collect();
-    let settings = wiring::tail_settings(&config.input, bounded);
+    let connections = if bounded { 0 } else { config.serve.max_connections };
+    let settings = wiring::tail_settings(&config.input, bounded, connections);
     let tailer = Tailer::new(Box::new(LocalFiles), settings, &config.input.paths, known, state.next_input)?;
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let decoder = Arc::new(Decoder::new(wiring::decode_settings(&config.input), key)?);

@@ -155,7 +155,7 @@ impl Partition {
     /// Checks the ledgers that an epoch records; for a base, that they sum to the partition's.
     fn check_ledgers(&self, is_base: bool) -> Result<()> {
         for input in self.inputs.iter().filter(|input| is_base || input.touched) {
-            input.row.ledger.check(&input.name)?;
+            input.row.ledger.check(&input.row.name)?;
         }
         if !is_base {
             return Ok(());

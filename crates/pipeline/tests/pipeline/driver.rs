@@ -22,19 +22,7 @@ pub(crate) const LATER: i64 = 4_000_000_000_000;
 
 /// A row of an input not read yet.
 pub(crate) fn new_input(id: u64) -> InputRow {
-    InputRow {
-        id: InputId(id),
-        name: format!("input-{id}"),
-        fingerprint: Default::default(),
-        generation: 0,
-        compressed: false,
-        size: 0,
-        position: Position::at(0),
-        time: InputTime::default(),
-        status: InputStatus::Holding,
-        ledger: Ledger::default(),
-        seen_at_ms: 0,
-    }
+    InputRow::new(InputId(id), format!("input-{id}"), 0)
 }
 
 /// A batch of lines that begins with line number `first` of its input.

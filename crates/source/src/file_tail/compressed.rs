@@ -4,7 +4,7 @@ use super::read::SCAN_BYTES_MAX;
 use crate::file_system::{TailFile, read_full};
 use flate2::{Decompress, FlushDecompress, Status};
 use std::io;
-use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
+use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
 
 /// Compressed bytes read at a time.
 const INPUT_BYTES: usize = 128 * 1024;
@@ -68,7 +68,7 @@ pub(super) enum Inflated {
 
 enum Codec {
     Gzip(Box<Decompress>),
-    Zstd(Decoder<'static>),
+    Zstd(DCtx<'static>),
 }
 
 /// A stream of text from a compressed file.
@@ -94,18 +94,31 @@ impl std::fmt::Debug for Inflater {
 /// Bits of the window of gzip, which is always 32 KiB at most.
 const GZIP_WINDOW_BITS: u8 = 15;
 
+/// Memory of a decoder of gzip, in bytes: the window, as much again for output, and its tables.
+const GZIP_BYTES: usize = 80 * 1024;
+
 impl Inflater {
     /// A stream from the file's beginning.
     pub(super) fn new(compression: Compression) -> io::Result<Inflater> {
         let codec = match compression {
             Compression::Gzip => Codec::Gzip(Box::new(Decompress::new_gzip(GZIP_WINDOW_BITS))),
             Compression::Zstd => {
-                let mut decoder = Decoder::new()?;
-                decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX))?;
-                Codec::Zstd(decoder)
+                let mut context = DCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
+                let begun = context.init().and(context.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX)));
+                begun.map_err(|code| io::Error::other(get_error_name(code)))?;
+                Codec::Zstd(context)
             }
         };
         Ok(Inflater { codec, consumed: 0, input: Vec::new(), input_at: 0, between: true, dry: false })
+    }
+
+    /// About the memory that it takes, in bytes: of zstd mostly the window, which each frame chooses.
+    pub(super) fn bytes(&self) -> usize {
+        let codec = match &self.codec {
+            Codec::Gzip(_) => GZIP_BYTES,
+            Codec::Zstd(context) => context.sizeof(),
+        };
+        codec + self.input.capacity()
     }
 
     /// Appends text to `out` until that holds `out_len` bytes or there is no more; never reads beyond `limit`.
@@ -215,14 +228,14 @@ impl Inflater {
                     Err(error) => (used, made, false, Some(error.to_string())),
                 }
             }
-            Codec::Zstd(decoder) => {
+            Codec::Zstd(context) => {
                 let mut input = InBuffer::around(rest);
                 let mut output = OutBuffer::around(&mut out[start..]);
-                let status = decoder.run(&mut input, &mut output);
+                let status = context.decompress_stream(&mut output, &mut input);
                 let (used, made) = (input.pos(), output.pos());
                 match status {
                     Ok(left) => (used, made, left == 0, None),
-                    Err(error) => (used, made, false, Some(error.to_string())),
+                    Err(code) => (used, made, false, Some(get_error_name(code).to_owned())),
                 }
             }
         };

@@ -1,12 +1,13 @@
 //! The look at the files: follow those that are known, find those that are new, and settle what has ended.
 
-use super::fingerprint::{Excerpt, HEAD_BYTES};
-use super::identify::probe_file;
-use super::input::{Input, OpenFile, Stage};
+use super::fingerprint::{Excerpt, HEAD_BYTES, hash};
+use super::identify::{Probe, probe_file};
+use super::input::{Input, Stage};
 use super::patterns::Listing;
 use super::read::half_line;
+use super::watch::View;
 use super::{Discovery, Tailer};
-use crate::file_system::{FileStat, FileSystem, TailFile, read_range};
+use crate::file_system::{FileKind, FileStat, FileSystem, TailFile, read_range};
 use adtally_model::InputId;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -16,9 +17,8 @@ use std::path::{Path, PathBuf};
 /// but its space is only given back when it is closed.
 const DELETED_KEEP_MS: i64 = 60_000;
 
-/// How long a compressed file brings nothing before its stream gives way to another's, in milliseconds: longer than a
-/// round over all that are being read takes, and short beside the wait for those that hold the watermark.
-const STREAM_KEEP_MS: i64 = 3_000;
+/// Pause between two looks at all files, in milliseconds for 1,000 inputs: a look takes some 2 ms for them.
+const LOOK_MS_PER_1000: i64 = 40;
 
 /// Files that are there, each inode under one path.
 pub(super) struct Files {
@@ -27,9 +27,43 @@ pub(super) struct Files {
 }
 
 impl Tailer {
+    /// Looks at what changed, as far as that is known, and at everything where it is not.
+    pub(super) fn look_where_needed(&mut self, now_ms: i64) -> Vec<Discovery> {
+        let mut found = Vec::new();
+        if self.watcher.is_complete() {
+            let round = self.watcher.round(self.fs.as_ref());
+            self.look_wanted |= round.look;
+            for (path, stat) in round.changed {
+                match self.owner_of(&path) {
+                    Some(id) => self.note(id, stat, now_ms, &mut found),
+                    // Perhaps it was empty, or told nothing yet.
+                    None => self.look_wanted |= stat.kind == FileKind::File,
+                }
+            }
+        } else {
+            self.look_wanted = true;
+        }
+        let hidden = self.listing.as_ref().is_none_or(Listing::hides_something);
+        self.look_wanted |= self.unsettled || hidden || self.waiting.values().any(Probe::is_undecided);
+        let pause_ms = self.inputs.len() as i64 * LOOK_MS_PER_1000 / 1_000;
+        if self.look_wanted && (self.listing.is_none() || now_ms.saturating_sub(self.looked_at_ms) >= pause_ms) {
+            found.extend(self.look(now_ms));
+        }
+        found
+    }
+
+    /// The input whose file is at a path.
+    fn owner_of(&self, path: &Path) -> Option<InputId> {
+        let id = *self.places.get(&place_hash(path))?;
+        self.inputs.get(&id).filter(|input| input.place.as_deref() == Some(path)).map(|input| input.id)
+    }
+
     pub(super) fn look(&mut self, now_ms: i64) -> Vec<Discovery> {
         self.troubles.begin_look();
-        let mut listing = self.patterns.list(self.fs.as_ref(), self.settings.files_max, &mut self.troubles);
+        self.watcher.begin_look();
+        let view = View::new(self.fs.as_ref(), &mut self.watcher);
+        let mut listing = self.patterns.list(&view, self.settings.files_max, &mut self.troubles);
+        self.watcher.end_look();
         let files = self.without_aliases(&listing);
         let mut found = Vec::new();
         self.follow(&files, &mut listing, now_ms, &mut found);
@@ -38,12 +72,28 @@ impl Tailer {
         self.forget_troubles(&listing);
         self.troubles.end_look();
         listing.files.clear();
+        self.index(&listing);
         self.listing = Some(listing);
+        (self.looked_at_ms, self.look_wanted) = (now_ms, false);
         if self.generations.len() > 2 * (self.inputs.len() + self.settings.files_max) {
             let named: HashSet<&str> = self.inputs.values().map(|input| input.name.as_str()).collect();
             self.generations.retain(|path, _| named.contains(&*path.to_string_lossy()));
         }
         found
+    }
+
+    /// Notes where inputs are, whether time alone may change something, and who is hidden.
+    fn index(&mut self, listing: &Listing) {
+        self.unsettled = self.inputs.values().any(Input::is_unsettled);
+        self.places.clear();
+        for input in self.inputs.values() {
+            let Some(place) = &input.place else { continue };
+            self.places.insert(place_hash(place), input.id);
+            if listing.hides_something() && input.stage == Stage::Active && listing.is_unknown(place) {
+                // Whether it is at its end cannot be told: it has to be asked.
+                self.woken.push(input.id);
+            }
+        }
     }
 
     /// What was wrong with files that are gone is over.
@@ -171,6 +221,7 @@ impl Tailer {
         if cut {
             input.lose();
             input.changed_at_ms = now_ms;
+            self.unsettled = true;
             return;
         }
         let changed = stat.len != known.len || stat.changed_ns != known.changed_ns;
@@ -182,6 +233,7 @@ impl Tailer {
                 Ok(false) => {
                     input.lose();
                     input.changed_at_ms = now_ms;
+                    self.unsettled = true;
                     return;
                 }
                 // Another look will tell.
@@ -191,6 +243,7 @@ impl Tailer {
         input.stat = Some(stat);
         if changed {
             input.settled = None;
+            self.woken.push(id);
         }
         if stat.len != known.len {
             input.changed_at_ms = now_ms;
@@ -301,65 +354,23 @@ impl Tailer {
         let Some(lost) = self.inputs.get(&id).filter(|lost| !lost.compressed) else { return false };
         let copies = self.inputs.values().filter(|other| {
             let whole = other.place.is_some() && !other.compressed && other.id != id && other.size >= lost.size;
-            whole && lost.head.len > 0 && lost.head.begins(&other.head.bytes)
+            whole && lost.head.len > 0 && (other.head.bytes.is_empty() || lost.head.begins(&other.head.bytes))
         });
         let places: Vec<PathBuf> = copies.filter_map(|copy| copy.place.clone()).collect();
         let Some(lost) = self.inputs.get(&id) else { return false };
         places.iter().any(|place| {
             self.fs.open(place).is_ok_and(|mut file| {
+                let begins = read_range(file.as_mut(), 0, HEAD_BYTES).is_ok_and(|head| lost.head.begins(&head));
                 let start = lost.position.saturating_sub(lost.tail.len as u64);
-                read_range(file.as_mut(), start, lost.tail.len).is_ok_and(|text| lost.tail.ends(&text))
+                begins && read_range(file.as_mut(), start, lost.tail.len).is_ok_and(|text| lost.tail.ends(&text))
             })
         })
     }
+}
 
-    /// Whether an input, if it is compressed, may be read now: where many are, one that has no stream yet waits until
-    /// another's rests. Streams that are in use are not closed, since each would have to begin anew again and again.
-    pub(super) fn may_stream(&mut self, id: InputId, now_ms: i64) -> bool {
-        let stream = |input: &Input| input.file.as_ref().is_some_and(|open| open.stream.is_some());
-        if self.inputs.get(&id).is_none_or(|input| !input.compressed || stream(input)) {
-            return true;
-        }
-        let held = self.inputs.values().filter(|input| stream(input));
-        if held.clone().count() < (self.settings.open_max / 2).max(1) {
-            return true;
-        }
-        let rests = |open: &OpenFile| now_ms.saturating_sub(open.used_at_ms) >= STREAM_KEEP_MS;
-        let least =
-            held.filter_map(|input| Some((input.file.as_ref().filter(|open| rests(open))?.used, input.id))).min();
-        let Some((_, least)) = least else { return false };
-        if let Some(input) = self.inputs.get_mut(&least) {
-            input.overlong = None;
-            if let Some(open) = &mut input.file {
-                open.stream = None;
-            }
-        }
-        true
-    }
-
-    /// Holds a file open for an input, and closes others where there are too many.
-    pub(super) fn hold_open(&mut self, id: InputId, open: OpenFile) {
-        let held = self.inputs.values().filter(|input| input.file.is_some()).count();
-        if held >= self.settings.open_max {
-            // A file without a listed name could not be opened again, and a stream would have to begin anew; of those
-            // there are fewer than may be open.
-            let rank = |input: &Input| {
-                let open = input.file.as_ref()?;
-                let again = input.place.is_some();
-                let ended = input.stage == Stage::Ended;
-                (again || ended).then(|| (!ended, open.stream.is_some(), open.used))
-            };
-            let least = self.inputs.values().filter_map(|input| Some((rank(input)?, input.id))).min();
-            if let Some((_, least)) = least
-                && let Some(input) = self.inputs.get_mut(&least)
-            {
-                input.close();
-            }
-        }
-        if let Some(input) = self.inputs.get_mut(&id) {
-            input.file = Some(open);
-        }
-    }
+/// A path as a key of few bytes.
+fn place_hash(path: &Path) -> u64 {
+    hash(path.as_os_str().as_encoded_bytes())
 }
 
 fn end(input: &mut Input, bounded: bool, found: &mut Vec<Discovery>) {

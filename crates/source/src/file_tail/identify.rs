@@ -7,6 +7,7 @@ use super::input::{Input, OpenFile, Stage};
 use super::patterns::Listing;
 use super::read::half_line;
 use super::{Discovery, Tailer};
+use crate::decode::foreign::{self, Foreign};
 use crate::file_system::{FileStat, TailFile, read_range};
 use adtally_model::InputId;
 use std::cmp::Reverse;
@@ -17,6 +18,9 @@ use std::path::{Path, PathBuf};
 /// Inputs tried for one file at most: so many agree in their first bytes only where these say nothing.
 const CANDIDATES_MAX: usize = 64;
 
+/// Live files whose first bytes are read again to compare them with a short compressed file.
+const RECALLED_MAX: usize = 1_024;
+
 /// What the beginning of a file says.
 #[derive(Debug)]
 pub(super) struct Probe {
@@ -26,8 +30,17 @@ pub(super) struct Probe {
     head: Vec<u8>,
     /// Whether there is too little to tell what it is.
     undecided: bool,
+    /// What it is if it is no log: it is set aside as long as it stays as it is.
+    foreign: Option<Foreign>,
     /// Since when it has looked like this, in monotonic milliseconds.
     since_ms: i64,
+}
+
+impl Probe {
+    /// Whether waiting alone may tell more.
+    pub(super) fn is_undecided(&self) -> bool {
+        self.undecided
+    }
 }
 
 /// Inputs by their first bytes.
@@ -59,7 +72,7 @@ impl Tailer {
         for (path, stat) in files.by_path.iter().filter(|(path, stat)| stat.len > 0 && !owned.contains(*path)) {
             let Some(probe) = self.probe(path, *stat, waiting.remove(path), now_ms, listing) else { continue };
             match probe.compression {
-                _ if probe.undecided => drop(self.waiting.insert(path.clone(), probe)),
+                _ if probe.undecided || probe.foreign.is_some() => drop(self.waiting.insert(path.clone(), probe)),
                 Some(_) => compressed.push((path.clone(), probe)),
                 None => plain.push((path.clone(), probe)),
             }
@@ -76,6 +89,12 @@ impl Tailer {
                 found.push(Discovery::Continued { input: *id });
             }
         }
+    }
+
+    /// Files that are no logs, and what each is: they are not read. Each is a warning too.
+    pub fn foreign(&self) -> impl Iterator<Item = String> {
+        let foreign = |(path, probe): (&PathBuf, &Probe)| Some(cannot_be_read(&path.to_string_lossy(), probe.foreign?));
+        self.waiting.iter().filter_map(foreign)
     }
 
     /// Looks at the beginning of a file, unless it still is as it was.
@@ -102,8 +121,12 @@ impl Tailer {
         let name = path.to_string_lossy();
         match self.fs.open(path).and_then(|mut file| probe_file(file.as_mut(), last)) {
             Ok((compression, head, undecided)) => {
-                self.troubles.clear(&name);
-                Some(Probe { stat, compression, head, undecided, since_ms })
+                let foreign = if compression.is_some() { foreign::of_text(&head) } else { foreign::of_file(&head) };
+                match foreign {
+                    Some(foreign) => self.troubles.hold(&name, cannot_be_read(&name, foreign)),
+                    None => self.troubles.clear(&name),
+                }
+                Some(Probe { stat, compression, head, undecided, foreign, since_ms })
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
@@ -118,8 +141,12 @@ impl Tailer {
     fn without_shadowed(&mut self, probes: Vec<(PathBuf, Probe)>) -> Vec<(PathBuf, Probe)> {
         let is_live = |input: &&Input| {
             let live = input.place.is_some() || (input.file.is_some() && input.stage == Stage::Active);
-            live && !input.compressed && !input.head.bytes.is_empty()
+            live && !input.compressed && (!input.head.bytes.is_empty() || input.head.len == HEAD_BYTES)
         };
+        let short = |(_, probe): &(PathBuf, Probe)| (1..HEAD_BYTES).contains(&probe.head.len());
+        if probes.iter().any(short) {
+            self.recall_heads();
+        }
         let live: Vec<&Excerpt> = self.inputs.values().filter(is_live).map(|input| &input.head).collect();
         let whole: HashSet<u64> = live.iter().filter(|head| head.len == HEAD_BYTES).map(|head| head.hash).collect();
         let (shadowed, open): (Vec<_>, Vec<_>) = probes.into_iter().partition(|(_, probe)| {
@@ -141,6 +168,21 @@ impl Tailer {
             self.waiting.insert(path, probe);
         }
         open
+    }
+
+    /// Reads the first bytes of live files again that were given back, of some of them: a shorter text has to be compared
+    /// byte by byte. A copy that is not recognised for want of them is read beside its original, which does no harm.
+    fn recall_heads(&mut self) {
+        let given_back = |input: &&mut Input| input.head.bytes.is_empty() && input.head.len > 0 && !input.compressed;
+        for input in self.inputs.values_mut().filter(given_back).take(RECALLED_MAX) {
+            let Some(place) = &input.place else { continue };
+            if let Ok(mut file) = self.fs.open(place)
+                && let Ok(head) = read_range(file.as_mut(), 0, HEAD_BYTES)
+                && input.head.begins(&head)
+            {
+                input.head = Excerpt::of(head);
+            }
+        }
     }
 
     /// Gives each file to the input that it continues, or makes it a new one.
@@ -330,6 +372,10 @@ fn continues(file: io::Result<Box<dyn TailFile>>, probe: &Probe, input: &mut Inp
     input.compressed = was_compressed;
     // A deleted file that is still open may hold more than a copy that is still being made.
     Ok(same? && !(input.file.is_some() && probe.stat.len < input.len()))
+}
+
+fn cannot_be_read(name: &str, foreign: Foreign) -> String {
+    format!("{name}: cannot be read: it is {foreign}")
 }
 
 /// Compression, first bytes of text, and whether there are too few to tell.

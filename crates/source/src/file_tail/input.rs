@@ -1,7 +1,7 @@
 //! What the tailer knows of one input.
 
 use super::compressed::{Inflated, Inflater};
-use super::fingerprint::{Excerpt, hash};
+use super::fingerprint::{Excerpt, HEAD_BYTES, hash};
 use super::{InputFacts, TailSettings};
 use crate::block::Format;
 use crate::file_system::{FileStat, TailFile};
@@ -12,6 +12,10 @@ use std::path::PathBuf;
 
 /// Fingerprints kept of positions that are read and not yet committed: one a block, so of some ten thousand blocks.
 const MARKS_MAX: usize = 65_536;
+
+/// How long after its last change a file is asked for more all the time, in milliseconds: many a log is written every few
+/// seconds. After that, its changes are told by the look at the files, some hundred milliseconds later.
+const WARM_MS: i64 = 10_000;
 
 /// One lineage: a file and what it is rotated into.
 pub(super) struct Input {
@@ -86,7 +90,7 @@ pub(super) enum Stage {
 pub(super) struct OpenFile {
     pub(super) file: Box<dyn TailFile>,
     /// The text of a compressed file.
-    pub(super) stream: Option<Stream>,
+    pub(super) stream: Option<Box<Stream>>,
     /// Counts up with each use: the least is closed first.
     pub(super) used: u64,
     /// When it last brought something, in monotonic milliseconds.
@@ -179,6 +183,12 @@ impl Input {
     /// Length of its file as last seen, in bytes on disk.
     pub(super) fn len(&self) -> u64 {
         self.stat.map_or(0, |stat| stat.len)
+    }
+
+    /// About the memory that its decoder takes, in bytes; 0 where it has none.
+    pub(super) fn stream_bytes(&self) -> usize {
+        let stream = self.file.as_ref().and_then(|open| open.stream.as_ref());
+        stream.map_or(0, |stream| stream.inflater.bytes() + stream.carry.capacity())
     }
 
     /// Whether its file has no name any more.
@@ -292,11 +302,32 @@ impl Input {
         }
     }
 
-    /// Gives back what is not needed of an input that has ended: there may be many.
+    /// Gives back what is not needed of an input that has ended or rests: there may be many. The first bytes of a short
+    /// file stay, since a copy of it may be shorter still.
     pub(super) fn slim(&mut self) {
         self.tail.bytes = Vec::new();
-        if self.compressed || self.place.is_none() {
+        if self.compressed || self.place.is_none() || self.head.len >= HEAD_BYTES {
             self.head.bytes = Vec::new();
+        }
+        self.marks.shrink_to_fit();
+    }
+
+    /// Whether it is at its end and stays so until its file changes.
+    pub(super) fn is_quiet(&self, now_ms: i64) -> bool {
+        let at_end = self.stage == Stage::Active && self.settled == Some(self.len());
+        let plain = !self.compressed && self.place.is_some() && !self.rotated && self.overlong.is_none();
+        at_end && plain && !self.done && now_ms.saturating_sub(self.changed_at_ms) >= WARM_MS
+    }
+
+    /// Whether a look may find something new about it although nothing changes.
+    pub(super) fn is_unsettled(&self) -> bool {
+        match self.stage {
+            Stage::Active => self.done || self.gap.is_some() || (self.rotated && !self.compressed),
+            Stage::Lost(_) => true,
+            Stage::Ended => {
+                let untold = self.unread() > 0 && self.size_after_gap.is_none();
+                self.gap.is_some() || (self.place.is_none() && (self.file.is_some() || untold))
+            }
         }
     }
 

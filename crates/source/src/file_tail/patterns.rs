@@ -23,6 +23,26 @@ enum Pattern {
     Glob { base: PathBuf, matcher: GlobMatcher, depth_max: usize, hidden: bool },
 }
 
+/// How much there is to read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Survey {
+    /// Files that are not empty, each once.
+    pub files: u64,
+    /// Their bytes on disk.
+    pub bytes: u64,
+}
+
+/// Looks how much the files that `paths` name hold, without opening them.
+///
+/// # Errors
+/// A user error when a named file is not there or a glob is not valid.
+pub fn survey(fs: &dyn FileSystem, paths: &[String]) -> Result<Survey> {
+    let listing = Patterns::new(fs, paths, false, usize::MAX)?.list(fs, usize::MAX, &mut Troubles::default());
+    let mut seen = HashSet::new();
+    let files = listing.files.values().filter(|stat| stat.len > 0 && seen.insert(stat.inode));
+    Ok(files.fold(Survey::default(), |sum, stat| Survey { files: sum.files + 1, bytes: sum.bytes + stat.len }))
+}
+
 /// What one look found.
 #[derive(Debug, Default)]
 pub(super) struct Listing {

@@ -5,7 +5,7 @@ use super::discover::is_continued;
 use super::fingerprint::{Excerpt, HEAD_BYTES, TAIL_BYTES};
 use super::input::{Input, OpenFile, Overlong, Stage};
 use super::read_compressed::{self, new_stream};
-use super::{ReadOutcome, TailSettings, Tailer};
+use super::{BLOCK_BYTES_MIN, ReadOutcome, TailSettings, Tailer};
 use crate::block::{Block, Format};
 use crate::decode::{format, json};
 use crate::file_system::{FileSystem, TailFile, read_range, read_range_into};
@@ -61,6 +61,7 @@ impl Tailer {
             step
         });
         let Some(input) = self.inputs.get_mut(&id) else { return ReadOutcome::Ended };
+        self.unsettled |= !matches!(step, Ok(Step::Told(ReadOutcome::Block(_) | ReadOutcome::Busy)));
         match step {
             Ok(Step::Told(outcome)) => {
                 self.troubles.clear(&name);
@@ -114,7 +115,7 @@ impl Tailer {
         {
             match magic(&read_range(open.file.as_mut(), 0, 4)?) {
                 Magic::Compressed(compression) => {
-                    open.stream = Some(new_stream(compression, open.file.stat()?.changed_ns)?);
+                    open.stream = Some(Box::new(new_stream(compression, open.file.stat()?.changed_ns)?));
                 }
                 _ => return Ok(false),
             }
@@ -165,8 +166,7 @@ fn step_plain(
         let last = complete && want as u64 == end;
         input.format = format::find(&input.name, &prefix, last, &settings.decode);
     }
-    let want = (end - input.position.min(end)).min(settings.block_bytes as u64) as usize;
-    let mut text = read_range_into(file, input.position, want, spare.pop().unwrap_or_default())?;
+    let mut text = read_block(file, input.position, end, settings, spare)?;
     // After the text: what was read belongs to what was read before, even if the file is cut at this moment.
     if !still_follows(&input.tail, file, input.position)? {
         return Ok(Step::Lost);
@@ -179,7 +179,7 @@ fn step_plain(
         text.truncate(newline + 1);
         return Ok(Step::Told(ReadOutcome::Block(deliver(input, text, found_format))));
     }
-    if text.len() >= settings.block_bytes {
+    if text.len() >= settings.long_block_bytes() {
         let mut tail = Excerpt::default();
         tail.push(&text);
         let scanned = input.position + text.len() as u64;
@@ -191,6 +191,27 @@ fn step_plain(
         return Ok(Step::Told(ReadOutcome::Block(deliver(input, text, found_format))));
     }
     Ok(at_end(input, stat.len, settings, complete))
+}
+
+/// Text from a position on: a block, or where that holds no whole line, as much as the longest line needs.
+fn read_block(
+    file: &mut dyn TailFile,
+    position: u64,
+    end: u64,
+    settings: &TailSettings,
+    spare: &mut Vec<Vec<u8>>,
+) -> io::Result<Vec<u8>> {
+    let left = end - position.min(end);
+    let want = |bytes: usize| left.min(bytes as u64) as usize;
+    let block = want(settings.block_bytes);
+    // One that is far larger would stay so for as long as the block waits.
+    let buffer = spare.pop().filter(|buffer| buffer.capacity() <= 2 * block.max(BLOCK_BYTES_MIN)).unwrap_or_default();
+    let text = read_range_into(file, position, block, buffer)?;
+    let longest = want(settings.long_block_bytes());
+    if longest == block || text.len() < block || memrchr(b'\n', &text).is_some() {
+        return Ok(text);
+    }
+    read_range_into(file, position, longest, text)
 }
 
 /// All that can be read for now has been; where the file is complete, what is left is half a line.

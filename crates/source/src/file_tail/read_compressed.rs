@@ -107,6 +107,10 @@ fn step_on(input: &mut Input, open: &mut OpenFile, settings: &TailSettings, now_
         return step_overlong(input, stream, open.file.as_mut(), limit, settings, now_ms);
     }
     stream.pull(open.file.as_mut(), limit, settings.block_bytes, prefix_len)?;
+    let longest = settings.long_block_bytes();
+    if (settings.block_bytes..longest).contains(&stream.carry.len()) && memrchr(b'\n', &stream.carry).is_none() {
+        stream.pull(open.file.as_mut(), limit, longest, prefix_len)?;
+    }
     if !learn(input, stream, settings) {
         return Ok(refuse(input));
     }
@@ -116,7 +120,7 @@ fn step_on(input: &mut Input, open: &mut OpenFile, settings: &TailSettings, now_
         stream.carry_at += text.len() as u64;
         return Ok(Step::Told(ReadOutcome::Block(deliver(input, text, format))));
     }
-    if stream.carry.len() >= settings.block_bytes {
+    if stream.carry.len() >= longest {
         let mut tail = Excerpt::default();
         tail.push(&stream.carry);
         let first = stream.carry[..PAYLOAD_BYTES_MAX.min(stream.carry.len())].to_vec();

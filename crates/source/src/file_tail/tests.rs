@@ -13,8 +13,8 @@ mod restarting;
 mod surviving;
 
 use super::*;
-use crate::file_system::{FileStat, FileSystem, LocalFiles, TailFile};
-use adtally_model::{InputRow, InputStatus, InputTime, Ledger, Position};
+use crate::file_system::{FileStat, FileSystem, FolderWatch, LocalFiles, TailFile};
+use adtally_model::{InputRow, InputStatus, Position};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -45,6 +45,10 @@ impl FileSystem for Sparing {
     fn open(&self, path: &Path) -> io::Result<Box<dyn TailFile>> {
         Ok(Box::new(SparingFile(LocalFiles.open(path)?)))
     }
+
+    fn watch(&self) -> Option<Box<dyn FolderWatch>> {
+        LocalFiles.watch()
+    }
 }
 
 impl TailFile for SparingFile {
@@ -68,7 +72,7 @@ struct Rig {
     /// Text by input.
     text: BTreeMap<u64, String>,
     /// Inputs that have ended, for the rows of a restart.
-    ended: std::collections::BTreeSet<u64>,
+    ended: BTreeSet<u64>,
     /// Places to start at: known to have been read before.
     started: BTreeMap<u64, u64>,
     /// How far each was read.
@@ -195,17 +199,12 @@ impl Rig {
         let position = self.tailer.inputs[&id].position;
         let facts = self.tailer.facts(id, position).expect("an input");
         InputRow {
-            id,
-            name: facts.name,
             fingerprint: facts.fingerprint,
-            generation: facts.generation,
             compressed: facts.compressed,
             size: facts.size,
             position: Position::at(position),
-            time: InputTime::default(),
             status: if self.ended.contains(&id.0) { InputStatus::Ended } else { InputStatus::Holding },
-            ledger: Ledger::default(),
-            seen_at_ms: 0,
+            ..InputRow::new(id, facts.name, facts.generation)
         }
     }
 

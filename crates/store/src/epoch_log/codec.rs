@@ -6,11 +6,14 @@
 //! magic "ADTEPOCH" | version u16 | header length u32 | blob length u64 | header | blobs | checksum u128
 //! ```
 //!
-//! The header is postcard; the blobs are the large columns, in the order in which the header lists them: identities as
-//! 16 bytes each, counts as zstd of varints. The checksum is SipHash-2-4-128 under a fixed key over all bytes
+//! The header is postcard. From version 2 on, a list of tagged fields stands behind it, within its length: a reader
+//! ignores tags that it does not know, so that a field which older programs can do without needs no new version. The
+//! blobs are the large columns, in the order in which the header lists them: identities as 16 bytes each, counts as zstd
+//! of varints. The checksum is SipHash-2-4-128 under a fixed key over all bytes
 //! before it; it is also what the next record names as its predecessor. Countries are written as their rank in the list
 //! of the format version.
 
+use super::tagged::{self, Tagged};
 use adtally_model::epoch::{Base, Epoch, LiveMinute, MinuteCounts, MinuteIdentities, StagedFile};
 use adtally_model::{Country, Error, Frontiers, Identity, InputRow, Ledger, Minute, Result};
 use serde::{Deserialize, Serialize};
@@ -18,7 +21,10 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use std::hash::Hasher;
 
 /// The format written by this version.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
+
+/// The oldest format that is read: as version 2 without tagged fields.
+const FORMAT_VERSION_MIN: u16 = 1;
 
 const MAGIC: &[u8; 8] = b"ADTEPOCH";
 const PREFIX_BYTES: usize = 8 + 2 + 4 + 8;
@@ -139,8 +145,9 @@ pub(super) fn pieces(epoch: &Epoch) -> Result<Pieces> {
         key_fingerprint: epoch.key_fingerprint,
         base: epoch.base.as_deref().map(|base| write_base(base, &mut blobs)).transpose()?,
     };
-    let header =
-        postcard::to_stdvec(&header).map_err(|e| Error::internal("an epoch header cannot be encoded").because(e))?;
+    let unencodable = |e| Error::internal("an epoch header cannot be encoded").because(e);
+    let header = postcard::to_stdvec(&header).map_err(unencodable)?;
+    let header = postcard::to_extend(&tagged::of(epoch), header).map_err(unencodable)?;
     let header_len = u32::try_from(header.len()).map_err(|_| Error::internal("an epoch header is beyond 4 GiB"))?;
     let mut head = Vec::with_capacity(PREFIX_BYTES + header.len());
     head.extend_from_slice(MAGIC);
@@ -215,9 +222,10 @@ pub fn decode(bytes: &[u8]) -> Result<(Epoch, u128)> {
     }
     let (content, sum) = bytes.split_at(bytes.len() - CHECKSUM_BYTES);
     let version = u16::from_le_bytes(array(&content[8..10]));
-    if version != FORMAT_VERSION {
+    if !(FORMAT_VERSION_MIN..=FORMAT_VERSION).contains(&version) {
         return Err(Error::corrupt(format!(
-            "the record has format version {version}, this adtally reads {FORMAT_VERSION}: use the version that wrote it"
+            "the record has format version {version}, this adtally reads {FORMAT_VERSION_MIN} to {FORMAT_VERSION}: use the \
+             version that wrote it"
         )));
     }
     let sum = u128::from_le_bytes(array(sum));
@@ -231,9 +239,14 @@ pub fn decode(bytes: &[u8]) -> Result<(Epoch, u128)> {
         return Err(corrupt("the record's lengths do not add up"));
     }
     let (header, blobs) = body.split_at(header_len);
-    let header: Header =
-        postcard::from_bytes(header).map_err(|e| corrupt("the record's header cannot be read").because(e))?;
-    let epoch = read_blobs(header, Blobs { rest: blobs })?;
+    let unreadable = |e| corrupt("the record's header cannot be read").because(e);
+    let (header, rest): (Header, &[u8]) = postcard::take_from_bytes(header).map_err(unreadable)?;
+    let fields: Vec<Tagged> = match version {
+        1 => Vec::new(),
+        _ => postcard::from_bytes(rest).map_err(unreadable)?,
+    };
+    let mut epoch = read_blobs(header, Blobs { rest: blobs })?;
+    tagged::apply(&mut epoch, fields)?;
     Ok((epoch, sum))
 }
 

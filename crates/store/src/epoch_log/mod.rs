@@ -2,6 +2,7 @@
 
 pub mod codec;
 mod rebuild;
+mod tagged;
 #[cfg(test)]
 mod tests;
 

@@ -37,10 +37,7 @@ fn counts(minute: i64, rows: &[(u64, &str, u32)]) -> MinuteCounts {
 
 fn input(id: u64, position: Position, ledger: Ledger) -> InputRow {
     InputRow {
-        id: InputId(id),
-        name: format!("logs/{id}.log"),
         fingerprint: Fingerprint { head_len: 4_096, head_hash: 0x0102_0304, tail_len: 64, tail_hash: u64::MAX },
-        generation: 2,
         compressed: true,
         size: 123_456,
         position,
@@ -48,6 +45,7 @@ fn input(id: u64, position: Position, ledger: Ledger) -> InputRow {
         status: InputStatus::Idle,
         ledger,
         seen_at_ms: 1_767_225_700_000,
+        ..InputRow::new(InputId(id), format!("logs/{id}.log"), 2)
     }
 }
 

@@ -367,6 +367,8 @@ async fn read_ledgers(
                 invalid: lines("invalid")?,
                 conflicting_duplicates: lines("conflicting_duplicates")?,
                 gap_bytes: lines("gap_bytes")?,
+                // Not in the table: it is no count of lines.
+                nul_bytes: 0,
             };
             newest.insert(input, (epoch, ledger));
         }

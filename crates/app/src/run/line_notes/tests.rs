@@ -1,8 +1,7 @@
 //! What is told of refused lines, unknown countries and conflicting copies, and when it is over.
 
 use super::*;
-use adtally_model::input::Fingerprint;
-use adtally_model::{ClickColumns, InputStatus, InputTime, Position};
+use adtally_model::ClickColumns;
 use std::borrow::Cow;
 
 const WRONG_UNIT: &str = "click_timestamp: 1767225600 is 1970-01-21 in ms; it would be 2026-01-01 in s: set \
@@ -76,19 +75,7 @@ impl World {
 }
 
 fn input(id: u64) -> InputRow {
-    InputRow {
-        id: InputId(id),
-        name: format!("{id}.log"),
-        fingerprint: Fingerprint::default(),
-        generation: 0,
-        compressed: false,
-        size: 0,
-        position: Position::at(0),
-        time: InputTime::default(),
-        status: InputStatus::Holding,
-        ledger: Ledger::default(),
-        seen_at_ms: 0,
-    }
+    InputRow::new(InputId(id), format!("{id}.log"), 0)
 }
 
 fn letter(input: &str, verdict: Verdict, reason: &str, position: u64) -> DeadLetter {

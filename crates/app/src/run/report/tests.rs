@@ -32,12 +32,6 @@ fn lines(read: u64) -> Ledger {
 fn input(id: u64, status: InputStatus, behind_ms: Option<i64>) -> InputRow {
     let settings = TimeSettings::default();
     InputRow {
-        id: InputId(id),
-        name: format!("{id}.log"),
-        fingerprint: Fingerprint::default(),
-        generation: 0,
-        compressed: false,
-        size: 0,
         position: Position::at(id),
         time: InputTime {
             largest_ms: behind_ms.map(|behind| NOON_MS - behind + settings.out_of_orderness_ms),
@@ -45,7 +39,7 @@ fn input(id: u64, status: InputStatus, behind_ms: Option<i64>) -> InputRow {
         },
         status,
         ledger: lines(id),
-        seen_at_ms: 0,
+        ..InputRow::new(InputId(id), format!("{id}.log"), 0)
     }
 }
 

@@ -1,0 +1,117 @@
+//! Fields of a record that came with format 2: tagged, so that a reader ignores those which it does not know.
+
+use adtally_model::input::origin;
+use adtally_model::{Epoch, Error, InputRow, Ledger, Result};
+use serde::{Deserialize, Serialize};
+
+/// [`InputRow::origin`], UTF-8; left out where it follows from name and generation.
+const ORIGIN: u16 = 1;
+
+/// [`InputRow::csv_header`], as it stands in the file.
+const CSV_HEADER: u16 = 2;
+
+/// [`Ledger::nul_bytes`], a u64, little-endian; left out where it is 0.
+const NUL_BYTES: u16 = 3;
+
+/// One field.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Tagged {
+    of: Part,
+    tag: u16,
+    value: Vec<u8>,
+}
+
+/// What a field belongs to.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+enum Part {
+    /// The partition.
+    Partition,
+    /// The row that sums inputs which are gone.
+    Gone,
+    /// The input at this place in [`Epoch::inputs`].
+    Input(u32),
+    /// The input at this place in the base.
+    BaseInput(u32),
+}
+
+/// The tagged fields of a record.
+pub(super) fn of(epoch: &Epoch) -> Vec<Tagged> {
+    let mut fields = Vec::new();
+    of_ledger(&epoch.ledger, Part::Partition, &mut fields);
+    of_ledger(&epoch.gone, Part::Gone, &mut fields);
+    for (row, at) in epoch.inputs.iter().zip(0..) {
+        of_input(row, Part::Input(at), &mut fields);
+    }
+    for (row, at) in epoch.base.iter().flat_map(|base| &base.inputs).zip(0..) {
+        of_input(row, Part::BaseInput(at), &mut fields);
+    }
+    fields
+}
+
+fn of_ledger(ledger: &Ledger, of: Part, fields: &mut Vec<Tagged>) {
+    if ledger.nul_bytes > 0 {
+        fields.push(Tagged { of, tag: NUL_BYTES, value: ledger.nul_bytes.to_le_bytes().to_vec() });
+    }
+}
+
+fn of_input(row: &InputRow, of: Part, fields: &mut Vec<Tagged>) {
+    if !is_derived(row) {
+        fields.push(Tagged { of, tag: ORIGIN, value: row.origin.clone().into_bytes() });
+    }
+    if let Some(header) = &row.csv_header {
+        fields.push(Tagged { of, tag: CSV_HEADER, value: header.clone() });
+    }
+    of_ledger(&row.ledger, of, fields);
+}
+
+/// Whether an input's origin follows from its name and generation.
+fn is_derived(row: &InputRow) -> bool {
+    let rest = row.origin.strip_prefix(row.name.as_str());
+    rest.is_some_and(|rest| match row.generation {
+        0 => rest.is_empty(),
+        generation => rest.strip_prefix('#').is_some_and(|number| number == generation.to_string()),
+    })
+}
+
+/// Puts the fields that were read into their places.
+///
+/// # Errors
+/// A corrupt-data error when a known field's value is none, or belongs to nothing.
+pub(super) fn apply(epoch: &mut Epoch, fields: Vec<Tagged>) -> Result<()> {
+    let base = epoch.base.as_deref_mut().map_or(&mut [][..], |base| &mut base.inputs);
+    for row in epoch.inputs.iter_mut().chain(base) {
+        row.origin = origin(&row.name, row.generation);
+    }
+    for field in fields {
+        apply_one(epoch, field)?;
+    }
+    Ok(())
+}
+
+fn apply_one(epoch: &mut Epoch, Tagged { of, tag, value }: Tagged) -> Result<()> {
+    let wrong = |what: &str| Error::corrupt(format!("a tagged field ({tag}) of the record {what}"));
+    let row = match of {
+        Part::Input(at) => epoch.inputs.get_mut(at as usize),
+        Part::BaseInput(at) => epoch.base.as_deref_mut().and_then(|base| base.inputs.get_mut(at as usize)),
+        Part::Partition | Part::Gone => None,
+    };
+    match (tag, row, of) {
+        (ORIGIN, Some(row), _) => {
+            row.origin = String::from_utf8(value).map_err(|_| wrong("is not UTF-8"))?;
+        }
+        (CSV_HEADER, Some(row), _) => row.csv_header = Some(value),
+        (NUL_BYTES, row, of) => {
+            let number = value.try_into().map_err(|_| wrong("is no number"))?;
+            let ledger = match (row, of) {
+                (Some(row), _) => &mut row.ledger,
+                (None, Part::Partition) => &mut epoch.ledger,
+                (None, Part::Gone) => &mut epoch.gone,
+                (None, _) => return Err(wrong("belongs to no input")),
+            };
+            ledger.nul_bytes = u64::from_le_bytes(number);
+        }
+        (ORIGIN | CSV_HEADER, None, _) => return Err(wrong("belongs to no input")),
+        _ => {}
+    }
+    Ok(())
+}
