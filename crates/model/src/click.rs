@@ -27,6 +27,9 @@ pub struct ClickColumns {
     pub line_start: Vec<u32>,
     /// What makes two lines one click.
     pub identity: Vec<Identity>,
+    /// What stands in the field of the country where that is there and no row has a known country, of one of the rows;
+    /// for people.
+    pub unknown_country: Option<String>,
 }
 
 /// One click of a [`ClickColumns`].

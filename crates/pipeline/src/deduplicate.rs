@@ -16,11 +16,8 @@ const EXPECTED_BY: usize = 3;
 /// What became of an identity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Probe {
-    /// It is held; `conflicting` when the remaining fields differ.
-    Held {
-        /// Whether the copy differs from the click that was counted.
-        conflicting: bool,
-    },
+    /// It is held, as it was added.
+    Held(Identity),
     /// It was not held and is now.
     New,
     /// It is not held and was not to be added.
@@ -165,7 +162,7 @@ impl MinuteSet {
     #[inline]
     pub(crate) fn probe(&mut self, identity: Identity, add: bool) -> Probe {
         match self.table.find(identity) {
-            Found::Held(first) => Probe::Held { conflicting: first.conflicts(identity) },
+            Found::Held(first) => Probe::Held(first),
             Found::Absent(at) if add => {
                 self.table.add(identity, at);
                 self.added.push(identity);

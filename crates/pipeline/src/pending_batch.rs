@@ -61,13 +61,13 @@ impl PendingBatch {
         &self,
         row: usize,
         verdict: Verdict,
-        reason: &'static str,
+        reason: Cow<'static, str>,
         name: &Arc<str>,
         now: &ClockReading,
     ) -> DeadLetter {
         DeadLetter {
             verdict,
-            reason: Cow::Borrowed(reason),
+            reason,
             payload: self.payload(row),
             input: Arc::clone(name),
             position: self.position_at(row),

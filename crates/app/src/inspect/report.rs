@@ -22,7 +22,7 @@ pub struct Inspection {
     pub format: &'static str,
     /// Between CSV columns; none for other formats.
     pub csv_delimiter: Option<char>,
-    /// Unit of integer timestamps.
+    /// Unit of timestamps that are numbers.
     pub timestamp_unit: &'static str,
     /// Which column holds which field.
     pub fields: Vec<FieldGuess>,
