@@ -96,7 +96,8 @@ fn an_id_that_repeats_is_no_click_id() {
         |id: &str| format!("{{\"time\":1767225600000,\"ad\":1,\"user\":\"u\",\"ip\":\"192.0.2.1\",\"id\":\"{id}\"}}\n");
     let repeating = line("same").repeat(20);
     check(&repeating, [Some("time"), Some("ad"), Some("user"), Some("ip"), None, None]);
-    let unique: String = (0..20).map(|id| line(&format!("c{id}"))).collect();
+    // A placeholder is no id.
+    let unique: String = (0..20).map(|id| line(&format!("c{id}")) + &line("-")).collect();
     check(&unique, [Some("time"), Some("ad"), Some("user"), Some("ip"), None, Some("id")]);
 }
 

@@ -276,10 +276,10 @@ impl Watched {
 
     fn count_reasons(&mut self, letters: &[&DeadLetter]) {
         for letter in letters.iter().take(LETTERS_MAX as usize) {
-            let kind = reason_kind(&letter.reason);
+            let (kind, room) = (reason_kind(&letter.reason), self.reasons.len() < REASONS_MAX);
             match self.reasons.get_mut(&kind) {
                 Some(reason) => reason.lines += 1,
-                None if self.reasons.len() < REASONS_MAX => {
+                None if room => {
                     let (text, position) = (letter.reason.to_string(), letter.position);
                     self.reasons.insert(kind, Reason { lines: 1, verdict: letter.verdict, text, position });
                 }

@@ -70,7 +70,7 @@ fn a_copy_of_another_user_or_address_is_kept_and_one_of_another_country_counted(
 }
 
 #[test]
-fn fault_63_a_click_id_that_all_bear_costs_no_click_its_line() {
+fn a_click_id_that_all_bear_costs_no_click_its_line() {
     let users: Vec<String> = (0..400).map(|user| format!("u{user}")).collect();
     let rows: Vec<_> = users.iter().map(|user| [&**user, "192.0.2.1", "DE", "placeholder"]).collect();
     let draft = judge(&rows);

@@ -95,7 +95,7 @@ fn times(lines: usize, reason: &str) -> Vec<Cow<'_, str>> {
 }
 
 #[test]
-fn fault_65_an_input_whose_lines_are_refused_is_told_until_they_are_accepted() {
+fn an_input_whose_lines_are_refused_is_told_until_they_are_accepted() {
     let mut world = World::default();
     assert_eq!(world.epoch(&[Lines(1, 0, times(9, WRONG_UNIT)), Lines(2, 1_000, times(9, "ip: missing"))]), [""; 0]);
     assert_eq!(world.notes(), [""; 0]);
@@ -157,7 +157,7 @@ fn a_column_without_a_known_country_is_told_until_there_is_one() {
 }
 
 #[test]
-fn fault_63_click_ids_that_many_bear_are_told_while_they_do() {
+fn click_ids_that_many_bear_are_told_while_they_do() {
     let mut world = World::default();
     // A tenth of all copies, and one short of what is told.
     let mut ids = vec!["-"; 60];
