@@ -204,9 +204,16 @@ impl<S: EpochSink> Ingest<S> {
         &mut self.tailer
     }
 
-    /// Gives the sink back.
+    /// Gives the sink back, and all else up.
     pub fn into_sink(self) -> S {
-        self.sink
+        let crowded = self.partition.inputs().iter().nth(CROWD).is_some();
+        let sink = self.sink;
+        drop(self.partition);
+        if crowded {
+            // What comes now needs memory in other pieces than identities did.
+            adtally_allocator::give_back_freed_memory();
+        }
+        sink
     }
 
     /// Files whose rest a bounded run left unread because they could not be read, and why.
@@ -308,14 +315,15 @@ impl<S: EpochSink> Ingest<S> {
         lanes.sort_unstable();
         let (now, _) = self.now();
         let mut ahead = None;
+        let held_max = if self.lanes.len() < CROWD { HELD_BYTES_MAX } else { HELD_BYTES_MAX / 2 };
         let (mut worked, mut is_least) = (false, true);
         for (depth, watermark, id) in lanes {
             let holds_up = watermark.is_none() || std::mem::take(&mut is_least);
             let room = match depth {
-                0 if holds_up || held < HELD_BYTES_MAX / 2 => true,
+                0 if holds_up || held < held_max / 2 => true,
                 // It would only wait with what it reads.
-                0 => held < HELD_BYTES_MAX && !self.partition.must_wait(id, &now),
-                _ => depth < each && total < READ_AHEAD_TOTAL && held < HELD_BYTES_MAX / 2,
+                0 => held < held_max && !self.partition.must_wait(id, &now),
+                _ => depth < each && total < READ_AHEAD_TOTAL && held < held_max / 2,
             };
             if room && self.read_one(id, monotonic, &mut ahead)? {
                 total += 1;
@@ -359,6 +367,9 @@ impl<S: EpochSink> Ingest<S> {
                 lane.sizes.push_back(block.text.len());
                 lane.decoding.push_back(self.pool.submit(block)?);
                 self.partition.note_backlog(id);
+                if self.lanes.len() >= CROWD {
+                    self.tailer.rest(id);
+                }
                 return Ok(true);
             }
             ReadOutcome::Busy => {
@@ -505,6 +516,9 @@ impl<S: EpochSink> Ingest<S> {
         }
         let discovered = !self.discovered.is_empty();
         self.end_epoch(RunEnd::GoesOn)?;
+        if self.lanes.len() >= CROWD {
+            adtally_allocator::give_back_freed_memory();
+        }
         Ok(full || discovered)
     }
 

@@ -147,7 +147,7 @@ fn step_plain(
     if input.settled == Some(stat.len) {
         return Ok(Step::Told(ReadOutcome::AtEnd));
     }
-    if input.head.len < HEAD_BYTES || input.head.bytes.is_empty() {
+    if input.head.len < HEAD_BYTES {
         let head = read_range(file, 0, HEAD_BYTES)?;
         if !input.head.begins(&head) {
             return Ok(Step::Lost);
