@@ -141,6 +141,8 @@ pub struct DecodedBatch {
     pub clicks: ClickColumns,
     /// Lines that are not.
     pub rejected: Vec<Rejected>,
+    /// NUL bytes that belong to no line: between lines, and behind the text.
+    pub nul_bytes: u64,
     /// The text of the block, for dead letters; may be shorter than `to - from` where an overlong line was cut.
     pub text: Vec<u8>,
 }

@@ -390,6 +390,9 @@ impl Partition {
         self.count(&columns, &counted);
         batch.row += rows;
         self.reject(batch, &mut tally, &name, now);
+        if batch.row == batch.columns.len() {
+            tally.nul_bytes = std::mem::take(&mut batch.nul_bytes);
+        }
         self.book(batch, first, &tally)?;
         if counted.is_empty() {
             return Ok(None);

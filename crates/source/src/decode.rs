@@ -9,6 +9,7 @@ pub mod foreign;
 pub(crate) mod format;
 pub(crate) mod json;
 mod judge;
+pub(crate) mod nul_bytes;
 mod null_values;
 mod ordinary_line;
 mod settings;
@@ -56,6 +57,8 @@ pub struct Decoder {
 struct Work {
     clicks: ClickColumns,
     rejected: Vec<Rejected>,
+    /// NUL bytes that belong to no line.
+    nul_bytes: u64,
     scratch: Scratch,
 }
 
@@ -88,9 +91,10 @@ impl Decoder {
 
     /// Decodes a block; every line of it becomes a click or a rejected line.
     pub fn decode(&self, block: Block) -> DecodedBatch {
-        let Block { input, from, to, text, format, overlong } = block;
+        let Block { input, from, to, text, nul_bytes, format, overlong } = block;
         let expected = text.len() / LINE_BYTES_TYPICAL + 1;
-        let mut work = Work { clicks: with_capacity(expected), rejected: Vec::new(), scratch: Scratch::default() };
+        let mut work =
+            Work { clicks: with_capacity(expected), rejected: Vec::new(), nul_bytes, scratch: Scratch::default() };
         if overlong {
             work.reject(0, &text, (Verdict::Malformed, self.too_long()));
         } else {
@@ -100,15 +104,19 @@ impl Decoder {
             match &format {
                 Format::Ndjson if utf8 && self.short_way => self.ordinary_lines(&text, start, &mut work),
                 Format::Ndjson => {
-                    each_line(&text, start, |at, line| self.json_line(at, line, utf8, &mut work));
+                    each_line(&text, start, |at, line| self.json_text(at, line, utf8, &mut work));
                 }
                 Format::Csv(header) => {
-                    each_line(&text, start, |at, line| self.csv_line(at, line, utf8, header, &mut work));
+                    each_line(&text, start, |at, line| {
+                        without_nul_bytes(line, at, &mut work, |at, line, work| {
+                            self.csv_line(at, line, utf8, header, work)
+                        });
+                    });
                 }
             }
         }
         work.clicks.unknown_country = self.unknown_country(&text, &format, &work.clicks);
-        DecodedBatch { input, from, to, clicks: work.clicks, rejected: work.rejected, text }
+        DecodedBatch { input, from, to, clicks: work.clicks, rejected: work.rejected, nul_bytes: work.nul_bytes, text }
     }
 
     /// What stands in the field of the country, where it is there and no click of a block has a known country. Asked once a
@@ -167,7 +175,7 @@ impl Decoder {
                 _ => {
                     let (line, next) = line_at(text, at);
                     if !line.is_empty() {
-                        self.json_line(at, line, true, work);
+                        self.json_text(at, line, true, work);
                     }
                     at = next;
                 }
@@ -175,9 +183,14 @@ impl Decoder {
         }
     }
 
+    /// The text between two line endings: a line of NDJSON, as a rule.
+    fn json_text(&self, at: usize, text: &[u8], utf8: bool, work: &mut Work) {
+        without_nul_bytes(text, at, work, |at, line, work| self.json_line(at, line, utf8, work));
+    }
+
     /// The general reading of a line of NDJSON.
     fn json_line(&self, at: usize, line: &[u8], utf8: bool, work: &mut Work) {
-        let Work { clicks, rejected, scratch } = work;
+        let Work { clicks, rejected, scratch, .. } = work;
         let verdict = self.check_line(line, utf8).and_then(|()| {
             let values = self.json_values(line, scratch)?;
             judge(&values, self.rules()).map_err(|reason| (Verdict::Invalid, reason))
@@ -193,7 +206,7 @@ impl Decoder {
         if line == header.line {
             return;
         }
-        let Work { clicks, rejected, scratch } = work;
+        let Work { clicks, rejected, scratch, .. } = work;
         let verdict = self.check_line(line, utf8).and_then(|()| {
             let delimiter = self.settings.delimiter();
             let values = csv::read(line, header, delimiter, &mut scratch.columns, &mut scratch.unescaped)
@@ -304,6 +317,19 @@ fn accept(clicks: &mut ClickColumns, at: usize, click: &ClickRef<'_>, key: &Iden
 fn reject(rejected: &mut Vec<Rejected>, at: usize, line: &[u8], (verdict, reason): Refusal) {
     let payload = line[..line.len().min(PAYLOAD_BYTES_MAX)].to_vec();
     rejected.push(Rejected { line_start: at as u32, verdict, reason, payload });
+}
+
+/// Hands out the lines in a text between two line endings: NUL bytes at the beginning of a line belong to none, and a long
+/// run of them ends the text before it.
+fn without_nul_bytes(text: &[u8], at: usize, work: &mut Work, mut line: impl FnMut(usize, &[u8], &mut Work)) {
+    if memchr(0, text).is_none() {
+        line(at, text, work);
+        return;
+    }
+    for (start, end) in nul_bytes::lines(text) {
+        line(at + start, &text[start..end], work);
+    }
+    work.nul_bytes += nul_bytes::outside(text);
 }
 
 /// Bytes at the start of a block that are no line: a byte order mark at offset 0, and what is before the first value.

@@ -18,6 +18,7 @@ mod patterns;
 mod read;
 mod read_compressed;
 mod troubles;
+mod unwritten;
 mod watch;
 
 #[cfg(test)]

@@ -176,8 +176,15 @@ fn the_verdicts_add_up_and_are_shown_with_their_places() {
         reject(6, Verdict::Invalid, "ip: missing".into()),
         reject(7, Verdict::Malformed, "json: expected an object".into()),
     ];
-    let batch =
-        DecodedBatch { input: InputId(1), from: 0, to: text.len() as u64, clicks, rejected, text: text.clone() };
+    let batch = DecodedBatch {
+        input: InputId(1),
+        from: 0,
+        to: text.len() as u64,
+        clicks,
+        rejected,
+        nul_bytes: 0,
+        text: text.clone(),
+    };
     let inspection = Inspection::new("a.log", &guess(&text), &batch, 10_000, 60_000);
     let Inspection { lines, clicks, duplicate, future, malformed, invalid, .. } = inspection;
     assert_eq!((lines, clicks, duplicate, future, malformed, invalid), (6, 1, 1, 1, 2, 1));

@@ -37,8 +37,15 @@ fn judge(rows: &[[&str; 4]]) -> EpochDraft {
     let to = text.len() as u64;
     let mut partition = Partition::new(TimeSettings::default(), PartitionState::default());
     partition.add_input(new_input(1), &clock(LATER));
-    let mut batch =
-        PendingBatch::new(DecodedBatch { input: InputId(1), from: 0, to, clicks, rejected: Vec::new(), text });
+    let mut batch = PendingBatch::new(DecodedBatch {
+        input: InputId(1),
+        from: 0,
+        to,
+        clicks,
+        rejected: Vec::new(),
+        nul_bytes: 0,
+        text,
+    });
     partition.judge(&mut batch, &clock(LATER), usize::MAX).unwrap();
     partition.end_epoch(&clock(LATER), RunEnd::GoesOn).unwrap().unwrap()
 }

@@ -3,8 +3,8 @@
 use crate::oracle::Line;
 use adtally_model::fold::merge_all;
 use adtally_model::{
-    Base, ClickColumns, ClickRef, Country, DecodedBatch, Epoch, Fold, IdentityKey, InputId, InputRow, InputStatus,
-    InputTime, Ledger, LiveMinute, Minute, MinuteIdentities, PartitionState, Position,
+    Base, ClickColumns, ClickRef, Country, DecodedBatch, Epoch, Fold, IdentityKey, InputId, InputRow, Ledger,
+    LiveMinute, Minute, MinuteIdentities, PartitionState,
 };
 use adtally_pipeline::{ClockReading, EpochDraft, Partition, PendingBatch, RunEnd, TimeSettings};
 use std::collections::BTreeMap;
@@ -55,6 +55,7 @@ pub(crate) fn batch(input: u64, first: u64, lines: &[Line]) -> PendingBatch {
         to: (first + lines.len() as u64) * LINE_BYTES,
         clicks,
         rejected: Vec::new(),
+        nul_bytes: 0,
         text: Vec::new(),
     })
 }

@@ -25,7 +25,7 @@ fn decode_at(decoder: &Decoder, name: &str, text: &[u8], from: u64) -> DecodedBa
     let format = format::find(name, text, true, decoder.settings()).expect("a format");
     let text = text[from as usize..].to_vec();
     let to = from + text.len() as u64;
-    decoder.decode(Block { input: InputId(1), from, to, text, format, overlong: false })
+    decoder.decode(Block { input: InputId(1), from, to, text, nul_bytes: 0, format, overlong: false })
 }
 
 fn readings(name: &str, text: &[u8]) -> Vec<Reading> {
@@ -239,7 +239,7 @@ fn objects_keys_and_unknown_fields() {
     check("[]", "malformed json: not an object at byte 1");
     check("17", "malformed json: not an object at byte 1");
     check("   ", "malformed json: not an object at byte 4");
-    check("\0\0\0", "malformed json: not an object at byte 1");
+    check("a\0\0\0", "malformed json: not an object at byte 1");
     check(format!("{good} x"), &format!("malformed json: text after the object at byte {}", good.len() + 2));
     check(format!("{good}{good}"), &format!("malformed json: text after the object at byte {}", good.len() + 1));
     check(format!(" \t{good}\t \r\r"), "click");
@@ -310,6 +310,7 @@ fn lines_and_their_places() {
         from: 5,
         to: 1 << 30,
         text: vec![b'x'; 4096],
+        nul_bytes: 0,
         format: Format::Ndjson,
         overlong: true,
     };
