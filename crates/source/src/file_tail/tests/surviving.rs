@@ -45,7 +45,7 @@ fn files_that_are_no_logs_are_told_and_not_opened() {
     };
     for _ in 0..3 {
         rig.poll();
-        assert_eq!((rig.text(1), rig.text.len()), (lines("good", 0..3), 1));
+        assert_eq!((rig.text(1), rig.text.len()), (&*lines("good", 0..3), 1));
         told("a.zip", "a zip archive: unpack it", &rig);
         told("twice.gz", "compressed twice: decompress it once", &rig);
     }
