@@ -317,7 +317,9 @@ impl Tailer {
     fn end_rotated(&mut self, id: InputId, found: &mut Vec<Discovery>) {
         let Some(input) = self.inputs.get_mut(&id) else { return };
         let left = input.text_len().saturating_sub(input.position);
-        if left != input.half {
+        // NUL bytes at its end were perhaps written behind where its writer would have gone on.
+        let unsure = input.unwritten_from.is_some() && !input.nul_scan.is_some_and(|scan| scan.is_last(input.len()));
+        if left != input.half || unsure {
             input.settled = None;
             return;
         }
