@@ -19,5 +19,5 @@ pub mod line_number;
 pub use block::{Block, CsvHeader, Format};
 pub use decode::{DecodeSettings, Decoder, FieldNames, FormatChoice, TimestampUnit};
 pub use file_system::{Change, FileKind, FileStat, FileSystem, FolderWatch, LocalFiles, TailFile, WatchId};
-pub use file_tail::{Discovery, InputFacts, Progress, ReadOutcome, Survey, TailSettings, Tailer, survey};
+pub use file_tail::{Discovery, InputFacts, Progress, ReadOutcome, Survey, TailSettings, Tailer, Unopened, survey};
 pub use line_number::{line_number, open_text};

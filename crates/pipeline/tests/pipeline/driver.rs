@@ -3,8 +3,8 @@
 use crate::oracle::Line;
 use adtally_model::fold::merge_all;
 use adtally_model::{
-    Base, ClickColumns, ClickRef, Country, DecodedBatch, Epoch, Fold, IdentityKey, InputId, InputRow, InputStatus,
-    InputTime, Ledger, LiveMinute, Minute, MinuteIdentities, PartitionState, Position,
+    Base, ClickColumns, ClickRef, Country, DecodedBatch, Epoch, Fold, IdentityKey, InputId, InputRow, Ledger,
+    LiveMinute, Minute, MinuteIdentities, PartitionState,
 };
 use adtally_pipeline::{ClockReading, EpochDraft, Partition, PendingBatch, RunEnd, TimeSettings};
 use std::collections::BTreeMap;

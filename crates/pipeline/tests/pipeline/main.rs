@@ -6,7 +6,8 @@
 //! - `boundaries`: lines inside, at and beyond every boundary of time.
 //! - `clockwork`: idleness, ends, the clock, finality, capacity.
 //! - `guard`: crashes at every line of the guard against bad clocks, and more minutes than are held.
-//! - `quiet`: inputs that are quiet, gone, far behind or unreadable.
+//! - `quiet`: inputs that are quiet, gone or far behind.
+//! - `opening`: inputs that wait to be opened, and those that cannot be.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -15,5 +16,6 @@ mod clockwork;
 mod driver;
 mod exactness;
 mod guard;
+mod opening;
 mod oracle;
 mod quiet;
