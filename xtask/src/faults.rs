@@ -10,7 +10,7 @@ const BEGIN: &str = "<!-- made by `cargo xtask faults`: do not edit -->";
 const END: &str = "<!-- end of what is made -->";
 
 /// Each fault by its number, in a few words.
-const FAULTS: [(u8, &str); 57] = [
+const FAULTS: [(u8, &str); 59] = [
     (1, "killed before an epoch's record is created"),
     (2, "killed while a record is being written"),
     (3, "the reply to the creation of a record is lost"),
@@ -68,6 +68,8 @@ const FAULTS: [(u8, &str); 57] = [
     (55, "clicks in ten million different minutes"),
     (56, "one line 20 hours ahead, and a long log after it"),
     (57, "only late or rejected lines for hours"),
+    (63, "a placeholder stands in `click_id` of every line"),
+    (65, "every line is refused: a wrong unit, a wrong field"),
 ];
 
 /// A test that shows faults.

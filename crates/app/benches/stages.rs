@@ -151,7 +151,7 @@ fn blocks(text: &[u8]) -> Vec<Block> {
         let to = from + text[from..end].iter().rposition(|&byte| byte == b'\n').map_or(end - from, |at| at + 1);
         let (input, format) = (InputId(1), Format::Ndjson);
         let text = text[from..to].to_vec();
-        blocks.push(Block { input, from: from as u64, to: to as u64, text, format, overlong: false });
+        blocks.push(Block { input, from: from as u64, to: to as u64, text, format, nul_bytes: 0, overlong: false });
         from = to;
     }
     blocks

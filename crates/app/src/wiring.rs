@@ -42,7 +42,9 @@ pub fn decode_settings(input: &InputConfig) -> DecodeSettings {
             TimestampUnit::Seconds => adtally_source::TimestampUnit::Seconds,
             TimestampUnit::Milliseconds => adtally_source::TimestampUnit::Milliseconds,
             TimestampUnit::Microseconds => adtally_source::TimestampUnit::Microseconds,
+            TimestampUnit::Nanoseconds => adtally_source::TimestampUnit::Nanoseconds,
         },
+        null_values: input.null_values.clone(),
         line_bytes_max: input.max_line,
         csv_delimiter: char::from(input.csv_delimiter),
     }

@@ -27,6 +27,9 @@ pub struct ClickColumns {
     pub line_start: Vec<u32>,
     /// What makes two lines one click.
     pub identity: Vec<Identity>,
+    /// What stands in the field of the country where that is there and no row has a known country, of one of the rows;
+    /// for people.
+    pub unknown_country: Option<String>,
 }
 
 /// One click of a [`ClickColumns`].
@@ -138,6 +141,8 @@ pub struct DecodedBatch {
     pub clicks: ClickColumns,
     /// Lines that are not.
     pub rejected: Vec<Rejected>,
+    /// NUL bytes that belong to no line: between lines, and behind the text.
+    pub nul_bytes: u64,
     /// The text of the block, for dead letters; may be shorter than `to - from` where an overlong line was cut.
     pub text: Vec<u8>,
 }

@@ -58,10 +58,17 @@ pub struct Rejected {
     pub payload: Vec<u8>,
 }
 
+/// The word in the column `verdict` of a dead letter that is a copy of another user's click.
+pub const CONFLICT: &str = "conflict";
+
+/// How the reason of such a dead letter begins; the click id that both bear follows to its end.
+pub const CONFLICT_OF: &str = "another user_id or ip than that of the click counted under click_id ";
+
 /// A line that is kept for reconciliation or repair instead of being counted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DeadLetter {
-    /// Why it is not counted.
+    /// Why it is not counted. Of duplicates only those are kept that differ in user or address from the click that was
+    /// counted.
     pub verdict: Verdict,
     /// In words, for a person.
     pub reason: Cow<'static, str>,
@@ -75,4 +82,41 @@ pub struct DeadLetter {
     pub received_at_ms: i64,
     /// Its event time, where it could be read.
     pub event_time_ms: Option<i64>,
+}
+
+impl DeadLetter {
+    /// The word in the column `verdict`: that of the ledger, and [`CONFLICT`] for a duplicate.
+    pub fn cause(&self) -> &'static str {
+        if self.verdict == Verdict::Duplicate { CONFLICT } else { self.verdict.as_str() }
+    }
+}
+
+/// What lines have in common that are turned down for the same reason: its text with each number left out. `json: expected
+/// a comma at byte 17` is the same as at byte 18, and one wrong unit makes one reason of all times.
+pub fn reason_kind(reason: &str) -> String {
+    let mut kind = String::with_capacity(reason.len());
+    let mut in_number = false;
+    for letter in reason.chars() {
+        let is_digit = letter.is_ascii_digit();
+        if !is_digit {
+            kind.push(letter);
+        } else if !in_number {
+            kind.push('#');
+        }
+        in_number = is_digit;
+    }
+    kind
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_that_differ_in_numbers_alone_are_of_one_kind() {
+        let of = |time: u64, place: u64| format!("{time} is 1970-01-21 in ms, at byte {place}");
+        assert_eq!(reason_kind(&of(1_767_225_600, 17)), reason_kind(&of(1_767_225_601_000, 9)));
+        assert_ne!(reason_kind("ip: missing"), reason_kind("ip: not text"));
+        assert_eq!(reason_kind("a 12 b3"), "a # b#");
+    }
 }

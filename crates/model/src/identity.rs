@@ -9,8 +9,11 @@ pub const IDENTITY_BITS: u32 = 112;
 
 const REST_MASK: u128 = (1 << (128 - IDENTITY_BITS)) - 1;
 
+/// Of the rest, the bits that tell users and addresses apart; below them stands the country.
+const USER_MASK: u128 = REST_MASK & !0xff;
+
 /// The identity of a click: 112 bits of keyed hash, and below them 16 bits for the fields that do not belong to the
-/// identity: the country, or with a click id a hash of country, user and address.
+/// identity: with a click id 8 bits of hash of user and address, else zeros, and the country.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[repr(transparent)]
 pub struct Identity(pub u128);
@@ -22,11 +25,17 @@ impl Identity {
         (self.0 ^ other.0) >> (128 - IDENTITY_BITS) == 0
     }
 
-    /// Whether the remaining fields differ. Without a click id that is exact; with one, 16 bits of hash tell (one
-    /// differing copy in 65,536 goes unseen).
+    /// Whether the remaining fields of two copies differ. For the country that is exact; with a click id, 8 bits of hash
+    /// tell other users and addresses (one differing copy in 256 goes unseen).
     #[inline]
     pub fn conflicts(self, other: Identity) -> bool {
         (self.0 ^ other.0) & REST_MASK != 0
+    }
+
+    /// Whether two copies differ in user or address, which they can only where a click id is the identity.
+    #[inline]
+    pub fn differs_in_user(self, other: Identity) -> bool {
+        (self.0 ^ other.0) & USER_MASK != 0
     }
 
     /// Bits to place it in a hash table; they are uniform already.
@@ -85,15 +94,15 @@ impl IdentityKey {
         let mut hash = SipHash::new(&self.0);
         hash.word(click.event_time_ms as u64);
         hash.word(click.ad_id);
-        let ((high, low), rest) = if click.click_id.is_empty() {
-            // The country alone remains, and needs no hashing to fit.
-            (hash.finish_address(0, click.ip, click.user_id, 2 * 8), u64::from(click.country))
+        let ((high, low), user) = if click.click_id.is_empty() {
+            // The country alone remains.
+            (hash.finish_address(0, click.ip, click.user_id, 2 * 8), 0)
         } else {
-            let rest = SipHash::new(&self.0).finish_address(click.country, click.ip, click.user_id, 0).0;
-            (hash.finish(1, click.click_id, 2 * 8 + 1 + click.click_id.len()), rest)
+            let user = SipHash::new(&self.0).finish_address(2, click.ip, click.user_id, 0).0;
+            (hash.finish(1, click.click_id, 2 * 8 + 1 + click.click_id.len()), user)
         };
         let identity = u128::from(high) << 64 | u128::from(low);
-        Identity(identity & !REST_MASK | u128::from(rest) & REST_MASK)
+        Identity(identity & !REST_MASK | u128::from(user) & USER_MASK | u128::from(click.country))
     }
 }
 
@@ -200,7 +209,7 @@ mod tests {
         let key = IdentityKey::new([7; 16]);
         let one = key.identify(&CLICK);
         let other_country = key.identify(&IdentityFields { country: 4, ..CLICK });
-        assert!(one.same_click(other_country) && one.conflicts(other_country));
+        assert!(one.same_click(other_country) && one.conflicts(other_country) && !one.differs_in_user(other_country));
         for other in [
             IdentityFields { event_time_ms: 1_001, ..CLICK },
             IdentityFields { ad_id: 8, ..CLICK },
@@ -213,8 +222,11 @@ mod tests {
         let with_id = IdentityFields { click_id: b"c", ..CLICK };
         let one = key.identify(&with_id);
         for other in [IdentityFields { ip: 9, ..with_id }, IdentityFields { user_id: b"x", ..with_id }] {
-            assert!(one.same_click(key.identify(&other)) && one.conflicts(key.identify(&other)));
+            let other = key.identify(&other);
+            assert!(one.same_click(other) && one.conflicts(other) && one.differs_in_user(other));
         }
+        let other_country = key.identify(&IdentityFields { country: 4, ..with_id });
+        assert!(one.same_click(other_country) && one.conflicts(other_country) && !one.differs_in_user(other_country));
         assert!(!one.same_click(IdentityKey::new([8; 16]).identify(&with_id)));
         assert_ne!(key.fingerprint(), IdentityKey::new([8; 16]).fingerprint());
     }
@@ -228,11 +240,12 @@ mod tests {
         };
         let (time, ad) = (click.event_time_ms.to_le_bytes(), click.ad_id.to_le_bytes());
         let ip = click.ip.to_le_bytes();
-        let (identity, rest) = match click.click_id {
-            [] => (hash(&[&time, &ad, &[0], &ip, click.user_id]), u64::from(click.country)),
-            click_id => (hash(&[&time, &ad, &[1], click_id]), hash(&[&[click.country], &ip, click.user_id]).h1),
+        let (identity, user) = match click.click_id {
+            [] => (hash(&[&time, &ad, &[0], &ip, click.user_id]), 0),
+            click_id => (hash(&[&time, &ad, &[1], click_id]), hash(&[&[2], &ip, click.user_id]).h1),
         };
-        Identity(u128::from(identity.h1) << 64 | u128::from(identity.h2 & !0xffff) | u128::from(rest & 0xffff))
+        let rest = user & 0xff00 | u64::from(click.country);
+        Identity(u128::from(identity.h1) << 64 | u128::from(identity.h2 & !0xffff) | u128::from(rest))
     }
 
     proptest! {

@@ -10,14 +10,14 @@ use std::collections::BTreeMap;
 /// traffic that rises.
 const EXPECTED_MORE: usize = 8;
 
+/// Minutes by which it is foreseen what the next comes to hold.
+const EXPECTED_BY: usize = 3;
+
 /// What became of an identity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Probe {
-    /// It is held; `conflicting` when the remaining fields differ.
-    Held {
-        /// Whether the copy differs from the click that was counted.
-        conflicting: bool,
-    },
+    /// It is held, as it was added.
+    Held(Identity),
     /// It was not held and is now.
     New,
     /// It is not held and was not to be added.
@@ -88,9 +88,11 @@ impl Deduplicate {
         self.sets.insert(minute, set);
     }
 
-    /// Identities that a minute is expected to come to hold, by the nearest live minute before it.
+    /// Identities that a minute is expected to come to hold, by the live minutes right before it: of many inputs side by
+    /// side the nearest of them is still being filled.
     fn expected_of(&self, minute: Minute) -> usize {
-        self.sets.range(..minute).next_back().map_or(0, |(_, set)| with_more(set.table.len()))
+        let before = self.sets.range(..minute).rev().take(EXPECTED_BY);
+        before.map(|(_, set)| with_more(set.table.len())).max().unwrap_or(0)
     }
 
     /// Forgets the minutes that end at or before `expired_ms`, except what the current epoch added to them, which
@@ -160,7 +162,7 @@ impl MinuteSet {
     #[inline]
     pub(crate) fn probe(&mut self, identity: Identity, add: bool) -> Probe {
         match self.table.find(identity) {
-            Found::Held(first) => Probe::Held { conflicting: first.conflicts(identity) },
+            Found::Held(first) => Probe::Held(first),
             Found::Absent(at) if add => {
                 self.table.add(identity, at);
                 self.added.push(identity);

@@ -7,7 +7,7 @@ use adtally_model::{
 use std::sync::Arc;
 
 /// Everything that an epoch changes, before it is encoded and committed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct EpochDraft {
     /// Its number.
     pub number: EpochNumber,

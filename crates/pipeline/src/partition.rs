@@ -11,10 +11,12 @@ use crate::pending_batch::PendingBatch;
 use crate::settings::{LIVE_MINUTES_MAX, TimeSettings};
 use crate::tumbling_window::Windows;
 use crate::{future, watermark};
+use adtally_model::dead_letter::CONFLICT_OF;
 use adtally_model::{
     ClickColumns, CountedClicks, DeadLetter, EpochNumber, Error, Frontiers, InputId, InputRow, InputStatus, Ledger,
     Minute, PartitionState, Result, Verdict,
 };
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -347,7 +349,8 @@ impl Partition {
         let mut tally = Ledger::default();
         let first = batch.row;
         let mut counted: Vec<u32> = Vec::with_capacity(rows);
-        let mut late: Vec<(usize, &'static str)> = Vec::new();
+        let mut kept: Vec<(usize, Verdict, Cow<'static, str>)> = Vec::new();
+        let late = |row, reason| (row, Verdict::Late, Cow::Borrowed(reason));
         let name = self.inputs.get(batch.input).map(|input| Arc::clone(&input.origin)).unwrap_or_else(|| "".into());
         let columns = Arc::clone(&batch.columns);
         let (final_before, expired_before) =
@@ -362,7 +365,7 @@ impl Partition {
             let event_time = columns.event_time_ms[row];
             if future_ms.is_some_and(|limit| event_time > limit) {
                 tally.book(Verdict::Future, 1);
-                self.dead_letters.push(batch.dead_letter(row, Verdict::Future, FUTURE, &name, now));
+                self.dead_letters.push(batch.dead_letter(row, Verdict::Future, FUTURE.into(), &name, now));
                 continue;
             }
             let minute = Minute::of(event_time);
@@ -376,7 +379,7 @@ impl Partition {
             let is_late = (own != watermark::NONE && end + lateness <= own) || end <= final_ms;
             if end <= expired_ms {
                 tally.book(Verdict::Late, 1);
-                late.push((row, LATE_FINAL));
+                kept.push(late(row, LATE_FINAL));
                 continue;
             }
             if current.as_ref().is_none_or(|(of, ..)| *of != minute) {
@@ -388,16 +391,20 @@ impl Partition {
                     Some(set) => current = Some((minute, set, 0)),
                     None => {
                         tally.book(Verdict::Late, 1);
-                        late.push((row, if is_late { LATE_FINAL } else { LATE_TOO_MANY }));
+                        kept.push(late(row, if is_late { LATE_FINAL } else { LATE_TOO_MANY }));
                         continue;
                     }
                 }
             }
             let Some((_, set, added)) = &mut current else { continue };
             match set.probe(columns.identity[row], !is_late) {
-                Probe::Held { conflicting } => {
+                Probe::Held(first) => {
+                    let identity = columns.identity[row];
                     tally.book(Verdict::Duplicate, 1);
-                    tally.conflicting_duplicates += u64::from(conflicting);
+                    tally.conflicting_duplicates += u64::from(first.conflicts(identity));
+                    if first.differs_in_user(identity) {
+                        kept.push((row, Verdict::Duplicate, conflict(columns.click_id(row)).into()));
+                    }
                 }
                 Probe::New => {
                     *added += 1;
@@ -405,20 +412,23 @@ impl Partition {
                 }
                 Probe::Absent => {
                     tally.book(Verdict::Late, 1);
-                    late.push((row, LATE_FINAL));
+                    kept.push(late(row, LATE_FINAL));
                 }
             }
         }
         if let Some((of, set, added)) = current {
             self.held.put(of, set, added);
         }
-        for (row, reason) in late {
-            self.dead_letters.push(batch.dead_letter(row, Verdict::Late, reason, &name, now));
+        for (row, verdict, reason) in kept {
+            self.dead_letters.push(batch.dead_letter(row, verdict, reason, &name, now));
         }
         tally.book(Verdict::Counted, counted.len() as u64);
         self.count(&columns, &counted);
         batch.row += rows;
         self.reject(batch, &mut tally, &name, now);
+        if batch.row == batch.columns.len() {
+            tally.nul_bytes = std::mem::take(&mut batch.nul_bytes);
+        }
         self.book(batch, first, &tally)?;
         if counted.is_empty() {
             return Ok(None);
@@ -536,6 +546,11 @@ fn touch(held: &Deduplicate, current: Option<(Minute, &MinuteSet)>, columns: &Cl
     }
     // Else nothing would be read.
     std::hint::black_box(read);
+}
+
+/// Why a copy is kept. The id comes last: it is the client's, and may hold anything.
+fn conflict(click_id: &[u8]) -> String {
+    format!("{CONFLICT_OF}{}", String::from_utf8_lossy(click_id))
 }
 
 const FUTURE: &str = "click_timestamp: ahead of the clock by more than max_future_skew";

@@ -14,6 +14,8 @@ pub struct PendingBatch {
     to: u64,
     pub(crate) columns: Arc<ClickColumns>,
     pub(crate) rejected: Vec<Rejected>,
+    /// NUL bytes that are not booked yet.
+    pub(crate) nul_bytes: u64,
     text: Vec<u8>,
     pub(crate) row: usize,
     pub(crate) rejected_row: usize,
@@ -28,6 +30,7 @@ impl PendingBatch {
             to: batch.to,
             columns: Arc::new(batch.clicks),
             rejected: batch.rejected,
+            nul_bytes: batch.nul_bytes,
             text: batch.text,
             row: 0,
             rejected_row: 0,
@@ -61,13 +64,13 @@ impl PendingBatch {
         &self,
         row: usize,
         verdict: Verdict,
-        reason: &'static str,
+        reason: Cow<'static, str>,
         name: &Arc<str>,
         now: &ClockReading,
     ) -> DeadLetter {
         DeadLetter {
             verdict,
-            reason: Cow::Borrowed(reason),
+            reason,
             payload: self.payload(row),
             input: Arc::clone(name),
             position: self.position_at(row),

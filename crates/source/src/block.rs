@@ -12,10 +12,12 @@ pub struct Block {
     pub from: u64,
     /// Offset at which it ends.
     pub to: u64,
-    /// The text; `to - from` bytes unless `overlong`.
+    /// The text; `to - from - nul_bytes` bytes unless `overlong`.
     pub text: Vec<u8>,
     /// How its lines are to be read.
     pub format: Format,
+    /// NUL bytes that follow the text and belong to no line; counted in `to`, not in `text`.
+    pub nul_bytes: u64,
     /// Whether the block is one single line, longer than a block, of which `text` holds only the first bytes.
     pub overlong: bool,
 }

@@ -3,36 +3,51 @@
 //! Decoding is a pure function of block, settings and key. Each line of a block becomes either a click or a
 //! [`Rejected`] line with its reason.
 
-mod csv;
+pub(crate) mod csv;
+mod event_time;
+pub mod foreign;
 pub(crate) mod format;
 pub(crate) mod json;
 mod judge;
+pub(crate) mod nul_bytes;
+mod null_values;
 mod ordinary_line;
 mod settings;
 
 #[cfg(test)]
 mod tests;
 
-pub use settings::{DecodeSettings, FieldNames, FormatChoice, LINE_BYTES_MAX, TimestampUnit};
+pub use settings::{
+    DecodeSettings, FieldNames, FormatChoice, LINE_BYTES_MAX, NULL_VALUE_BYTES_MAX, NULL_VALUES, NULL_VALUES_MAX,
+    TimestampUnit,
+};
 
 use crate::block::{Block, CsvHeader, Format};
 use adtally_model::dead_letter::PAYLOAD_BYTES_MAX;
 use adtally_model::identity::IdentityFields;
-use adtally_model::{ClickColumns, ClickRef, DecodedBatch, IdentityKey, Rejected, Result, Verdict};
+use adtally_model::{ClickColumns, ClickRef, Country, DecodedBatch, IdentityKey, Rejected, Result, Verdict};
 use json::{Kind, Scanned, Scanner};
 use judge::{FIELD_NAMES, FIELDS, Rules, Value, judge};
 use memchr::memchr;
+use null_values::NullValues;
 use ordinary_line::{Keys, Order};
 use std::borrow::Cow;
 
 /// Bytes of an ordinary line: the guess by which columns are sized, so that they rarely grow.
 const LINE_BYTES_TYPICAL: usize = 112;
 
+/// Clicks of a block that are looked at again where none of them has a known country.
+const COUNTRIES_LOOKED_AT: usize = 4;
+
+/// Characters that are shown of what stands in place of a country.
+const COUNTRY_CHARS_SHOWN: usize = 40;
+
 /// Turns blocks into clicks. It holds no state between blocks and may be used from many threads.
 #[derive(Clone, Debug)]
 pub struct Decoder {
     settings: DecodeSettings,
     keys: Keys,
+    null_values: NullValues,
     identity_key: IdentityKey,
     /// Whether ordinary lines take the short way; tests compare it with the long one.
     short_way: bool,
@@ -42,6 +57,8 @@ pub struct Decoder {
 struct Work {
     clicks: ClickColumns,
     rejected: Vec<Rejected>,
+    /// NUL bytes that belong to no line.
+    nul_bytes: u64,
     scratch: Scratch,
 }
 
@@ -63,7 +80,8 @@ impl Decoder {
     pub fn new(settings: DecodeSettings, identity_key: IdentityKey) -> Result<Decoder> {
         settings.validate()?;
         let keys = Keys::new(settings.fields.in_order());
-        Ok(Decoder { settings, keys, identity_key, short_way: true })
+        let null_values = NullValues::new(&settings.null_values);
+        Ok(Decoder { settings, keys, null_values, identity_key, short_way: true })
     }
 
     /// The settings.
@@ -73,9 +91,10 @@ impl Decoder {
 
     /// Decodes a block; every line of it becomes a click or a rejected line.
     pub fn decode(&self, block: Block) -> DecodedBatch {
-        let Block { input, from, to, text, format, overlong } = block;
+        let Block { input, from, to, text, nul_bytes, format, overlong } = block;
         let expected = text.len() / LINE_BYTES_TYPICAL + 1;
-        let mut work = Work { clicks: with_capacity(expected), rejected: Vec::new(), scratch: Scratch::default() };
+        let mut work =
+            Work { clicks: with_capacity(expected), rejected: Vec::new(), nul_bytes, scratch: Scratch::default() };
         if overlong {
             work.reject(0, &text, (Verdict::Malformed, self.too_long()));
         } else {
@@ -85,18 +104,49 @@ impl Decoder {
             match &format {
                 Format::Ndjson if utf8 && self.short_way => self.ordinary_lines(&text, start, &mut work),
                 Format::Ndjson => {
-                    each_line(&text, start, |at, line| self.json_line(at, line, utf8, &mut work));
+                    each_line(&text, start, |at, line| self.json_text(at, line, utf8, &mut work));
                 }
                 Format::Csv(header) => {
-                    each_line(&text, start, |at, line| self.csv_line(at, line, utf8, header, &mut work));
+                    each_line(&text, start, |at, line| {
+                        without_nul_bytes(line, at, &mut work, |at, line, work| {
+                            self.csv_line(at, line, utf8, header, work)
+                        });
+                    });
                 }
             }
         }
-        DecodedBatch { input, from, to, clicks: work.clicks, rejected: work.rejected, text }
+        work.clicks.unknown_country = self.unknown_country(&text, &format, &work.clicks);
+        DecodedBatch { input, from, to, clicks: work.clicks, rejected: work.rejected, nul_bytes: work.nul_bytes, text }
     }
 
-    fn rules(&self, integers_are_text: bool) -> Rules {
-        Rules { unit: self.settings.timestamp_unit, integers_are_text }
+    /// What stands in the field of the country, where it is there and no click of a block has a known country. Asked once a
+    /// block; nearly all are done with after their first row.
+    fn unknown_country(&self, text: &[u8], format: &Format, clicks: &ClickColumns) -> Option<String> {
+        if clicks.country.iter().any(|country| *country != Country::UNKNOWN) {
+            return None;
+        }
+        let mut scratch = Scratch::default();
+        let mut rows = clicks.line_start.iter().take(COUNTRIES_LOOKED_AT);
+        rows.find_map(|&start| {
+            let (line, _) = line_at(text, start as usize);
+            let [.., country, _] = match format {
+                Format::Ndjson => self.json_values(line, &mut scratch).ok()?,
+                Format::Csv(header) => {
+                    let Scratch { columns, unescaped, .. } = &mut scratch;
+                    csv::read(line, header, self.settings.delimiter(), columns, unescaped).ok()?
+                }
+            };
+            match country {
+                Value::Absent => None,
+                Value::Text(text) if self.null_values.is_marker(text) || text.eq_ignore_ascii_case(b"ZZ") => None,
+                Value::Text(text) => Some(String::from_utf8_lossy(text).chars().take(COUNTRY_CHARS_SHOWN).collect()),
+                Value::Integer(_) | Value::Decimal(_) | Value::Other => Some("no text".to_owned()),
+            }
+        })
+    }
+
+    fn rules(&self) -> Rules<'_> {
+        Rules { unit: self.settings.timestamp_unit, null_values: &self.null_values }
     }
 
     fn too_long(&self) -> Cow<'static, str> {
@@ -110,7 +160,7 @@ impl Decoder {
     /// Lines of NDJSON in valid UTF-8: the ordinary ones in one pass, the others by the general reading.
     fn ordinary_lines(&self, text: &[u8], start: usize, work: &mut Work) {
         let mut order = Order::default();
-        let rules = self.rules(false);
+        let rules = self.rules();
         let mut values = [Value::Absent; FIELDS];
         let mut at = start;
         while at < text.len() {
@@ -118,16 +168,14 @@ impl Decoder {
                 Some(line) if line.end - at <= self.settings.line_bytes_max => {
                     match judge(&values, rules) {
                         Ok(click) => work.accept(at, &click, &self.identity_key),
-                        Err(reason) => {
-                            work.reject(at, &text[at..line.end], (Verdict::Invalid, Cow::Borrowed(reason)));
-                        }
+                        Err(reason) => work.reject(at, &text[at..line.end], (Verdict::Invalid, reason)),
                     }
                     at = line.next;
                 }
                 _ => {
                     let (line, next) = line_at(text, at);
                     if !line.is_empty() {
-                        self.json_line(at, line, true, work);
+                        self.json_text(at, line, true, work);
                     }
                     at = next;
                 }
@@ -135,12 +183,17 @@ impl Decoder {
         }
     }
 
+    /// The text between two line endings: a line of NDJSON, as a rule.
+    fn json_text(&self, at: usize, text: &[u8], utf8: bool, work: &mut Work) {
+        without_nul_bytes(text, at, work, |at, line, work| self.json_line(at, line, utf8, work));
+    }
+
     /// The general reading of a line of NDJSON.
     fn json_line(&self, at: usize, line: &[u8], utf8: bool, work: &mut Work) {
-        let Work { clicks, rejected, scratch } = work;
+        let Work { clicks, rejected, scratch, .. } = work;
         let verdict = self.check_line(line, utf8).and_then(|()| {
             let values = self.json_values(line, scratch)?;
-            judge(&values, self.rules(false)).map_err(|reason| (Verdict::Invalid, Cow::Borrowed(reason)))
+            judge(&values, self.rules()).map_err(|reason| (Verdict::Invalid, reason))
         });
         match verdict {
             Ok(click) => accept(clicks, at, &click, &self.identity_key),
@@ -153,12 +206,12 @@ impl Decoder {
         if line == header.line {
             return;
         }
-        let Work { clicks, rejected, scratch } = work;
+        let Work { clicks, rejected, scratch, .. } = work;
         let verdict = self.check_line(line, utf8).and_then(|()| {
             let delimiter = self.settings.delimiter();
             let values = csv::read(line, header, delimiter, &mut scratch.columns, &mut scratch.unescaped)
                 .map_err(|what| (Verdict::Malformed, what))?;
-            judge(&values, self.rules(true)).map_err(|reason| (Verdict::Invalid, Cow::Borrowed(reason)))
+            judge(&values, self.rules()).map_err(|reason| (Verdict::Invalid, reason))
         });
         match verdict {
             Ok(click) => accept(clicks, at, &click, &self.identity_key),
@@ -228,6 +281,7 @@ impl Decoder {
                     }
                     Kind::String => Value::Text(raw),
                     Kind::Number if judge::is_integer(raw) => Value::Integer(raw),
+                    Kind::Number if event_time::is_decimal(raw) => Value::Decimal(raw),
                     Kind::Null => Value::Absent,
                     Kind::Number | Kind::Other => Value::Other,
                 }
@@ -263,6 +317,19 @@ fn accept(clicks: &mut ClickColumns, at: usize, click: &ClickRef<'_>, key: &Iden
 fn reject(rejected: &mut Vec<Rejected>, at: usize, line: &[u8], (verdict, reason): Refusal) {
     let payload = line[..line.len().min(PAYLOAD_BYTES_MAX)].to_vec();
     rejected.push(Rejected { line_start: at as u32, verdict, reason, payload });
+}
+
+/// Hands out the lines in a text between two line endings: NUL bytes at the beginning of a line belong to none, and a long
+/// run of them ends the text before it.
+fn without_nul_bytes(text: &[u8], at: usize, work: &mut Work, mut line: impl FnMut(usize, &[u8], &mut Work)) {
+    if memchr(0, text).is_none() {
+        line(at, text, work);
+        return;
+    }
+    for (start, end) in nul_bytes::lines(text) {
+        line(at + start, &text[start..end], work);
+    }
+    work.nul_bytes += nul_bytes::outside(text);
 }
 
 /// Bytes at the start of a block that are no line: a byte order mark at offset 0, and what is before the first value.
@@ -312,5 +379,6 @@ fn with_capacity(rows: usize) -> ClickColumns {
         click_id_bytes: Vec::new(),
         line_start: Vec::with_capacity(rows),
         identity: Vec::with_capacity(rows),
+        unknown_country: None,
     }
 }

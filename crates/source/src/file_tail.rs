@@ -18,6 +18,7 @@ mod patterns;
 mod read;
 mod read_compressed;
 mod troubles;
+mod unwritten;
 mod watch;
 
 #[cfg(test)]
@@ -321,7 +322,7 @@ impl Tailer {
         std::mem::take(&mut self.woken)
     }
 
-    /// Gives back what is not needed of an input that is quiet: there may be very many.
+    /// Gives back what is not needed of an input that is quiet or waits for others: there may be very many.
     pub fn rest(&mut self, input: InputId) {
         if let Some(input) = self.inputs.get_mut(&input) {
             input.slim();

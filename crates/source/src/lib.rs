@@ -17,7 +17,11 @@ pub mod file_tail;
 pub mod line_number;
 
 pub use block::{Block, CsvHeader, Format};
-pub use decode::{DecodeSettings, Decoder, FieldNames, FormatChoice, TimestampUnit};
+pub use decode::foreign;
+pub use decode::{
+    DecodeSettings, Decoder, FieldNames, FormatChoice, NULL_VALUE_BYTES_MAX, NULL_VALUES, NULL_VALUES_MAX,
+    TimestampUnit,
+};
 pub use file_system::{Change, FileKind, FileStat, FileSystem, FolderWatch, LocalFiles, TailFile, WatchId};
 pub use file_tail::{Discovery, InputFacts, Progress, ReadOutcome, Survey, TailSettings, Tailer, Unopened, survey};
 pub use line_number::{line_number, open_text};

@@ -9,10 +9,12 @@ use crate::inspect::{Guess, Inspection, guess, read_sample};
 use crate::terminal;
 use crate::wiring;
 use adtally_model::{DecodedBatch, Error, IdentityKey, Result};
+use adtally_source::foreign::{self, FOREIGN_BYTES, Foreign};
 use adtally_source::{Block, Decoder, Discovery, LocalFiles, ReadOutcome, Tailer, open_text};
 use clap::Args;
-use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
 
 /// Show how a file would be read, without writing anything.
 #[derive(Debug, Args)]
@@ -43,9 +45,18 @@ pub fn inspect(args: &InspectArgs) -> Result<Exit> {
     if !std::fs::metadata(&args.file).map_err(cannot_read)?.is_file() {
         return Err(Error::user(format!("{path} is not a file: name one log file")));
     }
+    let is_no_log = |foreign: Foreign| Error::user(format!("{path} is no log that can be read: it is {foreign}"));
+    let (first, compressed) = first_bytes(&args.file).map_err(cannot_read)?;
+    if let Some(foreign) = foreign::of_file(&first) {
+        return Err(is_no_log(foreign));
+    }
     let sample = open_text(&args.file).and_then(|mut text| read_sample(&mut text)).map_err(cannot_read)?;
     if sample.is_empty() {
         return Err(Error::user(format!("{path} is empty: there is nothing to inspect")));
+    }
+    let of_text = if compressed { foreign::of_text(&sample) } else { None };
+    if let Some(foreign) = of_text.or_else(|| foreign::of_lines(&sample)) {
+        return Err(is_no_log(foreign));
     }
     let guess = guess(&sample);
     let batch = decode(&path, &sample, &guess)?;
@@ -61,6 +72,14 @@ pub fn inspect(args: &InspectArgs) -> Result<Exit> {
         terminal::print(&inspection.configuration)?;
     }
     Ok(Exit::Success)
+}
+
+/// The first bytes of a file as they are on disk, and whether they are compressed in a way that is read.
+fn first_bytes(path: &Path) -> std::io::Result<(Vec<u8>, bool)> {
+    let mut first = Vec::new();
+    File::open(path)?.take(FOREIGN_BYTES as u64).read_to_end(&mut first)?;
+    let compressed = foreign::is_read_compressed(&first);
+    Ok((first, compressed))
 }
 
 /// What the real reader and the real decoder make of the sample.

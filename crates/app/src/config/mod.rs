@@ -18,6 +18,7 @@ pub use quantity::{format_size, format_span_ms, parse_size, parse_span_ms};
 pub use show::Shown;
 
 use adtally_model::{Error, Result};
+use adtally_source::NULL_VALUES;
 use siphasher::sip::SipHasher24;
 use std::fmt;
 use std::hash::Hasher;
@@ -57,8 +58,10 @@ pub struct InputConfig {
     pub format: InputFormat,
     /// Between CSV columns.
     pub csv_delimiter: u8,
-    /// Unit of integer timestamps.
+    /// Unit of timestamps that are numbers.
     pub timestamp_unit: TimestampUnit,
+    /// Texts that make an optional field absent.
+    pub null_values: Vec<String>,
     /// Bytes of the longest line.
     pub max_line: usize,
     /// Bytes read at a time, at least `max_line`.
@@ -99,7 +102,7 @@ pub enum InputFormat {
     Csv,
 }
 
-/// The unit of integer timestamps.
+/// The unit of timestamps that are numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum TimestampUnit {
     /// Seconds.
@@ -108,6 +111,8 @@ pub enum TimestampUnit {
     Milliseconds,
     /// Microseconds.
     Microseconds,
+    /// Nanoseconds.
+    Nanoseconds,
 }
 
 /// `[time]`: all in milliseconds.
@@ -248,7 +253,7 @@ impl Config {
         let InputConfig { format, csv_delimiter, timestamp_unit, max_line, fields, .. } = &self.input;
         let time = &self.time;
         // Debug texts of our own plain types: lengths are unambiguous because texts are quoted and escaped.
-        let canonical = format!(
+        let mut canonical = format!(
             "adtally settings 1 {format:?} {csv_delimiter} {timestamp_unit:?} {max_line} {:?} {:?}",
             [&fields.click_timestamp, &fields.ad_id, &fields.user_id, &fields.ip, &fields.country, &fields.click_id],
             [
@@ -263,6 +268,11 @@ impl Config {
                 time.alignment_ms,
             ],
         );
+        // Settings that came later are left out while they have their defaults: the number of those who never set them
+        // stays as it was.
+        if self.input.null_values != NULL_VALUES {
+            canonical += &format!(" {:?}", self.input.null_values);
+        }
         let mut hasher = SipHasher24::new();
         hasher.write(canonical.as_bytes());
         hasher.finish()

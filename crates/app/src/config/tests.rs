@@ -61,6 +61,10 @@ fn wrong_types_and_ranges_are_told_with_what_is_allowed() {
     check("[input]\nformat = \"xml\"", &["one of \"auto\", \"ndjson\", \"csv\""]);
     check("[input]\ncsv_delimiter = \"x\"", &["\",\", \";\", \"\\t\", \"|\""]);
     check("[input]\npaths = \"a.log\"", &["input.paths must be a list of texts"]);
+    check(
+        "[input]\nnull_values = \"-\"",
+        &["input.null_values must be a list of at most 64 texts of at most 128 bytes"],
+    );
     check("[input]\npaths = [1]", &["not a list that holds more than text"]);
     check("[input.fields]\nip = \"\"", &["input.fields.ip must be a text of 1 to 128 bytes"]);
     check("[store]\ndata_dir = \"\"", &["store.data_dir"]);
@@ -195,11 +199,13 @@ fn the_fingerprint_changes_with_what_verdicts_depend_on_and_with_nothing_else() 
         "[time]\nalignment = \"61s\"",
         "[input]\nmax_line = \"32KiB\"",
         "[input]\ntimestamp_unit = \"s\"",
+        "[input]\nnull_values = [\"-\"]",
         "[input.fields]\nip = \"addr\"",
     ] {
         assert_ne!(fingerprint(file), default, "{file}");
     }
-    for file in ["[log]\nlevel = \"warn\"", "[epoch]\ninterval = \"1s\"", "[time]\nmax_jump = \"600s\""] {
+    let nulls = "[input]\nnull_values = ['', '-', '\\N', 'null', 'NULL', '00000000-0000-0000-0000-000000000000']";
+    for file in ["[log]\nlevel = \"warn\"", "[epoch]\ninterval = \"1s\"", "[time]\nmax_jump = \"600s\"", nulls] {
         assert_eq!(fingerprint(file), default, "{file}");
     }
 }

@@ -7,6 +7,7 @@ use super::{
     StoreConfig, TimeConfig, TimestampUnit,
 };
 use adtally_model::Result;
+use adtally_source::{NULL_VALUE_BYTES_MAX, NULL_VALUES_MAX};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -85,13 +86,18 @@ fn input(reader: &mut Reader<'_>) -> InputConfig {
         click_id: field("input.fields.click_id"),
     };
     let formats = [("auto", InputFormat::Auto), ("ndjson", InputFormat::Ndjson), ("csv", InputFormat::Csv)];
-    let units =
-        [("s", TimestampUnit::Seconds), ("ms", TimestampUnit::Milliseconds), ("us", TimestampUnit::Microseconds)];
+    let units = [
+        ("s", TimestampUnit::Seconds),
+        ("ms", TimestampUnit::Milliseconds),
+        ("us", TimestampUnit::Microseconds),
+        ("ns", TimestampUnit::Nanoseconds),
+    ];
     InputConfig {
         paths: reader.texts("input.paths"),
         format: reader.choice("input.format", &formats),
         csv_delimiter: reader.choice("input.csv_delimiter", &[(",", b','), (";", b';'), ("\t", b'\t'), ("|", b'|')]),
         timestamp_unit: reader.choice("input.timestamp_unit", &units),
+        null_values: reader.null_values("input.null_values"),
         max_line: reader.size("input.max_line", KIB..=16 * MIB) as usize,
         block: reader.size("input.block", 64 * KIB..=64 * MIB) as usize,
         rotate_wait: reader.duration("input.rotate_wait", 0..=HOUR),
@@ -165,6 +171,19 @@ impl Reader<'_> {
             _ => None,
         };
         self.read(key, "a list of texts, none empty, such as [\"logs/*.ndjson\"]", read).unwrap_or_default()
+    }
+
+    fn null_values(&mut self, key: &str) -> Vec<String> {
+        let wanted = format!("a list of at most {NULL_VALUES_MAX} texts of at most {NULL_VALUE_BYTES_MAX} bytes");
+        let read = |value: &Value| match value {
+            Value::Texts(texts)
+                if texts.len() <= NULL_VALUES_MAX && texts.iter().all(|text| text.len() <= NULL_VALUE_BYTES_MAX) =>
+            {
+                Some(texts.clone())
+            }
+            _ => None,
+        };
+        self.read(key, &wanted, read).unwrap_or_default()
     }
 
     fn integer(&mut self, key: &str, range: RangeInclusive<i64>) -> i64 {

@@ -69,7 +69,8 @@ pub(super) fn invalid(click: &Click, format: Format, click_ids: bool, random: &m
             // Seconds where milliseconds are due: before 2000-01-01.
             6 => write!(out, r#"{{"click_timestamp":{},"ad_id":{ad},"user_id":"u1","ip":"192.0.2.1"}}"#, time / 1_000),
             7 => write!(out, r#"{{"click_timestamp":"yesterday","ad_id":{ad},"user_id":"u1","ip":"192.0.2.1"}}"#),
-            _ => write!(out, r#"{{"click_timestamp":{time}.5,"ad_id":{ad},"user_id":"u1","ip":"192.0.2.1"}}"#),
+            // A number with an exponent is no time.
+            _ => write!(out, r#"{{"click_timestamp":{time}e0,"ad_id":{ad},"user_id":"u1","ip":"192.0.2.1"}}"#),
         },
         Format::Csv => {
             let written = match random.below(6) {

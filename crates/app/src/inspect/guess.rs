@@ -142,7 +142,7 @@ pub struct Guess {
     pub format: InputFormat,
     /// Between CSV columns.
     pub csv_delimiter: u8,
-    /// Unit of integer timestamps.
+    /// Unit of timestamps that are numbers.
     pub timestamp_unit: TimestampUnit,
     /// The six fields in their order.
     pub fields: Vec<FieldGuess>,
@@ -179,7 +179,7 @@ pub fn guess(text: &[u8]) -> Guess {
         notes.extend(missing.map(|(field, _)| format!("nothing looks like {}, which every click needs", field.name)));
     }
     let times = assigned[0].map_or(&[][..], |at| &columns[at].values);
-    let timestamp_unit = unit(times, &mut notes);
+    let timestamp_unit = unit(times);
     Guess { format, csv_delimiter: delimiter, timestamp_unit, fields, notes }
 }
 
@@ -236,11 +236,8 @@ fn score(field: &Field, column: &Column) -> Option<f64> {
 }
 
 fn is_time(cell: &Cell) -> bool {
-    match cell {
-        Cell::Integer(digits) => digits.parse().is_ok_and(|number| unit_of(number).is_some()),
-        Cell::Text(text) => parse_rfc3339(text.as_bytes()).is_some(),
-        Cell::Other(_) => false,
-    }
+    let is_date = || matches!(cell, Cell::Text(text) if parse_rfc3339(text.as_bytes()).is_some());
+    integer_of(cell).is_some_and(|number| unit_of(number).is_some()) || is_date()
 }
 
 fn is_ad(cell: &Cell) -> bool {
@@ -261,12 +258,12 @@ fn is_user(cell: &Cell) -> bool {
 
 /// A unit of time by the size of a number, if the number then lies within the accepted years. The ranges of the
 /// units do not overlap.
-fn unit_of(number: i64) -> Option<Unit> {
-    const UNITS: [(Unit, i64); 4] = [
-        (Unit::Known(TimestampUnit::Seconds), 1),
-        (Unit::Known(TimestampUnit::Milliseconds), 1_000),
-        (Unit::Known(TimestampUnit::Microseconds), 1_000_000),
-        (Unit::Nanoseconds, 1_000_000_000),
+fn unit_of(number: i64) -> Option<TimestampUnit> {
+    const UNITS: [(TimestampUnit, i64); 4] = [
+        (TimestampUnit::Seconds, 1),
+        (TimestampUnit::Milliseconds, 1_000),
+        (TimestampUnit::Microseconds, 1_000_000),
+        (TimestampUnit::Nanoseconds, 1_000_000_000),
     ];
     let within = |factor: i64| {
         let seconds = number / factor;
@@ -275,28 +272,22 @@ fn unit_of(number: i64) -> Option<Unit> {
     UNITS.into_iter().find(|(_, factor)| within(*factor)).map(|(unit, _)| unit)
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Unit {
-    Known(TimestampUnit),
-    /// Recognised, so that it can be told that it is not read.
-    Nanoseconds,
+/// The integer of a number that a time may be, decimals and quotes left off.
+fn integer_of(cell: &Cell) -> Option<i64> {
+    let text = cell.text();
+    let (integer, decimals) = text.split_once('.').unwrap_or((text, ""));
+    decimals.bytes().all(|byte| byte.is_ascii_digit()).then(|| integer.parse().ok()).flatten()
 }
 
-/// The unit that most integers among the times have.
-fn unit(times: &[Cell], notes: &mut Vec<String>) -> TimestampUnit {
-    let numbers = times.iter().filter_map(|cell| match cell {
-        Cell::Integer(digits) => digits.parse().ok().and_then(unit_of),
-        _ => None,
-    });
-    let units: Vec<Unit> = numbers.collect();
-    let count = |unit: Unit| units.iter().filter(|&&found| found == unit).count();
-    if count(Unit::Nanoseconds) * 2 > units.len() {
-        notes.push("timestamps are in nanoseconds: seconds, milliseconds and microseconds can be read".to_owned());
-    }
-    let known = [TimestampUnit::Milliseconds, TimestampUnit::Seconds, TimestampUnit::Microseconds];
+/// The unit that most numbers among the times have.
+fn unit(times: &[Cell]) -> TimestampUnit {
+    let units: Vec<TimestampUnit> = times.iter().filter_map(integer_of).filter_map(unit_of).collect();
+    let known =
+        [TimestampUnit::Milliseconds, TimestampUnit::Seconds, TimestampUnit::Microseconds, TimestampUnit::Nanoseconds];
+    let count = |unit| units.iter().filter(|&&found| found == unit).count();
     let mut best = known[0];
     for unit in known {
-        if count(Unit::Known(unit)) > count(Unit::Known(best)) {
+        if count(unit) > count(best) {
             best = unit;
         }
     }
@@ -367,6 +358,7 @@ impl Guess {
             TimestampUnit::Seconds => "s",
             TimestampUnit::Milliseconds => "ms",
             TimestampUnit::Microseconds => "us",
+            TimestampUnit::Nanoseconds => "ns",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What the decoder made of the first lines, for a person or as JSON.
 
 use super::{FieldGuess, Guess, SAMPLE_LINES};
+use adtally_model::dead_letter::reason_kind;
 use adtally_model::time::rfc3339;
 use adtally_model::{DecodedBatch, Identity, Verdict};
 use serde::Serialize;
@@ -22,7 +23,7 @@ pub struct Inspection {
     pub format: &'static str,
     /// Between CSV columns; none for other formats.
     pub csv_delimiter: Option<char>,
-    /// Unit of integer timestamps.
+    /// Unit of timestamps that are numbers.
     pub timestamp_unit: &'static str,
     /// Which column holds which field.
     pub fields: Vec<FieldGuess>,
@@ -71,7 +72,7 @@ impl Inspection {
     pub fn new(path: &str, guess: &Guess, batch: &DecodedBatch, now_ms: i64, max_future_skew_ms: i64) -> Inspection {
         let mut reasons: HashMap<(Verdict, String), ReasonCount> = HashMap::new();
         let mut count = |verdict: Verdict, reason: String, start: u32| {
-            let seen = reasons.entry((verdict, reason.clone())).or_insert_with(|| ReasonCount {
+            let seen = reasons.entry((verdict, reason_kind(&reason))).or_insert_with(|| ReasonCount {
                 verdict: verdict.as_str(),
                 reason,
                 lines: 0,
@@ -92,7 +93,13 @@ impl Inspection {
         }
         // Sorted, copies stand side by side: the bits that do not name the click are the lowest.
         seen.sort_unstable();
-        duplicate += seen.windows(2).filter(|pair| pair[0].same_click(pair[1])).count();
+        let copies = || seen.windows(2).filter(|pair| pair[0].same_click(pair[1]));
+        duplicate += copies().count();
+        let conflicts = copies().filter(|pair| pair[0].differs_in_user(pair[1])).count();
+        let mut notes = guess.notes.clone();
+        if conflicts > 0 {
+            notes.push(format!("{conflicts} duplicates have another user or address than the click of their click_id"));
+        }
         for line in &batch.rejected {
             count(line.verdict, line.reason.to_string(), line.line_start);
         }
@@ -117,7 +124,7 @@ impl Inspection {
             from: times.iter().min().map(|ms| rfc3339(*ms)),
             to: times.iter().max().map(|ms| rfc3339(*ms)),
             reasons,
-            notes: guess.notes.clone(),
+            notes,
             configuration: guess.to_toml(path),
         }
     }

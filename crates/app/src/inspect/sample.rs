@@ -2,6 +2,7 @@
 //! tells about it later.
 
 use crate::config::InputFormat;
+use adtally_source::NULL_VALUES;
 use std::collections::HashMap;
 
 /// Columns or keys looked at; a file with more keys than this uses data as keys.
@@ -42,7 +43,7 @@ impl Cell {
 #[derive(Clone, Debug)]
 pub(super) struct Column {
     pub(super) name: String,
-    /// Values that are there, in the order of lines; empty ones and nulls are left out.
+    /// Values that are there, in the order of lines; empty ones, nulls and placeholders are left out.
     pub(super) values: Vec<Cell>,
 }
 
@@ -151,7 +152,8 @@ impl Columns {
 
     fn push(&mut self, name: &str, mut cell: Cell) {
         let Some(column) = self.column(name) else { return };
-        if column.values.len() < VALUES_MAX {
+        let is_absent = matches!(&cell, Cell::Text(text) if NULL_VALUES.contains(&text.as_str()));
+        if !is_absent && column.values.len() < VALUES_MAX {
             let (Cell::Integer(text) | Cell::Text(text) | Cell::Other(text)) = &mut cell;
             let end = (0..=VALUE_BYTES_MAX).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
             text.truncate(end.min(text.len()));

@@ -47,6 +47,22 @@ fn names_of_others_are_recognised() {
 }
 
 #[test]
+fn times_are_recognised_in_each_unit_with_decimals_and_in_quotes() {
+    for (time, unit) in [
+        ("1767225600", TimestampUnit::Seconds),
+        ("1767225600.506", TimestampUnit::Seconds),
+        ("\"1767225600.506\"", TimestampUnit::Seconds),
+        ("\"1767225600506\"", TimestampUnit::Milliseconds),
+        ("1767225600506000", TimestampUnit::Microseconds),
+        ("1767225600506000000", TimestampUnit::Nanoseconds),
+    ] {
+        let line = format!(r#"{{"when":{time},"ad":1,"user":"u","ip":"192.0.2.1"}}"#);
+        let guess = check(&line, [Some("when"), Some("ad"), Some("user"), Some("ip"), None, None]);
+        assert_eq!(guess.timestamp_unit, unit, "{time}");
+    }
+}
+
+#[test]
 fn generated_logs_are_recognised_whatever_is_broken_in_them() {
     use crate::generate::{Format, GenerateArgs, Generator};
     #[derive(clap::Parser)]
@@ -80,7 +96,8 @@ fn an_id_that_repeats_is_no_click_id() {
         |id: &str| format!("{{\"time\":1767225600000,\"ad\":1,\"user\":\"u\",\"ip\":\"192.0.2.1\",\"id\":\"{id}\"}}\n");
     let repeating = line("same").repeat(20);
     check(&repeating, [Some("time"), Some("ad"), Some("user"), Some("ip"), None, None]);
-    let unique: String = (0..20).map(|id| line(&format!("c{id}"))).collect();
+    // A placeholder is no id.
+    let unique: String = (0..20).map(|id| line(&format!("c{id}")) + &line("-")).collect();
     check(&unique, [Some("time"), Some("ad"), Some("user"), Some("ip"), None, Some("id")]);
 }
 
@@ -111,8 +128,6 @@ fn what_cannot_be_read_is_told() {
         "the first line looks like values",
     );
     told("{\"a\":1}", none, "nothing looks like click_timestamp, which every click needs");
-    let nanoseconds = r#"{"ts":1767225600000000000,"ad":1,"user":"u","ip":"192.0.2.1"}"#;
-    told(nanoseconds, [Some("ts"), Some("ad"), Some("user"), Some("ip"), None, None], "nanoseconds");
     // A name that belongs to another field is not used for both.
     told(r#"{"ip":5,"country":"192.0.2.1"}"#, [None, None, None, Some("ip"), Some("country"), None], "user_id");
 }
@@ -161,8 +176,15 @@ fn the_verdicts_add_up_and_are_shown_with_their_places() {
         reject(6, Verdict::Invalid, "ip: missing".into()),
         reject(7, Verdict::Malformed, "json: expected an object".into()),
     ];
-    let batch =
-        DecodedBatch { input: InputId(1), from: 0, to: text.len() as u64, clicks, rejected, text: text.clone() };
+    let batch = DecodedBatch {
+        input: InputId(1),
+        from: 0,
+        to: text.len() as u64,
+        clicks,
+        rejected,
+        nul_bytes: 0,
+        text: text.clone(),
+    };
     let inspection = Inspection::new("a.log", &guess(&text), &batch, 10_000, 60_000);
     let Inspection { lines, clicks, duplicate, future, malformed, invalid, .. } = inspection;
     assert_eq!((lines, clicks, duplicate, future, malformed, invalid), (6, 1, 1, 1, 2, 1));

@@ -2,6 +2,7 @@
 //! while the one before is recorded.
 
 use super::ingest::EpochSink;
+use super::line_notes::{Countries, countries_of};
 use super::project::Projector;
 use super::report::Report;
 use crate::clock::{Clock, Randomness};
@@ -58,6 +59,7 @@ pub struct EncodedEpoch {
     draft: EpochDraft,
     counts: Vec<MinuteCounts>,
     files: Vec<EncodedFile>,
+    countries: Vec<Countries>,
     /// When it was handed over, by monotonic time.
     began_ms: i64,
 }
@@ -86,10 +88,11 @@ impl Encoder {
             let files = self.lake.encode(&rows, &draft.dead_letters, draft.number, token);
             (counts.join(), files)
         });
+        let countries = countries_of(&draft.clicks);
         // They are in the files now; what shows them to readers as open holds them itself.
         draft.clicks = Vec::new();
         let counts = counts.map_err(|_| Error::internal("sorting counts panicked; the message is above"))?;
-        Ok(EncodedEpoch { draft, counts, files: files?, began_ms })
+        Ok(EncodedEpoch { draft, counts, files: files?, countries, began_ms })
     }
 }
 
@@ -123,7 +126,7 @@ impl Recorder {
     /// # Errors
     /// Fenced, corrupt or internal: the process must stop.
     pub fn record(&mut self, encoded: EncodedEpoch) -> Result<()> {
-        let EncodedEpoch { mut draft, counts, files, began_ms } = encoded;
+        let EncodedEpoch { mut draft, counts, files, countries, began_ms } = encoded;
         self.retrying("waiting for the lake", |recorder| recorder.projector.has_room())?;
         let staged: Vec<StagedFile> = files.iter().map(|file| file.staged.clone()).collect();
         fail_points::reach("before_stage");
@@ -166,7 +169,7 @@ impl Recorder {
         })?;
         fail_points::reach("after_record");
         self.show(&draft, epoch);
-        self.report.committed(&draft, self.clock.monotonic_ms() - began_ms);
+        self.report.committed(&draft, &countries, self.clock.monotonic_ms() - began_ms);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! The first rejected line of each reason, for people who want to see what is wrong with a file.
 
+use adtally_model::dead_letter::reason_kind;
 use adtally_model::{DeadLetter, Verdict};
 use std::collections::BTreeMap;
 
@@ -29,11 +30,11 @@ impl FirstRejections {
     /// Looks at lines that were not counted, in the order in which they were read.
     pub fn observe(&mut self, letters: &[DeadLetter]) {
         for letter in letters {
-            if letter.verdict == Verdict::Late {
+            // These lines are clicks.
+            if matches!(letter.verdict, Verdict::Late | Verdict::Duplicate) {
                 continue;
             }
-            let kind = kind(&letter.reason);
-            let key = (letter.verdict, kind.to_owned());
+            let key = (letter.verdict, reason_kind(&letter.reason));
             if self.found.contains_key(&key) || self.found.len() == REASONS_MAX {
                 continue;
             }
@@ -51,9 +52,4 @@ impl FirstRejections {
     pub fn list(&self) -> Vec<FirstRejection> {
         self.found.values().cloned().collect()
     }
-}
-
-/// A reason without where in the line it applies: `json: expected a comma at byte 17` is the same at byte 18.
-fn kind(reason: &str) -> &str {
-    reason.split(" at byte ").next().unwrap_or(reason)
 }

@@ -22,7 +22,10 @@ const READ_AHEAD_BYTES: usize = 16 << 20;
 
 /// Text that is being decoded, judged or waits, beyond which only inputs that hold the others up are read: those without
 /// a watermark, and the one that is furthest behind. Each of them adds one block, of 4 KiB where there are many.
-const HELD_BYTES_MAX: usize = 32 << 20;
+const HELD_BYTES_MAX: usize = 24 << 20;
+
+/// Inputs with a backlog from which on epochs are a third as long: what is held of each input leaves less for clicks.
+const CROWD: usize = 1_024;
 
 /// Clicks judged before other inputs get their turn.
 const JUDGE_LINES: usize = 1 << 16;
@@ -208,9 +211,16 @@ impl<S: EpochSink> Ingest<S> {
         &mut self.tailer
     }
 
-    /// Gives the sink back.
+    /// Gives the sink back, and all else up.
     pub fn into_sink(self) -> S {
-        self.sink
+        let crowded = self.partition.inputs().iter().nth(CROWD).is_some();
+        let sink = self.sink;
+        drop(self.partition);
+        if crowded {
+            // What comes now needs memory in other pieces than identities did.
+            adtally_allocator::give_back_freed_memory();
+        }
+        sink
     }
 
     /// What a bounded run left unread because it could not be read, and why.
@@ -338,14 +348,15 @@ impl<S: EpochSink> Ingest<S> {
         lanes.sort_unstable();
         let (now, _) = self.now();
         let mut ahead = None;
+        let held_max = if self.lanes.len() < CROWD { HELD_BYTES_MAX } else { HELD_BYTES_MAX / 2 };
         let (mut worked, mut is_least) = (false, true);
         for (depth, watermark, id) in lanes {
             let holds_up = watermark.is_none() || std::mem::take(&mut is_least);
             let room = match depth {
-                0 if holds_up || held < HELD_BYTES_MAX / 2 => true,
+                0 if holds_up || held < held_max / 2 => true,
                 // It would only wait with what it reads.
-                0 => held < HELD_BYTES_MAX && !self.partition.must_wait(id, &now),
-                _ => depth < each && total < READ_AHEAD_TOTAL && held < HELD_BYTES_MAX / 2,
+                0 => held < held_max && !self.partition.must_wait(id, &now),
+                _ => depth < each && total < READ_AHEAD_TOTAL && held < held_max / 2,
             };
             if room && self.read_one(id, monotonic, &mut ahead)? {
                 total += 1;
@@ -390,6 +401,9 @@ impl<S: EpochSink> Ingest<S> {
                 lane.sizes.push_back(block.text.len());
                 lane.decoding.push_back(self.pool.submit(block)?);
                 self.partition.note_backlog(id);
+                if self.lanes.len() >= CROWD {
+                    self.tailer.rest(id);
+                }
                 return Ok(true);
             }
             ReadOutcome::Busy => {
@@ -439,7 +453,7 @@ impl<S: EpochSink> Ingest<S> {
         let mut worked = false;
         for (_, id) in order {
             let (lines, bytes) = self.partition.epoch_size();
-            let room = self.settings.epoch_lines_max.saturating_sub(lines);
+            let room = self.epoch_lines_max().saturating_sub(lines);
             if room == 0 || bytes >= self.settings.epoch_bytes_max {
                 break;
             }
@@ -528,10 +542,18 @@ impl<S: EpochSink> Ingest<S> {
                 .all(|discovery| matches!(discovery, Discovery::Ended { .. } | Discovery::Gap { .. }))
     }
 
+    /// Most lines in the epoch.
+    fn epoch_lines_max(&self) -> u64 {
+        match self.lanes.len() {
+            0..CROWD => self.settings.epoch_lines_max,
+            _ => (self.settings.epoch_lines_max / 3).max(1),
+        }
+    }
+
     fn end_epoch_if_due(&mut self, monotonic: i64, worked: bool) -> Result<bool> {
         let age = monotonic - self.epoch_began_ms;
         let (lines, bytes) = self.partition.epoch_size();
-        let full = lines >= self.settings.epoch_lines_max || bytes >= self.settings.epoch_bytes_max;
+        let full = lines >= self.epoch_lines_max() || bytes >= self.settings.epoch_bytes_max;
         let backlog = self.lanes.values().any(|lane| lane.asked_ms.is_none());
         let passed = self.partition.passed_a_minute() && (!backlog || age >= BACKLOG_EPOCH_MS);
         let stalled = !worked
@@ -546,6 +568,9 @@ impl<S: EpochSink> Ingest<S> {
         }
         let discovered = !self.discovered.is_empty();
         self.end_epoch(RunEnd::GoesOn)?;
+        if self.lanes.len() >= CROWD {
+            adtally_allocator::give_back_freed_memory();
+        }
         Ok(full || discovered)
     }
 

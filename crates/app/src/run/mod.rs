@@ -8,6 +8,7 @@ pub mod commit;
 pub mod decode_pool;
 pub mod first_rejections;
 pub mod ingest;
+pub mod line_notes;
 pub mod project;
 pub mod recovery;
 pub mod report;

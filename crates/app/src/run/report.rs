@@ -1,6 +1,7 @@
 //! What the process tells of itself: ledger, readiness and gauges, kept where requests can read them without waiting.
 
 use super::first_rejections::{FirstRejection, FirstRejections};
+use super::line_notes::{Countries, LineNotes};
 use crate::clock::Clock;
 use adtally_model::{InputId, InputRow, InputStatus, Ledger, PartitionState};
 use adtally_pipeline::{ClockReading, EpochDraft, Partition, TimeSettings};
@@ -63,6 +64,7 @@ pub struct Report {
     live: Mutex<Live>,
     commits: DurationHistogram,
     rejections: Mutex<FirstRejections>,
+    lines: Mutex<LineNotes>,
 }
 
 impl Report {
@@ -85,14 +87,19 @@ impl Report {
             live: Mutex::new(Live { starting: true, ..Live::default() }),
             commits: DurationHistogram::default(),
             rejections: Mutex::new(FirstRejections::default()),
+            lines: Mutex::default(),
         })
     }
 
-    /// An epoch is committed.
-    pub fn committed(&self, draft: &EpochDraft, took_ms: i64) {
+    /// An epoch is committed, whose clicks say this of their countries.
+    pub fn committed(&self, draft: &EpochDraft, countries: &[Countries], took_ms: i64) {
         self.commits.observe(Duration::from_millis(took_ms.max(0) as u64));
         self.rejections.lock().observe(&draft.dead_letters);
         let mut committed = self.committed.lock();
+        let (before, total, now_ms) = (&committed.inputs, &committed.ledger, self.clock.monotonic_ms());
+        for warning in self.lines.lock().observe(draft, countries, before, total, now_ms) {
+            tracing::warn!("{warning}");
+        }
         if draft.number.is_multiple_of(adtally_model::epoch::BASE_EVERY) {
             committed.inputs.clear();
         }
@@ -325,6 +332,7 @@ impl Status for Report {
         }
         notes.extend(live.upkeep_failing.clone());
         self.input_notes(&committed, &mut notes);
+        notes.extend(self.lines.lock().notes(self.clock.monotonic_ms()));
         notes.extend(live.source_notes.iter().cloned());
         Readiness { problems, notes }
     }

@@ -303,7 +303,8 @@ impl Service {
             }
             UpkeepMode::AtEnd(upkeep) => Some(upkeep).filter(|_| !interrupted),
         };
-        let unread = self.ingest.unread().to_vec();
+        let mut unread = self.ingest.unread().to_vec();
+        unread.extend(self.ingest.tailer().foreign());
         let committed = self.ingest.into_sink().finish().map(|_| ());
         let outcome = outcome.and(committed);
         if outcome.is_ok() {

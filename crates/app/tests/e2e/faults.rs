@@ -7,6 +7,7 @@
 mod clocks;
 mod damage;
 mod disks;
+mod feeding;
 mod kills;
 mod lines;
 mod minutes;

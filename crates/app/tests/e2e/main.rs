@@ -15,6 +15,7 @@
 //! - `exits`: every exit code;
 //! - `stopping`: signals at any moment, temporary folders, and nobody who reads what is said;
 //! - `first_sight`: what a newcomer sees: the demo, what `run` says it found, bars on a terminal;
+//! - `foreign`: files that are no logs, named and not read;
 //! - `commands`: inspect, config, count, completions, JSON, colours and pipes;
 //! - `faults`: the faults of `docs/faults.md`, one after another;
 //! - `files`: files that are poison, half, gone, compressed or of yesterday;
@@ -32,6 +33,7 @@ mod faults;
 mod feed;
 mod files;
 mod first_sight;
+mod foreign;
 mod lake;
 mod problems;
 mod questions;

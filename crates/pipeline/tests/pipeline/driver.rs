@@ -55,6 +55,7 @@ pub(crate) fn batch(input: u64, first: u64, lines: &[Line]) -> PendingBatch {
         to: (first + lines.len() as u64) * LINE_BYTES,
         clicks,
         rejected: Vec::new(),
+        nul_bytes: 0,
         text: Vec::new(),
     })
 }

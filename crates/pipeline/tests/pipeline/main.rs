@@ -5,6 +5,7 @@
 //! - `exactness`: properties over random streams.
 //! - `boundaries`: lines inside, at and beyond every boundary of time.
 //! - `clockwork`: idleness, ends, the clock, finality, capacity.
+//! - `conflicts`: copies that differ from the click that was counted.
 //! - `guard`: crashes at every line of the guard against bad clocks, and more minutes than are held.
 //! - `quiet`: inputs that are quiet, gone or far behind.
 //! - `opening`: inputs that wait to be opened, and those that cannot be.
@@ -13,6 +14,7 @@
 
 mod boundaries;
 mod clockwork;
+mod conflicts;
 mod driver;
 mod exactness;
 mod guard;

@@ -3,12 +3,45 @@
 use super::judge::{FIELDS, Value};
 use super::settings::DecodeSettings;
 use crate::block::CsvHeader;
-use memchr::memchr2;
+use memchr::{memchr, memchr2};
 use std::borrow::Cow;
 use std::ops::Range;
 
 /// Columns that a header may have: a bound on what is kept of it.
 const COLUMNS_MAX: usize = 4_096;
+
+/// Fields that a first line must name to be taken for a CSV header.
+const FIELDS_TELLING: usize = 2;
+
+/// Whether a line, without its line ending, is a header: it names two or more of the configured fields.
+#[allow(dead_code, reason = "the tailer asks it of what stands first after a truncation")]
+pub(crate) fn is_header(line: &[u8], settings: &DecodeSettings) -> bool {
+    CsvHeader::parse(line, 0, settings).is_telling()
+}
+
+/// Whether a text is one whole row: it has as many columns as the header and all its quotes are closed. RFC 4180 allows
+/// the last row of a file to lack its line ending, so `text` may have one or not. A row that was cut within its last
+/// column cannot be told from a whole one.
+#[allow(dead_code, reason = "the tailer asks it of the unterminated end of a file")]
+pub(crate) fn is_whole_row(text: &[u8], header: &CsvHeader, settings: &DecodeSettings) -> bool {
+    let line = text.strip_suffix(b"\n").unwrap_or(text);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if header.broken.is_some() || line.is_empty() || line.len() > settings.line_bytes_max {
+        return false;
+    }
+    if memchr(b'\n', line).is_some() || simdutf8::basic::from_utf8(line).is_err() {
+        return false;
+    }
+    let mut columns = Columns::new(line, settings.delimiter());
+    let (mut found, mut unquoted) = (0, Vec::new());
+    while let Some(column) = columns.next_column(&mut unquoted) {
+        found += 1;
+        if column.is_err() || found > header.columns {
+            return false;
+        }
+    }
+    found == header.columns
+}
 
 impl CsvHeader {
     /// In place of a header that cannot be used.
@@ -49,6 +82,11 @@ impl CsvHeader {
     /// How many of the fields it names.
     pub(crate) fn fields_named(&self) -> usize {
         self.column_of.iter().flatten().count()
+    }
+
+    /// Whether it names so many fields that the line can be nothing else than a header.
+    pub(crate) fn is_telling(&self) -> bool {
+        self.broken.is_none() && self.fields_named() >= FIELDS_TELLING
     }
 }
 
@@ -107,7 +145,7 @@ impl<'a> Columns<'a> {
         let (mut from, mut doubled) = (start, false);
         loop {
             let rest = self.line.get(from..).unwrap_or_default();
-            let Some(len) = memchr::memchr(b'"', rest) else { return Err("a quoted column does not end in its line") };
+            let Some(len) = memchr(b'"', rest) else { return Err("a quoted column does not end in its line") };
             let close = from + len;
             match self.line.get(close + 1) {
                 Some(b'"') => {

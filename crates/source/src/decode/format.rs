@@ -8,9 +8,6 @@ use std::sync::Arc;
 /// A byte order mark, dropped at offset 0 only.
 pub(crate) const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// Fields that a first line must name to be taken for a CSV header.
-const FIELDS_TELLING: usize = 2;
-
 /// Bytes of a file's text that [`find`] must be given at most before it decides.
 pub(crate) fn prefix_bytes(settings: &DecodeSettings) -> usize {
     settings.line_bytes_max + BOM.len() + 2
@@ -55,7 +52,7 @@ pub(crate) fn find(name: &str, prefix: &[u8], last: bool, settings: &DecodeSetti
         });
     }
     let header = CsvHeader::parse(line, end as u64, settings);
-    let telling = header.broken.is_none() && header.fields_named() >= FIELDS_TELLING;
+    let telling = header.is_telling();
     Some(if settings.format == FormatChoice::Csv || telling || named_csv {
         Format::Csv(Arc::new(header))
     } else {

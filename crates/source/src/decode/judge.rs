@@ -1,9 +1,11 @@
 //! From the values of a line's fields to a click, or the reason why it is none: the rules that all formats share.
 
+use super::event_time::event_time;
+use super::null_values::NullValues;
 use super::settings::TimestampUnit;
 use adtally_model::short_text::{ONES, SHORT_TEXT_MAX, word_of};
-use adtally_model::time::{EVENT_TIME_END_MS, EVENT_TIME_MIN_MS, parse_rfc3339};
 use adtally_model::{ClickRef, Country, ip};
+use std::borrow::Cow;
 
 /// Fields of a click.
 pub(crate) const FIELDS: usize = 6;
@@ -27,68 +29,47 @@ pub(crate) enum Value<'a> {
     Text(&'a [u8]),
     /// An integer by the grammar `0|-?[1-9][0-9]*`.
     Integer(&'a [u8]),
+    /// A decimal number: an integer, and `\.[0-9]+` behind it.
+    Decimal(&'a [u8]),
     /// Anything else: another number, a truth value, an array, an object.
     Other,
 }
 
 /// What of the settings the rules depend on.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rules {
-    /// Unit of integer timestamps.
-    pub(crate) unit: TimestampUnit,
-    /// Whether integers come as text, as in CSV.
-    pub(crate) integers_are_text: bool,
+pub(super) struct Rules<'a> {
+    /// Unit of timestamps that are numbers.
+    pub(super) unit: TimestampUnit,
+    /// What makes an optional field absent.
+    pub(super) null_values: &'a NullValues,
 }
 
 /// Applies the rules of a click to the values of its fields, in their order.
 #[inline]
-pub(crate) fn judge<'a>(values: &[Value<'a>; FIELDS], rules: Rules) -> Result<ClickRef<'a>, &'static str> {
+pub(super) fn judge<'a>(values: &[Value<'a>; FIELDS], rules: Rules<'_>) -> Result<ClickRef<'a>, Cow<'static, str>> {
     let [timestamp, ad_id, user_id, ip, country, click_id] = *values;
     Ok(ClickRef {
-        event_time_ms: event_time(timestamp, rules)?,
+        event_time_ms: event_time(timestamp, rules.unit)?,
         ad_id: ad(ad_id)?,
         user_id: user(user_id)?,
         ip: match ip {
             Value::Text(text) => ip::parse(text).ok_or("ip: not an IPv4 or IPv6 address")?,
-            Value::Absent => return Err("ip: missing"),
-            Value::Integer(_) | Value::Other => return Err("ip: not text"),
+            Value::Absent => return Err("ip: missing".into()),
+            Value::Integer(_) | Value::Decimal(_) | Value::Other => return Err("ip: not text".into()),
         },
         country: match country {
-            Value::Text(text) => Country::parse(text),
+            Value::Text(text) => rules.null_values.country(text),
             _ => Country::UNKNOWN,
         },
         click_id: match click_id {
+            Value::Text(text) if rules.null_values.is_marker(text) => &[],
             Value::Text(text) if text.len() <= CLICK_ID_BYTES_MAX => text,
-            Value::Text(_) => return Err("click_id: longer than 64 bytes"),
+            Value::Text(_) => return Err("click_id: longer than 64 bytes".into()),
             Value::Absent => &[],
-            Value::Integer(_) | Value::Other => return Err("click_id: not text"),
+            Value::Integer(digits) if rules.null_values.is_marker(digits) => &[],
+            Value::Integer(_) | Value::Decimal(_) | Value::Other => return Err("click_id: not text".into()),
         },
     })
-}
-
-#[inline]
-fn event_time(value: Value<'_>, rules: Rules) -> Result<i64, &'static str> {
-    const NEITHER: &str = "click_timestamp: neither an integer nor RFC 3339 with an offset";
-    const RANGE: &str = "click_timestamp: before 2000 or after 2099";
-    let ms = match value {
-        Value::Integer(digits) => from_unit(digits, rules.unit).ok_or(RANGE)?,
-        Value::Text(text) if rules.integers_are_text && is_integer(text) => from_unit(text, rules.unit).ok_or(RANGE)?,
-        Value::Text(text) => parse_rfc3339(text).ok_or(NEITHER)?,
-        Value::Absent => return Err("click_timestamp: missing"),
-        Value::Other => return Err(NEITHER),
-    };
-    if (EVENT_TIME_MIN_MS..EVENT_TIME_END_MS).contains(&ms) { Ok(ms) } else { Err(RANGE) }
-}
-
-/// Milliseconds from an integer in a unit; none where it lies out of all bounds.
-#[inline]
-fn from_unit(digits: &[u8], unit: TimestampUnit) -> Option<i64> {
-    let count = i64::try_from(unsigned(digits)?).ok()?;
-    match unit {
-        TimestampUnit::Seconds => count.checked_mul(1_000),
-        TimestampUnit::Milliseconds => Some(count),
-        TimestampUnit::Microseconds => Some(count / 1_000),
-    }
 }
 
 #[inline]
@@ -98,7 +79,9 @@ fn ad(value: Value<'_>) -> Result<u64, &'static str> {
         Value::Integer(digits) => unsigned(digits).ok_or(RANGE)?,
         Value::Text(text) if is_integer(text) && text[0] != b'-' => unsigned(text).ok_or(RANGE)?,
         Value::Absent => return Err("ad_id: missing"),
-        Value::Text(_) | Value::Other => return Err("ad_id: neither an integer nor decimal digits"),
+        Value::Text(_) | Value::Decimal(_) | Value::Other => {
+            return Err("ad_id: neither an integer nor decimal digits");
+        }
     };
     if number <= i64::MAX as u64 { Ok(number) } else { Err(RANGE) }
 }
@@ -118,7 +101,7 @@ fn user(value: Value<'_>) -> Result<&[u8], &'static str> {
             if held { Ok(digits) } else { Err("user_id: an integer not from -2^63 to 2^64-1") }
         }
         Value::Absent => Err("user_id: missing"),
-        Value::Other => Err("user_id: neither text nor an integer"),
+        Value::Decimal(_) | Value::Other => Err("user_id: neither text nor an integer"),
     }
 }
 
@@ -133,7 +116,7 @@ pub(crate) fn is_integer(text: &[u8]) -> bool {
 
 /// The value of decimal digits; none where there is anything else among them or it does not fit.
 #[inline]
-fn unsigned(digits: &[u8]) -> Option<u64> {
+pub(super) fn unsigned(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }

@@ -1,6 +1,6 @@
-//! The ordinary line in one pass: a flat JSON object of plain strings, integers and literals, in any order of keys.
+//! The ordinary line in one pass: a flat JSON object of plain strings, integers, decimal numbers and literals, in any order of keys.
 //!
-//! Whatever is unusual (escapes, nesting, fractions, odd spaces, a syntax error) is not judged here but left to the
+//! Whatever is unusual (escapes, nesting, exponents, odd spaces, a syntax error) is not judged here but left to the
 //! general reading, so that both give the same results. Line ends are found on the way; nothing is allocated.
 
 use super::judge::{FIELDS, Value};
@@ -130,7 +130,7 @@ pub(crate) fn read<'a>(
                 field
             }
         };
-        let value;
+        let mut value;
         (value, at) = scalar(text, at)?;
         if let Some(slot) = values.get_mut(field) {
             *slot = value;
@@ -139,6 +139,13 @@ pub(crate) fn read<'a>(
             match *text.get(at)? {
                 b',' => break,
                 b'}' => break 'object,
+                // Looked for only here, so that integers are none the slower.
+                b'.' => {
+                    (value, at) = decimal(text, at, value)?;
+                    if let Some(slot) = values.get_mut(field) {
+                        *slot = value;
+                    }
+                }
                 _ => at = space(text, at)?,
             }
         }
@@ -181,6 +188,14 @@ fn scalar(text: &[u8], mut at: usize) -> Option<(Value<'_>, usize)> {
             }
         };
     }
+}
+
+/// A decimal number of which an integer was read and whose point stands at `at`, and the offset after it.
+fn decimal<'a>(text: &'a [u8], at: usize, integer: Value<'a>) -> Option<(Value<'a>, usize)> {
+    let Value::Integer(digits) = integer else { return None };
+    let start = at.checked_sub(digits.len()).filter(|&start| text.get(start..at) == Some(digits))?;
+    let end = digits_end(text, at + 1);
+    (end > at + 1).then_some((Value::Decimal(text.get(start..end)?), end))
 }
 
 /// The offset after a space, which must stand here: other whitespace is not ordinary.

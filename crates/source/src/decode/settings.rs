@@ -26,7 +26,17 @@ pub enum FormatChoice {
     Csv,
 }
 
-/// The unit of integer timestamps.
+/// Null markers at most: each value that may be one is compared with them.
+pub const NULL_VALUES_MAX: usize = 64;
+
+/// Longest null marker, in bytes: longer than any field that may be absent.
+pub const NULL_VALUE_BYTES_MAX: usize = 128;
+
+/// The texts that make an optional field absent unless configured otherwise: nothing, the placeholder of web servers, of
+/// MySQL, of programs that write a null as text, and the UUID of zeros.
+pub const NULL_VALUES: [&str; 6] = ["", "-", "\\N", "null", "NULL", "00000000-0000-0000-0000-000000000000"];
+
+/// The unit of timestamps that are numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum TimestampUnit {
     /// Seconds since the Unix epoch.
@@ -39,6 +49,25 @@ pub enum TimestampUnit {
     /// Microseconds since the Unix epoch.
     #[serde(rename = "us")]
     Microseconds,
+    /// Nanoseconds since the Unix epoch.
+    #[serde(rename = "ns")]
+    Nanoseconds,
+}
+
+impl TimestampUnit {
+    /// All of them, the coarsest first. A number is a time from 2000 to 2099 in one of them at most.
+    pub const ALL: [TimestampUnit; 4] =
+        [TimestampUnit::Seconds, TimestampUnit::Milliseconds, TimestampUnit::Microseconds, TimestampUnit::Nanoseconds];
+
+    /// As the configuration names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            TimestampUnit::Seconds => "s",
+            TimestampUnit::Milliseconds => "ms",
+            TimestampUnit::Microseconds => "us",
+            TimestampUnit::Nanoseconds => "ns",
+        }
+    }
 }
 
 /// Under which JSON key or CSV column each field is found.
@@ -87,8 +116,10 @@ pub struct DecodeSettings {
     pub format: FormatChoice,
     /// JSON keys or CSV columns.
     pub fields: FieldNames,
-    /// Unit of integer timestamps.
+    /// Unit of timestamps that are numbers.
     pub timestamp_unit: TimestampUnit,
+    /// Texts that make an optional field absent, compared byte for byte with the whole value. Nothing is one in any case.
+    pub null_values: Vec<String>,
     /// Longest line, in bytes without its line ending; longer ones are malformed.
     pub line_bytes_max: usize,
     /// What separates the columns of CSV: one ASCII character.
@@ -101,6 +132,7 @@ impl Default for DecodeSettings {
             format: FormatChoice::Auto,
             fields: FieldNames::default(),
             timestamp_unit: TimestampUnit::Milliseconds,
+            null_values: NULL_VALUES.map(str::to_owned).to_vec(),
             line_bytes_max: LINE_BYTES_MAX,
             csv_delimiter: ',',
         }
@@ -124,6 +156,16 @@ impl DecodeSettings {
             if names[..at].contains(name) {
                 return Err(Error::user(format!("two fields are both named {name:?}: give each field its own name")));
             }
+        }
+        if self.null_values.len() > NULL_VALUES_MAX {
+            let found = self.null_values.len();
+            return Err(Error::user(format!("null_values has {found} texts: it may have {NULL_VALUES_MAX} at most")));
+        }
+        if let Some(text) = self.null_values.iter().find(|text| text.len() > NULL_VALUE_BYTES_MAX) {
+            return Err(Error::user(format!(
+                "null_values has a text of {} bytes: each may have {NULL_VALUE_BYTES_MAX} at most",
+                text.len()
+            )));
         }
         if !LINE_BYTES_MAX_RANGE.contains(&self.line_bytes_max) {
             return Err(Error::user(format!(

@@ -3,6 +3,7 @@
 mod batch_reading;
 mod random;
 mod reader;
+mod values;
 
 use super::*;
 use adtally_model::InputId;
@@ -24,7 +25,7 @@ fn decode_at(decoder: &Decoder, name: &str, text: &[u8], from: u64) -> DecodedBa
     let format = format::find(name, text, true, decoder.settings()).expect("a format");
     let text = text[from as usize..].to_vec();
     let to = from + text.len() as u64;
-    decoder.decode(Block { input: InputId(1), from, to, text, format, overlong: false })
+    decoder.decode(Block { input: InputId(1), from, to, text, nul_bytes: 0, format, overlong: false })
 }
 
 fn readings(name: &str, text: &[u8]) -> Vec<Reading> {
@@ -92,36 +93,54 @@ fn check(line: impl AsRef<[u8]>, expected: &str) {
 #[test]
 fn click_timestamp() {
     const RANGE: &str = "invalid click_timestamp: before 2000 or after 2099";
-    const NEITHER: &str = "invalid click_timestamp: neither an integer nor RFC 3339 with an offset";
+    const NEITHER: &str = "invalid click_timestamp: neither a plain number nor RFC 3339 with an offset";
+    const SECONDS: &str = "invalid click_timestamp: 1767225600 is 1970-01-21 in ms; it would be 2026-01-01 in s: set \
+                           input.timestamp_unit";
     for (value, expected) in [
         ("946684800000", "click"),
-        ("946684799999", RANGE),
+        ("946684799999", "invalid click_timestamp: 946684799999 is 1999-12-31 in ms: before 2000 or after 2099"),
         ("4102444799999", "click"),
-        ("4102444800000", RANGE),
-        ("-1", RANGE),
-        ("99999999999999999999999", RANGE),
+        ("4102444799999.99", "click"),
+        ("4102444800000", "invalid click_timestamp: 4102444800000 is 2100-01-01 in ms: before 2000 or after 2099"),
+        ("-1", "invalid click_timestamp: -1 is 1969-12-31 in ms: before 2000 or after 2099"),
+        ("-1.5", "invalid click_timestamp: -1.5 is 1969-12-31 in ms: before 2000 or after 2099"),
+        ("0", "invalid click_timestamp: 0 is 1970-01-01 in ms: before 2000 or after 2099"),
+        ("1767225600", SECONDS),
+        ("\"1767225600\"", SECONDS),
+        (
+            "99999999999999999999999",
+            "invalid click_timestamp: 99999999999999999999999 in ms is not within the years 0 to \
+                                     9999: before 2000 or after 2099",
+        ),
+        (
+            "123456789012345678901234567890",
+            "invalid click_timestamp: a number of 30 digits is no time from 2000 to 2099 \
+                                            in any unit",
+        ),
         ("\"2026-01-01T00:00:00.123456Z\"", "click"),
+        ("\"1999-12-31T23:59:59.999Z\"", RANGE),
         ("\"2026-01-01T00:00:60Z\"", NEITHER),
         ("\"2026-01-01T00:00:00\"", NEITHER),
-        ("\"1767225600123\"", NEITHER),
-        ("1767225600123.0", NEITHER),
+        ("\"1767225600123\"", "click"),
+        ("\"1767225600123.4\"", "click"),
+        ("1767225600123.0", "click"),
+        ("1767225600123.", "malformed json: expected a digit at byte 34"),
+        ("\"1767225600123.\"", NEITHER),
+        ("\".5\"", NEITHER),
+        ("\"01767225600123\"", NEITHER),
+        ("\"+1767225600123\"", NEITHER),
+        ("\" 1767225600123\"", NEITHER),
+        ("\"1767225600123 \"", NEITHER),
+        ("\"1.5.5\"", NEITHER),
+        ("\"\"", NEITHER),
         ("1.767225600123e12", NEITHER),
+        ("1767225600123.5e0", NEITHER),
+        ("-0.5", NEITHER),
         ("null", "invalid click_timestamp: missing"),
         ("[]", NEITHER),
     ] {
         check(click_with("click_timestamp", value), expected);
     }
-    let seconds = decoder(DecodeSettings { timestamp_unit: TimestampUnit::Seconds, ..settings() });
-    let micros = decoder(DecodeSettings { timestamp_unit: TimestampUnit::Microseconds, ..settings() });
-    let time = |decoder: &Decoder, value| {
-        let batch = decode_at(decoder, "a", click_with("click_timestamp", value).as_bytes(), 0);
-        batch.clicks.event_time_ms.first().copied()
-    };
-    assert_eq!(time(&seconds, "1767225600"), Some(1_767_225_600_000));
-    assert_eq!(time(&seconds, "1767225600123"), None);
-    assert_eq!(time(&seconds, "9223372036854775807"), None);
-    assert_eq!(time(&micros, "1767225600123999"), Some(1_767_225_600_123));
-    assert_eq!(time(&micros, "\"2026-01-01T00:00:00.123999Z\""), Some(1_767_225_600_123));
 }
 
 #[test]
@@ -220,7 +239,7 @@ fn objects_keys_and_unknown_fields() {
     check("[]", "malformed json: not an object at byte 1");
     check("17", "malformed json: not an object at byte 1");
     check("   ", "malformed json: not an object at byte 4");
-    check("\0\0\0", "malformed json: not an object at byte 1");
+    check("a\0\0\0", "malformed json: not an object at byte 1");
     check(format!("{good} x"), &format!("malformed json: text after the object at byte {}", good.len() + 2));
     check(format!("{good}{good}"), &format!("malformed json: text after the object at byte {}", good.len() + 1));
     check(format!(" \t{good}\t \r\r"), "click");
@@ -291,6 +310,7 @@ fn lines_and_their_places() {
         from: 5,
         to: 1 << 30,
         text: vec![b'x'; 4096],
+        nul_bytes: 0,
         format: Format::Ndjson,
         overlong: true,
     };
@@ -312,6 +332,7 @@ fn own_names_and_units() {
         r#"{"fields":{"ad_id":"ip"}}"#,
         r#"{"fields":{"ad_id":""}}"#,
         r#"{"line_bytes_max":0}"#,
+        r#"{"null_values":["xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"]}"#,
         r#"{"csv_delimiter":"\""}"#,
         r#"{"csv_delimiter":"\u00e9"}"#,
     ] {
@@ -360,7 +381,7 @@ fn csv() {
     check("1767225600123,42,,1.2.3.4,US,", "invalid user_id: missing");
     check(
         "01767225600123,42,u1,1.2.3.4,US,",
-        "invalid click_timestamp: neither an integer nor RFC 3339 with an offset",
+        "invalid click_timestamp: neither a plain number nor RFC 3339 with an offset",
     );
     check(" ", "malformed csv: 1 columns, the header has 6");
 }
@@ -426,4 +447,51 @@ fn formats_are_found() {
     assert_eq!(found("b/a.CSV.1.gz", "garbage\n", false), "csv");
     assert_eq!(found("b.csv/a.log", "garbage\n", false), "ndjson");
     assert_eq!(found("a.log", &"x".repeat(5_000), false), "ndjson");
+}
+
+#[test]
+fn a_header_names_two_fields_or_more() {
+    let settings = settings();
+    for (line, expected) in [
+        ("click_timestamp,ad_id,user_id,ip,country", true),
+        ("x,\"ad_id\",y,ip", true),
+        ("ip,user_id", true),
+        ("ad_id", false),
+        ("ad_id,x", false),
+        ("1767225600000,7,u1,198.51.100.7,DE", false),
+        ("ad_id;ip", false),
+        ("ad_id,ip,\"x", false),
+        ("", false),
+    ] {
+        assert_eq!(csv::is_header(line.as_bytes(), &settings), expected, "{line}");
+    }
+    assert!(!csv::is_header(b"ad_id,ip,\xff", &settings));
+    let semicolon = DecodeSettings { csv_delimiter: ';', ..settings };
+    assert!(csv::is_header(b"ad_id;ip", &semicolon));
+}
+
+#[test]
+fn a_row_is_whole_when_it_has_all_columns() {
+    let settings = settings();
+    let header = CsvHeader::parse(b"click_timestamp,ad_id,country", 0, &settings);
+    let long = format!("1,2,{}", "x".repeat(TEST_LINE_BYTES_MAX));
+    for (text, expected) in [
+        ("1767225600000,7,DE", true),
+        ("1767225600000,7,DE\r\n", true),
+        ("1767225600000,7,", true),
+        ("1,2,\"a,b\"", true),
+        ("1,2,\"a \"\"b\"\"\"", true),
+        ("1,2", false),
+        ("1,2,3,4", false),
+        ("1,2,\"a", false),
+        ("1,2,\"a\"b", false),
+        ("1,2,3\n4,5,6", false),
+        ("\r\n", false),
+        ("", false),
+        (&*long, false),
+    ] {
+        assert_eq!(csv::is_whole_row(text.as_bytes(), &header, &settings), expected, "{text:?}");
+    }
+    assert!(!csv::is_whole_row(b"1,2,\xff", &header, &settings));
+    assert!(!csv::is_whole_row(b"1,2,3", &CsvHeader::broken("csv: none".into()), &settings));
 }

@@ -267,9 +267,13 @@ impl Tailer {
             input.settled = None;
             self.woken.push(id);
         }
-        if stat.len != known.len {
+        if changed {
             input.changed_at_ms = now_ms;
-            if input.stage == Stage::Ended && !self.settings.bounded && stat.len > known.len {
+            // It has grown, or NUL bytes at its end may have been written.
+            let more = stat.len > known.len || stat.len > input.size.max(input.position);
+            if input.stage == Stage::Ended && !self.settings.bounded && !input.compressed && more
+                || input.stage == Stage::Ended && !self.settings.bounded && stat.len > known.len
+            {
                 input.stage = Stage::Active;
                 (input.done, input.incomplete, input.half) = (false, false, 0);
                 found.push(Discovery::Resumed { input: id });
@@ -334,7 +338,7 @@ impl Tailer {
     /// Ends an input that was rotated and read, once its last line is judged, should that have no end.
     fn end_rotated(&mut self, id: InputId, found: &mut Vec<Discovery>) {
         let Some(input) = self.inputs.get_mut(&id) else { return };
-        let left = input.len().saturating_sub(input.position);
+        let left = input.text_len().saturating_sub(input.position);
         if left != input.half {
             input.settled = None;
             return;

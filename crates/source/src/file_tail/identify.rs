@@ -7,6 +7,7 @@ use super::input::{Input, OpenFile, Stage};
 use super::patterns::Listing;
 use super::read::half_line;
 use super::{Discovery, Tailer};
+use crate::decode::foreign::{self, Foreign};
 use crate::file_system::{FileStat, TailFile, read_range};
 use adtally_model::InputId;
 use std::cmp::Reverse;
@@ -29,6 +30,8 @@ pub(super) struct Probe {
     head: Vec<u8>,
     /// Whether there is too little to tell what it is.
     undecided: bool,
+    /// What it is if it is no log: it is set aside as long as it stays as it is.
+    foreign: Option<Foreign>,
     /// Since when it has looked like this, in monotonic milliseconds.
     since_ms: i64,
 }
@@ -69,7 +72,7 @@ impl Tailer {
         for (path, stat) in files.by_path.iter().filter(|(path, stat)| stat.len > 0 && !owned.contains(*path)) {
             let Some(probe) = self.probe(path, *stat, waiting.remove(path), now_ms, listing) else { continue };
             match probe.compression {
-                _ if probe.undecided => drop(self.waiting.insert(path.clone(), probe)),
+                _ if probe.undecided || probe.foreign.is_some() => drop(self.waiting.insert(path.clone(), probe)),
                 Some(_) => compressed.push((path.clone(), probe)),
                 None => plain.push((path.clone(), probe)),
             }
@@ -86,6 +89,12 @@ impl Tailer {
                 found.push(Discovery::Continued { input: *id });
             }
         }
+    }
+
+    /// Files that are no logs, and what each is: they are not read. Each is a warning too.
+    pub fn foreign(&self) -> impl Iterator<Item = String> {
+        let foreign = |(path, probe): (&PathBuf, &Probe)| Some(cannot_be_read(&path.to_string_lossy(), probe.foreign?));
+        self.waiting.iter().filter_map(foreign)
     }
 
     /// Looks at the beginning of a file, unless it still is as it was.
@@ -112,8 +121,12 @@ impl Tailer {
         let name = path.to_string_lossy();
         match self.fs.open(path).and_then(|mut file| probe_file(file.as_mut(), last)) {
             Ok((compression, head, undecided)) => {
-                self.troubles.clear(&name);
-                Some(Probe { stat, compression, head, undecided, since_ms })
+                let foreign = if compression.is_some() { foreign::of_text(&head) } else { foreign::of_file(&head) };
+                match foreign {
+                    Some(foreign) => self.troubles.hold(&name, cannot_be_read(&name, foreign)),
+                    None => self.troubles.clear(&name),
+                }
+                Some(Probe { stat, compression, head, undecided, foreign, since_ms })
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
@@ -364,6 +377,10 @@ fn continues(file: io::Result<Box<dyn TailFile>>, probe: &Probe, input: &mut Inp
     input.compressed = was_compressed;
     // A deleted file that is still open may hold more than a copy that is still being made.
     Ok(same? && !(input.file.is_some() && probe.stat.len < input.len()))
+}
+
+fn cannot_be_read(name: &str, foreign: Foreign) -> String {
+    format!("{name}: cannot be read: it is {foreign}")
 }
 
 /// Compression, first bytes of text, and whether there are too few to tell.

@@ -2,6 +2,7 @@
 
 use super::compressed::{Inflated, Inflater};
 use super::fingerprint::{Excerpt, HEAD_BYTES, hash};
+use super::unwritten::NulScan;
 use super::{InputFacts, TailSettings};
 use crate::block::Format;
 use crate::file_system::{FileStat, TailFile};
@@ -65,6 +66,10 @@ pub(super) struct Input {
     /// Whether its stream was begun anew because the file had changed meanwhile.
     pub(super) restarted: bool,
     pub(super) format: Option<Format>,
+    /// Where its text ends for now, if only NUL bytes follow up to the file's end.
+    pub(super) unwritten_from: Option<u64>,
+    /// How far these have been gone through.
+    pub(super) nul_scan: Option<NulScan>,
     /// A line longer than a block whose end has not been found yet.
     pub(super) overlong: Option<Overlong>,
     /// Inode of a file that looked like this input's and turned out not to be.
@@ -158,6 +163,8 @@ impl Input {
             incomplete: false,
             restarted: false,
             format: None,
+            unwritten_from: None,
+            nul_scan: None,
             overlong: None,
             refused: None,
             begun_at: None,
@@ -194,6 +201,11 @@ impl Input {
     /// Whether its file has no name any more.
     pub(super) fn is_deleted(&self) -> bool {
         self.stat.is_some_and(|stat| stat.links == 0)
+    }
+
+    /// Length of its file without NUL bytes at its end, as far as these are known.
+    pub(super) fn text_len(&self) -> u64 {
+        self.unwritten_from.map_or(self.len(), |from| from.min(self.len()))
     }
 
     /// How many bytes of its file are to be read, of the `len` that there are.
@@ -238,6 +250,7 @@ impl Input {
         self.file = None;
         self.overlong = None;
         self.settled = None;
+        (self.unwritten_from, self.nul_scan) = (None, None);
         self.rotated = true;
         if self.stage == Stage::Active {
             self.stage = Stage::Lost(None);
@@ -264,7 +277,7 @@ impl Input {
     /// after its end it says that there is nothing beyond the position while the file has that length, so it is withheld
     /// where that is not so.
     fn size_at(&self, position: u64) -> u64 {
-        let size = if self.stage == Stage::Active { self.size.max(self.end(self.len())) } else { self.size };
+        let size = if self.stage == Stage::Active { self.size.max(self.end(self.text_len())) } else { self.size };
         let lags = position < self.position;
         if !self.compressed {
             size

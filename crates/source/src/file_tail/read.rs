@@ -5,9 +5,10 @@ use super::discover::is_continued;
 use super::fingerprint::{Excerpt, HEAD_BYTES, TAIL_BYTES};
 use super::input::{Input, OpenFile, Overlong, Stage};
 use super::read_compressed::{self, new_stream};
+use super::unwritten::{self, Behind};
 use super::{BLOCK_BYTES_MIN, ReadOutcome, TailSettings, Tailer};
 use crate::block::{Block, Format};
-use crate::decode::{format, json};
+use crate::decode::{format, json, nul_bytes};
 use crate::file_system::{FileSystem, TailFile, read_range, read_range_into};
 use adtally_model::dead_letter::PAYLOAD_BYTES_MAX;
 use adtally_model::{Error, InputId};
@@ -140,14 +141,15 @@ fn step_plain(
         input.changed_at_ms = now_ms;
     }
     if input.stat.is_some_and(|known| known.changed_ns != stat.changed_ns) {
-        // Perhaps it was rewritten to the same length.
+        // Perhaps it was rewritten to the same length, or written in place.
         input.settled = None;
+        input.changed_at_ms = now_ms;
     }
     input.stat = Some(stat);
     if input.settled == Some(stat.len) {
         return Ok(Step::Told(ReadOutcome::AtEnd));
     }
-    if input.head.len < HEAD_BYTES || input.head.bytes.is_empty() {
+    if input.head.len < HEAD_BYTES {
         let head = read_range(file, 0, HEAD_BYTES)?;
         if !input.head.begins(&head) {
             return Ok(Step::Lost);
@@ -172,12 +174,18 @@ fn step_plain(
         return Ok(Step::Lost);
     }
     input.size = input.size.max(end);
+    input.unwritten_from = None;
     let Some(found_format) = input.format.clone().filter(|_| !text.is_empty()) else {
-        return Ok(at_end(input, stat.len, settings, complete));
+        return Ok(at_end(input, stat.len, end, settings, complete));
     };
-    if let Some(newline) = memrchr(b'\n', &text) {
+    if text[0] != 0
+        && let Some(newline) = memrchr(b'\n', &text)
+    {
         text.truncate(newline + 1);
         return Ok(Step::Told(ReadOutcome::Block(deliver(input, text, found_format))));
+    }
+    if let Some(step) = before_nul_bytes(input, file, &mut text, end, complete, settings)? {
+        return Ok(step);
     }
     if text.len() >= settings.long_block_bytes() {
         let mut tail = Excerpt::default();
@@ -190,7 +198,42 @@ fn step_plain(
     if complete && is_last_line(&text, input.position, &found_format, settings) {
         return Ok(Step::Told(ReadOutcome::Block(deliver(input, text, found_format))));
     }
-    Ok(at_end(input, stat.len, settings, complete))
+    let text_end = input.position + text.len() as u64;
+    Ok(at_end(input, stat.len, text_end, settings, complete))
+}
+
+/// Where a long run of NUL bytes ends the text, or one that reaches the file's end: what is done if something stands
+/// behind it. Otherwise the text is cut to what is before it, and goes on being looked at as the file's end.
+fn before_nul_bytes(
+    input: &mut Input,
+    file: &mut dyn TailFile,
+    text: &mut Vec<u8>,
+    end: u64,
+    complete: bool,
+    settings: &TailSettings,
+) -> io::Result<Option<Step>> {
+    let run = if text[0] == 0 { Some((0, nul_bytes::leading(text))) } else { nul_bytes::run(text, true) };
+    let Some((start, _)) = run else { return Ok(None) };
+    let from = input.position + start as u64;
+    match unwritten::behind(input, file, from, end, complete)? {
+        Behind::Unknown => Ok(Some(Step::Told(ReadOutcome::Busy))),
+        Behind::Text(to) if start == 0 || to - from >= nul_bytes::RUN_MIN as u64 => {
+            text.truncate(start);
+            Ok(Some(Step::Told(ReadOutcome::Block(deliver_before_nul_bytes(input, std::mem::take(text), to - from)))))
+        }
+        // A short run within a line.
+        Behind::Text(_) => Ok(None),
+        Behind::Nothing => {
+            text.truncate(start);
+            input.unwritten_from = Some(from);
+            // What is not written yet is not missing either.
+            input.size = input.position.max(from);
+            if text.is_empty() {
+                return Ok(Some(at_end(input, end, from, settings, complete)));
+            }
+            Ok(None)
+        }
+    }
 }
 
 /// Text from a position on: a block, or where that holds no whole line, as much as the longest line needs.
@@ -214,9 +257,10 @@ fn read_block(
     read_range_into(file, position, longest, text)
 }
 
-/// All that can be read for now has been; where the file is complete, what is left is half a line.
-fn at_end(input: &mut Input, len: u64, settings: &TailSettings, complete: bool) -> Step {
-    let left = input.end(len).saturating_sub(input.position);
+/// All that can be read for now has been, of a file of length `len` whose text ends at `text_end`; where the file is
+/// complete, what is left is half a line.
+fn at_end(input: &mut Input, len: u64, text_end: u64, settings: &TailSettings, complete: bool) -> Step {
+    let left = text_end.saturating_sub(input.position);
     if complete {
         input.half = left;
     }
@@ -278,7 +322,21 @@ pub(super) fn deliver(input: &mut Input, text: Vec<u8>, format: Format) -> Block
     let to = from + text.len() as u64;
     input.tail.push(&text);
     input.advance(to);
-    Block { input: input.id, from, to, text, format, overlong: false }
+    Block { input: input.id, from, to, text, nul_bytes: 0, format, overlong: false }
+}
+
+/// A block of text that ends before NUL bytes.
+fn deliver_before_nul_bytes(input: &mut Input, text: Vec<u8>, nul_bytes: u64) -> Block {
+    let from = input.position;
+    let to = from + text.len() as u64 + nul_bytes;
+    input.tail.push(&text);
+    // All that the tail covers, or as much of it as there is.
+    let nul = vec![0; usize::try_from(nul_bytes).unwrap_or(usize::MAX).min(TAIL_BYTES)];
+    input.tail.push(&nul);
+    input.advance(to);
+    input.unwritten_from = None;
+    let format = input.format.clone().unwrap_or(Format::Ndjson);
+    Block { input: input.id, from, to, text, nul_bytes, format, overlong: false }
 }
 
 /// The block of a line too long for one, whose end has been found.
@@ -289,7 +347,7 @@ pub(super) fn deliver_overlong(input: &mut Input, line: Overlong, last: &[u8]) -
     input.tail.push(last);
     input.advance(to);
     let format = input.format.clone().unwrap_or(Format::Ndjson);
-    Block { input: input.id, from, to, text: line.first, format, overlong: true }
+    Block { input: input.id, from, to, text: line.first, nul_bytes: 0, format, overlong: true }
 }
 
 /// Searches a line without end for its end.
@@ -307,10 +365,33 @@ fn step_overlong(
     let stop = line.scanned.saturating_add(SCAN_BYTES_MAX);
     while line.scanned < stop {
         let want = end.saturating_sub(line.scanned).min(settings.block_bytes as u64) as usize;
-        let chunk = read_range(file, line.scanned, want)?;
+        let mut chunk = read_range(file, line.scanned, want)?;
+        let at_end_of_file = chunk.len() == want && line.scanned + want as u64 == end;
+        let newline_at = memchr(b'\n', &chunk);
+        if let Some((start, _)) =
+            nul_bytes::run(&chunk, at_end_of_file).filter(|run| newline_at.is_none_or(|at| run.0 < at))
+        {
+            let from = line.scanned + start as u64;
+            match unwritten::behind(input, file, from, end, complete)? {
+                Behind::Unknown => {
+                    input.overlong = Some(line);
+                    return Ok(Step::Told(ReadOutcome::Busy));
+                }
+                Behind::Text(to) if to - from >= nul_bytes::RUN_MIN as u64 => {
+                    return Ok(Step::Told(ReadOutcome::Block(deliver_overlong(input, line, &chunk[..start]))));
+                }
+                Behind::Text(_) => {}
+                Behind::Nothing => {
+                    input.unwritten_from = Some(from);
+                    input.size = from;
+                    chunk.truncate(start);
+                }
+            }
+        }
         if chunk.is_empty() {
+            let text_end = input.unwritten_from.unwrap_or(end);
             input.overlong = Some(line);
-            return Ok(at_end(input, end, settings, complete));
+            return Ok(at_end(input, end, text_end, settings, complete));
         }
         if let Some(newline) = memchr(b'\n', &chunk) {
             return Ok(Step::Told(ReadOutcome::Block(deliver_overlong(input, line, &chunk[..=newline]))));

@@ -4,11 +4,13 @@
 //! - [`restarting`]: what was read before is known again, whatever happened meanwhile
 //! - [`compressing`]: gzip and zstd, whole, growing, cut short, corrupt, and copies of what was read
 //! - [`bounding`]: runs that end
+//! - [`preallocating`]: NUL bytes that are not written yet, or that a writer left
 //! - [`surviving`]: everything that must not stop the stream
 
 mod bounding;
 mod compressing;
 mod following;
+mod preallocating;
 mod restarting;
 mod surviving;
 
@@ -77,6 +79,8 @@ struct Rig {
     started: BTreeMap<u64, u64>,
     /// How far each was read.
     positions: BTreeMap<u64, u64>,
+    /// NUL bytes by input that stand behind blocks.
+    nul_bytes: BTreeMap<u64, u64>,
 }
 
 fn tail_settings() -> TailSettings {
@@ -97,8 +101,8 @@ impl Rig {
         let path = |pattern: &&str| folder.path().join(pattern).to_string_lossy().trim_end_matches('/').to_owned();
         let patterns: Vec<String> = patterns.iter().map(path).collect();
         let tailer = Tailer::new(Box::new(Sparing), settings.clone(), &patterns, Vec::new(), 1).expect("a tailer");
-        let (text, ended, started, positions) = Default::default();
-        Rig { folder, settings, patterns, tailer, now_ms: 0, text, ended, started, positions }
+        let (text, ended, started, positions, nul_bytes) = Default::default();
+        Rig { folder, settings, patterns, tailer, now_ms: 0, text, ended, started, positions, nul_bytes }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -173,7 +177,8 @@ impl Rig {
                 *position = block.to;
                 assert!(block.text.len() <= PIECE_BYTES_MAX, "a block of {} bytes", block.text.len());
                 if !block.overlong {
-                    assert_eq!(block.to - block.from, block.text.len() as u64);
+                    assert_eq!(block.to - block.from, block.text.len() as u64 + block.nul_bytes);
+                    *self.nul_bytes.entry(id.0).or_default() += block.nul_bytes;
                     text.push_str(&String::from_utf8_lossy(&block.text));
                 } else {
                     text.push_str("<overlong>");

@@ -53,7 +53,7 @@ pub fn encode_dead_letters(
     let times = || letters.iter().filter_map(|letter| letter.event_time_ms);
     let range = times().min().zip(times().max());
     let statistics = Statistics::of_rows(letters.len() as u64)
-        .text("verdict", letters.iter().map(|letter| letter.verdict.as_str()))
+        .text("verdict", letters.iter().map(DeadLetter::cause))
         .time("received_at", letters.iter().map(|letter| letter.received_at_ms), 0)
         .time("click_timestamp", times(), (letters.len() - times().count()) as u64)
         .long("partition", [i64::from(partition)])
@@ -77,7 +77,7 @@ fn dead_letter_columns(letters: &[DeadLetter], partition: u32, epoch: u64) -> Ve
     let clicked: TimestampMicrosecondArray =
         letters.iter().map(|letter| letter.event_time_ms.map(|ms| ms * 1_000)).collect();
     vec![
-        text(|letter| letter.verdict.as_str()),
+        text(|letter| letter.cause()),
         text(|letter| &letter.reason),
         Arc::new(BinaryArray::from_iter_values(letters.iter().map(|letter| letter.payload.as_slice()))),
         text(|letter| &letter.input),

@@ -2,7 +2,6 @@
 
 use super::Report;
 use crate::clock::Clock;
-use adtally_model::input::Fingerprint;
 use adtally_model::{InputId, InputRow, InputStatus, InputTime, Ledger, PartitionState, Position, Watermark};
 use adtally_pipeline::TimeSettings;
 use adtally_serve::{LEDGER_INPUTS_MAX, Status};

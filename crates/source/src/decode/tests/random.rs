@@ -89,6 +89,18 @@ fn json_value() -> impl Strategy<Value = String> {
         "\"1999-12-31T23:30:00-01:00\"",
         "\"2099-12-31T23:59:59.9999Z\"",
         "\"1767225600000\"",
+        "1767225600.506",
+        "1767225600000.9999",
+        "\"1767225600000.9\"",
+        "\"1767225600000.\"",
+        "\"01767225600000\"",
+        "946684799999.99",
+        "1767225600000.5.5",
+        "1767225600000 .5",
+        "1767225600000.5e1",
+        "0.5",
+        "-1.5",
+        "-0.5",
     ]);
     let ad = select(vec!["42", "\"42\"", "\"042\"", "\"+42\"", "\"-42\"", "\"4 2\"", "\"0\""]);
     let ip = select(vec![
@@ -103,6 +115,7 @@ fn json_value() -> impl Strategy<Value = String> {
         "\"1\\u002e2.3.4\"",
     ]);
     let country = select(vec!["\"us\"", "\"DE\"", "\"UK\"", "\"\"", "\"xk\"", "\"zz\"", "\"U\\u0053\"", "\"USA\""]);
+    let nulls = select(vec!["\"-\"", "\"\\\\N\"", "\"NULL\"", "\"Null\"", "\"\\u002d\"", "\"--\""]);
     let user = prop_oneof![
         "[a-z0-9]{1,20}".prop_map(|text| format!("\"{text}\"")),
         (120_usize..136).prop_map(|len| format!("\"{}\"", "u".repeat(len))),
@@ -114,6 +127,7 @@ fn json_value() -> impl Strategy<Value = String> {
         1 => ad.prop_map(str::to_owned),
         1 => ip.prop_map(str::to_owned),
         1 => country.prop_map(str::to_owned),
+        1 => nulls.prop_map(str::to_owned),
         1 => user,
     ]
 }
@@ -204,7 +218,7 @@ fn csv_value() -> impl Strategy<Value = String> {
     prop_oneof![
         3 => select(vec![
             "1767225600123", "2026-01-01T00:00:00Z", "42", "u1", "1.2.3.4", "::1", "us", "", "-1", "007", "1e3",
-            "9223372036854775808", "\u{e9}",
+            "9223372036854775808", "\u{e9}", "-", "null", "1767225600000.5", "1767225600000.", "\\N",
         ]).prop_map(str::to_owned),
         1 => select(vec![
             "\"42\"", "\"a,b\"", "\"a\"\"b\"", "\"\"", "\"\"\"\"", "\"open", "a\"b", "\"a\"b", "\"1.2.3.4\"", " 42",

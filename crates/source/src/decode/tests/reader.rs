@@ -144,11 +144,23 @@ fn integer(text: &str) -> Option<i128> {
     (value.to_string() == text).then_some(value)
 }
 
+/// A number of milliseconds, of which decimals are cut off.
+fn milliseconds(text: &str) -> Option<i128> {
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+    if decimals.is_empty() || !decimals.chars().all(|c| c.is_ascii_digit()) {
+        return None;
+    }
+    integer(whole)
+}
+
+/// What stands for nothing in a field that need not be there.
+const NULLS: [&str; 6] = ["", "-", "\\N", "null", "NULL", "00000000-0000-0000-0000-000000000000"];
+
 fn json_click<'a>(last: impl Fn(&str) -> Option<&'a str>) -> Option<Plain> {
     let timestamp = last("click_timestamp")?;
     let ms = match string(timestamp) {
-        Some(text) => date_time(&text)?,
-        None => integer(timestamp)?,
+        Some(text) => milliseconds(&text).or_else(|| date_time(&text))?,
+        None => milliseconds(timestamp)?,
     };
     let ad_id = last("ad_id")?;
     let ad_id = match string(ad_id) {
@@ -173,6 +185,7 @@ fn json_click<'a>(last: impl Fn(&str) -> Option<&'a str>) -> Option<Plain> {
 
 fn check(ms: i128, ad_id: i128, user_id: String, ip: &str, country: &str, click_id: String) -> Option<Plain> {
     // 2000-01-01 and 2100-01-01, by GNU date.
+    let click_id = if NULLS.contains(&&*click_id) { String::new() } else { click_id };
     let in_range = (946_684_800_000..4_102_444_800_000).contains(&ms)
         && (0..1 << 63).contains(&ad_id)
         && (1..=128).contains(&user_id.len())
@@ -275,7 +288,7 @@ fn csv_line(line: &[u8], header: &[String], line_bytes_max: usize) -> Reading {
         |name: &str| header.iter().rposition(|column| column == name).map(|at| columns[at].as_str()).unwrap_or("");
     let click = || {
         let timestamp = value("click_timestamp");
-        let ms = integer(timestamp).or_else(|| date_time(timestamp))?;
+        let ms = milliseconds(timestamp).or_else(|| date_time(timestamp))?;
         let (user_id, click_id) = (value("user_id").to_owned(), value("click_id").to_owned());
         check(ms, integer(value("ad_id"))?, user_id, value("ip"), value("country"), click_id)
     };

@@ -1,0 +1,363 @@
+//! What whoever feeds lines should know of them: inputs most of whose lines are refused, columns of countries that nobody
+//! knows, and click ids that many bear. Told as notes while it lasts, and as warnings when it begins.
+
+use adtally_model::dead_letter::{CONFLICT_OF, reason_kind};
+use adtally_model::{CountedClicks, Country, DeadLetter, InputId, InputRow, Ledger, Verdict};
+use adtally_pipeline::EpochDraft;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+#[cfg(test)]
+mod tests;
+
+/// Refused lines of an input from which on it is told, when they are at least half of its lines: a few broken lines are
+/// ordinary, and whoever tries a log out by hand writes no more than these.
+const REFUSED_MIN: u64 = 10;
+
+/// Clicks of an input without any known country from which on it is told.
+const UNKNOWN_COUNTRIES_MIN: u64 = 20;
+
+/// Copies of other users' clicks from which on they are told, when they are at least a tenth of all copies.
+const CONFLICTS_MIN: u64 = 100;
+
+/// How long ago copies may lie to be told, twice at most: they come from many inputs, so that no line ends it.
+const CONFLICTS_MS: i64 = 600_000;
+
+/// An input that brought no line for so long is told no more: the ledger and the dead letters still have it.
+const QUIET_MS: i64 = 3_600_000;
+
+/// Inputs watched at a time, of those with refused lines or unknown countries; further ones are watched when others are
+/// over. Each takes some hundred bytes.
+const WATCHED_MAX: usize = 1_024;
+
+/// Inputs named at a time: further ones are only counted, since they would tell a person nothing more.
+const NAMED_MAX: usize = 5;
+
+/// Kinds of reasons counted for an input: one wrong setting makes one, a log of something else a few.
+const REASONS_MAX: usize = 8;
+
+/// Dead letters of an input and epoch whose reasons are looked at: enough to see which is the most frequent.
+const LETTERS_MAX: u64 = 1_000;
+
+/// Click ids counted at a time. One that makes up more than a share of 1 in so many of all conflicts stays among them
+/// (Misra and Gries, "Finding repeated elements", 1982).
+const CLICK_IDS_MAX: usize = 32;
+
+/// Warnings written within [`WARN_AGAIN_MS`], of all inputs together.
+const WARNINGS_MAX: usize = 10;
+
+/// How long after a warning the same is written again.
+const WARN_AGAIN_MS: i64 = 600_000;
+
+/// Why lines were refused, and which was the first.
+struct Reason {
+    lines: u64,
+    verdict: Verdict,
+    text: String,
+    position: u64,
+}
+
+/// An input of which something is, or may become, worth telling.
+struct Watched {
+    name: String,
+    /// Lines, and those refused, since the first refused one after lines that were accepted.
+    read: u64,
+    refused: u64,
+    reasons: BTreeMap<String, Reason>,
+    /// Clicks since the last one from a known country, while the field is there, and what stands in it.
+    unknown_countries: u64,
+    country: String,
+    seen_at_ms: i64,
+    warned_at_ms: [Option<i64>; 2],
+}
+
+/// What the clicks of one input in one epoch say of its countries.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Countries {
+    /// The origin of the input.
+    input: Arc<str>,
+    /// Whether a country is known.
+    known: bool,
+    /// Clicks of blocks in which none is, though the field is there.
+    unknown: u64,
+    /// What stands in it instead.
+    example: String,
+}
+
+/// Looks at the countries of an epoch's clicks. Of most blocks it sees a single row.
+pub fn countries_of(clicks: &[Arc<CountedClicks>]) -> Vec<Countries> {
+    let mut found: Vec<Countries> = Vec::new();
+    let mut at: HashMap<&str, usize> = HashMap::new();
+    for part in clicks {
+        let is_known = |row: &u32| part.columns.country.get(*row as usize).is_some_and(|of| *of != Country::UNKNOWN);
+        let example = &part.columns.unknown_country;
+        if example.is_none() && !part.rows.iter().any(is_known) {
+            continue;
+        }
+        let index = *at.entry(&*part.input).or_insert(found.len());
+        if index == found.len() {
+            let input = Arc::clone(&part.input);
+            found.push(Countries { input, known: false, unknown: 0, example: String::new() });
+        }
+        let countries = &mut found[index];
+        match example {
+            Some(example) => {
+                countries.unknown += part.rows.len() as u64;
+                countries.example.clone_from(example);
+            }
+            None => countries.known = true,
+        }
+    }
+    found
+}
+
+/// Copies of other users' clicks within a span of time.
+#[derive(Default)]
+struct Conflicts {
+    copies: u64,
+    conflicts: u64,
+    click_ids: HashMap<String, u64>,
+}
+
+/// The notes, as of the last epoch.
+#[derive(Default)]
+pub struct LineNotes {
+    watched: BTreeMap<InputId, Watched>,
+    /// Of now and of the span before.
+    conflicts: [Conflicts; 2],
+    conflicts_since_ms: i64,
+    conflicts_warned_at_ms: Option<i64>,
+    warnings_since_ms: i64,
+    warnings: usize,
+}
+
+impl LineNotes {
+    /// An epoch is committed: `before` are the inputs and `total` is the ledger as of the one before it. Returns what is
+    /// to be written to the log. `now_ms` is monotonic.
+    pub fn observe(
+        &mut self,
+        draft: &EpochDraft,
+        countries: &[Countries],
+        before: &BTreeMap<InputId, InputRow>,
+        total: &Ledger,
+        now_ms: i64,
+    ) -> Vec<String> {
+        let mut letters: HashMap<&str, Vec<&DeadLetter>> = HashMap::new();
+        for letter in draft.dead_letters.iter().filter(|letter| is_refused(letter.verdict)) {
+            letters.entry(&*letter.input).or_default().push(letter);
+        }
+        let countries: HashMap<&str, &Countries> = countries.iter().map(|found| (&*found.input, found)).collect();
+        self.watched.retain(|_, input| now_ms - input.seen_at_ms < QUIET_MS);
+        for row in &draft.inputs {
+            let was = before.get(&row.id).map(|row| row.ledger).unwrap_or_default();
+            let read = row.ledger.read.saturating_sub(was.read);
+            let refused = refused(&row.ledger).saturating_sub(refused(&was));
+            let origin = row.origin.as_str();
+            let (letters, countries) = (letters.get(origin).map_or(&[][..], Vec::as_slice), countries.get(origin));
+            self.observe_input(row, (read, refused), letters, countries.copied(), now_ms);
+        }
+        self.observe_conflicts(draft, total, now_ms);
+        self.warnings(now_ms)
+    }
+
+    fn observe_input(
+        &mut self,
+        row: &InputRow,
+        (read, refused): (u64, u64),
+        letters: &[&DeadLetter],
+        countries: Option<&Countries>,
+        now_ms: i64,
+    ) {
+        let unknown = countries.is_some_and(|countries| countries.unknown > 0);
+        let room = self.watched.len() < WATCHED_MAX;
+        if read == 0 || !(self.watched.contains_key(&row.id) || (room && (refused > 0 || unknown))) {
+            return;
+        }
+        let input = self.watched.entry(row.id).or_insert_with(|| Watched::new(&row.name));
+        input.name.clone_from(&row.name);
+        input.seen_at_ms = now_ms;
+        if refused * 2 < read {
+            (input.read, input.refused) = (0, 0);
+            input.reasons.clear();
+        } else {
+            input.read += read;
+            input.refused += refused;
+            input.count_reasons(letters);
+        }
+        match countries {
+            Some(countries) if countries.known => input.unknown_countries = 0,
+            Some(countries) => {
+                input.unknown_countries += countries.unknown;
+                input.country.clone_from(&countries.example);
+            }
+            None => {}
+        }
+        if input.refused == 0 && input.unknown_countries == 0 {
+            self.watched.remove(&row.id);
+        }
+    }
+
+    fn observe_conflicts(&mut self, draft: &EpochDraft, total: &Ledger, now_ms: i64) {
+        if now_ms - self.conflicts_since_ms >= CONFLICTS_MS {
+            self.conflicts_since_ms = now_ms;
+            self.conflicts.swap(0, 1);
+            self.conflicts[0] = Conflicts::default();
+        }
+        let [now, _] = &mut self.conflicts;
+        now.copies += draft.ledger.duplicate.saturating_sub(total.duplicate);
+        for letter in draft.dead_letters.iter().filter(|letter| letter.verdict == Verdict::Duplicate) {
+            now.conflicts += 1;
+            now.count(letter.reason.strip_prefix(CONFLICT_OF).unwrap_or_default());
+        }
+    }
+
+    /// What is worth telling at the moment.
+    pub fn notes(&self, now_ms: i64) -> Vec<String> {
+        let live = || self.watched.values().filter(|input| now_ms - input.seen_at_ms < QUIET_MS);
+        let mut notes = named(live().filter_map(Watched::refusal), "are refused as well");
+        notes.extend(named(live().filter_map(Watched::countries), "have no known country either"));
+        notes.extend(self.conflict());
+        notes
+    }
+
+    /// Many copies of other users' clicks, if there are.
+    fn conflict(&self) -> Option<String> {
+        let sum = |of: fn(&Conflicts) -> u64| self.conflicts.iter().map(of).sum::<u64>();
+        let (copies, conflicts) = (sum(|of| of.copies), sum(|of| of.conflicts));
+        if conflicts < CONFLICTS_MIN || conflicts * 10 < copies {
+            return None;
+        }
+        let most = self.conflicts.iter().flat_map(|of| &of.click_ids).max_by_key(|(id, times)| (**times, *id));
+        let which = most.map(|(id, _)| format!(": click_id {id:?} repeats")).unwrap_or_default();
+        Some(format!(
+            "{conflicts} of {copies} copies have another user_id or ip than the click that was counted{which}; if that is a \
+             placeholder add it to input.null_values; the copies are in dead_letters (verdict conflict)"
+        ))
+    }
+
+    fn warnings(&mut self, now_ms: i64) -> Vec<String> {
+        if now_ms - self.warnings_since_ms >= WARN_AGAIN_MS {
+            (self.warnings_since_ms, self.warnings) = (now_ms, 0);
+        }
+        let mut due = Vec::new();
+        let is_due = |at: &mut Option<i64>| {
+            let is_due = at.is_none_or(|at| now_ms - at >= WARN_AGAIN_MS);
+            if is_due {
+                *at = Some(now_ms);
+            }
+            is_due
+        };
+        for input in self.watched.values_mut().filter(|input| input.seen_at_ms == now_ms) {
+            let told = [input.refusal(), input.countries()];
+            for (told, at) in told.into_iter().zip(&mut input.warned_at_ms) {
+                due.extend(told.filter(|_| is_due(at)));
+            }
+        }
+        due.extend(self.conflict().filter(|_| is_due(&mut self.conflicts_warned_at_ms)));
+        due.truncate(WARNINGS_MAX.saturating_sub(self.warnings));
+        self.warnings += due.len();
+        due
+    }
+}
+
+impl Watched {
+    fn new(name: &str) -> Watched {
+        Watched {
+            name: name.to_owned(),
+            read: 0,
+            refused: 0,
+            reasons: BTreeMap::new(),
+            unknown_countries: 0,
+            country: String::new(),
+            seen_at_ms: 0,
+            warned_at_ms: [None; 2],
+        }
+    }
+
+    fn count_reasons(&mut self, letters: &[&DeadLetter]) {
+        for letter in letters.iter().take(LETTERS_MAX as usize) {
+            let (kind, room) = (reason_kind(&letter.reason), self.reasons.len() < REASONS_MAX);
+            match self.reasons.get_mut(&kind) {
+                Some(reason) => reason.lines += 1,
+                None if room => {
+                    let (text, position) = (letter.reason.to_string(), letter.position);
+                    self.reasons.insert(kind, Reason { lines: 1, verdict: letter.verdict, text, position });
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// That most lines are refused, if they are.
+    fn refusal(&self) -> Option<String> {
+        if self.refused < REFUSED_MIN || self.refused * 2 < self.read {
+            return None;
+        }
+        let Watched { name, read, refused, .. } = self;
+        let Some(reason) = self.reasons.values().max_by_key(|reason| reason.lines) else {
+            return Some(format!("{name}: {refused} of its last {read} lines are refused: see dead_letters"));
+        };
+        let Reason { verdict, text, position, .. } = reason;
+        let help = help(*verdict, text, name);
+        Some(format!(
+            "{name}: {refused} of its last {read} lines are refused, most of them as the one at byte {position}: {verdict}: \
+             {text}{help}"
+        ))
+    }
+
+    /// That no country is known, if none is.
+    fn countries(&self) -> Option<String> {
+        let Watched { name, unknown_countries, country, .. } = self;
+        (*unknown_countries >= UNKNOWN_COUNTRIES_MIN).then(|| {
+            format!(
+                "{name}: none of its last {unknown_countries} clicks has a known country, they are counted as ZZ: the field \
+                 has {country:?} where a code of ISO 3166-1 alpha-2 such as \"DE\" is expected; see input.fields"
+            )
+        })
+    }
+}
+
+impl Conflicts {
+    fn count(&mut self, click_id: &str) {
+        if let Some(times) = self.click_ids.get_mut(click_id) {
+            *times += 1;
+        } else if self.click_ids.len() < CLICK_IDS_MAX {
+            self.click_ids.insert(click_id.to_owned(), 1);
+        } else {
+            self.click_ids.retain(|_, times| {
+                *times -= 1;
+                *times > 0
+            });
+        }
+    }
+}
+
+/// What would help, where the reason does not say it.
+fn help(verdict: Verdict, reason: &str, name: &str) -> String {
+    if reason.contains("set input.") {
+        String::new()
+    } else if verdict == Verdict::Future {
+        "; see whether the clocks are right, and input.timestamp_unit".to_owned()
+    } else {
+        format!("; `adtally inspect '{name}'` shows what is wrong and proposes settings")
+    }
+}
+
+fn is_refused(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::Malformed | Verdict::Invalid | Verdict::Future)
+}
+
+fn refused(ledger: &Ledger) -> u64 {
+    ledger.malformed + ledger.invalid + ledger.future
+}
+
+/// The first of some notes, and how many are left off.
+fn named(notes: impl Iterator<Item = String>, what: &str) -> Vec<String> {
+    let mut notes = notes;
+    let mut told: Vec<String> = notes.by_ref().take(NAMED_MAX).collect();
+    let left = notes.count();
+    if left > 0 {
+        told.push(format!("{left} more inputs {what}"));
+    }
+    told
+}

@@ -1,0 +1,133 @@
+//! `click_timestamp`: a number in the configured unit, bare or in quotes, or RFC 3339 text with an offset.
+//!
+//! All arithmetic is on integers; what is finer than a millisecond is cut off.
+
+use super::judge::{Value, is_integer, unsigned};
+use super::settings::TimestampUnit;
+use adtally_model::time::{EVENT_TIME_END_MS, EVENT_TIME_MIN_MS, date_and_hour, parse_rfc3339};
+use std::borrow::Cow;
+
+const NEITHER: &str = "click_timestamp: neither a plain number nor RFC 3339 with an offset";
+const RANGE: &str = "click_timestamp: before 2000 or after 2099";
+
+/// Bytes of a number that a message shows: more than any time has, and a line may be one long number.
+const SHOWN_BYTES_MAX: usize = 40;
+
+/// Digits of a number that is still looked at for a unit in which it makes sense; nanoseconds have 19.
+const DIGITS_MAX: usize = 25;
+
+/// Milliseconds of 0000-01-01 and of 10000-01-01: times between them have a date of four digits.
+const DATED_MS: std::ops::Range<i128> = -62_167_219_200_000..253_402_300_800_000;
+
+/// Milliseconds since the Unix epoch.
+#[inline]
+pub(super) fn event_time(value: Value<'_>, unit: TimestampUnit) -> Result<i64, Cow<'static, str>> {
+    match value {
+        Value::Integer(digits) => whole(digits, unit).filter(is_accepted).ok_or_else(|| implausible(digits, b"", unit)),
+        Value::Decimal(text) => number(text, unit),
+        // Only a date has a hyphen there: no number has one behind its first byte.
+        Value::Text(text) if text.get(4) == Some(&b'-') => {
+            let ms = parse_rfc3339(text).ok_or(Cow::Borrowed(NEITHER))?;
+            if is_accepted(&ms) { Ok(ms) } else { Err(Cow::Borrowed(RANGE)) }
+        }
+        // An integer in quotes, as columns of CSV have it, without asking for a point first.
+        Value::Text(text) if text.first() != Some(&b'0') => match whole(text, unit).filter(is_accepted) {
+            Some(ms) => Ok(ms),
+            None => number(text, unit),
+        },
+        Value::Text(text) => number(text, unit),
+        Value::Absent => Err(Cow::Borrowed("click_timestamp: missing")),
+        Value::Other => Err(Cow::Borrowed(NEITHER)),
+    }
+}
+
+fn is_accepted(ms: &i64) -> bool {
+    (EVENT_TIME_MIN_MS..EVENT_TIME_END_MS).contains(ms)
+}
+
+/// Milliseconds from an integer or a decimal number.
+fn number(text: &[u8], unit: TimestampUnit) -> Result<i64, Cow<'static, str>> {
+    let (integer, decimals) = parts(text).ok_or(Cow::Borrowed(NEITHER))?;
+    let ms = match unit {
+        // Decimals of the other units are finer than a millisecond.
+        TimestampUnit::Seconds => whole(integer, unit).and_then(|ms| ms.checked_add(thousandths(decimals))),
+        _ => whole(integer, unit),
+    };
+    ms.filter(is_accepted).ok_or_else(|| implausible(integer, decimals, unit))
+}
+
+/// Milliseconds from an integer in a unit; none where it is negative or out of all bounds.
+#[inline]
+fn whole(digits: &[u8], unit: TimestampUnit) -> Option<i64> {
+    let count = i64::try_from(unsigned(digits)?).ok()?;
+    match unit {
+        TimestampUnit::Seconds => count.checked_mul(1_000),
+        TimestampUnit::Milliseconds => Some(count),
+        TimestampUnit::Microseconds => Some(count / 1_000),
+        TimestampUnit::Nanoseconds => Some(count / 1_000_000),
+    }
+}
+
+/// A number by the grammar `0|-?[1-9][0-9]*` with `\.[0-9]+` behind it or not: its integer and its decimals.
+fn parts(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let point = text.iter().position(|&byte| byte == b'.').unwrap_or(text.len());
+    let (integer, rest) = text.split_at(point);
+    let decimals = match rest {
+        [] => rest,
+        [_, decimals @ ..] if !decimals.is_empty() && decimals.iter().all(u8::is_ascii_digit) => decimals,
+        _ => return None,
+    };
+    is_integer(integer).then_some((integer, decimals))
+}
+
+/// Whether a text is a decimal number: an integer, a point and digits.
+pub(super) fn is_decimal(text: &[u8]) -> bool {
+    parts(text).is_some_and(|(_, decimals)| !decimals.is_empty())
+}
+
+/// The first three decimals.
+fn thousandths(decimals: &[u8]) -> i64 {
+    (0..3).fold(0, |sum, place| sum * 10 + decimals.get(place).map_or(0, |digit| i64::from(digit - b'0')))
+}
+
+/// Why a number is no time that is accepted, and in which unit it would be one.
+#[cold]
+fn implausible(integer: &[u8], decimals: &[u8], unit: TimestampUnit) -> Cow<'static, str> {
+    let digits = integer.len();
+    let text = if decimals.is_empty() { integer.to_vec() } else { [integer, b".", decimals].concat() };
+    let shown = String::from_utf8_lossy(&text[..text.len().min(SHOWN_BYTES_MAX)]);
+    let parsed = std::str::from_utf8(integer).ok().filter(|_| digits <= DIGITS_MAX).and_then(|text| text.parse().ok());
+    let Some(integer) = parsed else {
+        return format!("click_timestamp: a number of {digits} digits is no time from 2000 to 2099 in any unit").into();
+    };
+    let date = |unit| date_of(integer, decimals, unit);
+    let is = match date(unit) {
+        Some(date) => format!("click_timestamp: {shown} is {date} in {}", unit.name()),
+        None => format!("click_timestamp: {shown} in {} is not within the years 0 to 9999", unit.name()),
+    };
+    let fits = |unit: &TimestampUnit| i64::try_from(ms_of(integer, decimals, *unit)).is_ok_and(|ms| is_accepted(&ms));
+    match TimestampUnit::ALL.into_iter().find(fits) {
+        Some(other) => {
+            let date = date(other).unwrap_or_default();
+            format!("{is}; it would be {date} in {}: set input.timestamp_unit", other.name()).into()
+        }
+        None => format!("{is}: before 2000 or after 2099").into(),
+    }
+}
+
+/// The date of a number in a unit; none outside of the years 0 to 9999.
+fn date_of(integer: i128, decimals: &[u8], unit: TimestampUnit) -> Option<String> {
+    let ms = ms_of(integer, decimals, unit);
+    let ms = DATED_MS.contains(&ms).then_some(ms)?;
+    Some(date_and_hour(i64::try_from(ms).ok()?).0)
+}
+
+/// Milliseconds, for messages.
+fn ms_of(integer: i128, decimals: &[u8], unit: TimestampUnit) -> i128 {
+    match unit {
+        TimestampUnit::Seconds => integer * 1_000 + i128::from(thousandths(decimals)),
+        TimestampUnit::Milliseconds => integer,
+        TimestampUnit::Microseconds => integer.div_euclid(1_000),
+        TimestampUnit::Nanoseconds => integer.div_euclid(1_000_000),
+    }
+}

@@ -1,0 +1,69 @@
+//! NUL bytes in logs: a file that was preallocated, or whose writer goes on behind its end after it was truncated.
+
+use memchr::memchr;
+
+/// NUL bytes in a row that end the text before them, wherever they stand: a writer that was cut off there.
+pub(crate) const RUN_MIN: usize = 64;
+
+/// How many NUL bytes a text begins with.
+pub(crate) fn leading(text: &[u8]) -> usize {
+    text.iter().position(|&byte| byte != 0).unwrap_or(text.len())
+}
+
+/// The first run of NUL bytes that ends the text before it, as start and end: one of [`RUN_MIN`] or more, or where
+/// `at_end` is set, one that reaches the text's end.
+pub(crate) fn run(text: &[u8], at_end: bool) -> Option<(usize, usize)> {
+    let mut from = 0;
+    while let Some(at) = memchr(0, &text[from..]) {
+        let start = from + at;
+        let end = start + leading(&text[start..]);
+        if end - start >= RUN_MIN || (at_end && end == text.len()) {
+            return Some((start, end));
+        }
+        from = end;
+    }
+    None
+}
+
+/// The lines in a text without line endings, each as start and end.
+pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = (usize, usize)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        at += leading(&text[at..]);
+        if at == text.len() {
+            return None;
+        }
+        let (start, rest) = (at, &text[at..]);
+        let end = run(rest, false).map_or(text.len(), |(start, _)| at + start);
+        at = end;
+        Some((start, end))
+    })
+}
+
+/// How many NUL bytes of a text stand in none of its [`lines`].
+pub(super) fn outside(text: &[u8]) -> u64 {
+    let within: usize = lines(text).map(|(start, end)| end - start).sum();
+    (text.len() - within) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nul_bytes_end_lines_only_in_long_runs() {
+        let check = |text: &str, expected: &[&str], outside_expected: u64| {
+            let text = text.replace('N', &"\0".repeat(RUN_MIN)).replace('n', "\0");
+            let found: Vec<&str> = lines(text.as_bytes()).map(|(start, end)| &text[start..end]).collect();
+            assert_eq!((found.as_slice(), outside(text.as_bytes())), (expected, outside_expected), "{text:?}");
+        };
+        check("a", &["a"], 0);
+        check("na", &["a"], 1);
+        check("nnan", &["a\0"], 2);
+        check("anb", &["a\0b"], 0);
+        check("aNb", &["a", "b"], 64);
+        check("aNnbN", &["a", "b"], 129);
+        check("NN", &[], 128);
+        check("n", &[], 1);
+    }
+}
