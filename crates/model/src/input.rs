@@ -55,6 +55,8 @@ pub enum InputStatus {
     Ended,
     /// It lies so far behind others that the partition does not wait for it any more (`dedup_capacity`).
     Released,
+    /// It could not be opened or read for `idle_timeout`: a live run does not wait for it. Not part of format 1.
+    Unreadable,
 }
 
 /// What an epoch says of one input.

@@ -1,5 +1,6 @@
 //! The inputs of a partition: which of them hold its watermark.
 
+use crate::clock_guard::ClockReading;
 use crate::settings::TimeSettings;
 use crate::watermark;
 use adtally_model::{InputId, InputRow, InputStatus, Ledger};
@@ -17,6 +18,10 @@ pub struct Input {
     pub at_end_at_ms: Option<i64>,
     /// What was found when it was last asked for lines.
     pub asked: Asked,
+    /// Since when it cannot be read, by the guarded clock.
+    unreadable_since_ms: Option<i64>,
+    /// Whether it was last written so long before its end was first reached that it is idle without a wait.
+    idle_at_once: bool,
     /// Whether it is at its end as long as its source tells nothing else: see [`Inputs::note_watched`].
     pub(crate) quiet: bool,
     /// Whether the next epoch must record it.
@@ -32,7 +37,7 @@ pub enum Asked {
     Backlog,
     /// It was at its end.
     AtEnd,
-    /// It could not be read: it may hold lines.
+    /// It could not be opened or read: it may hold lines.
     Unreadable,
 }
 
@@ -41,8 +46,17 @@ pub enum Asked {
 pub(crate) enum Blocked {
     /// It has lines to be read: it will have a watermark soon.
     ByBacklog,
-    /// It is at its end or cannot be read: it will have one when more comes, or go idle.
+    /// It is at its end, or it cannot be read: it will have one when more comes, or stop holding after `idle_timeout`.
     Otherwise,
+}
+
+/// What inputs mean that cannot be read, where all have to be idle.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Unreadable {
+    /// They are not idle.
+    NotIdle,
+    /// The others are what counts.
+    LeftOut,
 }
 
 /// All inputs of a partition.
@@ -56,6 +70,8 @@ pub struct Inputs {
     holding: BTreeSet<(i64, InputId)>,
     /// When the source last watched the quiet ones, by the guarded clock.
     watched_at_ms: Option<i64>,
+    /// Whether there are lines that no input can deliver just now: they hold the watermark like an input without one.
+    lines_missing: bool,
 }
 
 /// The key of an input among those that hold, if its status says so.
@@ -72,9 +88,46 @@ impl Input {
             row,
             at_end_at_ms: None,
             asked: Asked::NotYet,
+            unreadable_since_ms: None,
+            idle_at_once: false,
             quiet: false,
             touched: false,
         }
+    }
+
+    /// Notes what was found when it was asked for lines.
+    pub(crate) fn note(&mut self, asked: Asked) {
+        (self.asked, self.quiet) = (asked, false);
+        if asked != Asked::Unreadable {
+            self.unreadable_since_ms = None;
+        }
+        if asked == Asked::Backlog {
+            self.idle_at_once = false;
+        }
+    }
+
+    /// Notes that everything of it is judged and it is at its end; `modified_ms` is when it was last written, by the wall
+    /// clock. One that was written long before its end was first reached will hardly be written now; if it is, the
+    /// ordinary rule holds from then on. A clock that disagrees says nothing.
+    pub(crate) fn note_at_end(&mut self, now: &ClockReading, modified_ms: Option<i64>, settings: &TimeSettings) {
+        self.note(Asked::AtEnd);
+        let is_old = |modified_ms: i64| now.wall_ms.saturating_sub(modified_ms) > settings.idle_timeout_ms;
+        if self.at_end_at_ms.is_none() {
+            self.idle_at_once = now.agrees && modified_ms.is_some_and(is_old);
+        }
+        self.at_end_at_ms = Some(now.guarded_ms);
+        self.row.seen_at_ms = now.guarded_ms;
+    }
+
+    /// Notes that it could not be opened or read.
+    pub(crate) fn note_unreadable(&mut self, now_ms: i64) {
+        self.note(Asked::Unreadable);
+        self.unreadable_since_ms.get_or_insert(now_ms);
+    }
+
+    /// Whether it could not be opened or read for `idle_timeout`.
+    pub(crate) fn is_given_up(&self, now_ms: i64, settings: &TimeSettings) -> bool {
+        self.unreadable_since_ms.is_some_and(|since| now_ms - since >= settings.idle_timeout_ms)
     }
 
     /// Its watermark, or [`watermark::NONE`].
@@ -88,16 +141,23 @@ impl Input {
         at.is_some_and(|at| now_ms - at <= settings.idle_timeout_ms)
     }
 
-    /// Whether it is idle at a moment: at its end lately, and its watermark has stood still for `idle_timeout`.
+    /// Whether it is idle at a moment: at its end lately, and its watermark has stood still for `idle_timeout`, or its file
+    /// has since before its end was first reached.
     fn is_idle(&self, now_ms: i64, watched_ms: Option<i64>, settings: &TimeSettings) -> bool {
-        self.at_end_lately(now_ms, watched_ms, settings)
-            && now_ms - self.row.time.advanced_at_ms >= settings.idle_timeout_ms
+        let stood_still = now_ms - self.row.time.advanced_at_ms >= settings.idle_timeout_ms;
+        self.at_end_lately(now_ms, watched_ms, settings) && (stood_still || self.idle_at_once)
     }
 
     /// Whether it holds the partition's watermark, given the final frontier.
     pub(crate) fn holds(&self, final_ms: i64, settings: &TimeSettings) -> bool {
         let own = self.watermark(settings);
         self.row.status == InputStatus::Holding && (own == watermark::NONE || own >= final_ms)
+    }
+
+    /// Whether it has a watermark and that lies before another.
+    fn lies_before(&self, watermark_ms: i64, settings: &TimeSettings) -> bool {
+        let own = self.watermark(settings);
+        own != watermark::NONE && own < watermark_ms
     }
 
     /// Changes its status, to be recorded by the next epoch.
@@ -163,7 +223,7 @@ impl Inputs {
     /// An input has ended.
     pub(crate) fn end(&mut self, id: InputId) {
         self.change(id, |input| {
-            (input.asked, input.quiet) = (Asked::AtEnd, false);
+            input.note(Asked::AtEnd);
             input.set_status(InputStatus::Ended);
         });
     }
@@ -171,7 +231,7 @@ impl Inputs {
     /// An input that had ended goes on.
     pub(crate) fn resume(&mut self, id: InputId) {
         self.change(id, |input| {
-            (input.asked, input.quiet) = (Asked::Backlog, false);
+            input.note(Asked::Backlog);
             if input.row.status == InputStatus::Ended {
                 input.set_status(InputStatus::Holding);
             }
@@ -222,6 +282,7 @@ impl Inputs {
     /// The least watermark over the inputs that hold, one left out: [`watermark::NONE`] where one has none.
     pub(crate) fn least_holding(&self, final_ms: i64, settings: &TimeSettings, but: Option<InputId>) -> Option<i64> {
         match self.without_watermark(but).next() {
+            _ if self.lines_missing => Some(watermark::NONE),
             Some(_) => Some(watermark::NONE),
             None => self.least_with_watermark(final_ms, settings, but),
         }
@@ -239,10 +300,26 @@ impl Inputs {
         Some(largest - settings.out_of_orderness_ms)
     }
 
-    /// The largest watermark over the inputs that hold.
-    pub(crate) fn most_watermark(&self, settings: &TimeSettings) -> Option<i64> {
-        let (largest, _) = self.holding.last().filter(|(largest, _)| *largest != watermark::NONE)?;
-        Some(largest - settings.out_of_orderness_ms)
+    /// The largest watermark over the inputs that hold and, being at their ends, wait for nobody.
+    pub(crate) fn most_watermark_at_end(&self, now_ms: i64, settings: &TimeSettings) -> Option<i64> {
+        let with_watermark = self.holding.iter().rev().take_while(|(largest, _)| *largest != watermark::NONE);
+        let mut at_end = with_watermark.filter(|(_, id)| self.at_end_lately(*id, now_ms, settings));
+        at_end.next().map(|(largest, _)| largest - settings.out_of_orderness_ms)
+    }
+
+    /// Sets whether there are lines that no input can deliver just now.
+    pub(crate) fn set_lines_missing(&mut self, lines_missing: bool) {
+        self.lines_missing = lines_missing;
+    }
+
+    /// Whether there are lines that no input can deliver just now.
+    pub(crate) fn lines_are_missing(&self) -> bool {
+        self.lines_missing
+    }
+
+    /// Whether there are inputs of status [`InputStatus::Unreadable`].
+    pub(crate) fn has_unreadable(&self) -> bool {
+        self.active().any(|input| input.row.status == InputStatus::Unreadable)
     }
 
     fn without_watermark(&self, but: Option<InputId>) -> impl Iterator<Item = InputId> {
@@ -250,9 +327,9 @@ impl Inputs {
         self.holding.range(none).map(|(_, id)| *id).filter(move |id| Some(*id) != but)
     }
 
-    /// Whether an input other than `id` holds without a watermark, and why.
+    /// Whether something other than `id` holds without a watermark, and why.
     pub(crate) fn blocked_by(&self, id: InputId) -> Option<Blocked> {
-        let mut blocked = None;
+        let mut blocked = self.lines_missing.then_some(Blocked::Otherwise);
         for other in self.without_watermark(Some(id)) {
             if self.get(other).is_some_and(|input| input.asked == Asked::Backlog) {
                 return Some(Blocked::ByBacklog);
@@ -262,7 +339,7 @@ impl Inputs {
         blocked
     }
 
-    /// Decides anew, at an epoch boundary, which inputs are idle or released.
+    /// Decides anew, at an epoch boundary, which inputs are idle, released or given up as unreadable.
     pub(crate) fn review(&mut self, now_ms: i64, partition_ms: i64, settings: &TimeSettings) {
         let watched = self.watched_at_ms;
         // Of very many inputs most are idle and stay so.
@@ -274,7 +351,8 @@ impl Inputs {
             self.change(id, |input| {
                 let status = match input.row.status {
                     InputStatus::Ended => InputStatus::Ended,
-                    InputStatus::Released if input.watermark(settings) < partition_ms => InputStatus::Released,
+                    _ if input.is_given_up(now_ms, settings) => InputStatus::Unreadable,
+                    InputStatus::Released if input.lies_before(partition_ms, settings) => InputStatus::Released,
                     _ if input.is_idle(now_ms, watched, settings) => InputStatus::Idle,
                     _ => InputStatus::Holding,
                 };
@@ -283,7 +361,7 @@ impl Inputs {
         }
     }
 
-    /// The inputs that hold the partition at `watermark_ms` hold it no more.
+    /// The inputs that hold the partition at `watermark_ms`, which is not [`watermark::NONE`], hold it no more.
     pub(crate) fn release(&mut self, watermark_ms: i64, final_ms: i64, settings: &TimeSettings) {
         let ids: Vec<InputId> = self
             .active()
@@ -296,20 +374,29 @@ impl Inputs {
     }
 
     /// Since when every input that has not ended is idle, a released one included if it is quiet; where all have ended,
-    /// since the last of them did not advance any more. `None` while one is not idle, or there is none.
-    pub(crate) fn all_idle_since_ms(&self, now_ms: i64, settings: &TimeSettings) -> Option<i64> {
+    /// since the last of them did not advance any more. `None` while one is not idle, or there is none. Those that cannot
+    /// be read are not idle; they are left out of account where `unreadable` says so, unless there are no others.
+    pub(crate) fn all_idle_since_ms(
+        &self,
+        now_ms: i64,
+        unreadable: Unreadable,
+        settings: &TimeSettings,
+    ) -> Option<i64> {
         let idle = |input: &Input| match input.row.status {
             InputStatus::Idle | InputStatus::Ended => true,
             InputStatus::Released => input.is_idle(now_ms, self.watched_at_ms, settings),
+            InputStatus::Unreadable => unreadable == Unreadable::LeftOut,
             InputStatus::Holding => false,
         };
+        let is_left_out = |input: &Input| input.row.status == InputStatus::Unreadable;
         let since = |input: &Input| input.row.time.advanced_at_ms.saturating_add(settings.idle_timeout_ms);
-        if !self.active().all(idle) {
+        if self.lines_missing || !self.active().all(idle) {
             return None;
         }
-        match self.active().map(since).max() {
+        match self.active().filter(|input| !is_left_out(input)).map(since).max() {
             Some(last) => Some(last),
-            None => self.iter().map(since).max(),
+            None if self.active.is_empty() => self.iter().map(since).max(),
+            None => None,
         }
     }
 

@@ -24,8 +24,8 @@ use std::sync::Arc;
 /// How long an input that has ended is kept as a row of its own after it was last seen: 30 days.
 const GONE_AFTER_MS: i64 = 30 * 24 * 3_600_000;
 
-/// Live minutes up to which an input with a backlog may run ahead while another has no watermark, and lines that it
-/// may add at a time: together they stay within the bound on live minutes.
+/// Live minutes up to which an input with a backlog may run ahead while another has no watermark and nothing to read, and
+/// lines that it may add at a time: together they stay within the bound on live minutes.
 const BLOCKED_MINUTES_MAX: usize = LIVE_MINUTES_MAX / 2;
 
 /// Why judging stopped.
@@ -55,7 +55,7 @@ pub struct Judged {
 pub enum RunEnd {
     /// It does not: an epoch among others.
     GoesOn,
-    /// All inputs are read: the minutes seen are closed.
+    /// All inputs are read: every minute that has a counted click is closed.
     Close,
     /// The same, and they become final.
     Finalise,
@@ -73,6 +73,8 @@ pub struct Partition {
     ledger: Ledger,
     newest_click_ms: Option<i64>,
     largest_guarded_ms: Option<i64>,
+    bounded: bool,
+    unopened: bool,
     reopened_from_ms: Option<i64>,
     observed: end_epoch::Observed,
     number: EpochNumber,
@@ -95,7 +97,11 @@ impl Partition {
             held.restore(*minute, folded.begun, &folded.identities);
         }
         let mut inputs = Inputs::default();
-        for row in state.inputs.into_values() {
+        for mut row in state.inputs.into_values() {
+            if row.status == InputStatus::Unreadable {
+                // Perhaps this process can read it.
+                row.status = InputStatus::Holding;
+            }
             inputs.insert(Input::new(row));
         }
         Partition {
@@ -108,6 +114,8 @@ impl Partition {
             ledger: state.ledger,
             newest_click_ms: state.newest_click_ms,
             largest_guarded_ms: state.largest_guarded_ms,
+            bounded: false,
+            unopened: false,
             reopened_from_ms: state.reopened_from_ms,
             observed: end_epoch::Observed::default(),
             number: state.number + 1,
@@ -121,6 +129,16 @@ impl Partition {
             before: Vec::new(),
             forgotten: Vec::new(),
         }
+    }
+
+    /// The run ends with its inputs: while one of them cannot be read, nothing becomes final.
+    pub fn set_bounded(&mut self) {
+        self.bounded = true;
+    }
+
+    /// How long an input may stand still or fail before the partition goes on without it, in milliseconds.
+    pub fn idle_timeout_ms(&self) -> i64 {
+        self.settings.idle_timeout_ms
     }
 
     /// The inputs.
@@ -200,13 +218,10 @@ impl Partition {
         }
     }
 
-    /// An input was seen at its end, everything before it judged.
-    pub fn note_at_end(&mut self, id: InputId, now: &ClockReading) {
-        self.inputs.change(id, |input| {
-            input.at_end_at_ms = Some(now.guarded_ms);
-            (input.asked, input.quiet) = (Asked::AtEnd, false);
-            input.row.seen_at_ms = now.guarded_ms;
-        });
+    /// An input was seen at its end, everything before it judged; `modified_ms` is when it was last written, in
+    /// milliseconds of the wall clock, where that is known.
+    pub fn note_at_end(&mut self, id: InputId, modified_ms: Option<i64>, now: &ClockReading) {
+        self.inputs.change(id, |input| input.note_at_end(now, modified_ms, &self.settings));
     }
 
     /// An input that was found at its end will be so until its source tells of something new: it need not be noted at its
@@ -220,24 +235,35 @@ impl Partition {
         self.inputs.note_watched(now.guarded_ms);
     }
 
-    /// An input has more to read.
+    /// An input has more to read, or waits for its turn to be opened.
     pub fn note_backlog(&mut self, id: InputId) {
-        self.inputs.change(id, |input| (input.asked, input.quiet) = (Asked::Backlog, false));
+        self.inputs.change(id, |input| input.note(Asked::Backlog));
     }
 
-    /// An input cannot be read at the moment.
-    pub fn note_unreadable(&mut self, id: InputId) {
-        self.inputs.change(id, |input| (input.asked, input.quiet) = (Asked::Unreadable, false));
+    /// An input could not be opened or read just now. After `idle_timeout` a live run does not wait for it any more.
+    pub fn note_unreadable(&mut self, id: InputId, now: &ClockReading) {
+        self.inputs.change(id, |input| input.note_unreadable(now.guarded_ms));
+    }
+
+    /// Whether an input could not be opened or read for `idle_timeout`.
+    pub fn is_given_up(&self, id: InputId, now: &ClockReading) -> bool {
+        self.inputs.get(id).is_some_and(|input| input.is_given_up(now.guarded_ms, &self.settings))
+    }
+
+    /// Sets whether files are there that could not be opened, so that they are no inputs yet. From the next epoch on they
+    /// hold the watermark like inputs that have none.
+    pub fn note_unopened(&mut self, unopened: bool) {
+        self.unopened = unopened;
     }
 
     /// Where an input's watermark must not be beyond for its next line to be judged.
     fn alignment_limit(&self, id: InputId, now: &ClockReading) -> i64 {
         let Some(input) = self.inputs.get(id) else { return i64::MAX };
         let final_ms = frontier::ms(self.frontiers.final_);
-        // While no frontier moves nothing expires, and live minutes are bounded. An idle input moves none until an epoch
+        // While no frontier moves nothing expires, and what is held is bounded. An idle input moves none until an epoch
         // has ended, where it holds again.
-        let full = || self.held.minutes() >= BLOCKED_MINUTES_MAX;
-        if input.row.status == InputStatus::Idle && full() {
+        let many_minutes = self.held.minutes() >= BLOCKED_MINUTES_MAX;
+        if input.row.status == InputStatus::Idle && many_minutes {
             return watermark::NONE;
         }
         if self.inputs.at_end_lately(id, now.guarded_ms, &self.settings) {
@@ -245,11 +271,21 @@ impl Partition {
         }
         match self.inputs.blocked_by(id) {
             Some(Blocked::ByBacklog) => return watermark::NONE,
-            Some(Blocked::Otherwise) if full() => return watermark::NONE,
+            Some(Blocked::Otherwise) if many_minutes || self.is_full() => return watermark::NONE,
             Some(Blocked::Otherwise) | None => {}
         }
         let least = self.inputs.least_with_watermark(final_ms, &self.settings, Some(id));
         least.map_or(i64::MAX, |least| least.saturating_add(self.settings.alignment_ms))
+    }
+
+    /// Whether every input with a backlog has to wait for lines that none of them can deliver.
+    pub fn is_stuck(&self) -> bool {
+        self.inputs.lines_are_missing() && (self.held.minutes() >= BLOCKED_MINUTES_MAX || self.is_full())
+    }
+
+    /// Whether as many identities are held as should be.
+    fn is_full(&self) -> bool {
+        self.held.held() >= self.settings.dedup_capacity
     }
 
     /// Judges lines of a batch until its end, until its input has to wait, or until `lines_max` clicks.

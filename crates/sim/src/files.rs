@@ -1,6 +1,7 @@
 //! Log files in memory: inodes and names, changed by servers, read by the tailer.
 
 use crate::machine::Machine;
+use adtally::clock::Clock;
 use adtally_source::{FileKind, FileStat, FileSystem, TailFile};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -18,6 +19,8 @@ struct Node {
     content: Vec<u8>,
     links: u64,
     changed_ns: i128,
+    /// By the machine's wall clock.
+    modified_ms: i64,
 }
 
 /// A file that is held, whatever becomes of its name.
@@ -51,7 +54,13 @@ impl Files {
         let free = tree.inodes.iter().position(|held| held.strong_count() == 0);
         let at = free.unwrap_or(tree.inodes.len());
         tree.changes += 1;
-        let node = Node { inode: at as u64 + 1, content: Vec::new(), links: 1, changed_ns: tree.changes };
+        let node = Node {
+            inode: at as u64 + 1,
+            content: Vec::new(),
+            links: 1,
+            changed_ns: tree.changes,
+            modified_ms: self.machine.wall_ms(),
+        };
         let handle = FileHandle(Arc::new(Mutex::new(node)));
         let held = Arc::downgrade(&handle.0);
         match tree.inodes.get_mut(at) {
@@ -76,12 +85,20 @@ impl Files {
     }
 
     pub(crate) fn append(&self, file: &FileHandle, bytes: &[u8]) {
-        self.change(file, |node| node.content.extend_from_slice(bytes));
+        let now_ms = self.machine.wall_ms();
+        self.change(file, |node| {
+            node.content.extend_from_slice(bytes);
+            node.modified_ms = now_ms;
+        });
     }
 
     pub(crate) fn truncate(&self, file: &FileHandle) {
         self.machine.note("log truncated at", &file.len());
-        self.change(file, |node| node.content.clear());
+        let now_ms = self.machine.wall_ms();
+        self.change(file, |node| {
+            node.content.clear();
+            node.modified_ms = now_ms;
+        });
     }
 
     pub(crate) fn rename(&self, from: &Path, to: &Path) {
@@ -119,6 +136,7 @@ impl FileHandle {
             len: node.content.len() as u64,
             links: node.links,
             changed_ns: node.changed_ns,
+            modified_ms: node.modified_ms,
         }
     }
 }
@@ -140,7 +158,14 @@ impl FileSystem for Files {
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
         if path == Path::new(FOLDER) {
-            return Ok(FileStat { kind: FileKind::Folder, inode: (1, 0), len: 0, links: 2, changed_ns: 0 });
+            return Ok(FileStat {
+                kind: FileKind::Folder,
+                inode: (1, 0),
+                len: 0,
+                links: 2,
+                changed_ns: 0,
+                modified_ms: 0,
+            });
         }
         self.tree.lock().names.get(path).map(FileHandle::stat).ok_or_else(|| io::ErrorKind::NotFound.into())
     }

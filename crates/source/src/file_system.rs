@@ -34,6 +34,9 @@ pub struct FileStat {
     /// When it was last changed in any way, in nanoseconds of whatever clock the file system keeps: only compared for
     /// being the same.
     pub changed_ns: i128,
+    /// When its content was last changed, in milliseconds since the Unix epoch by the clock of its file system; anybody
+    /// may set it.
+    pub modified_ms: i64,
 }
 
 /// The file system, as far as tailing needs it. Paths are followed through symbolic links.
@@ -130,7 +133,8 @@ fn stat_of(data: &fs::Metadata) -> FileStat {
         FileKind::Other
     };
     let changed_ns = i128::from(data.ctime()) * 1_000_000_000 + i128::from(data.ctime_nsec());
-    FileStat { kind, inode: (data.dev(), data.ino()), len: data.len(), links: data.nlink(), changed_ns }
+    let modified_ms = data.mtime().saturating_mul(1_000).saturating_add(data.mtime_nsec() / 1_000_000);
+    FileStat { kind, inode: (data.dev(), data.ino()), len: data.len(), links: data.nlink(), changed_ns, modified_ms }
 }
 
 impl FileSystem for LocalFiles {

@@ -178,6 +178,17 @@ pub struct Progress {
     pub read_bytes: u64,
 }
 
+/// Something that may hold files to be read and could not be looked at so far.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unopened {
+    /// Since when, in monotonic milliseconds.
+    pub since_ms: i64,
+    /// What and why, for people.
+    pub reason: String,
+    /// Whether waiting alone will not help.
+    pub is_lasting: bool,
+}
+
 /// Follows files and reads them.
 pub struct Tailer {
     fs: Box<dyn FileSystem + Send>,
@@ -208,8 +219,13 @@ pub struct Tailer {
     unsettled: bool,
     /// Inputs whose files changed and that were not asked for yet.
     woken: Vec<InputId>,
-    /// What the last look could not look at; a bounded run takes no new files after the first.
+    /// What the last look could not look at; a bounded run takes no new files after the first, but those that this kept
+    /// from it.
     listing: Option<Listing>,
+    /// What could not be looked at since some look before the last, by path.
+    unopened: BTreeMap<PathBuf, Unopened>,
+    /// Inputs whose file may be behind what could not be looked at.
+    unreachable: Vec<InputId>,
     /// Room for text to be read, used before.
     spare: Vec<Vec<u8>>,
 }
@@ -271,6 +287,8 @@ impl Tailer {
             unsettled: false,
             woken: Vec::new(),
             listing: None,
+            unopened: BTreeMap::new(),
+            unreachable: Vec::new(),
             spare: Vec::new(),
         })
     }
@@ -348,6 +366,22 @@ impl Tailer {
         if let Some(input) = self.inputs.get_mut(&input) {
             input.gap_booked();
         }
+    }
+
+    /// What could not be looked at in the last look, nor since: files and folders, each of which may hold lines of inputs
+    /// that are not known yet.
+    pub fn unopened(&self) -> impl Iterator<Item = &Unopened> {
+        self.unopened.values()
+    }
+
+    /// Inputs that have no file, as far as is known, which may be among what could not be looked at in the last look.
+    pub fn unreachable(&self) -> &[InputId] {
+        &self.unreachable
+    }
+
+    /// When an input's file was last written, as far as is known, in milliseconds since the Unix epoch.
+    pub fn modified_ms(&self, input: InputId) -> Option<i64> {
+        Some(self.inputs.get(&input)?.stat?.modified_ms)
     }
 
     /// Whether an input's file is there, or may be, as of the last look. As long as it is, the input must stay known to

@@ -5,7 +5,7 @@ use super::report::Report;
 use crate::clock::Clock;
 use adtally_model::{InputId, InputRow, Position, Result};
 use adtally_pipeline::{ClockGuard, ClockReading, EpochDraft, Partition, PendingBatch, RunEnd, Stopped};
-use adtally_source::{Discovery, InputFacts, ReadOutcome, Tailer};
+use adtally_source::{Discovery, InputFacts, ReadOutcome, Tailer, Unopened};
 use adtally_store::hot_counts::HotCounts;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -39,10 +39,6 @@ const POLL_MS: i64 = 25;
 
 /// How often, at most, an epoch is ended only because every input waits.
 const STALL_EPOCH_MS: i64 = 200;
-
-/// How long a bounded run tries to read a file before it leaves the rest of it to a later run: a busy disk or mount
-/// answers within it.
-const UNREADABLE_MS: i64 = 10_000;
 
 /// Where epochs go.
 pub trait EpochSink {
@@ -95,12 +91,12 @@ struct Lane {
     asked_ms: Option<i64>,
     /// Whether that was its end, still to be noted once what was read before is judged.
     at_end: bool,
-    /// Since when it could not be read, by monotonic time.
-    unreadable_ms: Option<i64>,
     /// Its front batch waits for other inputs or for the end of the epoch.
     waits: bool,
     /// The source will deliver no more.
     ended: bool,
+    /// A bounded run leaves the rest of it to the next.
+    left: bool,
 }
 
 impl Lane {
@@ -115,6 +111,13 @@ impl Lane {
     /// Bytes of text on their way.
     fn held_bytes(&self) -> usize {
         self.sizes.iter().sum()
+    }
+
+    /// What was read ahead is read again by a later run.
+    fn drop_batches(&mut self) {
+        self.decoding.clear();
+        self.sizes.clear();
+        self.front = None;
     }
 
     /// A lane of an input that was at its end and may have more now.
@@ -173,13 +176,17 @@ impl<S: EpochSink> Ingest<S> {
     /// Ready to turn.
     pub fn new(parts: Parts<S>) -> Self {
         let monotonic = parts.clock.monotonic_ms();
+        let mut partition = parts.partition;
+        if parts.settings.run_end != RunEnd::GoesOn {
+            partition.set_bounded();
+        }
         Ingest {
             guard: ClockGuard::new(parts.clock.wall_ms(), monotonic, parts.last_clock_ms),
             settings: parts.settings,
             clock: parts.clock,
             tailer: parts.tailer,
             pool: parts.pool,
-            partition: parts.partition,
+            partition,
             lanes: BTreeMap::new(),
             quiet: BTreeSet::new(),
             hot: parts.hot,
@@ -216,7 +223,7 @@ impl<S: EpochSink> Ingest<S> {
         sink
     }
 
-    /// Files whose rest a bounded run left unread because they could not be read, and why.
+    /// What a bounded run left unread because it could not be read, and why.
     pub fn unread(&self) -> &[String] {
         &self.unread
     }
@@ -247,12 +254,16 @@ impl<S: EpochSink> Ingest<S> {
         let (now, monotonic) = self.now();
         self.note_ends(&now, monotonic);
         self.settle_ended();
-        if self.is_over() {
+        self.settle_left(&now);
+        if self.is_over(monotonic) {
             // What the last reads found out of lost bytes comes with one more look.
             let found = self.tailer.discover_all(monotonic)?;
             self.discovered.extend(found);
-            if self.is_over() {
-                self.end_epoch(self.settings.run_end)?;
+            if self.is_over(monotonic) {
+                self.unread.extend(self.tailer.unopened().map(|unopened| unopened.reason.clone()));
+                let all_is_read = self.unread.is_empty();
+                // What was left unread must not find its minutes final.
+                self.end_epoch(if all_is_read { self.settings.run_end } else { RunEnd::Close })?;
                 self.note_warnings();
                 return Ok(Turn::Finished);
             }
@@ -283,8 +294,30 @@ impl<S: EpochSink> Ingest<S> {
             }
             let (now, _) = self.now();
             self.partition.note_watched(&now);
+            self.note_unopened(&now, monotonic);
         }
         Ok(())
+    }
+
+    /// Whether the run ends with its inputs.
+    fn is_bounded(&self) -> bool {
+        self.settings.run_end != RunEnd::GoesOn
+    }
+
+    /// Lets what could not be looked at hold the watermark: a live run for `idle_timeout`, a bounded one to its end.
+    fn note_unopened(&mut self, now: &ClockReading, monotonic: i64) {
+        for &id in self.tailer.unreachable() {
+            self.partition.note_unreadable(id, now);
+        }
+        let is_recent = |unopened: &Unopened| monotonic - unopened.since_ms < self.partition.idle_timeout_ms();
+        let holds = self.tailer.unopened().any(|unopened| self.is_bounded() || is_recent(unopened));
+        self.partition.note_unopened(holds);
+    }
+
+    /// Whether a bounded run has given up what it could not look at.
+    fn unopened_are_given_up(&self, monotonic: i64) -> bool {
+        let waited = |unopened: &Unopened| monotonic - unopened.since_ms >= self.partition.idle_timeout_ms();
+        self.tailer.unopened().all(|unopened| unopened.is_lasting || waited(unopened))
     }
 
     /// Logs what is newly wrong with inputs, and lets `/readyz` and the end of a run show what still is.
@@ -306,7 +339,7 @@ impl<S: EpochSink> Ingest<S> {
             total += if lane.waits { 0 } else { lane.depth() };
             held += lane.held_bytes();
             let due = lane.asked_ms.is_none_or(|at| monotonic - at >= POLL_MS);
-            if due && !lane.ended && !lane.waits {
+            if due && !lane.ended && !lane.left && !lane.waits {
                 lanes.push((lane.depth(), self.partition.watermark_of(id), id));
             }
         }
@@ -359,8 +392,9 @@ impl<S: EpochSink> Ingest<S> {
         if matches!(outcome, ReadOutcome::Waits) && self.make_room(id, ahead) {
             outcome = self.tailer.read(id, monotonic)?;
         }
+        let (now, _) = self.now();
+        let bounded = self.is_bounded();
         let Some(lane) = self.lanes.get_mut(&id) else { return Ok(false) };
-        let unreadable_ms = lane.unreadable_ms.take();
         match outcome {
             ReadOutcome::Block(block) => {
                 (lane.asked_ms, lane.at_end) = (None, false);
@@ -381,17 +415,16 @@ impl<S: EpochSink> Ingest<S> {
             ReadOutcome::Ended => lane.ended = true,
             ReadOutcome::Waits => {
                 (lane.asked_ms, lane.at_end) = (Some(monotonic), false);
-                self.partition.note_unreadable(id);
+                self.partition.note_backlog(id);
             }
             ReadOutcome::Unreadable(error) => {
                 // Not idle: it may hold lines. Asked again like one at its end.
                 (lane.asked_ms, lane.at_end) = (Some(monotonic), false);
-                let since = unreadable_ms.unwrap_or(monotonic);
-                lane.unreadable_ms = Some(since);
-                self.partition.note_unreadable(id);
+                self.partition.note_unreadable(id, &now);
                 tracing::debug!(input = id.0, "unreadable for now: {}", error.report());
-                if self.settings.run_end != RunEnd::GoesOn && monotonic - since >= UNREADABLE_MS {
-                    lane.ended = true;
+                if bounded && self.partition.is_given_up(id, &now) {
+                    // It has not ended: the next run reads it.
+                    lane.left = true;
                     self.unread.push(error.report());
                 }
             }
@@ -450,7 +483,7 @@ impl<S: EpochSink> Ingest<S> {
         for (&id, lane) in &mut self.lanes {
             if lane.at_end && lane.is_drained() {
                 lane.at_end = false;
-                self.partition.note_at_end(id, now);
+                self.partition.note_at_end(id, self.tailer.modified_ms(id), now);
                 if !lane.ended && self.tailer.is_quiet(id, monotonic) {
                     quiet.push(id);
                 }
@@ -479,10 +512,29 @@ impl<S: EpochSink> Ingest<S> {
         }
     }
 
+    /// Lets go of the inputs that a bounded run leaves to the next. Without one of them no frontier moves: where as much is
+    /// held as may be, the others are left as well.
+    fn settle_left(&mut self, now: &ClockReading) {
+        let waits = |(id, lane): (&InputId, &Lane)| {
+            lane.waits || (lane.is_drained() && (lane.left || self.partition.must_wait(*id, now)))
+        };
+        if self.is_bounded() && self.partition.is_stuck() && self.lanes.iter().all(waits) {
+            for (id, lane) in &mut self.lanes {
+                if !std::mem::replace(&mut lane.left, true) {
+                    let name = self.partition.inputs().get(*id).map_or("", |input| input.row.name.as_str());
+                    self.unread.push(format!("{name}: not read on, since too much would be held without the others"));
+                }
+                lane.drop_batches();
+            }
+        }
+        self.lanes.retain(|_, lane| !(lane.left && lane.is_drained()));
+    }
+
     /// Whether a bounded run has read everything.
-    fn is_over(&self) -> bool {
-        self.settings.run_end != RunEnd::GoesOn
+    fn is_over(&self, monotonic: i64) -> bool {
+        self.is_bounded()
             && self.lanes.is_empty()
+            && self.unopened_are_given_up(monotonic)
             && self.discovered_at_ms.is_some()
             && self
                 .discovered

@@ -223,6 +223,12 @@ impl Report {
                 row.name
             ));
         }
+        for row in committed.inputs.values().filter(|row| row.status == InputStatus::Unreadable).take(5) {
+            notes.push(format!(
+                "input {} could not be read for idle_timeout: minutes do not wait for it; it is tried again all the time",
+                row.name
+            ));
+        }
         // One behind the final frontier holds nothing.
         let holds = |row: &&InputRow| {
             let behind = self.watermark_of(row).zip(committed.final_ms).is_some_and(|(own, final_)| own < final_);

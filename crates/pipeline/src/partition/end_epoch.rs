@@ -4,7 +4,7 @@ use super::{GONE_AFTER_MS, Partition, RunEnd};
 use crate::clock_guard::ClockReading;
 use crate::epoch_draft::EpochDraft;
 use crate::frontier;
-use crate::inputs::Input;
+use crate::inputs::{Input, Unreadable};
 use adtally_model::epoch::{BASE_EVERY, FOLD_BEFORE_BASE};
 use adtally_model::{Error, Frontiers, InputId, InputStatus, Invariant, Minute, MinuteIdentities, Result};
 use std::collections::btree_map::Entry;
@@ -45,15 +45,17 @@ impl Partition {
     pub fn end_epoch(&mut self, now: &ClockReading, run_end: RunEnd) -> Result<Option<EpochDraft>> {
         self.observe(now);
         self.inputs.review(now.guarded_ms, frontier::ms(self.frontiers.watermark), &self.settings);
+        // A later run will read what a bounded one cannot.
+        self.inputs.set_lines_missing(self.unopened || (self.bounded && self.inputs.has_unreadable()));
         frontier::follow_watermark(&mut self.frontiers, &self.inputs, &self.settings);
-        self.release_inputs();
+        self.release_inputs(now.guarded_ms);
         match run_end {
             RunEnd::GoesOn if now.agrees => self.follow_clock(now.guarded_ms),
             RunEnd::GoesOn => {}
             RunEnd::Close | RunEnd::Finalise => {
-                if let Some(largest) = self.largest_guarded_ms.or(self.newest_click_ms) {
+                if let Some(newest) = self.newest_click_ms {
                     let finalise = run_end == RunEnd::Finalise;
-                    frontier::close_up_to(&mut self.frontiers, Minute::of(largest), finalise, &self.settings);
+                    frontier::close_up_to(&mut self.frontiers, Minute::of(newest), finalise, &self.settings);
                 }
             }
         }
@@ -70,10 +72,15 @@ impl Partition {
     }
 
     /// Lets the clock move frontiers while every input is idle or has ended.
+    /// What cannot be read keeps no minute open, but nothing becomes final without it only because time passes.
     fn follow_clock(&mut self, now_ms: i64) {
-        let Some(idle_since) = self.inputs.all_idle_since_ms(now_ms, &self.settings) else { return };
-        let idle_ms = now_ms - self.observed.from_ms.map_or(now_ms, |from| from.max(idle_since));
-        let largest = self.largest_guarded_ms.filter(|_| idle_ms >= self.settings.idle_finality_ms);
+        if self.inputs.all_idle_since_ms(now_ms, Unreadable::LeftOut, &self.settings).is_none() {
+            return;
+        }
+        let idle_ms = |since| now_ms - self.observed.from_ms.map_or(now_ms, |from| from.max(since));
+        let idle_since = self.inputs.all_idle_since_ms(now_ms, Unreadable::NotIdle, &self.settings);
+        let is_final = idle_since.is_some_and(|since| idle_ms(since) >= self.settings.idle_finality_ms);
+        let largest = self.largest_guarded_ms.filter(|_| is_final);
         frontier::follow_clock(&mut self.frontiers, now_ms, largest, &self.settings);
     }
 
@@ -86,12 +93,15 @@ impl Partition {
     }
 
     /// While more identities are held than `dedup_capacity` and inputs lie further apart than the horizon, the least
-    /// of them stop holding the watermark.
-    fn release_inputs(&mut self) {
+    /// of them stop holding the watermark. Only inputs at their ends run away from others: where those ahead wait, what is
+    /// behind comes up to them, and nothing needs to be late. While one without a watermark holds, releasing others
+    /// would move nothing.
+    fn release_inputs(&mut self, now_ms: i64) {
         while self.held.held_after(frontier::ms(self.frontiers.expired)) > self.settings.dedup_capacity {
             let final_ms = frontier::ms(self.frontiers.final_);
-            let least = self.inputs.least_holding(final_ms, &self.settings, None);
-            let (Some(least), Some(most)) = (least, self.inputs.most_watermark(&self.settings)) else { return };
+            let least = self.inputs.least_watermark(final_ms, &self.settings);
+            let most = self.inputs.most_watermark_at_end(now_ms, &self.settings);
+            let (Some(least), Some(most)) = (least, most) else { return };
             if most.saturating_sub(least) <= self.settings.dedup_horizon_ms {
                 return;
             }

@@ -64,7 +64,7 @@ impl World {
         while self.now < until {
             self.now = (self.now + 1_000).min(until);
             for &input in at_end {
-                self.partition.note_at_end(InputId(input), &clock(self.now));
+                self.partition.note_at_end(InputId(input), None, &clock(self.now));
             }
             self.epoch();
         }
@@ -87,8 +87,8 @@ fn fault_22_minutes_close_while_one_input_or_all_are_idle() {
     world.wait(29_000, &[1, 2]);
     world.lines(2, &[START + 20_000]);
     world.now = START + 70_000;
-    world.partition.note_at_end(InputId(1), &clock(world.now));
-    world.partition.note_at_end(InputId(2), &clock(world.now));
+    world.partition.note_at_end(InputId(1), None, &clock(world.now));
+    world.partition.note_at_end(InputId(2), None, &clock(world.now));
     world.lines(2, &[START + 70_000]);
     world.epoch();
     assert_eq!(world.state(0), "closed", "the idle input holds nothing");
@@ -116,7 +116,7 @@ fn fault_20_a_clock_that_disagrees_moves_no_frontier() {
     world.wait(40_000, &[1]);
     let day = 86_400_000;
     let wrong = ClockReading { guarded_ms: world.now + day, wall_ms: world.now + day, agrees: false };
-    world.partition.note_at_end(InputId(1), &wrong);
+    world.partition.note_at_end(InputId(1), None, &wrong);
     world.epoch_at(wrong, RunEnd::GoesOn);
     assert_eq!(world.state(0), "open");
 }
@@ -144,8 +144,8 @@ fn fault_41_a_fast_clock_on_one_server_does_not_hold_the_others() {
         world.now = START + second * 1_000;
         world.lines(1, &[START + second * 1_000]);
         world.lines(2, &[START + second * 1_000 + 3_600_000]);
-        world.partition.note_at_end(InputId(1), &clock(world.now));
-        world.partition.note_at_end(InputId(2), &clock(world.now));
+        world.partition.note_at_end(InputId(1), None, &clock(world.now));
+        world.partition.note_at_end(InputId(2), None, &clock(world.now));
         world.epoch();
     }
     assert_eq!(world.partition.ledger().future, 90);
@@ -194,10 +194,10 @@ fn fault_54_inputs_far_behind_are_released_when_too_much_is_held() {
     let mut world = World::new(2, settings);
     world.now = START + 100 * MINUTE;
     world.lines(1, &[START; 20]);
-    world.partition.note_at_end(InputId(1), &clock(world.now));
+    world.partition.note_at_end(InputId(1), None, &clock(world.now));
     for minute in 0..60 {
         world.now += 1_000;
-        world.partition.note_at_end(InputId(2), &clock(world.now));
+        world.partition.note_at_end(InputId(2), None, &clock(world.now));
         world.lines(2, &[START + minute * MINUTE; 50]);
         world.epoch();
     }
@@ -268,7 +268,7 @@ fn an_input_without_a_watermark_lets_no_sparse_backlog_run_out_of_minutes() {
     assert_eq!(world.lines(1, &times), Stopped::Aligned, "the other may still have old lines");
     assert!(world.read[1] <= 17, "{}", world.read[1]);
     world.lines(2, &[START; 3]);
-    world.partition.note_at_end(InputId(2), &clock(world.now));
+    world.partition.note_at_end(InputId(2), None, &clock(world.now));
     let read = world.read[1] as usize;
     let mut turns = 0;
     let mut next = read;

@@ -10,14 +10,14 @@ const START: i64 = 1_700_000_000_000;
 
 /// A line as steps of time: mostly forward, sometimes back, rarely far; many repeat an earlier line.
 #[derive(Clone, Debug)]
-enum Step {
+pub(crate) enum Step {
     /// A click this many milliseconds after the newest so far (or before, when negative).
     Click { delta: i64, who: u32, ad: u64 },
     /// A copy of the line so many lines back, with a country of its own.
     Copy { back: usize, country: &'static str },
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(crate) fn step() -> impl Strategy<Value = Step> {
     let delta = prop_oneof![
         20 => 0_i64..8_000,
         4 => -20_000_i64..0,
@@ -32,7 +32,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn lines(steps: &[Step]) -> Vec<Line> {
+pub(crate) fn lines(steps: &[Step]) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     let mut at = START;
     for step in steps {

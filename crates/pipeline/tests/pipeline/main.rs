@@ -7,7 +7,8 @@
 //! - `clockwork`: idleness, ends, the clock, finality, capacity.
 //! - `conflicts`: copies that differ from the click that was counted.
 //! - `guard`: crashes at every line of the guard against bad clocks, and more minutes than are held.
-//! - `quiet`: inputs that are quiet, gone, far behind or unreadable.
+//! - `quiet`: inputs that are quiet, gone or far behind.
+//! - `opening`: inputs that wait to be opened, and those that cannot be.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -17,5 +18,6 @@ mod conflicts;
 mod driver;
 mod exactness;
 mod guard;
+mod opening;
 mod oracle;
 mod quiet;

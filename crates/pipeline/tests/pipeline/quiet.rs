@@ -3,7 +3,7 @@
 use crate::clockwork::{MINUTE, START, World};
 use crate::driver::clock;
 use adtally_model::InputId;
-use adtally_pipeline::{RunEnd, Stopped, TimeSettings};
+use adtally_pipeline::{Partition, RunEnd, Stopped, TimeSettings};
 
 const HOUR: i64 = 60 * MINUTE;
 
@@ -22,18 +22,27 @@ fn when_all_inputs_have_ended_the_clock_closes_and_finalises() {
 }
 
 #[test]
-fn a_bounded_run_closes_to_the_guarded_time_and_not_to_a_click_far_ahead() {
+fn fault_42_and_44_a_bounded_run_closes_each_minute_that_has_a_counted_click() {
     let mut world = World::new(1, TimeSettings::default());
     let mut times = vec![START; 20];
     times.push(START + 20 * HOUR);
     world.now = START + 30 * HOUR;
     world.lines(1, &times);
     world.partition.end_input(InputId(1));
+    world.epoch_at(clock(world.now), RunEnd::Close);
+    assert_eq!((world.state(0), world.state(20 * 60)), ("closed", "closed"), "each minute with a counted click");
+    // The next run over the same log: what lies between is no later than it was.
+    let mut next = Partition::new(TimeSettings::default(), world.log.fold());
+    next.add_input(crate::driver::new_input(2), &clock(world.now));
+    std::mem::swap(&mut world.partition, &mut next);
+    world.lines(2, &[START + 7 * HOUR; 20]);
+    world.lines(2, &[START - 10 * MINUTE; 20]);
+    assert_eq!(world.late(), 20, "by its own time alone");
+    world.epoch();
+    assert_eq!(world.state(7 * 60), "open", "lines of it are being read");
+    world.partition.end_input(InputId(2));
     world.epoch_at(clock(world.now), RunEnd::Finalise);
-    assert_eq!((world.state(0), world.state(1)), ("final", "open"));
-    world.partition.add_input(crate::driver::new_input(2), &clock(world.now));
-    world.lines(2, &[START + HOUR; 20]);
-    assert_eq!(world.late(), 0);
+    assert_eq!((world.state(7 * 60), world.state(20 * 60)), ("final", "final"));
 }
 
 #[test]
@@ -118,7 +127,7 @@ fn an_unreadable_input_without_a_watermark_blocks_nobody() {
     world.now = START + HOUR;
     world.partition.note_backlog(InputId(2));
     assert_eq!(world.lines(1, &[START; 40]), Stopped::Aligned);
-    world.partition.note_unreadable(InputId(2));
+    world.partition.note_unreadable(InputId(2), &clock(world.now));
     assert_eq!(world.lines(1, &[START; 40]), Stopped::BatchEnd);
 }
 

@@ -6,7 +6,7 @@ use super::input::{Input, Stage};
 use super::patterns::Listing;
 use super::read::half_line;
 use super::watch::View;
-use super::{Discovery, Tailer};
+use super::{Discovery, Tailer, Unopened};
 use crate::file_system::{FileKind, FileStat, FileSystem, TailFile, read_range};
 use adtally_model::InputId;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -73,6 +73,7 @@ impl Tailer {
         self.troubles.end_look();
         listing.files.clear();
         self.index(&listing);
+        self.note_unopened(&listing, now_ms);
         self.listing = Some(listing);
         (self.looked_at_ms, self.look_wanted) = (now_ms, false);
         if self.generations.len() > 2 * (self.inputs.len() + self.settings.files_max) {
@@ -93,6 +94,27 @@ impl Tailer {
                 // Whether it is at its end cannot be told: it has to be asked.
                 self.woken.push(input.id);
             }
+        }
+    }
+
+    /// Notes what could not be looked at, since when, and which inputs that concerns.
+    fn note_unopened(&mut self, listing: &Listing, now_ms: i64) {
+        self.unreachable.clear();
+        if listing.hides_something() {
+            let is_hidden =
+                |input: &&Input| matches!(input.stage, Stage::Lost(_)) && listing.is_unknown(Path::new(&input.name));
+            self.unreachable.extend(self.inputs.values().filter(is_hidden).map(|input| input.id));
+        }
+        let before = std::mem::take(&mut self.unopened);
+        let since = |path: &Path| before.get(path).map_or(now_ms, |unopened| unopened.since_ms);
+        for (path, failure) in listing.failed() {
+            let (reason, is_lasting) = (failure.reason.clone(), failure.denied);
+            self.unopened.insert(path.clone(), Unopened { since_ms: since(path), reason, is_lasting });
+        }
+        if listing.is_cut() {
+            let reason = format!("more than {} files match: those beyond are not read", self.settings.files_max);
+            let path = PathBuf::new();
+            self.unopened.insert(path.clone(), Unopened { since_ms: since(&path), reason, is_lasting: true });
         }
     }
 

@@ -193,11 +193,14 @@ impl Tailer {
         now_ms: i64,
         found: &mut Vec<Discovery>,
     ) {
-        let sealed = self.settings.bounded && self.listing.is_some();
+        // A bounded run takes no new files after the first look, but those that it kept from being looked at.
+        let first = self.listing.as_ref().filter(|_| self.settings.bounded);
+        let is_sealed = |(path, _): &(PathBuf, Probe)| first.is_some_and(|listing| !listing.is_unknown(path));
+        let sealed: Vec<bool> = probes.iter().map(is_sealed).collect();
         let mut taken: HashSet<InputId> = HashSet::new();
         let mut given = vec![false; probes.len()];
-        let mut waits = vec![sealed; probes.len()];
-        for (at, id) in self.pairs(&probes, sealed) {
+        let mut waits = sealed.clone();
+        for (at, id) in self.pairs(&probes, &sealed) {
             let (path, probe) = &probes[at];
             if given[at] || taken.contains(&id) {
                 continue;
@@ -233,12 +236,12 @@ impl Tailer {
         }
     }
 
-    /// Which file may continue which input, the likeliest pairs first.
-    fn pairs(&self, probes: &[(PathBuf, Probe)], sealed: bool) -> Vec<(usize, InputId)> {
+    /// Which file may continue which input, the likeliest pairs first; what has ended is not continued by a sealed one.
+    fn pairs(&self, probes: &[(PathBuf, Probe)], sealed: &[bool]) -> Vec<(usize, InputId)> {
         let mut index = HeadIndex::default();
         let mut by_name: HashMap<&str, Vec<&Input>> = HashMap::new();
-        // What has ended does not go on within a bounded run.
-        let may_go_on = |input: &&Input| is_homeless(input) && !(sealed && input.stage == Stage::Ended);
+        let all_sealed = sealed.iter().all(|&sealed| sealed);
+        let may_go_on = |input: &&Input| is_homeless(input) && !(all_sealed && input.stage == Stage::Ended);
         for input in self.inputs.values().filter(may_go_on) {
             by_name.entry(&input.name).or_default().push(input);
             if input.head.len > 0 {
@@ -262,6 +265,8 @@ impl Tailer {
                 pairs.push((input.name != *name, !lost, Reverse((input.head.len, input.position)), at, input.id));
             }
         }
+        let is_ended = |id: &InputId| self.inputs.get(id).is_some_and(|input| input.stage == Stage::Ended);
+        pairs.retain(|(_, _, _, at, id)| !(sealed[*at] && is_ended(id)));
         pairs.sort_unstable();
         pairs.into_iter().map(|(_, _, _, at, id)| (at, id)).collect()
     }

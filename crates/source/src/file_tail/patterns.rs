@@ -48,15 +48,35 @@ pub fn survey(fs: &dyn FileSystem, paths: &[String]) -> Result<Survey> {
 pub(super) struct Listing {
     /// Regular files by path.
     pub(super) files: BTreeMap<PathBuf, FileStat>,
-    /// Paths that could not be looked at: what is below them is unknown, not gone.
-    failed: HashSet<PathBuf>,
+    /// Paths that could not be looked at, and why: what is below them is unknown, not gone.
+    failed: BTreeMap<PathBuf, Failure>,
+    /// Whether there are more files than are followed.
+    left_off: bool,
+}
+
+/// Why a path could not be looked at.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) reason: String,
+    /// Whether permission is wanting: waiting will not help.
+    pub(super) denied: bool,
 }
 
 impl Listing {
     /// Whether nothing can be said of a path at the moment.
     pub(super) fn is_unknown(&self, path: &Path) -> bool {
         !self.failed.is_empty()
-            && (self.failed.contains(Path::new(".")) || path.ancestors().any(|path| self.failed.contains(path)))
+            && (self.failed.contains_key(Path::new(".")) || path.ancestors().any(|path| self.failed.contains_key(path)))
+    }
+
+    /// Paths that could not be looked at, and why.
+    pub(super) fn failed(&self) -> &BTreeMap<PathBuf, Failure> {
+        &self.failed
+    }
+
+    /// Whether there are more files than are followed.
+    pub(super) fn is_cut(&self) -> bool {
+        self.left_off
     }
 
     /// Whether some path could not be looked at: a file that is nowhere to be seen may be there.
@@ -67,7 +87,12 @@ impl Listing {
     /// A path could not be looked at or opened. Where handles have run out, nothing can be told of any path.
     pub(super) fn fail(&mut self, path: &Path, error: &io::Error) {
         let none_left = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
-        self.failed.insert(PathBuf::from(if none_left { Path::new(".") } else { path }));
+        let path = if none_left { Path::new(".") } else { path };
+        let failure = Failure {
+            reason: format!("{}: cannot be read: {error}", path.display()),
+            denied: error.kind() == ErrorKind::PermissionDenied,
+        };
+        self.failed.insert(path.to_owned(), failure);
     }
 }
 
@@ -189,6 +214,7 @@ fn insert(listing: &mut Listing, path: PathBuf, stat: FileStat, files_max: usize
     if listing.files.len() < files_max || listing.files.contains_key(&path) {
         listing.files.insert(path, stat);
     } else {
+        listing.left_off = true;
         troubles.set("files_max", format!("more than {files_max} files match: those beyond are not read"));
     }
 }

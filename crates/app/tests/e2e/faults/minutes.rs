@@ -92,3 +92,72 @@ fn fault_54_an_unreadable_file_and_a_day_old_one() {
     assert!(late == 0 || late == 300, "{ledger}");
     check(&site, &(if late == 0 { clicks(0..900) + &old } else { clicks(0..900) }), &[("late", late)]);
 }
+
+/// A file that cannot be read makes a bounded run fail; what it did read is closed and none of it final, even with
+/// `--final`, and the next run reads the file with nothing of it late.
+#[test]
+fn fault_62_a_bounded_run_with_a_file_that_it_cannot_read() {
+    let site = Site::new();
+    site.write("logs/clicks.log", clicks(0..900));
+    std::os::unix::fs::symlink(UNREADABLE, site.path("logs/broken.log")).unwrap();
+    site.write("adtally.toml", "[time]\nidle_timeout = \"1s\"\n");
+    let run = "run logs --config adtally.toml --data-dir data --until-end --final";
+    let ended = site.adtally(run);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("broken.log"), "{ended:?}");
+    let ledger = ended.json();
+    let partition = &ledger["partitions"][0];
+    assert_eq!((&ledger["counted"], &partition["final"]), (&900.into(), &serde_json::Value::Null), "{ledger}");
+    assert_eq!(partition["closed"], "2025-06-02T00:15:00Z", "{ledger}");
+    let ended = site.adtally("count logs/broken.log --config adtally.toml");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    std::fs::remove_file(site.path("logs/broken.log")).unwrap();
+    let late: String = (0..900).map(|user| click(START + user * 1_000, 10_000 + user)).collect();
+    site.write("logs/broken.log", &late);
+    let ledger = site.adtally(run).ok().json();
+    assert_eq!((&ledger["counted"], &ledger["late"]), (&1_800.into(), &0.into()), "{ledger}");
+    assert_eq!(ledger["partitions"][0]["final"], "2025-06-02T00:15:00Z", "{ledger}");
+    check(&site, &(clicks(0..900) + &late), &[]);
+}
+
+/// Clicks after a pause, too few for time to be believed, are closed by a bounded run as well, and a later run finds
+/// nothing late because of it.
+#[test]
+fn fault_42_few_clicks_after_a_pause_are_closed_by_a_bounded_run() {
+    let site = Site::new();
+    let after: String = (0..10).map(|user| click(START + HOUR + user * 1_000, 5_000 + user)).collect();
+    site.write("logs/clicks.log", clicks(0..60) + &after);
+    let ledger = until_end(&site);
+    assert_eq!(ledger["partitions"][0]["closed"], "2025-06-02T01:01:00Z", "{ledger}");
+    let between: String = (0..1_000).map(|user| click(START + user * 3_000, 10_000 + user)).collect();
+    site.write("logs/more.log", &between);
+    let ledger = until_end(&site);
+    assert_eq!((&ledger["late"], &ledger["counted"]), (&0.into(), &1_070.into()), "{ledger}");
+    let text = clicks(0..60) + &after + &between;
+    let run = "run logs --data-dir data --until-end --final";
+    assert_eq!(site.adtally(run).ok().json()["partitions"][0]["final"], "2025-06-02T01:01:00Z");
+    check(&site, &text, &[]);
+}
+
+/// Old files of which one ends long before the other: the one at its end holds up nobody.
+#[test]
+fn fault_54_old_files_do_not_wait_for_one_that_is_at_its_end() {
+    let site = Site::new();
+    site.write("logs/a.log", clicks(0..60));
+    let longer: String = (0..300).map(|user| click(START + user * 1_000, 10_000 + user)).collect();
+    site.write("logs/b.log", &longer);
+    let hours_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3 * 3_600);
+    for name in ["logs/a.log", "logs/b.log"] {
+        std::fs::File::options().append(true).open(site.path(name)).unwrap().set_modified(hours_ago).unwrap();
+    }
+    // By the ordinary rule it would hold the other up for an hour.
+    site.write(
+        "adtally.toml",
+        "[epoch]\ninterval = \"100ms\"\n[time]\nidle_timeout = \"1h\"\nidle_finality = \"2h\"\n",
+    );
+    let server = site.serve("logs --config adtally.toml");
+    let ledger = server.wait_read(360);
+    assert_eq!(ledger["late"], 0, "{ledger}");
+    server.stop();
+    check(&site, &(clicks(0..60) + &longer), &[]);
+}

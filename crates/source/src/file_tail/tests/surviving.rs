@@ -223,6 +223,60 @@ fn unreadable_at_the_start() {
     assert_eq!(rig.tailer.warnings(), [""; 0]);
 }
 
+/// What could not be looked at is named with the time since when, and a bounded run takes it as soon as it can be read.
+#[test]
+fn what_could_not_be_opened_at_the_first_look_is_not_forgotten() {
+    let failing = Failing::default();
+    let set =
+        |names: &[&str]| *failing.0.lock().expect("names") = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut rig = Rig::new();
+    rig.append("a", lines("a", 0..10));
+    rig.append("b", lines("b", 0..10));
+    rig.append("d", lines("d", 0..10));
+    rig.look();
+    rig.read_once(InputId(3));
+    let known: Vec<InputRow> = rig.rows().into_iter().filter(|row| row.id == InputId(3)).collect();
+    let settings = TailSettings { bounded: true, ..tail_settings() };
+    rig.tailer = Tailer::new(Box::new(failing.clone()), settings, &rig.patterns, known, 4).expect("a tailer");
+    (rig.text, rig.positions) = (BTreeMap::new(), BTreeMap::from([(3, lines("d", 0..10).len() as u64)]));
+    set(&["a", "d"]);
+    assert_eq!(rig.poll_after(1), ["found 4 b 0"]);
+    assert_eq!(rig.poll_after(10), ["ended 4"]);
+    let unopened: Vec<Unopened> = rig.tailer.unopened().cloned().collect();
+    assert_eq!(unopened.len(), 2, "{unopened:?}");
+    assert_eq!((unopened[0].since_ms, unopened[0].is_lasting), (SECOND, true), "{unopened:?}");
+    assert!(unopened[0].reason.ends_with("a: cannot be read: permission denied"), "{unopened:?}");
+    assert_eq!(rig.tailer.unreachable(), [InputId(3)], "it was read before and is not gone");
+    set(&[]);
+    rig.append("c", lines("c", 0..10));
+    assert_eq!(rig.poll_after(10), ["found 5 a 0", "continued 3"], "c was not there at the first look");
+    assert_eq!((rig.tailer.unopened().count(), rig.tailer.unreachable().len()), (0, 0));
+    assert_eq!((rig.text(4), rig.text(5), rig.text(3)), (&*lines("b", 0..10), &*lines("a", 0..10), ""));
+}
+
+#[test]
+fn files_beyond_the_bound_are_named_as_unread() {
+    let settings = TailSettings { files_max: 2, bounded: true, ..tail_settings() };
+    let mut rig = Rig::with(settings, &[""], |folder| {
+        ["a", "b", "c"].map(|name| append(&folder.join(name), lines(name, 0..3)));
+    });
+    assert_eq!(rig.poll().len(), 2);
+    let unopened: Vec<Unopened> = rig.tailer.unopened().cloned().collect();
+    assert!(unopened[0].is_lasting && unopened[0].reason.starts_with("more than 2 files"), "{unopened:?}");
+}
+
+#[test]
+fn when_a_file_was_last_written_is_known() {
+    let mut rig = Rig::with(tail_settings(), &[""], |folder| {
+        append(&folder.join("a"), lines("a", 0..3));
+        let written = std::time::UNIX_EPOCH + std::time::Duration::from_millis(1_700_000_000_123);
+        let file = fs::File::options().append(true).open(folder.join("a")).expect("a file");
+        file.set_modified(written).expect("a time");
+    });
+    rig.poll();
+    assert_eq!(rig.tailer.modified_ms(InputId(1)), Some(1_700_000_000_123));
+}
+
 #[test]
 fn may_move_between_threads() {
     fn is_send<T: Send>() {}
