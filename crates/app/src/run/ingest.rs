@@ -664,6 +664,7 @@ fn describe(row: &mut InputRow, facts: &InputFacts) {
     row.fingerprint = facts.fingerprint;
     row.size = facts.size;
     row.compressed = facts.compressed;
+    row.csv_header.clone_from(&facts.csv_header);
 }
 
 fn new_row(facts: &InputFacts, position: u64) -> InputRow {

@@ -79,6 +79,7 @@ impl Tailer {
         if self.generations.len() > 2 * (self.inputs.len() + self.settings.files_max) {
             let named: HashSet<&str> = self.inputs.values().map(|input| input.name.as_str()).collect();
             self.generations.retain(|path, _| named.contains(&*path.to_string_lossy()));
+            self.headers.retain(|path, _| named.contains(&*path.to_string_lossy()));
         }
         found
     }

@@ -338,6 +338,7 @@ impl Tailer {
         input.limit = self.settings.bounded.then_some(probe.stat.len);
         input.begun_at = Some(0);
         input.size = probe.stat.len;
+        input.csv_header = self.headers.get(path).cloned();
         found.push(Discovery::Found { facts: input.facts(0), position: 0 });
         self.inputs.insert(id, input);
         self.open_at(id, path, now_ms);

@@ -66,6 +66,8 @@ pub(super) struct Input {
     /// Whether its stream was begun anew because the file had changed meanwhile.
     pub(super) restarted: bool,
     pub(super) format: Option<Format>,
+    /// The header line under which its rows are read, or would be if it had none of its own.
+    pub(super) csv_header: Option<Vec<u8>>,
     /// Where its text ends for now, if only NUL bytes follow up to the file's end.
     pub(super) unwritten_from: Option<u64>,
     /// How far these have been gone through.
@@ -163,6 +165,7 @@ impl Input {
             incomplete: false,
             restarted: false,
             format: None,
+            csv_header: None,
             unwritten_from: None,
             nul_scan: None,
             overlong: None,
@@ -181,10 +184,25 @@ impl Input {
             head: Excerpt::known(head_len, head_hash),
             tail: Excerpt::known(tail_len, tail_hash),
             size: row.size,
+            csv_header: row.csv_header,
             stage: if row.status == InputStatus::Ended { Stage::Ended } else { Stage::Lost(None) },
             restored: true,
             ..Input::new(row.id, row.name, row.generation)
         }
+    }
+
+    /// It was found out, or not yet, how it is to be read.
+    pub(super) fn set_format(&mut self, format: Option<Format>) {
+        match &format {
+            Some(Format::Csv(header)) => {
+                if let Some(line) = header.usable() {
+                    self.csv_header = Some(line.to_vec());
+                }
+            }
+            Some(Format::Ndjson) => self.csv_header = None,
+            None => {}
+        }
+        self.format = format;
     }
 
     /// Length of its file as last seen, in bytes on disk.
@@ -353,6 +371,7 @@ impl Input {
             generation: self.generation,
             compressed: self.compressed,
             size: self.size_at(position),
+            csv_header: self.csv_header.clone(),
         }
     }
 

@@ -144,7 +144,9 @@ fn learn(input: &mut Input, stream: &mut Stream, settings: &TailSettings) -> boo
     }
     if input.format.is_none() {
         let last = matches!(stream.last, Inflated::End | Inflated::Corrupt(_));
-        input.format = format::find(&input.name, &stream.prefix, last, &settings.decode);
+        let kept = input.csv_header.as_deref();
+        let found = format::find(&input.name, &stream.prefix, last, kept, &settings.decode);
+        input.set_format(found);
     }
     true
 }
@@ -188,7 +190,7 @@ fn stopped(input: &mut Input, stream: &mut Stream, settings: &TailSettings, now_
         }
         Inflated::End if input.unchanged_for(now_ms, settings.rotate_wait_ms, settings) => {
             if let Some(format) = input.format.clone()
-                && is_last_line(&stream.carry, input.position, &format, settings)
+                && is_last_line(&stream.carry, input, &format, settings)
             {
                 let text = std::mem::take(&mut stream.carry);
                 stream.carry_at += text.len() as u64;

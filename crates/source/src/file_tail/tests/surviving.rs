@@ -258,7 +258,7 @@ fn what_could_not_be_opened_at_the_first_look_is_not_forgotten() {
 fn files_beyond_the_bound_are_named_as_unread() {
     let settings = TailSettings { files_max: 2, bounded: true, ..tail_settings() };
     let mut rig = Rig::with(settings, &[""], |folder| {
-        ["a", "b", "c"].map(|name| append(&folder.join(name), lines(name, 0..3)));
+        ["a", "b", "c"].into_iter().for_each(|name| append(&folder.join(name), lines(name, 0..3)));
     });
     assert_eq!(rig.poll().len(), 2);
     let unopened: Vec<Unopened> = rig.tailer.unopened().cloned().collect();
