@@ -17,6 +17,7 @@ mod input;
 mod patterns;
 mod read;
 mod read_compressed;
+mod search;
 mod troubles;
 mod unwritten;
 mod watch;
@@ -29,6 +30,7 @@ use crate::decode::DecodeSettings;
 use crate::file_system::FileSystem;
 use adtally_model::input::Fingerprint;
 use adtally_model::{Error, InputId, InputRow, Result};
+use fingerprint::TAIL_BYTES;
 use identify::Probe;
 use input::Input;
 use patterns::{Listing, Patterns};
@@ -269,7 +271,10 @@ impl Tailer {
     ) -> Result<Tailer> {
         settings.decode.validate()?;
         let watcher = Watcher::new(fs.as_ref());
-        let patterns = Patterns::new(fs.as_ref(), patterns, settings.bounded, settings.files_max)?;
+        let patterns = {
+            let known = known.iter().map(|row| Path::new(&row.name)).collect();
+            Patterns::new(fs.as_ref(), patterns, &known, settings.bounded, settings.files_max)?
+        };
         let mut generations: HashMap<PathBuf, u32> = HashMap::new();
         let mut headers = HashMap::new();
         let mut newest: HashMap<&str, u32> = HashMap::new();
@@ -373,10 +378,13 @@ impl Tailer {
         }
     }
 
-    /// What is to be persisted of an input once everything up to `position`, the end of a block, is committed.
-    /// Positions asked for must not go back.
-    pub fn facts(&mut self, input: InputId, position: u64) -> Option<InputFacts> {
+    /// What is to be persisted of an input once everything up to `position` is committed. Where that is within a block,
+    /// `before` is the block's text before it: by that the file is known again. Positions asked for must not go back.
+    pub fn facts(&mut self, input: InputId, position: u64, before: Option<&[u8]>) -> Option<InputFacts> {
         let input = self.inputs.get_mut(&input)?;
+        if let Some(text) = before {
+            input.mark(position, &text[text.len().saturating_sub(TAIL_BYTES)..]);
+        }
         read::mark_within_block(input, self.fs.as_ref(), position);
         Some(input.facts(position))
     }

@@ -589,7 +589,9 @@ impl<S: EpochSink> Ingest<S> {
             .map(|input| (input.row.id, input.row.position.to))
             .collect();
         for (id, position) in touched {
-            if let Some(facts) = self.tailer.facts(id, position) {
+            let front = self.lanes.get(&id).and_then(|lane| lane.front.as_ref());
+            let before = front.and_then(|batch| batch.text_before(position));
+            if let Some(facts) = self.tailer.facts(id, position, before) {
                 self.partition.describe_input(id, |row| describe(row, &facts));
             }
         }

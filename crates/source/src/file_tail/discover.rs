@@ -68,6 +68,9 @@ impl Tailer {
         let mut found = Vec::new();
         self.follow(&files, &mut listing, now_ms, &mut found);
         self.identify(&files, &mut listing, now_ms, &mut found);
+        if self.listing.is_none() {
+            self.search_folders(&mut listing, now_ms, &mut found);
+        }
         self.settle(&listing, now_ms, &mut found);
         self.forget_troubles(&listing);
         self.troubles.end_look();
@@ -299,6 +302,11 @@ impl Tailer {
                 found.push(Discovery::Gap { input: id, bytes, reason });
             }
             match input.stage {
+                // Something was appended after it was read to its end.
+                Stage::Active if input.done && input.compressed && input.end(input.len()) > input.done_at => {
+                    input.done = false;
+                    found.push(Discovery::Resumed { input: id });
+                }
                 Stage::Active if input.done => end(input, self.settings.bounded, found),
                 Stage::Active if self.settings.bounded => {}
                 Stage::Active => {
@@ -404,7 +412,7 @@ fn place_hash(path: &Path) -> u64 {
 
 fn end(input: &mut Input, bounded: bool, found: &mut Vec<Discovery>) {
     if input.compressed && input.stage == Stage::Active {
-        input.size = if input.incomplete { 0 } else { input.end(input.len()) };
+        input.size = if input.incomplete { 0 } else { input.done_at };
     }
     input.stage = Stage::Ended;
     input.done = false;

@@ -55,6 +55,8 @@ pub(super) struct Input {
     pub(super) limit: Option<u64>,
     /// Read for good; [`Stage::Ended`] follows with the next look.
     pub(super) done: bool,
+    /// While it is compressed and done: how many bytes of its file were read, or given up for lost.
+    pub(super) done_at: u64,
     /// Bytes that cannot be read and why, to be told with the next look.
     pub(super) gap: Option<(u64, String)>,
     /// A gap was told: the size once it is booked.
@@ -159,6 +161,7 @@ impl Input {
             changed_at_ms: 0,
             limit: None,
             done: false,
+            done_at: 0,
             gap: None,
             size_after_gap: None,
             half: 0,
@@ -300,7 +303,12 @@ impl Input {
         if !self.compressed {
             size
         } else if self.stage == Stage::Ended || (self.done && self.gap.is_none()) {
-            if lags || self.incomplete { 0 } else { size }
+            match self.stage {
+                _ if lags || self.incomplete => 0,
+                Stage::Ended => size,
+                // What was appended since is not read.
+                _ => self.done_at,
+            }
         } else {
             let read = if lags { share(self.consumed, position, self.position) } else { self.consumed };
             size.saturating_sub(read)

@@ -55,6 +55,13 @@ impl Stream {
 /// Reads a compressed file on.
 pub(super) fn step(input: &mut Input, open: &mut OpenFile, settings: &TailSettings, now_ms: i64) -> io::Result<Step> {
     let step = step_on(input, open, settings, now_ms);
+    if let (Ok(Step::Told(ReadOutcome::Ended | ReadOutcome::AtEnd) | Step::EndedWith(_)), Some(stream)) =
+        (&step, &open.stream)
+    {
+        // What cannot be decoded is lost up to where the file ended then.
+        let lost = input.gap.is_some() || input.incomplete;
+        input.done_at = if lost { input.end(input.len()) } else { stream.inflater.consumed };
+    }
     if let Some(stream) = &open.stream {
         if stream.verified {
             input.consumed = stream.inflater.consumed;

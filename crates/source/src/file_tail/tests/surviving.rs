@@ -86,7 +86,7 @@ fn fault_26_holes_and_lines_without_end() {
     rig.poll();
     assert_eq!((rig.text(1), rig.nul_bytes[&1]), ("{}\n\n{}\n", HOLE - 3));
     assert_eq!(rig.tailer.inputs[&InputId(1)].position, HOLE + 4);
-    let facts = rig.tailer.facts(InputId(1), HOLE + 4).expect("facts");
+    let facts = rig.tailer.facts(InputId(1), HOLE + 4, None).expect("facts");
     assert_eq!(facts.fingerprint.tail_len, 1024);
     rig.restart(|folder| append(&folder.join("sparse"), "{}\n"));
     rig.poll();
