@@ -10,7 +10,7 @@ const BEGIN: &str = "<!-- made by `cargo xtask faults`: do not edit -->";
 const END: &str = "<!-- end of what is made -->";
 
 /// Each fault by its number, in a few words.
-const FAULTS: [(u8, &str); 59] = [
+const FAULTS: [(u8, &str); 70] = [
     (1, "killed before an epoch's record is created"),
     (2, "killed while a record is being written"),
     (3, "the reply to the creation of a record is lost"),
@@ -68,8 +68,19 @@ const FAULTS: [(u8, &str); 59] = [
     (55, "clicks in ten million different minutes"),
     (56, "one line 20 hours ahead, and a long log after it"),
     (57, "only late or rejected lines for hours"),
+    (58, "more inputs than may be open, more clicks than identities may be held"),
+    (59, "handles run out: files, clients, both"),
+    (60, "a log is padded with NULs and written in place; NULs before a line"),
+    (61, "a file grows between its end and the next look, or while nothing runs"),
+    (62, "an input cannot be opened or read during a bounded run"),
     (63, "a placeholder stands in `click_id` of every line"),
+    (64, "maintenance after a long stop"),
     (65, "every line is refused: a wrong unit, a wrong field"),
+    (66, "an owner that writes nothing was succeeded"),
+    (67, "many committers on one lake"),
+    (68, "reconciliation beside late arrivals, replay and backfill"),
+    (69, "a store answers 409 or 5xx for a create that was or was not done"),
+    (70, "a retry of an HTTP batch after a time-out"),
 ];
 
 /// A test that shows faults.

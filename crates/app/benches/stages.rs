@@ -124,7 +124,7 @@ fn main() {
 
 fn text(clicks: u64) -> Vec<u8> {
     let settings = Settings {
-        lines: clicks,
+        amount: adtally::generate::Amount::Lines(clicks),
         seed: 1,
         rate: MISSION_RATE,
         ads: MISSION_ADS,

@@ -1,13 +1,14 @@
 //! Arguments, and which command they mean.
 
 use crate::commands;
+use crate::config::variable_of;
 use crate::exit::{Exit, TABLE};
+use crate::limits;
 use crate::terminal;
 use adtally_model::{Error, Result};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::UnwindSafe;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Counts ad clicks for billing: log files in, exact counts per minute, ad and country out.
@@ -52,14 +53,6 @@ pub enum Command {
     },
 }
 
-/// Where the data directory is.
-#[derive(Debug, Args)]
-pub struct DataDirArg {
-    /// The data directory of a `run`.
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: PathBuf,
-}
-
 /// How rows are printed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum TableFormat {
@@ -77,6 +70,9 @@ pub fn main() -> ExitCode {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         terminal::error(&defect(&place, panic.payload_as_str().unwrap_or_default()));
     }));
+    // Before the configuration is read, it alone can say so.
+    terminal::use_json(std::env::var(variable_of("log.format")).is_ok_and(|format| format == "json"));
+    limits::survive_file_size();
     let _armed = adtally_store::fail_points::arm();
     guarded(run).into()
 }
@@ -86,7 +82,12 @@ fn run() -> Exit {
         Ok(cli) => dispatch(&cli.command),
         // Help and version are answers and go to stdout; clap knows which is which.
         Err(error) if error.use_stderr() => {
-            let _ = error.print();
+            if terminal::is_json() {
+                let text = error.render().to_string();
+                terminal::error(text.strip_prefix("error: ").unwrap_or(&text));
+            } else {
+                let _ = error.print();
+            }
             Ok(Exit::Usage)
         }
         Err(answer) => match answer.print() {

@@ -13,6 +13,7 @@ pub mod exit;
 pub mod generate;
 pub mod handles;
 pub mod inspect;
+mod limits;
 pub mod run;
 pub mod terminal;
 pub mod wiring;

@@ -1,6 +1,9 @@
 //! The classic text format of Prometheus (version 0.0.4), made of OpenMetrics text.
 
-/// The media type of [`from_open_metrics`].
+/// The media type of [`from_open_metrics`], as requests name it.
+pub(crate) const MEDIA_TYPE: &str = "text/plain";
+
+/// The same with its parameters, as answers name it.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The same metrics in the classic format: there a family bears the name of its samples, knows no units and no

@@ -9,6 +9,7 @@
 //!   headers). It does not check the `Host` header either: whoever can open a connection may ask, so it is bound to
 //!   loopback unless the operator says otherwise.
 
+mod accept;
 mod answers;
 mod classic;
 mod limits;

@@ -54,7 +54,7 @@ pub struct Limits {
     pub lake_running_max: usize,
     /// Questions running at a time that read raw clicks: each may hold hundreds of megabytes.
     pub raw_running_max: usize,
-    /// How long answers in flight may go on after shutdown began.
+    /// How long answers in flight may go on after shutdown began; the whole process is to end within ten seconds.
     pub drain_timeout: Duration,
 }
 
@@ -70,7 +70,7 @@ impl Default for Limits {
             hot_running_max: 4,
             lake_running_max: 2,
             raw_running_max: 2,
-            drain_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(8),
         }
     }
 }

@@ -14,7 +14,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The media type of [`Metrics::encode`].
+/// The media type of [`Metrics::encode`], as requests name it.
+pub(crate) const MEDIA_TYPE: &str = "application/openmetrics-text";
+
+/// The same with its parameters, as answers name it.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Upper bounds of request durations, in seconds: hot counts take less than a millisecond, raw clicks seconds.
@@ -121,7 +124,7 @@ impl Collector for StatusCollector {
             ("lake_epochs_behind", "Committed epochs that the lake does not hold yet.", gauges.lake_epochs_behind),
             ("live_identities", "Identities held for deduplication.", gauges.live_identities),
             ("live_windows", "Minutes whose identities are held.", gauges.live_minutes),
-            ("open_files", "Input files that are open.", gauges.open_files),
+            ("open_files", "Input files that are held open.", gauges.open_files),
             ("ready", "1 when nothing keeps the process from its work.", u64::from(ready)),
         ];
         for (name, help, value) in plain {
@@ -169,12 +172,12 @@ fn encode_commits(encoder: &mut DescriptorEncoder, gauges: &Gauges) -> fmt::Resu
 }
 
 fn encode_queues(encoder: &mut DescriptorEncoder, gauges: &Gauges) -> fmt::Result {
-    let help = "Items in a queue between stages.";
+    let help = "Items, or bytes where its name says so, in a queue between stages.";
     let mut depth = encoder.encode_descriptor("queue_depth", help, None, MetricType::Gauge)?;
     for queue in &gauges.queues {
         ConstGauge::new(queue.depth as f64).encode(depth.encode_family(&[("queue", queue.queue)])?)?;
     }
-    let help = "Items that a queue between stages can hold.";
+    let help = "Items, or bytes where its name says so, that a queue between stages can hold.";
     let mut capacity = encoder.encode_descriptor("queue_capacity", help, None, MetricType::Gauge)?;
     for queue in &gauges.queues {
         ConstGauge::new(queue.capacity as f64).encode(capacity.encode_family(&[("queue", queue.queue)])?)?;

@@ -19,6 +19,9 @@ const OVERLOAD_RETRY_S: u32 = 1;
 /// How long a client should wait, in seconds, when a store cannot be read: outages rarely last less.
 const OUTAGE_RETRY_S: u32 = 5;
 
+/// How long a client should wait, in seconds, while the state is recovered: most recoveries last a second or two.
+const RECOVERY_RETRY_S: u32 = 1;
+
 /// Every way in which a request can fail. The order is that of the catalogue at `/problems`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ProblemKind {
@@ -49,11 +52,12 @@ pub(crate) enum ProblemKind {
     TooManyConnections,
     TimedOut,
     StoreUnavailable,
+    Recovering,
 }
 
 impl ProblemKind {
     /// All of them, in the order of the catalogue.
-    pub(crate) const ALL: [ProblemKind; 27] = [
+    pub(crate) const ALL: [ProblemKind; 28] = [
         ProblemKind::UnknownRoute,
         ProblemKind::MethodNotAllowed,
         ProblemKind::BadAdId,
@@ -81,6 +85,7 @@ impl ProblemKind {
         ProblemKind::TooManyConnections,
         ProblemKind::TimedOut,
         ProblemKind::StoreUnavailable,
+        ProblemKind::Recovering,
     ];
 
     /// Its name in the `type`, its status and its title: the fixed part of every document of the kind.
@@ -130,6 +135,9 @@ impl ProblemKind {
             ProblemKind::StoreUnavailable => {
                 ("store-unavailable", StatusCode::SERVICE_UNAVAILABLE, "A store that the answer needs cannot be read")
             }
+            ProblemKind::Recovering => {
+                ("recovering", StatusCode::SERVICE_UNAVAILABLE, "The process has started and still recovers its state")
+            }
         }
     }
 
@@ -147,6 +155,7 @@ impl ProblemKind {
         match self {
             ProblemKind::TooManyQuestions | ProblemKind::TooManyConnections => Some(OVERLOAD_RETRY_S),
             ProblemKind::TimedOut | ProblemKind::StoreUnavailable => Some(OUTAGE_RETRY_S),
+            ProblemKind::Recovering => Some(RECOVERY_RETRY_S),
             _ => None,
         }
     }

@@ -1,5 +1,6 @@
 //! Routes: which address asks what, and how a question gets its answer.
 
+use crate::accept;
 use crate::answers::{AdClicksAnswer, LedgerAnswer, ReadinessAnswer, TOP_ADS, TopAdsAnswer};
 use crate::classic;
 use crate::limits::{Gate, Limits, Seat, SeatedBody, check_size};
@@ -14,7 +15,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{MatchedPath, Path, Request, State};
-use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -94,6 +95,16 @@ impl Desk {
     #[cfg(test)]
     pub(crate) fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// Refuses what needs the state, until it is recovered. Counters that begin at 0 and jump would be wrong, too.
+    fn recovered(&self) -> Result<(), Problem> {
+        match self.status.recovering() {
+            None => Ok(()),
+            Some(progress) => {
+                Err(Problem::new(ProblemKind::Recovering, format!("{progress}; /readyz tells when it is done")))
+            }
+        }
     }
 
     /// A failure that is ours: the log has the reason, the client a number that leads to it.
@@ -188,6 +199,7 @@ async fn ad_clicks(
     let given = Given::read(uri.query(), AD_PARAMETERS)?;
     let question = parameters::question(&given)?;
     let series = parameters::boolean(&given, SERIES)?;
+    desk.recovered()?;
     let seat = desk.gate.enter()?;
     let (questions, cost) = (desk.questions.clone(), desk.questions.cost(&question));
     let found = desk.run(cost, async move { questions.ad_clicks(ad_id, &question, series).await }).await?;
@@ -197,6 +209,7 @@ async fn ad_clicks(
 async fn top_ads(State(desk): State<Arc<Desk>>, uri: Uri) -> Result<Response, Problem> {
     let given = Given::read(uri.query(), TOP_PARAMETERS)?;
     let question = parameters::question(&given)?;
+    desk.recovered()?;
     let seat = desk.gate.enter()?;
     let (questions, asked) = (desk.questions.clone(), question.clone());
     let found =
@@ -206,6 +219,7 @@ async fn top_ads(State(desk): State<Arc<Desk>>, uri: Uri) -> Result<Response, Pr
 
 async fn ledger(State(desk): State<Arc<Desk>>, uri: Uri) -> Result<Response, Problem> {
     Given::read(uri.query(), &[])?;
+    desk.recovered()?;
     let seat = desk.gate.enter()?;
     let status = desk.status.clone();
     let answer = desk.run(Cost::Hot, async move { LedgerAnswer::new(status.ledger()) }).await?;
@@ -222,20 +236,12 @@ async fn readyz(State(desk): State<Arc<Desk>>) -> Result<Response, Problem> {
 }
 
 async fn metrics_text(State(desk): State<Arc<Desk>>, headers: HeaderMap) -> Result<Response, Problem> {
+    desk.recovered()?;
     let text = desk.metrics.encode(desk.gate.in_flight()).map_err(|error| desk.failed(&error.to_string()))?;
-    if accepts_open_metrics(&headers) {
+    if accept::prefers(&headers, metrics::MEDIA_TYPE, classic::MEDIA_TYPE) {
         return Ok(content(metrics::CONTENT_TYPE, Body::from(text)));
     }
     Ok(content(classic::CONTENT_TYPE, Body::from(classic::from_open_metrics(&text))))
-}
-
-/// Whether a client says that it reads OpenMetrics; everything that scrapes reads the classic format.
-fn accepts_open_metrics(headers: &HeaderMap) -> bool {
-    let ranges =
-        headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(','));
-    ranges
-        .filter_map(|range| range.split(';').next())
-        .any(|media_type| media_type.trim().eq_ignore_ascii_case("application/openmetrics-text"))
 }
 
 async fn index(State(desk): State<Arc<Desk>>) -> Result<Response, Problem> {

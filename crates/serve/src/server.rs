@@ -6,6 +6,7 @@ use crate::routes::{Desk, router};
 use crate::stall::{SendDeadline, StallGuard};
 use crate::status::Status;
 use adtally_model::Result;
+use adtally_store::fail_points;
 use adtally_store::questions::Questions;
 use hyper::body::Bytes;
 use hyper::server::conn::http1;
@@ -59,6 +60,7 @@ pub async fn serve(
     let mut shutdown = pin!(shutdown);
     loop {
         desk.metrics.connected(connections.len());
+        fail_points::reach(fail_points::ACCEPTING);
         let accepted = tokio::select! {
             biased;
             () = &mut shutdown => break,

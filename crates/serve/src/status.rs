@@ -12,6 +12,12 @@ pub trait Status: Send + Sync {
     /// Whether the process does its work.
     fn readiness(&self) -> Readiness;
 
+    /// While the process recovers its state: how far it is, in a sentence. Until then nothing but its life and its
+    /// readiness can be asked for.
+    fn recovering(&self) -> Option<String> {
+        None
+    }
+
     /// The state of the machinery.
     fn gauges(&self) -> Gauges;
 }
@@ -97,11 +103,11 @@ pub struct Gauges {
 /// How full a queue is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct QueueDepth {
-    /// Its name, a noun such as `batches`.
+    /// Its name, a noun such as `batches`, or what it is measured in such as `read_ahead_bytes`.
     pub queue: &'static str,
-    /// Items in it.
+    /// Items, or bytes, in it.
     pub depth: u64,
-    /// Items that it can hold.
+    /// Items, or bytes, that it can hold.
     pub capacity: u64,
 }
 

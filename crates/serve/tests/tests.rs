@@ -172,7 +172,7 @@ fn one_connection_answers_many_requests() {
 }
 
 #[test]
-fn slow_and_silent_clients_are_closed() {
+fn fault_36_slow_and_silent_clients_are_closed() {
     // Long enough for the request that is answered to arrive, however busy the machine.
     let server = Server::start(Limits { header_timeout: 10 * SOON, ..Limits::default() }, 1);
     let mut half_a_head = server.connect();
@@ -187,7 +187,7 @@ fn slow_and_silent_clients_are_closed() {
 }
 
 #[test]
-fn large_heads_are_refused() {
+fn fault_37_large_heads_are_refused() {
     let server = Server::start(Limits::default(), 0);
     let check = |head: String, expected: &str, explained: bool| {
         let mut stream = server.connect();
@@ -217,7 +217,7 @@ fn large_heads_are_refused() {
 }
 
 #[test]
-fn further_connections_are_refused_at_once() {
+fn fault_35_further_connections_are_refused_at_once() {
     let server = Server::start(Limits { connections_max: 1, ..Limits::default() }, 2);
     let mut first = server.connect();
     assert_eq!(ask(&mut first, QUESTION).1, ANSWER);
@@ -249,7 +249,7 @@ fn ask_until_admitted(server: &Server) {
 }
 
 #[test]
-fn clients_that_do_not_read_are_closed() {
+fn fault_36_clients_that_do_not_read_are_closed() {
     let server = Server::start(Limits { stall_timeout: SOON, connections_max: 1, ..Limits::default() }, 1);
     let mut deaf = server.connect();
     send(&mut deaf, "/ledger");
@@ -260,7 +260,7 @@ fn clients_that_do_not_read_are_closed() {
 }
 
 #[test]
-fn clients_that_read_too_slowly_are_closed() {
+fn fault_36_clients_that_read_too_slowly_are_closed() {
     // It never stalls, but takes a few megabytes a second only.
     let server = Server::start(Limits { send_timeout: 10 * SOON, stall_timeout: 600 * SOON, ..Limits::default() }, 0);
     let mut slow = server.connect();
@@ -275,7 +275,7 @@ fn clients_that_read_too_slowly_are_closed() {
 }
 
 #[test]
-fn questions_beyond_the_bound_are_told_to_come_back() {
+fn fault_35_questions_beyond_the_bound_are_told_to_come_back() {
     let limits = Limits { questions_max: 2, hot_running_max: 1, ..Limits::default() };
     let server = Server::start(limits, 0);
     let mut running = server.connect();

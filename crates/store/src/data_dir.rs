@@ -3,6 +3,7 @@
 use crate::durable::create_folder;
 use adtally_model::{Error, IdentityKey, Result};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -19,10 +20,11 @@ impl DataDir {
     /// Takes a data directory, creating it where it is missing.
     ///
     /// # Errors
-    /// Fenced when another process owns it, a user error when it cannot be created.
+    /// Fenced when another process owns it, a user error when its path leads through a file, else external when it cannot be
+    /// created or locked: permissions, a full disk, a mount that is read only.
     pub fn own(path: &Path) -> Result<DataDir> {
         create_folder(path, 0o750, true)
-            .map_err(|e| Error::user(format!("the data directory {} cannot be created", path.display())).because(e))?;
+            .map_err(|e| unusable(format!("the data directory {} cannot be created", path.display()), e))?;
         let lock_path = path.join("LOCK");
         let mut lock = OpenOptions::new()
             .create(true)
@@ -30,8 +32,13 @@ impl DataDir {
             .read(true)
             .write(true)
             .open(&lock_path)
-            .map_err(|e| Error::user(format!("the lock {} cannot be opened", lock_path.display())).because(e))?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            .map_err(|e| unusable(format!("the lock {} cannot be opened", lock_path.display()), e))?;
+        if let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            if error != Errno::WOULDBLOCK {
+                let message =
+                    format!("the lock {} cannot be taken: the file system must have locks", lock_path.display());
+                return Err(Error::external(message).because(error));
+            }
             let mut owner = String::new();
             // Only a hint for the message: an unreadable one is as good as none.
             let _ = lock.read_to_string(&mut owner);
@@ -73,6 +80,13 @@ impl DataDir {
             ))),
         }
     }
+}
+
+/// A path that cannot be a folder is a mistake of whoever named it; everything else is up to the machine.
+fn unusable(message: String, error: std::io::Error) -> Error {
+    use std::io::ErrorKind::{AlreadyExists, InvalidFilename, IsADirectory, NotADirectory};
+    let mistaken = matches!(error.kind(), AlreadyExists | InvalidFilename | IsADirectory | NotADirectory);
+    if mistaken { Error::user(message).because(error) } else { Error::external(message).because(error) }
 }
 
 fn key_path(data_dir: &Path) -> PathBuf {
@@ -130,6 +144,25 @@ mod tests {
         assert!(refused.to_string().contains(&std::process::id().to_string()), "{refused}");
         drop(owner);
         assert!(DataDir::own(&path).is_ok());
+    }
+
+    /// What the machine refuses is not a mistake in an argument. A dead symbolic link stands for it: it is refused to
+    /// everybody, also to root.
+    #[test]
+    fn what_the_machine_refuses_is_external() {
+        let folder = tempfile::tempdir().unwrap();
+        let check = |path: &str, expected: ErrorKind| {
+            let refused = DataDir::own(&folder.path().join(path)).unwrap_err();
+            assert_eq!(refused.kind(), expected, "{refused}");
+        };
+        fs::create_dir(folder.path().join("data")).unwrap();
+        std::os::unix::fs::symlink("missing/LOCK", folder.path().join("data/LOCK")).unwrap();
+        check("data", ErrorKind::External);
+        fs::write(folder.path().join("file"), "").unwrap();
+        check("file", ErrorKind::User);
+        check("file/data", ErrorKind::User);
+        let denied = unusable("the lock".into(), std::io::ErrorKind::PermissionDenied.into());
+        assert_eq!(denied.kind(), ErrorKind::External);
     }
 
     #[test]

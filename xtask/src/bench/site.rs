@@ -54,7 +54,7 @@ impl Site {
 
     fn generator(&self, clicks: u64, more: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(["generate", "--seed", "1", "--clicks", &clicks.to_string()]).args(more);
+        command.args(["generate", "--seed", "1", "--lines", &clicks.to_string()]).args(more);
         command
     }
 

@@ -30,7 +30,7 @@ impl Truth {
         let start = rfc3339(start.as_secs());
         adtally.output(&[
             "generate",
-            "--clicks",
+            "--lines",
             &lines,
             "--seed",
             &seed,

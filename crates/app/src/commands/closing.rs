@@ -1,5 +1,6 @@
 //! What closes a bounded run on stderr: the sum line, and the first rejected line of each reason.
 
+use super::spool::Spool;
 use crate::exit::Exit;
 use crate::run::Summary;
 use crate::run::first_rejections::FirstRejection;
@@ -7,8 +8,20 @@ use crate::terminal;
 use adtally_source::line_number;
 use std::path::Path;
 
+/// Says that a bounded run was stopped before its state was recovered, and how the command ends.
+pub(crate) fn before_recovery() -> Exit {
+    terminal::say("stopped before the state was recovered; nothing was read");
+    Exit::Interrupted
+}
+
 /// Prints it, and says how the command ends; `interrupted` is what a run that was stopped leaves behind.
-pub(crate) fn say(summary: &Summary, rejections: &[FirstRejection], warnings: &[String], interrupted: &str) -> Exit {
+pub(crate) fn say(
+    summary: &Summary,
+    rejections: &[FirstRejection],
+    warnings: &[String],
+    interrupted: &str,
+    spool: &Spool,
+) -> Exit {
     let sum = terminal::sum_line(&summary.ledger);
     if summary.lines_of_run == summary.ledger.read {
         terminal::say(&sum);
@@ -24,12 +37,14 @@ pub(crate) fn say(summary: &Summary, rejections: &[FirstRejection], warnings: &[
             Some(line) => format!("{}:{line}", rejection.input),
             None => format!("{} at byte {}", rejection.input, rejection.position),
         };
-        terminal::say(&format!("  {place}: {}: {}", rejection.verdict, rejection.reason));
+        let line = spool.named(&format!("{place}: {}: {}", rejection.verdict, rejection.reason));
+        terminal::say(&format!("  {}", terminal::on_one_line(&line)));
     }
     for warning in warnings {
-        terminal::say(&format!("note: {warning}"));
+        terminal::say(&format!("note: {}", spool.named(warning)));
     }
     for unread in &summary.unread {
+        let unread = spool.named(unread);
         terminal::error(&format!("{unread}: what is left of it was not read; the next run tries again"));
     }
     match summary {

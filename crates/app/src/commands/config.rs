@@ -1,12 +1,11 @@
 //! `adtally config`: check or show the configuration.
 
-use crate::config::{self, ENVIRONMENT_PREFIX};
+use super::settings::RunSettings;
 use crate::exit::Exit;
 use crate::terminal;
 use adtally_model::{Error, Result};
 use clap::{Args, Subcommand};
 use serde_json::json;
-use std::path::PathBuf;
 
 /// Check or show the configuration, without starting anything.
 #[derive(Debug, Args)]
@@ -21,19 +20,19 @@ pub struct ConfigArgs {
 pub enum Action {
     /// Say whether it is valid, and if not, what is wrong where.
     Check {
-        /// The configuration file.
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
-        /// As JSON: whether it is valid, and the mistakes.
+        /// As `run` takes them.
+        #[command(flatten)]
+        settings: RunSettings,
+        /// Print one JSON object: whether it is valid, and the mistakes.
         #[arg(long)]
         json: bool,
     },
     /// Print every setting with its value and where that comes from; secrets are masked.
     Show {
-        /// The configuration file.
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
-        /// As JSON.
+        /// As `run` takes them.
+        #[command(flatten)]
+        settings: RunSettings,
+        /// Print one JSON object: the settings, each with its key, value and origin.
         #[arg(long)]
         json: bool,
     },
@@ -45,8 +44,8 @@ pub enum Action {
 /// A user error that lists every mistake.
 pub fn config(args: &ConfigArgs) -> Result<Exit> {
     match &args.action {
-        Action::Check { config, json } => {
-            let checked = environment().and_then(|environment| config::load(config.as_deref(), &environment, &[]));
+        Action::Check { settings, json } => {
+            let checked = settings.load();
             if *json {
                 let mistakes = checked.as_ref().err().map(Error::report);
                 terminal::print(&format!("{}\n", json!({ "valid": checked.is_ok(), "mistakes": mistakes })))?;
@@ -55,31 +54,14 @@ pub fn config(args: &ConfigArgs) -> Result<Exit> {
             checked?;
             terminal::print("the configuration is valid\n")?;
         }
-        Action::Show { config, json } => {
-            let (raw, _) = config::load(config.as_deref(), &environment()?, &[])?;
+        Action::Show { settings, json } => {
+            let (raw, _) = settings.load()?;
             if *json {
-                let rows = serde_json::to_string_pretty(&raw.shown())
-                    .map_err(|e| Error::internal("the settings cannot be written as JSON").because(e))?;
-                terminal::print(&format!("{rows}\n"))?;
+                terminal::print(&format!("{}\n", json!({ "settings": raw.shown() })))?;
             } else {
                 terminal::print(&raw.shown_as_toml())?;
             }
         }
     }
     Ok(Exit::Success)
-}
-
-/// What the process's environment has for us.
-///
-/// # Errors
-/// A user error that names a variable whose value is not UTF-8.
-pub(crate) fn environment() -> Result<Vec<(String, String)>> {
-    let ours =
-        std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(ENVIRONMENT_PREFIX.as_bytes()));
-    let text = ours.map(|(name, value)| match (name.into_string(), value.into_string()) {
-        (Ok(name), Ok(value)) => Ok((name, value)),
-        (Ok(name), Err(value)) => Err(Error::user(format!("environment {name}: {value:?} is not UTF-8"))),
-        (Err(name), _) => Err(Error::user(format!("environment {name:?}: the name is not UTF-8"))),
-    });
-    text.collect()
 }

@@ -1,23 +1,27 @@
 //! `adtally count`: the whole job once, in a temporary data directory.
 
 use super::run::{show_progress, start_log};
+use super::settings::{self, input_paths};
+use super::spool::{Share, Spool};
 use super::stopping::Stopping;
-use super::{closing, input_paths, runtime};
+use super::{closing, runtime, temporary_folder_failed};
 use crate::clock::{SystemClock, SystemRandomness};
-use crate::commands::config::environment;
-use crate::config;
 use crate::exit::Exit;
 use crate::run::report::Report;
-use crate::run::{ATTEMPTS_MAX, Ending, RunOptions, Service};
+use crate::run::{Ending, RunOptions, Service};
 use crate::terminal::{self, Unit};
-use adtally_model::{Country, Minute, Result};
+use adtally_model::{Country, Error, ErrorKind, Minute, Result};
 use adtally_serve::Status;
 use adtally_store::lake::Lake;
 use clap::{Args, ValueEnum};
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// Attempts to write before `count` gives up: some seconds. The disk of a temporary folder that is full is not waited for, as
+/// that of a data directory is.
+const WRITE_ATTEMPTS_MAX: u32 = 5;
 
 /// Rows of counts that should be in memory at a time; the span asked for is adapted to it.
 const ROWS_AT_ONCE: usize = 2_000_000;
@@ -25,7 +29,8 @@ const ROWS_AT_ONCE: usize = 2_000_000;
 /// Count files once, in a temporary data directory, and print the top.
 #[derive(Debug, Args)]
 pub struct CountArgs {
-    /// Files, folders or globs; gzip and zstd are read as they are.
+    /// Files, folders or globs; gzip and zstd are read as they are. - is standard input; it and pipes are copied into the
+    /// temporary folder (TMPDIR) before they are counted.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<String>,
     /// How many rows to print.
@@ -37,7 +42,7 @@ pub struct CountArgs {
     /// The configuration file, for other formats and field names; `adtally inspect` writes one.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Print JSON: the ledger as `GET /ledger` has it, and the rows.
+    /// Print one JSON object: the ledger as `GET /ledger` has it, and the rows.
     #[arg(long)]
     pub json: bool,
 }
@@ -59,7 +64,13 @@ pub enum By {
 /// What stopped the run.
 pub fn count(args: &CountArgs) -> Result<Exit> {
     let flags: Vec<_> = input_paths(&args.files).into_iter().collect();
-    let (_, mut config) = config::load(args.config.as_deref(), &environment()?, &flags)?;
+    let (_, mut config) = settings::load(args.config.as_deref(), &flags)?;
+    let config_is_stdin = args.config.as_deref() == Some(Path::new("-"));
+    if config_is_stdin && args.files.iter().any(|file| file == "-") {
+        return Err(Error::user(
+            "standard input cannot be both the configuration and the log: name a file for one of them",
+        ));
+    }
     let runtime = runtime()?;
     let stopping = Stopping::on_signals(&runtime)?;
     let folder = stopping.temporary_folder("adtally-count-")?;
@@ -68,17 +79,38 @@ pub fn count(args: &CountArgs) -> Result<Exit> {
     config.epoch.fsync = false;
     config.log.level = "warn";
     start_log(&config)?;
-    let options = RunOptions { config, ending: Ending::Final, inputs_are_finished: true, attempts_max: ATTEMPTS_MAX };
-    let service = Service::start(&options, Arc::new(SystemClock), Arc::new(SystemRandomness), runtime.handle())?;
+    let Some((spool, patterns)) = Spool::fill(&args.files, Share::Whole, folder.path(), &stopping)? else {
+        terminal::say("stopped before the end of the input: nothing is counted");
+        return Ok(Exit::Interrupted);
+    };
+    config.input.paths = patterns;
+    let options =
+        RunOptions { config, ending: Ending::Final, inputs_are_finished: true, attempts_max: WRITE_ATTEMPTS_MAX };
+    // Errors of the stores name their files, which lie in the folder.
+    let path = folder.path().display().to_string();
+    count_files(args, &options, &spool, &runtime, &stopping).map_err(|error| match error.kind() {
+        ErrorKind::External if error.report().contains(&path) => temporary_folder_failed(folder.path()).because(error),
+        _ => error,
+    })
+}
+
+fn count_files(
+    args: &CountArgs,
+    options: &RunOptions,
+    spool: &Spool,
+    runtime: &tokio::runtime::Runtime,
+    stopping: &Stopping,
+) -> Result<Exit> {
+    let service = Service::start(options, Arc::new(SystemClock), Arc::new(SystemRandomness), runtime.handle())?;
     let (report, lake) = (service.report(), service.lake());
     let bar = terminal::progress_bar(0, Unit::Bytes);
     let outcome = service.run(stopping.flag(), |progress, ledger| show_progress(&bar, progress, ledger));
     bar.finish_and_clear();
     let summary = outcome?;
     let rows = runtime.block_on(top(&lake, args.by, args.top))?;
-    terminal::print(&if args.json { json(args.by, &rows, &report)? } else { table(args.by, &rows) })?;
+    terminal::print(&if args.json { json(args.by, &rows, &report, spool)? } else { table(args.by, &rows) })?;
     let interrupted = "stopped before the end: only what was read until then is counted";
-    Ok(closing::say(&summary, &report.first_rejections(), &report.readiness().notes, interrupted))
+    Ok(closing::say(&summary, &report.first_rejections(), &report.readiness().notes, interrupted, spool))
 }
 
 fn table(by: By, rows: &[(u64, u64)]) -> String {
@@ -92,13 +124,15 @@ fn table(by: By, rows: &[(u64, u64)]) -> String {
 }
 
 /// The ledger as `GET /ledger` words it, and the rows.
-fn json(by: By, rows: &[(u64, u64)], report: &Report) -> Result<String> {
+fn json(by: By, rows: &[(u64, u64)], report: &Report, spool: &Spool) -> Result<String> {
     let row = |&(key, clicks): &(u64, u64)| {
         let key = if by == By::Ad { key.to_string() } else { format!("\"{}\"", key_name(by, key)) };
         format!("{{\"{}\":{key},\"clicks\":{clicks}}}", by_name(by))
     };
     let rows: Vec<_> = rows.iter().map(row).collect();
-    let ledger = adtally_serve::ledger_json(report.ledger())?;
+    let mut ledger = report.ledger();
+    ledger.inputs.iter_mut().for_each(|input| input.name = spool.named(&input.name));
+    let ledger = adtally_serve::ledger_json(ledger)?;
     Ok(format!("{{\"ledger\":{ledger},\"top\":[{}]}}\n", rows.join(",")))
 }
 

@@ -1,14 +1,15 @@
 //! `adtally demo`: the whole job on traffic that it makes itself.
 
-use super::run::{listen, start_log, start_server};
+use super::run::start_log;
+use super::serving::Server;
 use super::stopping::Stopping;
-use super::{SHUTDOWN_TIMEOUT, literally, runtime};
+use super::{literally, runtime};
 use crate::clock::{Clock, SystemClock, SystemRandomness};
-use crate::config::{self, FlagSetting, Value};
+use crate::config::{self, FlagSetting, LogFormat, Value};
 use crate::exit::Exit;
-use crate::generate::{Format, Generator, MISSION_ADS, MISSION_RATE, Settings};
+use crate::generate::{Amount, Format, Generator, MISSION_ADS, MISSION_RATE, Settings};
 use crate::run::report::Report;
-use crate::run::{ATTEMPTS_MAX, Ending, RunOptions, Service};
+use crate::run::{ATTEMPTS_MAX, Ending, RunOptions, Service, ServiceStart};
 use crate::terminal;
 use adtally_model::time::rfc3339;
 use adtally_model::{Error, Minute, Result};
@@ -83,10 +84,12 @@ pub fn demo(args: &DemoArgs) -> Result<Exit> {
     std::fs::create_dir(&logs).map_err(|e| Error::external(format!("{} cannot be made", logs.display())).because(e))?;
     let options = configure(args, folder.path(), &logs)?;
     start_log(&options.config)?;
-    let listener = listen(&runtime, &options)?;
-    let address = listener.local_addr().map_err(|e| Error::external("the listening address is unknown").because(e))?;
-    let service = Service::start(&options, Arc::new(SystemClock), Arc::new(SystemRandomness), runtime.handle())?;
-    let server = start_server(&runtime, listener, &service, stopping.flag(), &options);
+    let listener = Server::listen(&runtime, &options.config)?;
+    // There is nothing to recover that a signal would have to end.
+    let start = ServiceStart::new(&options, Arc::new(SystemClock), Arc::default());
+    let server = Server::start(&runtime, listener, &options.config, &start, &stopping)?;
+    let address = server.address();
+    let service = Service::start_watched(&options, &start, Arc::new(SystemRandomness), runtime.handle())?;
     let writer = start_writer(generator, &logs, stopping.flag())?;
     terminal::say(&format!(
         "writing {} clicks a second into {}, rotated every {} s; answering on\n\nhttp://{address}\n",
@@ -103,13 +106,12 @@ pub fn demo(args: &DemoArgs) -> Result<Exit> {
         }
     });
     stopping.stop();
-    let _ = runtime.block_on(server);
-    // A question that is still being computed is not waited for.
-    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    let served = server.finish(runtime, false);
     let written = writer.join().map_err(|_| Error::internal("the log writer panicked; its message is above"))?;
     let summary = outcome?;
     terminal::say(&format!("\n{}", terminal::sum_line(&summary.ledger)));
     written?;
+    served?;
     let path = folder.path().display().to_string();
     folder.close().map_err(|e| Error::external(format!("{path} cannot be removed")).because(e))?;
     terminal::say("the temporary folder is removed");
@@ -125,13 +127,16 @@ fn configure(args: &DemoArgs, folder: &Path, logs: &Path) -> Result<RunOptions> 
     let (_, mut config) = config::load(None, &[], &flags)?;
     config.input.paths = vec![literally(&logs.display().to_string())];
     config.log.level = "warn";
+    if terminal::is_json() {
+        config.log.format = LogFormat::Json;
+    }
     Ok(RunOptions { config, ending: Ending::Never, inputs_are_finished: false, attempts_max: ATTEMPTS_MAX })
 }
 
 /// What is written: the first minute is a whole one.
 fn traffic(args: &DemoArgs) -> Settings {
     Settings {
-        lines: LINES_MAX,
+        amount: Amount::Lines(LINES_MAX),
         seed: 1,
         rate: args.rate,
         ads: args.ads,

@@ -17,7 +17,8 @@ const PROPOSED_MINUTES: i64 = 60;
 pub(crate) fn say(input: &InputConfig) {
     let look = |paths: &[String]| adtally_source::survey(&LocalFiles, paths).unwrap_or_default();
     let Survey { files, bytes } = look(&input.paths);
-    let (paths, noun) = (input.paths.join(", "), if files == 1 { "file" } else { "files" });
+    let (paths, noun) =
+        (terminal::on_one_line(&input.paths.join(", ")).into_owned(), if files == 1 { "file" } else { "files" });
     let (files, bytes) = (terminal::thousands(files), terminal::thousands(bytes));
     terminal::say(&format!("reading {paths}: found {files} {noun}, {bytes} bytes"));
     for path in &input.paths {
@@ -25,6 +26,7 @@ pub(crate) fn say(input: &InputConfig) {
             continue;
         }
         if input.paths.len() > 1 || files == "0" {
+            let path = terminal::on_one_line(path);
             terminal::say(&format!("no file with lines matches {path} yet: it is read as soon as there is one"));
         }
     }

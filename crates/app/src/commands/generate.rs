@@ -12,22 +12,23 @@ use std::io::IsTerminal;
 /// # Errors
 /// A user error for settings out of range, external when a file cannot be written.
 pub fn generate(args: &GenerateArgs) -> Result<Exit> {
-    let bar = terminal::progress_bar(args.clicks, Unit::Lines);
+    let unit = if args.lines.is_some() { Unit::Lines } else { Unit::Clicks };
+    let bar = terminal::progress_bar(args.amount().number(), unit);
     // Lines that scroll by need no bar between them.
-    if args.output.is_none() && std::io::stdout().is_terminal() {
+    if args.output_file().is_none() && std::io::stdout().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
     let mut stdout = std::io::stdout().lock();
-    let report = generate::run(args, &mut stdout, &mut |lines| bar.set_position(lines));
+    let generated = generate::run(args, &mut stdout, &mut |progress| bar.set_position(progress));
     bar.finish_and_clear();
     drop(stdout);
-    let report = report?;
+    let generated = generated?;
     if args.json {
-        let summary = generate::Summary::new(args, report.as_ref());
+        let summary = generate::Summary::new(args, &generated);
         let summary = serde_json::to_string(&summary)
             .map_err(|e| Error::internal("the summary cannot be written as JSON").because(e))?;
         terminal::print(&format!("{summary}\n"))?;
-    } else if let Some(report) = report {
+    } else if let Some(report) = generated.report {
         let (read, counted) = (terminal::thousands(report.read), terminal::thousands(report.counted));
         terminal::say(&format!("{read} lines generated, {counted} to be counted"));
     }

@@ -1,9 +1,10 @@
 //! `adtally inspect`: how a file would be read, without writing anything.
 
-use super::config::environment;
-use super::literally;
+use super::spool::{Share, Spool, is_stream};
+use super::stopping::Stopping;
+use super::{literally, runtime, settings};
 use crate::clock::{Clock, SystemClock};
-use crate::config;
+use crate::config::Value;
 use crate::exit::Exit;
 use crate::inspect::{Guess, Inspection, guess, read_sample};
 use crate::terminal;
@@ -24,10 +25,10 @@ shows what becomes of each line, and prints the configuration that reads the fil
 adtally inspect clicks.csv > adtally.toml && adtally run --config adtally.toml"
 )]
 pub struct InspectArgs {
-    /// The file; gzip and zstd are read as they are.
+    /// The file; gzip and zstd are read as they are. - is standard input, of which, as of a pipe, the beginning is read.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Print everything as JSON.
+    /// Print one JSON object: everything, the configuration included.
     #[arg(long)]
     pub json: bool,
 }
@@ -37,20 +38,35 @@ pub struct InspectArgs {
 /// # Errors
 /// A user error when there is no such file or nothing in it, external when it cannot be read.
 pub fn inspect(args: &InspectArgs) -> Result<Exit> {
+    let name = args.file.display().to_string();
+    if !is_stream(&name) {
+        return inspect_file(args, &args.file);
+    }
+    let runtime = runtime()?;
+    let stopping = Stopping::on_signals(&runtime)?;
+    let folder = stopping.temporary_folder("adtally-inspect-")?;
+    let Some((spool, _)) = Spool::fill(&[name], Share::Sample, folder.path(), &stopping)? else {
+        return Ok(Exit::Interrupted);
+    };
+    inspect_file(args, spool.paths().next().unwrap_or(&args.file))
+}
+
+/// Looks at a file, which may be a copy of what was named.
+fn inspect_file(args: &InspectArgs, file: &Path) -> Result<Exit> {
     let path = args.file.display().to_string();
     let cannot_read = |e: std::io::Error| match e.kind() {
         ErrorKind::NotFound => Error::user(format!("{path} is not there: name one log file")),
         _ => Error::external(format!("{path} cannot be read")).because(e),
     };
-    if !std::fs::metadata(&args.file).map_err(cannot_read)?.is_file() {
+    if !std::fs::metadata(file).map_err(cannot_read)?.is_file() {
         return Err(Error::user(format!("{path} is not a file: name one log file")));
     }
     let is_no_log = |foreign: Foreign| Error::user(format!("{path} is no log that can be read: it is {foreign}"));
-    let (first, compressed) = first_bytes(&args.file).map_err(cannot_read)?;
+    let (first, compressed) = first_bytes(file).map_err(cannot_read)?;
     if let Some(foreign) = foreign::of_file(&first) {
         return Err(is_no_log(foreign));
     }
-    let sample = open_text(&args.file).and_then(|mut text| read_sample(&mut text)).map_err(cannot_read)?;
+    let sample = open_text(file).and_then(|mut text| read_sample(&mut text)).map_err(cannot_read)?;
     if sample.is_empty() {
         return Err(Error::user(format!("{path} is empty: there is nothing to inspect")));
     }
@@ -59,10 +75,15 @@ pub fn inspect(args: &InspectArgs) -> Result<Exit> {
         return Err(is_no_log(foreign));
     }
     let guess = guess(&sample);
-    let batch = decode(&path, &sample, &guess)?;
-    let (_, config) = config::load(None, &environment()?, &guess.settings())?;
+    let batch = decode(&file.display().to_string(), &sample, &guess)?;
+    let (_, config) = settings::load(None, &guess.settings())?;
     let now = SystemClock.wall_ms();
-    let inspection = Inspection::new(&path, &guess, &batch, now, config.time.max_future_skew_ms);
+    let mut inspection = Inspection::new(&path, &guess, &batch, now, config.time.max_future_skew_ms);
+    if is_stream(&path) {
+        // A run cannot read it: whoever uses the configuration names a file.
+        let paths = format!("paths = {}\n", Value::Texts(vec![path]).to_toml());
+        inspection.configuration = inspection.configuration.replacen(&paths, "paths = []\n", 1);
+    }
     if args.json {
         let report = serde_json::to_string(&inspection)
             .map_err(|e| Error::internal("the inspection cannot be written as JSON").because(e))?;
@@ -84,7 +105,7 @@ fn first_bytes(path: &Path) -> std::io::Result<(Vec<u8>, bool)> {
 
 /// What the real reader and the real decoder make of the sample.
 fn decode(path: &str, sample: &[u8], guess: &Guess) -> Result<DecodedBatch> {
-    let (_, config) = config::load(None, &environment()?, &guess.settings())?;
+    let (_, config) = settings::load(None, &guess.settings())?;
     let mut settings = wiring::tail_settings(&config.input, true, 0);
     settings.block_bytes = sample.len().max(settings.block_bytes);
     let mut tailer = Tailer::new(Box::new(LocalFiles), settings, &[literally(path)], Vec::new(), 1)?;

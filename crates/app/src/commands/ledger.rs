@@ -1,10 +1,8 @@
 //! `adtally ledger`: where every line went.
 
+use super::settings::StoreSettings;
 use super::{existing, runtime};
-use crate::cli::DataDirArg;
 use crate::clock::SystemClock;
-use crate::commands::config::environment;
-use crate::config;
 use crate::exit::Exit;
 use crate::run::report::Report;
 use crate::terminal;
@@ -13,19 +11,15 @@ use adtally_model::{Error, Result};
 use adtally_serve::Status;
 use adtally_store::backing::read_log;
 use clap::Args;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Print where every line went.
 #[derive(Debug, Args)]
 pub struct LedgerArgs {
-    /// Where the data is.
+    /// Where the data is; watermarks follow the out_of_orderness of the configuration.
     #[command(flatten)]
-    pub data_dir: DataDirArg,
-    /// The configuration file of the `run`: watermarks follow its out_of_orderness.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// As JSON, the same as `GET /ledger` under the same configuration and environment.
+    pub store: StoreSettings,
+    /// Print one JSON object: what `GET /ledger` answers under the same configuration and environment.
     #[arg(long)]
     pub json: bool,
 }
@@ -35,10 +29,10 @@ pub struct LedgerArgs {
 /// # Errors
 /// A user error for a wrong configuration, corrupt when the epoch log is damaged.
 pub fn ledger(args: &LedgerArgs) -> Result<Exit> {
-    existing(&args.data_dir.data_dir)?;
-    let (_, config) = config::load(args.config.as_deref(), &environment()?, &[])?;
+    let config = args.store.load()?;
+    existing(&config.store.data_dir)?;
     let runtime = runtime()?;
-    let state = runtime.block_on(read_log(&args.data_dir.data_dir)?.fold())?;
+    let state = runtime.block_on(read_log(&config.store.data_dir)?.fold())?;
     let state = state.ok_or_else(|| Error::user("nothing was committed in this data directory yet"))?;
     let report = Report::new(wiring::time_settings(&config.time), &state, Arc::new(SystemClock));
     if args.json {
@@ -47,11 +41,12 @@ pub fn ledger(args: &LedgerArgs) -> Result<Exit> {
     }
     let mut text = format!("{}\n", terminal::sum_line(&state.ledger));
     for row in state.inputs.values() {
-        text.push_str(&format!("  {}: {}\n", row.name, terminal::sum_line(&row.ledger)));
+        let name = terminal::on_one_line(&row.name);
+        text.push_str(&format!("  {name}: {}\n", terminal::sum_line(&row.ledger)));
     }
     if state.gone.read > 0 {
         text.push_str(&format!("  (gone): {}\n", terminal::sum_line(&state.gone)));
     }
-    terminal::print(&text)?;
+    terminal::print_text(&text)?;
     Ok(Exit::Success)
 }

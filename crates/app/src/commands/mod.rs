@@ -10,11 +10,13 @@ pub mod inspect;
 pub mod ledger;
 pub mod repair;
 pub mod run;
+mod serving;
+pub mod settings;
+mod spool;
 pub mod sql;
 mod stopping;
 pub mod verify;
 
-use crate::config::{FlagSetting, Value};
 use crate::exit::Exit;
 use crate::terminal;
 use adtally_model::{Error, Result};
@@ -25,7 +27,7 @@ use std::path::Path;
 const THREAD_STACK_BYTES: usize = 8 << 20;
 
 /// How long threads that still compute are waited for at the end of the process.
-pub(crate) const SHUTDOWN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+pub(crate) const SHUTDOWN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// A runtime for the stores' and the server's I/O.
 ///
@@ -37,6 +39,12 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
         .enable_all()
         .build()
         .map_err(|e| Error::external("the I/O threads cannot be started").because(e))
+}
+
+/// Lets a runtime live as long as the process. The lake's library panics where a task is taken from under it, as those of a
+/// recovery that was given up would be; there is nothing that they must still do, or must not.
+pub(crate) fn leave_running(runtime: tokio::runtime::Runtime) {
+    std::mem::forget(runtime);
 }
 
 /// Refuses a data directory that is not there, which reading commands must not create.
@@ -51,15 +59,18 @@ pub(crate) fn existing(data_dir: &Path) -> Result<()> {
     }
 }
 
+/// What a command ends with whose temporary folder cannot be written.
+pub(crate) fn temporary_folder_failed(folder: &Path) -> Error {
+    let parent = folder.parent().unwrap_or(folder).display();
+    Error::external(format!(
+        "the temporary folder {} cannot be written: free some space in {parent}, or name a folder elsewhere in TMPDIR",
+        folder.display()
+    ))
+}
+
 /// The pattern that means one path and nothing else: what is special in patterns is escaped.
 pub(crate) fn literally(path: &str) -> String {
     path.chars().flat_map(|c| if "*?[]{}".contains(c) { vec!['[', c, ']'] } else { vec![c] }).collect()
-}
-
-/// Paths on the command line; they replace those of the configuration.
-pub(crate) fn input_paths(paths: &[String]) -> Option<FlagSetting> {
-    let value = Value::Texts(paths.to_vec());
-    (!paths.is_empty()).then_some(FlagSetting { flag: "INPUT", key: "input.paths", value })
 }
 
 /// Prints completions for a shell.

@@ -7,10 +7,9 @@
 mod rebuild;
 
 use super::runtime;
-use crate::cli::DataDirArg;
+use super::settings::StoreSettings;
 use crate::clock::{Clock, Randomness, SystemClock, SystemRandomness};
-use crate::commands::config::environment;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::exit::Exit;
 use crate::terminal;
 use adtally_model::time::rfc3339;
@@ -20,6 +19,7 @@ use adtally_store::data_dir::{DataDir, read_key};
 use adtally_store::epoch_log::EpochLog;
 use adtally_store::lake::Lake;
 use clap::Args;
+use serde_json::json;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -33,15 +33,15 @@ Mends:
     still there is read again, and nothing that the lake holds is counted twice
 What is put aside goes to the folder `damaged` of the data directory. Stop `run` first. Raw input is never touched.")]
 pub struct RepairArgs {
-    /// Where the data is.
+    /// Where the data is; a log written anew follows the settings of time of the configuration.
     #[command(flatten)]
-    pub data_dir: DataDirArg,
-    /// The configuration file of the `run`: a log written anew follows its settings of time.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    pub store: StoreSettings,
     /// Do it.
     #[arg(long)]
     pub yes: bool,
+    /// Print one JSON object: whether there was something to repair, whether it was done, and the steps.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What is known of the epoch log and of the lake that follows it.
@@ -86,35 +86,43 @@ fn decide(facts: &Facts) -> Step {
 /// # Errors
 /// Fenced while a run owns the data directory; corrupt when what is left does not allow a repair.
 pub fn repair(args: &RepairArgs) -> Result<Exit> {
-    let path = &args.data_dir.data_dir;
+    let config = args.store.load()?;
+    let path = config.store.data_dir.clone();
     if !path.join("lake").is_dir() {
         return Err(Error::user(format!(
             "{} has no lake: without it nothing can be repaired; name the --data-dir of a `run` that has committed something",
             path.display()
         )));
     }
-    let (_, config) = config::load(args.config.as_deref(), &environment()?, &[])?;
-    let data_dir = DataDir::own(path)?;
+    let data_dir = DataDir::own(&path)?;
     let runtime = runtime()?;
     let repair = Repair {
         aside: path.join("damaged").join(rfc3339(SystemClock.wall_ms()).replace(':', "-")),
-        path: path.clone(),
+        path,
         yes: args.yes,
         config,
+        steps: Vec::new(),
     };
     // On a thread of the runtime, whose stack is large enough for planning SQL.
     let mended = runtime.block_on(runtime.spawn(repair.mend()));
     drop(data_dir);
-    let found = mended.map_err(|e| Error::internal("the repair died").because(e))??;
-    match (found, args.yes) {
-        (false, _) => terminal::print("nothing to repair\n")?,
-        (true, true) => terminal::print("repaired; `adtally verify` checks it\n")?,
-        (true, false) => {
-            terminal::print("nothing was changed: run it again with --yes\n")?;
-            return Ok(Exit::Damaged);
+    let (found, steps) = mended.map_err(|e| Error::internal("the repair died").because(e))?;
+    let outcome = found.as_ref().ok().map(|found| match (found, args.yes) {
+        (false, _) => "nothing to repair",
+        (true, true) => "repaired; `adtally verify` checks it",
+        (true, false) => "nothing was changed: run it again with --yes",
+    });
+    if args.json {
+        if let Ok(found) = found {
+            let report = json!({ "damaged": found, "repaired": found && args.yes, "steps": steps });
+            terminal::print(&format!("{report}\n"))?;
         }
+    } else {
+        // What was done before something failed was done.
+        let lines = steps.iter().map(String::as_str).chain(outcome);
+        terminal::print_text(&lines.map(|line| format!("{line}\n")).collect::<String>())?;
     }
-    Ok(Exit::Success)
+    Ok(if found? && !args.yes { Exit::Damaged } else { Exit::Success })
 }
 
 struct Repair {
@@ -123,11 +131,18 @@ struct Repair {
     aside: PathBuf,
     yes: bool,
     config: Config,
+    /// What was done, or would be.
+    steps: Vec<String>,
 }
 
 impl Repair {
-    /// Mends one thing after another; says whether there was any.
-    async fn mend(self) -> Result<bool> {
+    /// Mends one thing after another; says whether there was any, and what was done until it ended or failed.
+    async fn mend(mut self) -> (Result<bool>, Vec<String>) {
+        let found = self.mend_all().await;
+        (found, self.steps)
+    }
+
+    async fn mend_all(&mut self) -> Result<bool> {
         let entries = damaged_lake_entries(&self.path).await?;
         if let Some(entry) = entries.iter().find(|entry| !entry.dispensable) {
             return Err(Error::corrupt(format!(
@@ -139,14 +154,16 @@ impl Repair {
             self.put_aside(&format!("lake/{}", entry.path), entry.what)?;
         }
         if !entries.is_empty() && !self.yes {
-            terminal::print("what follows from that is told once it is done\n")?;
+            self.steps.push("what follows from that is told once it is done".to_owned());
             return Ok(true);
         }
         let (log, lake) = open_for_repair(&self.path).await?;
         let step = decide(&facts(&log, &lake).await?);
         match step {
             Step::Nothing => {}
-            Step::Lags => terminal::print("the lake lags behind the epoch log: the next run brings it up to date\n")?,
+            Step::Lags => {
+                self.steps.push("the lake lags behind the epoch log: the next run brings it up to date".to_owned());
+            }
             Step::TakeBack(sound) => {
                 for number in log.numbers().await?.into_iter().filter(|&number| number > sound) {
                     self.put_aside(
@@ -161,13 +178,13 @@ impl Repair {
     }
 
     /// Writes the log anew from what the lake holds.
-    async fn rebuild(&self, log: &EpochLog, lake: &Lake, upto: EpochNumber) -> Result<()> {
+    async fn rebuild(&mut self, log: &EpochLog, lake: &Lake, upto: EpochNumber) -> Result<()> {
         let key = self.key()?;
         let newest = log.numbers().await?.last().copied().unwrap_or_default();
         let state = rebuild::state(lake, &key, &self.config, upto, newest, SystemRandomness.next_u128()).await?;
         let sum = terminal::sum_line(&state.ledger);
         let what = format!("the epoch log up to {}, from epoch {upto} of the lake: {sum}", state.number);
-        terminal::print(&format!("{} {what}\n", if self.yes { "writing" } else { "would write" }))?;
+        self.steps.push(format!("{} {what}", if self.yes { "writing" } else { "would write" }));
         if self.path.join("epochs").is_dir() && newest > 0 {
             self.put_aside("epochs", "is damaged, or not the one that the lake follows")?;
         }
@@ -182,27 +199,28 @@ impl Repair {
         if let Some(key) = self.config.identity.key {
             return Ok(IdentityKey::new(key));
         }
-        let path = self.path.join("identity.key");
-        read_key(&path)?.ok_or_else(|| {
+        read_key(&self.path)?.ok_or_else(|| {
             Error::corrupt(format!(
-                "{} is missing: without it copies of clicks that are counted cannot be recognised; restore it from a backup, \
-                 or name the --config that has the key",
-                path.display()
+                "{} is missing: without it copies of clicks that are counted cannot be recognised. Restore it from a backup; if \
+                 the key was configured, name the --config that has it, or set ADTALLY_IDENTITY__KEY",
+                self.path.join("identity.key").display()
             ))
         })
     }
 
     /// Moves something out of the way, or says that it would.
-    fn put_aside(&self, what: &str, why: &str) -> Result<()> {
+    fn put_aside(&mut self, what: &str, why: &str) -> Result<()> {
         let to = self.aside.join(what);
         if !self.yes {
-            return terminal::print(&format!("would put aside {what}, which {why}\n"));
+            self.steps.push(format!("would put aside {what}, which {why}"));
+            return Ok(());
         }
         let failed =
             |e: std::io::Error| Error::external(format!("{what} cannot be moved to {}", to.display())).because(e);
         let from = self.path.join(what);
         move_durably(&from, &to, &self.path).map_err(failed)?;
-        terminal::print(&format!("put aside {what}, which {why}: it is {} now\n", to.display()))
+        self.steps.push(format!("put aside {what}, which {why}: it is {} now", to.display()));
+        Ok(())
     }
 }
 

@@ -1,7 +1,8 @@
 //! `adtally sql`: ad-hoc SQL over the lake.
 
+use super::settings::StoreSettings;
 use super::{existing, runtime};
-use crate::cli::{DataDirArg, TableFormat};
+use crate::cli::TableFormat;
 use crate::exit::Exit;
 use crate::terminal;
 use adtally_model::{Error, Result};
@@ -24,7 +25,7 @@ const TABLE_ROWS_MAX: usize = 10_000;
 pub struct SqlArgs {
     /// Where the data is.
     #[command(flatten)]
-    pub data_dir: DataDirArg,
+    pub store: StoreSettings,
     /// The query.
     #[arg(value_name = "SELECT ...")]
     pub query: String,
@@ -38,9 +39,10 @@ pub struct SqlArgs {
 /// # Errors
 /// A user error for a wrong query.
 pub fn sql(args: &SqlArgs) -> Result<Exit> {
-    existing(&args.data_dir.data_dir)?;
+    let config = args.store.load()?;
+    existing(&config.store.data_dir)?;
     let runtime = runtime()?;
-    let (query, format, data_dir) = (args.query.clone(), args.format, args.data_dir.data_dir.clone());
+    let (query, format, data_dir) = (args.query.clone(), args.format, config.store.data_dir);
     // On a thread of the runtime, whose stack is large enough for planning.
     let answered = runtime.block_on(runtime.spawn(async move {
         let answer = read_lake(&data_dir).await?.sql(&query).await?;
@@ -92,7 +94,7 @@ async fn print_table(mut answer: SqlAnswer) -> Result<()> {
         more = batch.num_rows() > rows;
     }
     let table = arrow::util::pretty::pretty_format_batches(&shown).map_err(unprintable)?;
-    terminal::print(&format!("{table}\n"))?;
+    terminal::print_text(&format!("{table}\n"))?;
     if more {
         terminal::say(&format!("these are the first {TABLE_ROWS_MAX} rows: use --format csv or json for all of them"));
     }

@@ -9,16 +9,23 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Removes a folder and ends as an interrupted command does; further signals do not stop it halfway.
-const REMOVE: &str = "trap '' HUP INT TERM; rm -rf -- \"$0\"; exit 130";
+/// Removes a folder and ends with an exit code; further signals do not stop it halfway.
+const REMOVE: &str = "trap '' HUP INT TERM; rm -rf -- \"$0\"; exit \"$1\"";
 
-/// What signals do to a command: the first SIGINT, SIGTERM or SIGHUP asks it to stop, the second ends it at once.
+/// How long after it was asked to stop a command ends at the latest. Container runtimes kill ten seconds after a SIGTERM.
+/// Commits, the lake and clients have eight of them, and all at once; threads that hang, as on a dead mount, the rest.
+const STOP_TIMEOUT: Duration = Duration::from_millis(9_500);
+
+/// What signals do to a command: the first SIGINT, SIGTERM or SIGHUP asks it to stop, the second ends it at once, as does a
+/// stop that takes too long.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stopping {
     stop: Arc<AtomicBool>,
+    limited: Arc<AtomicBool>,
     signalled: Arc<AtomicBool>,
     folder: Arc<Mutex<Option<PathBuf>>>,
 }
@@ -47,14 +54,31 @@ impl Stopping {
         Ok(stopping)
     }
 
+    /// One that ends no process, for tests within one.
+    #[cfg(test)]
+    pub(crate) fn without_limit() -> Stopping {
+        Stopping { limited: Arc::new(AtomicBool::new(true)), ..Stopping::default() }
+    }
+
     /// The flag that asks the command to stop.
     pub(crate) fn flag(&self) -> &Arc<AtomicBool> {
         &self.stop
     }
 
-    /// Asks the command to stop, as the first signal does.
+    /// Asks the command to stop, as the first signal does; from now on its time is limited.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
+        if !self.limited.swap(true, Ordering::Relaxed) {
+            let stopping = self.clone();
+            let limit = std::thread::Builder::new().name("stop".into()).spawn(move || {
+                std::thread::sleep(STOP_TIMEOUT);
+                terminal::error("not everything ended in time: what is not committed is read again by the next start");
+                stopping.end_at_once(Exit::Failure);
+            });
+            if limit.is_err() {
+                terminal::say("nothing limits how long stopping takes: no thread can be started");
+            }
+        }
     }
 
     /// A temporary folder, which is removed when it is dropped, and by the second signal.
@@ -78,26 +102,26 @@ impl Stopping {
 
     fn signalled(&self) {
         if self.signalled.swap(true, Ordering::Relaxed) {
-            self.end_at_once();
+            self.end_at_once(Exit::Interrupted);
         }
         self.stop();
         terminal::say("stopping; a second signal stops at once");
     }
 
-    fn end_at_once(&self) {
+    fn end_at_once(&self, exit: Exit) {
         let folder = self.folder.lock();
         if let Some(folder) = folder.as_deref() {
-            remove_and_end(folder);
+            remove_and_end(folder, exit);
         }
-        #[expect(clippy::disallowed_methods, reason = "the second signal asks for no clean-up: the log needs none")]
-        std::process::exit(Exit::Interrupted as i32);
+        #[expect(clippy::disallowed_methods, reason = "ending at once asks for no clean-up: the log needs none")]
+        std::process::exit(exit as i32);
     }
 }
 
 /// Puts a shell in the place of this process, whose threads still write to the folder: they end first, and then nobody
 /// makes it anew. Returns only when that fails.
-fn remove_and_end(folder: &Path) {
-    let error = Command::new("/bin/sh").args(["-c", REMOVE]).arg(folder).exec();
+fn remove_and_end(folder: &Path, exit: Exit) {
+    let error = Command::new("/bin/sh").args(["-c", REMOVE]).arg(folder).arg((exit as u8).to_string()).exec();
     terminal::say(&format!("{} may be left behind: /bin/sh cannot be run: {error}", folder.display()));
     let _ = std::fs::remove_dir_all(folder);
 }

@@ -6,11 +6,12 @@
 mod lake;
 mod records;
 
+use super::settings::StoreSettings;
 use super::{existing, runtime};
-use crate::cli::DataDirArg;
+use crate::config::Config;
 use crate::exit::Exit;
 use crate::terminal;
-use adtally_model::{Error, ErrorKind, Result};
+use adtally_model::{Error, ErrorKind, IdentityKey, Result};
 use adtally_store::backing::{read_lake, read_log};
 use adtally_store::data_dir::read_key;
 use adtally_store::epoch_log::EpochLog;
@@ -18,7 +19,6 @@ use adtally_store::lake::{Held, Lake};
 use clap::Args;
 use records::Scan;
 use serde_json::json;
-use std::path::{Path, PathBuf};
 
 /// Differences that are listed, the first; the rest is counted.
 const FINDINGS_MAX: usize = 50;
@@ -29,8 +29,8 @@ const FINDINGS_MAX: usize = 50;
 pub struct VerifyArgs {
     /// Where the data is.
     #[command(flatten)]
-    pub data_dir: DataDirArg,
-    /// Print the report as JSON.
+    pub store: StoreSettings,
+    /// Print one JSON object: whether the data is sound, what was checked and what is wrong.
     #[arg(long)]
     pub json: bool,
 }
@@ -79,10 +79,11 @@ impl Findings {
 /// # Errors
 /// External when the stores cannot be read; what is damaged is reported, not returned.
 pub fn verify(args: &VerifyArgs) -> Result<Exit> {
-    existing(&args.data_dir.data_dir)?;
+    let config = args.store.load()?;
+    existing(&config.store.data_dir)?;
     let runtime = runtime()?;
     // On a thread of the runtime, whose stack is large enough for planning SQL.
-    let checked = runtime.block_on(runtime.spawn(check(args.data_dir.data_dir.clone())));
+    let checked = runtime.block_on(runtime.spawn(check(config)));
     let findings = checked.map_err(|e| Error::internal("the checks died").because(e))??;
     let sound = findings.wrong.is_empty();
     if args.json {
@@ -100,15 +101,16 @@ pub fn verify(args: &VerifyArgs) -> Result<Exit> {
             text.push_str(&format!("WRONG  and {} more\n", findings.left_off));
         }
         text.push_str(if sound { "everything agrees\n" } else { "the data is damaged or disagrees\n" });
-        terminal::print(&text)?;
+        terminal::print_text(&text)?;
     }
     Ok(if sound { Exit::Success } else { Exit::Damaged })
 }
 
-async fn check(data_dir: PathBuf) -> Result<Findings> {
+async fn check(config: Config) -> Result<Findings> {
+    let data_dir = &config.store.data_dir;
     let mut findings = Findings::default();
-    let log = read_log(&data_dir)?;
-    let lake = findings.or_wrong(read_lake(&data_dir).await)?;
+    let log = read_log(data_dir)?;
+    let lake = findings.or_wrong(read_lake(data_dir).await)?;
     let held = match &lake {
         Some(lake) => what_is_held(&log, lake, &mut findings).await?,
         None => None,
@@ -117,7 +119,7 @@ async fn check(data_dir: PathBuf) -> Result<Findings> {
     let upto = held.as_ref().map_or(u64::MAX, Held::by_all);
     let scan = records::scan(&log, upto, &mut findings).await?;
     if let Some(scan) = &scan {
-        check_key(&data_dir, scan, &mut findings)?;
+        check_key(&config, scan, &mut findings)?;
     }
     if let Some(lake) = &lake {
         if let Some(wrong) = findings.or_wrong(lake.audit().await)? {
@@ -143,8 +145,22 @@ async fn what_is_held(log: &EpochLog, lake: &Lake, findings: &mut Findings) -> R
     }
 }
 
-/// The key kept in the data directory against the one that the log was written with.
-fn check_key(data_dir: &Path, scan: &Scan, findings: &mut Findings) -> Result<()> {
+/// The key that is configured, or else kept in the data directory, against the one that the log was written with.
+fn check_key(config: &Config, scan: &Scan, findings: &mut Findings) -> Result<()> {
+    let data_dir = &config.store.data_dir;
+    if let Some(key) = config.identity.key.map(IdentityKey::new) {
+        if key.fingerprint() == scan.key_fingerprint {
+            findings.checked.push("the identity key is the log's".into());
+        } else {
+            findings.wrong(format!(
+                "the configured identity.key is not the key that the epoch log was written with (fingerprint {:016x}, the log \
+                 has {:016x})",
+                key.fingerprint(),
+                scan.key_fingerprint
+            ));
+        }
+        return Ok(());
+    }
     match findings.or_wrong(read_key(data_dir))?.flatten() {
         Some(key) if key.fingerprint() != scan.key_fingerprint => findings.wrong(format!(
             "{} is not the key that the epoch log was written with (fingerprint {:016x}, the log has {:016x}): restore it \

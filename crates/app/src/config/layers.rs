@@ -69,12 +69,36 @@ impl Value {
         match self {
             Value::Integer(_) => text.trim().parse().map_or_else(|_| Value::Text(text.to_owned()), Value::Integer),
             Value::Boolean(_) => text.trim().parse().map_or_else(|_| Value::Text(text.to_owned()), Value::Boolean),
-            Value::Texts(_) => Value::Texts(
-                text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect(),
-            ),
+            Value::Texts(_) => read_list(text),
             Value::Text(_) | Value::Other(_) => Value::Text(text.to_owned()),
         }
     }
+}
+
+/// A list in an environment variable: a TOML array, as in `["a,b.log"]`, where it begins like one; else texts between commas,
+/// but for commas within braces, which belong to a glob.
+fn read_list(text: &str) -> Value {
+    // A glob may begin with a bracket, too.
+    let inside = text.trim().strip_prefix('[').map(str::trim_start);
+    if inside.is_some_and(|inside| inside.starts_with(['"', '\'', ']'])) {
+        let document = format!("list = {}", text.trim());
+        let list = DeTable::parse(&document).ok().filter(|table| table.get_ref().len() == 1);
+        let list = list.as_ref().and_then(|table| table.get_ref().values().next());
+        return list.map_or_else(
+            || Value::Other("an array that is not valid TOML".to_owned()),
+            |list| value_of(list.get_ref()),
+        );
+    }
+    let mut depth = 0_usize;
+    let parts = text.split(|char: char| {
+        match char {
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        char == ',' && depth == 0
+    });
+    Value::Texts(parts.map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
 }
 
 /// Where a value came from.

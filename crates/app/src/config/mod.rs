@@ -223,12 +223,22 @@ pub fn load(
     environment: &[(String, String)],
     flags: &[FlagSetting],
 ) -> Result<(RawConfig, Config)> {
-    let text = file.map(read_file).transpose()?;
-    let name = file.map(|file| file.display().to_string()).unwrap_or_default();
-    let file = text.as_deref().map(|text| (name.as_str(), text));
-    let raw = RawConfig::merge(&Sources { file, environment, flags })?;
+    let raw = RawConfig::read(file, environment, flags)?;
     let config = Config::validate(&raw)?;
     Ok((raw, config))
+}
+
+impl RawConfig {
+    /// Reads the file, `-` being standard input, and lays everything over the defaults.
+    ///
+    /// # Errors
+    /// A user error that lists every mistake with its place, external when the file cannot be read.
+    pub fn read(file: Option<&Path>, environment: &[(String, String)], flags: &[FlagSetting]) -> Result<RawConfig> {
+        let text = file.map(read_file).transpose()?;
+        let name = file.map(|file| file.display().to_string()).unwrap_or_default();
+        let file = text.as_deref().map(|text| (name.as_str(), text));
+        RawConfig::merge(&Sources { file, environment, flags })
+    }
 }
 
 fn read_file(path: &Path) -> Result<String> {
@@ -238,8 +248,11 @@ fn read_file(path: &Path) -> Result<String> {
         if mistaken { Error::user(message) } else { Error::external(message) }.because(error)
     };
     let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(failed)?;
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    let mut bytes: Box<dyn Read> = match path.to_str() {
+        Some("-") => Box::new(std::io::stdin()),
+        _ => Box::new(std::fs::File::open(path).map_err(failed)?),
+    };
+    bytes.by_ref().take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(Error::user(format!("{}: a configuration file has at most 1 MiB", path.display())));
     }

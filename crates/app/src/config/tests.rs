@@ -71,6 +71,28 @@ fn wrong_types_and_ranges_are_told_with_what_is_allowed() {
     check("[log]\nlevel = 1\nformat = 2", &["2 mistakes", "c.toml:2", "c.toml:3"]);
 }
 
+/// Commas separate, but for those in braces; an array says everything.
+#[test]
+fn lists_in_the_environment() {
+    let check = |text: &str, expected: &[&str]| {
+        let (_, config) = load_text("", &[("ADTALLY_INPUT__PATHS", text)], &[]).expect(text);
+        assert_eq!(config.input.paths, expected, "{text}");
+    };
+    check("a.log", &["a.log"]);
+    check(" a.log , b.log,", &["a.log", "b.log"]);
+    check("logs/{a,b}.log,more/{c,{d,e}}.log", &["logs/{a,b}.log", "more/{c,{d,e}}.log"]);
+    check("a}b,c", &["a}b", "c"]);
+    check("[ab].log,[cd].log", &["[ab].log", "[cd].log"]);
+    check(r#"["a,b.log", 'c{d.log']"#, &["a,b.log", "c{d.log"]);
+    check(" [ \"a\", ] ", &["a"]);
+    check("[]", &[]);
+    check("", &[]);
+    check_environment("", &[("ADTALLY_INPUT__PATHS", "[\"a\", 1]")], &["not a list that holds more than text"]);
+    for wrong in ["[\"a\"", "[\"a\"]\nother = 1", "['a',b]"] {
+        check_environment("", &[("ADTALLY_INPUT__PATHS", wrong)], &["not an array that is not valid TOML"]);
+    }
+}
+
 #[test]
 fn settings_that_contradict_each_other_are_told_with_both_places() {
     check(

@@ -12,6 +12,10 @@ pub const ADS_MAX: u64 = 1_000_000_000;
 /// Lines out of order by more than this would partly be late under default settings.
 pub const OUT_OF_ORDER_MAX_MS: i64 = 240_000;
 
+/// Lines that are no new clicks, at most, where the number of clicks is asked for: beyond it each click would come with more
+/// than a thousand of them.
+const CLICKS_FRACTION_MAX: f64 = 0.999;
+
 /// How far back the click of a copy lies at most: well within the default `dedup_horizon` of 10 minutes, whatever the order.
 const COPY_AGE_MAX_MS: u64 = 420_000;
 
@@ -25,11 +29,20 @@ const LATE_MIN_MS: i64 = 300_000 + 5_000 + 60_000;
 /// How much later than that late clicks come.
 const LATE_SPREAD_MS: u64 = 1_800_000;
 
+/// When generating ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Amount {
+    /// After so many lines, of every kind.
+    Lines(u64),
+    /// After so many clicks that an exact counter counts; copies, late clicks and lines that are no clicks come on top.
+    Clicks(u64),
+}
+
 /// What is generated.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Settings {
-    /// Lines in all, of every kind.
-    pub lines: u64,
+    /// How much.
+    pub amount: Amount,
     /// Same seed, same lines, on every machine.
     pub seed: u64,
     /// Lines a second of event time, 1 to 10^9.
@@ -79,6 +92,8 @@ pub struct Generator {
     click_id_chance: u64,
     /// Lines written.
     written: u64,
+    /// Clicks among them that are new and not late.
+    new_clicks: u64,
     /// Lines in 1,000 seconds.
     rate_milli: u64,
     /// Emission time of the next line, and the millionths of a thousandth of a line that belong to its millisecond.
@@ -113,6 +128,7 @@ impl Generator {
             chances,
             click_id_chance: threshold(settings.click_ids),
             written: 0,
+            new_clicks: 0,
             rate_milli,
             emission_ms: settings.start_ms + settings.out_of_order_ms,
             emission_rest: 0,
@@ -126,7 +142,7 @@ impl Generator {
 
     /// Appends the next line with its newline (the first is preceded by the header in CSV) and says whether there was one.
     pub fn next_line(&mut self, out: &mut Vec<u8>) -> bool {
-        if self.written == self.settings.lines {
+        if self.progress() == self.settings.amount.number() {
             return false;
         }
         if self.written == 0 && self.settings.format == Format::Csv {
@@ -177,6 +193,14 @@ impl Generator {
         self.written
     }
 
+    /// How much was written of the amount asked for, in its unit.
+    pub fn progress(&self) -> u64 {
+        match self.settings.amount {
+            Amount::Lines(_) => self.written,
+            Amount::Clicks(_) => self.new_clicks,
+        }
+    }
+
     /// The header of a CSV file, with which each file begins into which the lines are split.
     pub fn header(&self) -> &'static str {
         csv_header(self.with_click_ids())
@@ -200,6 +224,7 @@ impl Generator {
 
     fn remembered_click(&mut self) -> Click {
         let click = self.new_click();
+        self.new_clicks += 1;
         self.largest_ms = self.largest_ms.max(click.event_time_ms);
         self.recent.remember(click);
         self.sample.remember(click);
@@ -276,7 +301,21 @@ impl Memory {
     }
 }
 
+impl Amount {
+    /// The number of lines or of clicks.
+    pub fn number(self) -> u64 {
+        match self {
+            Amount::Lines(number) | Amount::Clicks(number) => number,
+        }
+    }
+}
+
 impl Settings {
+    /// Fractions of lines that are no new clicks.
+    fn fractions(&self) -> [f64; 4] {
+        [self.duplicates, self.late, self.malformed, self.invalid]
+    }
+
     fn check(&self) -> Result<()> {
         let refuse = |what: String| Err(Error::user(what));
         if !(1.0..=1e9).contains(&self.rate) {
@@ -289,12 +328,18 @@ impl Settings {
             let given = self.out_of_order_ms;
             return refuse(format!("--out-of-order is milliseconds from 0 to {OUT_OF_ORDER_MAX_MS}, not {given}"));
         }
-        let fractions = [self.duplicates, self.late, self.malformed, self.invalid];
+        let fractions = self.fractions();
         if fractions.iter().chain([&self.click_ids]).any(|fraction| !(0.0..=1.0).contains(fraction)) {
             return refuse("fractions lie from 0 to 1 (or 0% to 100%)".to_owned());
         }
         if fractions.iter().sum::<f64>() > 1.0 {
             return refuse("--duplicates, --late, --malformed and --invalid add up to more than all lines".to_owned());
+        }
+        if matches!(self.amount, Amount::Clicks(_)) && fractions.iter().sum::<f64>() > CLICKS_FRACTION_MAX {
+            return refuse(format!(
+                "--duplicates, --late, --malformed and --invalid add up to more than {CLICKS_FRACTION_MAX}, which leaves hardly \
+                 any line for --clicks: lower them, or say with --lines how many lines there are"
+            ));
         }
         if !(EVENT_TIME_MIN_MS..EVENT_TIME_END_MS).contains(&self.start_ms) {
             return refuse("--start lies from 2000-01-01 to 2099-12-31".to_owned());
@@ -307,11 +352,17 @@ impl Settings {
     /// # Errors
     /// A user error when that is later than a click may be.
     pub fn end_ms(&self) -> Result<i64> {
-        let end = self.start_ms as f64 + self.out_of_order_ms as f64 + self.lines as f64 * 1_000.0 / self.rate;
+        let lines = match self.amount {
+            Amount::Lines(lines) => lines as f64,
+            Amount::Clicks(clicks) => clicks as f64 / (1.0 - self.fractions().iter().sum::<f64>()),
+        };
+        let end = self.start_ms as f64 + self.out_of_order_ms as f64 + lines * 1_000.0 / self.rate;
         if end < EVENT_TIME_END_MS as f64 {
             Ok(end as i64)
         } else {
-            Err(Error::user("that many lines at this rate reach beyond 2099: lower --clicks or raise --rate"))
+            Err(Error::user(
+                "that many lines at this rate reach beyond 2099: lower --clicks or --lines, or raise --rate",
+            ))
         }
     }
 }

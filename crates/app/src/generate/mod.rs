@@ -17,7 +17,7 @@ mod truth;
 mod tests;
 
 pub use click::{Click, Format};
-pub use generator::{ADS_MAX, Generator, Line, OUT_OF_ORDER_MAX_MS, Settings};
+pub use generator::{ADS_MAX, Amount, Generator, Line, OUT_OF_ORDER_MAX_MS, Settings};
 pub use random::{Random, Zipf, mix};
 pub use truth::{AdClicks, CountryClicks, MinuteClicks, Report, Truth};
 
@@ -46,9 +46,12 @@ const PROGRESS_LINES: u64 = 1 << 14;
 /// What `adtally generate` is told.
 #[derive(Clone, PartialEq, Debug, clap::Args)]
 pub struct GenerateArgs {
-    /// Lines to write, of every kind
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub clicks: u64,
+    /// Clicks that an exact counter must count; copies, late, malformed and invalid lines come on top
+    #[arg(long, value_name = "N", required_unless_present = "lines", value_parser = clap::value_parser!(u64).range(1..))]
+    pub clicks: Option<u64>,
+    /// Instead of --clicks: lines to write, of every kind
+    #[arg(long, value_name = "N", conflicts_with = "clicks", value_parser = clap::value_parser!(u64).range(1..))]
+    pub lines: Option<u64>,
     /// Same seed, same lines, on every machine
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
@@ -85,7 +88,7 @@ pub struct GenerateArgs {
     /// How lines are written
     #[arg(long, value_enum, default_value_t = Format::Ndjson)]
     pub format: Format,
-    /// Write the lines there instead of to the standard output
+    /// Write the lines there instead of to the standard output, which - means as well
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Write what must be counted: totals, top 100, minutes and countries as JSON to FILE, and every count as CSV (minute,
@@ -93,7 +96,7 @@ pub struct GenerateArgs {
     /// one input under default settings after the last event time; one differing copy in 65,536 may go unnoticed as such
     #[arg(long, value_name = "FILE")]
     pub truth: Option<PathBuf>,
-    /// Print a summary as JSON: the files written and, with --truth, the totals
+    /// Print one JSON object: the lines and files written and, with --truth, the clicks to be counted
     #[arg(long, requires = "output")]
     pub json: bool,
 }
@@ -115,20 +118,47 @@ pub struct Summary {
 
 impl Summary {
     /// Sums up a run that has ended well.
-    pub fn new(args: &GenerateArgs, report: Option<&Report>) -> Summary {
+    pub fn new(args: &GenerateArgs, generated: &Generated) -> Summary {
         Summary {
-            read: args.clicks,
+            read: generated.lines,
             output: args.output.clone(),
             truth: args.truth.clone(),
             counts: args.truth.as_deref().map(counts_path),
-            counted: report.map(|report| report.counted),
+            counted: generated.report.as_ref().map(|report| report.counted),
         }
     }
 }
 
+/// What was generated.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Generated {
+    /// Lines written.
+    pub lines: u64,
+    /// What must be counted, where the truth was asked for.
+    pub report: Option<Report>,
+}
+
 impl GenerateArgs {
-    /// Refuses to write two files into one.
+    /// How much is to be generated.
+    pub fn amount(&self) -> Amount {
+        self.lines.map_or_else(|| Amount::Clicks(self.clicks.unwrap_or_default()), Amount::Lines)
+    }
+
+    /// The file that the lines go to; none for the standard output.
+    pub fn output_file(&self) -> Option<&Path> {
+        self.output.as_deref().filter(|path| *path != Path::new("-"))
+    }
+
+    /// Refuses to write two files into one, and what is no file.
     fn check_files(&self) -> Result<()> {
+        if self.truth.as_deref() == Some(Path::new("-")) {
+            return Err(Error::user("--truth is two files, and cannot be written to the standard output: name a file"));
+        }
+        if self.json && self.output_file().is_none() {
+            return Err(Error::user(
+                "--json prints to the standard output, where the lines go: name a file in --output",
+            ));
+        }
         let counts = self.truth.as_deref().map(counts_path);
         let files = [("--output", &self.output), ("--truth", &self.truth), ("the counts of --truth", &counts)];
         let files: Vec<_> = files.iter().filter_map(|(what, path)| Some((what, path.as_deref()?))).collect();
@@ -143,7 +173,7 @@ impl GenerateArgs {
     /// The settings of the generator.
     pub fn settings(&self) -> Settings {
         Settings {
-            lines: self.clicks,
+            amount: self.amount(),
             seed: self.seed,
             rate: self.rate,
             ads: self.ads,
@@ -160,13 +190,12 @@ impl GenerateArgs {
     }
 }
 
-/// Generates to the file or to `stdout`, and the truth. `progress` is told the lines written from time to time.
-///
-/// Returns the truth's report where one was asked for. A reader that closes `stdout` early ends it quietly.
+/// Generates to the file or to `stdout`, and the truth. `progress` is told from time to time how much of the amount is written.
+/// A reader that closes `stdout` early ends it quietly.
 ///
 /// # Errors
 /// A user error for settings out of range, an external one when writing fails or when `stdout` closes before the truth is known.
-pub fn run(args: &GenerateArgs, stdout: &mut dyn Write, progress: &mut dyn FnMut(u64)) -> Result<Option<Report>> {
+pub fn run(args: &GenerateArgs, stdout: &mut dyn Write, progress: &mut dyn FnMut(u64)) -> Result<Generated> {
     let settings = args.settings();
     settings.end_ms()?;
     args.check_files()?;
@@ -175,7 +204,7 @@ pub fn run(args: &GenerateArgs, stdout: &mut dyn Write, progress: &mut dyn FnMut
         Some(path) => Some((path, open_truth(path)?)),
         None => None,
     };
-    let wrote_all = match &args.output {
+    let wrote_all = match args.output_file() {
         Some(path) => {
             let mut file = File::create(path).map_err(|error| cannot_write(path, error))?;
             pump(&mut generator, truth.as_mut().map(|(_, truth)| truth), &mut file, progress)
@@ -188,7 +217,8 @@ pub fn run(args: &GenerateArgs, stdout: &mut dyn Write, progress: &mut dyn FnMut
             Err(error) => return Err(Error::external("cannot write to the standard output").because(error)),
         },
     };
-    let Some((path, truth)) = truth else { return Ok(None) };
+    let lines = generator.written();
+    let Some((path, truth)) = truth else { return Ok(Generated { lines, report: None }) };
     if !wrote_all {
         let path = path.display();
         return Err(Error::external(format!(
@@ -200,7 +230,7 @@ pub fn run(args: &GenerateArgs, stdout: &mut dyn Write, progress: &mut dyn FnMut
         serde_json::to_string(&report).map_err(|error| Error::internal("the truth as JSON").because(error))?;
     text.push('\n');
     std::fs::write(path, text).map_err(|error| cannot_write(path, error))?;
-    Ok(Some(report))
+    Ok(Generated { lines, report: Some(report) })
 }
 
 /// Where the counts of a truth file are written: next to it, with the extension `.counts.csv`.
@@ -246,12 +276,12 @@ fn pump(
             buffer.clear();
         }
         if generator.written().is_multiple_of(PROGRESS_LINES) {
-            progress(generator.written());
+            progress(generator.progress());
         }
     }
     out.write_all(&buffer)?;
     out.flush()?;
-    progress(generator.written());
+    progress(generator.progress());
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 fn settings() -> Settings {
     Settings {
-        lines: 1_000,
+        amount: Amount::Lines(1_000),
         seed: 42,
         rate: MISSION_RATE,
         ads: MISSION_ADS,
@@ -24,7 +24,7 @@ fn settings() -> Settings {
 /// Ten minutes and more of event time with everything in it.
 fn mixed(format: Format) -> Settings {
     Settings {
-        lines: 60_000,
+        amount: Amount::Lines(60_000),
         rate: 40.0,
         ads: 500,
         duplicates: 0.05,
@@ -57,6 +57,28 @@ fn report_of(lines: &[Line]) -> (Report, String) {
     (report, String::from_utf8(counts).expect("text"))
 }
 
+/// `--clicks` is what an exact counter counts, whatever comes on top.
+#[test]
+fn as_many_clicks_as_asked_for_are_to_be_counted() {
+    let check = |settings: Settings| {
+        let (_, lines) = generate(settings.clone());
+        let (report, _) = report_of(&lines);
+        assert_eq!(report.counted, 20_000, "{settings:?}");
+        assert_eq!(lines.len() as u64, report.read);
+        report
+    };
+    let amount = Amount::Clicks(20_000);
+    assert_eq!(check(Settings { amount, ..settings() }).read, 20_000);
+    for format in [Format::Ndjson, Format::Csv] {
+        let report = check(Settings { amount, rate: 10.0, ..mixed(format) });
+        assert!(report.duplicate > 500 && report.late > 50 && report.malformed > 100 && report.invalid > 100);
+    }
+    check(Settings { amount, duplicates: 0.3, late: 0.3, ..mixed(Format::Ndjson) });
+    let none = Settings { amount, duplicates: 0.5, late: 0.5, ..settings() };
+    let refused = Generator::new(none).expect_err("no line is left for a click");
+    assert!(refused.to_string().contains("--lines"), "{refused}");
+}
+
 /// FNV-1a, 64 bits.
 fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
@@ -66,20 +88,20 @@ fn hash(bytes: &[u8]) -> u64 {
 fn the_first_thousand_lines_never_change() {
     let check = |settings: Settings, expected: u64| assert_eq!(hash(&generate(settings).0), expected);
     check(settings(), 7_982_736_869_722_204_961);
-    check(Settings { lines: 1_000, ..mixed(Format::Ndjson) }, 3_818_346_992_376_283_254);
-    check(Settings { lines: 1_000, ..mixed(Format::Csv) }, 12_057_806_503_224_324_800);
+    check(Settings { amount: Amount::Lines(1_000), ..mixed(Format::Ndjson) }, 3_818_346_992_376_283_254);
+    check(Settings { amount: Amount::Lines(1_000), ..mixed(Format::Csv) }, 12_057_806_503_224_324_800);
     assert_ne!(generate(settings()).0, generate(Settings { seed: 43, ..settings() }).0);
 }
 
 #[test]
 fn a_longer_run_begins_like_a_shorter_one() {
-    let long = generate(Settings { lines: 2_000, ..settings() }).0;
+    let long = generate(Settings { amount: Amount::Lines(2_000), ..settings() }).0;
     assert!(long.starts_with(&generate(settings()).0));
 }
 
 #[test]
 fn lines_are_of_the_size_and_the_mix_of_real_ones() {
-    let (text, lines) = generate(Settings { lines: 100_000, ..settings() });
+    let (text, lines) = generate(Settings { amount: Amount::Lines(100_000), ..settings() });
     let clicks = lines.iter().map(|line| match line {
         Line::Click(click) => *click,
         other => panic!("{other:?}"),
@@ -286,7 +308,7 @@ fn settings_out_of_range_are_refused_by_name() {
     check(Settings { late: 0.6, duplicates: 0.6, ..settings() }, "add up");
     check(Settings { click_ids: 1.5, ..settings() }, "fractions");
     check(Settings { start_ms: 0, ..settings() }, "--start");
-    let far = Settings { lines: u64::MAX, rate: 1.0, ..settings() };
+    let far = Settings { amount: Amount::Lines(u64::MAX), rate: 1.0, ..settings() };
     assert!(far.end_ms().is_err_and(|error| error.to_string().contains("--clicks")));
 }
 
@@ -338,12 +360,12 @@ fn a_run_writes_lines_and_truth_and_a_reader_that_leaves_is_no_error() {
     let folder = tempfile::tempdir().expect("a folder");
     let parse = |more: &[&str]| {
         let truth = folder.path().join("truth.json").display().to_string();
-        let words = ["generate", "--clicks", "5000", "--duplicates", "10%", "--truth", &truth];
+        let words = ["generate", "--lines", "5000", "--duplicates", "10%", "--truth", &truth];
         let command: Command = clap::Parser::try_parse_from(words.iter().chain(more)).expect("valid");
         command.args
     };
     let (mut lines, mut told) = (Vec::new(), 3_818_346_992_376_283_254);
-    let report = run(&parse(&[]), &mut lines, &mut |written| told = written).expect("fine").expect("asked for");
+    let report = run(&parse(&[]), &mut lines, &mut |written| told = written).expect("fine").report.expect("asked for");
     assert_eq!((report.read, told), (5_000, 5_000));
     assert_eq!(lines.iter().filter(|&&byte| byte == b'\n').count(), 5_000);
     let text = std::fs::read_to_string(folder.path().join("truth.json")).expect("written");
@@ -364,7 +386,7 @@ fn a_run_writes_lines_and_truth_and_a_reader_that_leaves_is_no_error() {
     assert_eq!(std::fs::read_to_string(folder.path().join("truth.json")).expect("as it was"), text);
 
     let quiet = GenerateArgs { truth: None, ..parse(&[]) };
-    assert_eq!(run(&quiet, &mut Closed, &mut |_| {}).expect("quiet"), None);
+    assert_eq!(run(&quiet, &mut Closed, &mut |_| {}).expect("quiet").report, None);
 
     let output = folder.path().join("clicks.ndjson");
     let to_file = GenerateArgs { output: Some(output.clone()), ..quiet };

@@ -211,6 +211,12 @@ impl<S: EpochSink> Ingest<S> {
         &mut self.tailer
     }
 
+    /// Lets the report say how much is read ahead, and how many files are open for it.
+    pub fn report_reading(&self) {
+        let held = self.lanes.values().map(Lane::held_bytes).sum();
+        self.report.reading(self.tailer.open_files(), held, HELD_BYTES_MAX);
+    }
+
     /// Gives the sink back, and all else up.
     pub fn into_sink(self) -> S {
         let crowded = self.partition.inputs().iter().nth(CROWD).is_some();
@@ -608,7 +614,7 @@ impl<S: EpochSink> Ingest<S> {
         if run_end == RunEnd::GoesOn {
             self.apply_discovered(&now);
         }
-        self.report.ingest(&self.partition, self.lanes.values().map(Lane::depth).sum());
+        self.report.ingest(&self.partition);
         Ok(())
     }
 

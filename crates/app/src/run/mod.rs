@@ -13,6 +13,8 @@ pub mod project;
 pub mod recovery;
 pub mod report;
 pub mod service;
+pub mod start;
 pub mod upkeep;
 
 pub use service::{ATTEMPTS_MAX, Backing, Ending, RunOptions, Service, Summary};
+pub use start::{LateQuestions, ServiceStart};

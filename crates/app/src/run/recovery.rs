@@ -40,7 +40,12 @@ pub async fn take_over(
     check_behind(&held, state.number)?;
     let lake_epoch = held.by_all();
     let mut waiting = Vec::new();
+    let progress = log.progress();
+    if lake_epoch < state.number {
+        progress.begin(state.number - lake_epoch);
+    }
     for number in lake_epoch + 1..=state.number {
+        progress.advance();
         let Some((epoch, _)) = log.read(number).await? else {
             return Err(Error::corrupt(format!(
                 "epoch {number} is missing from the log and not yet in the lake (which holds {lake_epoch}); restore it from a \

@@ -9,6 +9,7 @@ use adtally_serve::{
     DurationHistogram, Gauges, InputLedger, LEDGER_INPUTS_MAX, LedgerReport, PartitionLedger, QueueDepth, Readiness,
     Status,
 };
+use adtally_store::epoch_log::ReadProgress;
 use parking_lot::Mutex;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -43,8 +44,9 @@ struct Committed {
 struct Live {
     clock: Option<ClockReading>,
     held: (usize, usize),
-    inputs: u64,
-    batches: u64,
+    open_files: u64,
+    /// Bytes, and how many there may be.
+    read_ahead: (u64, u64),
     store_failing: Option<String>,
     lake_failing: Option<String>,
     upkeep_failing: Option<String>,
@@ -52,6 +54,9 @@ struct Live {
     over_capacity: bool,
     lake_epoch: u64,
     starting: bool,
+    recovering: bool,
+    /// How far reading the epoch log is, once that has begun.
+    records: Option<Arc<ReadProgress>>,
     /// When ingest began its last turn, by monotonic time; none while it does not read.
     turned_ms: Option<i64>,
 }
@@ -70,7 +75,32 @@ pub struct Report {
 impl Report {
     /// Starts from a recovered state.
     pub fn new(settings: TimeSettings, state: &PartitionState, clock: Arc<dyn Clock>) -> Arc<Report> {
-        let committed = Committed {
+        let report = Report::recovers(settings, clock);
+        report.recovered(state);
+        report
+    }
+
+    /// Starts while the state is still to be recovered: nothing is known yet.
+    pub fn recovers(settings: TimeSettings, clock: Arc<dyn Clock>) -> Arc<Report> {
+        Arc::new(Report {
+            settings,
+            clock,
+            committed: Mutex::default(),
+            live: Mutex::new(Live { starting: true, recovering: true, ..Live::default() }),
+            commits: DurationHistogram::default(),
+            rejections: Mutex::new(FirstRejections::default()),
+            lines: Mutex::default(),
+        })
+    }
+
+    /// Recovery reads the epoch log.
+    pub fn reads(&self, records: Arc<ReadProgress>) {
+        self.live.lock().records = Some(records);
+    }
+
+    /// The state is recovered.
+    pub fn recovered(&self, state: &PartitionState) {
+        *self.committed.lock() = Committed {
             epoch: state.number,
             ledger: state.ledger,
             gone: state.gone,
@@ -80,15 +110,7 @@ impl Report {
             final_ms: state.frontiers.final_.get(),
             newest_click_ms: state.newest_click_ms,
         };
-        Arc::new(Report {
-            settings,
-            clock,
-            committed: Mutex::new(committed),
-            live: Mutex::new(Live { starting: true, ..Live::default() }),
-            commits: DurationHistogram::default(),
-            rejections: Mutex::new(FirstRejections::default()),
-            lines: Mutex::default(),
-        })
+        self.live.lock().recovering = false;
     }
 
     /// An epoch is committed, whose clicks say this of their countries.
@@ -135,12 +157,17 @@ impl Report {
         self.live.lock().clock = Some(*now);
     }
 
+    /// What ingest reads: files held open, and bytes of text read ahead of what they may be.
+    pub fn reading(&self, open_files: usize, held_bytes: usize, held_bytes_max: usize) {
+        let mut live = self.live.lock();
+        live.open_files = open_files as u64;
+        live.read_ahead = (held_bytes as u64, held_bytes_max as u64);
+    }
+
     /// Where ingest stands.
-    pub fn ingest(&self, partition: &Partition, batches: usize) {
+    pub fn ingest(&self, partition: &Partition) {
         let mut live = self.live.lock();
         live.held = partition.held();
-        live.batches = batches as u64;
-        live.inputs = partition.inputs().iter().filter(|input| input.row.status != InputStatus::Ended).count() as u64;
         live.over_capacity = live.held.0 > self.settings.dedup_capacity;
     }
 
@@ -285,7 +312,23 @@ impl Report {
     }
 }
 
+impl Live {
+    /// How far recovery is, until it is over.
+    fn recovery(&self) -> Option<String> {
+        let what = "starting: the state is being recovered";
+        let records = self.records.as_ref().map(|records| records.get());
+        self.recovering.then(|| match records {
+            Some((read, total)) if total > 0 => format!("{what}, {read} of {total} records of the epoch log are read"),
+            _ => format!("{what}, the stores are being opened"),
+        })
+    }
+}
+
 impl Status for Report {
+    fn recovering(&self) -> Option<String> {
+        self.live.lock().recovery()
+    }
+
     fn ledger(&self) -> LedgerReport {
         let committed = self.committed.lock();
         let (inputs, inputs_left_off) = self.input_rows(&committed);
@@ -307,8 +350,10 @@ impl Status for Report {
         let committed = self.committed.lock();
         let live = self.live.lock();
         let mut problems = Vec::new();
-        if live.starting {
-            problems.push("starting: the state is being recovered".into());
+        if let Some(progress) = live.recovery() {
+            problems.push(progress);
+        } else if live.starting {
+            problems.push("starting: reading has not begun".into());
         }
         let still_ms = live.turned_ms.map_or(0, |turned| self.clock.monotonic_ms() - turned);
         if still_ms > STUCK_AFTER_MS {
@@ -345,13 +390,17 @@ impl Status for Report {
             lines: committed.ledger,
             epochs_committed: committed.epoch,
             epoch_commits: self.commits.snapshot(),
-            queues: vec![QueueDepth { queue: "batches", depth: live.batches, capacity: 8 }],
+            queues: vec![QueueDepth {
+                queue: "read_ahead_bytes",
+                depth: live.read_ahead.0,
+                capacity: live.read_ahead.1,
+            }],
             watermark_lag_ms: lag(committed.watermark_ms),
             closed_lag_ms: lag(committed.closed_ms),
             lake_epochs_behind: committed.epoch.saturating_sub(live.lake_epoch),
             live_identities: live.held.0 as u64,
             live_minutes: live.held.1 as u64,
-            open_files: live.inputs,
+            open_files: live.open_files,
         }
     }
 }

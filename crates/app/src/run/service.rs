@@ -6,6 +6,7 @@ use super::ingest::{Ingest, IngestSettings, Parts, Turn};
 use super::project::{Projector, ProjectorParts};
 use super::recovery::{self, OlderMinutes, Recovered};
 use super::report::Report;
+use super::start::ServiceStart;
 use super::upkeep::{self, Upkeep, UpkeepParts, UpkeepThread};
 use crate::clock::{Clock, Randomness};
 use crate::config::Config;
@@ -103,21 +104,51 @@ impl Service {
     /// Takes the data directory, recovers, and starts everything but reading.
     ///
     /// # Errors
-    /// A user error for bad settings or a data directory in use; corrupt when stored data is damaged.
+    /// A user error for bad settings, fenced for a data directory in use; corrupt when stored data is damaged.
     pub fn start(
         options: &RunOptions,
         clock: Arc<dyn Clock>,
         randomness: Arc<dyn Randomness>,
         runtime: &tokio::runtime::Handle,
     ) -> Result<Service> {
-        // A mistake in the arguments leaves no data directory behind.
+        let start = ServiceStart::new(options, clock, Arc::default());
+        Self::start_watched(options, &start, randomness, runtime)
+    }
+
+    /// The same, watched by others, who do not stop it.
+    ///
+    /// # Errors
+    /// As [`Service::start`].
+    pub fn start_watched(
+        options: &RunOptions,
+        start: &ServiceStart,
+        randomness: Arc<dyn Randomness>,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<Service> {
+        Self::begin(options, start, randomness, runtime)?.ok_or_else(nobody_stopped_it)
+    }
+
+    /// The same, watched by others; `None` when it was asked to end before the state was recovered.
+    ///
+    /// # Errors
+    /// As [`Service::start`].
+    pub fn begin(
+        options: &RunOptions,
+        start: &ServiceStart,
+        randomness: Arc<dyn Randomness>,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<Option<Service>> {
         wiring::time_settings(&options.config.time).check()?;
-        let settings = wiring::tail_settings(&options.config.input, options.ending != Ending::Never, 0);
-        Tailer::new(Box::new(LocalFiles), settings, &options.config.input.paths, Vec::new(), 1)?;
+        if !options.config.store.data_dir.exists() {
+            // A mistake in the arguments leaves no data directory behind. Where there is one, a path may be known from
+            // before that holds nothing just now.
+            let settings = wiring::tail_settings(&options.config.input, options.ending != Ending::Never, 0);
+            Tailer::new(Box::new(LocalFiles), settings, &options.config.input.paths, Vec::new(), 1)?;
+        }
         let data_dir = DataDir::own(&options.config.store.data_dir)?;
         let backing = Backing::local(data_dir.path(), options.config.epoch.fsync)?;
-        sweep(data_dir.path(), clock.wall_ms())?;
-        Self::start_on(options, data_dir, &backing, clock, randomness, runtime)
+        sweep(data_dir.path(), start.clock().wall_ms())?;
+        Self::begin_on(options, data_dir, &backing, start, randomness, runtime)
     }
 
     /// The same on other object stores; the data directory then holds the lock and the identity key alone.
@@ -132,10 +163,25 @@ impl Service {
         randomness: Arc<dyn Randomness>,
         runtime: &tokio::runtime::Handle,
     ) -> Result<Service> {
+        let start = ServiceStart::new(options, clock, Arc::default());
+        Self::begin_on(options, data_dir, backing, &start, randomness, runtime)?.ok_or_else(nobody_stopped_it)
+    }
+
+    fn begin_on(
+        options: &RunOptions,
+        data_dir: DataDir,
+        backing: &Backing,
+        start: &ServiceStart,
+        randomness: Arc<dyn Randomness>,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<Option<Service>> {
         let config = &options.config;
+        let (report, clock) = (Arc::clone(&start.report), Arc::clone(start.clock()));
         let settings = wiring::time_settings(&config.time);
         settings.check()?;
-        let Stores { log, lake, log_is_empty } = runtime.block_on(backing.open())?;
+        let Some(stores) = runtime.block_on(start.unless_stopped(backing.open()))? else { return Ok(None) };
+        let Stores { log, lake, log_is_empty } = stores;
+        report.reads(log.progress());
         let key = match config.identity.key {
             Some(key) => IdentityKey::new(key),
             None => data_dir.identity_key(randomness.next_u128().to_be_bytes(), log_is_empty)?,
@@ -147,7 +193,8 @@ impl Service {
         // A bounded run answers no questions; it holds the live minutes alone, which base records repeat.
         let hot_minutes = if bounded { 0 } else { config.store.hot_minutes };
         let recovering = recover(&log, lake.as_ref(), hot_minutes, (writer, fresh), fingerprints, clock.wall_ms());
-        let (recovered, hot, older) = runtime.block_on(recovering)?;
+        let Some(recovery) = runtime.block_on(start.unless_stopped(recovering))? else { return Ok(None) };
+        let (recovered, hot, older) = recovery;
         let state = recovered.state;
         let last_rows_before_ms = match options.ending {
             Ending::Final if options.inputs_are_finished => Some(i64::MAX),
@@ -155,7 +202,6 @@ impl Service {
             Ending::UntilEnd | Ending::Never => None,
         };
         let (tailer, pool) = readers(config, bounded, last_rows_before_ms, key, &state)?;
-        let report = Report::new(settings, &state, Arc::clone(&clock));
         let abandon = Arc::new(AtomicBool::new(false));
         let (projector, projector_thread) = Projector::start(
             ProjectorParts {
@@ -207,6 +253,8 @@ impl Service {
             runtime.spawn(load_older(older, Arc::clone(&hot), lake.clone(), Arc::clone(&abandon)));
         }
         let read_before = state.ledger.read;
+        report.recovered(&state);
+        start.questions.open(Embedded::new(Arc::clone(&hot), Arc::clone(&lake)));
         let ingest = Ingest::new(Parts {
             settings: ingest_settings(config, options.ending),
             clock: Arc::clone(&clock),
@@ -219,7 +267,7 @@ impl Service {
             report: Arc::clone(&report),
             sink,
         });
-        Ok(Service {
+        Ok(Some(Service {
             ingest,
             hot,
             lake,
@@ -231,7 +279,7 @@ impl Service {
             clock,
             read_before,
             _data_dir: data_dir,
-        })
+        }))
     }
 
     /// Who answers questions.
@@ -288,6 +336,7 @@ impl Service {
             }
             turns = turns.wrapping_add(1);
             if turns.is_multiple_of(64) {
+                self.ingest.report_reading();
                 let progress = self.ingest.tailer().progress();
                 watch(&progress, self.ingest.partition().ledger());
             }
@@ -336,6 +385,11 @@ impl Service {
             }
         }
     }
+}
+
+/// What a start ends with that was stopped without anybody who could.
+fn nobody_stopped_it() -> Error {
+    Error::internal("the start was stopped, and nobody could have")
 }
 
 /// Sets a flag when it is dropped, also by a panic: nobody waits for the flag in vain.

@@ -34,7 +34,7 @@ fn check(fault: Fault, starts_max: usize) {
 }
 
 #[test]
-fn of_every_epoch_record() {
+fn fault_03_and_69_the_reply_of_every_epoch_record_is_lost() {
     check(Fault::Lost { every: 1, offset: 0, side: Side::After, matching: "epochs/" }, 1);
 }
 
@@ -51,14 +51,14 @@ fn of_staged_and_projected_files() {
 }
 
 #[test]
-fn of_any_change() {
+fn fault_32_and_69_the_reply_of_any_change_is_lost() {
     for offset in 0..7 {
         check(Fault::Lost { every: 7, offset, side: Side::After, matching: "" }, 1);
     }
 }
 
 #[test]
-fn because_nothing_took_place() {
+fn fault_32_and_69_nothing_took_place() {
     for offset in 0..7 {
         check(Fault::Lost { every: 7, offset, side: Side::Before, matching: "" }, STARTS_MAX);
     }

@@ -37,7 +37,7 @@ fn inspect_writes_the_configuration_that_reads_the_file() {
 #[test]
 fn inspect_writes_nothing_and_reads_compressed_files() {
     let site = Site::new();
-    site.adtally("generate --clicks 3000 --malformed 1% --output clicks.log").ok();
+    site.adtally("generate --lines 3000 --malformed 1% --output clicks.log").ok();
     let plain = site.adtally("inspect clicks.log").ok();
     site.gzip("clicks.log");
     let compressed = site.adtally("inspect clicks.log.gz").ok();
@@ -70,7 +70,7 @@ fn config_shows_each_value_with_its_origin() {
 #[test]
 fn count_by_ad_country_and_minute() {
     let site = Site::new();
-    let words = "generate --clicks 20000 --rate 100 --ads 500 --seed 5 --duplicates 2% --malformed 1%";
+    let words = "generate --lines 20000 --rate 100 --ads 500 --seed 5 --duplicates 2% --malformed 1%";
     site.adtally(&format!("{words} --output clicks.log --truth truth.json")).ok();
     let truth: Value = serde_json::from_slice(&site.read("truth.json")).unwrap();
     for (by, list, key) in
@@ -99,11 +99,13 @@ fn count_by_ad_country_and_minute() {
 #[test]
 fn everything_that_prints_json_prints_it_whole() {
     let site = Site::new();
-    site.adtally("generate --clicks 500 --malformed 2% --output clicks.log").ok();
+    site.adtally("generate --lines 500 --malformed 2% --output clicks.log").ok();
     site.adtally("run clicks.log --data-dir data --until-end").ok().json();
     for command in [
         "ledger --data-dir data --json",
         "config check --json",
+        "config show --json",
+        "repair --data-dir data --json",
         "generate --clicks 10 --output new.log --json",
         "verify --data-dir data --json",
         "inspect clicks.log --json",
@@ -191,6 +193,51 @@ fn ledger_equals_what_the_server_says() {
     assert_ne!(other["inputs"], server.get("/ledger")["inputs"]);
 }
 
+/// Every command on a data directory finds it, and its settings, as `run` does.
+#[test]
+fn settings_come_from_the_same_places_for_every_command() {
+    let site = Site::new();
+    site.adtally("generate --clicks 300 --output clicks.log").ok();
+    site.write("adtally.toml", "[store]\ndata_dir = \"there\"\n");
+    site.adtally("run clicks.log --config adtally.toml --until-end").ok();
+    for line in ["ledger", "verify", "repair", "sql SHOW"] {
+        let code = if line == "sql SHOW" { 2 } else { 0 };
+        let run = |command: &mut std::process::Command| command.output().unwrap().status.code();
+        let program = || {
+            let mut command = site.program();
+            command.args(line.split(' '));
+            command
+        };
+        assert_eq!(run(program().args(["--config", "adtally.toml"])), Some(code), "{line}");
+        assert_eq!(run(program().env("ADTALLY_STORE__DATA_DIR", "there")), Some(code), "{line}");
+        let flag_wins = run(program().args(["--data-dir", "there"]).env("ADTALLY_STORE__DATA_DIR", "nowhere"));
+        assert_eq!(flag_wins, Some(code), "{line}");
+        assert_eq!(run(&mut program()), Some(2), "{line}: the default is not there");
+    }
+    // The key that is configured is the one that is checked.
+    let mut command = site.program();
+    command.args(["verify", "--data-dir", "there"]).env("ADTALLY_IDENTITY__KEY", "00112233445566778899aabbccddeeff");
+    let ended = end(command);
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    assert!(ended.stdout.contains("identity.key"), "{ended:?}");
+}
+
+#[test]
+fn config_show_takes_the_flags_of_run() {
+    let site = Site::new();
+    let shown = site.adtally("config show a.log logs --data-dir there --listen 127.0.0.1:9 --json").ok().json();
+    let rows = shown["settings"].as_array().unwrap().clone();
+    let check = |key: &str, value: Value, origin: &str| {
+        let row = rows.iter().find(|row| row["key"] == key).unwrap();
+        assert_eq!((&row["value"], &row["origin"]), (&value, &json!(origin)), "{key}");
+    };
+    check("input.paths", json!(["a.log", "logs"]), "flag INPUT");
+    check("store.data_dir", json!("there"), "flag --data-dir");
+    check("serve.listen", json!("127.0.0.1:9"), "flag --listen");
+    let wrong = site.adtally("config check --listen 9");
+    assert_eq!(wrong.code, Some(2), "{wrong:?}");
+}
+
 #[test]
 fn completions_are_those_of_the_shell() {
     let site = Site::new();
@@ -214,22 +261,24 @@ fn pipes_are_plain() {
     }
 }
 
-/// On a terminal there are colours, unless `NO_COLOR` says no. `script` gives the command a terminal.
+/// On a terminal there are colours, unless `NO_COLOR` says no, or the terminal is a dumb one. `script` gives the command a terminal.
 #[test]
 fn no_color_is_honoured() {
     let site = Site::new();
-    let on_terminal = |no_color: Option<&str>| {
+    let on_terminal_of = |term: &str, no_color: Option<&str>| {
         let mut command = std::process::Command::new("script");
         let line = format!("{} count missing.log", env!("CARGO_BIN_EXE_adtally"));
         command.args(["--quiet", "--return", "--command", &line, "typescript"]).current_dir(site.path(""));
-        command.env_remove("NO_COLOR").env("TERM", "xterm");
+        command.env_remove("NO_COLOR").env("TERM", term);
         command.envs(no_color.map(|value| ("NO_COLOR", value)));
         command.stdin(std::process::Stdio::null());
         let ended = end(command);
         assert_eq!(ended.code, Some(2), "{ended:?}");
         ended.stdout
     };
+    let on_terminal = |no_color| on_terminal_of("xterm", no_color);
     assert!(on_terminal(None).contains("\x1b["));
+    assert!(!on_terminal_of("dumb", None).contains("\x1b["));
     assert!(!on_terminal(Some("1")).contains("\x1b["));
     assert!(on_terminal(Some("")).contains("\x1b["), "an empty value says nothing");
 }

@@ -57,7 +57,7 @@ fn check(site: &Site, reader: &str) {
 fn deltalake_and_polars_find_the_same_sums() {
     let site = Site::new();
     let words =
-        "--clicks 60000 --rate 10 --seed 31 --duplicates 2% --late 1% --malformed 1% --invalid 1% --click-ids 30%";
+        "--lines 60000 --rate 10 --seed 31 --duplicates 2% --late 1% --malformed 1% --invalid 1% --click-ids 30%";
     let expected = Expected::generate(&site, "clicks.log", &format!("{words} --start 2025-07-01T22:30:00Z"));
     let text = site.read("clicks.log");
     // Several lake commits: half of it, the rest while serving, and the end.

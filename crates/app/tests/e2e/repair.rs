@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
 
-const WORDS: &str = "--clicks 20000 --rate 20 --seed 41 --duplicates 3% --malformed 0.5% --start 2025-05-01T00:00:00Z";
+const WORDS: &str = "--lines 20000 --rate 20 --seed 41 --duplicates 3% --malformed 0.5% --start 2025-05-01T00:00:00Z";
 
 /// The names in a folder, in order.
 fn names(site: &Site, folder: &str) -> Vec<PathBuf> {
@@ -118,6 +118,26 @@ fn a_lost_log_is_written_anew_from_the_lake() {
     let server = site.serve("logs --config adtally.toml");
     wait_for("the lake to be read", || (server.get("/ledger")["counted"] == expected.report["counted"]).then_some(()));
     server.stop();
+    site.verify();
+}
+
+/// The key that the data directory made is used as one that is configured.
+#[test]
+fn a_lost_log_is_written_anew_with_the_key_that_was_made() {
+    let site = Site::new();
+    site.adtally("generate --clicks 3000 --rate 100 --output clicks.log").ok();
+    site.adtally("run clicks.log --data-dir data --until-end").ok();
+    fs::remove_dir_all(site.path("data/epochs")).unwrap();
+    let would = site.adtally("repair --data-dir data --json");
+    assert_eq!(would.code, Some(3), "{would:?}");
+    assert_eq!((&would.json()["damaged"], &would.json()["repaired"]), (&true.into(), &false.into()), "{would:?}");
+    let done = site.adtally("repair --data-dir data --yes --json").ok().json();
+    assert_eq!((&done["damaged"], &done["repaired"]), (&true.into(), &true.into()), "{done}");
+    assert!(done["steps"][0].as_str().unwrap().contains("writing the epoch log"), "{done}");
+    let nothing = site.adtally("repair --data-dir data --yes --json").ok().json();
+    assert_eq!((&nothing["damaged"], &nothing["steps"]), (&false.into(), &serde_json::json!([])), "{nothing}");
+    let ledger = site.adtally("run clicks.log --data-dir data --until-end").ok().json();
+    assert_eq!(ledger["counted"], 3_000, "{ledger}");
     site.verify();
 }
 

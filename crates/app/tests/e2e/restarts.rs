@@ -11,7 +11,7 @@ const LIVES_MS: [u64; 8] = [0, 640, 90, 1_310, 230, 30, 870, 410];
 
 fn check(config: &str) {
     let site = Site::new();
-    let words = "--clicks 200000 --rate 200 --seed 21 --late 0.5% --duplicates 4% --malformed 0.4% --invalid 0.4%";
+    let words = "--lines 200000 --rate 200 --seed 21 --late 0.5% --duplicates 4% --malformed 0.4% --invalid 0.4%";
     let expected = Expected::generate(&site, "whole.log", &format!("{words} --start 2025-04-01T00:00:00Z"));
     let text = site.read("whole.log");
     let piece = text.len() / 600;

@@ -15,7 +15,7 @@ const SLOW: [(&str, &str); 2] = [("ADTALLY_EPOCH__MAX_LINES", "500"), ("ADTALLY_
 /// A site with a log of so many lines.
 fn site(lines: u64) -> Site {
     let site = Site::new();
-    site.adtally(&format!("generate --clicks {lines} --rate 100 --malformed 1% --output clicks.log")).ok();
+    site.adtally(&format!("generate --lines {lines} --rate 100 --malformed 1% --output clicks.log")).ok();
     site
 }
 

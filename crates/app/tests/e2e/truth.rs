@@ -31,26 +31,26 @@ fn check(words: &str) {
 
 #[test]
 fn a_log_at_the_mission_rate() {
-    check("--clicks 300000 --seed 11 --duplicates 3% --malformed 0.5% --invalid 0.5% --click-ids 30%");
+    check("--lines 300000 --seed 11 --duplicates 3% --malformed 0.5% --invalid 0.5% --click-ids 30%");
 }
 
 #[test]
 fn a_log_of_twenty_minutes_with_late_clicks() {
     check(
-        "--clicks 150000 --rate 125 --seed 12 --late 1% --duplicates 5% --malformed 0.2% --invalid 0.2% --click-ids 30%",
+        "--lines 150000 --rate 125 --seed 12 --late 1% --duplicates 5% --malformed 0.2% --invalid 0.2% --click-ids 30%",
     );
 }
 
 #[test]
 fn csv() {
-    check("--clicks 30000 --rate 25 --seed 13 --late 1% --duplicates 5% --malformed 1% --invalid 1% --format csv");
+    check("--lines 30000 --rate 25 --seed 13 --late 1% --duplicates 5% --malformed 1% --invalid 1% --format csv");
 }
 
 /// The main job: a writer that rotates and compresses, a process that is killed, stopped and restarted meanwhile.
 #[test]
 fn fault_28_rotated_under_a_process_that_is_killed_and_restarted() {
     let site = Site::new();
-    let words = "--clicks 300000 --rate 250 --seed 14 --late 0.5% --duplicates 3% --malformed 0.3% --invalid 0.3%";
+    let words = "--lines 300000 --rate 250 --seed 14 --late 0.5% --duplicates 3% --malformed 0.3% --invalid 0.3%";
     let expected = Expected::generate(&site, "whole.log", &format!("{words} --click-ids 20% {START}"));
     let text = with_equal_copies(&site.read("whole.log"));
     let total = text.len();

@@ -13,7 +13,7 @@ fn record(number: u64) -> String {
 /// A site whose log has some hundred records, of which the first are deleted.
 fn long_log() -> Site {
     let site = Site::new();
-    site.adtally("generate --clicks 1500 --malformed 2% --duplicates 2% --late 1% --rate 50 --output clicks.log").ok();
+    site.adtally("generate --lines 1500 --malformed 2% --duplicates 2% --late 1% --rate 50 --output clicks.log").ok();
     site.write("adtally.toml", "[epoch]\nmax_lines = 5\n");
     site.adtally("run clicks.log --config adtally.toml --data-dir data --until-end").ok();
     site.adtally("run clicks.log --data-dir data --until-end").ok();

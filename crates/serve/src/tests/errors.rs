@@ -291,7 +291,7 @@ fn check(reply: &Reply, kind: ProblemKind, expected: &Value) {
 }
 
 #[test]
-fn requests_are_refused_for_what_they_say() {
+fn fault_37_requests_are_refused_for_what_they_say() {
     let bench = Bench::new();
     for (uri, kind, parameter, detail) in REFUSED {
         let mut expected = document(*kind, &detail.replace("{AD_ID_RULE}", AD_ID_RULE));
@@ -357,6 +357,11 @@ pub(super) fn moments() -> Vec<(ProblemKind, Reply, Value)> {
     add(ProblemKind::StoreUnavailable, bench.get(question), detail);
 
     let bench = Bench::new();
+    bench.process.recovers("12 of 97 records are read");
+    let detail = "12 of 97 records are read; /readyz tells when it is done";
+    add(ProblemKind::Recovering, bench.get(question), detail);
+
+    let bench = Bench::new();
     bench.store.is(Mood::Fails(|| Error::user("minutes before 2026-01-01T00:00:00Z are no longer kept")));
     let detail = "minutes before 2026-01-01T00:00:00Z are no longer kept";
     add(ProblemKind::CannotBeAnswered, bench.get(question), detail);
@@ -418,6 +423,24 @@ fn other_failures_of_stores() {
         let detail = "nothing was answered rather than a part; ask again later, and see /readyz";
         check(&reply, ProblemKind::StoreUnavailable, &document(ProblemKind::StoreUnavailable, detail));
     }
+}
+
+/// Until the state is recovered, life and readiness can be asked for, and what never changes.
+#[test]
+fn while_the_state_is_recovered_nothing_is_made_up() {
+    let bench = Bench::new();
+    bench.process.recovers("12 of 97 records are read");
+    let expected = document(ProblemKind::Recovering, "12 of 97 records are read; /readyz tells when it is done");
+    for refused in ["/ads/7/clicks?minutes=5", "/ads/top100?minutes=5", "/ledger", "/metrics"] {
+        let reply = bench.get(refused);
+        check(&reply, ProblemKind::Recovering, &expected);
+        assert_eq!(reply.header("retry-after"), Some("1"));
+    }
+    for answered in ["/healthz", "/readyz", "/problems", "/openapi.json", "/"] {
+        assert_eq!(bench.get(answered).status, 200, "{answered}");
+    }
+    assert_eq!(bench.get("/ads/7/clicks").status, 400, "a wrong question stays wrong");
+    assert_eq!(bench.store.asked(), []);
 }
 
 #[test]

@@ -160,12 +160,20 @@ pub(super) fn report() -> LedgerReport {
 pub(super) struct FakeProcess {
     pub(super) report: Mutex<LedgerReport>,
     pub(super) readiness: Mutex<Readiness>,
+    recovering: Mutex<Option<String>>,
+}
+
+impl FakeProcess {
+    /// It has just started.
+    pub(super) fn recovers(&self, progress: &str) {
+        *self.recovering.lock().unwrap() = Some(progress.to_owned());
+    }
 }
 
 impl Default for FakeProcess {
     fn default() -> Self {
         let readiness = Readiness { problems: Vec::new(), notes: vec!["2 inputs are idle".into()] };
-        FakeProcess { report: Mutex::new(report()), readiness: Mutex::new(readiness) }
+        FakeProcess { report: Mutex::new(report()), readiness: Mutex::new(readiness), recovering: Mutex::default() }
     }
 }
 
@@ -178,6 +186,10 @@ impl Status for FakeProcess {
         self.readiness.lock().unwrap().clone()
     }
 
+    fn recovering(&self) -> Option<String> {
+        self.recovering.lock().unwrap().clone()
+    }
+
     fn gauges(&self) -> Gauges {
         let commits = DurationHistogram::default();
         for ms in [1, 3, 90_000] {
@@ -187,7 +199,7 @@ impl Status for FakeProcess {
             lines: ledger(),
             epochs_committed: 3,
             epoch_commits: commits.snapshot(),
-            queues: vec![QueueDepth { queue: "batches", depth: 2, capacity: 8 }],
+            queues: vec![QueueDepth { queue: "read_ahead_bytes", depth: 2, capacity: 8 }],
             watermark_lag_ms: Some(5_250),
             closed_lag_ms: None,
             lake_epochs_behind: 1,

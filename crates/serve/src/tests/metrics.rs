@@ -26,8 +26,8 @@ const SAMPLES: &[&str] = &[
     r#"adtally_epoch_commit_seconds_bucket{le="0.005"} 2"#,
     r#"adtally_epoch_commit_seconds_bucket{le="60.0"} 2"#,
     r#"adtally_epoch_commit_seconds_bucket{le="+Inf"} 3"#,
-    r#"adtally_queue_depth{queue="batches"} 2.0"#,
-    r#"adtally_queue_capacity{queue="batches"} 8.0"#,
+    r#"adtally_queue_depth{queue="read_ahead_bytes"} 2.0"#,
+    r#"adtally_queue_capacity{queue="read_ahead_bytes"} 8.0"#,
     "adtally_watermark_lag_seconds 5.25",
     "adtally_lake_epochs_behind 1.0",
     "adtally_live_identities 4.0",
@@ -89,6 +89,8 @@ fn open_metrics_are_for_those_who_ask_for_them() {
     check("application/openmetrics-text-not", CLASSIC);
     check("application/openmetrics-text", OPEN);
     check("Application/OpenMetrics-Text; version=0.0.1", OPEN);
+    check("application/openmetrics-text;q=0", CLASSIC);
+    check("application/openmetrics-text;q=0.3, text/plain;q=0.5", CLASSIC);
     // What Prometheus sends.
     check(
         "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.4,*/*;q=0.1",

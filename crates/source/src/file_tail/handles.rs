@@ -37,6 +37,11 @@ impl Tailer {
         true
     }
 
+    /// Files held open.
+    pub fn open_files(&self) -> usize {
+        self.opened.len()
+    }
+
     /// Whether an input's file is being decoded, so that it could give way to another's.
     pub fn is_streaming(&self, id: InputId) -> bool {
         self.inputs.get(&id).is_some_and(|input| input.stream_bytes() > 0)

@@ -1,11 +1,13 @@
 //! The epoch log: immutable records numbered from 1, each created with put-if-absent. Creating record N is the commit.
 
 pub mod codec;
+mod progress;
 mod rebuild;
 mod tagged;
 #[cfg(test)]
 mod tests;
 
+pub use progress::ReadProgress;
 pub use rebuild::rebuilt_end;
 
 use crate::fail_points;
@@ -56,6 +58,8 @@ pub struct EpochLog {
     partition: u32,
     /// Age below which records are not deleted, in milliseconds.
     min_age_ms: Option<i64>,
+    /// How far reading is, for whoever watches; clones share it.
+    progress: Arc<ReadProgress>,
 }
 
 /// What every record of a deployment must agree on.
@@ -80,7 +84,8 @@ pub struct LogWriter {
 impl EpochLog {
     /// The log of a partition in a store's folder `epochs/`.
     pub fn new(store: Arc<dyn ObjectStore>, partition: u32) -> Self {
-        EpochLog { store, folder: Path::from(format!("epochs/{partition:05}")), partition, min_age_ms: None }
+        let folder = Path::from(format!("epochs/{partition:05}"));
+        EpochLog { store, folder, partition, min_age_ms: None, progress: Arc::default() }
     }
 
     /// Deletes no record younger than this, in milliseconds: for stores that other machines write to as well, see
@@ -88,6 +93,11 @@ impl EpochLog {
     #[must_use]
     pub fn with_min_age(self, min_age_ms: i64) -> Self {
         EpochLog { min_age_ms: Some(min_age_ms), ..self }
+    }
+
+    /// How far this log and its clones are with reading many records, as they do at a start.
+    pub fn progress(&self) -> Arc<ReadProgress> {
+        Arc::clone(&self.progress)
     }
 
     /// The partition.
@@ -219,7 +229,9 @@ impl EpochLog {
         };
         let mut fold = Fold::new(head, base.as_ref())?;
         drop(base);
+        self.progress.begin(head + 1 - fold_start(head));
         let records = stream::iter(fold_start(head)..=head).map(|number| async move {
+            fail_points::reach(fail_points::RECOVERING);
             // Without the number it would not be known which one is missing.
             self.read(number).await.map(|record| (number, record))
         });
@@ -227,6 +239,7 @@ impl EpochLog {
         while let Some((number, record)) = records.try_next().await? {
             let Some((epoch, checksum)) = record else { return Ok(Err(number)) };
             fold.apply(&epoch, checksum)?;
+            self.progress.advance();
         }
         fold.finish().map(Ok)
     }

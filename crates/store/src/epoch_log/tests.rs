@@ -150,7 +150,7 @@ fn another_key_is_refused_and_other_settings_are_not() {
 }
 
 #[test]
-fn an_owner_is_fenced_by_the_next_claim() {
+fn fault_08_an_owner_is_fenced_by_the_next_claim() {
     let (_, log) = in_memory();
     let (mut old, mut old_state) = claim(&log, 1);
     grow(&mut old, &mut old_state, 3, 2);
@@ -293,7 +293,7 @@ impl ObjectStore for Lossy {
 }
 
 #[test]
-fn a_lost_reply_is_a_success_and_a_failure_may_be_repeated() {
+fn fault_03_and_69_a_lost_reply_is_a_success_and_a_failure_may_be_repeated() {
     let store = Arc::new(Lossy { lost: AtomicUsize::new(1), ..Lossy::default() });
     let log = EpochLog::new(store.clone(), 0);
     let (mut writer, mut state) = claim(&log, 1);

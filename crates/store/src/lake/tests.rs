@@ -532,7 +532,7 @@ fn queries_over_all_tables() {
 }
 
 #[test]
-fn queries_that_change_or_reach_out_are_refused() {
+fn fault_37_queries_that_change_or_reach_out_are_refused() {
     run(async {
         let folder = tempfile::tempdir().unwrap();
         let secret = folder.path().join("secret.csv");

@@ -83,6 +83,48 @@ fn fault_16_a_full_disk_pauses_and_resumes() {
     disk.unmount();
 }
 
+/// A file size limit is like a full disk: it pauses counting, `/readyz` tells, and once it is raised it goes on by itself.
+#[test]
+fn fault_16_a_file_size_limit_pauses_and_resumes() {
+    let site = Site::new();
+    let text = clicks(0..40);
+    site.write("logs/clicks.log", clicks(0..20));
+    site.write("adtally.toml", OFTEN);
+    let server = site.serve("logs --config adtally.toml");
+    server.wait_read(20);
+    server.limit_files(Some(100));
+    site.append("logs/clicks.log", clicks(20..40));
+    server.wait_readiness(503, "File too large");
+    assert_eq!(server.get("/ledger")["read"], 20);
+    server.limit_files(None);
+    server.wait_read(40);
+    server.wait_readiness(200, "");
+    server.stop();
+    check(&site, &text, &[]);
+}
+
+/// The folder is named in which there is no room, and how to name another.
+#[test]
+fn fault_16_a_full_temporary_folder_ends_a_count() {
+    let site = Site::new();
+    let disk = Mounted::new(&["-t", "tmpfs", "-o", "size=1m", "tmpfs"], site.path("tmp"));
+    site.adtally("generate --clicks 50000 --output clicks.log").ok();
+    for line in ["$A count clicks.log", "cat clicks.log | $A count -"] {
+        let mut command = Command::new("bash");
+        command.args(["-c", line]).current_dir(site.path("")).env("TMPDIR", site.path("tmp"));
+        let ended = crate::site::end({
+            command.env("A", env!("CARGO_BIN_EXE_adtally"));
+            command
+        });
+        assert_eq!(ended.code, Some(1), "{line}: {ended:?}");
+        let folder = site.path("tmp").display().to_string();
+        assert!(ended.stderr.contains(&folder) && ended.stderr.contains("TMPDIR"), "{line}: {ended:?}");
+        assert!(ended.stderr.contains("No space left on device"), "{line}: {ended:?}");
+        assert_eq!(std::fs::read_dir(site.path("tmp")).unwrap().count(), 0, "{line}");
+    }
+    disk.unmount();
+}
+
 /// Sends a SIGTERM; the exit code and what was said by a process that ends within its deadline.
 fn stopped_in_time(server: Serving) -> (Option<i32>, String) {
     let began = SystemClock.monotonic_ms();

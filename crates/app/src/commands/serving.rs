@@ -1,0 +1,142 @@
+//! The HTTP server of a command: listening before anything else, watched while it runs, drained at the end.
+
+use super::stopping::Stopping;
+use super::{SHUTDOWN_TIMEOUT, leave_running};
+use crate::config::Config;
+use crate::run::report::Report;
+use crate::run::{LateQuestions, ServiceStart};
+use crate::terminal;
+use crate::wiring;
+use adtally_model::{Error, Result};
+use adtally_serve::Status;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+/// How often it is looked whether the command stops.
+const STOP_POLL: Duration = Duration::from_millis(50);
+
+/// How long a recovery may last before people are told how far it is, and then how often they are.
+const RECOVERY_TOLD_EVERY: Duration = Duration::from_secs(5);
+
+/// A server that answers from the moment on at which it is made.
+pub(crate) struct Server {
+    address: SocketAddr,
+    task: JoinHandle<Result<()>>,
+}
+
+impl Server {
+    /// Binds the address. Comes before anything is touched: a port in use is the most common mistake.
+    ///
+    /// # Errors
+    /// A user error that names the address.
+    pub(crate) fn listen(runtime: &Runtime, config: &Config) -> Result<TcpListener> {
+        let address = config.serve.listen;
+        runtime.block_on(TcpListener::bind(address)).map_err(|e| {
+            Error::user(format!("{address} cannot be listened on: free it, or name another with --listen")).because(e)
+        })
+    }
+
+    /// Answers on `listener` until the command stops: at first only that the state is recovered, and how far that is. A
+    /// server that ends before stops the command: nobody would see what it counts.
+    ///
+    /// # Errors
+    /// External when the address is unknown.
+    pub(crate) fn start(
+        runtime: &Runtime,
+        listener: TcpListener,
+        config: &Config,
+        start: &ServiceStart,
+        stopping: &Stopping,
+    ) -> Result<Server> {
+        let address =
+            listener.local_addr().map_err(|e| Error::external("the listening address is unknown").because(e))?;
+        let stop = Arc::clone(stopping.flag());
+        let stopped = async move {
+            while !stop.load(Ordering::Relaxed) {
+                tokio::time::sleep(STOP_POLL).await;
+            }
+        };
+        let questions: Arc<LateQuestions> = Arc::clone(&start.questions);
+        let report: Arc<Report> = Arc::clone(&start.report);
+        runtime.spawn(tell_recovery(Arc::clone(&report), address));
+        let server = adtally_serve::serve(listener, questions, report, wiring::limits(&config.serve), stopped);
+        Ok(Server { address, task: runtime.spawn(watched(runtime.spawn(server), stopping.clone())) })
+    }
+
+    /// Where it answers.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until it has drained, and ends the runtime under it, unless it still does something that was given up.
+    ///
+    /// # Errors
+    /// Internal when it ended before it was told to.
+    pub(crate) fn finish(self, runtime: Runtime, given_up: bool) -> Result<()> {
+        let ended = runtime.block_on(self.task);
+        if given_up {
+            leave_running(runtime);
+        } else {
+            // A question that is still being computed is not waited for.
+            runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+        }
+        ended.map_err(|e| Error::internal("the watch over the HTTP server died").because(e))?
+    }
+}
+
+/// Waits for the end of a server; where that comes unasked, the command stops in good order and fails.
+async fn watched(server: JoinHandle<Result<()>>, stopping: Stopping) -> Result<()> {
+    let ended = server.await;
+    let asked = stopping.flag().load(Ordering::Relaxed);
+    let error = match ended {
+        Ok(Ok(())) if asked => return Ok(()),
+        Ok(Ok(())) => Error::internal("the HTTP server ended although nothing stopped it"),
+        Ok(Err(error)) => error,
+        Err(died) => Error::internal("the HTTP server died; what it met is told above").because(died),
+    };
+    tracing::error!("no questions are answered any more, stopping: {}", error.report());
+    stopping.stop();
+    Err(error)
+}
+
+/// Tells people how far a recovery is that lasts.
+async fn tell_recovery(report: Arc<Report>, address: SocketAddr) {
+    loop {
+        tokio::time::sleep(RECOVERY_TOLD_EVERY).await;
+        match report.recovering() {
+            Some(progress) => terminal::say(&format!("{progress}; see http://{address}/readyz")),
+            None => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use adtally_model::ErrorKind;
+
+    fn check(server: impl Future<Output = Result<()>> + Send + 'static, asked: bool, expected: Result<(), ErrorKind>) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let stopping = Stopping::without_limit();
+        if asked {
+            stopping.flag().store(true, Ordering::Relaxed);
+        }
+        let ended = runtime.block_on(watched(runtime.spawn(server), stopping.clone()));
+        assert_eq!(ended.map_err(|error| error.kind()), expected);
+        assert!(stopping.flag().load(Ordering::Relaxed), "the command stops");
+    }
+
+    #[test]
+    fn the_death_of_the_server_stops_the_command() {
+        check(async { Ok(()) }, true, Ok(()));
+        check(async { Ok(()) }, false, Err(ErrorKind::Internal));
+        check(async { panic!("shown, as it should be") }, false, Err(ErrorKind::Internal));
+        check(async { panic!("shown, as it should be") }, true, Err(ErrorKind::Internal));
+        check(async { Err(Error::user("a limit is 0")) }, false, Err(ErrorKind::User));
+    }
+}

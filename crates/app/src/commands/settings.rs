@@ -1,0 +1,97 @@
+//! Where a command takes its settings from: the same flags, file and environment for all of them.
+
+use crate::config::{Config, ENVIRONMENT_PREFIX, FlagSetting, RawConfig, Value};
+use crate::terminal;
+use adtally_model::{Error, Result};
+use clap::Args;
+use std::path::{Path, PathBuf};
+
+/// The settings of `run` that have flags, with the configuration file.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RunSettings {
+    /// Files, folders or globs; they replace those of the configuration.
+    #[arg(value_name = "INPUT")]
+    pub inputs: Vec<String>,
+    /// Where the data is, and the configuration file.
+    #[command(flatten)]
+    pub store: StoreSettings,
+    /// Where to answer questions [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+}
+
+/// What every command on a data directory takes.
+#[derive(Clone, Debug, Default, Args)]
+pub struct StoreSettings {
+    /// The configuration file (- is standard input); `adtally config show` prints every setting.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The data directory, where a `run` keeps everything [default: adtally-data].
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+impl RunSettings {
+    /// All settings: defaults, file, environment and these flags, with their origins.
+    ///
+    /// # Errors
+    /// A user error that lists every mistake.
+    pub(crate) fn load(&self) -> Result<(RawConfig, Config)> {
+        let mut flags: Vec<FlagSetting> = input_paths(&self.inputs).into_iter().collect();
+        flags.extend(self.store.flags());
+        if let Some(listen) = &self.listen {
+            flags.push(FlagSetting { flag: "--listen", key: "serve.listen", value: Value::Text(listen.clone()) });
+        }
+        load(self.store.config.as_deref(), &flags)
+    }
+}
+
+impl StoreSettings {
+    /// All settings: defaults, file, environment and these flags.
+    ///
+    /// # Errors
+    /// A user error that lists every mistake.
+    pub(crate) fn load(&self) -> Result<Config> {
+        Ok(load(self.config.as_deref(), &self.flags())?.1)
+    }
+
+    fn flags(&self) -> Vec<FlagSetting> {
+        let data_dir = self.data_dir.iter().map(|data_dir| {
+            let value = Value::Text(data_dir.display().to_string());
+            FlagSetting { flag: "--data-dir", key: "store.data_dir", value }
+        });
+        data_dir.collect()
+    }
+}
+
+/// Lays file, environment and flags over the defaults. From here on stderr is written as `log.format` says, mistakes in
+/// other settings included.
+///
+/// # Errors
+/// A user error that lists every mistake.
+pub(crate) fn load(file: Option<&Path>, flags: &[FlagSetting]) -> Result<(RawConfig, Config)> {
+    let raw = RawConfig::read(file, &environment()?, flags)?;
+    if let Some(format) = raw.get("log.format") {
+        terminal::use_json(format.value == Value::Text("json".into()));
+    }
+    let config = Config::validate(&raw)?;
+    Ok((raw, config))
+}
+
+/// Paths on the command line; they replace those of the configuration.
+pub(crate) fn input_paths(paths: &[String]) -> Option<FlagSetting> {
+    let value = Value::Texts(paths.to_vec());
+    (!paths.is_empty()).then_some(FlagSetting { flag: "INPUT", key: "input.paths", value })
+}
+
+/// What the process's environment has for us.
+fn environment() -> Result<Vec<(String, String)>> {
+    let ours =
+        std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(ENVIRONMENT_PREFIX.as_bytes()));
+    let text = ours.map(|(name, value)| match (name.into_string(), value.into_string()) {
+        (Ok(name), Ok(value)) => Ok((name, value)),
+        (Ok(name), Err(value)) => Err(Error::user(format!("environment {name}: {value:?} is not UTF-8"))),
+        (Err(name), _) => Err(Error::user(format!("environment {name:?}: the name is not UTF-8"))),
+    });
+    text.collect()
+}
