@@ -42,6 +42,12 @@ impl PendingBatch {
         self.to - self.from
     }
 
+    /// The text of the block before a position within it; none where the position is not within it.
+    pub fn text_before(&self, position: u64) -> Option<&[u8]> {
+        let len = usize::try_from(position.checked_sub(self.from)?).ok()?;
+        self.text.get(..len).filter(|text| !text.is_empty())
+    }
+
     /// The text, to be used again once everything was judged.
     pub fn into_text(self) -> Vec<u8> {
         self.text

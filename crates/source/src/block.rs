@@ -45,3 +45,15 @@ pub struct CsvHeader {
     /// Why the first line is no header that can be used, if it is none: then no line can be read, the first included.
     pub(crate) broken: Option<String>,
 }
+
+impl CsvHeader {
+    /// The same header in a text that begins so many bytes further on.
+    pub(crate) fn moved(&self, bytes: u64) -> CsvHeader {
+        CsvHeader { end: self.end + bytes, ..self.clone() }
+    }
+
+    /// The header line, if it can be used.
+    pub(crate) fn usable(&self) -> Option<&[u8]> {
+        self.broken.is_none().then_some(&*self.line)
+    }
+}

@@ -17,6 +17,7 @@ mod input;
 mod patterns;
 mod read;
 mod read_compressed;
+mod search;
 mod troubles;
 mod unwritten;
 mod watch;
@@ -29,6 +30,7 @@ use crate::decode::DecodeSettings;
 use crate::file_system::FileSystem;
 use adtally_model::input::Fingerprint;
 use adtally_model::{Error, InputId, InputRow, Result};
+use fingerprint::TAIL_BYTES;
 use identify::Probe;
 use input::Input;
 use patterns::{Listing, Patterns};
@@ -51,6 +53,10 @@ pub struct TailSettings {
     /// How long a compressed file that stops in its midst is taken for one that is still being written, in
     /// milliseconds.
     pub incomplete_wait_ms: i64,
+    /// In a bounded run: an unterminated last row of CSV that has all its columns is a line if its file was last written
+    /// at or before this time, in milliseconds of the wall clock; none means that it stays unread. RFC 4180 lets the last
+    /// row lack its line ending, but a writer may be in its midst.
+    pub last_rows_before_ms: Option<i64>,
     /// Whether each file is read only to the size that it had at the first look (`--until-end`).
     pub bounded: bool,
     /// Files that are followed at most; those beyond are reported, not read.
@@ -78,6 +84,7 @@ impl Default for TailSettings {
             rotate_wait_ms: 2_000,
             // Copies over slow networks stall now and then.
             incomplete_wait_ms: 60_000,
+            last_rows_before_ms: None,
             bounded: false,
             files_max: 262_144,
             // Half of the usual limit of 1,024 handles a process.
@@ -101,6 +108,8 @@ pub struct InputFacts {
     pub generation: u32,
     /// Whether its file is compressed; positions are of the text all the same.
     pub compressed: bool,
+    /// The header line under which its rows are read, if it is CSV.
+    pub csv_header: Option<Vec<u8>>,
     /// The largest size seen, in bytes, of its text. Of a compressed file, on disk: what is left to be read of it, and once
     /// it has ended its length, 0 where not all was read.
     pub size: u64,
@@ -198,6 +207,8 @@ pub struct Tailer {
     next_input: u64,
     /// The generation last used at each path.
     generations: HashMap<PathBuf, u32>,
+    /// The header line of CSV last read at each path: what is written there later may go on without one.
+    headers: HashMap<PathBuf, Vec<u8>>,
     /// Files that belong to no input yet and have to wait.
     waiting: BTreeMap<PathBuf, Probe>,
     troubles: Troubles,
@@ -260,9 +271,22 @@ impl Tailer {
     ) -> Result<Tailer> {
         settings.decode.validate()?;
         let watcher = Watcher::new(fs.as_ref());
-        let patterns = Patterns::new(fs.as_ref(), patterns, settings.bounded, settings.files_max)?;
+        let patterns = {
+            let known = known.iter().map(|row| Path::new(&row.name)).collect();
+            Patterns::new(fs.as_ref(), patterns, &known, settings.bounded, settings.files_max)?
+        };
         let mut generations: HashMap<PathBuf, u32> = HashMap::new();
+        let mut headers = HashMap::new();
+        let mut newest: HashMap<&str, u32> = HashMap::new();
         for row in &known {
+            // Where its log is written, whatever its file is called by now.
+            let path =
+                row.origin.rsplit_once('#').filter(|_| row.generation > 0).map_or(&*row.origin, |(path, _)| path);
+            let newer = newest.get(path).is_none_or(|&generation| generation <= row.generation);
+            if let Some(header) = row.csv_header.as_ref().filter(|_| newer) {
+                newest.insert(path, row.generation);
+                headers.insert(PathBuf::from(path), header.clone());
+            }
             let generation = generations.entry(PathBuf::from(&row.name)).or_insert(row.generation);
             *generation = row.generation.max(*generation);
         }
@@ -275,6 +299,7 @@ impl Tailer {
             inputs,
             next_input,
             generations,
+            headers,
             waiting: BTreeMap::new(),
             troubles: Troubles::default(),
             uses: 0,
@@ -353,10 +378,13 @@ impl Tailer {
         }
     }
 
-    /// What is to be persisted of an input once everything up to `position`, the end of a block, is committed.
-    /// Positions asked for must not go back.
-    pub fn facts(&mut self, input: InputId, position: u64) -> Option<InputFacts> {
+    /// What is to be persisted of an input once everything up to `position` is committed. Where that is within a block,
+    /// `before` is the block's text before it: by that the file is known again. Positions asked for must not go back.
+    pub fn facts(&mut self, input: InputId, position: u64, before: Option<&[u8]>) -> Option<InputFacts> {
         let input = self.inputs.get_mut(&input)?;
+        if let Some(text) = before {
+            input.mark(position, &text[text.len().saturating_sub(TAIL_BYTES)..]);
+        }
         read::mark_within_block(input, self.fs.as_ref(), position);
         Some(input.facts(position))
     }

@@ -68,7 +68,7 @@ pub fn count(args: &CountArgs) -> Result<Exit> {
     config.epoch.fsync = false;
     config.log.level = "warn";
     start_log(&config)?;
-    let options = RunOptions { config, ending: Ending::Final, attempts_max: ATTEMPTS_MAX };
+    let options = RunOptions { config, ending: Ending::Final, inputs_are_finished: true, attempts_max: ATTEMPTS_MAX };
     let service = Service::start(&options, Arc::new(SystemClock), Arc::new(SystemRandomness), runtime.handle())?;
     let (report, lake) = (service.report(), service.lake());
     let bar = terminal::progress_bar(0, Unit::Bytes);

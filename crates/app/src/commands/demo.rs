@@ -125,7 +125,7 @@ fn configure(args: &DemoArgs, folder: &Path, logs: &Path) -> Result<RunOptions> 
     let (_, mut config) = config::load(None, &[], &flags)?;
     config.input.paths = vec![literally(&logs.display().to_string())];
     config.log.level = "warn";
-    Ok(RunOptions { config, ending: Ending::Never, attempts_max: ATTEMPTS_MAX })
+    Ok(RunOptions { config, ending: Ending::Never, inputs_are_finished: false, attempts_max: ATTEMPTS_MAX })
 }
 
 /// What is written: the first minute is a whole one.

@@ -592,7 +592,9 @@ impl<S: EpochSink> Ingest<S> {
             .map(|input| (input.row.id, input.row.position.to))
             .collect();
         for (id, position) in touched {
-            if let Some(facts) = self.tailer.facts(id, position) {
+            let front = self.lanes.get(&id).and_then(|lane| lane.front.as_ref());
+            let before = front.and_then(|batch| batch.text_before(position));
+            if let Some(facts) = self.tailer.facts(id, position, before) {
                 self.partition.describe_input(id, |row| describe(row, &facts));
             }
         }
@@ -670,6 +672,7 @@ fn describe(row: &mut InputRow, facts: &InputFacts) {
     row.fingerprint = facts.fingerprint;
     row.size = facts.size;
     row.compressed = facts.compressed;
+    row.csv_header.clone_from(&facts.csv_header);
 }
 
 fn new_row(facts: &InputFacts, position: u64) -> InputRow {

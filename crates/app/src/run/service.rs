@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::wiring;
 use adtally_model::{Error, IdentityKey, InputRow, Ledger, PartitionState, Result};
 use adtally_pipeline::{Partition, RunEnd};
-use adtally_source::{Decoder, LocalFiles, Progress as ReadProgress, Tailer};
+use adtally_source::{Decoder, LocalFiles, Progress as ReadProgress, TailSettings, Tailer};
 pub use adtally_store::backing::{Backing, Stores};
 use adtally_store::data_dir::DataDir;
 use adtally_store::durable::DurableLocal;
@@ -44,6 +44,8 @@ pub struct RunOptions {
     pub config: Config,
     /// How it ends.
     pub ending: Ending,
+    /// Whether nobody writes to the inputs any more, so that an unterminated last row of CSV is a line.
+    pub inputs_are_finished: bool,
     /// How often a bounded run tries to write before it gives up; a service tries for ever.
     pub attempts_max: u32,
 }
@@ -147,7 +149,12 @@ impl Service {
         let recovering = recover(&log, lake.as_ref(), hot_minutes, (writer, fresh), fingerprints, clock.wall_ms());
         let (recovered, hot, older) = runtime.block_on(recovering)?;
         let state = recovered.state;
-        let (tailer, pool) = readers(config, bounded, key, &state)?;
+        let last_rows_before_ms = match options.ending {
+            Ending::Final if options.inputs_are_finished => Some(i64::MAX),
+            Ending::Final => Some(clock.wall_ms() - config.time.idle_timeout_ms),
+            Ending::UntilEnd | Ending::Never => None,
+        };
+        let (tailer, pool) = readers(config, bounded, last_rows_before_ms, key, &state)?;
         let report = Report::new(settings, &state, Arc::clone(&clock));
         let abandon = Arc::new(AtomicBool::new(false));
         let (projector, projector_thread) = Projector::start(
@@ -388,10 +395,16 @@ async fn load_older(older: OlderMinutes, hot: Arc<HotCounts>, lake: Arc<Lake>, a
 }
 
 /// What reads: the tailer, positioned where the state says, and the decoders.
-fn readers(config: &Config, bounded: bool, key: IdentityKey, state: &PartitionState) -> Result<(Tailer, DecodePool)> {
+fn readers(
+    config: &Config,
+    bounded: bool,
+    last_rows_before_ms: Option<i64>,
+    key: IdentityKey,
+    state: &PartitionState,
+) -> Result<(Tailer, DecodePool)> {
     let known: Vec<InputRow> = state.inputs.values().cloned().collect();
     let connections = if bounded { 0 } else { config.serve.max_connections };
-    let settings = wiring::tail_settings(&config.input, bounded, connections);
+    let settings = TailSettings { last_rows_before_ms, ..wiring::tail_settings(&config.input, bounded, connections) };
     let tailer = Tailer::new(Box::new(LocalFiles), settings, &config.input.paths, known, state.next_input)?;
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let decoder = Arc::new(Decoder::new(wiring::decode_settings(&config.input), key)?);

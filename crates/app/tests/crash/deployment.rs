@@ -116,7 +116,12 @@ impl Deployment {
     /// One process: reads everything to its end, or dies on the way.
     pub(crate) fn run(&self, fault: Fault, attempts_max: u32) -> (Result<Summary>, Faults) {
         let faults = Faults::new(fault);
-        let options = RunOptions { config: self.config.clone(), ending: Ending::UntilEnd, attempts_max };
+        let options = RunOptions {
+            config: self.config.clone(),
+            ending: Ending::UntilEnd,
+            inputs_are_finished: false,
+            attempts_max,
+        };
         let backing = Backing { log: faults.wrap("", &self.epochs), lake: faults.wrap("lake/", &self.lake) };
         let started = DataDir::own(self.data.path()).and_then(|data_dir| {
             let (clock, numbers) = (Arc::clone(&self.clock), Arc::clone(&self.numbers));

@@ -14,7 +14,7 @@ const COLUMNS_MAX: usize = 4_096;
 const FIELDS_TELLING: usize = 2;
 
 /// Whether a line, without its line ending, is a header: it names two or more of the configured fields.
-#[allow(dead_code, reason = "the tailer asks it of what stands first after a truncation")]
+#[cfg(test)]
 pub(crate) fn is_header(line: &[u8], settings: &DecodeSettings) -> bool {
     CsvHeader::parse(line, 0, settings).is_telling()
 }
@@ -22,7 +22,6 @@ pub(crate) fn is_header(line: &[u8], settings: &DecodeSettings) -> bool {
 /// Whether a text is one whole row: it has as many columns as the header and all its quotes are closed. RFC 4180 allows
 /// the last row of a file to lack its line ending, so `text` may have one or not. A row that was cut within its last
 /// column cannot be told from a whole one.
-#[allow(dead_code, reason = "the tailer asks it of the unterminated end of a file")]
 pub(crate) fn is_whole_row(text: &[u8], header: &CsvHeader, settings: &DecodeSettings) -> bool {
     let line = text.strip_suffix(b"\n").unwrap_or(text);
     let line = line.strip_suffix(b"\r").unwrap_or(line);

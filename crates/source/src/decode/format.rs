@@ -1,5 +1,6 @@
 //! Finding out how a file is to be read: from its first line, which never changes, and only then from its name.
 
+use super::csv;
 use super::settings::{DecodeSettings, FormatChoice};
 use crate::block::{CsvHeader, Format};
 use memchr::memchr;
@@ -14,8 +15,15 @@ pub(crate) fn prefix_bytes(settings: &DecodeSettings) -> usize {
 }
 
 /// The format of a file by the first bytes of its text, or none while there are too few of them. `last` says that no
-/// more will come.
-pub(crate) fn find(name: &str, prefix: &[u8], last: bool, settings: &DecodeSettings) -> Option<Format> {
+/// more will come. `kept` is the header that the log had before: it goes for a log that goes on without one, if its rows
+/// have as many columns.
+pub(crate) fn find(
+    name: &str,
+    prefix: &[u8],
+    last: bool,
+    kept: Option<&[u8]>,
+    settings: &DecodeSettings,
+) -> Option<Format> {
     if settings.format == FormatChoice::Ndjson {
         return Some(Format::Ndjson);
     }
@@ -24,9 +32,9 @@ pub(crate) fn find(name: &str, prefix: &[u8], last: bool, settings: &DecodeSetti
         return None;
     }
     let bom = if prefix.starts_with(BOM) { BOM.len() } else { 0 };
-    // Lines of no bytes are no lines: the header is the first that has some.
+    // Lines of no bytes are no lines, and NUL bytes before one belong to none: the header is the first that has some.
     let mut start = bom;
-    while let Some(ending) = [&b"\n"[..], b"\r\n"].iter().find(|ending| prefix[start..].starts_with(ending)) {
+    while let Some(ending) = [&b"\n"[..], b"\r\n", b"\0"].iter().find(|ending| prefix[start..].starts_with(ending)) {
         start += ending.len();
     }
     let rest = &prefix[start..];
@@ -53,6 +61,12 @@ pub(crate) fn find(name: &str, prefix: &[u8], last: bool, settings: &DecodeSetti
     }
     let header = CsvHeader::parse(line, end as u64, settings);
     let telling = header.is_telling();
+    if let Some(kept) = kept.filter(|_| !telling) {
+        let kept = CsvHeader::parse(kept, bom as u64, settings);
+        if csv::is_whole_row(line, &kept, settings) {
+            return Some(Format::Csv(Arc::new(kept)));
+        }
+    }
     Some(if settings.format == FormatChoice::Csv || telling || named_csv {
         Format::Csv(Arc::new(header))
     } else {

@@ -22,7 +22,7 @@ fn decoder(settings: DecodeSettings) -> Decoder {
 }
 
 fn decode_at(decoder: &Decoder, name: &str, text: &[u8], from: u64) -> DecodedBatch {
-    let format = format::find(name, text, true, decoder.settings()).expect("a format");
+    let format = format::find(name, text, true, None, decoder.settings()).expect("a format");
     let text = text[from as usize..].to_vec();
     let to = from + text.len() as u64;
     decoder.decode(Block { input: InputId(1), from, to, text, nul_bytes: 0, format, overlong: false })
@@ -424,14 +424,14 @@ fn csv_headers() {
     let prefix = &text.as_bytes()[..format::prefix_bytes(&settings())];
     assert!(prefix.ends_with(b"ad_id,ip,click"), "{}", prefix.escape_ascii());
     let csv = DecodeSettings { format: FormatChoice::Csv, ..settings() };
-    let Some(Format::Csv(header)) = format::find("a", prefix, false, &csv) else { panic!("no CSV") };
+    let Some(Format::Csv(header)) = format::find("a", prefix, false, None, &csv) else { panic!("no CSV") };
     assert_eq!(header.broken.as_deref(), Some("csv: the header does not end within 1024 bytes"));
     assert_eq!(header.end, 0);
 }
 
 #[test]
 fn formats_are_found() {
-    let found = |name: &str, prefix: &str, last| match format::find(name, prefix.as_bytes(), last, &settings()) {
+    let found = |name: &str, prefix: &str, last| match format::find(name, prefix.as_bytes(), last, None, &settings()) {
         None => "wait",
         Some(Format::Ndjson) => "ndjson",
         Some(Format::Csv(_)) => "csv",

@@ -68,6 +68,9 @@ impl Tailer {
         let mut found = Vec::new();
         self.follow(&files, &mut listing, now_ms, &mut found);
         self.identify(&files, &mut listing, now_ms, &mut found);
+        if self.listing.is_none() {
+            self.search_folders(&mut listing, now_ms, &mut found);
+        }
         self.settle(&listing, now_ms, &mut found);
         self.forget_troubles(&listing);
         self.troubles.end_look();
@@ -79,6 +82,7 @@ impl Tailer {
         if self.generations.len() > 2 * (self.inputs.len() + self.settings.files_max) {
             let named: HashSet<&str> = self.inputs.values().map(|input| input.name.as_str()).collect();
             self.generations.retain(|path, _| named.contains(&*path.to_string_lossy()));
+            self.headers.retain(|path, _| named.contains(&*path.to_string_lossy()));
         }
         found
     }
@@ -307,6 +311,11 @@ impl Tailer {
                 found.push(Discovery::Gap { input: id, bytes, reason });
             }
             match input.stage {
+                // Something was appended after it was read to its end.
+                Stage::Active if input.done && input.compressed && input.end(input.len()) > input.done_at => {
+                    input.done = false;
+                    found.push(Discovery::Resumed { input: id });
+                }
                 Stage::Active if input.done => end(input, self.settings.bounded, found),
                 Stage::Active if self.settings.bounded => {}
                 Stage::Active => {
@@ -348,7 +357,9 @@ impl Tailer {
     fn end_rotated(&mut self, id: InputId, found: &mut Vec<Discovery>) {
         let Some(input) = self.inputs.get_mut(&id) else { return };
         let left = input.text_len().saturating_sub(input.position);
-        if left != input.half {
+        // NUL bytes at its end were perhaps written behind where its writer would have gone on.
+        let unsure = input.unwritten_from.is_some() && !input.nul_scan.is_some_and(|scan| scan.is_last(input.len()));
+        if left != input.half || unsure {
             input.settled = None;
             return;
         }
@@ -410,7 +421,7 @@ fn place_hash(path: &Path) -> u64 {
 
 fn end(input: &mut Input, bounded: bool, found: &mut Vec<Discovery>) {
     if input.compressed && input.stage == Stage::Active {
-        input.size = if input.incomplete { 0 } else { input.end(input.len()) };
+        input.size = if input.incomplete { 0 } else { input.done_at };
     }
     input.stage = Stage::Ended;
     input.done = false;

@@ -37,6 +37,11 @@ pub(super) struct Probe {
 }
 
 impl Probe {
+    /// The first bytes of the text.
+    pub(super) fn head(&self) -> &[u8] {
+        &self.head
+    }
+
     /// Whether waiting alone may tell more.
     pub(super) fn is_undecided(&self) -> bool {
         self.undecided
@@ -135,6 +140,13 @@ impl Tailer {
                 None
             }
         }
+    }
+
+    /// Looks at the beginning of a file that nobody named; what cannot be read of it is of no interest.
+    pub(super) fn probe_once(&self, path: &Path, stat: FileStat, now_ms: i64) -> Option<Probe> {
+        let mut file = self.fs.open(path).ok()?;
+        let (compression, head, undecided) = probe_file(file.as_mut(), true).ok()?;
+        Some(Probe { stat, compression, head, undecided, foreign: None, since_ms: now_ms })
     }
 
     /// Sets aside compressed files whose text is the beginning of a live path's: they are what that is rotated into.
@@ -272,7 +284,7 @@ impl Tailer {
     }
 
     /// A file continues an input.
-    fn adopt(&mut self, id: InputId, path: &Path, probe: &Probe, now_ms: i64, found: &mut Vec<Discovery>) {
+    pub(super) fn adopt(&mut self, id: InputId, path: &Path, probe: &Probe, now_ms: i64, found: &mut Vec<Discovery>) {
         self.rename(id, path, found);
         let bounded = self.settings.bounded;
         let Some(input) = self.inputs.get_mut(&id) else { return };
@@ -338,6 +350,7 @@ impl Tailer {
         input.limit = self.settings.bounded.then_some(probe.stat.len);
         input.begun_at = Some(0);
         input.size = probe.stat.len;
+        input.csv_header = self.headers.get(path).cloned();
         found.push(Discovery::Found { facts: input.facts(0), position: 0 });
         self.inputs.insert(id, input);
         self.open_at(id, path, now_ms);
@@ -362,7 +375,7 @@ fn is_homeless(input: &Input) -> bool {
 }
 
 /// Whether a file continues an input, as far as can be told before its text is decoded.
-fn continues(file: io::Result<Box<dyn TailFile>>, probe: &Probe, input: &mut Input) -> io::Result<bool> {
+pub(super) fn continues(file: io::Result<Box<dyn TailFile>>, probe: &Probe, input: &mut Input) -> io::Result<bool> {
     if probe.compression.is_some() {
         // A deleted file that is still open is first read to its end: the first bytes alone are no proof.
         let is_read = input.file.is_none() || input.stage == Stage::Ended;

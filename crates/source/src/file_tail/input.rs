@@ -55,6 +55,8 @@ pub(super) struct Input {
     pub(super) limit: Option<u64>,
     /// Read for good; [`Stage::Ended`] follows with the next look.
     pub(super) done: bool,
+    /// While it is compressed and done: how many bytes of its file were read, or given up for lost.
+    pub(super) done_at: u64,
     /// Bytes that cannot be read and why, to be told with the next look.
     pub(super) gap: Option<(u64, String)>,
     /// A gap was told: the size once it is booked.
@@ -66,6 +68,8 @@ pub(super) struct Input {
     /// Whether its stream was begun anew because the file had changed meanwhile.
     pub(super) restarted: bool,
     pub(super) format: Option<Format>,
+    /// The header line under which its rows are read, or would be if it had none of its own.
+    pub(super) csv_header: Option<Vec<u8>>,
     /// Where its text ends for now, if only NUL bytes follow up to the file's end.
     pub(super) unwritten_from: Option<u64>,
     /// How far these have been gone through.
@@ -157,12 +161,14 @@ impl Input {
             changed_at_ms: 0,
             limit: None,
             done: false,
+            done_at: 0,
             gap: None,
             size_after_gap: None,
             half: 0,
             incomplete: false,
             restarted: false,
             format: None,
+            csv_header: None,
             unwritten_from: None,
             nul_scan: None,
             overlong: None,
@@ -181,10 +187,25 @@ impl Input {
             head: Excerpt::known(head_len, head_hash),
             tail: Excerpt::known(tail_len, tail_hash),
             size: row.size,
+            csv_header: row.csv_header,
             stage: if row.status == InputStatus::Ended { Stage::Ended } else { Stage::Lost(None) },
             restored: true,
             ..Input::new(row.id, row.name, row.generation)
         }
+    }
+
+    /// It was found out, or not yet, how it is to be read.
+    pub(super) fn set_format(&mut self, format: Option<Format>) {
+        match &format {
+            Some(Format::Csv(header)) => {
+                if let Some(line) = header.usable() {
+                    self.csv_header = Some(line.to_vec());
+                }
+            }
+            Some(Format::Ndjson) => self.csv_header = None,
+            None => {}
+        }
+        self.format = format;
     }
 
     /// Length of its file as last seen, in bytes on disk.
@@ -282,7 +303,12 @@ impl Input {
         if !self.compressed {
             size
         } else if self.stage == Stage::Ended || (self.done && self.gap.is_none()) {
-            if lags || self.incomplete { 0 } else { size }
+            match self.stage {
+                _ if lags || self.incomplete => 0,
+                Stage::Ended => size,
+                // What was appended since is not read.
+                _ => self.done_at,
+            }
         } else {
             let read = if lags { share(self.consumed, position, self.position) } else { self.consumed };
             size.saturating_sub(read)
@@ -353,6 +379,7 @@ impl Input {
             generation: self.generation,
             compressed: self.compressed,
             size: self.size_at(position),
+            csv_header: self.csv_header.clone(),
         }
     }
 

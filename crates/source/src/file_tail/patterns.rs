@@ -37,7 +37,8 @@ pub struct Survey {
 /// # Errors
 /// A user error when a named file is not there or a glob is not valid.
 pub fn survey(fs: &dyn FileSystem, paths: &[String]) -> Result<Survey> {
-    let listing = Patterns::new(fs, paths, false, usize::MAX)?.list(fs, usize::MAX, &mut Troubles::default());
+    let listing =
+        Patterns::new(fs, paths, &HashSet::new(), false, usize::MAX)?.list(fs, usize::MAX, &mut Troubles::default());
     let mut seen = HashSet::new();
     let files = listing.files.values().filter(|stat| stat.len > 0 && seen.insert(stat.inode));
     Ok(files.fold(Survey::default(), |sum, stat| Survey { files: sum.files + 1, bytes: sum.bytes + stat.len }))
@@ -97,18 +98,25 @@ impl Listing {
 }
 
 impl Patterns {
-    /// Reads the patterns; in a bounded run each must match a file now.
-    pub(super) fn new(fs: &dyn FileSystem, texts: &[String], bounded: bool, files_max: usize) -> Result<Patterns> {
+    /// Reads the patterns; in a bounded run each must match a file now. A path that is `known` from an earlier run may hold
+    /// nothing just now: its log was perhaps rotated a moment ago.
+    pub(super) fn new(
+        fs: &dyn FileSystem,
+        texts: &[String],
+        known: &HashSet<&Path>,
+        bounded: bool,
+        files_max: usize,
+    ) -> Result<Patterns> {
         if texts.is_empty() {
             return Err(Error::user("no input is given: name a file, a folder or a glob such as 'logs/*.ndjson'"));
         }
-        let patterns = texts.iter().map(|text| Pattern::new(fs, text)).collect::<Result<Vec<_>>>()?;
+        let patterns = texts.iter().map(|text| Pattern::new(fs, text, known)).collect::<Result<Vec<_>>>()?;
         for (pattern, text) in patterns.iter().zip(texts) {
             let mut listing = Listing::default();
             let mut troubles = Troubles::default();
             if bounded {
                 pattern.list(fs, &mut listing, files_max, &mut troubles);
-                if listing.files.is_empty() {
+                if listing.files.is_empty() && !known.contains(&*normal(Path::new(text))) {
                     let why = troubles.all().first().map_or(String::new(), |why| format!(" ({why})"));
                     return Err(Error::user(format!(
                         "no file matches {text:?}{why}: there is nothing to read to its end"
@@ -134,10 +142,11 @@ fn has_meta(text: &str) -> bool {
 }
 
 impl Pattern {
-    fn new(fs: &dyn FileSystem, text: &str) -> Result<Pattern> {
+    fn new(fs: &dyn FileSystem, text: &str, known: &HashSet<&Path>) -> Result<Pattern> {
         let path = normal(Path::new(text));
         match fs.stat(&path) {
             Ok(_) => return Ok(Pattern::Path(path)),
+            Err(_) if known.contains(&*path) => return Ok(Pattern::Path(path)),
             Err(_) if has_meta(text) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(Error::user(format!(

@@ -8,12 +8,13 @@ use super::read_compressed::{self, new_stream};
 use super::unwritten::{self, Behind};
 use super::{BLOCK_BYTES_MIN, ReadOutcome, TailSettings, Tailer};
 use crate::block::{Block, Format};
-use crate::decode::{format, json, nul_bytes};
+use crate::decode::{csv, format, json, nul_bytes};
 use crate::file_system::{FileSystem, TailFile, read_range, read_range_into};
 use adtally_model::dead_letter::PAYLOAD_BYTES_MAX;
 use adtally_model::{Error, InputId};
 use memchr::{memchr, memrchr};
 use std::io;
+use std::sync::Arc;
 
 /// Bytes gone through in one call without delivering any (a line without end, text read before, padding): some ten
 /// milliseconds, so that others get their turn whatever one file holds.
@@ -42,6 +43,7 @@ impl Tailer {
         if !self.may_stream(id, now_ms) {
             return ReadOutcome::Waits;
         }
+        let mut found_format = false;
         let step = self.ensure_open(id, now_ms).and_then(|still| {
             let Some(input) = self.inputs.get_mut(&id) else { return Ok(Step::Lost) };
             if !still {
@@ -50,6 +52,7 @@ impl Tailer {
             let Some(mut open) = input.file.take() else { return Ok(Step::Lost) };
             self.uses += 1;
             open.used = self.uses;
+            let had_format = input.format.is_some();
             let step = if input.compressed {
                 read_compressed::step(input, &mut open, &self.settings, now_ms)
             } else {
@@ -59,9 +62,13 @@ impl Tailer {
                 open.used_at_ms = now_ms;
             }
             input.file = Some(open);
+            found_format = !had_format && input.format.is_some();
             step
         });
         let Some(input) = self.inputs.get_mut(&id) else { return ReadOutcome::Ended };
+        if found_format && let (Some(header), Some(place)) = (&input.csv_header, &input.place) {
+            self.headers.insert(place.clone(), header.clone());
+        }
         self.unsettled |= !matches!(step, Ok(Step::Told(ReadOutcome::Block(_) | ReadOutcome::Busy)));
         match step {
             Ok(Step::Told(outcome)) => {
@@ -163,10 +170,7 @@ fn step_plain(
         return step_overlong(input, file, settings, end, complete);
     }
     if input.format.is_none() {
-        let want = format::prefix_bytes(&settings.decode).min(end as usize);
-        let prefix = read_range(file, 0, want)?;
-        let last = complete && want as u64 == end;
-        input.format = format::find(&input.name, &prefix, last, &settings.decode);
+        find_format(input, file, end, complete, settings)?;
     }
     let mut text = read_block(file, input.position, end, settings, spare)?;
     // After the text: what was read belongs to what was read before, even if the file is cut at this moment.
@@ -175,12 +179,15 @@ fn step_plain(
     }
     input.size = input.size.max(end);
     input.unwritten_from = None;
+    if text.first() == Some(&0)
+        && let Some(step) = before_nul_bytes(input, file, &mut text, end, complete, settings)?
+    {
+        return Ok(step);
+    }
     let Some(found_format) = input.format.clone().filter(|_| !text.is_empty()) else {
         return Ok(at_end(input, stat.len, end, settings, complete));
     };
-    if text[0] != 0
-        && let Some(newline) = memrchr(b'\n', &text)
-    {
+    if let Some(newline) = memrchr(b'\n', &text) {
         text.truncate(newline + 1);
         return Ok(Step::Told(ReadOutcome::Block(deliver(input, text, found_format))));
     }
@@ -195,11 +202,44 @@ fn step_plain(
         input.overlong = Some(Overlong { first: text, scanned, tail });
         return step_overlong(input, file, settings, end, complete);
     }
-    if complete && is_last_line(&text, input.position, &found_format, settings) {
+    if complete && is_last_line(&text, input, &found_format, settings) {
         return Ok(Step::Told(ReadOutcome::Block(deliver(input, text, found_format))));
     }
     let text_end = input.position + text.len() as u64;
     Ok(at_end(input, stat.len, text_end, settings, complete))
+}
+
+/// Finds out how an input is to be read: by the first bytes of its file, or where these are NUL bytes, by those at the
+/// position.
+fn find_format(
+    input: &mut Input,
+    file: &mut dyn TailFile,
+    end: u64,
+    complete: bool,
+    settings: &TailSettings,
+) -> io::Result<()> {
+    let mut prefix_at = |at: u64| -> io::Result<(Vec<u8>, bool)> {
+        let want = (end.saturating_sub(at)).min(format::prefix_bytes(&settings.decode) as u64) as usize;
+        let prefix = read_range(file, at, want)?;
+        let last = complete && at + want as u64 == end;
+        Ok((prefix, last))
+    };
+    let (mut prefix, mut last) = prefix_at(0)?;
+    let mut at = 0;
+    if nul_bytes::leading(&prefix) == prefix.len() {
+        if input.position == 0 {
+            // There is no text yet.
+            return Ok(());
+        }
+        at = input.position;
+        (prefix, last) = prefix_at(at)?;
+    }
+    let found = format::find(&input.name, &prefix, last, input.csv_header.as_deref(), &settings.decode);
+    input.set_format(found.map(|found| match found {
+        Format::Csv(header) if at > 0 => Format::Csv(Arc::new(header.moved(at))),
+        found => found,
+    }));
+    Ok(())
 }
 
 /// Where a long run of NUL bytes ends the text, or one that reaches the file's end: what is done if something stands
@@ -403,8 +443,16 @@ fn step_overlong(
     Ok(Step::Told(ReadOutcome::Busy))
 }
 
-/// Whether text at a position, which no line ending follows, is a line all the same: one whole object of JSON.
-pub(super) fn is_last_line(text: &[u8], position: u64, format: &Format, settings: &TailSettings) -> bool {
-    let text = if position == 0 { text.strip_prefix(format::BOM).unwrap_or(text) } else { text };
-    matches!(format, Format::Ndjson) && text.len() <= settings.decode.line_bytes_max && json::is_object(text)
+/// Whether text at an input's position, which no line ending follows, is a line all the same: one whole object of JSON, or
+/// where that is asked for, a row of CSV that has all its columns.
+pub(super) fn is_last_line(text: &[u8], input: &Input, format: &Format, settings: &TailSettings) -> bool {
+    let text = if input.position == 0 { text.strip_prefix(format::BOM).unwrap_or(text) } else { text };
+    match format {
+        Format::Ndjson => text.len() <= settings.decode.line_bytes_max && json::is_object(text),
+        Format::Csv(header) => {
+            let before_ms = settings.last_rows_before_ms;
+            let is_old = before_ms.zip(input.stat).is_some_and(|(before_ms, stat)| stat.modified_ms <= before_ms);
+            is_old && input.position >= header.end && csv::is_whole_row(text, header, &settings.decode)
+        }
+    }
 }

@@ -55,6 +55,13 @@ impl Stream {
 /// Reads a compressed file on.
 pub(super) fn step(input: &mut Input, open: &mut OpenFile, settings: &TailSettings, now_ms: i64) -> io::Result<Step> {
     let step = step_on(input, open, settings, now_ms);
+    if let (Ok(Step::Told(ReadOutcome::Ended | ReadOutcome::AtEnd) | Step::EndedWith(_)), Some(stream)) =
+        (&step, &open.stream)
+    {
+        // What cannot be decoded is lost up to where the file ended then.
+        let lost = input.gap.is_some() || input.incomplete;
+        input.done_at = if lost { input.end(input.len()) } else { stream.inflater.consumed };
+    }
     if let Some(stream) = &open.stream {
         if stream.verified {
             input.consumed = stream.inflater.consumed;
@@ -144,7 +151,9 @@ fn learn(input: &mut Input, stream: &mut Stream, settings: &TailSettings) -> boo
     }
     if input.format.is_none() {
         let last = matches!(stream.last, Inflated::End | Inflated::Corrupt(_));
-        input.format = format::find(&input.name, &stream.prefix, last, &settings.decode);
+        let kept = input.csv_header.as_deref();
+        let found = format::find(&input.name, &stream.prefix, last, kept, &settings.decode);
+        input.set_format(found);
     }
     true
 }
@@ -188,7 +197,7 @@ fn stopped(input: &mut Input, stream: &mut Stream, settings: &TailSettings, now_
         }
         Inflated::End if input.unchanged_for(now_ms, settings.rotate_wait_ms, settings) => {
             if let Some(format) = input.format.clone()
-                && is_last_line(&stream.carry, input.position, &format, settings)
+                && is_last_line(&stream.carry, input, &format, settings)
             {
                 let text = std::mem::take(&mut stream.carry);
                 stream.carry_at += text.len() as u64;

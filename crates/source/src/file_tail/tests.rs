@@ -202,9 +202,10 @@ impl Rig {
 
     fn row(&mut self, id: InputId) -> InputRow {
         let position = self.tailer.inputs[&id].position;
-        let facts = self.tailer.facts(id, position).expect("an input");
+        let facts = self.tailer.facts(id, position, None).expect("an input");
         InputRow {
             fingerprint: facts.fingerprint,
+            csv_header: facts.csv_header,
             compressed: facts.compressed,
             size: facts.size,
             position: Position::at(position),

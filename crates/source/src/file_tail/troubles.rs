@@ -24,6 +24,9 @@ pub(super) struct Troubles {
     current: BTreeMap<String, String>,
     /// Keys of messages not told yet.
     untold: BTreeSet<String>,
+    /// What happened once and stays true.
+    notes: Vec<String>,
+    notes_told: usize,
     /// Troubles set since [`Troubles::begin_look`]; those of looks before are over.
     looked: Option<BTreeSet<String>>,
 }
@@ -54,6 +57,13 @@ impl Troubles {
     /// Something is wrong with a file, until it is cleared.
     pub(super) fn hold(&mut self, name: &str, message: String) {
         self.insert(format!("{FILE}{name}"), message);
+    }
+
+    /// Something that happened once and stays true for as long as this process runs.
+    pub(super) fn note(&mut self, message: String) {
+        if self.notes.len() < TOLD_MAX {
+            self.notes.push(message);
+        }
     }
 
     /// Nothing is wrong with that file any more.
@@ -90,13 +100,14 @@ impl Troubles {
 
     /// All that is wrong now, and how much of it is left off.
     pub(super) fn all(&self) -> Vec<String> {
-        told(self.current.values())
+        told(self.current.values().chain(&self.notes))
     }
 
     /// What has not been told yet, and how much of it is left off.
     pub(super) fn news(&mut self) -> Vec<String> {
         let untold = std::mem::take(&mut self.untold);
-        told(untold.iter().filter_map(|key| self.current.get(key)))
+        let notes_told = std::mem::replace(&mut self.notes_told, self.notes.len());
+        told(untold.iter().filter_map(|key| self.current.get(key)).chain(&self.notes[notes_told..]))
     }
 }
 

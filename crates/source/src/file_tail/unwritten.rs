@@ -23,6 +23,13 @@ pub(super) struct NulScan {
     last: bool,
 }
 
+impl NulScan {
+    /// Whether a file of this length, complete, holds nothing but NUL bytes from their beginning on.
+    pub(super) fn is_last(&self, len: u64) -> bool {
+        self.last && self.to >= len
+    }
+}
+
 /// What stands behind NUL bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Behind {

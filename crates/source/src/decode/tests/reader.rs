@@ -80,6 +80,12 @@ fn lines(text: &[u8]) -> Vec<&[u8]> {
     let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
     let mut lines: Vec<_> =
         text.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)).collect();
+    // NUL bytes before a line belong to none.
+    for line in &mut lines {
+        while let Some(rest) = line.strip_prefix(b"\0") {
+            *line = rest;
+        }
+    }
     lines.retain(|line| !line.is_empty());
     lines
 }

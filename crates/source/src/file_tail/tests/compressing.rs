@@ -167,6 +167,55 @@ fn overwritten_in_place() {
 }
 
 #[test]
+fn fault_61_what_is_appended_between_the_end_and_the_next_look_is_read() {
+    for (name, pack) in [("a.gz", gzip as fn(String) -> Vec<u8>), ("a.zst", zstandard)] {
+        let mut rig = Rig::new();
+        rig.append(name, pack(lines("a", 0..10)));
+        rig.poll();
+        rig.now_ms += 5 * SECOND;
+        // It is read to its end now; the next look sees it only after it has grown.
+        rig.read_all();
+        rig.append(name, pack(lines("a", 10..20)));
+        rig.poll();
+        rig.poll_after(5);
+        rig.poll_after(5);
+        assert_eq!(rig.text(1), lines("a", 0..20));
+        // A stop right then loses nothing either.
+        rig.append(name, pack(lines("a", 20..30)));
+        rig.poll();
+        rig.now_ms += 5 * SECOND;
+        rig.read_all();
+        rig.append(name, pack(lines("a", 30..40)));
+        rig.restart(|_| {});
+        rig.poll();
+        assert_eq!(rig.text(1), lines("a", 30..40));
+    }
+}
+
+#[test]
+fn a_position_within_a_block_of_a_compressed_file_knows_the_text_before_it() {
+    let mut rig = Rig::new();
+    let text = lines("a", 0..1_000);
+    rig.append("a.gz", gzip(&text));
+    rig.look();
+    rig.read_once(InputId(1));
+    let position = lines("a", 0..70).len() as u64;
+    let facts = rig.tailer.facts(InputId(1), position, Some(&text.as_bytes()[..position as usize])).expect("facts");
+    let mut row = rig.row(InputId(1));
+    (row.fingerprint, row.position) = (facts.fingerprint, Position::at(position));
+    // Another file with the same first KiB.
+    let other = lines("a", 0..60) + &lines("b", 0..1_000);
+    fs::write(rig.path("a.gz"), gzip(&other)).expect("written");
+    rig.tailer = Tailer::new(Box::new(Sparing), rig.settings.clone(), &rig.patterns, vec![row], 1).expect("a tailer");
+    (rig.text, rig.positions, rig.started) = Default::default();
+    rig.positions.insert(1, position);
+    for _ in 0..3 {
+        rig.poll_after(1);
+    }
+    assert_eq!((rig.text(1), rig.text(2)), ("", &*other));
+}
+
+#[test]
 fn more_than_may_be_decoded_at_a_time() {
     // Two decoders of gzip take more.
     let settings = TailSettings { stream_bytes_max: 150_000, ..tail_settings() };

@@ -145,7 +145,7 @@ fn deleted_files_are_read_to_their_end() {
     assert!(rig.tailer.inputs[&InputId(1)].file.is_none(), "its space is given back");
     assert!(!rig.tailer.is_listed(InputId(1)));
     rig.tailer.forget(InputId(1));
-    assert!(rig.tailer.facts(InputId(1), 0).is_none());
+    assert!(rig.tailer.facts(InputId(1), 0, None).is_none());
     assert!(rig.tailer.read(InputId(1), 0).is_err());
 }
 

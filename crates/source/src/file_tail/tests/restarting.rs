@@ -17,6 +17,67 @@ fn goes_on_where_it_was() {
 }
 
 #[test]
+fn fault_61_a_log_that_is_named_alone_is_searched_for_after_it_was_rotated() {
+    type Rotate = fn(&Path);
+    let renamed: Rotate = |folder| fs::rename(folder.join("a.log"), folder.join("a.log.1")).expect("renamed");
+    let compressed: Rotate = |folder| {
+        append(&folder.join("old.gz"), gzip(fs::read(folder.join("a.log")).expect("read")));
+        fs::remove_file(folder.join("a.log")).expect("removed");
+    };
+    for (rotate, successor) in [(renamed, true), (renamed, false), (compressed, true)] {
+        let mut rig =
+            Rig::with(tail_settings(), &["a.log"], |folder| append(&folder.join("a.log"), lines("a", 0..100)));
+        rig.poll();
+        rig.restart(|folder| {
+            append(&folder.join("a.log"), lines("a", 100..150));
+            rotate(folder);
+            append(&folder.join("b.log"), lines("b", 0..100));
+            if successor {
+                append(&folder.join("a.log"), lines("c", 0..100));
+            }
+        });
+        rig.poll();
+        rig.poll_after(3);
+        assert_eq!(rig.text(1), lines("a", 100..150));
+        assert_eq!(rig.text(2), if successor { lines("c", 0..100) } else { String::new() });
+        let events: Vec<String> = (0..4).flat_map(|_| rig.poll_after(3)).collect();
+        assert!(rig.ended.contains(&1), "{events:?}");
+        assert_eq!(rig.tailer.warnings(), [""; 0]);
+    }
+}
+
+#[test]
+fn fault_61_a_log_that_is_not_found_any_more_is_told() {
+    let mut rig = Rig::with(tail_settings(), &["a.log"], |folder| append(&folder.join("a.log"), lines("a", 0..100)));
+    rig.poll();
+    rig.restart(|folder| fs::write(folder.join("a.log"), lines("c", 0..100)).expect("written"));
+    rig.poll();
+    assert_eq!(rig.text(2), lines("c", 0..100));
+    let warnings = rig.tailer.new_warnings();
+    assert!(warnings.len() == 1 && warnings[0].contains("a.log: it was followed up to byte"), "{warnings:?}");
+}
+
+#[test]
+fn a_csv_header_is_kept_across_restarts_where_the_columns_agree() {
+    let header = "click_timestamp,ad_id,user_id,ip\n";
+    let row = |number: u32| format!("{},7,u,::1\n", 1_767_225_600_000_u64 + u64::from(number));
+    let mut rig = Rig::new();
+    rig.append("a.csv", format!("{header}{}", row(1)));
+    rig.poll();
+    rig.restart(|folder| fs::write(folder.join("a.csv"), row(2)).expect("written"));
+    rig.poll();
+    let format = |rig: &Rig, id| match &rig.tailer.inputs[&InputId(id)].format {
+        Some(crate::block::Format::Csv(header)) => (header.end, header.columns, header.broken.is_some()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((rig.text(2), format(&rig, 2)), (&*row(2), (0, 4, false)));
+    // What is inherited is passed on, and it is not believed where it does not fit.
+    rig.restart(|folder| fs::write(folder.join("a.csv"), "1,2,3\n").expect("written"));
+    rig.poll();
+    assert!(format(&rig, 3).2);
+}
+
+#[test]
 fn positions_that_lag_behind() {
     // What was read but not committed is read again, and the tail at each such position is known.
     let mut rig = Rig::new();
@@ -25,9 +86,9 @@ fn positions_that_lag_behind() {
     rig.read_once(InputId(1));
     let position = rig.text(1).len() as u64;
     rig.read_all();
-    let facts = rig.tailer.facts(InputId(1), position).expect("facts");
+    let facts = rig.tailer.facts(InputId(1), position, None).expect("facts");
     assert_eq!(facts.fingerprint.tail_len, 1024);
-    let end = rig.tailer.facts(InputId(1), rig.text(1).len() as u64).expect("facts");
+    let end = rig.tailer.facts(InputId(1), rig.text(1).len() as u64, None).expect("facts");
     assert_ne!(facts.fingerprint, end.fingerprint);
     assert_eq!(facts.fingerprint.head_hash, end.fingerprint.head_hash);
     assert_eq!((facts.size, end.size), (lines("a", 0..1000).len() as u64, lines("a", 0..1000).len() as u64));
@@ -43,7 +104,7 @@ fn positions_within_a_block() {
     rig.read_once(InputId(1));
     let (line, whole) = (lines("a", 0..1).len() as u64, rig.positions[&1]);
     let within = whole - 3 * line;
-    let facts = rig.tailer.facts(InputId(1), within).expect("facts");
+    let facts = rig.tailer.facts(InputId(1), within, None).expect("facts");
     assert_eq!(facts.fingerprint.tail_len, 1024);
     let mut row = rig.row(InputId(1));
     (row.fingerprint, row.position, row.size) = (facts.fingerprint, Position::at(within), facts.size);
@@ -111,7 +172,8 @@ fn fault_45_deleted_while_stopped() {
     while rig.read_once(InputId(2)) {}
     let unread = lines("a", 0..200).len() - rig.text(1).len();
     rig.restart(|folder| {
-        fs::rename(folder.join("a"), folder.join(".a")).expect("hidden");
+        fs::create_dir(folder.join("elsewhere")).expect("a folder");
+        fs::rename(folder.join("a"), folder.join("elsewhere/a")).expect("moved away");
         fs::remove_file(folder.join("b")).expect("removed");
     });
     assert_eq!(rig.poll(), [""; 0]);
@@ -120,7 +182,7 @@ fn fault_45_deleted_while_stopped() {
     rig.restart(|_| {});
     assert_eq!(rig.poll_after(10), [""; 0]);
     let read = rig.started[&1] as usize;
-    rig.rename(".a", "a");
+    rig.rename("elsewhere/a", "a");
     assert_eq!(rig.poll(), ["resumed 1"]);
     assert_eq!(rig.text(1), &lines("a", 0..200)[read..]);
 }

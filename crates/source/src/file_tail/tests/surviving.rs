@@ -86,7 +86,7 @@ fn fault_26_holes_and_lines_without_end() {
     rig.poll();
     assert_eq!((rig.text(1), rig.nul_bytes[&1]), ("{}\n\n{}\n", HOLE - 3));
     assert_eq!(rig.tailer.inputs[&InputId(1)].position, HOLE + 4);
-    let facts = rig.tailer.facts(InputId(1), HOLE + 4).expect("facts");
+    let facts = rig.tailer.facts(InputId(1), HOLE + 4, None).expect("facts");
     assert_eq!(facts.fingerprint.tail_len, 1024);
     rig.restart(|folder| append(&folder.join("sparse"), "{}\n"));
     rig.poll();
@@ -279,7 +279,7 @@ fn what_was_renamed_before_it_could_be_opened_stays_unopened() {
 fn files_beyond_the_bound_are_named_as_unread() {
     let settings = TailSettings { files_max: 2, bounded: true, ..tail_settings() };
     let mut rig = Rig::with(settings, &[""], |folder| {
-        ["a", "b", "c"].map(|name| append(&folder.join(name), lines(name, 0..3)));
+        ["a", "b", "c"].into_iter().for_each(|name| append(&folder.join(name), lines(name, 0..3)));
     });
     assert_eq!(rig.poll().len(), 2);
     let unopened: Vec<Unopened> = rig.tailer.unopened().cloned().collect();

@@ -1,0 +1,91 @@
+//! The search for logs that were rotated while nobody watched: a path that is named alone now holds another file, or none,
+//! and the rest of what was read stands in its folder under any name.
+
+use super::identify::continues;
+use super::input::{Input, Stage};
+use super::patterns::Listing;
+use super::{Discovery, Tailer};
+use crate::file_system::FileKind;
+use adtally_model::InputId;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Files that are opened in one folder in the search: as many as a month of hourly rotation leaves, and some more.
+const SEARCHED_MAX: usize = 1_024;
+
+impl Tailer {
+    /// Searches the folders of inputs that were not read to their end and whose files are not where they were. A file that
+    /// is found is read to its end, and then left alone; what is not found is told. Done once, by the first look.
+    pub(super) fn search_folders(&mut self, listing: &mut Listing, now_ms: i64, found: &mut Vec<Discovery>) {
+        let mut folders: BTreeMap<PathBuf, BTreeSet<InputId>> = BTreeMap::new();
+        let missing = |input: &&Input| {
+            let lost = input.restored && matches!(input.stage, Stage::Lost(_)) && input.place.is_none();
+            lost && input.position > 0 && !listing.is_unknown(Path::new(&input.name))
+        };
+        for input in self.inputs.values().filter(missing) {
+            let folder = Path::new(&input.name).parent().unwrap_or(Path::new(""));
+            folders.entry(folder.to_owned()).or_default().insert(input.id);
+        }
+        for (folder, mut ids) in folders {
+            if let Err(error) = self.search_folder(&folder, &mut ids, listing, now_ms, found) {
+                listing.fail(&folder, &error);
+                continue;
+            }
+            for id in ids {
+                let Some(input) = self.inputs.get(&id) else { continue };
+                self.troubles.note(format!(
+                    "{}: it was followed up to byte {} and is not found in its folder under any name: what was written to it \
+                     after that, while this process was stopped, is not read",
+                    input.name, input.position
+                ));
+            }
+        }
+    }
+
+    /// Searches one folder; leaves in `ids` the inputs that are not found.
+    fn search_folder(
+        &mut self,
+        folder: &Path,
+        ids: &mut BTreeSet<InputId>,
+        listing: &Listing,
+        now_ms: i64,
+        found: &mut Vec<Discovery>,
+    ) -> io::Result<()> {
+        let shown = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let names = match self.fs.list(shown) {
+            Ok(names) => names,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let mut opened = 0;
+        for name in names {
+            let path = folder.join(name);
+            if ids.is_empty() || opened == SEARCHED_MAX {
+                break;
+            }
+            // What the patterns name was looked at already.
+            let Ok(stat) = self.fs.stat(&path) else { continue };
+            if stat.kind != FileKind::File || stat.len == 0 || listing.files.contains_key(&path) {
+                continue;
+            }
+            opened += 1;
+            let Some(probe) = self.probe_once(&path, stat, now_ms) else { continue };
+            for id in ids.clone() {
+                let Some(input) = self.inputs.get_mut(&id) else { continue };
+                let begins = input.head.len > 0 && input.head.begins(probe.head());
+                if begins && continues(self.fs.open(&path), &probe, input)? {
+                    ids.remove(&id);
+                    self.adopt(id, &path, &probe, now_ms, found);
+                    // It is not among the files that are meant: it is read to its end while it is held open.
+                    if let Some(input) = self.inputs.get_mut(&id) {
+                        (input.rotated, input.restored) = (true, false);
+                        found.push(Discovery::Continued { input: id });
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
