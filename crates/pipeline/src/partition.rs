@@ -75,6 +75,7 @@ pub struct Partition {
     largest_guarded_ms: Option<i64>,
     bounded: bool,
     unopened: bool,
+    releases_unopened: bool,
     reopened_from_ms: Option<i64>,
     observed: end_epoch::Observed,
     number: EpochNumber,
@@ -116,6 +117,7 @@ impl Partition {
             largest_guarded_ms: state.largest_guarded_ms,
             bounded: false,
             unopened: false,
+            releases_unopened: false,
             reopened_from_ms: state.reopened_from_ms,
             observed: end_epoch::Observed::default(),
             number: state.number + 1,
@@ -134,6 +136,12 @@ impl Partition {
     /// The run ends with its inputs: while one of them cannot be read, nothing becomes final.
     pub fn set_bounded(&mut self) {
         self.bounded = true;
+    }
+
+    /// A bug, for the simulation to find: inputs that have no watermark are released as well.
+    #[doc(hidden)]
+    pub fn release_unopened(&mut self) {
+        self.releases_unopened = true;
     }
 
     /// How long an input may stand still or fail before the partition goes on without it, in milliseconds.

@@ -3,13 +3,15 @@
 
 use crate::disk::Disk;
 use crate::lake::SharedTables;
+use crate::process::Process;
 use crate::scenario::Scenario;
 use crate::servers::{Content, Servers, Who, number_in};
 use crate::store::ROOT;
 use adtally_model::{
-    Country, Epoch, EpochNumber, Frontiers, InputId, InputRow, Invariant, Ledger, Minute, MinuteCounts, MinuteState,
-    PartitionState, StagedFile, StagedTable,
+    Country, Epoch, EpochNumber, Frontiers, InputId, InputRow, InputStatus, Invariant, Ledger, Minute, MinuteCounts,
+    MinuteState, PartitionState, StagedFile, StagedTable,
 };
+use adtally_pipeline::RunEnd;
 use adtally_store::epoch_log::codec;
 use adtally_store::hot_counts::{HotCounts, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +29,7 @@ const KEPT: EpochNumber = 64;
 struct Known {
     checksum: u128,
     writer: u128,
+    is_claim: bool,
     oldest_needed: EpochNumber,
     counts: Vec<MinuteCounts>,
     ledger: Ledger,
@@ -50,6 +53,8 @@ pub(crate) struct Judge {
     /// Verdicts of dead letters by the number of their line.
     letters: BTreeMap<usize, Vec<String>>,
     staged: BTreeSet<String>,
+    /// Writers that make everything final at their end.
+    final_runs: BTreeSet<u128>,
     told: BTreeMap<Minute, Told>,
 }
 
@@ -139,6 +144,7 @@ impl Judge {
         ensure(epoch.frontiers.follows(&self.frontiers), Invariant::MonotoneFrontiers, || {
             format!("epoch {number} moves {:?} to {:?}", self.frontiers, epoch.frontiers)
         })?;
+        self.check_holding(epoch)?;
         self.absorb_inputs(epoch)?;
         let final_before = self.frontiers.final_;
         let mut all = Rows::new();
@@ -150,7 +156,7 @@ impl Judge {
             add_rows(&mut all, counts);
         }
         self.frontiers = epoch.frontiers;
-        if epoch.frontiers.final_ > final_before {
+        if epoch.frontiers.final_ > final_before && !self.final_runs.contains(&epoch.writer) {
             check_final(epoch, scenario, servers)?;
         }
         let (mut clicks, mut letters) = (0, 0);
@@ -182,11 +188,30 @@ impl Judge {
         self.records.push(Known {
             checksum,
             writer: epoch.writer,
+            is_claim: epoch.claim,
             oldest_needed: epoch.oldest_needed,
             counts: epoch.counts.clone(),
             ledger: epoch.ledger,
         });
         Ok(())
+    }
+
+    /// An input that has no watermark is never released, and holds that of the partition.
+    fn check_holding(&self, epoch: &Epoch) -> Verdict {
+        let holds = |row: &&InputRow| row.status == InputStatus::Holding && row.time.largest_ms.is_none();
+        for row in &epoch.inputs {
+            ensure(
+                row.status != InputStatus::Released || row.time.largest_ms.is_some(),
+                Invariant::FinalIsFinal,
+                || format!("epoch {} releases {}, which has no watermark", epoch.number, row.name),
+            )?;
+        }
+        let now = |row: &InputRow| epoch.inputs.iter().find(|now| now.id == row.id).unwrap_or(row).clone();
+        let held = self.inputs.values().find(|row| holds(row) && holds(&&now(row)));
+        let moved = epoch.frontiers.watermark > self.frontiers.watermark;
+        ensure(held.is_none() || !moved, Invariant::FinalIsFinal, || {
+            format!("epoch {} moves the watermark although {held:?} has none", epoch.number)
+        })
     }
 
     fn absorb_inputs(&mut self, epoch: &Epoch) -> Verdict {
@@ -253,6 +278,44 @@ impl Judge {
             letters += 1;
         }
         Ok(letters)
+    }
+
+    /// A process that makes everything final at its end.
+    pub(crate) fn note_final_run(&mut self, writer: u128) {
+        self.final_runs.insert(writer);
+    }
+
+    /// A bounded run has ended: every minute with a click is closed; where all could be read, what stood there when it began
+    /// is read, and final if it was to be; else nothing more is final.
+    pub(crate) fn check_bounded(&self, process: &Process, servers: &Servers) -> Verdict {
+        let (run_end, began_ms, is_whole) = (process.run_end, process.began_ms, process.unread().is_empty());
+        let newest_end = self.counts.keys().next_back().map_or(0, |newest| newest.end_ms());
+        let became_final = self.frontiers.final_.reached(newest_end) && !process.final_before.reached(newest_end);
+        ensure(is_whole || !became_final, Invariant::FinalIsFinal, || {
+            format!("all is final, although {:?} could not be read", process.unread())
+        })?;
+        for minute in self.counts.keys() {
+            ensure(self.frontiers.closed.reached(minute.end_ms()), Invariant::FinalIsFinal, || {
+                format!("minute {} has a counted click and is not closed by a bounded run", minute.0)
+            })?;
+            let is_final = self.frontiers.final_.reached(minute.end_ms());
+            ensure(is_final || !is_whole || run_end != RunEnd::Finalise, Invariant::FinalIsFinal, || {
+                format!("minute {} has a counted click and is not final", minute.0)
+            })?;
+        }
+        if !is_whole || servers.copied {
+            return Ok(());
+        }
+        for (number, line) in
+            servers.lines.iter().enumerate().filter(|(_, line)| line.is_whole && line.written_ms < began_ms)
+        {
+            let is_counted = matches!(&line.content, Content::Click(click) if self.counted.contains(&click.who));
+            let is_known = is_counted || self.letters.contains_key(&number) || line.may_be_lost;
+            ensure(is_known, Invariant::Conservation, || {
+                format!("line {number} at {} was not read by a bounded run, which did not say so", line.at)
+            })?;
+        }
+        Ok(())
     }
 
     /// What was acknowledged is still there, as it was, unless nobody needs it.
@@ -400,6 +463,11 @@ impl Judge {
         ensure(exact || lossy, Invariant::Conservation, || {
             format!("{written} lines were written, {} read", self.ledger.read)
         })
+    }
+
+    /// Whether a record is one by which a process took over.
+    pub(crate) fn is_claim(&self, number: EpochNumber) -> bool {
+        self.records.get(number as usize - 1).is_some_and(|known| known.is_claim)
     }
 
     /// Who wrote the newest record.

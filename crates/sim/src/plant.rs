@@ -18,16 +18,19 @@ pub enum Plant {
     IdentitiesForgotten,
     /// What a process had read counts as read, although it died before the commit.
     PositionBeforeCommit,
+    /// An input that was not opened yet stops holding the watermark where too much is held.
+    UnopenedReleased,
 }
 
 impl Plant {
     /// All bugs.
-    pub const ALL: [Plant; 6] = [
+    pub const ALL: [Plant; 7] = [
         Plant::LakeBeforeRecord,
         Plant::ContentNotSynced,
         Plant::EntryNotSynced,
         Plant::ClaimForgotten,
         Plant::IdentitiesForgotten,
         Plant::PositionBeforeCommit,
+        Plant::UnopenedReleased,
     ];
 }

@@ -9,13 +9,13 @@ use crate::store::{SharedDisk, SimStore};
 use adtally::clock::{Clock, Randomness};
 use adtally::run::commit::{Committer, Encoder, Recorder};
 use adtally::run::decode_pool::DecodePool;
-use adtally::run::ingest::{EpochSink, Ingest, Parts, Turn};
+use adtally::run::ingest::{EpochSink, Ingest, IngestSettings, Parts, Turn};
 use adtally::run::project::{Projector, ProjectorParts, Waiting, Work};
 use adtally::run::recovery::{Recovered, take_over, warm};
 use adtally::run::report::Report;
-use adtally_model::{EpochNumber, IdentityKey, InputId, PartitionState, Result};
-use adtally_pipeline::{EpochDraft, Partition};
-use adtally_source::{Decoder, Tailer};
+use adtally_model::{EpochNumber, IdentityKey, InputId, PartitionState, Result, Watermark};
+use adtally_pipeline::{EpochDraft, Partition, RunEnd};
+use adtally_source::{Decoder, TailSettings, Tailer};
 use adtally_store::epoch_log::{EpochLog, Fingerprints};
 use adtally_store::hot_counts::HotCounts;
 use adtally_store::lake::LakeStore;
@@ -26,6 +26,9 @@ use std::time::Duration;
 
 /// The secret of all deployments.
 const KEY: [u8; 16] = *b"sixteen bytes ok";
+
+/// Turns of a bounded run at a time.
+const BOUNDED_TURNS: usize = 5;
 
 /// What processes run on, which outlives them.
 #[derive(Clone)]
@@ -83,13 +86,25 @@ pub(crate) struct Process {
     pub(crate) writer: u128,
     /// The record by which it took over.
     pub(crate) claim: EpochNumber,
+    /// How it ends.
+    pub(crate) run_end: RunEnd,
+    /// When it took over, by the true time.
+    pub(crate) began_ms: i64,
+    /// The final frontier when it took over.
+    pub(crate) final_before: Watermark,
 }
 
 impl Process {
-    /// Starts a process as [`adtally::run::Service`] does. `read` are positions up to which an earlier process had
-    /// read, for a planted bug.
-    pub(crate) fn start(ground: &Ground, scenario: &Scenario, read: &BTreeMap<InputId, u64>) -> Result<Process> {
+    /// Starts a process as [`adtally::run::Service`] does, to end as `run_end` says. `read` are positions up to which an
+    /// earlier process had read, for a planted bug.
+    pub(crate) fn start(
+        ground: &Ground,
+        scenario: &Scenario,
+        run_end: RunEnd,
+        read: &BTreeMap<InputId, u64>,
+    ) -> Result<Process> {
         let machine = &ground.machine;
+        let began_ms = machine.true_ms();
         let clock: Arc<dyn Clock> = Arc::new(machine.clone());
         let lake: Arc<dyn LakeStore> = Arc::new(ModelLake::new(ground.tables.clone(), machine.clone()));
         let store = SimStore::new(ground.disk.clone(), ground.tables.clone(), machine.clone(), ground.plant);
@@ -111,7 +126,8 @@ impl Process {
 
         let known = state.inputs.values().cloned().collect();
         let files = Box::new(ground.files.clone());
-        let tailer = Tailer::new(files, scenario.tail.clone(), &[FOLDER.to_owned()], known, state.next_input)?;
+        let tail = TailSettings { bounded: run_end != RunEnd::GoesOn, ..scenario.tail.clone() };
+        let tailer = Tailer::new(files, tail, &[FOLDER.to_owned()], known, state.next_input)?;
         let pool = DecodePool::new(Arc::new(Decoder::new((*scenario.tail.decode).clone(), key)?), 0)?;
         let report = Report::new(scenario.time, &state, Arc::clone(&clock));
         let parts = ProjectorParts {
@@ -148,24 +164,43 @@ impl Process {
             },
         };
         let slot = Slot(Arc::new(Mutex::new(Desk { committer, draft: None, machine: machine.clone() })));
+        let (last_clock_ms, number, final_before) = (state.clock_ms, state.number + 1, state.frontiers.final_);
+        let mut partition = Partition::new(scenario.time, state);
+        if ground.plant == Plant::UnopenedReleased {
+            partition.release_unopened();
+        }
         let ingest = Ingest::new(Parts {
-            settings: scenario.ingest,
+            settings: IngestSettings { run_end, ..scenario.ingest },
             clock,
             tailer,
             pool,
-            last_clock_ms: state.clock_ms,
-            number: state.number + 1,
-            partition: Partition::new(scenario.time, state),
+            last_clock_ms,
+            number,
+            partition,
             hot: Arc::clone(&hot),
             report,
             sink: slot.clone(),
         });
-        Ok(Process { ingest, slot, work, projecting: None, hot, writer, claim })
+        Ok(Process { ingest, slot, work, projecting: None, hot, writer, claim, run_end, began_ms, final_before })
     }
 
     /// Turns the run loop once.
     pub(crate) fn turn(&mut self) -> Result<Turn> {
         self.ingest.turn()
+    }
+
+    /// The same, several times where the run is bounded: else most of them would die before they are over.
+    pub(crate) fn turns(&mut self) -> Result<Turn> {
+        let turns = if self.run_end == RunEnd::GoesOn { 1 } else { BOUNDED_TURNS };
+        let mut turn = Turn::Nothing;
+        for _ in 0..turns {
+            turn = self.turn()?;
+            if turn == Turn::Finished {
+                break;
+            }
+            self.commit()?;
+        }
+        Ok(turn)
     }
 
     /// Commits the epoch that waits; says whether there was one.
@@ -190,6 +225,16 @@ impl Process {
     /// Stops in good order: commits what was read and projects it.
     pub(crate) fn stop(&mut self) -> Result<()> {
         self.ingest.stop()?;
+        self.finish()
+    }
+
+    /// What a bounded run left unread.
+    pub(crate) fn unread(&self) -> &[String] {
+        self.ingest.unread()
+    }
+
+    /// Commits the last epoch and projects everything.
+    pub(crate) fn finish(&mut self) -> Result<()> {
         self.commit()?;
         self.projecting = None;
         while !self.work.waiting().is_empty() {

@@ -43,6 +43,10 @@ pub(crate) struct Scenario {
     pub(crate) stops: u64,
     /// Steps of a thousand at which the wall clock is set anew.
     pub(crate) clock_jumps: u64,
+    /// Starts of a thousand that are of runs which end with their inputs.
+    pub(crate) bounded: u64,
+    /// Of a thousand of those, how many make everything final.
+    pub(crate) finals: u64,
 }
 
 impl Scenario {
@@ -56,6 +60,7 @@ impl Scenario {
             idle_finality_ms: random.pick(&[2 * minute, 5 * minute]),
             dedup_horizon_ms: allowed_lateness_ms + random.pick(&[0, minute, 5 * minute]),
             alignment_ms: random.pick(&[10_000, minute]),
+            dedup_capacity: random.pick(&[3, 10, 24_000_000]),
             ..TimeSettings::default()
         };
         let is_long = random.below(LONG_LOGS) == 0;
@@ -90,9 +95,11 @@ impl Scenario {
                 delay: random.pick(&[0, 0, 50]),
             },
             power_losses: random.pick(&[0, 300, 1_000]),
-            zombies: sometimes(random, 10),
+            zombies: sometimes(random, 20),
             stops: sometimes(random, 3),
             clock_jumps: if random.chance(250) { 5 } else { 0 },
+            bounded: random.pick(&[0, 300, 600]),
+            finals: random.pick(&[0, 300]),
         }
     }
 }

@@ -46,6 +46,8 @@ pub(crate) struct Line {
     pub(crate) content: Content,
     /// When its last byte was written.
     pub(crate) written_ms: i64,
+    /// Whether its end is written.
+    pub(crate) is_whole: bool,
     /// Where it was written, for people.
     pub(crate) at: String,
     /// Whether its file was deleted before it surely was read.
@@ -134,7 +136,7 @@ impl Servers {
     fn act_once(&mut self, at: usize, scenario: &Scenario, files: &Files, now_ms: i64) {
         if let Some((number, rest)) = self.servers[at].rest.take() {
             self.append(at, files, &rest);
-            self.lines[number].written_ms = now_ms;
+            (self.lines[number].written_ms, self.lines[number].is_whole) = (now_ms, true);
         } else if self.servers[at].file.is_some() && !self.servers[at].rotated && self.random.chance(scenario.rotations)
         {
             self.rotate(at, scenario, files);
@@ -154,11 +156,12 @@ impl Servers {
         let server = &self.servers[at];
         let end = server.file.as_ref().map_or(0, FileHandle::len);
         let place = format!("{} {end}, after {} rotations", server.path.display(), server.rotations);
-        self.lines.push(Line { content, written_ms: now_ms, at: place, may_be_lost: false });
+        self.lines.push(Line { content, written_ms: now_ms, is_whole: true, at: place, may_be_lost: false });
         self.servers[at].lines.push(number);
         if self.random.chance(50) {
             let cut = 1 + self.random.below(text.len() as u64 - 1) as usize;
             self.append(at, files, &text[..cut]);
+            self.lines[number].is_whole = false;
             self.servers[at].rest = Some((number, text[cut..].to_owned()));
         } else {
             self.append(at, files, &text);

@@ -12,6 +12,7 @@ use crate::servers::Servers;
 use crate::store::{SharedDisk, SimStore};
 use adtally::run::ingest::Turn;
 use adtally_model::{ErrorKind, InputId, Invariant, Result};
+use adtally_pipeline::RunEnd;
 use adtally_store::epoch_log::EpochLog;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -44,6 +45,8 @@ pub struct Outcome {
     pub zombies: u64,
     /// Processes that took over.
     pub starts: u64,
+    /// Runs that ended with their inputs.
+    pub bounded: u64,
     /// Records of the log.
     pub epochs: u64,
     /// Lines written.
@@ -171,12 +174,14 @@ impl World {
             self.resume_zombie()?;
         }
         if self.process.is_none() {
-            return self.start();
+            let run_end = self.next_run_end();
+            return self.start(run_end);
         }
         if self.random.chance(self.scenario.zombies) && self.zombies.len() < ZOMBIES_MAX {
             self.ground.machine.note("suspended", &"");
             self.zombies.extend(self.process.take());
-            return self.start();
+            let run_end = self.next_run_end();
+            return self.start(run_end);
         }
         if self.random.chance(self.scenario.stops) {
             return self.stop();
@@ -208,13 +213,25 @@ impl World {
         }
     }
 
+    /// How the next process ends.
+    fn next_run_end(&mut self) -> RunEnd {
+        match self.random.chance(self.scenario.bounded) {
+            true if self.random.chance(self.scenario.finals) => RunEnd::Finalise,
+            true => RunEnd::Close,
+            false => RunEnd::GoesOn,
+        }
+    }
+
     /// A process takes over, or dies trying.
-    fn start(&mut self) -> Verdict {
-        self.ground.machine.note("starts", &"");
-        match self.call(|| Process::start(&self.ground, &self.scenario, &self.read)) {
+    fn start(&mut self, run_end: RunEnd) -> Verdict {
+        self.ground.machine.note("starts", &format!("{run_end:?}"));
+        match self.call(|| Process::start(&self.ground, &self.scenario, run_end, &self.read)) {
             Ended::Well(process) => {
                 self.outcome.starts += 1;
                 self.ground.machine.note("owns from", &process.claim);
+                if run_end == RunEnd::Finalise {
+                    self.judge.note_final_run(process.writer);
+                }
                 self.process = Some(process);
                 self.absorb()?;
                 self.check_recovered()
@@ -224,6 +241,8 @@ impl World {
                 Ok(())
             }
             Ended::Failed(error) if error.is_retryable() => Ok(()),
+            // There is nothing to be read, or its folder could not be looked at.
+            Ended::Failed(error) if run_end != RunEnd::GoesOn && error.kind() == ErrorKind::User => Ok(()),
             Ended::Failed(error) => Err(format!("a process cannot start: {}", error.report())),
         }
     }
@@ -237,11 +256,20 @@ impl World {
             && let Some(process) = &self.process
         {
             drop(disk);
+            let mut is_succeeded = false;
             for (number, writer) in (before + 1..).zip(writers) {
-                if number > process.claim && writer != process.writer {
+                let is_foreign = number > process.claim && writer != process.writer;
+                if is_foreign && self.judge.is_claim(number) {
+                    // One that died, or gave up, while its claim was on its way.
+                    is_succeeded = true;
+                } else if is_foreign || is_succeeded {
                     let what = format!("epoch {number} was written by a process that had been succeeded");
                     return Err(format!("{}: {what}", Invariant::LinearChain));
                 }
+            }
+            if is_succeeded {
+                self.zombies.extend(self.process.take());
+                return Ok(());
             }
             self.judge.check_told(&process.hot, &self.ground.tables)?;
         }
@@ -274,12 +302,13 @@ impl World {
         let Some(mut process) = self.process.take() else { return Ok(()) };
         let what = self.random.below(10);
         let ended = self.call(|| match what {
-            0..=5 => process.turn().map(|_| false),
-            6..=8 => process.commit().map(|_| false),
-            _ => process.project(),
+            0..=5 => process.turns().map(|turn| (turn == Turn::Finished, false)),
+            6..=8 => process.commit().map(|_| (false, false)),
+            _ => process.project().map(|projected| (false, projected)),
         });
         match ended {
-            Ended::Well(projected) => {
+            Ended::Well((true, _)) => self.finish(process),
+            Ended::Well((false, projected)) => {
                 self.process = Some(process);
                 self.absorb()?;
                 if projected { self.judge.check_lake(&self.ground.tables) } else { Ok(()) }
@@ -310,6 +339,28 @@ impl World {
                 Ok(())
             }
             Ended::Failed(error) => Err(format!("the owner cannot stop: {}", error.report())),
+        }
+    }
+
+    /// A bounded run has read everything: it commits and projects what it has, and ends.
+    fn finish(&mut self, mut process: Process) -> Verdict {
+        self.ground.machine.note("has read everything but", &process.unread().len());
+        match self.call(|| process.finish()) {
+            Ended::Well(()) => {
+                self.process = Some(process);
+                self.absorb()?;
+                let Some(process) = self.process.take() else { return Ok(()) };
+                self.read.clear();
+                self.outcome.bounded += 1;
+                self.judge.check_bounded(&process, &self.servers)?;
+                self.judge.check_lake(&self.ground.tables)
+            }
+            Ended::Died => {
+                self.read = process.positions();
+                self.die();
+                Ok(())
+            }
+            Ended::Failed(error) => Err(format!("a bounded run cannot end: {}", error.report())),
         }
     }
 
@@ -344,7 +395,9 @@ impl World {
         let turns = self.random.below(20);
         let ended = self.call(|| {
             for _ in 0..turns {
-                zombie.turn()?;
+                if zombie.turn()? == Turn::Finished {
+                    break;
+                }
                 zombie.project()?;
             }
             // One more epoch, in any case.
@@ -371,8 +424,10 @@ impl World {
         self.ground.machine.set_skew(0);
         self.ground.disk.catch_up();
         self.zombies.clear();
+        // A bounded run that is under way does not read what came since.
+        self.process = self.process.take().filter(|process| process.run_end == RunEnd::GoesOn);
         while self.process.is_none() {
-            self.start()?;
+            self.start(RunEnd::GoesOn)?;
         }
         // Inputs far apart wait for one another, each time until another is idle.
         let quiet_ms = SETTLE_MS + 2 * self.scenario.time.idle_timeout_ms;

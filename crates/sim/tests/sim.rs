@@ -9,7 +9,8 @@ const SEEDS: u64 = 2_000;
 /// Within so many seeds a planted bug is found.
 const FOUND_WITHIN: u64 = 50;
 
-/// The same where it takes a process that wakes up right after another has taken over.
+/// The same where it takes a process that wakes up right after another has taken over, or more clicks than should be held
+/// beside a log that was just begun.
 const FOUND_WITHIN_RARE: u64 = 400;
 
 /// Runs seeds on two threads, each world on one of them.
@@ -32,22 +33,21 @@ fn on_two_threads(seeds: u64, run: impl Fn(u64) + Sync) {
 
 #[test]
 fn every_promise_holds_under_every_seed() {
-    let (deaths, zombies, power_losses) = Default::default();
-    let sums: [AtomicU64; 3] = [deaths, zombies, power_losses];
+    let sums: [AtomicU64; 4] = Default::default();
     on_two_threads(SEEDS, |seed| {
         let outcome = simulate(seed, Plant::Nothing, false);
         assert_eq!(
             outcome.violation, None,
             "seed {seed}: `cargo xtask sim --from {seed} --seeds 1 --story` replays it"
         );
-        for (sum, more) in sums.iter().zip([outcome.deaths, outcome.zombies, outcome.power_losses]) {
+        for (sum, more) in sums.iter().zip([outcome.deaths, outcome.zombies, outcome.power_losses, outcome.bounded]) {
             sum.fetch_add(more, Ordering::Relaxed);
         }
     });
-    let [deaths, zombies, power_losses] = sums.map(AtomicU64::into_inner);
+    let [deaths, zombies, power_losses, bounded] = sums.map(AtomicU64::into_inner);
     assert!(
-        deaths > 5 * SEEDS && zombies > SEEDS / 20 && power_losses > 2 * SEEDS,
-        "{deaths} {zombies} {power_losses}"
+        deaths > 5 * SEEDS && zombies > SEEDS / 20 && power_losses > 2 * SEEDS && bounded > SEEDS / 8,
+        "{deaths} {zombies} {power_losses} {bounded}"
     );
 }
 
@@ -93,12 +93,17 @@ fn finds_records_whose_folder_is_not_synced() {
 
 #[test]
 fn finds_a_process_that_takes_over_without_a_claim() {
-    check(Plant::ClaimForgotten, FOUND_WITHIN_RARE, &["EO-4"]);
+    check(Plant::ClaimForgotten, FOUND_WITHIN_RARE, &["EO-4", "EO-2"]);
 }
 
 #[test]
 fn finds_identities_that_recovery_forgets() {
     check(Plant::IdentitiesForgotten, FOUND_WITHIN, &["EO-1"]);
+}
+
+#[test]
+fn finds_a_release_of_an_input_that_was_not_opened() {
+    check(Plant::UnopenedReleased, FOUND_WITHIN_RARE, &["TM-2"]);
 }
 
 #[test]

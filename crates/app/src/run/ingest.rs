@@ -137,6 +137,8 @@ pub struct Ingest<S> {
     lanes: BTreeMap<InputId, Lane>,
     /// Inputs at their end that have no lane until their source tells of something new.
     quiet: BTreeSet<InputId>,
+    /// Inputs of which a bounded run leaves lines to the next: whatever their source tells, they have not ended.
+    left: BTreeSet<InputId>,
     hot: Arc<HotCounts>,
     report: Arc<Report>,
     sink: S,
@@ -189,6 +191,7 @@ impl<S: EpochSink> Ingest<S> {
             partition,
             lanes: BTreeMap::new(),
             quiet: BTreeSet::new(),
+            left: BTreeSet::new(),
             hot: parts.hot,
             report: parts.report,
             sink: parts.sink,
@@ -507,7 +510,7 @@ impl<S: EpochSink> Ingest<S> {
     /// meanwhile.
     fn settle_ended(&mut self) {
         let done: Vec<InputId> =
-            self.lanes.iter().filter(|(_, lane)| lane.ended && lane.is_drained()).map(|(&id, _)| id).collect();
+            self.lanes.iter().filter(|(_, lane)| lane.ended && !lane.left && lane.is_drained()).map(|(&id, _)| id).collect();
         for id in done {
             let resumes = |found: &Discovery| matches!(found, Discovery::Resumed { input } if *input == id);
             if self.discovered.iter().any(resumes) {
@@ -533,7 +536,7 @@ impl<S: EpochSink> Ingest<S> {
                 lane.drop_batches();
             }
         }
-        self.lanes.retain(|_, lane| !(lane.left && lane.is_drained()));
+        self.left.extend(self.lanes.extract_if(.., |_, lane| lane.left && lane.is_drained()).map(|(id, _)| id));
     }
 
     /// Whether a bounded run has read everything.
@@ -648,6 +651,9 @@ impl<S: EpochSink> Ingest<S> {
                 }
                 Discovery::Ended { input: id } => {
                     self.quiet.remove(&id);
+                    if self.left.contains(&id) {
+                        continue;
+                    }
                     // Lines still on their way are judged first: then it comes here again.
                     match self.lanes.get_mut(&id) {
                         Some(lane) if !lane.is_drained() => lane.ended = true,

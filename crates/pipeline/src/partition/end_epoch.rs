@@ -5,6 +5,7 @@ use crate::clock_guard::ClockReading;
 use crate::epoch_draft::EpochDraft;
 use crate::frontier;
 use crate::inputs::{Input, Unreadable};
+use crate::watermark;
 use adtally_model::epoch::{BASE_EVERY, FOLD_BEFORE_BASE};
 use adtally_model::{Error, Frontiers, InputId, InputStatus, Invariant, Minute, MinuteIdentities, Result};
 use std::collections::btree_map::Entry;
@@ -99,7 +100,8 @@ impl Partition {
     fn release_inputs(&mut self, now_ms: i64) {
         while self.held.held_after(frontier::ms(self.frontiers.expired)) > self.settings.dedup_capacity {
             let final_ms = frontier::ms(self.frontiers.final_);
-            let least = self.inputs.least_watermark(final_ms, &self.settings);
+            let least = self.inputs.least_holding(final_ms, &self.settings, None);
+            let least = least.filter(|&least| least != watermark::NONE || self.releases_unopened);
             let most = self.inputs.most_watermark_at_end(now_ms, &self.settings);
             let (Some(least), Some(most)) = (least, most) else { return };
             if most.saturating_sub(least) <= self.settings.dedup_horizon_ms {

@@ -111,14 +111,23 @@ impl Tailer {
         }
         let before = std::mem::take(&mut self.unopened);
         let since = |path: &Path| before.get(path).map_or(now_ms, |unopened| unopened.since_ms);
+        let since_cut = since(Path::new(""));
         for (path, failure) in listing.failed() {
             let (reason, is_lasting) = (failure.reason.clone(), failure.denied);
             self.unopened.insert(path.clone(), Unopened { since_ms: since(path), reason, is_lasting });
         }
+        // What has another name now, or none, is not taken by a bounded run, and so must not be forgotten.
+        let is_gone = |path: &Path| self.fs.stat(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        for (path, mut unopened) in before {
+            let is_left = self.settings.bounded && !self.unopened.contains_key(&path) && is_gone(&path);
+            if is_left && !path.as_os_str().is_empty() {
+                unopened.is_lasting = true;
+                self.unopened.insert(path, unopened);
+            }
+        }
         if listing.is_cut() {
             let reason = format!("more than {} files match: those beyond are not read", self.settings.files_max);
-            let path = PathBuf::new();
-            self.unopened.insert(path.clone(), Unopened { since_ms: since(&path), reason, is_lasting: true });
+            self.unopened.insert(PathBuf::new(), Unopened { since_ms: since_cut, reason, is_lasting: true });
         }
     }
 

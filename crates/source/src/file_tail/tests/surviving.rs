@@ -254,6 +254,27 @@ fn what_could_not_be_opened_at_the_first_look_is_not_forgotten() {
     assert_eq!((rig.text(4), rig.text(5), rig.text(3)), (&*lines("b", 0..10), &*lines("a", 0..10), ""));
 }
 
+/// A file that has another name before it could be opened is not taken by a bounded run: that must be said.
+#[test]
+fn what_was_renamed_before_it_could_be_opened_stays_unopened() {
+    let failing = Failing::default();
+    let settings = TailSettings { bounded: true, ..tail_settings() };
+    let mut rig = Rig::with(settings.clone(), &[""], |folder| append(&folder.join("a"), lines("a", 0..10)));
+    rig.poll();
+    rig.poll();
+    let known = rig.rows();
+    rig.append("a", lines("a", 10..20));
+    failing.0.lock().expect("names").insert("a".into());
+    rig.tailer = Tailer::new(Box::new(failing.clone()), settings, &rig.patterns, known, 2).expect("a tailer");
+    rig.poll_after(1);
+    rig.rename("a", "a.1");
+    failing.0.lock().expect("names").clear();
+    rig.poll_after(1);
+    rig.poll_after(1);
+    let unopened: Vec<Unopened> = rig.tailer.unopened().cloned().collect();
+    assert!(unopened.len() == 1 && unopened[0].is_lasting, "{unopened:?}");
+}
+
 #[test]
 fn files_beyond_the_bound_are_named_as_unread() {
     let settings = TailSettings { files_max: 2, bounded: true, ..tail_settings() };
