@@ -104,6 +104,8 @@ pub struct InputFacts {
     /// The largest size seen, in bytes, of its text. Of a compressed file, on disk: what is left to be read of it, and once
     /// it has ended its length, 0 where not all was read.
     pub size: u64,
+    /// The header line of a CSV log without its line ending, kept for a log that goes on without one.
+    pub csv_header: Option<Vec<u8>>,
 }
 
 /// What a look at the files found out.
@@ -360,6 +362,9 @@ impl Tailer {
         read::mark_within_block(input, self.fs.as_ref(), position);
         Some(input.facts(position))
     }
+
+    /// Tells what stands right before a position at which an epoch ends within a block: the block's text up to there.
+    pub fn mark(&mut self, _input: InputId, _position: u64, _before: &[u8]) {}
 
     /// A gap that was told of an input is booked: what is persisted from now on no longer has it.
     pub fn gap_booked(&mut self, input: InputId) {

@@ -353,6 +353,7 @@ impl Input {
             generation: self.generation,
             compressed: self.compressed,
             size: self.size_at(position),
+            csv_header: None,
         }
     }
 
