@@ -509,8 +509,12 @@ impl<S: EpochSink> Ingest<S> {
     /// Inputs that the source is done with, and of which everything is judged, have ended, unless the source found more
     /// meanwhile.
     fn settle_ended(&mut self) {
-        let done: Vec<InputId> =
-            self.lanes.iter().filter(|(_, lane)| lane.ended && !lane.left && lane.is_drained()).map(|(&id, _)| id).collect();
+        let done: Vec<InputId> = self
+            .lanes
+            .iter()
+            .filter(|(_, lane)| lane.ended && !lane.left && lane.is_drained())
+            .map(|(&id, _)| id)
+            .collect();
         for id in done {
             let resumes = |found: &Discovery| matches!(found, Discovery::Resumed { input } if *input == id);
             if self.discovered.iter().any(resumes) {

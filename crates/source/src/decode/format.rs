@@ -1,6 +1,5 @@
 //! Finding out how a file is to be read: from its first line, which never changes, and only then from its name.
 
-use super::csv;
 use super::settings::{DecodeSettings, FormatChoice};
 use crate::block::{CsvHeader, Format};
 use memchr::memchr;
@@ -15,8 +14,7 @@ pub(crate) fn prefix_bytes(settings: &DecodeSettings) -> usize {
 }
 
 /// The format of a file by the first bytes of its text, or none while there are too few of them. `last` says that no
-/// more will come. `kept` is the header that the log had before: it goes for a log that goes on without one, if its rows
-/// have as many columns.
+/// more will come. `kept` is the header that the log had before: it goes for a log that goes on without one.
 pub(crate) fn find(
     name: &str,
     prefix: &[u8],
@@ -62,10 +60,8 @@ pub(crate) fn find(
     let header = CsvHeader::parse(line, end as u64, settings);
     let telling = header.is_telling();
     if let Some(kept) = kept.filter(|_| !telling) {
-        let kept = CsvHeader::parse(kept, bom as u64, settings);
-        if csv::is_whole_row(line, &kept, settings) {
-            return Some(Format::Csv(Arc::new(kept)));
-        }
+        // The first line may be the rest of one that was cut; each row with another number of columns is malformed.
+        return Some(Format::Csv(Arc::new(CsvHeader::parse(kept, bom as u64, settings))));
     }
     Some(if settings.format == FormatChoice::Csv || telling || named_csv {
         Format::Csv(Arc::new(header))

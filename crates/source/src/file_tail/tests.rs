@@ -5,12 +5,14 @@
 //! - [`compressing`]: gzip and zstd, whole, growing, cut short, corrupt, and copies of what was read
 //! - [`bounding`]: runs that end
 //! - [`preallocating`]: NUL bytes that are not written yet, or that a writer left
+//! - [`random_operations`]: random writers against a tailer that is killed at random
 //! - [`surviving`]: everything that must not stop the stream
 
 mod bounding;
 mod compressing;
 mod following;
 mod preallocating;
+mod random_operations;
 mod restarting;
 mod surviving;
 

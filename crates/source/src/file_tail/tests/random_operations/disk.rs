@@ -1,0 +1,394 @@
+//! Files in memory: names, inodes that are used again, links, and what the tailer saw of them.
+
+use super::content::{self, Line};
+use crate::file_system::{Change, FileKind, FileStat, FileSystem, FolderWatch, TailFile, WatchId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// The only folder.
+pub(super) const FOLDER: &str = "/logs";
+
+/// Links in a row that are followed.
+const LINKS_MAX: usize = 4;
+
+/// A disk that the tailer, the writers and the oracle share.
+#[derive(Clone, Default)]
+pub(super) struct Disk(Arc<Mutex<State>>);
+
+/// What is on it.
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) names: BTreeMap<String, Entry>,
+    pub(super) nodes: BTreeMap<u64, Node>,
+    pub(super) now_ms: i64,
+    /// The finest difference between two times of change, in milliseconds; 0 makes each change differ.
+    pub(super) grain_ms: i64,
+    changes: i128,
+    queues: BTreeMap<u32, Queue>,
+    next_queue: u32,
+    /// Number of the current run of the tailer; none while it is stopped.
+    pub(super) run: Option<u32>,
+    /// Number of the current operation.
+    pub(super) step: usize,
+    /// Names that cannot be opened or read for now.
+    pub(super) unreadable: BTreeSet<String>,
+    /// Every whole line that ever stood in a file.
+    pub(super) lines: BTreeMap<Line, Fate>,
+    /// Everything that ever stood between two line endings.
+    pub(super) pieces: BTreeSet<Vec<u8>>,
+    /// Lines that are read and committed.
+    pub(super) read: BTreeSet<Line>,
+    /// Whether text that was not read and committed was ever taken away.
+    pub(super) destroyed: bool,
+}
+
+/// What a name leads to.
+#[derive(Clone)]
+pub(super) enum Entry {
+    Node(u64),
+    Link(String),
+}
+
+/// A file.
+#[derive(Default, Clone)]
+pub(super) struct Node {
+    pub(super) bytes: Vec<u8>,
+    links: u64,
+    handles: u64,
+    changed_ns: i128,
+    modified_ms: i64,
+    /// The length that the tailer saw last, and in which run.
+    seen: Option<(u32, u64)>,
+    /// The run that opened it last.
+    pub(super) opened: Option<u32>,
+    /// Whether the epoch log has an input of it.
+    pub(super) known: bool,
+}
+
+/// What became of a line.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fate {
+    /// Whether it ever stood in a file that the patterns name.
+    pub(super) in_sight: bool,
+    /// The operation that took it away last.
+    pub(super) gone_at: usize,
+    /// The run of the tailer that had seen it before it went away, if it was running then.
+    pub(super) seen_by: Option<u32>,
+}
+
+#[derive(Default)]
+struct Queue {
+    folders: BTreeMap<WatchId, String>,
+    next: i32,
+    changes: Vec<Change>,
+}
+
+struct MemoryFile {
+    disk: Disk,
+    node: u64,
+}
+
+struct MemoryWatch {
+    disk: Disk,
+    queue: u32,
+}
+
+impl Disk {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("a disk")
+    }
+}
+
+fn not_found() -> io::Error {
+    io::Error::from(io::ErrorKind::NotFound)
+}
+
+fn eio() -> io::Error {
+    io::Error::from_raw_os_error(libc::EIO)
+}
+
+impl State {
+    /// The inode that a name leads to.
+    pub(super) fn find(&self, name: &str) -> Option<u64> {
+        let mut name = name.to_owned();
+        for _ in 0..LINKS_MAX {
+            match self.names.get(&name)? {
+                Entry::Node(node) => return Some(*node),
+                Entry::Link(to) => name.clone_from(to),
+            }
+        }
+        None
+    }
+
+    pub(super) fn bytes(&self, name: &str) -> Option<&[u8]> {
+        Some(&self.nodes[&self.find(name)?].bytes)
+    }
+
+    /// A new file under a name, in the place of whatever stood there. The least inode that is free is used.
+    pub(super) fn create(&mut self, name: &str, bytes: Vec<u8>, sees: impl Fn(&str) -> bool) -> u64 {
+        let node = (1..).find(|node| !self.nodes.contains_key(node)).expect("a free inode");
+        self.nodes.insert(node, Node::default());
+        self.point(name, Entry::Node(node));
+        self.change(node, |old| *old = bytes, sees);
+        node
+    }
+
+    /// Makes a name lead to something else.
+    pub(super) fn point(&mut self, name: &str, entry: Entry) {
+        if let Entry::Node(node) = entry {
+            self.nodes.get_mut(&node).expect("a file").links += 1;
+            self.touch(node);
+        }
+        if let Some(Entry::Node(old)) = self.names.insert(name.to_owned(), entry) {
+            self.unlink(old);
+        }
+        self.tell(name, Change::Entry);
+    }
+
+    pub(super) fn remove(&mut self, name: &str) {
+        if let Some(Entry::Node(old)) = self.names.remove(name) {
+            self.unlink(old);
+        }
+        self.tell(name, Change::Entry);
+    }
+
+    pub(super) fn rename(&mut self, from: &str, to: &str, sees: impl Fn(&str) -> bool) {
+        let Some(entry) = self.names.remove(from) else { return };
+        if let Entry::Node(node) = entry {
+            self.touch(node);
+        }
+        if let Some(Entry::Node(old)) = self.names.insert(to.to_owned(), entry) {
+            self.unlink(old);
+        }
+        self.tell(from, Change::Entry);
+        self.tell(to, Change::Entry);
+        if let Some(node) = self.find(to) {
+            self.note_lines(node, &sees);
+        }
+    }
+
+    /// Changes a file's content.
+    pub(super) fn change(&mut self, node: u64, change: impl FnOnce(&mut Vec<u8>), sees: impl Fn(&str) -> bool) {
+        let before = self.nodes[&node].clone();
+        change(&mut self.nodes.get_mut(&node).expect("a file").bytes);
+        self.touch(node);
+        let now_ms = self.now_ms;
+        self.nodes.get_mut(&node).expect("a file").modified_ms = now_ms;
+        self.note_lines(node, &sees);
+        let after = self.nodes[&node].bytes.clone();
+        if !after.starts_with(&before.bytes) {
+            self.note_loss(&before, &after);
+        }
+        let names: Vec<String> = self.names_of(node);
+        names.iter().for_each(|name| self.tell(name, Change::Content));
+    }
+
+    /// A writer opens or closes a file.
+    pub(super) fn hold(&mut self, node: u64) {
+        self.nodes.get_mut(&node).expect("a file").handles += 1;
+    }
+
+    pub(super) fn release(&mut self, node: u64) {
+        self.nodes.get_mut(&node).expect("a file").handles -= 1;
+        self.free(node);
+    }
+
+    pub(super) fn names_of(&self, node: u64) -> Vec<String> {
+        let leads = |entry: &Entry| matches!(entry, Entry::Node(other) if *other == node);
+        self.names.iter().filter(|(_, entry)| leads(entry)).map(|(name, _)| name.clone()).collect()
+    }
+
+    fn unlink(&mut self, node: u64) {
+        self.nodes.get_mut(&node).expect("a file").links -= 1;
+        self.touch(node);
+        self.free(node);
+    }
+
+    fn free(&mut self, node: u64) {
+        if self.nodes.get(&node).is_some_and(|node| node.links == 0 && node.handles == 0)
+            && let Some(old) = self.nodes.remove(&node)
+        {
+            self.note_loss(&old, &[]);
+        }
+    }
+
+    fn touch(&mut self, node: u64) {
+        self.changes += 1;
+        let changed_ns = match self.grain_ms {
+            0 => self.changes,
+            grain => i128::from(self.now_ms / grain),
+        };
+        self.nodes.get_mut(&node).expect("a file").changed_ns = changed_ns;
+    }
+
+    fn note_lines(&mut self, node: u64, sees: &impl Fn(&str) -> bool) {
+        let in_sight = self.names.keys().any(|name| sees(name) && self.find(name) == Some(node));
+        let bytes = &self.nodes[&node].bytes;
+        let text = content::text(bytes);
+        for piece in content::pieces(&text) {
+            if piece.ends {
+                self.lines.entry(Line::of(piece.text)).or_default().in_sight |= in_sight;
+            }
+            self.pieces.insert(piece.text.to_vec());
+        }
+    }
+
+    /// Notes what is in `before` and not in `after`.
+    fn note_loss(&mut self, before: &Node, after: &[u8]) {
+        let (old, new) = (content::text(&before.bytes), content::text(after));
+        let kept: BTreeSet<&[u8]> = content::pieces(&new).filter(|piece| piece.ends).map(|piece| piece.text).collect();
+        let seen = before.seen.filter(|(run, _)| Some(*run) == self.run);
+        let is_text = old == before.bytes;
+        for piece in content::pieces(&old).filter(|piece| !kept.contains(piece.text)) {
+            self.destroyed |= !self.read.contains(&Line::of(piece.text));
+            let known = seen.filter(|(_, len)| !is_text || *len >= piece.end as u64);
+            if let Some(fate) = self.lines.get_mut(&Line::of(piece.text)) {
+                (fate.gone_at, fate.seen_by) = (self.step, known.map(|(run, _)| run));
+            }
+        }
+    }
+
+    fn tell(&mut self, name: &str, change: fn(WatchId, OsString) -> Change) {
+        for queue in self.queues.values_mut() {
+            let ids = queue.folders.iter().filter(|(_, folder)| *folder == FOLDER).map(|(id, _)| *id);
+            let told: Vec<Change> = ids.map(|id| change(id, name.into())).collect();
+            queue.changes.extend(told);
+        }
+    }
+
+    fn stat(&mut self, node: u64) -> FileStat {
+        let run = self.run;
+        let node_number = node;
+        let node = self.nodes.get_mut(&node).expect("a file");
+        let len = node.bytes.len() as u64;
+        node.seen = run.map(|run| (run, len));
+        FileStat {
+            kind: FileKind::File,
+            inode: (1, node_number),
+            len,
+            links: node.links,
+            changed_ns: node.changed_ns,
+            modified_ms: node.modified_ms,
+        }
+    }
+}
+
+fn name_in_folder(path: &Path) -> io::Result<String> {
+    let name = path.strip_prefix(FOLDER).map_err(|_| not_found())?;
+    Ok(name.to_string_lossy().into_owned())
+}
+
+impl FileSystem for Disk {
+    fn list(&self, folder: &Path) -> io::Result<Vec<OsString>> {
+        if folder != Path::new(FOLDER) {
+            return Err(not_found());
+        }
+        Ok(self.state().names.keys().map(OsString::from).collect())
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<FileStat> {
+        let name = name_in_folder(path)?;
+        let mut state = self.state();
+        if name.is_empty() {
+            let (kind, inode) = (FileKind::Folder, (1, 0));
+            return Ok(FileStat { kind, inode, len: 0, links: 2, changed_ns: state.changes, modified_ms: 0 });
+        }
+        let node = state.find(&name).ok_or_else(not_found)?;
+        Ok(state.stat(node))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn TailFile>> {
+        let name = name_in_folder(path)?;
+        let mut state = self.state();
+        let node = state.find(&name).ok_or_else(not_found)?;
+        if state.unreadable.contains(&name) {
+            return Err(eio());
+        }
+        let run = state.run;
+        let file = state.nodes.get_mut(&node).expect("a file");
+        file.handles += 1;
+        file.opened = run;
+        Ok(Box::new(MemoryFile { disk: self.clone(), node }))
+    }
+
+    fn watch(&self) -> Option<Box<dyn FolderWatch>> {
+        let mut state = self.state();
+        // Half of the runs have to do without.
+        if state.run.is_none_or(|run| run % 2 == 0) {
+            return None;
+        }
+        let queue = state.next_queue;
+        state.next_queue += 1;
+        state.queues.insert(queue, Queue::default());
+        Some(Box::new(MemoryWatch { disk: self.clone(), queue }))
+    }
+}
+
+impl TailFile for MemoryFile {
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let state = self.disk.state();
+        if state.names_of(self.node).iter().any(|name| state.unreadable.contains(name)) {
+            return Err(eio());
+        }
+        let bytes = &state.nodes[&self.node].bytes;
+        let rest = bytes.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let len = rest.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+
+    fn stat(&self) -> io::Result<FileStat> {
+        Ok(self.disk.state().stat(self.node))
+    }
+}
+
+impl Drop for MemoryFile {
+    fn drop(&mut self) {
+        if let Ok(mut state) = self.disk.0.lock() {
+            state.release(self.node);
+        }
+    }
+}
+
+impl FolderWatch for MemoryWatch {
+    fn add(&mut self, folder: &Path) -> Option<WatchId> {
+        let mut state = self.disk.state();
+        let queue = state.queues.get_mut(&self.queue)?;
+        queue.next += 1;
+        let id = WatchId(queue.next);
+        queue.folders.insert(id, folder.to_string_lossy().into_owned());
+        Some(id)
+    }
+
+    fn remove(&mut self, id: WatchId) {
+        if let Some(queue) = self.disk.state().queues.get_mut(&self.queue) {
+            queue.folders.remove(&id);
+        }
+    }
+
+    fn covers(&self, path: &Path, stat: &FileStat) -> bool {
+        stat.links <= 1 && !self.is_link(path)
+    }
+
+    fn is_link(&self, path: &Path) -> bool {
+        let name = name_in_folder(path).unwrap_or_default();
+        matches!(self.disk.state().names.get(&name), Some(Entry::Link(_)))
+    }
+
+    fn changes(&mut self, changes: &mut Vec<Change>) {
+        if let Some(queue) = self.disk.state().queues.get_mut(&self.queue) {
+            changes.append(&mut queue.changes);
+        }
+    }
+}
+
+impl Drop for MemoryWatch {
+    fn drop(&mut self) {
+        if let Ok(mut state) = self.disk.0.lock() {
+            state.queues.remove(&self.queue);
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Writers of logs and those who rotate, compress, copy and remove them.
+
+use super::disk::{Disk, Entry, State};
+use super::{Dice, Sight};
+use crate::file_tail::tests::{gzip, zstandard};
+use std::fmt::Write;
+
+/// Rotated files of a log that are kept.
+const KEPT: u64 = 3;
+
+/// The header of CSV logs.
+pub(super) const HEADER: &str = "click_timestamp,ad_id,user_id,ip";
+
+/// How a writer places its text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    /// At the end of its file, wherever that is (`O_APPEND`).
+    End,
+    /// Where it left off, whatever became of its file meanwhile.
+    Offset(usize),
+}
+
+/// One log and its writer.
+pub(super) struct Log {
+    pub(super) name: String,
+    csv: bool,
+    /// The file that it has open.
+    node: Option<u64>,
+    place: Place,
+    /// The rest of a line that it has begun.
+    half: Option<String>,
+    /// Lines begun so far.
+    number: u64,
+    /// A file that is being compressed: its compressed bytes that are still to be written, and the names.
+    compressing: Option<(Vec<u8>, String, String)>,
+}
+
+impl Log {
+    pub(super) fn new(name: &str) -> Log {
+        let csv = name.ends_with(".csv");
+        Log { name: name.into(), csv, node: None, place: Place::End, half: None, number: 0, compressing: None }
+    }
+
+    fn line(&mut self, dice: &mut Dice) -> String {
+        self.number += 1;
+        let pad = "x".repeat(if dice.one_in(40) { 1500 } else { dice.below(30) as usize });
+        let (name, number) = (&self.name, self.number);
+        if self.csv {
+            format!("{number},7,{name}-{number:06}{pad},198.51.100.7\n")
+        } else {
+            format!("{{\"line\":\"{name}-{number:06}\",\"pad\":\"{pad}\"}}\n")
+        }
+    }
+
+    /// Opens its file, which it makes if there is none.
+    fn open(&mut self, state: &mut State, sight: Sight) -> u64 {
+        if let Some(node) = self.node {
+            return node;
+        }
+        let node = match state.find(&self.name) {
+            Some(node) => node,
+            None => state.create(&self.name, Vec::new(), |name| sight.sees(name)),
+        };
+        state.hold(node);
+        self.node = Some(node);
+        if matches!(self.place, Place::Offset(_)) {
+            self.place = Place::Offset(state.nodes[&node].bytes.len());
+        }
+        node
+    }
+
+    fn close(&mut self, state: &mut State) {
+        if let Some(node) = self.node.take() {
+            state.release(node);
+        }
+    }
+
+    fn write(&mut self, state: &mut State, sight: Sight, text: &str) {
+        let node = self.open(state, sight);
+        let place = &mut self.place;
+        let put = |bytes: &mut Vec<u8>| match place {
+            Place::End => bytes.extend_from_slice(text.as_bytes()),
+            Place::Offset(at) => {
+                let end = *at + text.len();
+                bytes.resize(bytes.len().max(end), 0);
+                bytes[*at..end].copy_from_slice(text.as_bytes());
+                *at = end;
+            }
+        };
+        state.change(node, put, |name| sight.sees(name));
+    }
+
+    fn append(&mut self, state: &mut State, sight: Sight, dice: &mut Dice) {
+        let mut text = self.half.take().unwrap_or_default();
+        // A CSV writer writes its header once, when it makes its first file.
+        if self.csv && self.number == 0 {
+            writeln!(text, "{HEADER}").expect("a text");
+        }
+        let lines = if dice.one_in(6) { dice.below(80) } else { dice.below(6) };
+        for _ in 0..=lines {
+            let line = self.line(dice);
+            text.push_str(&line);
+        }
+        if dice.one_in(4) {
+            let line = self.line(dice);
+            let cut = dice.below(line.len() as u64 - 1) as usize;
+            text.push_str(&line[..cut]);
+            self.half = Some(line[cut..].to_owned());
+        }
+        self.write(state, sight, &text);
+    }
+
+    /// The rotated file of some age, whether it is compressed or not.
+    fn rotated(&self, state: &State, age: u64) -> Option<String> {
+        let endings = ["", ".gz", ".zst"];
+        let names = endings.iter().map(|ending| format!("{}.{age}{ending}", self.name));
+        names.into_iter().find(|name| state.names.contains_key(name))
+    }
+
+    fn shift(&mut self, state: &mut State, sight: Sight) {
+        self.finish_compressing(state, sight);
+        if let Some(oldest) = self.rotated(state, KEPT) {
+            state.remove(&oldest);
+        }
+        for age in (1..KEPT).rev() {
+            if let Some(name) = self.rotated(state, age) {
+                let to = name.replace(&format!(".{age}"), &format!(".{}", age + 1));
+                state.rename(&name, &to, |name| sight.sees(name));
+            }
+        }
+    }
+
+    fn rotate(&mut self, state: &mut State, sight: Sight, dice: &mut Dice) {
+        if !state.names.contains_key(&self.name) {
+            return;
+        }
+        self.shift(state, sight);
+        let rotated = format!("{}.1", self.name);
+        state.rename(&self.name.clone(), &rotated, |name| sight.sees(name));
+        if self.node.is_some() && dice.one_in(2) {
+            // It goes on for a moment with the file that it has open.
+            self.append(state, sight, dice);
+        }
+        self.close(state);
+        if self.half.is_some() && !dice.one_in(3) {
+            self.half = None;
+        }
+        if !dice.one_in(3) {
+            self.append(state, sight, dice);
+        }
+    }
+
+    fn copytruncate(&mut self, state: &mut State, sight: Sight, dice: &mut Dice) {
+        let Some(bytes) = state.bytes(&self.name).map(<[u8]>::to_vec) else { return };
+        let node = state.find(&self.name).expect("a file");
+        if !dice.one_in(4) {
+            self.shift(state, sight);
+            state.create(&format!("{}.1", self.name), bytes, |name| sight.sees(name));
+        }
+        state.change(node, Vec::clear, |name| sight.sees(name));
+        if dice.one_in(2) {
+            self.append(state, sight, dice);
+        }
+    }
+
+    fn compress(&mut self, state: &mut State, sight: Sight, dice: &mut Dice) {
+        self.finish_compressing(state, sight);
+        let age = 1 + dice.below(KEPT);
+        let Some(name) = self.rotated(state, age).filter(|name| !name.ends_with(".gz") && !name.ends_with(".zst"))
+        else {
+            return;
+        };
+        let Some(text) = state.bytes(&name).map(<[u8]>::to_vec) else { return };
+        let (bytes, ending) = if dice.one_in(2) { (gzip(&text), "gz") } else { (zstandard(&text), "zst") };
+        let packed = format!("{name}.{ending}");
+        let cut = if dice.one_in(3) { dice.below(bytes.len() as u64) as usize } else { bytes.len() };
+        state.create(&packed, bytes[..cut].to_vec(), |name| sight.sees(name));
+        self.compressing = Some((bytes[cut..].to_vec(), packed, name));
+        if dice.one_in(2) {
+            self.finish_compressing(state, sight);
+        }
+    }
+
+    pub(super) fn finish_compressing(&mut self, state: &mut State, sight: Sight) {
+        let Some((rest, packed, name)) = self.compressing.take() else { return };
+        if let Some(node) = state.find(&packed) {
+            state.change(node, |bytes| bytes.extend_from_slice(&rest), |name| sight.sees(name));
+            state.remove(&name);
+        }
+    }
+
+    /// Appends to a compressed file: more members, or text, which nobody can read there.
+    fn append_compressed(&mut self, state: &mut State, sight: Sight, dice: &mut Dice) {
+        self.finish_compressing(state, sight);
+        let Some(name) = (1..=KEPT).find_map(|age| self.rotated(state, age)) else { return };
+        let line = self.line(dice);
+        let more = match name.rsplit('.').next() {
+            _ if dice.one_in(12) => line.into_bytes(),
+            Some("gz") => gzip(line),
+            Some("zst") => zstandard(line),
+            _ => return,
+        };
+        if let Some(node) = state.find(&name) {
+            state.change(node, |bytes| bytes.extend_from_slice(&more), |name| sight.sees(name));
+        }
+    }
+
+    /// Pads its file with NUL bytes, which it goes on to write in place.
+    fn preallocate(&mut self, state: &mut State, sight: Sight, dice: &mut Dice) {
+        let node = self.open(state, sight);
+        let len = state.nodes[&node].bytes.len();
+        if self.place == Place::End {
+            self.place = Place::Offset(len);
+        }
+        let more = 1 + dice.below(5_000) as usize;
+        state.change(node, |bytes| bytes.resize(len + more, 0), |name| sight.sees(name));
+    }
+
+    fn trim(&mut self, state: &mut State, sight: Sight) {
+        let (Some(node), Place::Offset(at)) = (self.node, self.place) else { return };
+        state.change(node, |bytes| bytes.truncate(at), |name| sight.sees(name));
+    }
+
+    fn truncate(&mut self, state: &mut State, sight: Sight, dice: &mut Dice) {
+        let Some(node) = state.find(&self.name) else { return };
+        let len = dice.below(state.nodes[&node].bytes.len() as u64 + 1) as usize;
+        state.change(node, |bytes| bytes.truncate(len), |name| sight.sees(name));
+    }
+
+    fn replace(&mut self, state: &mut State, sight: Sight, dice: &mut Dice) {
+        self.close(state);
+        let mut text = String::new();
+        if self.csv {
+            writeln!(text, "{HEADER}").expect("a text");
+        }
+        (0..=dice.below(20)).for_each(|_| text.push_str(&self.line(dice)));
+        state.create(".new", text.into_bytes(), |name| sight.sees(name));
+        state.rename(".new", &self.name.clone(), |name| sight.sees(name));
+    }
+
+    fn delete(&mut self, state: &mut State, dice: &mut Dice) {
+        let name = match dice.below(3) {
+            0 => Some(self.name.clone()),
+            _ => self.rotated(state, 1 + dice.below(KEPT)),
+        };
+        if let Some(name) = name {
+            if name == self.name && !dice.one_in(3) {
+                self.close(state);
+            }
+            state.remove(&name);
+        }
+    }
+
+    fn link(&mut self, state: &mut State, dice: &mut Dice) {
+        let link = format!("link-{}", self.name);
+        if state.names.contains_key(&link) {
+            state.remove(&link);
+        } else if dice.one_in(2) {
+            state.point(&link, Entry::Link(self.name.clone()));
+        } else if let Some(Entry::Node(node)) = state.names.get(&self.name) {
+            state.point(&link, Entry::Node(*node));
+        }
+    }
+
+    /// Does something.
+    pub(super) fn act(&mut self, disk: &Disk, sight: Sight, dice: &mut Dice) -> &'static str {
+        let mut state = disk.state();
+        let state = &mut state;
+        match dice.below(32) {
+            0..=11 => {
+                self.append(state, sight, dice);
+                "append"
+            }
+            12..=14 => {
+                self.rotate(state, sight, dice);
+                "rotate"
+            }
+            15..=16 => {
+                self.copytruncate(state, sight, dice);
+                "copytruncate"
+            }
+            17..=19 => {
+                self.compress(state, sight, dice);
+                "compress"
+            }
+            20..=21 => {
+                self.append_compressed(state, sight, dice);
+                "append to a compressed file"
+            }
+            22..=23 => {
+                self.preallocate(state, sight, dice);
+                "preallocate"
+            }
+            24 => {
+                self.trim(state, sight);
+                "trim"
+            }
+            25 => {
+                self.truncate(state, sight, dice);
+                "truncate"
+            }
+            26 => {
+                self.replace(state, sight, dice);
+                "replace"
+            }
+            27 => {
+                self.delete(state, dice);
+                "delete"
+            }
+            28 => {
+                self.link(state, dice);
+                "link"
+            }
+            29 => {
+                self.close(state);
+                "close"
+            }
+            _ => {
+                self.finish_compressing(state, sight);
+                "finish compressing"
+            }
+        }
+    }
+}
