@@ -7,12 +7,8 @@
 use adtally::generate::{DEFAULT_START, Format as LogFormat, Generator, MISSION_ADS, MISSION_RATE, Settings};
 use adtally_allocator::Allocator;
 use adtally_model::identity::IdentityFields;
-use adtally_model::input::Fingerprint;
 use adtally_model::time::parse_rfc3339;
-use adtally_model::{
-    ClickColumns, Epoch, Fold, IdentityKey, InputId, InputRow, InputStatus, InputTime, Ledger, Minute, PartitionState,
-    Position,
-};
+use adtally_model::{ClickColumns, Epoch, Fold, IdentityKey, InputId, InputRow, Minute, PartitionState};
 use adtally_pipeline::{ClockReading, EpochDraft, Partition, PendingBatch, RunEnd, TimeSettings};
 use adtally_source::{Block, DecodeSettings, Decoder, Format};
 use adtally_store::epoch_log::codec;

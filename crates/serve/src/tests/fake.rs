@@ -133,6 +133,7 @@ pub(super) fn ledger() -> Ledger {
         invalid: 1,
         conflicting_duplicates: 1,
         gap_bytes: 5,
+        nul_bytes: 3,
     }
 }
 

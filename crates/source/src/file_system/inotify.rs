@@ -41,7 +41,7 @@ impl Inotify {
 }
 
 fn is_remote(folder: &Path) -> bool {
-    rustix::fs::statfs(folder).map_or(true, |facts| REMOTE.contains(&i64::from(facts.f_type)))
+    rustix::fs::statfs(folder).map_or(true, |facts| REMOTE.contains(&facts.f_type))
 }
 
 impl FolderWatch for Inotify {

@@ -7,7 +7,9 @@ use super::input::{Input, OpenFile, Stage};
 use super::patterns::Listing;
 use super::read::half_line;
 use super::{Discovery, Tailer};
+use crate::block::Format;
 use crate::decode::foreign::{self, Foreign};
+use crate::decode::format;
 use crate::file_system::{FileStat, TailFile, read_range};
 use adtally_model::InputId;
 use std::cmp::Reverse;
@@ -349,11 +351,34 @@ impl Tailer {
         input.changed_at_ms = now_ms;
         input.limit = self.settings.bounded.then_some(probe.stat.len);
         input.begun_at = Some(0);
-        input.size = probe.stat.len;
-        input.csv_header = self.headers.get(path).cloned();
+        input.size = known_text_len(probe);
+        self.learn_header(path, &probe.head);
+        input.csv_header = self.header_for(path);
         found.push(Discovery::Found { facts: input.facts(0), position: 0 });
         self.inputs.insert(id, input);
         self.open_at(id, path, now_ms);
+    }
+
+    /// Keeps the header that a file begins with, before it is read: its path may soon go on without one.
+    fn learn_header(&mut self, path: &Path, head: &[u8]) {
+        let found = format::find(&path.to_string_lossy(), head, false, None, &self.settings.decode);
+        if let Some(Format::Csv(header)) = found
+            && header.is_telling()
+            && let Some(line) = header.usable()
+        {
+            self.headers.insert(path.to_owned(), line.to_vec());
+        }
+    }
+
+    /// The header that goes for a log at a path that has none of its own: the last one there, else that of what it was
+    /// rotated into (`a.csv.1`).
+    fn header_for(&self, path: &Path) -> Option<Vec<u8>> {
+        let rotated = || {
+            let begins =
+                |other: &Path| other.as_os_str().as_encoded_bytes().starts_with(path.as_os_str().as_encoded_bytes());
+            self.headers.iter().filter(|(other, _)| begins(other)).min().map(|(_, header)| header)
+        };
+        self.headers.get(path).or_else(rotated).cloned()
     }
 
     /// Holds a file open from the moment it is known, so that it can be read to its end whatever becomes of its name.
@@ -367,6 +392,12 @@ impl Tailer {
             self.hold_open(id, OpenFile { file, stream: None, used, used_at_ms: now_ms });
         }
     }
+}
+
+/// The length of a file's text as far as its beginning tells: NUL bytes there are perhaps not written yet.
+fn known_text_len(probe: &Probe) -> u64 {
+    let text = probe.head.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+    if probe.compression.is_none() && text < probe.head.len() { text as u64 } else { probe.stat.len }
 }
 
 /// Whether an input may be continued by a file that was found: it has none, or only a deleted one.

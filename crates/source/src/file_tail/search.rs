@@ -20,7 +20,8 @@ impl Tailer {
     pub(super) fn search_folders(&mut self, listing: &mut Listing, now_ms: i64, found: &mut Vec<Discovery>) {
         let mut folders: BTreeMap<PathBuf, BTreeSet<InputId>> = BTreeMap::new();
         let missing = |input: &&Input| {
-            let lost = input.restored && matches!(input.stage, Stage::Lost(_)) && input.place.is_none();
+            let unread = matches!(input.stage, Stage::Lost(_)) || input.unread() > 0;
+            let lost = input.restored && unread && input.place.is_none();
             lost && input.position > 0 && !listing.is_unknown(Path::new(&input.name))
         };
         for input in self.inputs.values().filter(missing) {
@@ -33,7 +34,7 @@ impl Tailer {
                 continue;
             }
             for id in ids {
-                let Some(input) = self.inputs.get(&id) else { continue };
+                let Some(input) = self.inputs.get(&id).filter(|input| input.stage != Stage::Ended) else { continue };
                 self.troubles.note(format!(
                     "{}: it was followed up to byte {} and is not found in its folder under any name: what was written to it \
                      after that, while this process was stopped, is not read",
@@ -80,7 +81,12 @@ impl Tailer {
                     // It is not among the files that are meant: it is read to its end while it is held open.
                     if let Some(input) = self.inputs.get_mut(&id) {
                         (input.rotated, input.restored) = (true, false);
-                        found.push(Discovery::Continued { input: id });
+                        if input.stage == Stage::Ended {
+                            // Half a line that was told of before is all that is left of it, and is not lost.
+                            input.size = input.position;
+                        } else if !found.contains(&Discovery::Resumed { input: id }) {
+                            found.push(Discovery::Continued { input: id });
+                        }
                     }
                     break;
                 }

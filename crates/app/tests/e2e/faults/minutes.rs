@@ -149,7 +149,8 @@ fn fault_54_old_files_do_not_wait_for_one_that_is_at_its_end() {
     site.write("logs/a.log", clicks(0..60));
     let longer: String = (0..300).map(|user| click(START + user * 1_000, 10_000 + user)).collect();
     site.write("logs/b.log", &longer);
-    let hours_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3 * 3_600);
+    // Some day long ago.
+    let hours_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_767_000_000);
     for name in ["logs/a.log", "logs/b.log"] {
         std::fs::File::options().append(true).open(site.path(name)).unwrap().set_modified(hours_ago).unwrap();
     }

@@ -29,7 +29,7 @@ fn fault_60_a_preallocated_log_is_read_as_it_is_written() {
         write_at(&rig, "a", at + 7, &text[7..]);
         at += text.len() as u64;
         rig.poll();
-        assert_eq!(rig.text(1), lines("a", 0..line as usize + 1));
+        assert_eq!(rig.text(1), lines("a", 0..line + 1));
     }
     // Its writer trims it and goes on in another.
     set_len(&rig, "a", at);

@@ -1,5 +1,6 @@
 //! Files in memory: names, inodes that are used again, links, and what the tailer saw of them.
 
+use super::Sight;
 use super::content::{self, Line};
 use crate::file_system::{Change, FileKind, FileStat, FileSystem, FolderWatch, TailFile, WatchId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,8 @@ pub(super) struct State {
     pub(super) names: BTreeMap<String, Entry>,
     pub(super) nodes: BTreeMap<u64, Node>,
     pub(super) now_ms: i64,
+    /// Which names the tailer's patterns name.
+    pub(super) sight: Option<Sight>,
     /// The finest difference between two times of change, in milliseconds; 0 makes each change differ.
     pub(super) grain_ms: i64,
     changes: i128,
@@ -64,7 +67,11 @@ pub(super) struct Node {
     seen: Option<(u32, u64)>,
     /// The run that opened it last.
     pub(super) opened: Option<u32>,
-    /// Whether the epoch log has an input of it.
+    /// What it lost since it was seen, and how long it was then.
+    cut: Option<(u64, Vec<Line>)>,
+    /// Whether the run loop has an input of it.
+    pub(super) applied: bool,
+    /// Whether the epoch log has one.
     pub(super) known: bool,
 }
 
@@ -180,7 +187,19 @@ impl State {
         self.note_lines(node, &sees);
         let after = self.nodes[&node].bytes.clone();
         if !after.starts_with(&before.bytes) {
-            self.note_loss(&before, &after);
+            let lost = self.note_loss(&before, &after);
+            // What was seen of it is what is still there.
+            let same = before.bytes.iter().zip(&after).take_while(|(old, new)| old == new).count() as u64;
+            let node = self.nodes.get_mut(&node).expect("a file");
+            node.seen = node.seen.map(|(run, len)| (run, len.min(same))).filter(|_| same > 0);
+            if same > 0 {
+                // Unless a look finds it shorter, nobody can tell it from one that only grew.
+                node.cut = before.seen.map(|(_, len)| (len, lost.clone()));
+                lost.iter().for_each(|line| self.lines.get_mut(line).expect("a line").seen_by = None);
+            } else {
+                // Another text, as if it were another file.
+                (node.opened, node.applied, node.known) = (None, false, false);
+            }
         }
         let names: Vec<String> = self.names_of(node);
         names.iter().for_each(|name| self.tell(name, Change::Content));
@@ -202,7 +221,12 @@ impl State {
     }
 
     fn unlink(&mut self, node: u64) {
-        self.nodes.get_mut(&node).expect("a file").links -= 1;
+        let file = self.nodes.get_mut(&node).expect("a file");
+        file.links -= 1;
+        if file.links == 0 {
+            let text = content::text(&file.bytes);
+            self.destroyed |= content::pieces(&text).any(|piece| !self.read.contains(&Line::of(piece.text)));
+        }
         self.touch(node);
         self.free(node);
     }
@@ -237,7 +261,8 @@ impl State {
     }
 
     /// Notes what is in `before` and not in `after`.
-    fn note_loss(&mut self, before: &Node, after: &[u8]) {
+    fn note_loss(&mut self, before: &Node, after: &[u8]) -> Vec<Line> {
+        let mut lost = Vec::new();
         let (old, new) = (content::text(&before.bytes), content::text(after));
         let kept: BTreeSet<&[u8]> = content::pieces(&new).filter(|piece| piece.ends).map(|piece| piece.text).collect();
         let seen = before.seen.filter(|(run, _)| Some(*run) == self.run);
@@ -247,8 +272,14 @@ impl State {
             let known = seen.filter(|(_, len)| !is_text || *len >= piece.end as u64);
             if let Some(fate) = self.lines.get_mut(&Line::of(piece.text)) {
                 (fate.gone_at, fate.seen_by) = (self.step, known.map(|(run, _)| run));
+                lost.push(Line::of(piece.text));
             }
         }
+        lost
+    }
+
+    fn sees(&self, name: &str) -> bool {
+        self.sight.is_some_and(|sight| sight.sees(name))
     }
 
     fn tell(&mut self, name: &str, change: fn(WatchId, OsString) -> Change) {
@@ -264,7 +295,14 @@ impl State {
         let node_number = node;
         let node = self.nodes.get_mut(&node).expect("a file");
         let len = node.bytes.len() as u64;
-        node.seen = run.map(|run| (run, len));
+        // How much text a padded file holds is known by reading it.
+        if node.bytes.last().is_some_and(|&byte| byte != 0) {
+            node.seen = run.map(|run| (run, len));
+        }
+        if let Some((before, lost)) = node.cut.take().filter(|(before, _)| len < *before) {
+            debug_assert!(before > len);
+            lost.iter().for_each(|line| self.lines.get_mut(line).expect("a line").seen_by = run);
+        }
         FileStat {
             kind: FileKind::File,
             inode: (1, node_number),
@@ -297,7 +335,12 @@ impl FileSystem for Disk {
             return Ok(FileStat { kind, inode, len: 0, links: 2, changed_ns: state.changes, modified_ms: 0 });
         }
         let node = state.find(&name).ok_or_else(not_found)?;
-        Ok(state.stat(node))
+        let seen = state.nodes[&node].seen;
+        let stat = state.stat(node);
+        if !state.sees(&name) {
+            state.nodes.get_mut(&node).expect("a file").seen = seen;
+        }
+        Ok(stat)
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn TailFile>> {
@@ -307,17 +350,17 @@ impl FileSystem for Disk {
         if state.unreadable.contains(&name) {
             return Err(eio());
         }
-        let run = state.run;
+        let run = if state.sees(&name) { state.run } else { None };
         let file = state.nodes.get_mut(&node).expect("a file");
         file.handles += 1;
-        file.opened = run;
+        file.opened = run.or(file.opened);
         Ok(Box::new(MemoryFile { disk: self.clone(), node }))
     }
 
     fn watch(&self) -> Option<Box<dyn FolderWatch>> {
         let mut state = self.state();
         // Half of the runs have to do without.
-        if state.run.is_none_or(|run| run % 2 == 0) {
+        if state.step.is_multiple_of(2) {
             return None;
         }
         let queue = state.next_queue;
@@ -341,7 +384,13 @@ impl TailFile for MemoryFile {
     }
 
     fn stat(&self) -> io::Result<FileStat> {
-        Ok(self.disk.state().stat(self.node))
+        let mut state = self.disk.state();
+        let stat = state.stat(self.node);
+        let node = state.nodes.get_mut(&self.node).expect("a file");
+        if node.opened.is_none() {
+            node.seen = None;
+        }
+        Ok(stat)
     }
 }
 

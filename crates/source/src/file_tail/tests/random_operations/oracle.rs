@@ -26,6 +26,7 @@ pub(super) fn judge(
     }
     settle(process, &mut dice)?;
     let outcome = judge_lines(disk, sight, process).and_then(|()| {
+        judge_gaps(disk, process)?;
         // What compressed copies of live files hold is read when these are gone.
         let plain: Vec<String> = {
             let state = disk.state();
@@ -37,7 +38,7 @@ pub(super) fn judge(
             settle(process, &mut dice)?;
             judge_lines(disk, sight, process)?;
         }
-        judge_gaps(disk, process)
+        Ok(())
     });
     story.extend(process.in_words());
     story.extend(process.told.iter().map(|(step, told)| format!("told at {step}: {told}")));

@@ -35,7 +35,7 @@ pub(super) struct Process {
     pub(super) told: Vec<(usize, String)>,
     /// Bytes of gaps that were committed.
     pub(super) gap_bytes: u64,
-    /// Logs whose header was read.
+    /// Paths of logs whose header was read.
     headers: BTreeSet<String>,
 }
 
@@ -124,17 +124,14 @@ impl Process {
     /// Starts from what is committed. A bounded run goes on to its end at once.
     pub(super) fn start(&mut self, bounded: bool, dice: &mut Dice) -> Result<String, String> {
         self.runs += 1;
-        self.disk.state().run = Some(self.runs);
         let settings = TailSettings { bounded, ..self.settings.clone() };
         let rows = self.committed.values().cloned().collect();
         let disk = Box::new(self.disk.clone());
         match Tailer::new(disk, settings, &self.sight.patterns(), rows, self.next_input) {
             Ok(tailer) => self.tailer = Some(tailer),
-            Err(_) => {
-                self.disk.state().run = None;
-                return Ok("cannot start".into());
-            }
+            Err(_) => return Ok("cannot start".into()),
         }
+        self.disk.state().run = Some(self.runs);
         self.rows = self.committed.clone();
         self.bounded = bounded;
         if bounded {
@@ -246,9 +243,12 @@ impl Process {
         self.next_input = tailer.next_input();
         let mut state = self.disk.state();
         let run = state.run;
-        let opened = state.nodes.values_mut().filter(|node| node.opened == run);
-        // What was discovered before the last epoch is in this one.
-        opened.for_each(|node| node.known = true);
+        for node in state.nodes.values_mut() {
+            // What was discovered before the last epoch is in this one.
+            node.known |= node.applied;
+            // Of NUL bytes nothing is known again.
+            node.applied |= node.opened == run && node.bytes.iter().any(|&byte| byte != 0);
+        }
         state.read.append(&mut self.lines);
         drop(state);
         self.apply();
@@ -284,6 +284,7 @@ impl Process {
             self.lines.extend(lines);
             return Ok(());
         }
+        let path = row.origin.split('#').next().unwrap_or_default().to_owned();
         let log = if row.origin.contains(".csv") { "csv" } else { "log" };
         for piece in content::pieces(&block.text) {
             if !state.pieces.contains(piece.text) {
@@ -291,13 +292,13 @@ impl Process {
             }
             let is_header = piece.text == super::writers::HEADER.as_bytes();
             if is_header {
-                self.headers.insert(row.origin.clone());
+                self.headers.insert(path.clone());
             }
             let is_csv = matches!(&block.format, Format::Csv(header) if header.broken.is_none() && header.columns == 4);
             if log == "csv" && !is_csv {
                 // Malformed: told by the ledger.
                 self.told.push((state.step, format!("malformed: {}", String::from_utf8_lossy(piece.text))));
-                if !self.headers.is_empty() && is_whole_row(piece.text) {
+                if self.headers.contains(&path) && is_whole_row(piece.text) {
                     return Err(format!(
                         "input {id} ({}) read a row without the header that is known: {:?}",
                         row.origin,
@@ -356,6 +357,7 @@ impl Process {
     pub(super) fn kill(&mut self) {
         self.tailer = None;
         self.disk.state().run = None;
+        self.disk.state().nodes.values_mut().for_each(|node| node.applied = false);
         self.rows.clear();
         self.lines.clear();
         self.blocks.clear();
