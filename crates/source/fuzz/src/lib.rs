@@ -74,7 +74,15 @@ fn decoder(format: FormatChoice) -> Decoder {
 }
 
 fn block(text: Vec<u8>) -> Block {
-    Block { input: InputId(1), from: 0, to: text.len() as u64, text, format: Format::Ndjson, nul_bytes: 0, overlong: false }
+    Block {
+        input: InputId(1),
+        from: 0,
+        to: text.len() as u64,
+        text,
+        format: Format::Ndjson,
+        nul_bytes: 0,
+        overlong: false,
+    }
 }
 
 fn identities(batch: &DecodedBatch) -> &[Identity] {

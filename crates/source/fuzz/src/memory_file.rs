@@ -20,7 +20,14 @@ impl MemoryFile {
     }
 
     fn facts(&self) -> FileStat {
-        FileStat { kind: FileKind::File, inode: (1, 1), len: self.0.len() as u64, links: 1, changed_ns: 0, modified_ms: 0 }
+        FileStat {
+            kind: FileKind::File,
+            inode: (1, 1),
+            len: self.0.len() as u64,
+            links: 1,
+            changed_ns: 0,
+            modified_ms: 0,
+        }
     }
 }
 

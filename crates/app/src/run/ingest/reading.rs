@@ -1,0 +1,114 @@
+//! Reading: which inputs are asked for text, and how much of it is held at a time.
+
+use super::*;
+
+impl<S: EpochSink> Ingest<S> {
+    /// Reads blocks of the inputs that may have some, those with nothing read ahead first, and of these the ones that lie
+    /// behind the others.
+    pub(super) fn read(&mut self, monotonic: i64) -> Result<bool> {
+        let mut lanes: Vec<(usize, Option<i64>, InputId)> = Vec::new();
+        let (mut backlog, mut total, mut held) = (0, 0, 0);
+        for (&id, lane) in &self.lanes {
+            backlog += usize::from(lane.asked_ms.is_none() && !lane.ended);
+            // What waits for others occupies no decoder.
+            total += if lane.waits { 0 } else { lane.depth() };
+            held += lane.held_bytes();
+            let due = lane.asked_ms.is_none_or(|at| monotonic - at >= POLL_MS);
+            if due && !lane.ended && !lane.left && !lane.waits {
+                lanes.push((lane.depth(), self.partition.watermark_of(id), id));
+            }
+        }
+        self.tailer.set_block_bytes((READ_AHEAD_BYTES / backlog.max(1)).min(self.settings.block_bytes));
+        let each = if backlog <= 1 { READ_AHEAD_TOTAL } else { READ_AHEAD };
+        lanes.sort_unstable();
+        let (now, _) = self.now();
+        let mut ahead = None;
+        let held_max = if self.lanes.len() < CROWD { HELD_BYTES_MAX } else { HELD_BYTES_MAX / 2 };
+        let (mut worked, mut is_least) = (false, true);
+        for (depth, watermark, id) in lanes {
+            let holds_up = watermark.is_none() || std::mem::take(&mut is_least);
+            let room = match depth {
+                0 if holds_up || held < held_max / 2 => true,
+                // It would only wait with what it reads.
+                0 => held < held_max && !self.partition.must_wait(id, &now),
+                _ => depth < each && total < READ_AHEAD_TOTAL && held < held_max / 2,
+            };
+            if room && self.read_one(id, monotonic, &mut ahead)? {
+                total += 1;
+                held += self.lanes.get(&id).and_then(|lane| lane.sizes.back()).copied().unwrap_or(0);
+                worked = true;
+            }
+        }
+        Ok(worked)
+    }
+
+    /// Lets an input that lies further ahead give up its decoder for one that waits for one. `ahead` are those that could,
+    /// the furthest last, once they are known.
+    pub(super) fn make_room(&mut self, id: InputId, ahead: &mut Option<Vec<(i64, InputId)>>) -> bool {
+        let ahead = ahead.get_or_insert_with(|| {
+            let streaming = self.lanes.keys().filter(|&&id| self.tailer.is_streaming(id));
+            let mut ahead: Vec<_> = streaming.filter_map(|&id| Some((self.partition.watermark_of(id)?, id))).collect();
+            ahead.sort_unstable();
+            ahead
+        });
+        match ahead.last() {
+            Some(&(watermark, other)) if Some(watermark) > self.partition.watermark_of(id) => {
+                ahead.pop();
+                self.tailer.give_way(other);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Reads one block; says whether there was one.
+    pub(super) fn read_one(
+        &mut self,
+        id: InputId,
+        monotonic: i64,
+        ahead: &mut Option<Vec<(i64, InputId)>>,
+    ) -> Result<bool> {
+        let mut outcome = self.tailer.read(id, monotonic)?;
+        if matches!(outcome, ReadOutcome::Waits) && self.make_room(id, ahead) {
+            outcome = self.tailer.read(id, monotonic)?;
+        }
+        let (now, _) = self.now();
+        let bounded = self.is_bounded();
+        let Some(lane) = self.lanes.get_mut(&id) else { return Ok(false) };
+        match outcome {
+            ReadOutcome::Block(block) => {
+                (lane.asked_ms, lane.at_end) = (None, false);
+                lane.sizes.push_back(block.text.len());
+                lane.decoding.push_back(self.pool.submit(block)?);
+                self.partition.note_backlog(id);
+                if self.lanes.len() >= CROWD {
+                    self.tailer.rest(id);
+                }
+                return Ok(true);
+            }
+            ReadOutcome::Busy => {
+                (lane.asked_ms, lane.at_end) = (None, false);
+                self.partition.note_backlog(id);
+                return Ok(true);
+            }
+            ReadOutcome::AtEnd => (lane.asked_ms, lane.at_end) = (Some(monotonic), true),
+            ReadOutcome::Ended => lane.ended = true,
+            ReadOutcome::Waits => {
+                (lane.asked_ms, lane.at_end) = (Some(monotonic), false);
+                self.partition.note_backlog(id);
+            }
+            ReadOutcome::Unreadable(error) => {
+                // Not idle: it may hold lines. Asked again like one at its end.
+                (lane.asked_ms, lane.at_end) = (Some(monotonic), false);
+                self.partition.note_unreadable(id, &now);
+                tracing::debug!(input = id.0, "unreadable for now: {}", error.report());
+                if bounded && self.partition.is_given_up(id, &now) {
+                    // It has not ended: the next run reads it.
+                    lane.left = true;
+                    self.unread.push(error.report());
+                }
+            }
+        }
+        Ok(false)
+    }
+}
