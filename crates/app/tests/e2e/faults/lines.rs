@@ -67,7 +67,11 @@ fn fault_26_a_line_of_a_gigabyte_is_skipped_in_bounded_memory() {
     let server = site.serve("logs");
     server.wait_read(20);
     let mut file = OpenOptions::new().append(true).open(site.path("logs/clicks.log")).unwrap();
-    file.set_len(site.read("logs/clicks.log").len() as u64 + LINE).unwrap();
+    // Written out: NUL bytes, which a sparse file would have, are no part of a line.
+    let piece = vec![b'x'; 1 << 20];
+    for _ in 0..LINE / piece.len() as u64 {
+        file.write_all(&piece).unwrap();
+    }
     file.write_all(b"\n").unwrap();
     file.write_all(clicks(20..40).as_bytes()).unwrap();
     assert!(std::fs::metadata(site.path("logs/clicks.log")).unwrap().len() > LINE);
@@ -77,8 +81,8 @@ fn fault_26_a_line_of_a_gigabyte_is_skipped_in_bounded_memory() {
     check(&site, &clicks(0..40), &[("malformed", 1)]);
 }
 
-/// Bad UTF-8, NULs and a byte-order mark in the midst are malformed; a byte-order mark at the beginning and CRLF are
-/// not; half a last line waits for its end.
+/// Bad UTF-8 and a byte-order mark in the midst are malformed; a byte-order mark at the beginning, CRLF and NULs before
+/// the end of a line are not; half a last line waits for its end.
 #[test]
 fn fault_27_bytes_that_are_no_text_and_half_a_last_line() {
     let site = Site::new();
@@ -91,13 +95,13 @@ fn fault_27_bytes_that_are_no_text_and_half_a_last_line() {
     text.extend(half.bytes());
     site.write("logs/clicks.log", &text);
     let server = site.serve("logs");
-    let ledger = server.wait_read(24);
+    let ledger = server.wait_read(23);
     let position = ledger["inputs"][0]["position"].as_u64().unwrap();
     assert_eq!(position, (text.len() - half.len()) as u64, "half a line is not read: {ledger}");
     site.append("logs/clicks.log", rest);
-    server.wait_read(25);
+    server.wait_read(24);
     server.stop();
-    check(&site, &(clicks(0..20) + &last), &[("malformed", 4)]);
+    check(&site, &(clicks(0..20) + &last), &[("malformed", 3)]);
 }
 
 /// A day-old file that is dropped into an idle deployment, from which nothing was read yet, is counted and not late.
