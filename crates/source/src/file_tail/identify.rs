@@ -298,7 +298,12 @@ impl Tailer {
         input.overlong = None;
         (input.half, input.incomplete, input.restarted) = (0, false, false);
         input.changed_at_ms = now_ms;
-        input.limit = bounded.then_some(probe.stat.len);
+        if was_compressed != probe.compression.is_some() {
+            // Of another length: it is of bytes on disk.
+            input.limit = None;
+        }
+        // A copy may be longer than what was there to be read when the run began.
+        input.limit = bounded.then(|| input.limit.unwrap_or(probe.stat.len));
         let more = if probe.compression.is_some() {
             // Of the length that it had when it was read to its end, it has nothing new.
             let more = !(was_compressed && input.size == probe.stat.len);
@@ -309,8 +314,9 @@ impl Tailer {
             // says nothing of its text.
             let known = if was_compressed { input.position } else { input.size.max(input.position) };
             input.compressed = false;
-            input.size = known.max(probe.stat.len);
-            probe.stat.len > known
+            let end = input.end(probe.stat.len);
+            input.size = known.max(end);
+            end > known
         };
         if input.head.bytes.is_empty() && input.head.begins(&probe.head) {
             input.head = Excerpt::of(probe.head.clone());

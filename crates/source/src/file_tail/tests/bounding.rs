@@ -161,3 +161,21 @@ fn gone_or_broken() {
     assert!(matches!(&events[..], [a, c, b] if a == "ended 1" && c == "ended 2" && b == "ended 3"), "{events:?}");
     assert_eq!(rig.tailer.warnings().len(), 2, "{:?}", rig.tailer.warnings());
 }
+
+/// A log is copied and truncated while a bounded run is done with it and has not ended it: the copy is longer than what
+/// that run was to read, and the next run reads the rest.
+#[test]
+fn a_copy_that_is_longer_than_what_was_there_at_the_start() {
+    let (begin, rest) = (lines("a", 0..300) + "{\"half", format!("\":1}}\n{}", lines("a", 300..310)));
+    let mut rig = Rig::with(bounded(), &[""], |folder| append(&folder.join("a"), &begin));
+    assert_eq!(rig.poll(), ["found 1 a 0"]);
+    rig.append("a", &rest);
+    fs::copy(rig.path("a"), rig.path("a.1")).expect("a copy");
+    fs::write(rig.path("a"), "").expect("truncated");
+    rig.poll();
+    rig.poll();
+    assert_eq!(rig.text(1), lines("a", 0..300), "no more than there was at the start");
+    rig.restart(|_| {});
+    rig.poll();
+    assert_eq!(rig.text(1), format!("{{\"half{rest}"));
+}
