@@ -12,6 +12,7 @@ use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use clap::Args;
 use futures::TryStreamExt;
+use std::io::Read;
 
 /// Rows that a table for people shows; the other formats show all.
 const TABLE_ROWS_MAX: usize = 10_000;
@@ -26,8 +27,8 @@ pub struct SqlArgs {
     /// Where the data is.
     #[command(flatten)]
     pub store: StoreSettings,
-    /// The query.
-    #[arg(value_name = "SELECT ...")]
+    /// The query; `-` reads it from standard input.
+    #[arg(value_name = "SELECT ...", allow_hyphen_values = true)]
     pub query: String,
     /// How rows are printed.
     #[arg(long, value_enum, default_value = "table")]
@@ -42,18 +43,52 @@ pub fn sql(args: &SqlArgs) -> Result<Exit> {
     let config = args.store.load()?;
     existing(&config.store.data_dir)?;
     let runtime = runtime()?;
-    let (query, format, data_dir) = (args.query.clone(), args.format, config.store.data_dir);
+    let (query, format, data_dir) = (query(&args.query)?, args.format, config.store.data_dir);
     // On a thread of the runtime, whose stack is large enough for planning.
     let answered = runtime.block_on(runtime.spawn(async move {
         let answer = read_lake(&data_dir).await?.sql(&query).await?;
         match format {
             TableFormat::Table => print_table(answer).await,
-            TableFormat::Csv => print_rows(answer, csv).await,
+            TableFormat::Csv => {
+                check_flat(&answer)?;
+                print_rows(answer, csv).await
+            }
             TableFormat::Json => print_rows(answer, |batch, _| json(batch)).await,
         }
     }));
     answered.map_err(|e| Error::internal("the query's task died").because(e))??;
     Ok(Exit::Success)
+}
+
+/// The query that an argument means. It may begin with a comment; what is a single word with a dash before it is not
+/// one, but a flag that there is not.
+fn query(argument: &str) -> Result<String> {
+    if argument == "-" {
+        let mut query = String::new();
+        std::io::stdin()
+            .read_to_string(&mut query)
+            .map_err(|e| Error::user("the query cannot be read from standard input").because(e))?;
+        return Ok(query);
+    }
+    if argument.starts_with('-') && !argument.contains(char::is_whitespace) {
+        return Err(Error::user(format!(
+            "there is no flag `{argument}`: `adtally sql --help` shows all; a query that begins with a comment has a second \
+             line"
+        )));
+    }
+    Ok(argument.to_owned())
+}
+
+/// CSV has no lists and no structures.
+fn check_flat(answer: &SqlAnswer) -> Result<()> {
+    match answer.schema.fields().iter().find(|field| field.data_type().is_nested()) {
+        None => Ok(()),
+        Some(nested) => Err(Error::user(format!(
+            "the column `{}` is {}, which CSV cannot hold: use --format json, or make it text, as by array_to_string",
+            nested.name(),
+            nested.data_type()
+        ))),
+    }
 }
 
 /// Prints each batch as it comes, as long as anybody reads; `text` is also told whether it is the first.
@@ -77,7 +112,9 @@ fn csv(batch: &RecordBatch, first: bool) -> Result<Vec<u8>, ArrowError> {
 }
 
 fn json(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
-    let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());
+    // Every row has every column, so that readers find them.
+    let writer = arrow::json::WriterBuilder::new().with_explicit_nulls(true);
+    let mut writer = writer.build::<_, arrow::json::writer::LineDelimited>(Vec::new());
     writer.write(batch)?;
     writer.finish()?;
     Ok(writer.into_inner())
@@ -102,5 +139,5 @@ async fn print_table(mut answer: SqlAnswer) -> Result<()> {
 }
 
 fn unprintable(error: ArrowError) -> Error {
-    Error::internal("the rows cannot be printed in this format").because(error)
+    Error::user("the rows cannot be printed in this format: cast the columns to other types").because(error)
 }

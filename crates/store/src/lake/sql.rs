@@ -4,23 +4,26 @@
 //! store, no statement that changes anything. Tables are cut at the least epoch that all of them hold, so that a
 //! question over several finds them agreeing while epochs are being written.
 
+mod checked;
+mod failures;
+
 use super::files::Epochs;
 use super::schema::Table;
-use super::{Lake, ROOT_URL, StoreFailure, causes, delta_error, store_failure};
+use super::{Lake, ROOT_URL, delta_error};
 use adtally_model::{Error, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::object_store::DefaultObjectStoreRegistry;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
+use failures::query_error;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use parquet::errors::ParquetError;
 use std::sync::Arc;
 use url::Url;
 
@@ -79,7 +82,8 @@ impl Lake {
         let registry = DefaultObjectStoreRegistry::new();
         let runtime = RuntimeEnvBuilder::new()
             .with_object_store_registry(Arc::new(registry))
-            .with_memory_pool(Arc::new(FairSpillPool::new(QUERY_MEMORY_BYTES_MAX)))
+            // Nothing is spilled, so that no operator need be kept from what another might want.
+            .with_memory_pool(Arc::new(GreedyMemoryPool::new(QUERY_MEMORY_BYTES_MAX)))
             .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
             .build_arc()
             .map_err(failed)?;
@@ -91,6 +95,7 @@ impl Lake {
             runtime.register_object_store(&files, Arc::new(object_store::memory::InMemory::new()));
         }
         let session = SessionContext::new_with_config_rt(config, runtime);
+        session.add_analyzer_rule(Arc::new(checked::CheckedIntegers));
         let epochs = self.epochs().await?;
         for table in Table::ALL {
             let latest = self.table(table).latest().await?;
@@ -111,34 +116,4 @@ fn within(epochs: &Epochs) -> Expr {
         partition.and(col("epoch").lt_eq(lit(super::encode::long(epoch))))
     };
     epochs.iter().map(of).reduce(Expr::or).unwrap_or_else(|| lit(false))
-}
-
-/// Whose fault an error is, and what it says without the library's wrappings.
-fn query_error(error: DataFusionError) -> Error {
-    match store_failure(&error) {
-        Some(StoreFailure::Missing(path)) => {
-            return Error::corrupt(format!("the lake file {path} is missing: restore it from a backup")).because(error);
-        }
-        Some(StoreFailure::Passing) => {
-            return Error::transient("the query could not read the lake: check the disk or the object store")
-                .because(error);
-        }
-        None => {}
-    }
-    if causes(&error).any(|cause| cause.is::<ParquetError>()) {
-        return Error::corrupt("a lake file is damaged: `adtally verify` names it; restore it from a backup")
-            .because(error);
-    }
-    let root = error.find_root();
-    match root {
-        DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => {
-            Error::internal("the query met a defect of the SQL engine: try to write it differently").because(error)
-        }
-        DataFusionError::ResourcesExhausted(_) => Error::user(format!(
-            "the query needs more than {} MiB: ask for fewer rows or groups, or export the tables",
-            QUERY_MEMORY_BYTES_MAX >> 20
-        ))
-        .because(error),
-        _ => Error::user(format!("the query is wrong: {}", root.strip_backtrace())),
-    }
 }

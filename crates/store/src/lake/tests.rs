@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 mod damage;
 mod failing;
 mod rolling_up;
+mod sql;
 mod upkeep;
 
 use failing::Failing;
@@ -493,82 +494,4 @@ async fn sql(lake: &Lake, query: &str) -> Vec<String> {
         }
     }
     rows
-}
-
-#[test]
-fn queries_over_all_tables() {
-    run(async {
-        let lake = in_memory().await;
-        let epochs = staged(&lake, 1..=2).await;
-        lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
-        let cases = [
-            ("SELECT count(*), count(click_id), min(position) FROM clicks", &["80|40|100"][..]),
-            (
-                "SELECT ip, count(*) FROM clicks WHERE user_id = 'user-3' AND country = 'US' GROUP BY ip ORDER BY ip",
-                &["10.0.0.9|2", "::1|2"][..],
-            ),
-            ("SELECT sum(clicks) FROM clicks_by_minute WHERE ad_id = 42 AND correction IS NULL", &["20"][..]),
-            (
-                "SELECT count(DISTINCT click_hour), min(click_date), max(click_timestamp) FROM clicks",
-                &["1|2025-02-19|2025-02-19T21:21:09.351Z"][..],
-            ),
-            (
-                "SELECT verdict, reason, input, position, click_timestamp FROM dead_letters",
-                &["malformed|not JSON|logs/a.log|2|null"],
-            ),
-            ("SELECT epoch, counted FROM ledger WHERE input IS NULL ORDER BY epoch", &["1|40", "2|80"][..]),
-            (
-                "SELECT (SELECT count(*) FROM clicks_by_hour) AS a, (SELECT count(*) FROM corrections) AS b",
-                &["0|0"][..],
-            ),
-            ("SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'", &["7"][..]),
-        ];
-        for (query, expected) in cases {
-            assert_eq!(sql(&lake, query).await, expected, "{query}");
-        }
-        assert_eq!(sql(&lake, "SELECT * FROM clicks LIMIT 1").await.len(), 1);
-        assert_eq!(sql(&lake, "SHOW TABLES").await.len(), 7 + 7, "ours and the information schema");
-    });
-}
-
-#[test]
-fn fault_37_queries_that_change_or_reach_out_are_refused() {
-    run(async {
-        let folder = tempfile::tempdir().unwrap();
-        let secret = folder.path().join("secret.csv");
-        std::fs::write(&secret, "a\n1\n").unwrap();
-        let secret = secret.display();
-        let lake = in_memory().await;
-        let queries = [
-            "DELETE FROM clicks".to_owned(),
-            "INSERT INTO corrections SELECT * FROM corrections".to_owned(),
-            "UPDATE clicks SET ad_id = 1".to_owned(),
-            "DROP TABLE clicks".to_owned(),
-            "CREATE TABLE x AS SELECT 1".to_owned(),
-            format!("CREATE EXTERNAL TABLE x STORED AS CSV LOCATION '{secret}'"),
-            format!("COPY (SELECT 1) TO '{secret}.out' STORED AS CSV"),
-            "SET datafusion.execution.batch_size = 1".to_owned(),
-            "EXPLAIN ANALYZE SELECT 1".to_owned(),
-            format!("SELECT * FROM '{secret}'"),
-            format!("SELECT * FROM 'file://{secret}'"),
-            format!("SELECT * FROM read_csv('{secret}')"),
-            "SELECT nope FROM clicks".to_owned(),
-            "SELEC 1".to_owned(),
-            "SELECT 1; SELECT 2".to_owned(),
-            String::new(),
-            "x".repeat(70_000),
-        ];
-        for query in queries {
-            let error = lake.sql(&query).await.unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::User, "{query}: {}", error.report());
-        }
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-        assert_eq!(sql(&lake, "EXPLAIN SELECT 1").await.len(), 2);
-        let divided = lake.sql("SELECT 1 / (clicks - clicks) FROM (VALUES (1)) AS t(clicks)").await;
-        let failed = match divided {
-            Ok(answer) => answer.batches.try_collect::<Vec<_>>().await.map(drop),
-            Err(error) => Err(error),
-        };
-        assert_eq!(failed.unwrap_err().kind(), ErrorKind::User);
-    });
 }

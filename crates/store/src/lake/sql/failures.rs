@@ -1,0 +1,98 @@
+//! What a failed query means for whoever asked it, in words that are about the query and not about the SQL engine.
+
+use super::QUERY_MEMORY_BYTES_MAX;
+use crate::lake::{StoreFailure, causes, store_failure};
+use adtally_model::Error;
+use datafusion::common::{DataFusionError, SchemaError};
+use parquet::errors::ParquetError;
+
+/// What the engine advises those who build it in, by how it begins and ends: it is of no use to whoever asks.
+const ADVICE: [(&str, &str); 4] = [
+    ("\nThis issue was likely caused by a bug in DataFusion", "github.com/apache/datafusion/issues"),
+    (" or disable the datafusion.", " configuration"),
+    (" or set datafusion.", "'"),
+    ("\n\nbacktrace:", ""),
+];
+
+/// What the engine says when a number is converted that the type cannot hold.
+const OVERFLOWS: [&str; 4] = ["Can't cast value", "is out of range", "Overflow happened", "overflow"];
+
+/// Whose fault an error is, and what it says without the library's wrappings.
+pub(super) fn query_error(error: DataFusionError) -> Error {
+    match store_failure(&error) {
+        Some(StoreFailure::Missing(path)) => {
+            return Error::corrupt(format!("the lake file {path} is missing: restore it from a backup"))
+                .because(plain(&error));
+        }
+        Some(StoreFailure::Passing) => {
+            return Error::transient("the query could not read the lake: check the disk or the object store")
+                .because(plain(&error));
+        }
+        None => {}
+    }
+    if causes(&error).any(|cause| cause.is::<ParquetError>()) {
+        return Error::corrupt("a lake file is damaged: `adtally verify` names it; restore it from a backup")
+            .because(plain(&error));
+    }
+    let root = error.find_root();
+    match root {
+        DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => {
+            Error::internal("the query met a defect of the SQL engine: try to write it differently")
+                .because(plain(root))
+        }
+        DataFusionError::ResourcesExhausted(_) => Error::user(format!(
+            "the query needs more than {} MiB: ask for fewer rows or groups, or export the tables",
+            QUERY_MEMORY_BYTES_MAX >> 20
+        )),
+        DataFusionError::ArrowError(cause, _) if OVERFLOWS.iter().any(|said| cause.to_string().contains(said)) => {
+            Error::user(format!(
+                "the query is wrong: a number is beyond what its type holds: cast to DECIMAL(38, 0) or DOUBLE before you \
+                 calculate with large numbers ({})",
+                plain(root)
+            ))
+        }
+        _ => Error::user(format!("the query is wrong: {}", plain(root))),
+    }
+}
+
+/// What the engine says, without what it advises those who build it in.
+fn plain(error: &DataFusionError) -> String {
+    let text = match error {
+        DataFusionError::SchemaError(cause, _) if matches!(**cause, SchemaError::FieldNotFound { .. }) => {
+            format!("Schema error: {cause}")
+        }
+        _ => error.strip_backtrace(),
+    };
+    without_advice(&text)
+}
+
+fn without_advice(text: &str) -> String {
+    let mut text = text.to_owned();
+    for (first, last) in ADVICE {
+        while let Some(begin) = text.find(first) {
+            let end = match (last, text[begin + first.len()..].find(last)) {
+                ("", _) | (_, None) => text.len(),
+                (_, Some(at)) => begin + first.len() + at + last.len(),
+            };
+            text.replace_range(begin..end, "");
+        }
+    }
+    text.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use adtally_model::ErrorKind;
+
+    #[test]
+    fn advice_to_those_who_build_the_engine_in_is_left_out() {
+        let defect = query_error(DataFusionError::Internal("no index".into()));
+        assert_eq!(defect.kind(), ErrorKind::Internal);
+        assert!(!defect.report().contains("filing") && defect.report().contains("no index"), "{}", defect.report());
+        let text = "No field named a.\nYou can use double quotes to refer to the \"A\" column or disable the \
+                    datafusion.sql_parser.enable_ident_normalization configuration.\nValid fields are b.";
+        let kept = "No field named a.\nYou can use double quotes to refer to the \"A\" column.\nValid fields are b.";
+        assert_eq!(without_advice(text), kept);
+    }
+}
