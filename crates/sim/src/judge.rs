@@ -375,6 +375,15 @@ impl Judge {
         for counts in self.records.iter().take(held as usize).flat_map(|known| &known.counts) {
             add_rows(expected.entry(counts.minute).or_default(), counts);
         }
+        if let Some(violation) = tables.violation() {
+            return Err(violation);
+        }
+        let (rows, held_clicks) = tables.click_rows();
+        let counted = self.records.iter().take(held_clicks as usize).flat_map(|known| &known.counts);
+        let counted: u64 = counted.map(MinuteCounts::total).sum();
+        ensure(rows == counted, Invariant::LakeEqualsLog, || {
+            format!("the table of clicks has {rows} rows at epoch {held_clicks}, of {counted} clicks")
+        })?;
         let lake = tables.counts(held);
         let found: BTreeMap<Minute, Rows> =
             lake.iter().map(|(&minute, counts)| (minute, rows_of(Some(counts)))).collect();
@@ -386,6 +395,18 @@ impl Judge {
             ensure(known == Some(ledger), Invariant::LakeEqualsLog, || {
                 format!("the ledger of epoch {epoch} is {ledger:?} in the lake and {known:?} in the log")
             })?;
+        }
+        Ok(())
+    }
+
+    /// Every file that a record names is there.
+    pub(crate) fn check_staged(&self, disk: &Disk, tables: &SharedTables) -> Verdict {
+        for number in 1..=self.head() {
+            let Ok(bytes) = disk.read(&path_of(number)) else { continue };
+            let Ok((epoch, _)) = codec::decode(bytes) else { continue };
+            for file in &epoch.staged {
+                text_of(tables, file)?;
+            }
         }
         Ok(())
     }

@@ -1,13 +1,19 @@
 //! A model of the lake behind its trait: tables that hold each epoch once, written one after another.
 
+use crate::lake_files::{LakeFiles, Paths, READ_MS};
 use crate::machine::Machine;
+use crate::plant::Plant;
+use adtally::clock::Clock;
 use adtally_model::fold::merge_all;
 use adtally_model::{
     DeadLetter, Epoch, EpochNumber, Error, Invariant, Ledger, Minute, MinuteCounts, Result, StagedFile, StagedTable,
 };
-use adtally_store::lake::{ClickRows, EncodedFile, EpochProjection, Epochs, Held, LakeStore, Table};
+use adtally_store::lake::{
+    AsOf, ClickRows, EncodedFile, EpochProjection, Epochs, Held, Keep, LakeStore, RollUp, Table, Tokens, Vacuumed,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,8 +22,7 @@ use std::sync::Arc;
 /// Everything that the lake holds.
 #[derive(Debug, Default)]
 struct Tables {
-    /// Files that were staged, by path.
-    files: BTreeMap<String, Bytes>,
+    files: LakeFiles,
     log_id: Option<u128>,
     held: BTreeMap<Table, EpochNumber>,
     counts: Vec<(EpochNumber, MinuteCounts)>,
@@ -32,12 +37,13 @@ pub(crate) struct SharedTables(Arc<Mutex<Tables>>);
 pub(crate) struct ModelLake {
     tables: SharedTables,
     machine: Machine,
+    plant: Plant,
 }
 
 impl SharedTables {
     /// The content of a staged file.
     pub(crate) fn file(&self, path: &str) -> Option<Bytes> {
-        self.0.lock().files.get(path).cloned()
+        self.0.lock().files.get(path)
     }
 
     /// The last epoch that all tables hold.
@@ -57,6 +63,17 @@ impl SharedTables {
             minutes.entry(counts.minute).or_default().push(counts.clone());
         }
         minutes.into_iter().map(|(minute, parts)| (minute, merge_all(minute, parts))).collect()
+    }
+
+    /// What does not hold of the files.
+    pub(crate) fn violation(&self) -> Option<String> {
+        self.0.lock().files.violation()
+    }
+
+    /// Rows of clicks that the table has or had, and the epoch up to which it holds them.
+    pub(crate) fn click_rows(&self) -> (u64, EpochNumber) {
+        let tables = self.0.lock();
+        (tables.files.click_rows(), tables.held.get(&Table::Clicks).copied().unwrap_or_default())
     }
 
     /// The newest ledger, and its epoch.
@@ -94,10 +111,11 @@ impl SharedTables {
         }
         for epoch in pending {
             for file in epoch.staged.iter().filter(|file| table_of(file) == table) {
-                if !tables.files.contains_key(&file.path) {
+                if tables.files.get(&file.path).is_none() {
                     let what = format!("epoch {} names {}, which was never staged", epoch.epoch, file.path);
                     return Err(Error::violated(Invariant::LakeEqualsLog, what));
                 }
+                tables.files.enter(&file.path, file.table, epoch.epoch, file.rows);
             }
             match table {
                 Table::ClicksByMinute => {
@@ -121,8 +139,16 @@ fn table_of(file: &StagedFile) -> Table {
 }
 
 impl ModelLake {
-    pub(crate) fn new(tables: SharedTables, machine: Machine) -> ModelLake {
-        ModelLake { tables, machine }
+    pub(crate) fn new(tables: SharedTables, machine: Machine, plant: Plant) -> ModelLake {
+        ModelLake { tables, machine, plant }
+    }
+
+    /// The time that upkeep stamps on files which leave a table.
+    fn stamp_ms(&self, as_of: &AsOf) -> i64 {
+        match self.plant {
+            Plant::TombstonesByOldClock => as_of.clock_ms,
+            _ => as_of.now_ms,
+        }
     }
 
     /// One step of the lake, with everything that may happen around it.
@@ -195,7 +221,8 @@ impl LakeStore for ModelLake {
         for file in files {
             self.machine.note("stage", &file.staged.path);
             self.step("stage a file", || {
-                self.tables.0.lock().files.insert(file.staged.path.clone(), file.bytes.clone());
+                let now_ms = self.machine.wall_ms();
+                self.tables.0.lock().files.put(&file.staged.path, file.bytes.clone(), now_ms);
                 Ok(())
             })?;
         }
@@ -226,5 +253,53 @@ impl LakeStore for ModelLake {
             let counts = self.tables.counts(upto).into_values();
             Ok(counts.filter(|counts| (from..to).contains(&counts.minute)).collect())
         })
+    }
+
+    async fn roll_up(&self, _: RollUp, _: &AsOf, _: Tokens<'_>) -> Result<bool> {
+        // The model has no tables of sums.
+        self.step("roll up", || Ok(false))
+    }
+
+    async fn retain(&self, keep: &Keep, as_of: &AsOf) -> Result<u64> {
+        let Some(final_ms) = as_of.final_ms else { return Ok(0) };
+        let from_ms = final_ms.min(as_of.clock_ms) - keep.clicks_ms;
+        let (stamp_ms, now_ms) = (self.stamp_ms(as_of), self.machine.wall_ms());
+        self.step("drop", || Ok(self.tables.0.lock().files.drop_before(from_ms, as_of.epoch, stamp_ms, now_ms)))
+    }
+
+    async fn compact(&self, as_of: &AsOf, tokens: Tokens<'_>) -> Result<Option<u64>> {
+        let group = self.step("plan a compaction", || Ok(self.tables.0.lock().files.group(as_of.epoch)))?;
+        let Some((group, content)) = group else { return Ok(None) };
+        let (path, bytes) = (format!("compacted-{:032x}", tokens()), content.len() as u64);
+        self.machine.note("compact into", &path);
+        let now_ms = self.machine.wall_ms();
+        self.step("write a compacted file", || {
+            self.tables.0.lock().files.put(&path, content, now_ms);
+            Ok(())
+        })?;
+        let stamp_ms = self.stamp_ms(as_of);
+        self.step("commit a compaction", || {
+            let replaced = self.tables.0.lock().files.replace(&group, &path, stamp_ms, now_ms);
+            Ok(replaced.then_some(bytes))
+        })
+    }
+
+    async fn vacuum(&self, as_of: &AsOf, named: BoxFuture<'_, Result<Paths>>) -> Result<Vacuumed> {
+        let since_ms = as_of.now_ms - READ_MS;
+        let old = self.step("list files", || Ok(self.tables.0.lock().files.written_before(since_ms)))?;
+        let named = named.await?;
+        let mut vacuumed = Vacuumed::default();
+        for path in old.iter().filter(|path| !named.contains(path.as_str())) {
+            if !self.tables.0.lock().files.is_unused(path, since_ms) {
+                continue;
+            }
+            self.machine.note("vacuum", path);
+            vacuumed.bytes += self.step("vacuum a file", || {
+                let now_ms = self.machine.wall_ms();
+                Ok(self.tables.0.lock().files.delete(path, now_ms))
+            })?;
+            vacuumed.files += 1;
+        }
+        Ok(vacuumed)
     }
 }

@@ -1,4 +1,5 @@
-//! Seeded simulation: the real run loop, recovery, committer, projector, epoch log and tailer, turned by hand in a world
+//! Seeded simulation: the real run loop, recovery, committer, projector, upkeep, epoch log and tailer, turned by hand in a
+//! world
 //! of simulated clocks, disks, logs and luck.
 //!
 //! - **Receives** a seed, and perhaps a bug to plant.
@@ -14,6 +15,7 @@ mod disk;
 mod files;
 mod judge;
 mod lake;
+mod lake_files;
 mod machine;
 mod plant;
 mod process;

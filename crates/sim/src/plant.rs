@@ -20,11 +20,13 @@ pub enum Plant {
     PositionBeforeCommit,
     /// An input that was not opened yet stops holding the watermark where too much is held.
     UnopenedReleased,
+    /// Files that leave a table are stamped with the clock of the last epoch, which may be days old.
+    TombstonesByOldClock,
 }
 
 impl Plant {
     /// All bugs.
-    pub const ALL: [Plant; 7] = [
+    pub const ALL: [Plant; 8] = [
         Plant::LakeBeforeRecord,
         Plant::ContentNotSynced,
         Plant::EntryNotSynced,
@@ -32,5 +34,6 @@ impl Plant {
         Plant::IdentitiesForgotten,
         Plant::PositionBeforeCommit,
         Plant::UnopenedReleased,
+        Plant::TombstonesByOldClock,
     ];
 }

@@ -13,6 +13,7 @@ use adtally::run::ingest::{EpochSink, Ingest, IngestSettings, Parts, Turn};
 use adtally::run::project::{Projector, ProjectorParts, Waiting, Work};
 use adtally::run::recovery::{Recovered, take_over, warm};
 use adtally::run::report::Report;
+use adtally::run::upkeep::{Upkeep, UpkeepParts};
 use adtally_model::{EpochNumber, IdentityKey, InputId, PartitionState, Result, Watermark};
 use adtally_pipeline::{EpochDraft, Partition, RunEnd};
 use adtally_source::{Decoder, TailSettings, Tailer};
@@ -79,6 +80,7 @@ pub(crate) struct Process {
     ingest: Ingest<Slot>,
     slot: Slot,
     work: Work,
+    upkeep: Upkeep,
     /// What was to be projected when projecting began: commits may come between.
     projecting: Option<Vec<Waiting>>,
     pub(crate) hot: Arc<HotCounts>,
@@ -106,7 +108,7 @@ impl Process {
         let machine = &ground.machine;
         let began_ms = machine.true_ms();
         let clock: Arc<dyn Clock> = Arc::new(machine.clone());
-        let lake: Arc<dyn LakeStore> = Arc::new(ModelLake::new(ground.tables.clone(), machine.clone()));
+        let lake: Arc<dyn LakeStore> = Arc::new(ModelLake::new(ground.tables.clone(), machine.clone(), ground.plant));
         let store = SimStore::new(ground.disk.clone(), ground.tables.clone(), machine.clone(), ground.plant);
         let log = EpochLog::new(Arc::new(store), 0);
         let key = IdentityKey::new(KEY);
@@ -144,6 +146,19 @@ impl Process {
         };
         let (projector, work) = Projector::by_hand(parts, recovered.lake_epoch, recovered.waiting);
         let randomness: Arc<dyn Randomness> = Arc::new(machine.clone());
+        let upkeep = Upkeep::new(UpkeepParts {
+            log: log.clone(),
+            log_id: state.log_id,
+            lake: Arc::clone(&lake),
+            projector: projector.clone(),
+            report: Arc::clone(&report),
+            clock: Arc::clone(&clock),
+            randomness: Arc::clone(&randomness),
+            runtime: ground.runtime.clone(),
+            interval: Duration::ZERO,
+            keep: scenario.keep,
+            fresh_from: None,
+        });
         let committer = Committer {
             encoder: Encoder {
                 lake: Arc::clone(&lake),
@@ -181,7 +196,19 @@ impl Process {
             report,
             sink: slot.clone(),
         });
-        Ok(Process { ingest, slot, work, projecting: None, hot, writer, claim, run_end, began_ms, final_before })
+        Ok(Process {
+            ingest,
+            slot,
+            work,
+            upkeep,
+            projecting: None,
+            hot,
+            writer,
+            claim,
+            run_end,
+            began_ms,
+            final_before,
+        })
     }
 
     /// Turns the run loop once.
@@ -222,6 +249,11 @@ impl Process {
         }
     }
 
+    /// Keeps the lake in order; what fails is told, and does no harm.
+    pub(crate) fn keep_lake(&self) {
+        self.upkeep.do_all();
+    }
+
     /// Stops in good order: commits what was read and projects it.
     pub(crate) fn stop(&mut self) -> Result<()> {
         self.ingest.stop()?;
@@ -239,6 +271,9 @@ impl Process {
         self.projecting = None;
         while !self.work.waiting().is_empty() {
             self.project()?;
+        }
+        if self.run_end != RunEnd::GoesOn {
+            self.keep_lake();
         }
         Ok(())
     }

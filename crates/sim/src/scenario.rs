@@ -5,6 +5,7 @@ use crate::random::Random;
 use adtally::run::ingest::IngestSettings;
 use adtally_pipeline::{RunEnd, TimeSettings};
 use adtally_source::{DecodeSettings, TailSettings};
+use adtally_store::lake::Keep;
 use std::sync::Arc;
 
 /// Seeds up to this have workloads that grow with the seed, so that what fails first is small.
@@ -43,6 +44,11 @@ pub(crate) struct Scenario {
     pub(crate) stops: u64,
     /// Steps of a thousand at which the wall clock is set anew.
     pub(crate) clock_jumps: u64,
+    /// Steps of a thousand at which a process keeps the lake in order.
+    pub(crate) upkeep: u64,
+    /// Ends of a thousand after which nothing happens for a day and more.
+    pub(crate) nights: u64,
+    pub(crate) keep: Keep,
     /// Starts of a thousand that are of runs which end with their inputs.
     pub(crate) bounded: u64,
     /// Of a thousand of those, how many make everything final.
@@ -98,6 +104,14 @@ impl Scenario {
             zombies: sometimes(random, 20),
             stops: sometimes(random, 3),
             clock_jumps: if random.chance(250) { 5 } else { 0 },
+            upkeep: random.pick(&[0, 20, 100]),
+            nights: random.pick(&[0, 0, 200]),
+            keep: Keep {
+                clicks_ms: random.pick(&[60 * minute, 48 * 60 * minute]),
+                minutes_ms: 48 * 60 * minute,
+                hours_ms: 480 * 60 * minute,
+                letters_ms: 48 * 60 * minute,
+            },
             bounded: random.pick(&[0, 300, 600]),
             finals: random.pick(&[0, 300]),
         }

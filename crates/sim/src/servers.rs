@@ -133,6 +133,13 @@ impl Servers {
         }
     }
 
+    /// Nothing is written for a while.
+    pub(crate) fn rest(&mut self, ms: i64) {
+        for server in &mut self.servers {
+            server.next_ms += ms;
+        }
+    }
+
     fn act_once(&mut self, at: usize, scenario: &Scenario, files: &Files, now_ms: i64) {
         if let Some((number, rest)) = self.servers[at].rest.take() {
             self.append(at, files, &rest);

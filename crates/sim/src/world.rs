@@ -68,6 +68,8 @@ struct World {
     zombies: Vec<Process>,
     /// Where the process that died last had read to.
     read: BTreeMap<InputId, u64>,
+    /// Whether nothing has happened for a day and more since the last process.
+    is_rested: bool,
     outcome: Outcome,
 }
 
@@ -135,6 +137,7 @@ impl World {
             process: None,
             zombies: Vec::new(),
             read: BTreeMap::new(),
+            is_rested: false,
             outcome: Outcome { seed, ..Outcome::default() },
         }
     }
@@ -186,6 +189,9 @@ impl World {
         if self.random.chance(self.scenario.stops) {
             return self.stop();
         }
+        if self.random.chance(self.scenario.upkeep) {
+            return self.keep_lake();
+        }
         self.work()
     }
 
@@ -234,7 +240,12 @@ impl World {
                 }
                 self.process = Some(process);
                 self.absorb()?;
-                self.check_recovered()
+                self.check_recovered()?;
+                if std::mem::take(&mut self.is_rested) && self.random.chance(500) {
+                    // Before anything is read.
+                    return self.keep_lake();
+                }
+                Ok(())
             }
             Ended::Died => {
                 self.die();
@@ -322,6 +333,47 @@ impl World {
         }
     }
 
+    /// The process brings the lake up to date and keeps it in order.
+    fn keep_lake(&mut self) -> Verdict {
+        let Some(mut process) = self.process.take() else { return Ok(()) };
+        let kept = self.call(|| {
+            process.project()?;
+            process.project()?;
+            // Reads the clock.
+            let is_over = process.turn()? == Turn::Finished;
+            process.keep_lake();
+            Ok(is_over)
+        });
+        match kept {
+            Ended::Well(true) => return self.finish(process),
+            Ended::Died => {
+                self.read = process.positions();
+                self.die();
+            }
+            Ended::Well(false) => self.process = Some(process),
+            Ended::Failed(error) => return Err(format!("the owner stops: {}", error.report())),
+        }
+        self.absorb()?;
+        self.check_files()
+    }
+
+    /// The lake's files are there as long as anybody may read them.
+    fn check_files(&self) -> Verdict {
+        self.judge.check_lake(&self.ground.tables)?;
+        self.judge.check_staged(&self.ground.disk.disk.lock(), &self.ground.tables)
+    }
+
+    /// Nothing happens for a day and more, now and then.
+    fn rest(&mut self) {
+        if self.random.chance(self.scenario.nights) {
+            let ms = self.random.between(25, 40) * 3_600_000;
+            self.ground.machine.note("nothing happens for", &ms);
+            self.ground.machine.advance(ms);
+            self.servers.rest(ms);
+            self.is_rested = true;
+        }
+    }
+
     /// The process is stopped in good order.
     fn stop(&mut self) -> Verdict {
         let Some(mut process) = self.process.take() else { return Ok(()) };
@@ -332,6 +384,7 @@ impl World {
                 self.absorb()?;
                 self.process = None;
                 self.read.clear();
+                self.rest();
                 self.judge.check_lake(&self.ground.tables)
             }
             Ended::Died => {
@@ -353,7 +406,8 @@ impl World {
                 self.read.clear();
                 self.outcome.bounded += 1;
                 self.judge.check_bounded(&process, &self.servers)?;
-                self.judge.check_lake(&self.ground.tables)
+                self.rest();
+                self.check_files()
             }
             Ended::Died => {
                 self.read = process.positions();
@@ -377,6 +431,7 @@ impl World {
             let ms = self.random.between(0, 300_000);
             self.ground.machine.advance(ms);
         }
+        self.rest();
     }
 
     /// A process that another has succeeded goes on: whatever it does, it must write nothing.

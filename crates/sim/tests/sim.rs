@@ -107,6 +107,11 @@ fn finds_a_release_of_an_input_that_was_not_opened() {
 }
 
 #[test]
+fn finds_files_that_are_vacuumed_because_an_old_clock_stamped_them() {
+    check(Plant::TombstonesByOldClock, FOUND_WITHIN_RARE, &["ST-1"]);
+}
+
+#[test]
 fn finds_positions_that_run_ahead_of_the_commit() {
     check(Plant::PositionBeforeCommit, FOUND_WITHIN, &["EO-2", "EO-3"]);
 }

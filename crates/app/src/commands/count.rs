@@ -84,8 +84,13 @@ pub fn count(args: &CountArgs) -> Result<Exit> {
         return Ok(Exit::Interrupted);
     };
     config.input.paths = patterns;
-    let options =
-        RunOptions { config, ending: Ending::Final, inputs_are_finished: true, attempts_max: WRITE_ATTEMPTS_MAX };
+    let options = RunOptions {
+        config,
+        ending: Ending::Final,
+        inputs_are_finished: true,
+        lake_is_temporary: true,
+        attempts_max: WRITE_ATTEMPTS_MAX,
+    };
     // Errors of the stores name their files, which lie in the folder.
     let path = folder.path().display().to_string();
     count_files(args, &options, &spool, &runtime, &stopping).map_err(|error| match error.kind() {

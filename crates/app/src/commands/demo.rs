@@ -130,7 +130,13 @@ fn configure(args: &DemoArgs, folder: &Path, logs: &Path) -> Result<RunOptions> 
     if terminal::is_json() {
         config.log.format = LogFormat::Json;
     }
-    Ok(RunOptions { config, ending: Ending::Never, inputs_are_finished: false, attempts_max: ATTEMPTS_MAX })
+    Ok(RunOptions {
+        config,
+        ending: Ending::Never,
+        inputs_are_finished: false,
+        lake_is_temporary: false,
+        attempts_max: ATTEMPTS_MAX,
+    })
 }
 
 /// What is written: the first minute is a whole one.

@@ -66,7 +66,8 @@ pub fn run(args: &RunArgs) -> Result<Exit> {
         (true, false) => Ending::UntilEnd,
         (true, true) => Ending::Final,
     };
-    let options = RunOptions { config, ending, inputs_are_finished: false, attempts_max: ATTEMPTS_MAX };
+    let options =
+        RunOptions { config, ending, inputs_are_finished: false, lake_is_temporary: false, attempts_max: ATTEMPTS_MAX };
     if ending == Ending::Never { tail(&options) } else { until_end(&options) }
 }
 

@@ -25,6 +25,9 @@ const PAUSE_MS_MIN: u64 = 100;
 /// Longest pause between attempts: a disk that has room again is noticed within it.
 const PAUSE_MS_MAX: u64 = 5_000;
 
+/// How often it is looked whether the lake has caught up.
+const LAKE_POLL: Duration = Duration::from_millis(50);
+
 /// Commits epochs, one after another.
 pub struct Committer {
     /// Makes an epoch's files.
@@ -127,7 +130,7 @@ impl Recorder {
     /// Fenced, corrupt or internal: the process must stop.
     pub fn record(&mut self, encoded: EncodedEpoch) -> Result<()> {
         let EncodedEpoch { mut draft, counts, files, countries, began_ms } = encoded;
-        self.retrying("waiting for the lake", |recorder| recorder.projector.has_room())?;
+        self.wait_for_lake()?;
         let staged: Vec<StagedFile> = files.iter().map(|file| file.staged.clone()).collect();
         fail_points::reach("before_stage");
         if !files.is_empty() {
@@ -201,6 +204,26 @@ impl Recorder {
             LiveMinute { begun: *begun, identities, counts }
         });
         Base { minutes: minutes.collect(), inputs: draft.inputs.clone() }
+    }
+
+    /// Waits until another epoch may wait for the lake. That nothing else is committed meanwhile is told.
+    fn wait_for_lake(&self) -> Result<()> {
+        let mut waited = false;
+        while !self.projector.has_room()? {
+            if !waited {
+                tracing::warn!("too many epochs wait for the lake: reading is paused");
+                self.report.store_failing("too many epochs wait for the lake: reading is paused".to_owned());
+                waited = true;
+            }
+            if self.abandon.load(Ordering::Relaxed) {
+                return Err(Error::transient("waiting for the lake was given up because the process stops"));
+            }
+            self.clock.sleep(LAKE_POLL);
+        }
+        if waited {
+            self.report.store_mended();
+        }
+        Ok(())
     }
 
     /// Calls until it succeeds or fails for good, with growing pauses.

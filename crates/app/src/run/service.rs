@@ -7,7 +7,7 @@ use super::project::{Projector, ProjectorParts};
 use super::recovery::{self, OlderMinutes, Recovered};
 use super::report::Report;
 use super::start::ServiceStart;
-use super::upkeep::{self, Upkeep, UpkeepParts, UpkeepThread};
+use super::upkeep::{self, Upkeep, UpkeepParts, UpkeepStop, UpkeepThread};
 use crate::clock::{Clock, Randomness};
 use crate::config::Config;
 use crate::wiring;
@@ -47,6 +47,8 @@ pub struct RunOptions {
     pub ending: Ending,
     /// Whether nobody writes to the inputs any more, so that an unterminated last row of CSV is a line.
     pub inputs_are_finished: bool,
+    /// Whether the lake is thrown away after a bounded run, so that keeping it in order is worth nothing.
+    pub lake_is_temporary: bool,
     /// How often a bounded run tries to write before it gives up; a service tries for ever.
     pub attempts_max: u32,
 }
@@ -81,8 +83,10 @@ pub struct Summary {
 enum UpkeepMode {
     /// Now and then, by a thread.
     Always(UpkeepThread),
-    /// When everything is read: what a bounded run is worth.
+    /// When a bounded run has read everything.
     AtEnd(Box<Upkeep>),
+    /// The same, but for what only a lake needs that is kept.
+    RollUpAtEnd(Box<Upkeep>),
 }
 
 /// The job, started.
@@ -94,6 +98,7 @@ pub struct Service {
     projector: Projector,
     projector_thread: Option<JoinHandle<Result<()>>>,
     upkeep: UpkeepMode,
+    upkeep_stop: UpkeepStop,
     abandon: Arc<AtomicBool>,
     clock: Arc<dyn Clock>,
     read_before: u64,
@@ -222,7 +227,7 @@ impl Service {
         let upkeep = Upkeep::new(UpkeepParts {
             log,
             log_id: state.log_id,
-            lake: Arc::clone(&lake),
+            lake: lake.clone(),
             projector: projector.clone(),
             report: Arc::clone(&report),
             clock: Arc::clone(&clock),
@@ -230,8 +235,14 @@ impl Service {
             runtime: runtime.clone(),
             interval: config.store.upkeep_interval,
             keep: upkeep::keep(&config.store),
+            fresh_from: bounded.then_some(state.number),
         });
-        let upkeep = if bounded { UpkeepMode::AtEnd(Box::new(upkeep)) } else { UpkeepMode::Always(upkeep.start()?) };
+        let upkeep_stop = upkeep.stop_handle();
+        let upkeep = match (bounded, options.lake_is_temporary) {
+            (false, _) => UpkeepMode::Always(upkeep.start()?),
+            (true, false) => UpkeepMode::AtEnd(Box::new(upkeep)),
+            (true, true) => UpkeepMode::RollUpAtEnd(Box::new(upkeep)),
+        };
         let committer = Committer {
             encoder: Encoder { lake: lake.clone(), randomness: Arc::clone(&randomness), clock: Arc::clone(&clock) },
             recorder: Recorder {
@@ -275,6 +286,7 @@ impl Service {
             projector,
             projector_thread: Some(projector_thread),
             upkeep,
+            upkeep_stop,
             abandon,
             clock,
             read_before,
@@ -306,9 +318,10 @@ impl Service {
         self.report.started();
         let ended = AtomicBool::new(false);
         let (abandon, projector, clock) = (Arc::clone(&self.abandon), self.projector.clone(), Arc::clone(&self.clock));
+        let upkeep_stop = self.upkeep_stop.clone();
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                if drain_time_is_over(stop, &ended, clock.as_ref()) {
+                if drain_time_is_over(stop, &ended, clock.as_ref(), || upkeep_stop.set()) {
                     tracing::warn!("what was read last could not be committed in time: the next start reads it again");
                     abandon.store(true, Ordering::Relaxed);
                     projector.abandon();
@@ -357,7 +370,7 @@ impl Service {
                 thread.stop();
                 None
             }
-            UpkeepMode::AtEnd(upkeep) => Some(upkeep).filter(|_| !interrupted),
+            at_end => Some(at_end).filter(|_| !interrupted),
         };
         let mut unread = self.ingest.unread().to_vec();
         unread.extend(self.ingest.tailer().foreign());
@@ -377,8 +390,10 @@ impl Service {
         match (outcome, projected) {
             (_, Err(error)) | (Err(error), Ok(())) => Err(error),
             (Ok(()), Ok(())) => {
-                if let Some(upkeep) = upkeep {
-                    upkeep.roll_up_all();
+                match upkeep {
+                    Some(UpkeepMode::AtEnd(upkeep)) => upkeep.do_all(),
+                    Some(UpkeepMode::RollUpAtEnd(upkeep)) => upkeep.roll_up_all(),
+                    Some(UpkeepMode::Always(_)) | None => {}
                 }
                 let ledger = self.report.total();
                 Ok(Summary { ledger, lines_of_run: ledger.read - self.read_before, interrupted, unread })
@@ -401,12 +416,16 @@ impl Drop for SetWhenDropped<'_> {
     }
 }
 
-/// Waits until a run has ended (false), or until it was told to stop and has used up its time (true).
-fn drain_time_is_over(stop: &AtomicBool, ended: &AtomicBool, clock: &dyn Clock) -> bool {
+/// Waits until a run has ended (false), or until it was told to stop and has used up its time (true). What need not be
+/// done before it ends is stopped as soon as it is told to.
+fn drain_time_is_over(stop: &AtomicBool, ended: &AtomicBool, clock: &dyn Clock, on_stop: impl Fn()) -> bool {
     let mut stopped_ms: Option<i64> = None;
     while !ended.load(Ordering::Relaxed) {
         if stop.load(Ordering::Relaxed) {
             let now = clock.monotonic_ms();
+            if stopped_ms.is_none() {
+                on_stop();
+            }
             if now - *stopped_ms.get_or_insert(now) >= DRAIN_MS_MAX {
                 return true;
             }

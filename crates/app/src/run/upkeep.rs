@@ -1,15 +1,17 @@
 //! Upkeep: rolls up, compacts, drops and vacuums what is in the lake, on a thread of its own.
 //!
 //! It works in rounds, some minutes apart, and stops at once when the process does: a round that is cut short is like a
-//! crash, which upkeep survives. What fails is told and tried again in the next round; counting never waits for it.
+//! crash, which upkeep survives. What fails is told and tried again in the next round; counting never waits for it. A
+//! bounded run does one round at its end.
 
 use super::project::Projector;
 use super::report::Report;
 use crate::clock::{Clock, Randomness};
 use crate::config::StoreConfig;
-use adtally_model::{Error, Result};
+use adtally_model::{EpochNumber, Error, Result};
 use adtally_store::epoch_log::EpochLog;
-use adtally_store::lake::{AsOf, Keep, Lake, RollUp};
+use adtally_store::lake::{AsOf, Keep, LakeStore, RollUp};
+use futures::FutureExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -27,6 +29,14 @@ const VACUUM_EVERY_MS: i64 = 3_600_000;
 /// How often it is looked whether a round is due, or the process stops.
 const POLL: Duration = Duration::from_millis(100);
 
+/// What a round does beside rolling up and dropping.
+struct Work {
+    /// Bytes of files that it rewrites, about.
+    compacted_bytes_max: u64,
+    /// Whether it vacuums.
+    vacuum: bool,
+}
+
 /// What upkeep works with.
 pub struct UpkeepParts {
     /// The log whose records name files.
@@ -34,7 +44,7 @@ pub struct UpkeepParts {
     /// The log's id.
     pub log_id: u128,
     /// The lake.
-    pub lake: Arc<Lake>,
+    pub lake: Arc<dyn LakeStore>,
     /// Knows how far the lake is.
     pub projector: Projector,
     /// What the process tells of itself.
@@ -49,27 +59,41 @@ pub struct UpkeepParts {
     pub interval: Duration,
     /// How long to keep what.
     pub keep: Keep,
+    /// See [`AsOf::fresh_from`].
+    pub fresh_from: Option<EpochNumber>,
 }
 
 /// Keeps the lake in order.
 pub struct Upkeep {
     parts: UpkeepParts,
-    stop: Arc<AtomicBool>,
-    stopped: Arc<tokio::sync::Notify>,
+    stop: UpkeepStop,
+}
+
+/// Stops upkeep, in the middle of a round if need be.
+#[derive(Clone, Default)]
+pub struct UpkeepStop {
+    is_set: Arc<AtomicBool>,
+    changed: Arc<tokio::sync::Notify>,
+}
+
+impl UpkeepStop {
+    /// Stops it for good.
+    pub fn set(&self) {
+        self.is_set.store(true, Ordering::Relaxed);
+        self.changed.notify_one();
+    }
 }
 
 /// A handle on the thread.
 pub struct UpkeepThread {
-    stop: Arc<AtomicBool>,
-    stopped: Arc<tokio::sync::Notify>,
+    stop: UpkeepStop,
     thread: JoinHandle<()>,
 }
 
 impl UpkeepThread {
     /// Ends the thread, in the middle of a round if need be.
     pub fn stop(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.stopped.notify_one();
+        self.stop.set();
         if self.thread.join().is_err() {
             tracing::warn!("upkeep of the lake panicked; its message is above");
         }
@@ -90,7 +114,12 @@ pub fn keep(store: &StoreConfig) -> Keep {
 impl Upkeep {
     /// Upkeep that has not begun.
     pub fn new(parts: UpkeepParts) -> Upkeep {
-        Upkeep { parts, stop: Arc::default(), stopped: Arc::default() }
+        Upkeep { parts, stop: UpkeepStop::default() }
+    }
+
+    /// What stops it.
+    pub fn stop_handle(&self) -> UpkeepStop {
+        self.stop.clone()
     }
 
     /// Goes on on a thread of its own.
@@ -98,13 +127,13 @@ impl Upkeep {
     /// # Errors
     /// External when a thread cannot be started.
     pub fn start(self) -> Result<UpkeepThread> {
-        let (stop, stopped) = (Arc::clone(&self.stop), Arc::clone(&self.stopped));
+        let stop = self.stop.clone();
         let thread = std::thread::Builder::new()
             .name("upkeep".into())
             .stack_size(8 << 20)
             .spawn(move || self.run())
             .map_err(|e| Error::external("the upkeep thread cannot be started").because(e))?;
-        Ok(UpkeepThread { stop, stopped, thread })
+        Ok(UpkeepThread { stop, thread })
     }
 
     fn run(self) {
@@ -112,15 +141,15 @@ impl Upkeep {
         let interval_ms = self.parts.interval.as_millis() as i64;
         let mut due_ms = clock.monotonic_ms() + interval_ms.min(FIRST_ROUND_MS_MAX);
         let mut vacuum_ms = due_ms;
-        while !self.stop.load(Ordering::Relaxed) {
+        while !self.stop.is_set.load(Ordering::Relaxed) {
             let now_ms = clock.monotonic_ms();
             if now_ms < due_ms {
                 std::thread::sleep(POLL);
                 continue;
             }
-            let vacuum = now_ms >= vacuum_ms;
-            let outcome = self.round(vacuum);
-            if vacuum && outcome.is_ok() {
+            let work = Work { compacted_bytes_max: COMPACTED_BYTES_MAX, vacuum: now_ms >= vacuum_ms };
+            let outcome = self.round(&work);
+            if work.vacuum && outcome.is_ok() {
                 vacuum_ms = now_ms + VACUUM_EVERY_MS;
             }
             self.tell(outcome);
@@ -128,10 +157,14 @@ impl Upkeep {
         }
     }
 
-    /// Rolls up all that is final. What fails is told, and is tried again by the next run.
+    /// Does all that there is to do. What fails is told, and is tried again by the next run.
+    pub fn do_all(&self) {
+        self.tell(self.round(&Work { compacted_bytes_max: u64::MAX, vacuum: true }));
+    }
+
+    /// Rolls up all that is final, and leaves the rest. What fails is told.
     pub fn roll_up_all(&self) {
-        let Some(as_of) = self.as_of() else { return };
-        self.tell(self.roll_up(&as_of));
+        self.tell(self.as_of().map_or(Ok(()), |(as_of, _)| self.roll_up(&as_of)));
     }
 
     fn tell(&self, outcome: Result<()>) {
@@ -142,30 +175,45 @@ impl Upkeep {
         self.parts.report.upkeep_failing(problem);
     }
 
-    fn as_of(&self) -> Option<AsOf> {
+    /// How far the lake is, and whether the wall clock can be trusted; `None` before this process has projected anything.
+    fn as_of(&self) -> Option<(AsOf, bool)> {
         let held = self.parts.projector.held()?;
-        let (log_id, partition) = (self.parts.log_id, self.parts.log.partition());
-        Some(AsOf { log_id, partition, epoch: held.epoch, final_ms: held.final_ms, clock_ms: held.clock_ms })
+        let agreed_ms = self.parts.report.agreed_clock_ms();
+        let as_of = AsOf {
+            log_id: self.parts.log_id,
+            partition: self.parts.log.partition(),
+            epoch: held.epoch,
+            final_ms: held.final_ms,
+            clock_ms: held.clock_ms,
+            now_ms: agreed_ms.unwrap_or(held.clock_ms),
+            fresh_from: self.parts.fresh_from,
+        };
+        Some((as_of, agreed_ms.is_some()))
     }
 
-    fn round(&self, vacuum: bool) -> Result<()> {
-        let Some(as_of) = self.as_of() else { return Ok(()) };
-        let (lake, tokens) = (&self.parts.lake, || self.parts.randomness.next_u128());
+    fn round(&self, work: &Work) -> Result<()> {
+        let Some((as_of, clock_is_agreed)) = self.as_of() else { return Ok(()) };
         self.roll_up(&as_of)?;
+        if !clock_is_agreed {
+            // Files that leave a table now would be stamped with a wrong time, and be deleted too early.
+            tracing::debug!("the wall clock is in doubt: upkeep only rolls up");
+            return Ok(());
+        }
+        let (lake, tokens) = (&self.parts.lake, || self.parts.randomness.next_u128());
         if let Some(removed) =
             self.unless_stopped(lake.retain(&self.parts.keep, &as_of))?.filter(|&removed| removed > 0)
         {
             tracing::info!(files = removed, "files removed from lake tables: older than what is kept");
         }
         let mut compacted = 0;
-        while compacted < COMPACTED_BYTES_MAX {
+        while compacted < work.compacted_bytes_max {
             let Some(Some(bytes)) = self.unless_stopped(lake.compact(&as_of, &tokens))? else { break };
             compacted += bytes;
         }
         if compacted > 0 {
             tracing::debug!(bytes = compacted, "lake files compacted");
         }
-        if vacuum { self.vacuum(&as_of) } else { Ok(()) }
+        if work.vacuum { self.vacuum(&as_of) } else { Ok(()) }
     }
 
     fn roll_up(&self, as_of: &AsOf) -> Result<()> {
@@ -176,11 +224,9 @@ impl Upkeep {
         Ok(())
     }
 
-    /// While the wall clock is in doubt, nobody can say how old a file is.
     fn vacuum(&self, as_of: &AsOf) -> Result<()> {
-        let Some(now_ms) = self.parts.report.agreed_clock_ms() else { return Ok(()) };
-        let named = self.parts.log.staged_paths();
-        let vacuumed = self.unless_stopped(self.parts.lake.vacuum(as_of, now_ms, named))?;
+        let named = self.parts.log.staged_paths().boxed();
+        let vacuumed = self.unless_stopped(self.parts.lake.vacuum(as_of, named))?;
         if let Some(vacuumed) = vacuumed.filter(|vacuumed| vacuumed.files > 0) {
             tracing::info!(files = vacuumed.files, bytes = vacuumed.bytes, "lake files deleted that nothing names");
         }
@@ -189,13 +235,13 @@ impl Upkeep {
 
     /// Does something, unless the process stops before it is done.
     fn unless_stopped<T>(&self, work: impl Future<Output = Result<T>>) -> Result<Option<T>> {
-        if self.stop.load(Ordering::Relaxed) {
+        if self.stop.is_set.load(Ordering::Relaxed) {
             return Ok(None);
         }
         self.parts.runtime.block_on(async {
             tokio::select! {
                 biased;
-                () = self.stopped.notified() => Ok(None),
+                () = self.stop.changed.notified() => Ok(None),
                 done = work => done.map(Some),
             }
         })

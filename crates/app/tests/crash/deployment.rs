@@ -120,6 +120,7 @@ impl Deployment {
             config: self.config.clone(),
             ending: Ending::UntilEnd,
             inputs_are_finished: false,
+            lake_is_temporary: false,
             attempts_max,
         };
         let backing = Backing { log: faults.wrap("", &self.epochs), lake: faults.wrap("lake/", &self.lake) };

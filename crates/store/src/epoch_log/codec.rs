@@ -217,23 +217,12 @@ pub fn decode(bytes: &[u8]) -> Result<(Epoch, u128)> {
     if bytes.len() < PREFIX_BYTES + CHECKSUM_BYTES {
         return Err(corrupt("the record is cut short or empty"));
     }
-    if &bytes[..8] != MAGIC {
-        return Err(corrupt("the record does not begin as an epoch record does"));
-    }
     let (content, sum) = bytes.split_at(bytes.len() - CHECKSUM_BYTES);
-    let version = u16::from_le_bytes(array(&content[8..10]));
-    if !(FORMAT_VERSION_MIN..=FORMAT_VERSION).contains(&version) {
-        return Err(Error::corrupt(format!(
-            "the record has format version {version}, this adtally reads {FORMAT_VERSION_MIN} to {FORMAT_VERSION}: use the \
-             version that wrote it"
-        )));
-    }
+    let Prefix { version, header_len, blob_len } = Prefix::read(content)?;
     let sum = u128::from_le_bytes(array(sum));
     if checksum(content) != sum {
         return Err(corrupt("the checksum does not match"));
     }
-    let header_len = u32::from_le_bytes(array(&content[10..14])) as usize;
-    let blob_len = u64::from_le_bytes(array(&content[14..22]));
     let body = &content[PREFIX_BYTES..];
     if header_len as u64 + blob_len != body.len() as u64 {
         return Err(corrupt("the record's lengths do not add up"));
@@ -248,6 +237,60 @@ pub fn decode(bytes: &[u8]) -> Result<(Epoch, u128)> {
     let mut epoch = read_blobs(header, Blobs { rest: blobs })?;
     tagged::apply(&mut epoch, fields)?;
     Ok((epoch, sum))
+}
+
+/// What a record begins with.
+struct Prefix {
+    version: u16,
+    header_len: usize,
+    blob_len: u64,
+}
+
+impl Prefix {
+    fn read(bytes: &[u8]) -> Result<Prefix> {
+        if bytes.len() < PREFIX_BYTES {
+            return Err(Error::corrupt(format!("the record is cut short or empty ({} bytes)", bytes.len())));
+        }
+        if &bytes[..8] != MAGIC {
+            return Err(Error::corrupt("the record does not begin as an epoch record does"));
+        }
+        let version = u16::from_le_bytes(array(&bytes[8..10]));
+        if !(FORMAT_VERSION_MIN..=FORMAT_VERSION).contains(&version) {
+            return Err(Error::corrupt(format!(
+                "the record has format version {version}, this adtally reads {FORMAT_VERSION_MIN} to {FORMAT_VERSION}: use \
+                 the version that wrote it"
+            )));
+        }
+        let header_len = u32::from_le_bytes(array(&bytes[10..14])) as usize;
+        Ok(Prefix { version, header_len, blob_len: u64::from_le_bytes(array(&bytes[14..22])) })
+    }
+}
+
+/// How many bytes a record's prefix and header take, from its first bytes.
+///
+/// # Errors
+/// A corrupt-data error when they are not those of a record.
+pub(super) fn head_bytes(bytes: &[u8]) -> Result<usize> {
+    Prefix::read(bytes).map(|prefix| PREFIX_BYTES + prefix.header_len)
+}
+
+/// The files that a record names, from its prefix and header alone. The checksum, which is over the whole record, is not
+/// compared.
+///
+/// # Errors
+/// A corrupt-data error when the bytes are not the head of the record of this number.
+pub(super) fn staged(bytes: &[u8], number: u64, partition: u32) -> Result<Vec<StagedFile>> {
+    let header = bytes.get(PREFIX_BYTES..head_bytes(bytes)?);
+    let header = header.ok_or_else(|| Error::corrupt("the record is cut short"))?;
+    let (header, _): (Header, &[u8]) = postcard::take_from_bytes(header)
+        .map_err(|error| Error::corrupt("the record's header cannot be read").because(error))?;
+    if (header.number, header.partition) != (number, partition) {
+        return Err(Error::corrupt(format!(
+            "the record is epoch {} of partition {}: a file was renamed or copied",
+            header.number, header.partition
+        )));
+    }
+    Ok(header.staged)
 }
 
 /// The first bytes of a slice that was measured before.

@@ -33,6 +33,9 @@ const FOLD_ATTEMPTS_MAX: u32 = 8;
 /// each.
 const FOLD_READ_AHEAD: usize = 4;
 
+/// Bytes that are read of a record when only its header is wanted: that of an epoch with some hundred inputs.
+const HEAD_BYTES_TYPICAL: u64 = 64 << 10;
+
 /// How old a record must be on a shared object store before it is deleted: a writer that was cut off for less finds its
 /// successor's record in the way.
 pub const SHARED_MIN_AGE_MS: i64 = 3_600_000;
@@ -144,19 +147,45 @@ impl EpochLog {
         }
     }
 
-    /// The paths of all files that the records name, below their tables' folders.
+    /// The paths of all files that the records name, below their tables' folders. Reads the records' headers alone.
     ///
     /// # Errors
-    /// As [`EpochLog::read`].
+    /// Corrupt when a header is damaged, external when a record cannot be read.
     pub async fn staged_paths(&self) -> Result<HashSet<String>> {
         let mut paths = HashSet::new();
         for number in self.numbers().await? {
-            // One that was collected since it was listed is in the lake.
-            if let Some((epoch, _)) = self.read(number).await? {
-                paths.extend(epoch.staged.into_iter().map(|file| file.path));
-            }
+            // A record that was collected since it was listed is in the lake.
+            let Some(first) = self.first_bytes(number, HEAD_BYTES_TYPICAL).await? else { continue };
+            let damaged = |error| Error::corrupt(format!("epoch record {} is damaged: {error}", self.path(number)));
+            let head_bytes = codec::head_bytes(&first).map_err(damaged)?;
+            let head = match head_bytes <= first.len() {
+                true => first,
+                false => match self.first_bytes(number, head_bytes as u64).await? {
+                    Some(head) => head,
+                    None => continue,
+                },
+            };
+            let staged = codec::staged(&head, number, self.partition).map_err(damaged)?;
+            paths.extend(staged.into_iter().map(|file| file.path));
         }
         Ok(paths)
+    }
+
+    /// The first bytes of a record, as many as it has; `None` where there is no such record.
+    async fn first_bytes(&self, number: EpochNumber, bytes: u64) -> Result<Option<Bytes>> {
+        let range = Some(GetRange::Bounded(0..bytes));
+        self.get(number, GetOptions { range, ..GetOptions::default() }).await
+    }
+
+    /// The bytes of a record; `None` where there is no such record.
+    async fn get(&self, number: EpochNumber, options: GetOptions) -> Result<Option<Bytes>> {
+        let path = self.path(number);
+        let bytes = match self.store.get_opts(&path, options).await {
+            Ok(found) => found.bytes().await,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => Err(error),
+        };
+        bytes.map(Some).map_err(|e| Error::transient(format!("epoch record {path} cannot be read")).because(e))
     }
 
     /// Reads one record; `None` where there is none.
@@ -165,12 +194,7 @@ impl EpochLog {
     /// Corrupt when the record is damaged or is not what its name says, external when it cannot be read.
     pub async fn read(&self, number: EpochNumber) -> Result<Option<(Epoch, u128)>> {
         let path = self.path(number);
-        let bytes = match self.store.get(&path).await {
-            Ok(found) => found.bytes().await,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(error) => Err(error),
-        };
-        let bytes = bytes.map_err(|e| Error::transient(format!("epoch record {path} cannot be read")).because(e))?;
+        let Some(bytes) = self.get(number, GetOptions::default()).await? else { return Ok(None) };
         let (epoch, checksum) = decode_apart(bytes).await?.map_err(|e| {
             Error::corrupt(format!("epoch record {path} is damaged: {e}. `adtally verify` reports all damage, `adtally repair` says what can be done"))
         })?;
@@ -325,14 +349,9 @@ impl EpochLog {
 
     async fn checksum_of(&self, number: EpochNumber) -> Result<Option<u128>> {
         let range = Some(GetRange::Suffix(codec::CHECKSUM_BYTES as u64));
-        let options = GetOptions { range, ..GetOptions::default() };
-        let path = self.path(number);
-        let bytes = match self.store.get_opts(&path, options).await {
-            Ok(found) => found.bytes().await,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(error) => Err(error),
+        let Some(bytes) = self.get(number, GetOptions { range, ..GetOptions::default() }).await? else {
+            return Ok(None);
         };
-        let bytes = bytes.map_err(|e| Error::transient(format!("epoch record {path} cannot be read")).because(e))?;
         Ok(<[u8; 16]>::try_from(bytes.as_ref()).ok().map(u128::from_le_bytes))
     }
 }

@@ -1,8 +1,13 @@
-//! The lake as the run loop needs it: a simulation puts a model in its place.
+//! The lake as the run loop and upkeep need it: a simulation puts a model in its place.
 
-use super::{ClickRows, EncodedFile, EpochProjection, Epochs, Held, Lake, encode_clicks, encode_dead_letters};
+use super::{
+    AsOf, ClickRows, EncodedFile, EpochProjection, Epochs, Held, Keep, Lake, RollUp, Tokens, Vacuumed, encode_clicks,
+    encode_dead_letters,
+};
 use adtally_model::{DeadLetter, EpochNumber, Minute, MinuteCounts, Result};
 use async_trait::async_trait;
+use futures::future::BoxFuture;
+use hashbrown::HashSet;
 
 /// Where epochs are staged and projected to. What each method promises is said at [`Lake`]'s of the same name.
 #[async_trait]
@@ -42,6 +47,30 @@ pub trait LakeStore: Send + Sync {
     /// # Errors
     /// As [`Lake::counts`].
     async fn minute_counts(&self, from: Minute, to: Minute, upto: &Epochs) -> Result<Vec<MinuteCounts>>;
+
+    /// As [`Lake::roll_up`].
+    ///
+    /// # Errors
+    /// As [`Lake::roll_up`].
+    async fn roll_up(&self, roll_up: RollUp, as_of: &AsOf, tokens: Tokens<'_>) -> Result<bool>;
+
+    /// As [`Lake::retain`].
+    ///
+    /// # Errors
+    /// As [`Lake::retain`].
+    async fn retain(&self, keep: &Keep, as_of: &AsOf) -> Result<u64>;
+
+    /// As [`Lake::compact`].
+    ///
+    /// # Errors
+    /// As [`Lake::compact`].
+    async fn compact(&self, as_of: &AsOf, tokens: Tokens<'_>) -> Result<Option<u64>>;
+
+    /// As [`Lake::vacuum`].
+    ///
+    /// # Errors
+    /// As [`Lake::vacuum`].
+    async fn vacuum(&self, as_of: &AsOf, named: BoxFuture<'_, Result<HashSet<String>>>) -> Result<Vacuumed>;
 }
 
 #[async_trait]
@@ -72,5 +101,21 @@ impl LakeStore for Lake {
 
     async fn minute_counts(&self, from: Minute, to: Minute, upto: &Epochs) -> Result<Vec<MinuteCounts>> {
         Ok(self.counts(from, to, Some(upto)).await?.minutes)
+    }
+
+    async fn roll_up(&self, roll_up: RollUp, as_of: &AsOf, tokens: Tokens<'_>) -> Result<bool> {
+        Lake::roll_up(self, roll_up, as_of, tokens).await
+    }
+
+    async fn retain(&self, keep: &Keep, as_of: &AsOf) -> Result<u64> {
+        Lake::retain(self, keep, as_of).await
+    }
+
+    async fn compact(&self, as_of: &AsOf, tokens: Tokens<'_>) -> Result<Option<u64>> {
+        Lake::compact(self, as_of, tokens).await
+    }
+
+    async fn vacuum(&self, as_of: &AsOf, named: BoxFuture<'_, Result<HashSet<String>>>) -> Result<Vacuumed> {
+        Lake::vacuum(self, as_of, named).await
     }
 }

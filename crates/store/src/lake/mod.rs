@@ -49,6 +49,7 @@ use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::SaveMode;
 use deltalake_core::{DeltaTable, DeltaTableError, TableProperty};
 use files::FileIndex;
+use hashbrown::HashMap;
 use object_store::ObjectStore;
 use object_store::prefix::PrefixStore;
 use parking_lot::Mutex;
@@ -89,6 +90,8 @@ struct LakeTable {
     newest: Mutex<DeltaTable>,
     /// The files of the newest state that was asked for them.
     index: Mutex<Option<Arc<FileIndex>>>,
+    /// Bytes that the rows of small files take in memory, by path, as far as compaction has asked.
+    memory: Mutex<HashMap<String, u64>>,
 }
 
 impl std::fmt::Debug for Lake {
@@ -159,7 +162,7 @@ impl LakeTable {
             }
         };
         check_schema(table, &opened)?;
-        Ok(LakeTable { table, store, newest: Mutex::new(opened), index: Mutex::new(None) })
+        Ok(LakeTable { table, store, newest: Mutex::new(opened), index: Mutex::new(None), memory: Mutex::default() })
     }
 
     /// The newest state there is.

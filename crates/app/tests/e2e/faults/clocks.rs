@@ -90,7 +90,13 @@ impl Turned {
                 .enable_all()
                 .build()
                 .unwrap();
-            let options = RunOptions { config, ending: Ending::Never, inputs_are_finished: false, attempts_max: 1 };
+            let options = RunOptions {
+                config,
+                ending: Ending::Never,
+                inputs_are_finished: false,
+                lake_is_temporary: false,
+                attempts_max: 1,
+            };
             let service =
                 Service::start(&options, service_clock, Arc::new(SystemRandomness), runtime.handle()).unwrap();
             sender.send(service.report()).unwrap();

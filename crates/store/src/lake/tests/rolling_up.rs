@@ -50,6 +50,8 @@ pub(super) fn as_of(epoch: u64) -> AsOf {
         epoch,
         final_ms: Some(Minute(end.0 - 10).start_ms()),
         clock_ms: end.start_ms(),
+        now_ms: end.start_ms(),
+        fresh_from: None,
     }
 }
 

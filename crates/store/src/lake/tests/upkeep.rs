@@ -11,7 +11,7 @@ const DAY_MS: i64 = 86_400_000;
 /// Where the tables are after `epoch` of the clicks of these tests: two hours after them, or days.
 fn later(epoch: u64, ms: i64) -> AsOf {
     let at = START.start_ms() + ms;
-    AsOf { log_id: LOG_ID, partition: 0, epoch, final_ms: Some(at), clock_ms: at }
+    AsOf { log_id: LOG_ID, partition: 0, epoch, final_ms: Some(at), clock_ms: at, now_ms: at, fresh_from: None }
 }
 
 async fn compact_all(lake: &Lake, as_of: &AsOf) -> u32 {
@@ -208,25 +208,26 @@ fn vacuum_deletes_what_nothing_names_and_nothing_else() {
                 names.iter().map(|name| name.strip_prefix("clicks/").unwrap().to_owned()).collect::<HashSet<_>>();
             async move { Ok(paths) }
         };
-        let at = |epoch, clock_ms| AsOf { log_id: LOG_ID, partition: 0, epoch, final_ms: None, clock_ms };
+        // The clock of the last epoch is that of a stop days ago.
+        let at = |epoch, now_ms| AsOf { final_ms: None, clock_ms: 0, now_ms, ..later(epoch, 0) };
         let day_later = written_ms + DAY_MS + 1_000;
-        lake.vacuum(&at(3, 0), written_ms + DAY_MS / 2, named(&[])).await.unwrap();
+        lake.vacuum(&at(3, written_ms + DAY_MS / 2), named(&[])).await.unwrap();
         assert_eq!(stored(&store).await, before, "all is young");
-        lake.vacuum(&at(4, 0), day_later, named(&[orphan(3), orphan(4)])).await.unwrap();
+        lake.vacuum(&at(4, day_later), named(&[orphan(3), orphan(4)])).await.unwrap();
         let mut expected = before.clone();
         expected.remove(others[1]);
         assert_eq!(stored(&store).await, expected, "named, or of epochs that the tables do not hold");
-        let vacuumed = lake.vacuum(&at(4, 0), day_later, named(&[orphan(4)])).await.unwrap();
+        let vacuumed = lake.vacuum(&at(4, day_later), named(&[orphan(4)])).await.unwrap();
         expected.remove(&orphan(3));
         assert_eq!(stored(&store).await, expected);
         assert_eq!((vacuumed.files, vacuumed.bytes), (1, 1));
         // What compaction replaced stays for a day after that.
-        let compacted = AsOf { clock_ms: day_later, ..later(3, 2 * DAY_MS) };
+        let compacted = AsOf { now_ms: day_later, ..later(3, 2 * DAY_MS) };
         compact_all(&lake, &compacted).await;
         let replaced = stored(&store).await;
-        lake.vacuum(&at(3, 0), day_later + DAY_MS / 2, named(&[])).await.unwrap();
+        lake.vacuum(&at(3, day_later + DAY_MS / 2), named(&[])).await.unwrap();
         assert_eq!(stored(&store).await, replaced);
-        lake.vacuum(&at(3, 0), day_later + 2 * DAY_MS, named(&[])).await.unwrap();
+        lake.vacuum(&at(3, day_later + 2 * DAY_MS), named(&[])).await.unwrap();
         let left = stored(&store).await;
         let data = left.iter().filter(|path| ![orphan(4), orphan(5), others[0].to_owned()].contains(path));
         assert_eq!(data.count(), 4, "{left:?}");

@@ -2,44 +2,37 @@
 //! brings very many, they do not wait for its end; clicks do.
 //!
 //! Rows keep their partition and epoch, and files their statistics, encodings and Bloom filters, so that nothing about an
-//! answer changes but what it costs. Files are read whole, a bounded number of bytes at a time; those that are large
-//! enough, or too large in memory, are left as they are.
+//! answer changes but what it costs. Files are read whole, those of one group at a time. Groups are planned before any
+//! row is read (see `plan`); files that are large enough, or large in memory, are left as they are.
 
+use super::plan::{GROUP_BYTES_MAX, spans};
 use super::{AsOf, Change, Tokens};
 use crate::lake::clicks::click_properties;
 use crate::lake::encode::{FileWriter, arrow_defect, long};
-use crate::lake::files::FileEntry;
+use crate::lake::files::{FileEntry, FileIndex};
 use crate::lake::project::new_add;
 use crate::lake::rows::{count_properties, plain_properties};
 use crate::lake::statistics::Statistics;
 use crate::lake::{Lake, LakeTable, Table};
-use adtally_model::{Minute, Result};
+use adtally_model::Result;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Int32Type, Int64Type, TimestampMicrosecondType};
 use deltalake_core::protocol::DeltaOperation;
 use futures::TryStreamExt;
+use hashbrown::HashSet;
+use parquet::basic::Type;
+use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::properties::WriterProperties;
-use std::collections::BTreeMap;
-
-/// Bytes of files that become one: a file of 32 MiB is read as fast a byte as a larger one, and takes some 150 MB in
-/// memory.
-const GROUP_BYTES_MAX: u64 = 32 << 20;
-
-/// Bytes of rows in memory that become one file; twice as many while they are sorted.
-const GROUP_MEMORY_MAX: usize = 192 << 20;
-
-/// Files that become one at most: each is opened.
-const GROUP_FILES_MAX: usize = 256;
-
-/// Small files of an hour that is not over which are enough to become one; before that they wait for its end.
-const FILES_MANY: usize = 32;
 
 /// Rows handed to the Parquet writer at once.
 const CHUNK_ROWS: usize = 16_384;
 
-const HOUR_MINUTES: i64 = 60;
-const DAY_MINUTES: i64 = 1_440;
+/// Bytes in memory of a value whose length is its own, beside the value: an offset and a bit.
+const TEXT_BYTES: u64 = 5;
+
+/// How many times longer texts are taken to be in memory than in a file that does not say how long they are.
+const TEXT_GROWTH: u64 = 4;
 
 /// Tables that consist of a file an epoch or a projection.
 const COMPACTED: [Table; 6] =
@@ -56,36 +49,33 @@ impl Lake {
         for table in COMPACTED {
             let table = self.table(table);
             let index = table.files().await?;
-            for group in groups(table.table, &index.files, as_of, final_ms) {
-                if let Some(bytes) = self.rewrite(table, group, as_of, tokens()).await? {
-                    return Ok(Some(bytes));
+            table.forget_memory_of_others(&index);
+            for span in spans(table.table, &index.files, as_of, final_ms) {
+                let mut memory = Vec::with_capacity(span.files.len());
+                for file in &span.files {
+                    memory.push(table.memory_of(file).await?);
+                }
+                for group in span.groups(&memory) {
+                    if let Some(bytes) = self.rewrite(table, group, as_of, tokens()).await? {
+                        return Ok(Some(bytes));
+                    }
                 }
             }
         }
         Ok(None)
     }
 
-    /// Makes one file of some. Nothing when they are too large in memory, or somebody else changed them.
+    /// Makes one file of some. Nothing when somebody else changed them.
     async fn rewrite(
         &self,
         table: &LakeTable,
-        mut group: Vec<&FileEntry>,
+        group: Vec<&FileEntry>,
         as_of: &AsOf,
         token: u128,
     ) -> Result<Option<u64>> {
         let mut batches = Vec::new();
-        let mut memory = 0;
-        for (read, file) in group.iter().enumerate() {
-            let rows = read_all(table, file).await?;
-            memory += rows.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
-            if memory > GROUP_MEMORY_MAX {
-                group.truncate(read);
-                break;
-            }
-            batches.extend(rows);
-        }
-        if group.len() < 2 {
-            return Ok(None);
+        for file in &group {
+            batches.extend(read_all(table, file).await?);
         }
         let (bytes, statistics) = sorted_file(table.table, batches)?;
         let folder =
@@ -94,7 +84,7 @@ impl Lake {
         let path = format!("{folder}{}-compacted-{token:032x}.parquet", as_of.partition);
         let size = bytes.len() as u64;
         table.put(&path, bytes.into()).await?;
-        let mut add = new_add(path.clone(), size, as_of.clock_ms, statistics.to_json());
+        let mut add = new_add(path.clone(), size, as_of.now_ms, statistics.to_json());
         add.partition_values = super::partition_values(&path);
         let replaced = group.iter().map(|file| file.size).sum();
         let change = Change {
@@ -103,7 +93,7 @@ impl Lake {
             adds: vec![add],
             removes: group,
             operation: DeltaOperation::Optimize { predicate: None, target_size: long(GROUP_BYTES_MAX) },
-            at_ms: as_of.clock_ms,
+            at_ms: as_of.now_ms,
         };
         // Projecting waits for the commit alone, not for the rewriting.
         let _projecting = self.projecting.lock().await;
@@ -116,66 +106,42 @@ impl Lake {
     }
 }
 
-/// What files have in common that may become one.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Together<'a> {
-    folder: &'a str,
-    partition: Option<(i64, i64)>,
-    /// The first minute of their hour or day.
-    begin: i64,
-    /// How many files are enough.
-    enough: usize,
+impl LakeTable {
+    /// Bytes that the rows of a file take in memory, by its footer. It is read once.
+    async fn memory_of(&self, file: &FileEntry) -> Result<u64> {
+        if let Some(&known) = self.memory.lock().get(file.path.as_ref()) {
+            return Ok(known);
+        }
+        let footer = self.reader(&file.path, file.size).open().await?;
+        let memory = footer.metadata().row_groups().iter().map(memory_of_group).sum();
+        self.memory.lock().insert(file.path.to_string(), memory);
+        Ok(memory)
+    }
+
+    /// Forgets what is known of files that the table no longer has.
+    fn forget_memory_of_others(&self, index: &FileIndex) {
+        let mut known = self.memory.lock();
+        if !known.is_empty() {
+            let present: HashSet<&str> = index.files.iter().map(|file| file.path.as_ref()).collect();
+            known.retain(|path, _| present.contains(path.as_str()));
+        }
+    }
 }
 
-/// Files that may become one, in the order of their times: by folder, and by hour or, once a day is over, by day.
-fn groups<'a>(table: Table, files: &'a [FileEntry], as_of: &AsOf, final_ms: i64) -> Vec<Vec<&'a FileEntry>> {
-    // Times of reading follow the clock, times of clicks the final frontier.
-    let over_ms = match table {
-        Table::DeadLetters | Table::Ledger => as_of.clock_ms,
-        _ => final_ms,
+/// Bytes that the rows of a row group take in memory.
+fn memory_of_group(group: &RowGroupMetaData) -> u64 {
+    let rows = group.num_rows().unsigned_abs();
+    let of_column = |column: &parquet::file::metadata::ColumnChunkMetaData| match column.column_type() {
+        Type::INT32 | Type::FLOAT | Type::BOOLEAN => rows * 4,
+        Type::INT64 | Type::DOUBLE => rows * 8,
+        Type::INT96 => rows * 12,
+        Type::BYTE_ARRAY | Type::FIXED_LEN_BYTE_ARRAY => {
+            let said = column.unencoded_byte_array_data_bytes().map(i64::unsigned_abs);
+            let text = said.unwrap_or_else(|| column.uncompressed_size().unsigned_abs() * TEXT_GROWTH);
+            text + rows * TEXT_BYTES
+        }
     };
-    let floor = |minute: Minute, minutes: i64| minute.0 - minute.0.rem_euclid(minutes);
-    let over = Minute::of(over_ms);
-    let mut spans: BTreeMap<Together<'_>, Vec<&FileEntry>> = BTreeMap::new();
-    for file in files {
-        let (Some((least, end)), Some((_, epoch))) = (file.bounds.time_ms, file.bounds.epoch) else { continue };
-        if file.size >= GROUP_BYTES_MAX / 2 || epoch > long(as_of.epoch) {
-            continue;
-        }
-        let (least, last) = (Minute::of(least), Minute::of(end - 1));
-        let (begin, enough) = match (floor(last, DAY_MINUTES) < floor(over, DAY_MINUTES), table) {
-            // The folder is the hour.
-            (_, Table::Clicks) if floor(last, HOUR_MINUTES) < floor(over, HOUR_MINUTES) => {
-                (floor(last, HOUR_MINUTES), 2)
-            }
-            (_, Table::Clicks) => continue,
-            (true, _) => (floor(least, DAY_MINUTES), 2),
-            (false, _) if floor(last, HOUR_MINUTES) < floor(over, HOUR_MINUTES) => (floor(least, HOUR_MINUTES), 2),
-            (false, _) => (floor(least, HOUR_MINUTES), FILES_MANY),
-        };
-        let folder = file.path.as_ref().rsplit_once('/').map_or("", |(folder, _)| folder);
-        let together = Together { folder, partition: file.bounds.partition, begin, enough };
-        spans.entry(together).or_default().push(file);
-    }
-    let mut groups = Vec::new();
-    for (Together { enough, .. }, mut files) in spans {
-        if files.len() < enough {
-            continue;
-        }
-        files.sort_by_key(|file| (file.bounds.time_ms, file.bounds.epoch, file.path.clone()));
-        let (mut group, mut bytes) = (Vec::new(), 0);
-        for file in files {
-            if bytes + file.size > GROUP_BYTES_MAX || group.len() == GROUP_FILES_MAX {
-                groups.push(std::mem::take(&mut group));
-                bytes = 0;
-            }
-            bytes += file.size;
-            group.push(file);
-        }
-        groups.push(group);
-    }
-    groups.retain(|group| group.len() > 1);
-    groups
+    group.columns().iter().map(of_column).sum()
 }
 
 /// All rows of a file, with the columns that files of the table hold.

@@ -8,6 +8,7 @@
 
 mod check;
 mod compact;
+mod plan;
 mod retain;
 mod roll_up;
 mod vacuum;
@@ -41,8 +42,14 @@ pub struct AsOf {
     pub epoch: u64,
     /// The final frontier of that epoch, in milliseconds; none before any minute is final.
     pub final_ms: Option<i64>,
-    /// Its guarded clock, in milliseconds.
+    /// The guarded clock of that epoch, in milliseconds: old by as long as nothing was read since.
     pub clock_ms: i64,
+    /// What time it is, in milliseconds: when files are made, and when they leave a table.
+    pub now_ms: i64,
+    /// The first epoch whose larger files compaction leaves alone; none where it takes them as well. A run that reads a
+    /// body of data in bulk leaves its own to the next run: rewriting them at once would take about half as long again
+    /// as reading took.
+    pub fresh_from: Option<u64>,
 }
 
 /// Draws random bits, which make the names of files unique.

@@ -86,7 +86,7 @@ impl Lake {
             false => (Some((KEPT_FROM.to_owned(), before, after)), Vec::new()),
         };
         let operation = DeltaOperation::Delete { predicate: None };
-        let change = Change { mark, also, adds: Vec::new(), removes, operation, at_ms: as_of.clock_ms };
+        let change = Change { mark, also, adds: Vec::new(), removes, operation, at_ms: as_of.now_ms };
         Ok(if table.change(&change).await? { files } else { 0 })
     }
 }

@@ -156,7 +156,7 @@ impl Lake {
             adds,
             removes: Vec::new(),
             operation: DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None },
-            at_ms: as_of.clock_ms,
+            at_ms: as_of.now_ms,
         };
         table.change(&change).await?;
         Ok(done < end)
@@ -205,7 +205,7 @@ impl Lake {
         let path = format!("{}-{:010}-{token:032x}.parquet", as_of.partition, as_of.epoch);
         let size = file.bytes.len() as u64;
         self.table(roll_up.table()).put(&path, file.bytes.into()).await?;
-        Ok(new_add(path, size, as_of.clock_ms, file.statistics.to_json()))
+        Ok(new_add(path, size, as_of.now_ms, file.statistics.to_json()))
     }
 }
 

@@ -31,21 +31,16 @@ pub struct Vacuumed {
 }
 
 impl Lake {
-    /// Deletes the files of all tables that nothing names, and that were made and removed more than a day before
-    /// `now_ms`. `named` are the paths, below the tables' folders, of all files that retained epoch records name; it is
-    /// asked after the files were listed.
+    /// Deletes the files of all tables that nothing names, and that were made and removed more than a day ago. `named`
+    /// are the paths, below the tables' folders, of all files that retained epoch records name; it is asked after the
+    /// files were listed.
     ///
     /// # Errors
     /// External when the store fails.
-    pub async fn vacuum(
-        &self,
-        as_of: &AsOf,
-        now_ms: i64,
-        named: impl Future<Output = Result<HashSet<String>>>,
-    ) -> Result<Vacuumed> {
+    pub async fn vacuum(&self, as_of: &AsOf, named: impl Future<Output = Result<HashSet<String>>>) -> Result<Vacuumed> {
         let mut listed = Vec::new();
         for table in Table::ALL {
-            let old = self.table(table).old_files(as_of, now_ms).await?;
+            let old = self.table(table).old_files(as_of).await?;
             listed.extend((!old.is_empty()).then_some((table, old)));
         }
         let mut vacuumed = Vacuumed::default();
@@ -57,7 +52,7 @@ impl Lake {
         for (table, mut old) in listed {
             let table = self.table(table);
             old.retain(|file| !named.contains(file.location.as_ref()));
-            table.keep_what_is_needed(&mut old, now_ms).await?;
+            table.keep_what_is_needed(&mut old, as_of.now_ms).await?;
             for file in old.into_iter().take(FILES_MAX) {
                 match table.store.delete(&file.location).await {
                     Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
@@ -76,13 +71,13 @@ impl Lake {
 
 impl LakeTable {
     /// Files that are old enough and of epochs that all tables hold.
-    async fn old_files(&self, as_of: &AsOf, now_ms: i64) -> Result<Vec<ObjectMeta>> {
+    async fn old_files(&self, as_of: &AsOf) -> Result<Vec<ObjectMeta>> {
         let listed: Vec<ObjectMeta> = self.store.list(None).try_collect().await.map_err(|error| {
             Error::transient(format!("the files of the lake table `{}` cannot be listed", self.table)).because(error)
         })?;
         let old = |file: &ObjectMeta| {
             is_data(&file.location)
-                && file.last_modified.timestamp_millis() < now_ms.saturating_sub(KEPT_MS)
+                && file.last_modified.timestamp_millis() < as_of.now_ms.saturating_sub(KEPT_MS)
                 && epochs_of(&file.location).all(|epoch| epoch <= as_of.epoch)
         };
         Ok(listed.into_iter().filter(old).collect())

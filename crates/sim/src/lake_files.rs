@@ -1,0 +1,171 @@
+//! The files of the model's lake: which are stored, which its tables consist of, and which left them. It notes by itself
+//! when each left, and finds fault with whoever deletes one that readers may still read.
+
+use adtally_model::{EpochNumber, Invariant, StagedTable};
+use bytes::Bytes;
+use hashbrown::HashSet;
+use std::collections::BTreeMap;
+
+/// How long a file that left a table may still be read.
+pub(crate) const READ_MS: i64 = 24 * 3_600_000;
+
+/// How far the guarded clock that upkeep goes by may be from the wall clock.
+const CLOCK_APART_MS: i64 = 120_000;
+
+/// Files that compaction makes one of at most.
+const GROUP_FILES_MAX: usize = 8;
+
+/// Rows of a file that is compacted once more.
+const SMALL_ROWS_MAX: u64 = 60;
+
+/// A file that is stored.
+#[derive(Clone, Debug)]
+struct Stored {
+    bytes: Bytes,
+    /// When, by the wall clock.
+    written_ms: i64,
+}
+
+/// A file that a table consists of.
+#[derive(Clone, Debug)]
+struct Member {
+    table: StagedTable,
+    /// The newest epoch in it.
+    epoch: EpochNumber,
+    rows: u64,
+}
+
+/// When a file left a table.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    /// As the table says.
+    stamped_ms: i64,
+    /// By the wall clock.
+    at_ms: i64,
+}
+
+/// All files.
+#[derive(Debug, Default)]
+pub(crate) struct LakeFiles {
+    stored: BTreeMap<String, Stored>,
+    members: BTreeMap<String, Member>,
+    left: BTreeMap<String, Left>,
+    /// Rows of clicks that retention removed.
+    dropped_rows: u64,
+    violation: Option<String>,
+}
+
+impl LakeFiles {
+    /// The content of a file.
+    pub(crate) fn get(&self, path: &str) -> Option<Bytes> {
+        self.stored.get(path).map(|stored| stored.bytes.clone())
+    }
+
+    pub(crate) fn put(&mut self, path: &str, bytes: Bytes, wall_ms: i64) {
+        self.stored.insert(path.to_owned(), Stored { bytes, written_ms: wall_ms });
+    }
+
+    /// A staged file becomes part of its table.
+    pub(crate) fn enter(&mut self, path: &str, table: StagedTable, epoch: EpochNumber, rows: u64) {
+        self.members.insert(path.to_owned(), Member { table, epoch, rows });
+    }
+
+    fn leave(&mut self, path: &str, stamped_ms: i64, wall_ms: i64) -> Option<Member> {
+        let member = self.members.remove(path)?;
+        self.left.insert(path.to_owned(), Left { stamped_ms, at_ms: wall_ms });
+        Some(member)
+    }
+
+    /// Files of one table that compaction would make one of, and their content together.
+    pub(crate) fn group(&self, upto: EpochNumber) -> Option<(Vec<String>, Bytes)> {
+        [StagedTable::Clicks, StagedTable::DeadLetters].into_iter().find_map(|table| {
+            let fits = |member: &Member| member.table == table && member.rows < SMALL_ROWS_MAX && member.epoch <= upto;
+            let group = self.members.iter().filter(|(_, member)| fits(member)).map(|(path, _)| path.clone());
+            let group: Vec<String> = group.take(GROUP_FILES_MAX).collect();
+            let content = group.iter().filter_map(|path| self.get(path)).collect::<Vec<_>>().concat();
+            (group.len() > 1).then(|| (group, content.into()))
+        })
+    }
+
+    /// Puts one file in the place of others; false when one of them left meanwhile.
+    pub(crate) fn replace(&mut self, group: &[String], path: &str, stamped_ms: i64, wall_ms: i64) -> bool {
+        if self.members.contains_key(path) {
+            return true;
+        }
+        if !group.iter().all(|path| self.members.contains_key(path)) {
+            return false;
+        }
+        let members: Vec<Member> = group.iter().filter_map(|path| self.leave(path, stamped_ms, wall_ms)).collect();
+        let Some(first) = members.first() else { return false };
+        let member = Member {
+            table: first.table,
+            epoch: members.iter().map(|member| member.epoch).max().unwrap_or_default(),
+            rows: members.iter().map(|member| member.rows).sum(),
+        };
+        self.members.insert(path.to_owned(), member);
+        true
+    }
+
+    /// Removes the clicks that are all older than `from_ms`; returns how many files left.
+    pub(crate) fn drop_before(&mut self, from_ms: i64, upto: EpochNumber, stamped_ms: i64, wall_ms: i64) -> u64 {
+        let is_old = |path: &str, member: &Member| {
+            member.table == StagedTable::Clicks && member.epoch <= upto && newest_ms(self.get(path)) < Some(from_ms)
+        };
+        let old: Vec<String> =
+            self.members.iter().filter(|(path, member)| is_old(path, member)).map(|(path, _)| path.clone()).collect();
+        for path in &old {
+            self.dropped_rows += self.leave(path, stamped_ms, wall_ms).map_or(0, |member| member.rows);
+        }
+        old.len() as u64
+    }
+
+    /// Files that were written before a time.
+    pub(crate) fn written_before(&self, ms: i64) -> Vec<String> {
+        self.stored.iter().filter(|(_, stored)| stored.written_ms < ms).map(|(path, _)| path.clone()).collect()
+    }
+
+    /// Whether the tables say that nobody reads a file any more.
+    pub(crate) fn is_unused(&self, path: &str, since_ms: i64) -> bool {
+        !self.members.contains_key(path) && self.left.get(path).is_none_or(|left| left.stamped_ms < since_ms)
+    }
+
+    /// Deletes a file.
+    pub(crate) fn delete(&mut self, path: &str, wall_ms: i64) -> u64 {
+        let Some(stored) = self.stored.remove(path) else { return 0 };
+        if let Some(left) = self.left.get(path)
+            && wall_ms - left.at_ms < READ_MS - CLOCK_APART_MS
+        {
+            let ms = wall_ms - left.at_ms;
+            self.violation.get_or_insert(format!(
+                "{}: vacuum deletes {path}, which left its table {ms} ms ago, stamped {left:?}",
+                Invariant::LakeEqualsLog
+            ));
+        }
+        stored.bytes.len() as u64
+    }
+
+    /// What does not hold: somebody deleted what is read, or tables lost rows of the epochs up to `held`.
+    pub(crate) fn violation(&self) -> Option<String> {
+        if let Some(violation) = &self.violation {
+            return Some(violation.clone());
+        }
+        let missing = self.members.keys().find(|path| !self.stored.contains_key(*path))?;
+        Some(format!("{}: {missing} is part of a table and was deleted", Invariant::LakeEqualsLog))
+    }
+
+    /// Rows of clicks in the table, and those that retention removed.
+    pub(crate) fn click_rows(&self) -> u64 {
+        let rows = self.members.values().filter(|member| member.table == StagedTable::Clicks).map(|member| member.rows);
+        rows.sum::<u64>() + self.dropped_rows
+    }
+}
+
+/// The time of the newest click in a file of the model.
+fn newest_ms(content: Option<Bytes>) -> Option<i64> {
+    let content = content?;
+    let text = std::str::from_utf8(&content).ok()?;
+    text.lines().filter_map(|line| line.split(' ').next()?.parse().ok()).max()
+}
+
+/// Paths of files.
+pub(crate) type Paths = HashSet<String>;

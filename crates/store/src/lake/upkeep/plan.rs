@@ -1,0 +1,186 @@
+//! Which files compaction makes one of: worked out from what the table's log and the files' footers say, before any row
+//! is read.
+
+use super::AsOf;
+use crate::lake::Table;
+use crate::lake::encode::long;
+use crate::lake::files::FileEntry;
+use adtally_model::Minute;
+use std::collections::BTreeMap;
+
+/// Bytes of files that become one: a file of 32 MiB is read as fast a byte as a larger one.
+pub(super) const GROUP_BYTES_MAX: u64 = 32 << 20;
+
+/// Bytes of a fresh file from which on it is left alone: opening it costs little beside reading it.
+const FRESH_BYTES_MAX: u64 = 1 << 20;
+
+/// Bytes of rows in memory that become one file; twice as many while they are sorted.
+const GROUP_MEMORY_MAX: u64 = 192 << 20;
+
+/// Files that become one at most: each is opened.
+const GROUP_FILES_MAX: usize = 256;
+
+/// Small files of an hour that is not over which are enough to become one; before that they wait for its end.
+const FILES_MANY: usize = 32;
+
+const HOUR_MINUTES: i64 = 60;
+const DAY_MINUTES: i64 = 1_440;
+
+/// Small files of one folder, partition, and hour or day.
+pub(super) struct Span<'a> {
+    /// In the order of their times.
+    pub(super) files: Vec<&'a FileEntry>,
+    /// How many files are enough to make one of them.
+    enough: usize,
+}
+
+/// What the files of a span have in common.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct SpanKey<'a> {
+    folder: &'a str,
+    partition: Option<(i64, i64)>,
+    /// The first minute of the hour or day.
+    begin: i64,
+    enough: usize,
+}
+
+/// The small files of a table by folder, and by hour or, once a day is over, by day.
+pub(super) fn spans<'a>(table: Table, files: &'a [FileEntry], as_of: &AsOf, final_ms: i64) -> Vec<Span<'a>> {
+    // Times of reading follow the clock, times of clicks the final frontier.
+    let over_ms = match table {
+        Table::DeadLetters | Table::Ledger => as_of.clock_ms,
+        _ => final_ms,
+    };
+    let floor = |minute: Minute, minutes: i64| minute.0 - minute.0.rem_euclid(minutes);
+    let over = Minute::of(over_ms);
+    let mut spans: BTreeMap<SpanKey<'_>, Vec<&FileEntry>> = BTreeMap::new();
+    for file in files {
+        let (Some((least, end)), Some((_, epoch))) = (file.bounds.time_ms, file.bounds.epoch) else { continue };
+        let is_fresh = as_of.fresh_from.is_some_and(|fresh| epoch >= long(fresh));
+        let large = if is_fresh { FRESH_BYTES_MAX } else { GROUP_BYTES_MAX / 2 };
+        if file.size >= large || epoch > long(as_of.epoch) {
+            continue;
+        }
+        let (least, last) = (Minute::of(least), Minute::of(end - 1));
+        let (begin, enough) = match (floor(last, DAY_MINUTES) < floor(over, DAY_MINUTES), table) {
+            // The folder is the hour.
+            (_, Table::Clicks) if floor(last, HOUR_MINUTES) < floor(over, HOUR_MINUTES) => {
+                (floor(last, HOUR_MINUTES), 2)
+            }
+            (_, Table::Clicks) => continue,
+            (true, _) => (floor(least, DAY_MINUTES), 2),
+            (false, _) if floor(last, HOUR_MINUTES) < floor(over, HOUR_MINUTES) => (floor(least, HOUR_MINUTES), 2),
+            (false, _) => (floor(least, HOUR_MINUTES), FILES_MANY),
+        };
+        let folder = file.path.as_ref().rsplit_once('/').map_or("", |(folder, _)| folder);
+        let key = SpanKey { folder, partition: file.bounds.partition, begin, enough };
+        spans.entry(key).or_default().push(file);
+    }
+    let enough_files = spans.into_iter().filter(|(key, files)| files.len() >= key.enough);
+    let in_order = |(key, mut files): (SpanKey<'_>, Vec<&'a FileEntry>)| {
+        files.sort_by_key(|file| (file.bounds.time_ms, file.bounds.epoch, file.path.clone()));
+        Span { files, enough: key.enough }
+    };
+    enough_files.map(in_order).collect()
+}
+
+impl<'a> Span<'a> {
+    /// Groups of files that become one each. `memory` are the bytes that each file's rows take. A file that is large in
+    /// memory stays as it is, and is in nobody's way.
+    pub(super) fn groups(&self, memory: &[u64]) -> Vec<Vec<&'a FileEntry>> {
+        let files = self.files.iter().copied().zip(memory.iter().copied());
+        let small: Vec<(&FileEntry, u64)> = files.filter(|&(_, memory)| memory < GROUP_MEMORY_MAX / 2).collect();
+        if small.len() < self.enough {
+            return Vec::new();
+        }
+        let mut groups = vec![Vec::new()];
+        let (mut bytes, mut held) = (0, 0);
+        for (file, memory) in small {
+            let last = groups.last().map_or(0, Vec::len);
+            let fits = bytes + file.size <= GROUP_BYTES_MAX && held + memory <= GROUP_MEMORY_MAX;
+            if last > 0 && !(fits && last < GROUP_FILES_MAX) {
+                groups.push(Vec::new());
+                (bytes, held) = (0, 0);
+            }
+            bytes += file.size;
+            held += memory;
+            if let Some(group) = groups.last_mut() {
+                group.push(file);
+            }
+        }
+        groups.retain(|group| group.len() > 1);
+        groups
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lake::statistics::Bounds;
+    use object_store::path::Path;
+    use proptest::prelude::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn file(name: usize, size: u64) -> FileEntry {
+        let at = name as i64 * 1_000;
+        let bounds = Bounds { time_ms: Some((at, at + 1)), partition: Some((0, 0)), epoch: Some((1, 1)) };
+        FileEntry { path: Path::from(format!("{name:04}")), size, bounds }
+    }
+
+    /// Groups of files with these sizes and bytes in memory, as the numbers of the files.
+    fn groups(files: &[(u64, u64)]) -> Vec<Vec<usize>> {
+        let entries: Vec<FileEntry> = files.iter().enumerate().map(|(name, &(size, _))| file(name, size)).collect();
+        let as_of =
+            AsOf { log_id: 1, partition: 0, epoch: 1, final_ms: None, clock_ms: 0, now_ms: 0, fresh_from: None };
+        let found = spans(Table::ClicksByMinute, &entries, &as_of, 2 * DAY_MINUTES * 60_000);
+        let Some(span) = found.first() else { return Vec::new() };
+        let number = |file: &&FileEntry| file.path.as_ref().parse::<usize>().unwrap();
+        let memory: Vec<u64> = span.files.iter().map(|file| files[number(file)].1).collect();
+        span.groups(&memory).iter().map(|group| group.iter().map(number).collect()).collect()
+    }
+
+    #[test]
+    fn a_large_file_is_passed_by_and_those_behind_it_become_one() {
+        let small = (MIB, 10 * MIB);
+        assert_eq!(groups(&[(2 * MIB, 150 * MIB), small, small]), [vec![1, 2]]);
+        assert_eq!(
+            groups(&[(2 * MIB, 90 * MIB), (2 * MIB, 95 * MIB), (2 * MIB, 20 * MIB), small]),
+            [vec![0, 1], vec![2, 3]]
+        );
+        assert_eq!(groups(&[(2 * MIB, 300 * MIB), (2 * MIB, 300 * MIB)]), [[0_usize; 0]; 0]);
+        assert_eq!(groups(&[small]), [[0_usize; 0]; 0]);
+    }
+
+    proptest! {
+        /// However large files are, groups stay within the bounds, and rounds of compaction come to an end at which no
+        /// two neighbours among the small ones would fit together.
+        #[test]
+        fn rounds_end_and_leave_nothing_that_fits(
+            sizes in proptest::collection::vec((1..16 * MIB, 1..250 * MIB), 0..40)
+        ) {
+            let mut files = sizes;
+            for round in 0.. {
+                prop_assert!(round <= 40, "compaction goes on for ever");
+                let found = groups(&files);
+                for group in &found {
+                    let sum = |of: fn(&(u64, u64)) -> u64| group.iter().map(|&at| of(&files[at])).sum::<u64>();
+                    prop_assert!(group.len() > 1 && group.len() <= GROUP_FILES_MAX);
+                    prop_assert!(sum(|file| file.0) <= GROUP_BYTES_MAX && sum(|file| file.1) <= GROUP_MEMORY_MAX);
+                }
+                let Some(group) = found.first() else { break };
+                let sum = group.iter().fold((0, 0), |sum, &at| (sum.0 + files[at].0, sum.1 + files[at].1));
+                files[group[0]] = sum;
+                for &at in group[1..].iter().rev() {
+                    files.remove(at);
+                }
+            }
+            let small = |&&(size, memory): &&(u64, u64)| size < GROUP_BYTES_MAX / 2 && memory < GROUP_MEMORY_MAX / 2;
+            let left: Vec<&(u64, u64)> = files.iter().filter(small).collect();
+            for pair in left.windows(2) {
+                let fits = pair[0].0 + pair[1].0 <= GROUP_BYTES_MAX && pair[0].1 + pair[1].1 <= GROUP_MEMORY_MAX;
+                prop_assert!(!fits, "two small files that fit together are left: {left:?}");
+            }
+        }
+    }
+}
