@@ -49,7 +49,14 @@ pub(crate) fn find(
     };
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let named_csv = name.rsplit('/').next().is_some_and(|name| name.to_ascii_lowercase().contains(".csv"));
+    let under_kept = |kept: &[u8]| {
+        // The first line may be the rest of one that was cut; each row with another number of columns is malformed.
+        Format::Csv(Arc::new(CsvHeader::parse(kept, bom as u64, settings)))
+    };
     if cut || line.len() > settings.line_bytes_max {
+        if let Some(kept) = kept {
+            return Some(under_kept(kept));
+        }
         return Some(if settings.format == FormatChoice::Csv || named_csv {
             let what = format!("csv: the header does not end within {} bytes", settings.line_bytes_max);
             Format::Csv(Arc::new(CsvHeader::broken(what)))
@@ -60,8 +67,7 @@ pub(crate) fn find(
     let header = CsvHeader::parse(line, end as u64, settings);
     let telling = header.is_telling();
     if let Some(kept) = kept.filter(|_| !telling) {
-        // The first line may be the rest of one that was cut; each row with another number of columns is malformed.
-        return Some(Format::Csv(Arc::new(CsvHeader::parse(kept, bom as u64, settings))));
+        return Some(under_kept(kept));
     }
     Some(if settings.format == FormatChoice::Csv || telling || named_csv {
         Format::Csv(Arc::new(header))

@@ -1,7 +1,7 @@
 //! The look at the files: follow those that are known, find those that are new, and settle what has ended.
 
 use super::fingerprint::{Excerpt, HEAD_BYTES, hash};
-use super::identify::{Probe, probe_file};
+use super::identify::{Probe, probe_file, without_padding};
 use super::input::{Input, Stage};
 use super::patterns::Listing;
 use super::read::half_line;
@@ -76,6 +76,9 @@ impl Tailer {
         self.troubles.end_look();
         listing.files.clear();
         self.index(&listing);
+        // What waited for an input that has ended now is looked at once more.
+        self.unsettled |=
+            !self.waiting.is_empty() && found.iter().any(|found| matches!(found, Discovery::Ended { .. }));
         self.note_unopened(&listing, now_ms);
         self.listing = Some(listing);
         (self.looked_at_ms, self.look_wanted) = (now_ms, false);
@@ -168,7 +171,8 @@ impl Tailer {
             if listing.is_unknown(&place) {
                 continue;
             }
-            match files.by_path.get(&place) {
+            let unlisted = if input.unlisted { self.fs.stat(&place).ok() } else { None };
+            match files.by_path.get(&place).or(unlisted.as_ref()) {
                 Some(stat) if input.stat.is_some_and(|known| known.inode == stat.inode) => {
                     self.note(id, *stat, now_ms, found);
                 }
@@ -210,6 +214,7 @@ impl Tailer {
         match input.file.as_ref().map(|open| open.file.stat()) {
             Some(Ok(stat)) => self.note(id, stat, now_ms, found),
             Some(Err(_)) | None if input.stage == Stage::Active => {
+                input.count_seen();
                 input.lose();
                 input.stage = Stage::Lost(Some(now_ms));
             }
@@ -254,6 +259,7 @@ impl Tailer {
         let Some(known) = input.stat else { return };
         let cut = if input.compressed { stat.len < known.len } else { stat.len < input.position };
         if cut {
+            input.count_seen();
             input.lose();
             input.changed_at_ms = now_ms;
             self.unsettled = true;
@@ -275,7 +281,8 @@ impl Tailer {
                 Err(_) => return,
             }
         }
-        input.stat = Some(stat);
+        input.observe(stat);
+        self.unsettled |= input.cut.is_some();
         if changed {
             input.settled = None;
             self.woken.push(id);
@@ -304,6 +311,7 @@ impl Tailer {
         };
         let ids: Vec<InputId> = self.inputs.keys().copied().collect();
         for id in ids {
+            self.settle_cut(id, now_ms);
             let Some(input) = self.inputs.get_mut(&id) else { continue };
             if let Some((bytes, reason)) = input.gap.take()
                 && bytes > 0
@@ -349,6 +357,33 @@ impl Tailer {
                         self.give_up(id, found);
                     }
                 }
+            }
+        }
+    }
+
+    /// Tells of text that was cut off a file before it was read. Where the file now ends with a whole line, perhaps all
+    /// that was cut off were NUL bytes which its writer had put there for what was to come.
+    fn settle_cut(&mut self, id: InputId, now_ms: i64) {
+        let Some(input) = self.inputs.get_mut(&id) else { return };
+        if input.is_shorter() && input.unchanged_for(now_ms, self.settings.incomplete_wait_ms, &self.settings) {
+            let len = input.text_len();
+            input.cut = Some((len, input.size));
+            input.size = len;
+        }
+        let Some((len, before)) = input.cut.take() else { return };
+        let what = format!("{} was cut from {before} to {len} bytes before it was read to its end", input.name);
+        let last = match (&mut input.file, &input.place) {
+            (Some(open), _) => last_byte(open.file.as_mut(), len),
+            (None, Some(place)) => self.fs.open(place).and_then(|mut file| last_byte(file.as_mut(), len)),
+            (None, None) => Ok(None),
+        };
+        match last {
+            Ok(None | Some(b'\n' | 0)) => {
+                self.troubles.note(format!("{what}: what stood there, unless it was padding, is not read"));
+            }
+            _ => {
+                let bytes = before - len + input.gap.take().map_or(0, |(bytes, _)| bytes);
+                input.gap = Some((bytes, what));
             }
         }
     }
@@ -414,6 +449,11 @@ impl Tailer {
     }
 }
 
+/// The last byte of what a file holds up to a length.
+fn last_byte(file: &mut dyn TailFile, len: u64) -> io::Result<Option<u8>> {
+    Ok(read_range(file, len.saturating_sub(1), len.min(1) as usize)?.first().copied())
+}
+
 /// A path as a key of few bytes.
 fn place_hash(path: &Path) -> u64 {
     hash(path.as_os_str().as_encoded_bytes())
@@ -468,7 +508,7 @@ pub(super) fn is_continued(file: &mut dyn TailFile, input: &mut Input) -> io::Re
     if !input.tail.ends(&tail) {
         return Ok(false);
     }
-    input.head = Excerpt::of(head);
+    input.head = Excerpt::of(without_padding(head));
     if input.tail.bytes.is_empty() {
         input.tail = Excerpt::of(tail);
     }

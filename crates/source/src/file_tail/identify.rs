@@ -23,6 +23,9 @@ const CANDIDATES_MAX: usize = 64;
 /// Live files whose first bytes are read again to compare them with a short compressed file.
 const RECALLED_MAX: usize = 1_024;
 
+/// Rotated files that are opened at most for the header of the log that they were rotated from.
+const ROTATED_MAX: usize = 16;
+
 /// What the beginning of a file says.
 #[derive(Debug)]
 pub(super) struct Probe {
@@ -266,8 +269,9 @@ impl Tailer {
         for (at, (path, probe)) in probes.iter().enumerate() {
             let name = path.to_string_lossy();
             let named = by_name.get(&*name).map_or(&[][..], Vec::as_slice);
-            for input in named.iter().filter(|input| input.head.len == 0 && input.position == 0) {
-                if input.stage != Stage::Ended || probe.head.is_empty() {
+            for input in named.iter().filter(|input| input.head.len == 0) {
+                // Behind NUL bytes at its beginning it is known by the text before the position.
+                if input.position > 0 || input.stage != Stage::Ended || probe.head.is_empty() {
                     pairs.push((false, false, Reverse((0, 0)), at, input.id));
                 }
             }
@@ -296,6 +300,7 @@ impl Tailer {
         input.file = None;
         input.settled = None;
         input.overlong = None;
+        input.unlisted = false;
         (input.half, input.incomplete, input.restarted) = (0, false, false);
         input.changed_at_ms = now_ms;
         if was_compressed != probe.compression.is_some() {
@@ -314,9 +319,9 @@ impl Tailer {
             // says nothing of its text.
             let known = if was_compressed { input.position } else { input.size.max(input.position) };
             input.compressed = false;
-            let end = input.end(probe.stat.len);
-            input.size = known.max(end);
-            end > known
+            input.unwritten_from = Some(known_text_len(probe)).filter(|&text| text < probe.stat.len);
+            input.size = known.max(input.end(input.text_len()));
+            input.end(probe.stat.len) != known
         };
         if input.head.bytes.is_empty() && input.head.begins(&probe.head) {
             input.head = Excerpt::of(probe.head.clone());
@@ -358,8 +363,11 @@ impl Tailer {
         input.limit = self.settings.bounded.then_some(probe.stat.len);
         input.begun_at = Some(0);
         input.size = known_text_len(probe);
+        input.unwritten_from = Some(input.size).filter(|_| !input.compressed && input.size < probe.stat.len);
         self.learn_header(path, &probe.head);
-        input.csv_header = self.header_for(path);
+        if probe.head.first() != Some(&b'{') {
+            input.csv_header = self.header_for(path);
+        }
         found.push(Discovery::Found { facts: input.facts(0), position: 0 });
         self.inputs.insert(id, input);
         self.open_at(id, path, now_ms);
@@ -378,13 +386,30 @@ impl Tailer {
 
     /// The header that goes for a log at a path that has none of its own: the last one there, else that of what it was
     /// rotated into (`a.csv.1`).
-    fn header_for(&self, path: &Path) -> Option<Vec<u8>> {
-        let rotated = || {
-            let begins =
-                |other: &Path| other.as_os_str().as_encoded_bytes().starts_with(path.as_os_str().as_encoded_bytes());
-            self.headers.iter().filter(|(other, _)| begins(other)).min().map(|(_, header)| header)
-        };
-        self.headers.get(path).or_else(rotated).cloned()
+    pub(super) fn header_for(&mut self, path: &Path) -> Option<Vec<u8>> {
+        if let Some(header) = self.headers.get(path) {
+            return Some(header.clone());
+        }
+        let begins =
+            |other: &Path| other.as_os_str().as_encoded_bytes().starts_with(path.as_os_str().as_encoded_bytes());
+        // What was rotated since the last look may not have been read yet.
+        let unread = self.inputs.values().filter(|input| input.format.is_none() && !input.compressed);
+        let places: Vec<PathBuf> =
+            unread.filter_map(|input| input.place.clone()).filter(|place| begins(place)).collect();
+        for place in places.into_iter().filter(|place| place != path).take(ROTATED_MAX) {
+            if let Ok(head) = self.fs.open(&place).and_then(|mut file| read_range(file.as_mut(), 0, HEAD_BYTES)) {
+                self.learn_header(&place, &head);
+            }
+        }
+        // Or it has left sight, and is held open.
+        let is_left = |input: &&mut Input| input.place.is_none() && Path::new(&input.name) == path;
+        let left = self.inputs.values_mut().filter(is_left).filter_map(|input| input.file.as_mut());
+        let heads: Vec<Vec<u8>> =
+            left.take(ROTATED_MAX).filter_map(|open| read_range(open.file.as_mut(), 0, HEAD_BYTES).ok()).collect();
+        for head in heads {
+            self.learn_header(path, &head);
+        }
+        self.headers.iter().filter(|(other, _)| begins(other)).min().map(|(_, header)| header.clone())
     }
 
     /// Holds a file open from the moment it is known, so that it can be read to its end whatever becomes of its name.
@@ -402,8 +427,14 @@ impl Tailer {
 
 /// The length of a file's text as far as its beginning tells: NUL bytes there are perhaps not written yet.
 fn known_text_len(probe: &Probe) -> u64 {
-    let text = probe.head.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-    if probe.compression.is_none() && text < probe.head.len() { text as u64 } else { probe.stat.len }
+    let (text, len) = (probe.head.len() as u64, probe.stat.len);
+    if probe.compression.is_none() && text < len.min(HEAD_BYTES as u64) { text } else { len }
+}
+
+/// The first bytes of a plain file, but for NUL bytes at their end, in whose place text may be written.
+pub(super) fn without_padding(mut head: Vec<u8>) -> Vec<u8> {
+    head.truncate(head.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1));
+    head
 }
 
 /// Whether an input may be continued by a file that was found: it has none, or only a deleted one.
@@ -437,8 +468,8 @@ fn cannot_be_read(name: &str, foreign: Foreign) -> String {
 pub(super) fn probe_file(file: &mut dyn TailFile, last: bool) -> io::Result<(Option<Compression>, Vec<u8>, bool)> {
     let head = read_range(file, 0, HEAD_BYTES)?;
     match magic(&head) {
-        Magic::Plain => Ok((None, head, false)),
-        Magic::Undecided => Ok((None, head, !last)),
+        Magic::Plain => Ok((None, without_padding(head), false)),
+        Magic::Undecided => Ok((None, without_padding(head), !last)),
         Magic::Compressed(compression) => {
             let mut text = Vec::new();
             let last_step = Inflater::new(compression)?.inflate(file, u64::MAX, &mut text, HEAD_BYTES)?;

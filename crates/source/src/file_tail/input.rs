@@ -51,12 +51,16 @@ pub(super) struct Input {
     pub(super) rotated: bool,
     /// When its file last grew or moved, in monotonic milliseconds.
     pub(super) changed_at_ms: i64,
+    /// When it was read from, or asked for more, in monotonic milliseconds.
+    pub(super) asked_at_ms: i64,
     /// In a bounded run: how many bytes of its file are to be read.
     pub(super) limit: Option<u64>,
     /// Read for good; [`Stage::Ended`] follows with the next look.
     pub(super) done: bool,
     /// While it is compressed and done: how many bytes of its file were read, or given up for lost.
     pub(super) done_at: u64,
+    /// Its file is shorter than it was known to be, but not than what was read: its length, and how long it was.
+    pub(super) cut: Option<(u64, u64)>,
     /// Bytes that cannot be read and why, to be told with the next look.
     pub(super) gap: Option<(u64, String)>,
     /// A gap was told: the size once it is booked.
@@ -76,6 +80,8 @@ pub(super) struct Input {
     pub(super) nul_scan: Option<NulScan>,
     /// A line longer than a block whose end has not been found yet.
     pub(super) overlong: Option<Overlong>,
+    /// Whether it was found in the search for it, under a name that nobody named.
+    pub(super) unlisted: bool,
     /// Inode of a file that looked like this input's and turned out not to be.
     pub(super) refused: Option<(u64, u64)>,
     /// Bytes on disk that were read already when it was found, and whether it counts for progress.
@@ -159,9 +165,11 @@ impl Input {
             stage: Stage::Active,
             rotated: false,
             changed_at_ms: 0,
+            asked_at_ms: 0,
             limit: None,
             done: false,
             done_at: 0,
+            cut: None,
             gap: None,
             size_after_gap: None,
             half: 0,
@@ -172,6 +180,7 @@ impl Input {
             unwritten_from: None,
             nul_scan: None,
             overlong: None,
+            unlisted: false,
             refused: None,
             begun_at: None,
             restored: false,
@@ -229,6 +238,28 @@ impl Input {
         self.unwritten_from.map_or(self.len(), |from| from.min(self.len()))
     }
 
+    /// Notes what its file looks like. Where it was cut behind the position, text may be lost that was never read.
+    pub(super) fn observe(&mut self, stat: FileStat) {
+        let known = self.size.max(self.text_len());
+        if !self.compressed && (self.position..known).contains(&stat.len) {
+            let longest = self.cut.map_or(known, |(_, longest)| longest.max(known));
+            let shortest = self.cut.map_or(stat.len, |(shortest, _)| shortest.min(stat.len));
+            self.cut = Some((shortest, longest));
+            self.size = stat.len;
+        }
+        if self.stat.is_some_and(|known| known.len < stat.len) {
+            // What it has grown by is taken for text until it is read.
+            self.unwritten_from = None;
+        }
+        self.stat = Some(stat);
+    }
+
+    /// Whether its file has less text than was known to be there once; a copy of it may still be being made.
+    pub(super) fn is_shorter(&self) -> bool {
+        let there = !self.compressed && self.place.is_some() && self.stat.is_some();
+        there && (self.position..self.size).contains(&self.text_len())
+    }
+
     /// How many bytes of its file are to be read, of the `len` that there are.
     pub(super) fn end(&self, len: u64) -> u64 {
         self.limit.map_or(len, |limit| limit.min(len))
@@ -264,6 +295,13 @@ impl Input {
         }
     }
 
+    /// Its file was last seen with more text than was read of it, and is gone now, or cut.
+    pub(super) fn count_seen(&mut self) {
+        if !self.compressed && self.stage == Stage::Active {
+            self.size = self.size.max(self.end(self.text_len()));
+        }
+    }
+
     /// Its file is not its own any more.
     pub(super) fn lose(&mut self) {
         self.place = None;
@@ -271,6 +309,9 @@ impl Input {
         self.file = None;
         self.overlong = None;
         self.settled = None;
+        if let Some((_, longest)) = self.cut.take() {
+            self.size = self.size.max(longest);
+        }
         (self.unwritten_from, self.nul_scan) = (None, None);
         self.rotated = true;
         if self.stage == Stage::Active {
@@ -361,6 +402,7 @@ impl Input {
     /// Whether a look may find something new about it although nothing changes.
     pub(super) fn is_unsettled(&self) -> bool {
         match self.stage {
+            _ if self.cut.is_some() || self.is_shorter() => true,
             Stage::Active => self.done || self.gap.is_some() || (self.rotated && !self.compressed),
             Stage::Lost(_) => true,
             Stage::Ended => {

@@ -3,6 +3,7 @@
 use super::compressed::{Magic, magic};
 use super::discover::is_continued;
 use super::fingerprint::{Excerpt, HEAD_BYTES, TAIL_BYTES};
+use super::identify::without_padding;
 use super::input::{Input, OpenFile, Overlong, Stage};
 use super::read_compressed::{self, new_stream};
 use super::unwritten::{self, Behind};
@@ -19,6 +20,9 @@ use std::sync::Arc;
 /// Bytes gone through in one call without delivering any (a line without end, text read before, padding): some ten
 /// milliseconds, so that others get their turn whatever one file holds.
 pub(super) const SCAN_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Changes further apart than this, in milliseconds, show in a file's times: these have the grain of a timer tick.
+const TIMES_APART_MS: i64 = 50;
 
 /// How a reading step went.
 pub(super) enum Step {
@@ -40,8 +44,17 @@ impl Tailer {
             Stage::Active => {}
         }
         let name = input.name.clone();
+        let place = input.place.clone().filter(|_| input.format.is_none() && input.csv_header.is_none());
         if !self.may_stream(id, now_ms) {
             return ReadOutcome::Waits;
+        }
+        if let Some(place) = place.filter(|place| self.generations.get(place).is_some_and(|&generation| generation > 0))
+        {
+            // What was rotated has perhaps been read since this file was found.
+            let header = self.header_for(&place);
+            if let Some(input) = self.inputs.get_mut(&id) {
+                input.csv_header = header;
+            }
         }
         let mut found_format = false;
         let step = self.ensure_open(id, now_ms).and_then(|still| {
@@ -76,6 +89,11 @@ impl Tailer {
                 outcome
             }
             Ok(Step::Lost) => {
+                if input.place.is_none() && input.len() > 0 {
+                    self.troubles.note(format!(
+                        "{name}: was cut and written anew after it was rotated: what it holds now is not read"
+                    ));
+                }
                 input.lose();
                 ReadOutcome::AtEnd
             }
@@ -110,7 +128,7 @@ impl Tailer {
             if !is_continued(file.as_mut(), input)? {
                 return Ok(false);
             }
-            input.stat = Some(file.stat()?);
+            input.observe(file.stat()?);
             self.uses += 1;
             let used = self.uses;
             self.hold_open(id, OpenFile { file, stream: None, used, used_at_ms: now_ms });
@@ -142,6 +160,7 @@ fn step_plain(
 ) -> io::Result<Step> {
     let stat = file.stat()?;
     if stat.len < input.position {
+        input.count_seen();
         return Ok(Step::Lost);
     }
     if stat.len != input.len() {
@@ -151,17 +170,22 @@ fn step_plain(
         // Perhaps it was rewritten to the same length, or written in place.
         input.settled = None;
         input.changed_at_ms = now_ms;
+        // Perhaps something was written amid NUL bytes.
+        input.nul_scan = None;
     }
-    input.stat = Some(stat);
+    input.observe(stat);
+    input.asked_at_ms = now_ms;
     if input.settled == Some(stat.len) {
         return Ok(Step::Told(ReadOutcome::AtEnd));
     }
-    if input.head.len < HEAD_BYTES {
+    // At the beginning there is no text before the position that would tell another file from it.
+    if input.head.len < HEAD_BYTES || input.position == 0 {
         let head = read_range(file, 0, HEAD_BYTES)?;
-        if !input.head.begins(&head) {
+        let is_compressed = input.position == 0 && matches!(magic(&head), Magic::Compressed(_));
+        if !input.head.begins(&head) || is_compressed {
             return Ok(Step::Lost);
         }
-        input.head = Excerpt::of(head);
+        input.head = Excerpt::of(without_padding(head));
     }
     let end = input.end(stat.len);
     let complete =
@@ -305,7 +329,13 @@ fn at_end(input: &mut Input, len: u64, text_end: u64, settings: &TailSettings, c
         input.half = left;
     }
     if !settings.bounded {
-        input.settled = Some(len);
+        // Text in the place of NUL bytes changes the length by nothing, and may not change the time either.
+        let may_hide =
+            input.unwritten_from.is_some() && input.asked_at_ms.saturating_sub(input.changed_at_ms) < TIMES_APART_MS;
+        input.settled = Some(len).filter(|_| !may_hide);
+        if may_hide {
+            input.nul_scan = None;
+        }
         return Step::Told(ReadOutcome::AtEnd);
     }
     if left > 0 {
@@ -366,7 +396,7 @@ pub(super) fn deliver(input: &mut Input, text: Vec<u8>, format: Format) -> Block
 }
 
 /// A block of text that ends before NUL bytes.
-fn deliver_before_nul_bytes(input: &mut Input, text: Vec<u8>, nul_bytes: u64) -> Block {
+pub(super) fn deliver_before_nul_bytes(input: &mut Input, text: Vec<u8>, nul_bytes: u64) -> Block {
     let from = input.position;
     let to = from + text.len() as u64 + nul_bytes;
     input.tail.push(&text);

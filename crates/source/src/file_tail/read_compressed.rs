@@ -3,13 +3,15 @@
 use super::compressed::{Compression, Inflated, Inflater};
 use super::fingerprint::{Excerpt, HEAD_BYTES, push_tail};
 use super::input::{Input, OpenFile, Overlong, Stream};
-use super::read::{SCAN_BYTES_MAX, Step, deliver, deliver_overlong, half_line, is_last_line};
+use super::read::{SCAN_BYTES_MAX, Step, deliver, deliver_before_nul_bytes, deliver_overlong, half_line, is_last_line};
 use super::{ReadOutcome, TailSettings};
-use crate::decode::format;
+use crate::block::Format;
+use crate::decode::{format, nul_bytes};
 use crate::file_system::TailFile;
 use adtally_model::dead_letter::PAYLOAD_BYTES_MAX;
 use memchr::{memchr, memrchr};
 use std::io;
+use std::sync::Arc;
 
 /// Text decoded at a time on the way to the position.
 const SKIP_BYTES: usize = 256 * 1024;
@@ -127,6 +129,11 @@ fn step_on(input: &mut Input, open: &mut OpenFile, settings: &TailSettings, now_
         stream.carry_at += text.len() as u64;
         return Ok(Step::Told(ReadOutcome::Block(deliver(input, text, format))));
     }
+    if let Some((start, end)) = ended_by_nul_bytes(&stream.carry) {
+        let text = stream.carry[..start].to_vec();
+        stream.pass(end);
+        return Ok(Step::Told(ReadOutcome::Block(deliver_before_nul_bytes(input, text, (end - start) as u64))));
+    }
     if stream.carry.len() >= longest {
         let mut tail = Excerpt::default();
         tail.push(&stream.carry);
@@ -138,6 +145,15 @@ fn step_on(input: &mut Input, open: &mut OpenFile, settings: &TailSettings, now_
         return step_overlong(input, stream, open.file.as_mut(), limit, settings, now_ms);
     }
     Ok(stopped(input, stream, settings, now_ms))
+}
+
+/// Where text without a line ending is ended by NUL bytes, and where these end: at its beginning they belong to no line.
+/// Nobody goes on writing behind them in a compressed file.
+fn ended_by_nul_bytes(text: &[u8]) -> Option<(usize, usize)> {
+    match nul_bytes::leading(text) {
+        0 => nul_bytes::run(text, false),
+        leading => Some((0, leading)),
+    }
 }
 
 /// Takes head and format from the first bytes of the text; false where these are not the input's.
@@ -152,8 +168,22 @@ fn learn(input: &mut Input, stream: &mut Stream, settings: &TailSettings) -> boo
     if input.format.is_none() {
         let last = matches!(stream.last, Inflated::End | Inflated::Corrupt(_));
         let kept = input.csv_header.as_deref();
-        let found = format::find(&input.name, &stream.prefix, last, kept, &settings.decode);
-        input.set_format(found);
+        let begins_with_text = nul_bytes::leading(&stream.prefix) < stream.prefix.len();
+        if begins_with_text || stream.prefix.is_empty() {
+            let found = format::find(&input.name, &stream.prefix, last, kept, &settings.decode);
+            input.set_format(found);
+        } else {
+            // By what stands behind the NUL bytes.
+            let at = nul_bytes::leading(&stream.carry);
+            let found = match &stream.carry[at..] {
+                [] => None,
+                text => format::find(&input.name, text, last, kept, &settings.decode),
+            };
+            input.set_format(found.map(|found| match found {
+                Format::Csv(header) => Format::Csv(Arc::new(header.moved(stream.carry_at + at as u64))),
+                found => found,
+            }));
+        }
     }
     true
 }
@@ -256,7 +286,14 @@ fn step_overlong(
         if stream.carry.is_empty() {
             stream.pull(file, limit, settings.block_bytes, 0)?;
         }
-        if let Some(newline) = memchr(b'\n', &stream.carry) {
+        let newline_at = memchr(b'\n', &stream.carry);
+        let run = nul_bytes::run(&stream.carry, false).filter(|run| newline_at.is_none_or(|at| run.0 < at));
+        if let Some((start, _)) = run {
+            let block = deliver_overlong(input, line, &stream.carry[..start]);
+            stream.pass(start);
+            return Ok(Step::Told(ReadOutcome::Block(block)));
+        }
+        if let Some(newline) = newline_at {
             let block = deliver_overlong(input, line, &stream.carry[..=newline]);
             stream.pass(newline + 1);
             return Ok(Step::Told(ReadOutcome::Block(block)));

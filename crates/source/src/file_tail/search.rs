@@ -18,11 +18,18 @@ impl Tailer {
     /// Searches the folders of inputs that were not read to their end and whose files are not where they were. A file that
     /// is found is read to its end, and then left alone; what is not found is told. Done once, by the first look.
     pub(super) fn search_folders(&mut self, listing: &mut Listing, now_ms: i64, found: &mut Vec<Discovery>) {
+        // The latest at each path: it may have been written to until it was rotated, even if it was read to its end then.
+        let mut newest: BTreeMap<&str, InputId> = BTreeMap::new();
+        for input in self.inputs.values().filter(|input| input.restored) {
+            newest.entry(&input.name).and_modify(|id| *id = input.id.max(*id)).or_insert(input.id);
+        }
+        let is_newest = |input: &Input| !input.compressed && newest.get(input.name.as_str()) == Some(&input.id);
         let mut folders: BTreeMap<PathBuf, BTreeSet<InputId>> = BTreeMap::new();
         let missing = |input: &&Input| {
-            let unread = matches!(input.stage, Stage::Lost(_)) || input.unread() > 0;
+            let unread = matches!(input.stage, Stage::Lost(_)) || input.unread() > 0 || is_newest(input);
             let lost = input.restored && unread && input.place.is_none();
-            lost && input.position > 0 && !listing.is_unknown(Path::new(&input.name))
+            let known_by_text = input.head.len > 0 || input.position > 0;
+            lost && known_by_text && !listing.is_unknown(Path::new(&input.name))
         };
         for input in self.inputs.values().filter(missing) {
             let folder = Path::new(&input.name).parent().unwrap_or(Path::new(""));
@@ -34,7 +41,12 @@ impl Tailer {
                 continue;
             }
             for id in ids {
-                let Some(input) = self.inputs.get(&id).filter(|input| input.stage != Stage::Ended) else { continue };
+                let Some(input) = self.inputs.get(&id) else { continue };
+                // One that was read to its end, and whose path is free, may have been deleted long after that.
+                let is_rotated = listing.files.contains_key(Path::new(&input.name));
+                if input.stage == Stage::Ended && !is_rotated {
+                    continue;
+                }
                 self.troubles.note(format!(
                     "{}: it was followed up to byte {} and is not found in its folder under any name: what was written to it \
                      after that, while this process was stopped, is not read",
@@ -74,13 +86,12 @@ impl Tailer {
             let Some(probe) = self.probe_once(&path, stat, now_ms) else { continue };
             for id in ids.clone() {
                 let Some(input) = self.inputs.get_mut(&id) else { continue };
-                let begins = input.head.len > 0 && input.head.begins(probe.head());
-                if begins && continues(self.fs.open(&path), &probe, input)? {
+                if input.head.begins(probe.head()) && continues(self.fs.open(&path), &probe, input)? {
                     ids.remove(&id);
                     self.adopt(id, &path, &probe, now_ms, found);
                     // It is not among the files that are meant: it is read to its end while it is held open.
                     if let Some(input) = self.inputs.get_mut(&id) {
-                        (input.rotated, input.restored) = (true, false);
+                        (input.rotated, input.restored, input.unlisted) = (true, false, true);
                         if input.stage == Stage::Ended {
                             // Half a line that was told of before is all that is left of it, and is not lost.
                             input.size = input.position;

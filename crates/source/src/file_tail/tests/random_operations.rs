@@ -19,9 +19,9 @@ use disk::{Disk, FOLDER};
 use process::Process;
 use writers::Log;
 
-/// Cases that are tried unless `TAIL_CASES` says otherwise. Later seeds still find a row without the header that a log had
-/// right before it was rotated twice between two looks: it is malformed, and told.
-const CASES: u64 = 40;
+/// Cases that are tried unless `TAIL_CASES` says otherwise: some seconds. Of 20,000 some still find text that was seen and
+/// never read, in a file that was cut and written anew twice between two looks.
+const CASES: u64 = 400;
 
 /// Steps of a case at most.
 const STEPS_MAX: u64 = 70;
@@ -108,13 +108,13 @@ fn run(seed: u64, steps: &[u64], story: &mut Vec<String>) -> Result<(), String> 
 }
 
 /// Runs a case and, should it fail, finds fewer steps that do.
-fn check(seed: u64) {
+fn check(seed: u64) -> Result<(), String> {
     let mut dice = Dice(seed);
     let len = 5 + dice.below(STEPS_MAX);
     let mut steps: Vec<u64> = (0..len).map(|_| dice.roll()).collect();
     let fails = |steps: &[u64]| run(seed, steps, &mut Vec::new()).is_err();
     if !fails(&steps) {
-        return;
+        return Ok(());
     }
     let mut piece = steps.len() / 2;
     while piece > 0 {
@@ -132,7 +132,7 @@ fn check(seed: u64) {
     }
     let mut story = Vec::new();
     let why = run(seed, &steps, &mut story).expect_err("it fails again");
-    panic!("TAIL_SEED={seed} TAIL_CASES=1: {why}\n{}", story.join("\n"));
+    Err(format!("TAIL_SEED={seed} TAIL_CASES=1: {why}\n{}", story.join("\n")))
 }
 
 fn number_from(variable: &str, default: u64) -> u64 {
@@ -142,13 +142,9 @@ fn number_from(variable: &str, default: u64) -> u64 {
 #[test]
 fn fault_61_every_line_is_read_or_its_loss_is_told() {
     let first = number_from("TAIL_SEED", 1);
+    let mut found = Vec::new();
     for seed in first..first + number_from("TAIL_CASES", CASES) {
-        if std::env::var("TAIL_ALL").is_ok() {
-            if let Err(p) = std::panic::catch_unwind(|| check(seed)) {
-                println!("#### {}", p.downcast_ref::<String>().unwrap());
-            }
-            continue;
-        }
-        check(seed);
+        found.extend(check(seed).err());
     }
+    assert!(found.is_empty(), "{} cases fail:\n#### {}", found.len(), found.join("\n#### "));
 }

@@ -67,8 +67,10 @@ pub(super) struct Node {
     seen: Option<(u32, u64)>,
     /// The run that opened it last.
     pub(super) opened: Option<u32>,
-    /// What it lost since it was seen, and how long it was then.
-    cut: Option<(u64, Vec<Line>)>,
+    /// What it lost since a run saw it, and how long it was then.
+    cut: Option<(u32, u64, Vec<Line>)>,
+    /// Whether it was ever seen with NUL bytes in it.
+    padded: bool,
     /// Whether the run loop has an input of it.
     pub(super) applied: bool,
     /// Whether the epoch log has one.
@@ -192,9 +194,11 @@ impl State {
             let same = before.bytes.iter().zip(&after).take_while(|(old, new)| old == new).count() as u64;
             let node = self.nodes.get_mut(&node).expect("a file");
             node.seen = node.seen.map(|(run, len)| (run, len.min(same))).filter(|_| same > 0);
+            // What was cut while nobody ran cannot be told from another file that begins alike.
+            node.known &= self.run.is_some();
             if same > 0 {
                 // Unless a look finds it shorter, nobody can tell it from one that only grew.
-                node.cut = before.seen.map(|(_, len)| (len, lost.clone()));
+                node.cut = before.seen.map(|(run, len)| (run, len, lost.clone()));
                 lost.iter().for_each(|line| self.lines.get_mut(line).expect("a line").seen_by = None);
             } else {
                 // Another text, as if it were another file.
@@ -260,19 +264,21 @@ impl State {
         }
     }
 
-    /// Notes what is in `before` and not in `after`.
+    /// Notes what is in `before` and not in `after`; returns the lines that the tailer had seen.
     fn note_loss(&mut self, before: &Node, after: &[u8]) -> Vec<Line> {
         let mut lost = Vec::new();
         let (old, new) = (content::text(&before.bytes), content::text(after));
         let kept: BTreeSet<&[u8]> = content::pieces(&new).filter(|piece| piece.ends).map(|piece| piece.text).collect();
         let seen = before.seen.filter(|(run, _)| Some(*run) == self.run);
         let is_text = old == before.bytes;
+        // Nobody knows that it was padding before it is read.
+        self.destroyed |= before.bytes.get(after.len()..).is_some_and(|cut| cut.contains(&0));
         for piece in content::pieces(&old).filter(|piece| !kept.contains(piece.text)) {
             self.destroyed |= !self.read.contains(&Line::of(piece.text));
             let known = seen.filter(|(_, len)| !is_text || *len >= piece.end as u64);
             if let Some(fate) = self.lines.get_mut(&Line::of(piece.text)) {
                 (fate.gone_at, fate.seen_by) = (self.step, known.map(|(run, _)| run));
-                lost.push(Line::of(piece.text));
+                lost.extend(known.map(|_| Line::of(piece.text)));
             }
         }
         lost
@@ -295,12 +301,12 @@ impl State {
         let node_number = node;
         let node = self.nodes.get_mut(&node).expect("a file");
         let len = node.bytes.len() as u64;
-        // How much text a padded file holds is known by reading it.
-        if node.bytes.last().is_some_and(|&byte| byte != 0) {
+        // How much text a padded file holds is known by reading it, and by what it begins too.
+        node.padded |= node.bytes.contains(&0);
+        if !node.padded || (node.applied && !node.bytes.contains(&0)) {
             node.seen = run.map(|run| (run, len));
         }
-        if let Some((before, lost)) = node.cut.take().filter(|(before, _)| len < *before) {
-            debug_assert!(before > len);
+        if let Some((_, _, lost)) = node.cut.take().filter(|(by, before, _)| run == Some(*by) && len < *before) {
             lost.iter().for_each(|line| self.lines.get_mut(line).expect("a line").seen_by = run);
         }
         FileStat {
@@ -386,8 +392,9 @@ impl TailFile for MemoryFile {
     fn stat(&self) -> io::Result<FileStat> {
         let mut state = self.disk.state();
         let stat = state.stat(self.node);
+        let run = state.run;
         let node = state.nodes.get_mut(&self.node).expect("a file");
-        if node.opened.is_none() {
+        if node.opened.is_none() || node.opened != run {
             node.seen = None;
         }
         Ok(stat)

@@ -76,7 +76,8 @@ fn judge_lines(disk: &Disk, sight: Sight, process: &Process) -> Result<(), Strin
         }
     }
     for (line, fate) in state.lines.iter().filter(|(line, fate)| fate.in_sight && !state.read.contains(*line)) {
-        let told = || process.told.iter().any(|(step, _)| *step >= fate.gone_at);
+        // What has left sight is a gap before it goes away.
+        let told = || process.told.iter().any(|(step, told)| *step >= fate.gone_at || told.starts_with("gap"));
         if line.0 == HEADER {
             continue;
         }
@@ -106,7 +107,19 @@ fn is_shadowed(text: &[u8], bytes: &[u8], state: &super::disk::State, sight: Sig
 
 /// A gap is told only where something was lost.
 fn judge_gaps(disk: &Disk, process: &Process) -> Result<(), String> {
-    if process.gap_bytes > 0 && !disk.state().destroyed {
+    let state = disk.state();
+    // What is not read of a file that has left sight is given up with it.
+    let given_up: usize = state
+        .nodes
+        .values()
+        .map(|node| {
+            let text = content::text(&node.bytes);
+            let unread =
+                content::pieces(&text).filter(|piece| !(piece.ends && state.read.contains(&Line::of(piece.text))));
+            unread.map(|piece| piece.text.len() + 1).sum::<usize>()
+        })
+        .sum();
+    if process.gap_bytes > given_up as u64 && !state.destroyed {
         return Err(format!("a gap of {} bytes is told and nothing is missing", process.gap_bytes));
     }
     Ok(())
