@@ -119,7 +119,7 @@ impl Process {
             _ => ground.runtime.block_on(take_over(&log, lake.as_ref(), writer, fresh, fingerprints))?,
         };
         let hot = Arc::new(HotCounts::new(scenario.hot_minutes));
-        if let Some(older) = warm(&hot, &recovered) {
+        if let Some(mut older) = warm(&hot, &recovered) {
             ground.runtime.block_on(older.load(&hot, lake.as_ref()))?;
         }
         spoil(ground, &log, &mut recovered.state, read)?;

@@ -7,6 +7,9 @@ use adtally_store::hot_counts::{HotCounts, PendingEpoch, Progress};
 use adtally_store::lake::{Epochs, Held, LakeStore};
 use std::sync::Arc;
 
+/// Hot minutes read from the lake at a time, in memory twice until they are shown: as many as are summed together.
+const MINUTES_AT_ONCE: i64 = 10;
+
 /// A partition that this process owns, as it stood.
 pub struct Recovered {
     /// The right to append.
@@ -84,8 +87,8 @@ pub struct OlderMinutes {
     from: Minute,
     to: Minute,
     upto: Epochs,
-    /// Counts of epochs that the lake does not hold.
-    waiting: Vec<MinuteCounts>,
+    /// Epochs that the lake did not hold then.
+    waiting: Vec<Arc<PendingEpoch>>,
 }
 
 /// Fills the hot counts with live minutes from the fold, so that what base records repeat of them comes from the log
@@ -109,8 +112,7 @@ pub fn warm(hot: &HotCounts, recovered: &Recovered) -> Option<OlderMinutes> {
             to = Minute(to.0 - 1);
         }
         if from < to {
-            let waiting = recovered.waiting.iter().flat_map(|waiting| waiting.pending.counts.iter());
-            let waiting = waiting.filter(|counts| counts.minute >= from && counts.minute < to).cloned().collect();
+            let waiting = recovered.waiting.iter().map(|waiting| Arc::clone(&waiting.pending)).collect();
             older = Some(OlderMinutes { from, to, upto: Epochs::of(state.partition, recovered.lake_epoch), waiting });
             complete_from = Some(to);
         }
@@ -122,14 +124,20 @@ pub fn warm(hot: &HotCounts, recovered: &Recovered) -> Option<OlderMinutes> {
 }
 
 impl OlderMinutes {
-    /// Reads them and shows them to readers.
+    /// Reads them, the newest first and some at a time, and shows them to readers. After an error it goes on where it was.
     ///
     /// # Errors
     /// External when the lake cannot be read.
-    pub async fn load(&self, hot: &HotCounts, lake: &dyn LakeStore) -> Result<()> {
-        let mut counts = lake.minute_counts(self.from, self.to, &self.upto).await?;
-        counts.extend(self.waiting.iter().cloned());
-        hot.extend_back(self.from, &counts);
+    pub async fn load(&mut self, hot: &HotCounts, lake: &dyn LakeStore) -> Result<()> {
+        while self.from < self.to {
+            let last = self.to.0 - 1;
+            let begin = Minute(last - last.rem_euclid(MINUTES_AT_ONCE)).max(self.from);
+            let mut counts = lake.minute_counts(begin, self.to, &self.upto).await?;
+            let waiting = self.waiting.iter().flat_map(|pending| pending.counts.iter());
+            counts.extend(waiting.filter(|counts| (begin..self.to).contains(&counts.minute)).cloned());
+            hot.extend_back(begin, &counts);
+            self.to = begin;
+        }
         Ok(())
     }
 }
@@ -158,9 +166,10 @@ mod tests {
             let (lake, log) = (Lake::open(Arc::clone(&store)).await.unwrap(), EpochLog::new(store, 0));
             let (writer, mut state) = log.claim(1, 7, Fingerprints { config: 1, key: 2 }).await.unwrap();
             let (expired, live) = (Minute(29_000_000), Minute(29_000_001));
+            let long_ago = Minute(live.0 - 55);
             let altered = EpochProjection {
                 epoch: 1,
-                counts: [counts(expired, 2), counts(live, 5)].into(),
+                counts: [counts(long_ago, 1), counts(expired, 2), counts(live, 5)].into(),
                 staged: Vec::new(),
                 ledger: Ledger::default(),
                 inputs: Vec::new(),
@@ -173,12 +182,14 @@ mod tests {
             state.live.insert(live, folded);
             let hot = HotCounts::new(60);
             let recovered = Recovered { writer, state, lake_epoch: 1, waiting: Vec::new() };
-            let older = warm(&hot, &recovered).unwrap();
+            let mut older = warm(&hot, &recovered).unwrap();
             assert_eq!(hot.snapshot().complete_from, Some(live), "the lake answers for what is before");
             older.load(&hot, &lake).await.unwrap();
             let snapshot = hot.snapshot();
             assert_eq!(snapshot.minute_counts(live), Some(counts(live, 3)));
             assert_eq!(snapshot.minute_counts(expired), Some(counts(expired, 2)));
+            assert_eq!(snapshot.minute_counts(long_ago), Some(counts(long_ago, 1)), "all pieces are read");
+            assert_eq!(snapshot.complete_from, Some(Minute(live.0 - 60)));
         });
         runtime.block_on(checked).unwrap();
     }

@@ -455,7 +455,7 @@ async fn recover(
 }
 
 /// Reads the hot minutes that are no longer live, until it succeeds.
-async fn load_older(older: OlderMinutes, hot: Arc<HotCounts>, lake: Arc<Lake>, abandon: Arc<AtomicBool>) {
+async fn load_older(mut older: OlderMinutes, hot: Arc<HotCounts>, lake: Arc<Lake>, abandon: Arc<AtomicBool>) {
     let mut pause = LOAD_PAUSE;
     while let Err(error) = older.load(&hot, lake.as_ref()).await {
         tracing::warn!("hot minutes cannot be read, the lake answers for them: {}", error.report());
