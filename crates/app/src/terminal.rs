@@ -165,6 +165,9 @@ pub fn sum_line(ledger: &Ledger) -> String {
     if ledger.gap_bytes > 0 {
         line.push_str(&format!("; {} bytes could never be read", thousands(ledger.gap_bytes)));
     }
+    if ledger.nul_bytes > 0 {
+        line.push_str(&format!("; {} NUL bytes belong to no line", thousands(ledger.nul_bytes)));
+    }
     line
 }
 

@@ -122,11 +122,25 @@ impl TopAdsAnswer {
     }
 }
 
+/// A ledger in full.
+#[derive(Serialize)]
+struct Lines {
+    #[serde(flatten)]
+    ledger: Ledger,
+    nul_bytes: u64,
+}
+
+impl From<Ledger> for Lines {
+    fn from(ledger: Ledger) -> Self {
+        Lines { ledger, nul_bytes: ledger.nul_bytes }
+    }
+}
+
 /// Where every line went.
 #[derive(Serialize)]
 pub(crate) struct LedgerAnswer {
     #[serde(flatten)]
-    total: Ledger,
+    total: Lines,
     partitions: Vec<PartitionAnswer>,
     inputs: Vec<InputAnswer>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -138,7 +152,7 @@ struct PartitionAnswer {
     partition: u32,
     epoch: u64,
     #[serde(flatten)]
-    ledger: Ledger,
+    lines: Lines,
     watermark: Option<String>,
     closed: Option<String>,
     #[serde(rename = "final")]
@@ -148,11 +162,12 @@ struct PartitionAnswer {
 #[derive(Serialize)]
 struct InputAnswer {
     name: String,
+    input: String,
     status: InputStatus,
     position: u64,
     watermark: Option<String>,
     #[serde(flatten)]
-    ledger: Ledger,
+    lines: Lines,
 }
 
 impl LedgerAnswer {
@@ -167,7 +182,7 @@ impl LedgerAnswer {
             total += &row.ledger;
         }
         Ok(LedgerAnswer {
-            total,
+            total: total.into(),
             partitions: report.partitions.into_iter().map(partition_answer).collect(),
             inputs: report.inputs.into_iter().map(input_answer).collect(),
             inputs_left_off: Some(report.inputs_left_off).filter(|&left_off| left_off > 0),
@@ -188,7 +203,7 @@ fn partition_answer(row: PartitionLedger) -> PartitionAnswer {
     PartitionAnswer {
         partition: row.partition,
         epoch: row.epoch,
-        ledger: row.ledger,
+        lines: row.ledger.into(),
         watermark: row.watermark_ms.map(rfc3339),
         closed: row.closed_ms.map(rfc3339),
         final_: row.final_ms.map(rfc3339),
@@ -198,10 +213,11 @@ fn partition_answer(row: PartitionLedger) -> PartitionAnswer {
 fn input_answer(row: InputLedger) -> InputAnswer {
     InputAnswer {
         name: row.name,
+        input: row.origin,
         status: row.status,
         position: row.position,
         watermark: row.watermark_ms.map(rfc3339),
-        ledger: row.ledger,
+        lines: row.ledger.into(),
     }
 }
 

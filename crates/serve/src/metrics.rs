@@ -160,7 +160,8 @@ fn encode_lines(encoder: &mut DescriptorEncoder, gauges: &Gauges) -> fmt::Result
     counter(encoder, "lines_read", "Lines read and committed.", lines.read)?;
     let help = "Duplicates whose remaining fields differed from the click that was counted.";
     counter(encoder, "conflicting_duplicates", help, lines.conflicting_duplicates)?;
-    counter(encoder, "gap_bytes", "Bytes that could never be read.", lines.gap_bytes)
+    counter(encoder, "gap_bytes", "Bytes that could never be read.", lines.gap_bytes)?;
+    counter(encoder, "nul_bytes", "NUL bytes that belong to no line.", lines.nul_bytes)
 }
 
 fn encode_commits(encoder: &mut DescriptorEncoder, gauges: &Gauges) -> fmt::Result {

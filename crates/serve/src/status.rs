@@ -54,8 +54,10 @@ pub struct PartitionLedger {
 /// The lines and the progress of one input.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InputLedger {
-    /// Its name for people.
+    /// Its name for people: where its file is now.
     pub name: String,
+    /// What the lake's tables call it, for as long as it is known.
+    pub origin: String,
     /// Whether it holds its partition.
     pub status: InputStatus,
     /// How far it was read and committed, in bytes of uncompressed text.

@@ -52,6 +52,7 @@ impl Status for Process {
     fn ledger(&self) -> LedgerReport {
         let input = InputLedger {
             name: "x".repeat(3_000),
+            origin: String::new(),
             status: adtally_model::InputStatus::Ended,
             position: 0,
             watermark_ms: None,

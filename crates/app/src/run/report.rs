@@ -279,7 +279,14 @@ impl Report {
 
 /// A row that sums inputs.
 fn sum_row(name: &str, ledger: Ledger) -> InputLedger {
-    InputLedger { name: name.into(), status: InputStatus::Ended, position: 0, watermark_ms: None, ledger }
+    InputLedger {
+        name: name.into(),
+        origin: name.into(),
+        status: InputStatus::Ended,
+        position: 0,
+        watermark_ms: None,
+        ledger,
+    }
 }
 
 impl Report {
@@ -298,6 +305,7 @@ impl Report {
         }
         rows.extend(listed.into_iter().map(|row| InputLedger {
             name: row.name.clone(),
+            origin: row.origin.clone(),
             status: row.status,
             position: row.position.to,
             watermark_ms: self.watermark_of(row),

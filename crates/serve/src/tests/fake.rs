@@ -150,6 +150,7 @@ pub(super) fn report() -> LedgerReport {
     };
     let input = InputLedger {
         name: "/logs/a.ndjson".into(),
+        origin: "/logs/a.ndjson".into(),
         status: InputStatus::Idle,
         position: 4096,
         watermark_ms,

@@ -19,6 +19,7 @@ const SAMPLES: &[&str] = &[
     "adtally_lines_read_total 10",
     "adtally_conflicting_duplicates_total 1",
     "adtally_gap_bytes_total 5",
+    "adtally_nul_bytes_total 3",
     "adtally_epochs_committed_total 3",
     "adtally_epoch_commit_seconds_sum 90.004",
     "adtally_epoch_commit_seconds_count 3",
