@@ -360,3 +360,98 @@ impl EpochSink for CommitThreads {
         self.join().map(|_| ()).and(Err(Error::internal("the committer has ended early")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemRandomness;
+    use crate::run::project::{ProjectorParts, Waiting, Work};
+    use adtally_model::{Ledger, PartitionState};
+    use adtally_pipeline::TimeSettings;
+    use adtally_store::epoch_log::{EpochLog, Fingerprints};
+    use adtally_store::lake::Lake;
+    use object_store::memory::InMemory;
+    use parking_lot::Mutex;
+
+    /// Pauses after which the lake has caught up: far more than a bounded run has attempts.
+    const PAUSES: u32 = 1_000;
+
+    /// A clock whose pauses take no time, and let the lake catch up in the end.
+    #[derive(Default)]
+    struct Pauses {
+        taken: Mutex<u32>,
+        lake: Mutex<Option<Work>>,
+    }
+
+    impl Clock for Pauses {
+        fn wall_ms(&self) -> i64 {
+            0
+        }
+
+        fn monotonic_ms(&self) -> i64 {
+            i64::from(*self.taken.lock())
+        }
+
+        fn sleep(&self, _: Duration) {
+            *self.taken.lock() += 1;
+            if *self.taken.lock() == PAUSES
+                && let Some(lake) = self.lake.lock().take()
+            {
+                lake.project(&lake.waiting()).unwrap();
+            }
+        }
+    }
+
+    /// While a lake is slow, epochs wait for it within bounds, as long as it takes: nothing has failed.
+    #[test]
+    fn fault_31_a_bounded_run_waits_for_a_slow_lake() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(8 << 20).build().unwrap();
+        let store = Arc::new(InMemory::new());
+        let log = EpochLog::new(store.clone(), 0);
+        let fingerprints = Fingerprints { config: 1, key: 2 };
+        let (writer, state) = runtime.block_on(log.claim(1, 7, fingerprints)).unwrap();
+        let lake = Arc::new(runtime.block_on(Lake::open(store)).unwrap());
+        let clock = Arc::new(Pauses::default());
+        let hot = Arc::new(HotCounts::new(60));
+        let report = Report::new(TimeSettings::default(), &PartitionState::default(), clock.clone());
+        let parts = ProjectorParts {
+            log,
+            log_id: state.log_id,
+            lake: lake.clone(),
+            hot: Arc::clone(&hot),
+            report: Arc::clone(&report),
+            clock: clock.clone(),
+            runtime: runtime.handle().clone(),
+            file_token: 1,
+            interval: Duration::ZERO,
+            attempts_max: Some(2),
+        };
+        let waiting = |epoch| Waiting {
+            pending: Arc::new(PendingEpoch { epoch, counts: Arc::default(), staged: Vec::new() }),
+            ledger: Ledger::default(),
+            inputs: Vec::new(),
+            clock_ms: 0,
+            final_ms: None,
+            oldest_needed: 1,
+        };
+        // As many as may wait.
+        let (projector, work) = Projector::by_hand(parts, 0, (1..=4_096).map(waiting).collect());
+        assert!(!projector.has_room().unwrap());
+        *clock.lake.lock() = Some(work);
+        let recorder = Recorder {
+            writer,
+            lake,
+            hot,
+            report: Arc::clone(&report),
+            projector,
+            clock: clock.clone(),
+            randomness: Arc::new(SystemRandomness),
+            runtime: runtime.handle().clone(),
+            attempts_max: Some(2),
+            abandon: Arc::default(),
+        };
+        recorder.wait_for_lake().unwrap();
+        assert_eq!(*clock.taken.lock(), PAUSES);
+        assert!(report.readiness().problems.is_empty(), "{:?}", report.readiness());
+    }
+}

@@ -8,6 +8,7 @@ mod clocks;
 mod damage;
 mod disks;
 mod feeding;
+mod handles;
 mod kills;
 mod lines;
 mod minutes;

@@ -148,6 +148,22 @@ impl Site {
         command.args(["run", "--data-dir", "data", "--listen", "127.0.0.1:0"]).args(line.split_whitespace());
         Serving::start(command)
     }
+
+    /// The same under a limit of open handles, soft and hard.
+    pub(crate) fn serve_limited(&self, handles: u32, line: &str) -> Serving {
+        let program = self.program();
+        let mut command = Command::new("sh");
+        command.current_dir(self.folder.path()).stdin(Stdio::null());
+        command.args(["-c", &format!("ulimit -n {handles} && exec \"$@\""), "sh"]).arg(program.get_program());
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.args(["run", "--data-dir", "data", "--listen", "127.0.0.1:0"]).args(line.split_whitespace());
+        Serving::start(command)
+    }
 }
 
 /// Compresses a file in place with `gzip`.

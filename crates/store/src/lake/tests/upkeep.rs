@@ -236,6 +236,35 @@ fn vacuum_deletes_what_nothing_names_and_nothing_else() {
     });
 }
 
+/// After a stop of days the first round compacts and drops: whoever reads the tables as they were before goes on for a day.
+#[test]
+fn fault_64_what_leaves_a_table_after_a_stop_of_days_stays_for_a_day() {
+    run(async {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let lake = Lake::open(Arc::clone(&store)).await.unwrap();
+        for number in 1..=3 {
+            let epochs = staged(&lake, number..=number).await;
+            lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
+        }
+        let before = stored(&store).await;
+        let listed: Vec<_> = store.list(None).try_collect().await.unwrap();
+        let written_ms = listed.iter().map(|object| object.last_modified.timestamp_millis()).max().unwrap();
+        // The clock of the last epoch is that of its clicks, long ago.
+        let first = AsOf { now_ms: written_ms + 3 * DAY_MS, ..later(3, 2 * DAY_MS) };
+        let none = || async { Ok(HashSet::new()) };
+        assert!(compact_all(&lake, &first).await > 0);
+        assert!(lake.retain(&KEEP, &first).await.unwrap() > 0);
+        lake.vacuum(&first, none()).await.unwrap();
+        let kept = stored(&store).await;
+        assert!(before.is_subset(&kept), "{:?}", before.difference(&kept));
+        lake.vacuum(&AsOf { now_ms: first.now_ms + DAY_MS - 1, ..first }, none()).await.unwrap();
+        assert!(before.is_subset(&stored(&store).await));
+        lake.vacuum(&AsOf { now_ms: first.now_ms + DAY_MS + 1_000, ..first }, none()).await.unwrap();
+        assert!(before.is_disjoint(&stored(&store).await));
+        assert_eq!(lake.audit().await.unwrap(), [""; 0]);
+    });
+}
+
 #[test]
 fn records_name_what_they_staged() {
     run(async {
