@@ -1,5 +1,7 @@
 //! The only place that reads clocks and draws randomness; everything else is handed them.
 
+#![expect(clippy::disallowed_methods, reason = "this is the place")]
+
 /// What time it is.
 pub trait Clock: Send + Sync {
     /// Milliseconds since the Unix epoch, UTC.

@@ -158,6 +158,7 @@ impl Process {
             interval: Duration::ZERO,
             keep: scenario.keep,
             fresh_from: None,
+            last_clock_ms: state.clock_ms,
         });
         let committer = Committer {
             encoder: Encoder {

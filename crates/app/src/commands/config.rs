@@ -47,7 +47,10 @@ pub fn config(args: &ConfigArgs) -> Result<Exit> {
         Action::Check { settings, json } => {
             let checked = settings.load();
             if *json {
-                let mistakes = checked.as_ref().err().map(Error::report);
+                let mistakes = checked.as_ref().err().map(Error::report).unwrap_or_default();
+                // Of several, the first line says how many there are.
+                let several = usize::from(mistakes.contains("\n  "));
+                let mistakes: Vec<&str> = mistakes.lines().skip(several).map(str::trim).collect();
                 terminal::print(&format!("{}\n", json!({ "valid": checked.is_ok(), "mistakes": mistakes })))?;
                 return Ok(checked.map_or_else(|error| Exit::of(&error), |_| Exit::Success));
             }

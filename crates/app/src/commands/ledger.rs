@@ -41,7 +41,10 @@ pub fn ledger(args: &LedgerArgs) -> Result<Exit> {
     }
     let mut text = format!("{}\n", terminal::sum_line(&state.ledger));
     for row in state.inputs.values() {
-        let name = terminal::on_one_line(&row.name);
+        let mut name = terminal::on_one_line(&row.name).to_string();
+        if row.origin != row.name {
+            name.push_str(&format!(" ({} in tables)", terminal::on_one_line(&row.origin)));
+        }
         text.push_str(&format!("  {name}: {}\n", terminal::sum_line(&row.ledger)));
     }
     if state.gone.read > 0 {

@@ -21,6 +21,7 @@ use crate::exit::Exit;
 use crate::terminal;
 use adtally_model::{Error, Result};
 use clap::CommandFactory;
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// Stack of the runtime's threads, in bytes: DataFusion plans recursively, and deeply so where it is not optimised.
@@ -49,14 +50,21 @@ pub(crate) fn leave_running(runtime: tokio::runtime::Runtime) {
 
 /// Refuses a data directory that is not there, which reading commands must not create.
 pub(crate) fn existing(data_dir: &Path) -> Result<()> {
-    if ["epochs", "lake"].iter().any(|folder| data_dir.join(folder).is_dir()) {
-        Ok(())
-    } else {
-        Err(Error::user(format!(
-            "{} is no data directory of adtally: name the --data-dir of a `run` that has committed something",
-            data_dir.display()
-        )))
+    for folder in ["epochs", "lake"] {
+        match std::fs::metadata(data_dir.join(folder)) {
+            Ok(found) if found.is_dir() => return Ok(()),
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+            Err(error) => {
+                let what = format!("the data directory {} cannot be looked at", data_dir.display());
+                return Err(Error::external(what).because(error));
+            }
+        }
     }
+    Err(Error::user(format!(
+        "{} is no data directory of adtally: name the --data-dir of a `run` that has committed something",
+        data_dir.display()
+    )))
 }
 
 /// What a command ends with whose temporary folder cannot be written.
@@ -70,7 +78,17 @@ pub(crate) fn temporary_folder_failed(folder: &Path) -> Error {
 
 /// The pattern that means one path and nothing else: what is special in patterns is escaped.
 pub(crate) fn literally(path: &str) -> String {
-    path.chars().flat_map(|c| if "*?[]{}".contains(c) { vec!['[', c, ']'] } else { vec![c] }).collect()
+    let escaped = |c: char| match c {
+        '*' | '?' | '[' | ']' | '{' | '}' => vec!['[', c, ']'],
+        // Escapes the character behind it.
+        '\\' => vec!['\\', '\\'],
+        _ => vec![c],
+    };
+    if path.contains(['*', '?', '[', ']', '{', '}']) {
+        path.chars().flat_map(escaped).collect()
+    } else {
+        path.to_owned()
+    }
 }
 
 /// Prints completions for a shell.

@@ -113,8 +113,11 @@ pub fn repair(args: &RepairArgs) -> Result<Exit> {
         (true, false) => "nothing was changed: run it again with --yes",
     });
     if args.json {
-        if let Ok(found) = found {
-            let report = json!({ "damaged": found, "repaired": found && args.yes, "steps": steps });
+        // What was done before something failed was done.
+        let damaged = found.as_ref().map_or(true, |&found| found);
+        let repaired = found.as_ref().is_ok_and(|&found| found && args.yes);
+        if found.is_ok() || !steps.is_empty() {
+            let report = json!({ "damaged": damaged, "repaired": repaired, "steps": steps });
             terminal::print(&format!("{report}\n"))?;
         }
     } else {

@@ -13,6 +13,7 @@ use arrow::record_batch::RecordBatch;
 use clap::Args;
 use futures::TryStreamExt;
 use std::io::Read;
+use std::path::Path;
 
 /// Rows that a table for people shows; the other formats show all.
 const TABLE_ROWS_MAX: usize = 10_000;
@@ -40,6 +41,11 @@ pub struct SqlArgs {
 /// # Errors
 /// A user error for a wrong query.
 pub fn sql(args: &SqlArgs) -> Result<Exit> {
+    if args.query == "-" && args.store.config.as_deref() == Some(Path::new("-")) {
+        return Err(Error::user(
+            "standard input cannot be both the configuration and the query: name a file for one of them",
+        ));
+    }
     let config = args.store.load()?;
     existing(&config.store.data_dir)?;
     let runtime = runtime()?;

@@ -1,6 +1,7 @@
 //! Which column holds which field: by its name and by whether its values can be read as that field.
 
 use super::sample::{Cell, Column, Sample};
+use crate::commands::literally;
 use crate::config::{FlagSetting, InputFormat, TimestampUnit, Value};
 use adtally_model::time::{EVENT_TIME_END_MS, EVENT_TIME_MIN_MS, parse_rfc3339};
 use adtally_model::{Country, ip};
@@ -331,7 +332,8 @@ impl Guess {
     /// The configuration that reads the file this way.
     pub fn to_toml(&self, path: &str) -> String {
         let quoted = |text: &str| Value::Text(text.to_owned()).to_toml();
-        let mut text = format!("[input]\npaths = [{}]\nformat = {}\n", quoted(path), quoted(self.format_name()));
+        let mut text =
+            format!("[input]\npaths = [{}]\nformat = {}\n", quoted(&literally(path)), quoted(self.format_name()));
         if self.format == InputFormat::Csv {
             text += &format!("csv_delimiter = {}\n", quoted(&char::from(self.csv_delimiter).to_string()));
         }

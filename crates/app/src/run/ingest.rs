@@ -219,7 +219,7 @@ impl<S: EpochSink> Ingest<S> {
     /// Lets the report say how much is read ahead, and how many files are open for it.
     pub fn report_reading(&self) {
         let held = self.lanes.values().map(Lane::held_bytes).sum();
-        self.report.reading(self.tailer.open_files(), held, HELD_BYTES_MAX);
+        self.report.reading(self.tailer.open_files(), held, self.held_max());
     }
 
     /// Gives the sink back, and all else up.

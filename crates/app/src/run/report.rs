@@ -207,11 +207,6 @@ impl Report {
         self.live.lock().upkeep_failing = problem;
     }
 
-    /// The guarded clock, while the wall clock agrees with it.
-    pub fn agreed_clock_ms(&self) -> Option<i64> {
-        self.live.lock().clock.filter(|clock| clock.agrees).map(|clock| clock.guarded_ms)
-    }
-
     /// The first line of each reason that this process rejected.
     pub fn first_rejections(&self) -> Vec<FirstRejection> {
         self.rejections.lock().list()

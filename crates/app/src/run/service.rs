@@ -236,6 +236,7 @@ impl Service {
             interval: config.store.upkeep_interval,
             keep: upkeep::keep(&config.store),
             fresh_from: bounded.then_some(state.number),
+            last_clock_ms: state.clock_ms,
         });
         let upkeep_stop = upkeep.stop_handle();
         let upkeep = match (bounded, options.lake_is_temporary) {

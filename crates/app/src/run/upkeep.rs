@@ -9,9 +9,11 @@ use super::report::Report;
 use crate::clock::{Clock, Randomness};
 use crate::config::StoreConfig;
 use adtally_model::{EpochNumber, Error, Result};
+use adtally_pipeline::ClockGuard;
 use adtally_store::epoch_log::EpochLog;
 use adtally_store::lake::{AsOf, Keep, LakeStore, RollUp};
 use futures::FutureExt;
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -61,11 +63,15 @@ pub struct UpkeepParts {
     pub keep: Keep,
     /// See [`AsOf::fresh_from`].
     pub fresh_from: Option<EpochNumber>,
+    /// The clock of the last epoch.
+    pub last_clock_ms: i64,
 }
 
 /// Keeps the lake in order.
 pub struct Upkeep {
     parts: UpkeepParts,
+    /// What time it is: a round may take longer than the run loop's last turn is old.
+    guard: Mutex<ClockGuard>,
     stop: UpkeepStop,
 }
 
@@ -114,7 +120,9 @@ pub fn keep(store: &StoreConfig) -> Keep {
 impl Upkeep {
     /// Upkeep that has not begun.
     pub fn new(parts: UpkeepParts) -> Upkeep {
-        Upkeep { parts, stop: UpkeepStop::default() }
+        let (wall_ms, monotonic_ms) = (parts.clock.wall_ms(), parts.clock.monotonic_ms());
+        let guard = Mutex::new(ClockGuard::new(wall_ms, monotonic_ms, parts.last_clock_ms));
+        Upkeep { parts, guard, stop: UpkeepStop::default() }
     }
 
     /// What stops it.
@@ -164,7 +172,7 @@ impl Upkeep {
 
     /// Rolls up all that is final, and leaves the rest. What fails is told.
     pub fn roll_up_all(&self) {
-        self.tell(self.as_of().map_or(Ok(()), |(as_of, _)| self.roll_up(&as_of)));
+        self.tell(self.as_of().map_or(Ok(()), |as_of| self.roll_up(&as_of)));
     }
 
     fn tell(&self, outcome: Result<()>) {
@@ -175,45 +183,52 @@ impl Upkeep {
         self.parts.report.upkeep_failing(problem);
     }
 
-    /// How far the lake is, and whether the wall clock can be trusted; `None` before this process has projected anything.
-    fn as_of(&self) -> Option<(AsOf, bool)> {
+    /// How far the lake is; `None` before this process has projected anything.
+    fn as_of(&self) -> Option<AsOf> {
         let held = self.parts.projector.held()?;
-        let agreed_ms = self.parts.report.agreed_clock_ms();
-        let as_of = AsOf {
+        Some(AsOf {
             log_id: self.parts.log_id,
             partition: self.parts.log.partition(),
             epoch: held.epoch,
             final_ms: held.final_ms,
             clock_ms: held.clock_ms,
-            now_ms: agreed_ms.unwrap_or(held.clock_ms),
+            now_ms: held.clock_ms,
             fresh_from: self.parts.fresh_from,
-        };
-        Some((as_of, agreed_ms.is_some()))
+        })
+    }
+
+    /// The same with the time that it is now; `None` while the wall clock is in doubt: files that leave a table then would be
+    /// stamped with a wrong time, and be deleted too early.
+    fn now(&self, as_of: &AsOf) -> Option<AsOf> {
+        let clock = &self.parts.clock;
+        let reading = self.guard.lock().read(clock.wall_ms(), clock.monotonic_ms());
+        reading.agrees.then_some(AsOf { now_ms: reading.guarded_ms, ..*as_of })
     }
 
     fn round(&self, work: &Work) -> Result<()> {
-        let Some((as_of, clock_is_agreed)) = self.as_of() else { return Ok(()) };
+        let Some(as_of) = self.as_of() else { return Ok(()) };
         self.roll_up(&as_of)?;
-        if !clock_is_agreed {
-            // Files that leave a table now would be stamped with a wrong time, and be deleted too early.
-            tracing::debug!("the wall clock is in doubt: upkeep only rolls up");
-            return Ok(());
-        }
         let (lake, tokens) = (&self.parts.lake, || self.parts.randomness.next_u128());
-        if let Some(removed) =
-            self.unless_stopped(lake.retain(&self.parts.keep, &as_of))?.filter(|&removed| removed > 0)
+        if let Some(now) = self.now(&as_of)
+            && let Some(removed) = self.unless_stopped(lake.retain(&self.parts.keep, &now))?
+            && removed > 0
         {
             tracing::info!(files = removed, "files removed from lake tables: older than what is kept");
         }
         let mut compacted = 0;
-        while compacted < work.compacted_bytes_max {
-            let Some(Some(bytes)) = self.unless_stopped(lake.compact(&as_of, &tokens))? else { break };
+        while compacted < work.compacted_bytes_max
+            && let Some(now) = self.now(&as_of)
+        {
+            let Some(Some(bytes)) = self.unless_stopped(lake.compact(&now, &tokens))? else { break };
             compacted += bytes;
         }
         if compacted > 0 {
             tracing::debug!(bytes = compacted, "lake files compacted");
         }
-        if work.vacuum { self.vacuum(&as_of) } else { Ok(()) }
+        match self.now(&as_of) {
+            Some(now) if work.vacuum => self.vacuum(&now),
+            _ => Ok(()),
+        }
     }
 
     fn roll_up(&self, as_of: &AsOf) -> Result<()> {

@@ -158,7 +158,10 @@ fn json_has_numbers_as_numbers_and_fields_in_order() {
     let wrong = site.adtally("config check --config wrong.toml --json");
     assert_eq!(wrong.code, Some(2));
     assert_eq!(wrong.json()["valid"], false);
-    assert!(wrong.json()["mistakes"].as_str().unwrap().contains("wrong.toml:2"), "{}", wrong.stdout);
+    assert!(wrong.json()["mistakes"][0].as_str().unwrap().contains("wrong.toml:2"), "{}", wrong.stdout);
+    site.write("wrong.toml", "[time]\nmax_jmp = \"1s\"\nidle_timeout = 3\n");
+    let wrong = site.adtally("config check --config wrong.toml --json").json();
+    assert_eq!(wrong["mistakes"].as_array().unwrap().len(), 2, "{wrong}");
 }
 
 /// Paths on the command line replace those of the configuration, in `run` as in `count`.
@@ -200,12 +203,12 @@ fn settings_come_from_the_same_places_for_every_command() {
     site.adtally("generate --clicks 300 --output clicks.log").ok();
     site.write("adtally.toml", "[store]\ndata_dir = \"there\"\n");
     site.adtally("run clicks.log --config adtally.toml --until-end").ok();
-    for line in ["ledger", "verify", "repair", "sql SHOW"] {
-        let code = if line == "sql SHOW" { 2 } else { 0 };
+    for line in ["ledger", "verify", "repair", "sql,SELECT 1"] {
+        let code = 0;
         let run = |command: &mut std::process::Command| command.output().unwrap().status.code();
         let program = || {
             let mut command = site.program();
-            command.args(line.split(' '));
+            command.args(line.split(','));
             command
         };
         assert_eq!(run(program().args(["--config", "adtally.toml"])), Some(code), "{line}");
@@ -220,6 +223,56 @@ fn settings_come_from_the_same_places_for_every_command() {
     let ended = end(command);
     assert_eq!(ended.code, Some(3), "{ended:?}");
     assert!(ended.stdout.contains("identity.key"), "{ended:?}");
+}
+
+/// What a query may look like, and what its rows do.
+#[test]
+fn sql_takes_comments_and_standard_input_and_prints_every_column() {
+    let site = Site::new();
+    site.adtally("generate --clicks 10 --output clicks.log").ok();
+    site.adtally("run clicks.log --data-dir data --until-end").ok();
+    let sql = |words: &[&str]| site.words(&[&["sql", "--data-dir", "data"], words].concat());
+    let commented = "-- how many\nSELECT count(*) AS n FROM clicks";
+    assert_eq!(sql(&["--format", "csv", commented]).ok().stdout, "n\n10\n");
+    let row = sql(&["--format", "json", "SELECT ad_id, click_id FROM clicks LIMIT 1"]).ok().json();
+    assert_eq!(row.get("click_id"), Some(&Value::Null), "{row}");
+    for (words, told) in [
+        (&["--format", "csv", "SELECT array_agg(ad_id) AS ads FROM clicks"][..], "`ads`"),
+        (&["--no-such-flag"], "--no-such-flag"),
+        (&["SELECT sum(ad_id) + 9223372036854775807 FROM clicks"], "beyond what its type holds"),
+    ] {
+        let ended = sql(words);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.contains(told), "{ended:?}");
+    }
+    let mut piped = std::process::Command::new("sh");
+    let line = "echo 'SELECT 1 AS one' | \"$A\" sql --data-dir data --format csv -";
+    piped.args(["-c", line]).current_dir(site.path("")).env("A", env!("CARGO_BIN_EXE_adtally"));
+    assert_eq!(end(piped).ok().stdout, "one\n1\n");
+    assert_eq!(sql(&["--config", "-", "-"]).code, Some(2), "one cannot be both");
+}
+
+/// A line is found by (`input`, `position`), whatever became of its file's name; `ledger` names inputs alike.
+#[test]
+fn input_and_position_lead_to_one_line_after_a_rotation() {
+    let site = Site::new();
+    site.adtally("generate --clicks 100 --output all.log").ok();
+    let all = String::from_utf8(site.read("all.log")).unwrap();
+    let lines: Vec<&str> = all.split_inclusive('\n').collect();
+    site.write("logs/a.log", lines[..50].concat());
+    site.adtally("run logs --data-dir data --until-end").ok();
+    std::fs::rename(site.path("logs/a.log"), site.path("logs/a.log.1")).unwrap();
+    site.write("logs/a.log", lines[50..].concat());
+    site.adtally("run logs --data-dir data --until-end").ok();
+    let several = "SELECT count(*) FROM (SELECT input, position FROM clicks GROUP BY 1, 2 HAVING count(*) > 1)";
+    assert_eq!(site.sql_value(several), "0");
+    let inputs = site.sql("SELECT DISTINCT input FROM clicks ORDER BY 1");
+    assert_eq!(inputs.lines().collect::<Vec<_>>(), ["input", "logs/a.log", "logs/a.log#1"]);
+    let ledger = site.ledger();
+    let names: Vec<_> = ledger["inputs"].as_array().unwrap().iter().map(|row| (&row["name"], &row["input"])).collect();
+    assert_eq!(names, [(&json!("logs/a.log.1"), &json!("logs/a.log")), (&json!("logs/a.log"), &json!("logs/a.log#1"))]);
+    let text = site.adtally("ledger --data-dir data").ok().stdout;
+    assert!(text.contains("logs/a.log.1 (logs/a.log in tables): 50 lines"), "{text}");
 }
 
 #[test]

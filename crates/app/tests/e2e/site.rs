@@ -149,12 +149,12 @@ impl Site {
         Serving::start(command)
     }
 
-    /// The same under a limit of open handles, soft and hard.
-    pub(crate) fn serve_limited(&self, handles: u32, line: &str) -> Serving {
+    /// The same after `ulimit` with these words.
+    pub(crate) fn serve_limited(&self, limit: &str, line: &str) -> Serving {
         let program = self.program();
         let mut command = Command::new("sh");
         command.current_dir(self.folder.path()).stdin(Stdio::null());
-        command.args(["-c", &format!("ulimit -n {handles} && exec \"$@\""), "sh"]).arg(program.get_program());
+        command.args(["-c", &format!("ulimit {limit} && exec \"$@\""), "sh"]).arg(program.get_program());
         for (name, value) in program.get_envs() {
             match value {
                 Some(value) => command.env(name, value),
@@ -263,6 +263,14 @@ impl Serving {
             let (found, said) = self.text("/readyz");
             (found == status && said.contains(text)).then_some(())
         });
+    }
+
+    /// Its soft and hard limit of open handles.
+    pub(crate) fn handles(&self) -> (String, String) {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.child.id())).unwrap();
+        let words = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap().split_whitespace();
+        let words: Vec<String> = words.map(str::to_owned).collect();
+        (words[0].clone(), words[1].clone())
     }
 
     /// The most memory that it has held so far, in MiB.

@@ -367,24 +367,31 @@ impl Tailer {
         let Some(input) = self.inputs.get_mut(&id) else { return };
         if input.is_shorter() && input.unchanged_for(now_ms, self.settings.incomplete_wait_ms, &self.settings) {
             let len = input.text_len();
-            input.cut = Some((len, input.size));
-            input.size = len;
+            input.cut.get_or_insert(len);
         }
-        let Some((len, before)) = input.cut.take() else { return };
-        let what = format!("{} was cut from {before} to {len} bytes before it was read to its end", input.name);
-        let last = match (&mut input.file, &input.place) {
-            (Some(open), _) => last_byte(open.file.as_mut(), len),
-            (None, Some(place)) => self.fs.open(place).and_then(|mut file| last_byte(file.as_mut(), len)),
-            (None, None) => Ok(None),
-        };
-        match last {
-            Ok(None | Some(b'\n' | 0)) => {
-                self.troubles.note(format!("{what}: what stood there, unless it was padding, is not read"));
+        let Some(len) = input.cut else { return };
+        match judge_cut(self.fs.as_ref(), input, len) {
+            Ok((true, last)) => {
+                input.cut = None;
+                let (name, before) = (&input.name, input.size);
+                let what = format!("{name} was cut from {before} to {len} bytes before it was read to its end");
+                if matches!(last, None | Some(b'\n' | 0)) {
+                    input.size = len;
+                    self.troubles.note(format!("{what}: what stood there, unless it was padding, is not read"));
+                } else {
+                    // The size is that of before until the gap is booked.
+                    input.size_after_gap = Some(len);
+                    input.gap = Some((before - len, what));
+                }
             }
-            _ => {
-                let bytes = before - len + input.gap.take().map_or(0, |(bytes, _)| bytes);
-                input.gap = Some((bytes, what));
+            // Another text: it is not this input's file any more.
+            Ok((false, _)) => {
+                input.lose();
+                input.changed_at_ms = now_ms;
             }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => input.cut = None,
+            // Another look will tell.
+            Err(_) => {}
         }
     }
 
@@ -446,6 +453,22 @@ impl Tailer {
                 begins && read_range(file.as_mut(), start, lost.tail.len).is_ok_and(|text| lost.tail.ends(&text))
             })
         })
+    }
+}
+
+/// Whether a file that was cut still is an input's, and the last byte of what it holds up to a length.
+fn judge_cut(fs: &dyn FileSystem, input: &mut Input, len: u64) -> io::Result<(bool, Option<u8>)> {
+    let judge = |file: &mut dyn TailFile, input: &mut Input| -> io::Result<(bool, Option<u8>)> {
+        Ok((is_continued(file, input)?, last_byte(file, len)?))
+    };
+    match (input.file.take(), input.place.clone()) {
+        (Some(mut open), _) => {
+            let judged = judge(open.file.as_mut(), input);
+            input.file = Some(open);
+            judged
+        }
+        (None, Some(place)) => judge(fs.open(&place)?.as_mut(), input),
+        (None, None) => Err(io::ErrorKind::NotFound.into()),
     }
 }
 

@@ -39,7 +39,8 @@ impl Tailer {
 
     /// Files held open.
     pub fn open_files(&self) -> usize {
-        self.opened.len()
+        let is_open = |id: &&InputId| self.inputs.get(id).is_some_and(|input| input.file.is_some());
+        self.opened.iter().filter(is_open).count()
     }
 
     /// Whether an input's file is being decoded, so that it could give way to another's.

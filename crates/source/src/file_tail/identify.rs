@@ -9,7 +9,7 @@ use super::read::half_line;
 use super::{Discovery, Tailer};
 use crate::block::Format;
 use crate::decode::foreign::{self, Foreign};
-use crate::decode::format;
+use crate::decode::{FormatChoice, format};
 use crate::file_system::{FileStat, TailFile, read_range};
 use adtally_model::InputId;
 use std::cmp::Reverse;
@@ -45,6 +45,11 @@ impl Probe {
     /// The first bytes of the text.
     pub(super) fn head(&self) -> &[u8] {
         &self.head
+    }
+
+    /// Whether the file is compressed.
+    pub(super) fn is_compressed(&self) -> bool {
+        self.compression.is_some()
     }
 
     /// Whether waiting alone may tell more.
@@ -271,7 +276,8 @@ impl Tailer {
             let named = by_name.get(&*name).map_or(&[][..], Vec::as_slice);
             for input in named.iter().filter(|input| input.head.len == 0) {
                 // Behind NUL bytes at its beginning it is known by the text before the position.
-                if input.position > 0 || input.stage != Stage::Ended || probe.head.is_empty() {
+                let is_behind = input.tail.len > 0 && !probe.is_compressed();
+                if is_behind || (input.position == 0 && (input.stage != Stage::Ended || probe.head.is_empty())) {
                     pairs.push((false, false, Reverse((0, 0)), at, input.id));
                 }
             }
@@ -390,12 +396,15 @@ impl Tailer {
         if let Some(header) = self.headers.get(path) {
             return Some(header.clone());
         }
+        if self.settings.decode.format == FormatChoice::Ndjson {
+            return None;
+        }
         let begins =
             |other: &Path| other.as_os_str().as_encoded_bytes().starts_with(path.as_os_str().as_encoded_bytes());
         // What was rotated since the last look may not have been read yet.
         let unread = self.inputs.values().filter(|input| input.format.is_none() && !input.compressed);
         let places: Vec<PathBuf> =
-            unread.filter_map(|input| input.place.clone()).filter(|place| begins(place)).collect();
+            unread.filter_map(|input| input.place.as_ref()).filter(|place| begins(place)).cloned().collect();
         for place in places.into_iter().filter(|place| place != path).take(ROTATED_MAX) {
             if let Ok(head) = self.fs.open(&place).and_then(|mut file| read_range(file.as_mut(), 0, HEAD_BYTES)) {
                 self.learn_header(&place, &head);

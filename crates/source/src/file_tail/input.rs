@@ -59,8 +59,8 @@ pub(super) struct Input {
     pub(super) done: bool,
     /// While it is compressed and done: how many bytes of its file were read, or given up for lost.
     pub(super) done_at: u64,
-    /// Its file is shorter than it was known to be, but not than what was read: its length, and how long it was.
-    pub(super) cut: Option<(u64, u64)>,
+    /// Its file was seen shorter than it was known to be, but not than what was read: how long.
+    pub(super) cut: Option<u64>,
     /// Bytes that cannot be read and why, to be told with the next look.
     pub(super) gap: Option<(u64, String)>,
     /// A gap was told: the size once it is booked.
@@ -74,6 +74,8 @@ pub(super) struct Input {
     pub(super) format: Option<Format>,
     /// The header line under which its rows are read, or would be if it had none of its own.
     pub(super) csv_header: Option<Vec<u8>>,
+    /// Whether a header was looked for where it was rotated from.
+    pub(super) header_sought: bool,
     /// Where its text ends for now, if only NUL bytes follow up to the file's end.
     pub(super) unwritten_from: Option<u64>,
     /// How far these have been gone through.
@@ -177,6 +179,7 @@ impl Input {
             restarted: false,
             format: None,
             csv_header: None,
+            header_sought: false,
             unwritten_from: None,
             nul_scan: None,
             overlong: None,
@@ -241,11 +244,10 @@ impl Input {
     /// Notes what its file looks like. Where it was cut behind the position, text may be lost that was never read.
     pub(super) fn observe(&mut self, stat: FileStat) {
         let known = self.size.max(self.text_len());
-        if !self.compressed && (self.position..known).contains(&stat.len) {
-            let longest = self.cut.map_or(known, |(_, longest)| longest.max(known));
-            let shortest = self.cut.map_or(stat.len, |(shortest, _)| shortest.min(stat.len));
-            self.cut = Some((shortest, longest));
-            self.size = stat.len;
+        let is_told = self.size_after_gap.is_some();
+        if !self.compressed && !is_told && (self.position..known).contains(&stat.len) {
+            self.cut = Some(self.cut.map_or(stat.len, |shortest| shortest.min(stat.len)));
+            self.size = known;
         }
         if self.stat.is_some_and(|known| known.len < stat.len) {
             // What it has grown by is taken for text until it is read.
@@ -256,7 +258,7 @@ impl Input {
 
     /// Whether its file has less text than was known to be there once; a copy of it may still be being made.
     pub(super) fn is_shorter(&self) -> bool {
-        let there = !self.compressed && self.place.is_some() && self.stat.is_some();
+        let there = !self.compressed && self.place.is_some() && self.stat.is_some() && self.size_after_gap.is_none();
         there && (self.position..self.size).contains(&self.text_len())
     }
 
@@ -309,9 +311,7 @@ impl Input {
         self.file = None;
         self.overlong = None;
         self.settled = None;
-        if let Some((_, longest)) = self.cut.take() {
-            self.size = self.size.max(longest);
-        }
+        self.cut = None;
         (self.unwritten_from, self.nul_scan) = (None, None);
         self.rotated = true;
         if self.stage == Stage::Active {

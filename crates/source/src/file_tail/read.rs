@@ -44,7 +44,8 @@ impl Tailer {
             Stage::Active => {}
         }
         let name = input.name.clone();
-        let place = input.place.clone().filter(|_| input.format.is_none() && input.csv_header.is_none());
+        let may_lack_header = input.format.is_none() && input.csv_header.is_none() && !input.header_sought;
+        let place = input.place.clone().filter(|_| may_lack_header && input.head.bytes.first() != Some(&b'{'));
         if !self.may_stream(id, now_ms) {
             return ReadOutcome::Waits;
         }
@@ -53,7 +54,7 @@ impl Tailer {
             // What was rotated has perhaps been read since this file was found.
             let header = self.header_for(&place);
             if let Some(input) = self.inputs.get_mut(&id) {
-                input.csv_header = header;
+                (input.csv_header, input.header_sought) = (header, true);
             }
         }
         let mut found_format = false;

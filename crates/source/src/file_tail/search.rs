@@ -28,7 +28,7 @@ impl Tailer {
         let missing = |input: &&Input| {
             let unread = matches!(input.stage, Stage::Lost(_)) || input.unread() > 0 || is_newest(input);
             let lost = input.restored && unread && input.place.is_none();
-            let known_by_text = input.head.len > 0 || input.position > 0;
+            let known_by_text = input.head.len > 0 || input.tail.len > 0;
             lost && known_by_text && !listing.is_unknown(Path::new(&input.name))
         };
         for input in self.inputs.values().filter(missing) {
@@ -86,7 +86,9 @@ impl Tailer {
             let Some(probe) = self.probe_once(&path, stat, now_ms) else { continue };
             for id in ids.clone() {
                 let Some(input) = self.inputs.get_mut(&id) else { continue };
-                if input.head.begins(probe.head()) && continues(self.fs.open(&path), &probe, input)? {
+                // The text of a compressed file is not compared before it is decoded.
+                let tells = input.head.len > 0 || !probe.is_compressed();
+                if tells && input.head.begins(probe.head()) && continues(self.fs.open(&path), &probe, input)? {
                     ids.remove(&id);
                     self.adopt(id, &path, &probe, now_ms, found);
                     // It is not among the files that are meant: it is read to its end while it is held open.

@@ -23,7 +23,7 @@ impl<S: EpochSink> Ingest<S> {
         lanes.sort_unstable();
         let (now, _) = self.now();
         let mut ahead = None;
-        let held_max = if self.lanes.len() < CROWD { HELD_BYTES_MAX } else { HELD_BYTES_MAX / 2 };
+        let held_max = self.held_max();
         let (mut worked, mut is_least) = (false, true);
         for (depth, watermark, id) in lanes {
             let holds_up = watermark.is_none() || std::mem::take(&mut is_least);
@@ -40,6 +40,11 @@ impl<S: EpochSink> Ingest<S> {
             }
         }
         Ok(worked)
+    }
+
+    /// Bytes of text that may be held: where many inputs wait, what is kept for each of them needs room, too.
+    pub(super) fn held_max(&self) -> usize {
+        if self.lanes.len() < CROWD { HELD_BYTES_MAX } else { HELD_BYTES_MAX / 2 }
     }
 
     /// Lets an input that lies further ahead give up its decoder for one that waits for one. `ahead` are those that could,

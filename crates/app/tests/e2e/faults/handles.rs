@@ -1,7 +1,7 @@
 //! Handles: more files and clients than a process may have open.
 
 use super::{START, check, click};
-use crate::site::Site;
+use crate::site::{Site, wait_for};
 use std::net::TcpStream;
 
 /// The limit of handles, soft and hard.
@@ -12,6 +12,17 @@ const FILES: i64 = 400;
 /// Clients that connect and ask nothing.
 const CLIENTS: usize = 200;
 
+/// The soft limit is raised to the hard one at the start.
+#[test]
+fn fault_59_the_soft_limit_is_raised() {
+    let site = Site::new();
+    site.write("logs/a.log", click(START, 1));
+    let server = site.serve_limited("-S -n 64", "logs");
+    let (soft, hard) = server.handles();
+    assert!(soft == hard && soft != "64", "{soft} {hard}");
+    server.stop();
+}
+
 /// With more files than handles, and clients that hold all that are theirs, every file is read and committed, and
 /// questions are answered again as soon as the clients are gone.
 #[test]
@@ -21,11 +32,15 @@ fn fault_59_more_files_and_clients_than_handles() {
     for user in 0..FILES {
         site.write(&format!("logs/{user}.log"), one(user));
     }
-    let server = site.serve_limited(HANDLES, "logs");
+    let server = site.serve_limited(&format!("-n {HANDLES}"), "logs");
     let idle: Vec<TcpStream> = (0..CLIENTS).filter_map(|_| TcpStream::connect(server.address()).ok()).collect();
     for user in 0..FILES {
         site.append(&format!("logs/{user}.log"), one(FILES + user));
     }
+    // Nobody can be asked meanwhile but the epoch log.
+    wait_for("all files to be committed while clients hold their handles", || {
+        (site.ledger()["read"] == 2 * FILES).then_some(())
+    });
     drop(idle);
     server.wait_read(2 * FILES as u64);
     server.stop();

@@ -126,7 +126,7 @@ fn fault_04_killed_between_staging_and_the_record() {
 /// A process that dies between the record and the lake, or between two of its tables, leaves a lake that the next one
 /// brings level, each epoch once.
 #[test]
-fn fault_05_killed_between_the_record_and_the_lake() {
+fn fault_05_and_34_killed_between_the_record_and_the_lake() {
     for (points, level) in [
         ("before_projection=return", true),
         ("between_tables=return", false),

@@ -87,6 +87,7 @@ fn run(seed: u64, steps: &[u64], story: &mut Vec<String>) -> Result<(), String> 
     let sight = [Sight::Folder, Sight::Logs, Sight::Rotated, Sight::Named][dice.below(4) as usize];
     let disk = Disk::default();
     disk.state().sight = Some(sight);
+    disk.state().compresses = dice.one_in(3);
     disk.state().grain_ms = if dice.one_in(2) { 4 } else { 0 };
     let mut logs = vec![Log::new("a.log"), Log::new("b.csv")];
     let mut process = Process::new(disk.clone(), sight, &mut dice);

@@ -6,7 +6,7 @@
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, Result};
+use datafusion::common::{DFSchema, Result, plan_err};
 use datafusion::logical_expr::expr::{AggregateFunction, WindowFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
@@ -42,9 +42,13 @@ fn check_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     }
     let names = NamePreserver::new(&plan);
     let checked = plan.map_expressions(|expr| {
-        // The names of its parts would have to be kept as well.
         if matches!(expr, Expr::GroupingSet(_)) {
-            return Ok(Transformed::no(expr));
+            // The names of its parts would have to be kept as well.
+            let checked = expr.clone().transform_up(|expr| check_expr(expr, &inputs))?;
+            return match checked.transformed {
+                true => plan_err!("ROLLUP, CUBE and GROUPING SETS take no arithmetic: calculate in a subquery"),
+                false => Ok(Transformed::no(expr)),
+            };
         }
         let name = names.save(&expr);
         let checked = expr.transform_up(|expr| check_expr(expr, &inputs))?;

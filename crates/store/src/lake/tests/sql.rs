@@ -154,6 +154,8 @@ fn a_query_may_use_the_memory_that_the_message_names() {
 fn messages_are_about_the_query() {
     run(async {
         let lake = in_memory().await;
+        let rollup = "SELECT ad_id * 4, sum(clicks) FROM clicks_by_minute GROUP BY ROLLUP(ad_id * 4)";
+        assert!(outcome(&lake, rollup).await.unwrap_err().report().contains("in a subquery"));
         for query in ["SELECT Ad_Id, \"AD_ID\" FROM clicks", "SELECT nope FROM clicks", "SELECT sum(ip) FROM clicks"] {
             let error = outcome(&lake, query).await.unwrap_err().report();
             assert!(!error.to_lowercase().contains("datafusion"), "{query}: {error}");

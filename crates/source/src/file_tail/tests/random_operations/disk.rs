@@ -27,6 +27,8 @@ pub(super) struct State {
     pub(super) now_ms: i64,
     /// Which names the tailer's patterns name.
     pub(super) sight: Option<Sight>,
+    /// Whether writers mostly compress, and change what is compressed.
+    pub(super) compresses: bool,
     /// The finest difference between two times of change, in milliseconds; 0 makes each change differ.
     pub(super) grain_ms: i64,
     changes: i128,

@@ -1,5 +1,6 @@
 //! Writers of logs and those who rotate, compress, copy and remove them.
 
+use super::content;
 use super::disk::{Disk, Entry, State};
 use super::{Dice, Sight};
 use crate::file_tail::tests::{gzip, zstandard};
@@ -205,6 +206,19 @@ impl Log {
         }
     }
 
+    /// Puts another compressed file in the place of one: with the same first lines, but not the same ones behind them.
+    fn replace_compressed(&mut self, state: &mut State, sight: Sight, dice: &mut Dice) {
+        let Some(name) = (1..=KEPT).find_map(|age| self.rotated(state, age)).filter(|name| name.ends_with(".gz"))
+        else {
+            return;
+        };
+        let old = content::text(state.bytes(&name).unwrap_or_default());
+        let Some(same) = old.get(1_024..).and_then(|rest| rest.iter().position(|&byte| byte == b'\n')) else { return };
+        let mut text = old[..1_024 + same + 1].to_vec();
+        (0..20 + dice.below(40)).for_each(|_| text.extend_from_slice(self.line(dice).as_bytes()));
+        state.create(&name, gzip(text), |name| sight.sees(name));
+    }
+
     /// Pads its file with NUL bytes, which it goes on to write in place.
     fn preallocate(&mut self, state: &mut State, sight: Sight, dice: &mut Dice) {
         let node = self.open(state, sight);
@@ -266,7 +280,25 @@ impl Log {
     pub(super) fn act(&mut self, disk: &Disk, sight: Sight, dice: &mut Dice) -> &'static str {
         let mut state = disk.state();
         let state = &mut state;
-        match dice.below(32) {
+        let what = dice.below(if state.compresses { 64 } else { 32 });
+        match what {
+            32..=39 => {
+                self.rotate(state, sight, dice);
+                "rotate"
+            }
+            40..=47 => {
+                self.compress(state, sight, dice);
+                self.finish_compressing(state, sight);
+                "compress"
+            }
+            48..=57 => {
+                self.append_compressed(state, sight, dice);
+                "append to a compressed file"
+            }
+            58..=63 => {
+                self.replace_compressed(state, sight, dice);
+                "replace a compressed file"
+            }
             0..=11 => {
                 self.append(state, sight, dice);
                 "append"
