@@ -62,7 +62,8 @@ pub(crate) enum Unreadable {
 /// All inputs of a partition.
 #[derive(Debug, Default)]
 pub struct Inputs {
-    inputs: BTreeMap<InputId, Input>,
+    /// Boxed: nodes of the map are half empty where inputs came one after another.
+    inputs: BTreeMap<InputId, Box<Input>>,
     /// Those that have not ended: every rotated file leaves an ended one behind.
     active: BTreeSet<InputId>,
     /// Those of status [`InputStatus::Holding`] by their largest event time ([`watermark::NONE`] before there is one),
@@ -178,7 +179,7 @@ impl Inputs {
         if input.row.status != InputStatus::Ended {
             self.active.insert(id);
         }
-        self.inputs.insert(id, input);
+        self.inputs.insert(id, Box::new(input));
     }
 
     fn remove(&mut self, id: InputId) -> Option<Input> {
@@ -187,7 +188,7 @@ impl Inputs {
         if let Some(key) = holding_key(&input.row) {
             self.holding.remove(&key);
         }
-        Some(input)
+        Some(*input)
     }
 
     /// Changes an input in any way, its status and its event time included.
@@ -240,22 +241,22 @@ impl Inputs {
 
     /// Those that have not ended.
     pub(crate) fn active(&self) -> impl Iterator<Item = &Input> {
-        self.active.iter().filter_map(|id| self.inputs.get(id))
+        self.active.iter().filter_map(|id| self.inputs.get(id).map(Box::as_ref))
     }
 
     /// One input.
     pub fn get(&self, id: InputId) -> Option<&Input> {
-        self.inputs.get(&id)
+        self.inputs.get(&id).map(Box::as_ref)
     }
 
     /// All of them, by number.
     pub fn iter(&self) -> impl Iterator<Item = &Input> {
-        self.inputs.values()
+        self.inputs.values().map(Box::as_ref)
     }
 
     /// Begins a new epoch: nothing is touched, and positions go on from where they are.
     pub(crate) fn begin_epoch(&mut self) {
-        for input in self.inputs.values_mut().filter(|input| input.touched) {
+        for input in self.inputs.values_mut().map(Box::as_mut).filter(|input| input.touched) {
             input.touched = false;
             input.row.position = input.row.position.next();
         }
@@ -263,7 +264,8 @@ impl Inputs {
 
     /// Removes those that `gone` says, and returns the sum of their ledgers and who they were.
     pub(crate) fn remove_where(&mut self, gone: impl Fn(&Input) -> bool) -> (Ledger, Vec<InputId>) {
-        let ids: Vec<InputId> = self.inputs.values().filter(|input| gone(input)).map(|input| input.row.id).collect();
+        let ids: Vec<InputId> =
+            self.inputs.values().map(Box::as_ref).filter(|input| gone(input)).map(|input| input.row.id).collect();
         let mut sum = Ledger::default();
         for &id in &ids {
             if let Some(input) = self.remove(id) {

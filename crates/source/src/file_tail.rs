@@ -203,7 +203,8 @@ pub struct Tailer {
     fs: Box<dyn FileSystem + Send>,
     settings: TailSettings,
     patterns: Patterns,
-    inputs: BTreeMap<InputId, Input>,
+    /// Boxed: nodes of the map are half empty where inputs came one after another.
+    inputs: BTreeMap<InputId, Box<Input>>,
     next_input: u64,
     /// The generation last used at each path.
     generations: HashMap<PathBuf, u32>,
@@ -291,7 +292,7 @@ impl Tailer {
             *generation = row.generation.max(*generation);
         }
         let next_input = known.iter().map(|row| row.id.0 + 1).max().unwrap_or(1).max(next_input);
-        let inputs = known.into_iter().map(|row| (row.id, Input::restored(row))).collect();
+        let inputs = known.into_iter().map(|row| (row.id, Box::new(Input::restored(row)))).collect();
         Ok(Tailer {
             fs,
             settings,
@@ -422,7 +423,7 @@ impl Tailer {
     /// Forgets an input that has ended and is not listed, when the epoch log has summed it up. Should its file come back
     /// after that, it is a new input.
     pub fn forget(&mut self, input: InputId) {
-        let ended = |input: &Input| input.stage == input::Stage::Ended && input.place.is_none();
+        let ended = |input: &Box<Input>| input.stage == input::Stage::Ended && input.place.is_none();
         if self.inputs.get(&input).is_some_and(ended) {
             self.inputs.remove(&input);
         }
@@ -436,7 +437,7 @@ impl Tailer {
     /// How far the run has come.
     pub fn progress(&self) -> Progress {
         let mut sum = Progress::default();
-        for (total, read) in self.inputs.values().filter_map(Input::progress) {
+        for (total, read) in self.inputs.values().map(Box::as_ref).filter_map(Input::progress) {
             sum.total_bytes += total;
             sum.read_bytes += read;
         }

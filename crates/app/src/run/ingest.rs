@@ -88,7 +88,7 @@ struct Lane {
     /// Bytes of text of each block in `decoding`, and of `front` before them.
     sizes: VecDeque<usize>,
     decoding: VecDeque<Decoding>,
-    front: Option<PendingBatch>,
+    front: Option<Box<PendingBatch>>,
     /// When it was last found to have nothing for the moment, by monotonic time.
     asked_ms: Option<i64>,
     /// Whether that was its end, still to be noted once what was read before is judged.
@@ -348,7 +348,7 @@ impl<S: EpochSink> Ingest<S> {
                 && let Some(batch) = decoding.poll()?
             {
                 lane.decoding.pop_front();
-                lane.front = Some(PendingBatch::new(batch));
+                lane.front = Some(Box::new(PendingBatch::new(batch)));
             }
             if lane.front.is_some() {
                 order.push((self.partition.watermark_of(id), id));

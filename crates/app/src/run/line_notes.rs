@@ -138,7 +138,7 @@ impl LineNotes {
         &mut self,
         draft: &EpochDraft,
         countries: &[Countries],
-        before: &BTreeMap<InputId, InputRow>,
+        before: &BTreeMap<InputId, Box<InputRow>>,
         total: &Ledger,
         now_ms: i64,
     ) -> Vec<String> {

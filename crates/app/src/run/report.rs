@@ -33,7 +33,8 @@ struct Committed {
     epoch: u64,
     ledger: Ledger,
     gone: Ledger,
-    inputs: BTreeMap<InputId, InputRow>,
+    /// Boxed: nodes of the map are half empty where inputs came one after another.
+    inputs: BTreeMap<InputId, Box<InputRow>>,
     watermark_ms: Option<i64>,
     closed_ms: Option<i64>,
     final_ms: Option<i64>,
@@ -104,7 +105,7 @@ impl Report {
             epoch: state.number,
             ledger: state.ledger,
             gone: state.gone,
-            inputs: state.inputs.clone(),
+            inputs: state.inputs.iter().map(|(&id, row)| (id, Box::new(row.clone()))).collect(),
             watermark_ms: state.frontiers.watermark.get(),
             closed_ms: state.frontiers.closed.get(),
             final_ms: state.frontiers.final_.get(),
@@ -126,7 +127,7 @@ impl Report {
             committed.inputs.clear();
         }
         for row in &draft.inputs {
-            committed.inputs.insert(row.id, row.clone());
+            committed.inputs.insert(row.id, Box::new(row.clone()));
         }
         committed.epoch = draft.number;
         committed.ledger = draft.ledger;
@@ -256,7 +257,7 @@ impl Report {
             let behind = self.watermark_of(row).zip(committed.final_ms).is_some_and(|(own, final_)| own < final_);
             row.status == InputStatus::Holding && !behind
         };
-        let holding = committed.inputs.values().filter(holds);
+        let holding = committed.inputs.values().map(Box::as_ref).filter(holds);
         let least = holding.min_by_key(|row| self.watermark_of(row));
         if let (Some(row), Some(newest)) = (least, committed.newest_click_ms) {
             match self.watermark_of(row) {
@@ -288,7 +289,7 @@ impl Report {
     /// The inputs, at most [`LEDGER_INPUTS_MAX`] rows that add up to the partition, and how many of them are not listed.
     /// Where there are too many, those are listed that have not ended, then the newest.
     fn input_rows(&self, committed: &Committed) -> (Vec<InputLedger>, u64) {
-        let mut listed: Vec<&InputRow> = committed.inputs.values().collect();
+        let mut listed: Vec<&InputRow> = committed.inputs.values().map(Box::as_ref).collect();
         let mut rows = Vec::new();
         if committed.gone != Ledger::default() {
             rows.push(sum_row("(gone)", committed.gone));

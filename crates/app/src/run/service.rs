@@ -63,6 +63,10 @@ const DRAIN_MS_MAX: i64 = 8_000;
 /// How often it is looked whether that time is over.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
 
+/// Turns of the run loop between two reports of how far reading is, and the same where nothing was read: a minute.
+const TURNS_TOLD: u32 = 64;
+const TURNS_TOLD_QUIET: u32 = 2_048;
+
 /// How long to wait after a failure to read older minutes, doubled up to 64 times as long.
 const LOAD_PAUSE: Duration = Duration::from_secs(1);
 
@@ -334,7 +338,7 @@ impl Service {
     }
 
     fn turn_until_end(mut self, stop: &AtomicBool, watch: &mut impl FnMut(&ReadProgress, &Ledger)) -> Result<Summary> {
-        let (mut turns, mut finished) = (0_u32, false);
+        let (mut turns, mut finished, mut told) = (0_u32, false, u64::MAX);
         let outcome = loop {
             if stop.load(Ordering::Relaxed) {
                 break self.ingest.stop();
@@ -349,7 +353,10 @@ impl Service {
                 Err(error) => break Err(error),
             }
             turns = turns.wrapping_add(1);
-            if turns.is_multiple_of(64) {
+            // Adding up what many quiet inputs hold would cost more than watching them.
+            let is_reading = self.ingest.partition().ledger().read != told;
+            if turns.is_multiple_of(if is_reading { TURNS_TOLD } else { TURNS_TOLD_QUIET }) {
+                told = self.ingest.partition().ledger().read;
                 self.ingest.report_reading();
                 let progress = self.ingest.tailer().progress();
                 watch(&progress, self.ingest.partition().ledger());

@@ -29,7 +29,9 @@ pub(super) struct Excerpt {
 
 impl Excerpt {
     /// Of these bytes.
-    pub(super) fn of(bytes: Vec<u8>) -> Excerpt {
+    pub(super) fn of(mut bytes: Vec<u8>) -> Excerpt {
+        // There may be very many, of short files.
+        bytes.shrink_to_fit();
         Excerpt { len: bytes.len(), hash: hash(&bytes), bytes }
     }
 

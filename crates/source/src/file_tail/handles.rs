@@ -24,7 +24,7 @@ impl Tailer {
         self.streaming.retain(|id| inputs.get(id).is_some_and(|input| input.stream_bytes() > 0));
         let held = || self.streaming.iter().filter_map(|id| self.inputs.get(id));
         // The size of the next is not known before it has begun: the sum may go over by one.
-        if held().map(Input::stream_bytes).sum::<usize>() < self.settings.stream_bytes_max {
+        if held().map(|input| input.stream_bytes()).sum::<usize>() < self.settings.stream_bytes_max {
             self.streaming.insert(id);
             return true;
         }

@@ -80,7 +80,8 @@ impl HeadIndex {
 
 impl Tailer {
     pub(super) fn identify(&mut self, files: &Files, listing: &mut Listing, now_ms: i64, found: &mut Vec<Discovery>) {
-        let owned: HashSet<PathBuf> = self.inputs.values().filter_map(|input| input.place.clone()).collect();
+        let owned: HashSet<PathBuf> =
+            self.inputs.values().map(Box::as_ref).filter_map(|input| input.place.clone()).collect();
         let mut waiting = std::mem::take(&mut self.waiting);
         let mut plain = Vec::new();
         let mut compressed = Vec::new();
@@ -169,7 +170,8 @@ impl Tailer {
         if probes.iter().any(short) {
             self.recall_heads();
         }
-        let live: Vec<&Excerpt> = self.inputs.values().filter(is_live).map(|input| &input.head).collect();
+        let live: Vec<&Excerpt> =
+            self.inputs.values().map(Box::as_ref).filter(is_live).map(|input| &input.head).collect();
         let whole: HashSet<u64> = live.iter().filter(|head| head.len == HEAD_BYTES).map(|head| head.hash).collect();
         let (shadowed, open): (Vec<_>, Vec<_>) = probes.into_iter().partition(|(_, probe)| {
             let head = &probe.head;
@@ -196,7 +198,7 @@ impl Tailer {
     /// byte by byte. A copy that is not recognised for want of them is read beside its original, which does no harm.
     fn recall_heads(&mut self) {
         let given_back = |input: &&mut Input| input.head.bytes.is_empty() && input.head.len > 0 && !input.compressed;
-        for input in self.inputs.values_mut().filter(given_back).take(RECALLED_MAX) {
+        for input in self.inputs.values_mut().map(Box::as_mut).filter(given_back).take(RECALLED_MAX) {
             let Some(place) = &input.place else { continue };
             if let Ok(mut file) = self.fs.open(place)
                 && let Ok(head) = read_range(file.as_mut(), 0, HEAD_BYTES)
@@ -264,7 +266,7 @@ impl Tailer {
         let mut by_name: HashMap<&str, Vec<&Input>> = HashMap::new();
         let all_sealed = sealed.iter().all(|&sealed| sealed);
         let may_go_on = |input: &&Input| is_homeless(input) && !(all_sealed && input.stage == Stage::Ended);
-        for input in self.inputs.values().filter(may_go_on) {
+        for input in self.inputs.values().map(Box::as_ref).filter(may_go_on) {
             by_name.entry(&input.name).or_default().push(input);
             if input.head.len > 0 {
                 index.insert(input);
@@ -283,7 +285,7 @@ impl Tailer {
             }
             // Those of its own name come first, the latest of them before others.
             let named = named.iter().rev().filter(|input| input.head.len > 0 && input.head.begins(&probe.head));
-            let alike = index.candidates(&probe.head).filter_map(|id| self.inputs.get(&id));
+            let alike = index.candidates(&probe.head).filter_map(|id| self.inputs.get(&id).map(Box::as_ref));
             for input in named.copied().chain(alike.filter(|input| input.name != *name)).take(CANDIDATES_MAX) {
                 let lost = matches!(input.stage, Stage::Lost(_));
                 pairs.push((input.name != *name, !lost, Reverse((input.head.len, input.position)), at, input.id));
@@ -375,7 +377,7 @@ impl Tailer {
             input.csv_header = self.header_for(path);
         }
         found.push(Discovery::Found { facts: input.facts(0), position: 0 });
-        self.inputs.insert(id, input);
+        self.inputs.insert(id, Box::new(input));
         self.open_at(id, path, now_ms);
     }
 
@@ -402,7 +404,7 @@ impl Tailer {
         let begins =
             |other: &Path| other.as_os_str().as_encoded_bytes().starts_with(path.as_os_str().as_encoded_bytes());
         // What was rotated since the last look may not have been read yet.
-        let unread = self.inputs.values().filter(|input| input.format.is_none() && !input.compressed);
+        let unread = self.inputs.values().map(Box::as_ref).filter(|input| input.format.is_none() && !input.compressed);
         let places: Vec<PathBuf> =
             unread.filter_map(|input| input.place.as_ref()).filter(|place| begins(place)).cloned().collect();
         for place in places.into_iter().filter(|place| place != path).take(ROTATED_MAX) {
@@ -412,7 +414,7 @@ impl Tailer {
         }
         // Or it has left sight, and is held open.
         let is_left = |input: &&mut Input| input.place.is_none() && Path::new(&input.name) == path;
-        let left = self.inputs.values_mut().filter(is_left).filter_map(|input| input.file.as_mut());
+        let left = self.inputs.values_mut().map(Box::as_mut).filter(is_left).filter_map(|input| input.file.as_mut());
         let heads: Vec<Vec<u8>> =
             left.take(ROTATED_MAX).filter_map(|open| read_range(open.file.as_mut(), 0, HEAD_BYTES).ok()).collect();
         for head in heads {

@@ -11,7 +11,7 @@ const WRONG_UNIT: &str = "click_timestamp: 1767225600 is 1970-01-21 in ms; it wo
 #[derive(Default)]
 struct World {
     notes: LineNotes,
-    inputs: BTreeMap<InputId, InputRow>,
+    inputs: BTreeMap<InputId, Box<InputRow>>,
     total: Ledger,
     now_ms: i64,
 }
@@ -24,7 +24,7 @@ impl World {
     fn epoch(&mut self, lines: &[Lines<'_>]) -> Vec<String> {
         let mut draft = EpochDraft::default();
         for Lines(id, accepted, refused) in lines {
-            let mut row = self.inputs.get(&InputId(*id)).cloned().unwrap_or_else(|| input(*id));
+            let mut row = self.inputs.get(&InputId(*id)).map_or_else(|| input(*id), |row| InputRow::clone(row));
             row.ledger.book(Verdict::Counted, *accepted);
             row.ledger.book(Verdict::Invalid, refused.len() as u64);
             for (position, reason) in refused.iter().enumerate() {
@@ -39,14 +39,14 @@ impl World {
     fn commit(&mut self, draft: &EpochDraft, countries: &[Countries]) -> Vec<String> {
         self.now_ms += 10_000;
         let warnings = self.notes.observe(draft, countries, &self.inputs, &self.total, self.now_ms);
-        self.inputs.extend(draft.inputs.iter().map(|row| (row.id, row.clone())));
+        self.inputs.extend(draft.inputs.iter().map(|row| (row.id, Box::new(row.clone()))));
         self.total = draft.ledger;
         warnings
     }
 
     /// Clicks of one input under a column of countries of which all or none is unknown.
     fn countries(&mut self, clicks: u64, unknown: Option<&str>) -> Vec<String> {
-        let mut row = self.inputs.get(&InputId(1)).cloned().unwrap_or_else(|| input(1));
+        let mut row = self.inputs.get(&InputId(1)).map_or_else(|| input(1), |row| InputRow::clone(row));
         row.ledger.book(Verdict::Counted, clicks);
         let country = if unknown.is_some() { Country::UNKNOWN } else { Country::parse(b"DE") };
         let columns = ClickColumns {

@@ -196,7 +196,11 @@ impl Log {
         let Some(name) = (1..=KEPT).find_map(|age| self.rotated(state, age)) else { return };
         let line = self.line(dice);
         let more = match name.rsplit('.').next() {
-            _ if dice.one_in(12) => line.into_bytes(),
+            _ if dice.one_in(12) => {
+                // Nobody can read it there.
+                state.destroyed = true;
+                line.into_bytes()
+            }
             Some("gz") => gzip(line),
             Some("zst") => zstandard(line),
             _ => return,
@@ -281,7 +285,13 @@ impl Log {
         let mut state = disk.state();
         let state = &mut state;
         let what = dice.below(if state.compresses { 64 } else { 32 });
+        // What a process knows of a file shows when the file is another one at its next start.
+        let is_stopped = state.compresses && state.run.is_none();
         match what {
+            _ if is_stopped && dice.one_in(2) => {
+                self.replace_compressed(state, sight, dice);
+                "replace a compressed file"
+            }
             32..=39 => {
                 self.rotate(state, sight, dice);
                 "rotate"
