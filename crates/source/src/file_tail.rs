@@ -423,8 +423,8 @@ impl Tailer {
     /// Forgets an input that has ended and is not listed, when the epoch log has summed it up. Should its file come back
     /// after that, it is a new input.
     pub fn forget(&mut self, input: InputId) {
-        let ended = |input: &Box<Input>| input.stage == input::Stage::Ended && input.place.is_none();
-        if self.inputs.get(&input).is_some_and(ended) {
+        let ended = |input: &Input| input.stage == input::Stage::Ended && input.place.is_none();
+        if self.inputs.get(&input).map(Box::as_ref).is_some_and(ended) {
             self.inputs.remove(&input);
         }
     }

@@ -368,6 +368,7 @@ mod tests {
     use crate::run::project::{ProjectorParts, Waiting, Work};
     use adtally_model::{Ledger, PartitionState};
     use adtally_pipeline::TimeSettings;
+    use adtally_serve::Status;
     use adtally_store::epoch_log::{EpochLog, Fingerprints};
     use adtally_store::lake::Lake;
     use object_store::memory::InMemory;
