@@ -159,7 +159,7 @@ fn json_has_numbers_as_numbers_and_fields_in_order() {
     assert_eq!(wrong.code, Some(2));
     assert_eq!(wrong.json()["valid"], false);
     assert!(wrong.json()["mistakes"][0].as_str().unwrap().contains("wrong.toml:2"), "{}", wrong.stdout);
-    site.write("wrong.toml", "[time]\nmax_jmp = \"1s\"\nidle_timeout = 3\n");
+    site.write("wrong.toml", "[time]\nmax_jmp = \"1s\"\nidle_timout = \"3s\"\n");
     let wrong = site.adtally("config check --config wrong.toml --json").json();
     assert_eq!(wrong["mistakes"].as_array().unwrap().len(), 2, "{wrong}");
 }
