@@ -300,6 +300,8 @@ impl Tailer {
     /// A file continues an input.
     pub(super) fn adopt(&mut self, id: InputId, path: &Path, probe: &Probe, now_ms: i64, found: &mut Vec<Discovery>) {
         self.rename(id, path, found);
+        // It may hold more than the file that it had, which was perhaps quiet.
+        self.woken.push(id);
         let bounded = self.settings.bounded;
         let Some(input) = self.inputs.get_mut(&id) else { return };
         input.gap_booked();

@@ -338,3 +338,18 @@ fn progress_and_files_max() {
     rig.look();
     assert_eq!(rig.tailer.warnings(), [""; 0]);
 }
+
+/// A log at its end is not asked again before something changes; that it goes on in a copy is such a change.
+#[test]
+fn a_quiet_log_that_goes_on_in_a_copy_is_asked_again() {
+    let mut rig = Rig::new();
+    rig.append("log", lines("one", 0..100));
+    rig.poll();
+    rig.poll_after(20);
+    rig.tailer.take_woken();
+    rig.append("log.1", lines("one", 0..200));
+    rig.remove("log");
+    rig.poll();
+    assert!(rig.tailer.take_woken().contains(&InputId(1)));
+    assert_eq!(rig.text(1), lines("one", 0..200));
+}
