@@ -256,7 +256,7 @@ impl Inputs {
 
     /// Begins a new epoch: nothing is touched, and positions go on from where they are.
     pub(crate) fn begin_epoch(&mut self) {
-        for input in self.inputs.values_mut().map(Box::as_mut).filter(|input| input.touched) {
+        for input in self.inputs.values_mut().filter(|input| input.touched) {
             input.touched = false;
             input.row.position = input.row.position.next();
         }
@@ -264,8 +264,7 @@ impl Inputs {
 
     /// Removes those that `gone` says, and returns the sum of their ledgers and who they were.
     pub(crate) fn remove_where(&mut self, gone: impl Fn(&Input) -> bool) -> (Ledger, Vec<InputId>) {
-        let ids: Vec<InputId> =
-            self.inputs.values().map(Box::as_ref).filter(|input| gone(input)).map(|input| input.row.id).collect();
+        let ids: Vec<InputId> = self.inputs.values().filter(|input| gone(input)).map(|input| input.row.id).collect();
         let mut sum = Ledger::default();
         for &id in &ids {
             if let Some(input) = self.remove(id) {

@@ -66,8 +66,8 @@ pub fn sql(args: &SqlArgs) -> Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// The query that an argument means. It may begin with a comment; what is a single word with a dash before it is not
-/// one, but a flag that there is not.
+/// The query that an argument stands for. A query may begin with a comment. A single word that begins with a dash is a
+/// misspelt flag.
 fn query(argument: &str) -> Result<String> {
     if argument == "-" {
         let mut query = String::new();
@@ -78,8 +78,8 @@ fn query(argument: &str) -> Result<String> {
     }
     if argument.starts_with('-') && !argument.contains(char::is_whitespace) {
         return Err(Error::user(format!(
-            "there is no flag `{argument}`: `adtally sql --help` shows all; a query that begins with a comment has a second \
-             line"
+            "there is no flag `{argument}`: `adtally sql --help` lists the flags; a query that begins with a comment goes on \
+             in a second line"
         )));
     }
     Ok(argument.to_owned())

@@ -83,7 +83,7 @@ impl Tailer {
         self.listing = Some(listing);
         (self.looked_at_ms, self.look_wanted) = (now_ms, false);
         if self.generations.len() > 2 * (self.inputs.len() + self.settings.files_max) {
-            let named: HashSet<&str> = self.inputs.values().map(Box::as_ref).map(|input| input.name.as_str()).collect();
+            let named: HashSet<&str> = self.inputs.values().map(|input| input.name.as_str()).collect();
             self.generations.retain(|path, _| named.contains(&*path.to_string_lossy()));
             self.headers.retain(|path, _| named.contains(&*path.to_string_lossy()));
         }
@@ -94,7 +94,7 @@ impl Tailer {
     fn index(&mut self, listing: &Listing) {
         self.unsettled = self.inputs.values().map(Box::as_ref).any(Input::is_unsettled);
         self.places.clear();
-        for input in self.inputs.values().map(Box::as_ref) {
+        for input in self.inputs.values() {
             let Some(place) = &input.place else { continue };
             self.places.insert(place_hash(place), input.id);
             if listing.hides_something() && input.stage == Stage::Active && listing.is_unknown(place) {
@@ -137,7 +137,7 @@ impl Tailer {
     /// What was wrong with files that are gone is over.
     fn forget_troubles(&mut self, listing: &Listing) {
         if self.troubles.concern_files() {
-            let read = self.inputs.values().map(Box::as_ref).filter(|input| input.stage == Stage::Active);
+            let read = self.inputs.values().filter(|input| input.stage == Stage::Active);
             let read: HashSet<&str> = read.map(|input| input.name.as_str()).collect();
             let is_there = |path: &Path| listing.files.contains_key(path) || listing.is_unknown(path);
             self.troubles.keep_files(|name| read.contains(name) || is_there(Path::new(name)));
@@ -147,7 +147,7 @@ impl Tailer {
     /// One file under several names (links) is one file: it stays where it is known, else its first name is taken.
     fn without_aliases(&self, listing: &Listing) -> Files {
         let mut by_inode = HashMap::with_capacity(listing.files.len());
-        for input in self.inputs.values().map(Box::as_ref) {
+        for input in self.inputs.values() {
             if let (Some(place), Some(stat)) = (&input.place, &input.stat)
                 && listing.files.get(place).is_some_and(|now| now.inode == stat.inode)
             {
@@ -183,8 +183,7 @@ impl Tailer {
                 }
             }
         }
-        let mut owned: HashSet<PathBuf> =
-            self.inputs.values().map(Box::as_ref).filter_map(|input| input.place.clone()).collect();
+        let mut owned: HashSet<PathBuf> = self.inputs.values().filter_map(|input| input.place.clone()).collect();
         for &id in &ids {
             let Some(input) = self.inputs.get_mut(&id) else { continue };
             let (None, Some(stat)) = (&input.place, input.stat) else { continue };

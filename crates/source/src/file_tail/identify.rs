@@ -80,8 +80,7 @@ impl HeadIndex {
 
 impl Tailer {
     pub(super) fn identify(&mut self, files: &Files, listing: &mut Listing, now_ms: i64, found: &mut Vec<Discovery>) {
-        let owned: HashSet<PathBuf> =
-            self.inputs.values().map(Box::as_ref).filter_map(|input| input.place.clone()).collect();
+        let owned: HashSet<PathBuf> = self.inputs.values().filter_map(|input| input.place.clone()).collect();
         let mut waiting = std::mem::take(&mut self.waiting);
         let mut plain = Vec::new();
         let mut compressed = Vec::new();
@@ -314,7 +313,7 @@ impl Tailer {
         (input.half, input.incomplete, input.restarted) = (0, false, false);
         input.changed_at_ms = now_ms;
         if was_compressed != probe.compression.is_some() {
-            // Of another length: it is of bytes on disk.
+            // A limit counts bytes on disk, which are others once the file is compressed.
             input.limit = None;
         }
         // A copy may be longer than what was there to be read when the run began.
@@ -406,7 +405,7 @@ impl Tailer {
         let begins =
             |other: &Path| other.as_os_str().as_encoded_bytes().starts_with(path.as_os_str().as_encoded_bytes());
         // What was rotated since the last look may not have been read yet.
-        let unread = self.inputs.values().map(Box::as_ref).filter(|input| input.format.is_none() && !input.compressed);
+        let unread = self.inputs.values().filter(|input| input.format.is_none() && !input.compressed);
         let places: Vec<PathBuf> =
             unread.filter_map(|input| input.place.as_ref()).filter(|place| begins(place)).cloned().collect();
         for place in places.into_iter().filter(|place| place != path).take(ROTATED_MAX) {

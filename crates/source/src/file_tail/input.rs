@@ -82,7 +82,7 @@ pub(super) struct Input {
     pub(super) nul_scan: Option<NulScan>,
     /// A line longer than a block whose end has not been found yet.
     pub(super) overlong: Option<Overlong>,
-    /// Whether it was found in the search for it, under a name that nobody named.
+    /// Whether the search of its folder found it, under a name that no pattern matches.
     pub(super) unlisted: bool,
     /// Inode of a file that looked like this input's and turned out not to be.
     pub(super) refused: Option<(u64, u64)>,

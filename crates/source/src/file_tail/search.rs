@@ -20,7 +20,7 @@ impl Tailer {
     pub(super) fn search_folders(&mut self, listing: &mut Listing, now_ms: i64, found: &mut Vec<Discovery>) {
         // The latest at each path: it may have been written to until it was rotated, even if it was read to its end then.
         let mut newest: BTreeMap<&str, InputId> = BTreeMap::new();
-        for input in self.inputs.values().map(Box::as_ref).filter(|input| input.restored) {
+        for input in self.inputs.values().filter(|input| input.restored) {
             newest.entry(&input.name).and_modify(|id| *id = input.id.max(*id)).or_insert(input.id);
         }
         let is_newest = |input: &Input| !input.compressed && newest.get(input.name.as_str()) == Some(&input.id);

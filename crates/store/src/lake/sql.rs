@@ -82,7 +82,7 @@ impl Lake {
         let registry = DefaultObjectStoreRegistry::new();
         let runtime = RuntimeEnvBuilder::new()
             .with_object_store_registry(Arc::new(registry))
-            // Nothing is spilled, so that no operator need be kept from what another might want.
+            // Operators share all of the memory: a fair pool would reserve a part for each that could spill, and none can.
             .with_memory_pool(Arc::new(GreedyMemoryPool::new(QUERY_MEMORY_BYTES_MAX)))
             .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
             .build_arc()

@@ -37,7 +37,7 @@ fn fault_59_more_files_and_clients_than_handles() {
     for user in 0..FILES {
         site.append(&format!("logs/{user}.log"), one(FILES + user));
     }
-    // Nobody can be asked meanwhile but the epoch log.
+    // The server cannot be asked while clients hold its connections; the epoch log can be read.
     wait_for("all files to be committed while clients hold their handles", || {
         (site.ledger()["read"] == 2 * FILES).then_some(())
     });

@@ -176,6 +176,23 @@ fn raw_clicks_before_what_is_kept_are_refused() {
     });
 }
 
+/// A lake in memory that holds three epochs, one commit each, and its store.
+async fn with_three_epochs() -> (Arc<dyn ObjectStore>, Lake) {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let lake = Lake::open(Arc::clone(&store)).await.unwrap();
+    for number in 1..=3 {
+        let epochs = staged(&lake, number..=number).await;
+        lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
+    }
+    (store, lake)
+}
+
+/// When the newest object of a store was written, in milliseconds.
+async fn last_written_ms(store: &Arc<dyn ObjectStore>) -> i64 {
+    let listed: Vec<_> = store.list(None).try_collect().await.unwrap();
+    listed.iter().map(|object| object.last_modified.timestamp_millis()).max().unwrap()
+}
+
 /// What is in the folders of the tables, their logs left aside.
 async fn stored(store: &Arc<dyn ObjectStore>) -> HashSet<String> {
     let all: Vec<_> = store.list(None).try_collect().await.unwrap();
@@ -186,12 +203,7 @@ async fn stored(store: &Arc<dyn ObjectStore>) -> HashSet<String> {
 #[test]
 fn vacuum_deletes_what_nothing_names_and_nothing_else() {
     run(async {
-        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        let lake = Lake::open(Arc::clone(&store)).await.unwrap();
-        for number in 1..=3 {
-            let epochs = staged(&lake, number..=number).await;
-            lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
-        }
+        let (store, lake) = with_three_epochs().await;
         let orphan =
             |epoch: u64| format!("clicks/click_date=2025-02-20/click_hour=1/0-{epoch:010}-{:032x}.parquet", 77);
         let others =
@@ -200,8 +212,7 @@ fn vacuum_deletes_what_nothing_names_and_nothing_else() {
             store.put(&Path::from_url_path(path).unwrap(), "x".into()).await.unwrap();
         }
         let before = stored(&store).await;
-        let listed: Vec<_> = store.list(None).try_collect().await.unwrap();
-        let written_ms = listed.iter().map(|object| object.last_modified.timestamp_millis()).max().unwrap();
+        let written_ms = last_written_ms(&store).await;
         // Epoch 4 is staged and committed, and not yet in the tables; another process stages epoch 5.
         let named = |names: &[String]| {
             let paths =
@@ -240,15 +251,9 @@ fn vacuum_deletes_what_nothing_names_and_nothing_else() {
 #[test]
 fn fault_64_what_leaves_a_table_after_a_stop_of_days_stays_for_a_day() {
     run(async {
-        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        let lake = Lake::open(Arc::clone(&store)).await.unwrap();
-        for number in 1..=3 {
-            let epochs = staged(&lake, number..=number).await;
-            lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
-        }
+        let (store, lake) = with_three_epochs().await;
         let before = stored(&store).await;
-        let listed: Vec<_> = store.list(None).try_collect().await.unwrap();
-        let written_ms = listed.iter().map(|object| object.last_modified.timestamp_millis()).max().unwrap();
+        let written_ms = last_written_ms(&store).await;
         // The clock of the last epoch is that of its clicks, long ago.
         let first = AsOf { now_ms: written_ms + 3 * DAY_MS, ..later(3, 2 * DAY_MS) };
         let none = || async { Ok(HashSet::new()) };

@@ -86,7 +86,7 @@ pub(super) fn spans<'a>(table: Table, files: &'a [FileEntry], as_of: &AsOf, fina
 
 impl<'a> Span<'a> {
     /// Groups of files that become one each. `memory` are the bytes that each file's rows take. A file that is large in
-    /// memory stays as it is, and is in nobody's way.
+    /// memory stays as it is; those behind it are grouped all the same.
     pub(super) fn groups(&self, memory: &[u64]) -> Vec<Vec<&'a FileEntry>> {
         let files = self.files.iter().copied().zip(memory.iter().copied());
         let small: Vec<(&FileEntry, u64)> = files.filter(|&(_, memory)| memory < GROUP_MEMORY_MAX / 2).collect();

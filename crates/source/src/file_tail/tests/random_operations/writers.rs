@@ -284,26 +284,17 @@ impl Log {
     pub(super) fn act(&mut self, disk: &Disk, sight: Sight, dice: &mut Dice) -> &'static str {
         let mut state = disk.state();
         let state = &mut state;
-        let what = dice.below(if state.compresses { 64 } else { 32 });
         // What a process knows of a file shows when the file is another one at its next start.
         let is_stopped = state.compresses && state.run.is_none();
+        let what = match dice.below(if state.compresses { 64 } else { 32 }) {
+            _ if is_stopped && dice.one_in(2) => 58,
+            what => what,
+        };
         match what {
-            _ if is_stopped && dice.one_in(2) => {
-                self.replace_compressed(state, sight, dice);
-                "replace a compressed file"
-            }
-            32..=39 => {
-                self.rotate(state, sight, dice);
-                "rotate"
-            }
             40..=47 => {
                 self.compress(state, sight, dice);
                 self.finish_compressing(state, sight);
                 "compress"
-            }
-            48..=57 => {
-                self.append_compressed(state, sight, dice);
-                "append to a compressed file"
             }
             58..=63 => {
                 self.replace_compressed(state, sight, dice);
@@ -313,7 +304,7 @@ impl Log {
                 self.append(state, sight, dice);
                 "append"
             }
-            12..=14 => {
+            12..=14 | 32..=39 => {
                 self.rotate(state, sight, dice);
                 "rotate"
             }
@@ -325,7 +316,7 @@ impl Log {
                 self.compress(state, sight, dice);
                 "compress"
             }
-            20..=21 => {
+            20..=21 | 48..=57 => {
                 self.append_compressed(state, sight, dice);
                 "append to a compressed file"
             }
