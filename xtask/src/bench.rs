@@ -13,7 +13,7 @@ mod whole;
 
 use report::Report;
 use site::Site;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What is asked for on the command line.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,6 +22,8 @@ struct Plan {
     clicks: u64,
     rounds: usize,
     only: Vec<String>,
+    /// Another `adtally` that each part is run with too, right before.
+    beside: Option<PathBuf>,
 }
 
 /// The parts, in order.
@@ -29,7 +31,7 @@ const PARTS: [&str; 5] = ["stages", "whole", "slopes", "questions", "live"];
 
 impl Plan {
     fn read(words: &[&str]) -> Result<Plan, String> {
-        let mut plan = Plan { quick: false, clicks: 10_000_000, rounds: 3, only: Vec::new() };
+        let mut plan = Plan { quick: false, clicks: 10_000_000, rounds: 3, only: Vec::new(), beside: None };
         let mut words = words.iter();
         while let Some(&word) = words.next() {
             let mut value = || words.next().copied().ok_or_else(|| format!("{word} needs a value"));
@@ -50,6 +52,7 @@ impl Plan {
                     }
                     plan.only = parts.split(',').map(str::to_owned).collect();
                 }
+                "--beside" => plan.beside = Some(PathBuf::from(value()?)),
                 _ => return Err(format!("unknown option {word}; see cargo xtask help")),
             }
         }
@@ -70,21 +73,24 @@ pub(crate) fn is_quick(words: &[&str]) -> bool {
 pub(crate) fn run(words: &[&str], program: &Path, root: &Path) -> Result<(), String> {
     let plan = Plan::read(words)?;
     let site = Site::new(program, root, plan.has("whole"))?;
-    let mut report = Report::default();
-    if plan.has("stages") {
-        stages::beside_their_floors(plan.quick, &mut report)?;
+    if let Some(program) = plan.beside.as_ref().filter(|program| !program.is_file()) {
+        return Err(format!("--beside {}: there is no such program", program.display()));
     }
-    if plan.has("whole") {
-        whole::beside_others(&site, plan.clicks, plan.rounds, &mut report)?;
+    let beside = plan.beside.as_ref().map(|other| site.with_program(other));
+    let (mut report, mut report_beside) = (Report::default(), Report::default());
+    for part in PARTS.into_iter().filter(|part| plan.has(part)) {
+        if let Some(site) = &beside
+            && part != "stages"
+        {
+            eprintln!("{part}, the program beside:");
+            run_part(part, &plan, site, &mut report_beside)?;
+            eprintln!("{part}:");
+        }
+        run_part(part, &plan, &site, &mut report)?;
     }
-    if plan.has("slopes") && !plan.quick {
-        whole::slopes(&site, &[10, 30, 100], &mut report)?;
-    }
-    if plan.has("questions") {
-        questions::of_an_hour(&site, if plan.quick { plan.clicks } else { 42_000_000 }, &mut report)?;
-    }
-    if plan.has("live") && !plan.quick {
-        live::at_the_mission_rate(&site, 6, &mut report)?;
+    if beside.is_some() {
+        println!("{}", report.beside(&report_beside));
+        return Ok(());
     }
     if plan.quick {
         println!("{}", report.text());
@@ -94,14 +100,27 @@ pub(crate) fn run(words: &[&str], program: &Path, root: &Path) -> Result<(), Str
     report.write(&root.join("benches/README.md"), &words.join(" "))
 }
 
+fn run_part(part: &str, plan: &Plan, site: &Site, report: &mut Report) -> Result<(), String> {
+    match part {
+        "stages" => stages::beside_their_floors(plan.quick, report),
+        "whole" => whole::beside_others(site, plan.clicks, plan.rounds, report),
+        "questions" => questions::of_an_hour(site, if plan.quick { plan.clicks } else { 42_000_000 }, report),
+        _ if plan.quick => Ok(()),
+        "slopes" => whole::slopes(site, &[10, 30, 100], report),
+        _ => live::at_the_mission_rate(site, 6, report),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Plan;
+    use super::{Path, Plan};
 
     #[test]
     fn options_are_read() {
         let plan = Plan::read(&["--clicks", "5", "--only", "whole,stages"]).expect("valid");
         assert_eq!((plan.clicks, plan.rounds, plan.has("whole"), plan.has("live")), (5, 3, true, false));
+        let beside = Plan::read(&["--beside", "/old/adtally"]).expect("valid").beside;
+        assert_eq!(beside.as_deref(), Some(Path::new("/old/adtally")));
         assert!(Plan::read(&["--quick"]).expect("valid").quick);
         for wrong in [&["--clicks"][..], &["--clicks", "0"], &["--only", "nothing"], &["--fast"]] {
             assert!(Plan::read(wrong).is_err(), "{wrong:?}");

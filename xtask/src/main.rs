@@ -29,7 +29,7 @@ Commands:
           breaks. --seeds N (1000), --from S (0), --minutes M (instead of N), --story (what happens, in words)
   bench   Whole runs beside other systems, slopes, questions, life at the mission's rate; writes benches/README.md.
           --clicks N (10000000), --rounds N (3), --only stages,whole,slopes,questions,live (some of them), --quick (small,
-          prints, not optimised)
+          prints, not optimised), --beside PROGRAM (runs each part with another adtally too, prints how the figures compare)
   fmt     Format the code; with --check only say what is not formatted
   clippy  Lints, warnings as errors
   doc     Build the documentation, warnings as errors

@@ -177,7 +177,7 @@ fn now() -> ClockReading {
 fn partition() -> Partition {
     let mut partition =
         Partition::new(TimeSettings::default(), PartitionState { next_input: 1, ..PartitionState::default() });
-    let row = InputRow::new(InputId(1), "clicks.ndjson".to_owned(), 0);
+    let row = InputRow::new(InputId(1), "clicks.ndjson", 0);
     partition.add_input(row, &now());
     partition
 }

@@ -2,6 +2,7 @@
 
 use crate::{Country, Frontiers, Identity, InputRow, Ledger, Minute};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Number of an epoch in its partition's log, from 1.
 pub type EpochNumber = u64;
@@ -47,7 +48,7 @@ pub struct Epoch {
     /// Least watermark among the holding inputs with a backlog, which reopens closed minutes beyond it.
     pub reopened_from_ms: Option<i64>,
     /// The inputs that it touched.
-    pub inputs: Vec<InputRow>,
+    pub inputs: Vec<Arc<InputRow>>,
     /// Sum over inputs that are gone for 30 days.
     pub gone: Ledger,
     /// The partition's lines by verdict, cumulative.
@@ -70,7 +71,7 @@ pub struct Epoch {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Base {
     /// All inputs.
-    pub inputs: Vec<InputRow>,
+    pub inputs: Vec<Arc<InputRow>>,
     /// Live minutes begun more than [`FOLD_BEFORE_BASE`] records before.
     pub minutes: Vec<LiveMinute>,
 }

@@ -5,6 +5,7 @@ use crate::{
     Epoch, EpochNumber, Error, Frontiers, Identity, InputId, InputRow, Invariant, Ledger, Minute, MinuteCounts, Result,
 };
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What a partition knows at the end of an epoch.
 #[derive(Clone, Debug, Default)]
@@ -34,7 +35,7 @@ pub struct PartitionState {
     /// Least watermark among the holding inputs with a backlog.
     pub reopened_from_ms: Option<i64>,
     /// All inputs.
-    pub inputs: BTreeMap<InputId, InputRow>,
+    pub inputs: BTreeMap<InputId, Arc<InputRow>>,
     /// Sum over inputs that are gone.
     pub gone: Ledger,
     /// The partition's lines by verdict.
@@ -134,7 +135,7 @@ impl Fold {
             return Ok(());
         }
         if let Some(base) = epoch.base.as_deref() {
-            state.inputs = base.inputs.iter().map(|row| (row.id, row.clone())).collect();
+            state.inputs = base.inputs.iter().map(|row| (row.id, Arc::clone(row))).collect();
         }
         state.apply_progress(epoch)?;
         Ok(())
@@ -221,7 +222,7 @@ impl PartitionState {
         }
         for row in &epoch.inputs {
             row.ledger.check(&row.name)?;
-            self.inputs.insert(row.id, row.clone());
+            self.inputs.insert(row.id, Arc::clone(row));
         }
         epoch.ledger.check("the partition")?;
         self.partition = epoch.partition;

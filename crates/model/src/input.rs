@@ -3,6 +3,7 @@
 use crate::{Ledger, Position};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::sync::Arc;
 
 /// Number of an input within its partition's epoch log, in the order of discovery, from 1. It is never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -59,19 +60,19 @@ pub enum InputStatus {
     Unreadable,
 }
 
-/// What an epoch says of one input.
+/// What an epoch says of one input. There may be very many, so that whoever keeps one shares it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct InputRow {
     /// Its number.
     pub id: InputId,
     /// Its name for people: the path at which it was last seen.
-    pub name: String,
+    pub name: Arc<str>,
     /// What tables call it for life, see [`origin`]; (`origin`, position) leads to one line. Not part of format 1.
     #[serde(skip)]
-    pub origin: String,
+    pub origin: Arc<str>,
     /// The header line of a CSV log without its line ending, kept for a log that goes on without one. Not part of format 1.
     #[serde(skip)]
-    pub csv_header: Option<Vec<u8>>,
+    pub csv_header: Option<Arc<[u8]>>,
     /// By what its content is known again.
     pub fingerprint: Fingerprint,
     /// How often its path had begun anew when it was found (truncation, rotation).
@@ -95,7 +96,8 @@ pub struct InputRow {
 
 impl InputRow {
     /// An input that was just found at a path which had begun anew `generation` times before; nothing of it is read.
-    pub fn new(id: InputId, name: String, generation: u32) -> InputRow {
+    pub fn new(id: InputId, name: impl Into<Arc<str>>, generation: u32) -> InputRow {
+        let name = name.into();
         InputRow {
             id,
             origin: origin(&name, generation),
@@ -119,12 +121,12 @@ impl InputRow {
 ///
 /// ```
 /// # use adtally_model::input::origin;
-/// assert_eq!(origin("a.log", 0), "a.log");
-/// assert_eq!(origin("a.log", 2), "a.log#2");
+/// assert_eq!(&*origin(&"a.log".into(), 0), "a.log");
+/// assert_eq!(&*origin(&"a.log".into(), 2), "a.log#2");
 /// ```
-pub fn origin(path: &str, generation: u32) -> String {
+pub fn origin(path: &Arc<str>, generation: u32) -> Arc<str> {
     match generation {
-        0 => path.to_owned(),
-        generation => format!("{path}#{generation}"),
+        0 => Arc::clone(path),
+        generation => format!("{path}#{generation}").into(),
     }
 }

@@ -26,7 +26,7 @@ pub struct EpochDraft {
     /// Least watermark among the holding inputs with a backlog.
     pub reopened_from_ms: Option<i64>,
     /// The inputs that it touched; all of them when it is a base.
-    pub inputs: Vec<InputRow>,
+    pub inputs: Vec<Arc<InputRow>>,
     /// Sum over inputs that are gone.
     pub gone: Ledger,
     /// The partition's lines by verdict.

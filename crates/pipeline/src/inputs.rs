@@ -10,10 +10,11 @@ use std::sync::Arc;
 /// One input and what is known of it in this process.
 #[derive(Debug)]
 pub struct Input {
-    /// What the next epoch records of it.
-    pub row: InputRow,
-    /// What tables call it ([`InputRow::origin`]), shared with dead letters and clicks.
-    pub origin: Arc<str>,
+    /// What the last epoch recorded of it; once it is touched, what the next one records. It is shared with whoever keeps
+    /// what was recorded, until it changes.
+    pub row: Arc<InputRow>,
+    /// When it was last seen, by the guarded clock: see [`InputRow::seen_at_ms`].
+    pub(crate) seen_at_ms: i64,
     /// When it was last seen at its end, by the guarded clock.
     pub at_end_at_ms: Option<i64>,
     /// What was found when it was last asked for lines.
@@ -25,7 +26,7 @@ pub struct Input {
     /// Whether it is at its end as long as its source tells nothing else: see [`Inputs::note_watched`].
     pub(crate) quiet: bool,
     /// Whether the next epoch must record it.
-    pub touched: bool,
+    touched: bool,
 }
 
 /// What was found when an input was last asked for lines.
@@ -69,6 +70,8 @@ pub struct Inputs {
     /// Those of status [`InputStatus::Holding`] by their largest event time ([`watermark::NONE`] before there is one),
     /// so that questions about the least of them do not walk all.
     holding: BTreeSet<(i64, InputId)>,
+    /// How many of these have no watermark and a backlog.
+    backlogged: usize,
     /// When the source last watched the quiet ones, by the guarded clock.
     watched_at_ms: Option<i64>,
     /// Whether there are lines that no input can deliver just now: they hold the watermark like an input without one.
@@ -80,12 +83,16 @@ fn holding_key(row: &InputRow) -> Option<(i64, InputId)> {
     (row.status == InputStatus::Holding).then(|| (row.time.largest_ms.unwrap_or(watermark::NONE), row.id))
 }
 
+/// Whether an input holds without a watermark and has lines to be read.
+fn is_backlogged(input: &Input) -> bool {
+    input.asked == Asked::Backlog && holding_key(&input.row).is_some_and(|(largest, _)| largest == watermark::NONE)
+}
+
 impl Input {
-    /// An input as an epoch recorded it, positioned at its end.
-    pub(crate) fn new(mut row: InputRow) -> Self {
-        row.position = row.position.next();
+    /// An input as an epoch recorded it.
+    pub(crate) fn new(row: Arc<InputRow>) -> Self {
         Input {
-            origin: row.origin.as_str().into(),
+            seen_at_ms: row.seen_at_ms,
             row,
             at_end_at_ms: None,
             asked: Asked::NotYet,
@@ -94,6 +101,44 @@ impl Input {
             quiet: false,
             touched: false,
         }
+    }
+
+    /// Whether the next epoch must record it.
+    pub fn is_touched(&self) -> bool {
+        self.touched
+    }
+
+    /// The next epoch must record it: its position goes on from where the last one left it.
+    pub(crate) fn touch(&mut self) -> &mut InputRow {
+        if !self.touched {
+            self.touched = true;
+            self.begin_position();
+        }
+        Arc::make_mut(&mut self.row)
+    }
+
+    /// What is recorded of it next; not a reason to record it.
+    pub(crate) fn row_mut(&mut self) -> &mut InputRow {
+        Arc::make_mut(&mut self.row)
+    }
+
+    /// Its position goes on from where the last epoch left it.
+    fn begin_position(&mut self) {
+        let next = self.row.position.next();
+        if self.row.position != next {
+            Arc::make_mut(&mut self.row).position = next;
+        }
+    }
+
+    /// What an epoch records of it.
+    fn record(&mut self) -> Arc<InputRow> {
+        if !self.touched {
+            self.begin_position();
+        }
+        if self.row.seen_at_ms != self.seen_at_ms {
+            Arc::make_mut(&mut self.row).seen_at_ms = self.seen_at_ms;
+        }
+        Arc::clone(&self.row)
     }
 
     /// Notes what was found when it was asked for lines.
@@ -117,7 +162,7 @@ impl Input {
             self.idle_at_once = now.agrees && modified_ms.is_some_and(is_old);
         }
         self.at_end_at_ms = Some(now.guarded_ms);
-        self.row.seen_at_ms = now.guarded_ms;
+        self.seen_at_ms = now.guarded_ms;
     }
 
     /// Notes that it could not be opened or read.
@@ -164,8 +209,7 @@ impl Input {
     /// Changes its status, to be recorded by the next epoch.
     fn set_status(&mut self, status: InputStatus) {
         if self.row.status != status {
-            self.row.status = status;
-            self.touched = true;
+            self.touch().status = status;
         }
     }
 }
@@ -176,6 +220,7 @@ impl Inputs {
         let id = input.row.id;
         self.remove(id);
         self.holding.extend(holding_key(&input.row));
+        self.backlogged += usize::from(is_backlogged(&input));
         if input.row.status != InputStatus::Ended {
             self.active.insert(id);
         }
@@ -185,6 +230,7 @@ impl Inputs {
     fn remove(&mut self, id: InputId) -> Option<Input> {
         let input = self.inputs.remove(&id)?;
         self.active.remove(&id);
+        self.backlogged -= usize::from(is_backlogged(&input));
         if let Some(key) = holding_key(&input.row) {
             self.holding.remove(&key);
         }
@@ -195,7 +241,9 @@ impl Inputs {
     pub(crate) fn change<T>(&mut self, id: InputId, change: impl FnOnce(&mut Input) -> T) -> Option<T> {
         let input = self.inputs.get_mut(&id)?;
         let before = holding_key(&input.row);
+        self.backlogged -= usize::from(is_backlogged(input));
         let result = change(input);
+        self.backlogged += usize::from(is_backlogged(input));
         let after = holding_key(&input.row);
         if before != after {
             if let Some(key) = before {
@@ -254,12 +302,15 @@ impl Inputs {
         self.inputs.values().map(Box::as_ref)
     }
 
-    /// Begins a new epoch: nothing is touched, and positions go on from where they are.
-    pub(crate) fn begin_epoch(&mut self) {
-        for input in self.inputs.values_mut().filter(|input| input.touched) {
+    /// What an epoch records of those that were touched, or of all; a new epoch begins, in which none is.
+    pub(crate) fn record(&mut self, all: bool) -> Vec<Arc<InputRow>> {
+        let recorded = self.inputs.values_mut().filter(|input| all || input.touched);
+        let rows = recorded.map(|input| {
+            let row = input.record();
             input.touched = false;
-            input.row.position = input.row.position.next();
-        }
+            row
+        });
+        rows.collect()
     }
 
     /// Removes those that `gone` says, and returns the sum of their ledgers and who they were.
@@ -330,14 +381,11 @@ impl Inputs {
 
     /// Whether something other than `id` holds without a watermark, and why.
     pub(crate) fn blocked_by(&self, id: InputId) -> Option<Blocked> {
-        let mut blocked = self.lines_missing.then_some(Blocked::Otherwise);
-        for other in self.without_watermark(Some(id)) {
-            if self.get(other).is_some_and(|input| input.asked == Asked::Backlog) {
-                return Some(Blocked::ByBacklog);
-            }
-            blocked = Some(Blocked::Otherwise);
+        let own = self.get(id).is_some_and(is_backlogged);
+        if self.backlogged > usize::from(own) {
+            return Some(Blocked::ByBacklog);
         }
-        blocked
+        (self.lines_missing || self.without_watermark(Some(id)).next().is_some()).then_some(Blocked::Otherwise)
     }
 
     /// Decides anew, at an epoch boundary, which inputs are idle, released or given up as unreadable.
@@ -418,5 +466,54 @@ impl Inputs {
             .map(|input| input.watermark(settings))
             .filter(|&watermark| watermark != watermark::NONE);
         behind.chain(before.filter(|_| unasked)).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const STATUSES: [InputStatus; 5] =
+        [InputStatus::Holding, InputStatus::Idle, InputStatus::Ended, InputStatus::Released, InputStatus::Unreadable];
+    const ASKED: [Asked; 4] = [Asked::NotYet, Asked::Backlog, Asked::AtEnd, Asked::Unreadable];
+
+    /// What blocks an input, by walking all.
+    fn blocked_by_walking(inputs: &Inputs, id: InputId) -> Option<Blocked> {
+        let others = inputs.iter().filter(|input| input.row.id != id);
+        let holding = others.filter(|input| input.row.status == InputStatus::Holding);
+        let without: Vec<Asked> =
+            holding.filter(|input| input.row.time.largest_ms.is_none()).map(|input| input.asked).collect();
+        match without.as_slice() {
+            [] => None,
+            some if some.contains(&Asked::Backlog) => Some(Blocked::ByBacklog),
+            _ => Some(Blocked::Otherwise),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_blocks_an_input_is_known_without_walking_all(
+            steps in prop::collection::vec((0..6_u64, 0..8_usize, 0..4_usize, any::<bool>()), 1..60),
+        ) {
+            let mut inputs = Inputs::default();
+            for (id, status, asked, has_watermark) in steps {
+                let id = InputId(id);
+                match (STATUSES.get(status), inputs.get(id)) {
+                    (Some(_), None) => inputs.insert(Input::new(Arc::new(InputRow::new(id, "a.log", 0)))),
+                    (Some(status), Some(_)) => {
+                        inputs.change(id, |input| {
+                            input.note(ASKED[asked]);
+                            input.set_status(*status);
+                            input.row_mut().time.largest_ms = has_watermark.then_some(7);
+                        });
+                    }
+                    (None, _) => drop(inputs.remove_where(|input| input.row.id == id)),
+                }
+                for id in (0..6).map(InputId) {
+                    prop_assert_eq!(inputs.blocked_by(id), blocked_by_walking(&inputs, id));
+                }
+            }
+        }
     }
 }

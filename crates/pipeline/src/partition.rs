@@ -101,7 +101,7 @@ impl Partition {
         for mut row in state.inputs.into_values() {
             if row.status == InputStatus::Unreadable {
                 // Perhaps this process can read it.
-                row.status = InputStatus::Holding;
+                Arc::make_mut(&mut row).status = InputStatus::Holding;
             }
             inputs.insert(Input::new(row));
         }
@@ -174,6 +174,11 @@ impl Partition {
         (self.lines, self.bytes)
     }
 
+    /// Pieces of blocks whose clicks the epoch holds so far.
+    pub fn epoch_pieces(&self) -> usize {
+        self.clicks.len()
+    }
+
     /// Event time of the newest click counted.
     pub fn newest_click_ms(&self) -> Option<i64> {
         self.newest_click_ms
@@ -190,8 +195,8 @@ impl Partition {
         row.time.advanced_at_ms = now.guarded_ms;
         row.seen_at_ms = now.guarded_ms;
         self.next_input = self.next_input.max(row.id.0 + 1);
-        let mut input = Input::new(row);
-        input.touched = true;
+        let mut input = Input::new(Arc::new(row));
+        input.touch();
         input.asked = Asked::Backlog;
         self.inputs.insert(input);
     }
@@ -209,17 +214,18 @@ impl Partition {
     /// What the source knows of an input changed: its name, fingerprint and size.
     pub fn describe_input(&mut self, id: InputId, describe: impl FnOnce(&mut InputRow)) {
         self.inputs.change(id, |input| {
-            let before = input.row.name.clone();
-            describe(&mut input.row);
-            input.touched |= input.row.name != before;
+            let before = Arc::clone(&input.row.name);
+            describe(input.row_mut());
+            if input.row.name != before {
+                input.touch();
+            }
         });
     }
 
     /// Bytes of an input can never be read.
     pub fn book_gap(&mut self, id: InputId, bytes: u64) {
         let booked = self.inputs.change(id, |input| {
-            input.row.ledger.gap_bytes += bytes;
-            input.touched = true;
+            input.touch().ledger.gap_bytes += bytes;
         });
         if booked.is_some() {
             self.ledger.gap_bytes += bytes;
@@ -262,6 +268,11 @@ impl Partition {
     /// hold the watermark like inputs that have none.
     pub fn note_unopened(&mut self, unopened: bool) {
         self.unopened = unopened;
+    }
+
+    /// The least watermark over the inputs that hold and have one: whoever has it is the one that others wait for.
+    pub fn least_holding_watermark(&self) -> Option<i64> {
+        self.inputs.least_with_watermark(frontier::ms(self.frontiers.final_), &self.settings, None)
     }
 
     /// Where an input's watermark must not be beyond for its next line to be judged.
@@ -316,10 +327,14 @@ impl Partition {
         let future_ms = future::any(times, future_ms).then_some(future_ms);
         let (settings, before) = (&self.settings, &mut self.before);
         let scanned = self.inputs.change(batch.input, |input| {
-            let was = input.watermark(settings);
-            let rows = watermark::scan(&mut input.row.time, times, future_ms, limit, settings, before);
-            if input.watermark(settings) > was {
-                input.row.time.advanced_at_ms = now.guarded_ms;
+            let mut time = input.row.time;
+            let rows = watermark::scan(&mut time, times, future_ms, limit, settings, before);
+            if watermark::of(&time, settings) > input.watermark(settings) {
+                time.advanced_at_ms = now.guarded_ms;
+            }
+            // A row that stays as it was recorded stays shared.
+            if time != input.row.time {
+                input.row_mut().time = time;
             }
             rows
         });
@@ -359,7 +374,7 @@ impl Partition {
         let mut counted: Vec<u32> = Vec::with_capacity(rows);
         let mut kept: Vec<(usize, Verdict, Cow<'static, str>)> = Vec::new();
         let late = |row, reason| (row, Verdict::Late, Cow::Borrowed(reason));
-        let name = self.inputs.get(batch.input).map(|input| Arc::clone(&input.origin)).unwrap_or_else(|| "".into());
+        let name = self.inputs.get(batch.input).map(|input| Arc::clone(&input.row.origin)).unwrap_or_else(|| "".into());
         let columns = Arc::clone(&batch.columns);
         let (final_before, expired_before) =
             (frontier::ms(self.frontiers.final_), frontier::ms(self.frontiers.expired));
@@ -511,9 +526,9 @@ impl Partition {
             // A batch that stopped before its first click has still got past the rejected lines before it.
             let from = if first == 0 { input.row.position.to.max(from).min(to) } else { from };
             if to > from {
-                input.row.position.advance(from, to)?;
-                input.row.ledger += tally;
-                input.touched = true;
+                let row = input.touch();
+                row.position.advance(from, to)?;
+                row.ledger += tally;
             }
             Ok::<_, Error>((to - from, input.row.time.largest_ms))
         });

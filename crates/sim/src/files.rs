@@ -18,7 +18,7 @@ struct Node {
     inode: u64,
     content: Vec<u8>,
     links: u64,
-    changed_ns: i128,
+    changed_ns: i64,
     /// By the machine's wall clock.
     modified_ms: i64,
 }
@@ -32,7 +32,7 @@ struct Tree {
     names: BTreeMap<PathBuf, FileHandle>,
     /// All inodes ever used; those that nobody holds any more are used again.
     inodes: Vec<Weak<Mutex<Node>>>,
-    changes: i128,
+    changes: i64,
 }
 
 /// Clones share the same files.

@@ -15,6 +15,7 @@ use adtally_pipeline::RunEnd;
 use adtally_store::epoch_log::codec;
 use adtally_store::hot_counts::{HotCounts, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What does not hold, in words.
 pub(crate) type Verdict<T = ()> = Result<T, String>;
@@ -46,7 +47,7 @@ struct Told {
 pub(crate) struct Judge {
     records: Vec<Known>,
     frontiers: Frontiers,
-    inputs: BTreeMap<InputId, InputRow>,
+    inputs: BTreeMap<InputId, Arc<InputRow>>,
     ledger: Ledger,
     counts: BTreeMap<Minute, Rows>,
     counted: BTreeSet<Who>,
@@ -102,7 +103,7 @@ impl Judge {
 
     /// Whether an input at a path was committed up to a length.
     pub(crate) fn is_read(&self, path: &str, len: u64) -> bool {
-        self.inputs.values().any(|row| row.name == path && row.position.to == len)
+        self.inputs.values().any(|row| *row.name == *path && row.position.to == len)
     }
 
     /// Takes note of records that are new since the last time; all of them must be by one writer.
@@ -198,7 +199,7 @@ impl Judge {
 
     /// An input that has no watermark is never released, and holds that of the partition.
     fn check_holding(&self, epoch: &Epoch) -> Verdict {
-        let holds = |row: &&InputRow| row.status == InputStatus::Holding && row.time.largest_ms.is_none();
+        let holds = |row: &InputRow| row.status == InputStatus::Holding && row.time.largest_ms.is_none();
         for row in &epoch.inputs {
             ensure(
                 row.status != InputStatus::Released || row.time.largest_ms.is_some(),
@@ -206,8 +207,8 @@ impl Judge {
                 || format!("epoch {} releases {}, which has no watermark", epoch.number, row.name),
             )?;
         }
-        let now = |row: &InputRow| epoch.inputs.iter().find(|now| now.id == row.id).unwrap_or(row).clone();
-        let held = self.inputs.values().find(|row| holds(row) && holds(&&now(row)));
+        let now = |row: &Arc<InputRow>| epoch.inputs.iter().find(|now| now.id == row.id).unwrap_or(row).clone();
+        let held = self.inputs.values().find(|row| holds(row) && holds(&now(row)));
         let moved = epoch.frontiers.watermark > self.frontiers.watermark;
         ensure(held.is_none() || !moved, Invariant::FinalIsFinal, || {
             format!("epoch {} moves the watermark although {held:?} has none", epoch.number)
@@ -520,7 +521,7 @@ fn shown(snapshot: &Snapshot, minute: Minute, tables: &SharedTables) -> Rows {
 fn may_be_late(epoch: &Epoch, at_ms: i64, scenario: &Scenario) -> bool {
     let end_ms = Minute::of(at_ms).end_ms();
     let time = &scenario.time;
-    let for_input = |row: &InputRow| {
+    let for_input = |row: &Arc<InputRow>| {
         let watermark = row.time.largest_ms.map(|largest| largest - time.out_of_orderness_ms);
         watermark.is_some_and(|watermark| end_ms + time.allowed_lateness_ms <= watermark)
     };

@@ -319,6 +319,7 @@ fn spoil(ground: &Ground, log: &EpochLog, state: &mut PartitionState, read: &BTr
         Plant::PositionBeforeCommit => {
             for row in state.inputs.values_mut() {
                 if let Some(&to) = read.get(&row.id) {
+                    let row = Arc::make_mut(row);
                     row.position.to = row.position.to.max(to);
                 }
             }

@@ -2,7 +2,7 @@
 
 use crate::machine::Luck;
 use crate::random::Random;
-use adtally::run::ingest::IngestSettings;
+use adtally::run::ingest::{Bounds, IngestSettings};
 use adtally_pipeline::{RunEnd, TimeSettings};
 use adtally_source::{DecodeSettings, TailSettings};
 use adtally_store::lake::Keep;
@@ -13,6 +13,9 @@ const SMALL_SEEDS: u64 = 400;
 
 /// One in so many scenarios has tiny epochs, so that base records and collection come into play.
 const LONG_LOGS: u64 = 25;
+
+/// Added to the seed for the bounds, so that the rest of a scenario does not depend on them.
+const BOUNDS: u64 = 0x626f_756e_6473;
 
 /// Everything that is decided before a simulation begins.
 #[derive(Clone, Debug)]
@@ -78,6 +81,7 @@ impl Scenario {
             discovery_interval_ms: random.pick(&[200, 1_000]),
             block_bytes: 2_048,
             run_end: RunEnd::GoesOn,
+            bounds: bounds(&mut Random::new(seed ^ BOUNDS)),
         };
         let decode = DecodeSettings { line_bytes_max: 1_024, ..DecodeSettings::default() };
         let tail = TailSettings { decode: Arc::new(decode), block_bytes: 2_048, ..TailSettings::default() };
@@ -115,5 +119,17 @@ impl Scenario {
             bounded: random.pick(&[0, 300, 600]),
             finals: random.pick(&[0, 300]),
         }
+    }
+}
+
+/// Bounds that are reached with few lines, in every other scenario.
+fn bounds(random: &mut Random) -> Bounds {
+    if random.chance(500) {
+        return Bounds::default();
+    }
+    Bounds {
+        held_bytes_max: random.pick(&[1, 300, 4_096, 24 << 20]),
+        turn_blocks_max: random.pick(&[1, 2, 4_096]),
+        epoch_pieces_max: random.pick(&[1, 5, 65_536]),
     }
 }

@@ -33,7 +33,7 @@ pub struct FileStat {
     pub links: u64,
     /// When it was last changed in any way, in nanoseconds of whatever clock the file system keeps: only compared for
     /// being the same.
-    pub changed_ns: i128,
+    pub changed_ns: i64,
     /// When its content was last changed, in milliseconds since the Unix epoch by the clock of its file system; anybody
     /// may set it.
     pub modified_ms: i64,
@@ -132,7 +132,7 @@ fn stat_of(data: &fs::Metadata) -> FileStat {
     } else {
         FileKind::Other
     };
-    let changed_ns = i128::from(data.ctime()) * 1_000_000_000 + i128::from(data.ctime_nsec());
+    let changed_ns = data.ctime().wrapping_mul(1_000_000_000).wrapping_add(data.ctime_nsec());
     let modified_ms = data.mtime().saturating_mul(1_000).saturating_add(data.mtime_nsec() / 1_000_000);
     FileStat { kind, inode: (data.dev(), data.ino()), len: data.len(), links: data.nlink(), changed_ns, modified_ms }
 }

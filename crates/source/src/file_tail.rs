@@ -101,7 +101,7 @@ pub struct InputFacts {
     /// The input.
     pub input: InputId,
     /// The path at which it was last seen.
-    pub name: String,
+    pub name: Arc<str>,
     /// By what its content is known again, as of the position asked for.
     pub fingerprint: Fingerprint,
     /// How often its path had begun anew when it was found.
@@ -109,7 +109,7 @@ pub struct InputFacts {
     /// Whether its file is compressed; positions are of the text all the same.
     pub compressed: bool,
     /// The header line under which its rows are read, if it is CSV.
-    pub csv_header: Option<Vec<u8>>,
+    pub csv_header: Option<Arc<[u8]>>,
     /// The largest size seen, in bytes, of its text. Of a compressed file, on disk: what is left to be read of it, and once
     /// it has ended its length, 0 where not all was read.
     pub size: u64,
@@ -135,7 +135,7 @@ pub enum Discovery {
         /// The input.
         input: InputId,
         /// The new name.
-        name: String,
+        name: Arc<str>,
     },
     /// An input that had ended has more to read.
     Resumed {
@@ -209,7 +209,7 @@ pub struct Tailer {
     /// The generation last used at each path.
     generations: HashMap<PathBuf, u32>,
     /// The header line of CSV last read at each path: what is written there later may go on without one.
-    headers: HashMap<PathBuf, Vec<u8>>,
+    headers: HashMap<PathBuf, Arc<[u8]>>,
     /// Files that belong to no input yet and have to wait.
     waiting: BTreeMap<PathBuf, Probe>,
     troubles: Troubles,
@@ -267,13 +267,13 @@ impl Tailer {
         fs: Box<dyn FileSystem + Send>,
         settings: TailSettings,
         patterns: &[String],
-        known: Vec<InputRow>,
+        known: Vec<Arc<InputRow>>,
         next_input: u64,
     ) -> Result<Tailer> {
         settings.decode.validate()?;
         let watcher = Watcher::new(fs.as_ref());
         let patterns = {
-            let known = known.iter().map(|row| Path::new(&row.name)).collect();
+            let known = known.iter().map(|row| Path::new(&*row.name)).collect();
             Patterns::new(fs.as_ref(), patterns, &known, settings.bounded, settings.files_max)?
         };
         let mut generations: HashMap<PathBuf, u32> = HashMap::new();
@@ -288,11 +288,11 @@ impl Tailer {
                 newest.insert(path, row.generation);
                 headers.insert(PathBuf::from(path), header.clone());
             }
-            let generation = generations.entry(PathBuf::from(&row.name)).or_insert(row.generation);
+            let generation = generations.entry(PathBuf::from(&*row.name)).or_insert(row.generation);
             *generation = row.generation.max(*generation);
         }
         let next_input = known.iter().map(|row| row.id.0 + 1).max().unwrap_or(1).max(next_input);
-        let inputs = known.into_iter().map(|row| (row.id, Box::new(Input::restored(row)))).collect();
+        let inputs = known.into_iter().map(|row| (row.id, Box::new(Input::restored(&row)))).collect();
         Ok(Tailer {
             fs,
             settings,
@@ -417,7 +417,7 @@ impl Tailer {
     /// the epoch log: else its file would be taken for a new one.
     pub fn is_listed(&self, input: InputId) -> bool {
         let (Some(input), Some(listing)) = (self.inputs.get(&input), &self.listing) else { return true };
-        input.place.is_some() || listing.is_unknown(Path::new(&input.name))
+        input.place.is_some() || listing.is_unknown(Path::new(&*input.name))
     }
 
     /// Forgets an input that has ended and is not listed, when the epoch log has summed it up. Should its file come back

@@ -10,6 +10,8 @@ use std::process::Command;
 pub(super) struct Report {
     text: String,
     targets: Vec<[String; 5]>,
+    /// The figures of the targets, and whether more of it is better.
+    figures: Vec<(String, f64, bool)>,
 }
 
 /// What a figure is to reach.
@@ -73,6 +75,7 @@ impl Report {
             Target::AtMost(bound, aim) => (format!("at most {bound}{unit}"), aim),
             Target::Aim(aim) => (String::new(), aim),
         };
+        self.figures.push((what.to_owned(), measured, !matches!(target, Target::AtMost(..))));
         let digits = if measured < 10.0 { 2 } else { 1 };
         let (aim, measured_text) = (format!("{aim}{unit}"), format!("{measured:.digits$}{unit}"));
         self.targets.push([what.to_owned(), bound, aim, measured_text, target.judge(measured).to_owned()]);
@@ -92,6 +95,23 @@ impl Report {
              [ADR 12](../docs/adr/0012-the-hot-path-in-batches-and-in-order.md).",
         );
         format!("## Targets\n\n{about}\n\n{}\n", table.text)
+    }
+
+    /// Each figure beside that of another program, and how much better or worse it is.
+    pub(super) fn beside(&self, other: &Report) -> String {
+        let mut table = Table::new(&["figure", "beside", "now", "now is"]);
+        for ((what, now, more_is_better), (_, then, _)) in self.figures.iter().zip(&other.figures) {
+            let change = (now / then - 1.0) * 100.0;
+            let verdict = match change.abs() {
+                0.05.. => {
+                    let word = if (change > 0.0) == *more_is_better { "better" } else { "worse" };
+                    format!("{:.1} % {word}", change.abs())
+                }
+                _ => "the same".to_owned(),
+            };
+            table.row(&[what, &format!("{then:.3}"), &format!("{now:.3}"), &verdict]);
+        }
+        table.text
     }
 
     /// What was measured so far.
@@ -176,6 +196,12 @@ mod tests {
         assert!(rows.contains("| rate |  | 2.5 million | 2.00 million | not as aimed for |"), "{rows}");
         assert!(rows.contains("| faster | at least 1.5x | 2x | 1.60x | reached, not as aimed for |"), "{rows}");
         assert!(rows.contains("| memory | at most 1536 MiB | 1024 MiB | 2000.0 MiB | missed |"), "{rows}");
+        let mut other = Report::default();
+        other.target("faster", 2.0, "x", Target::AtLeast(1.5, 2.0));
+        other.target("memory", 1_600.0, " MiB", Target::AtMost(1_536.0, 1_024.0));
+        let beside = report.beside(&other);
+        assert!(beside.contains("| faster | 2.000 | 1.600 | 20.0 % worse |"), "{beside}");
+        assert!(beside.contains("| memory | 1600.000 | 2000.000 | 25.0 % worse |"), "{beside}");
         assert!(wrapped(&"word ".repeat(100)).lines().all(|line| line.len() <= 118));
         assert_eq!(ratio(3.0, 2.0), "1.50x");
     }

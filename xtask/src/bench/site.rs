@@ -6,12 +6,15 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::rc::Rc;
 
-/// Where everything lies; dropping it removes the folder.
+/// Where everything lies; dropping the last one removes the folder.
 pub(super) struct Site {
     program: PathBuf,
+    /// What writes the logs, so that all programs read the same.
+    generator: PathBuf,
     root: PathBuf,
-    folder: PathBuf,
+    folder: Rc<Folder>,
     python: Option<PathBuf>,
 }
 
@@ -20,7 +23,19 @@ impl Site {
         let python = with_others.then(|| python::environment(&root.join(REQUIREMENTS), "bench-venv")).transpose()?;
         let folder = std::env::temp_dir().join(format!("adtally-bench-{}", std::process::id()));
         fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
-        Ok(Site { program: program.to_owned(), root: root.to_owned(), folder, python })
+        let folder = Rc::new(Folder(folder));
+        Ok(Site { program: program.to_owned(), generator: program.to_owned(), root: root.to_owned(), folder, python })
+    }
+
+    /// The same place, to measure another program.
+    pub(super) fn with_program(&self, program: &Path) -> Site {
+        Site {
+            program: program.to_owned(),
+            generator: self.generator.clone(),
+            root: self.root.clone(),
+            folder: Rc::clone(&self.folder),
+            python: self.python.clone(),
+        }
     }
 
     pub(super) fn program(&self) -> &Path {
@@ -28,7 +43,7 @@ impl Site {
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+        self.folder.0.join(name)
     }
 
     /// The data directory.
@@ -53,7 +68,7 @@ impl Site {
     }
 
     fn generator(&self, clicks: u64, more: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(&self.generator);
         command.args(["generate", "--seed", "1", "--lines", &clicks.to_string()]).args(more);
         command
     }
@@ -124,10 +139,13 @@ impl Site {
     }
 }
 
-impl Drop for Site {
+/// A folder that is removed when it is dropped.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
     fn drop(&mut self) {
         // What is left is in the folder for temporary files.
-        let _ = fs::remove_dir_all(&self.folder);
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

@@ -1,6 +1,9 @@
 //! Ingest: tail -> decode -> judge -> hand epochs over. A state machine turned by its caller.
 
 mod reading;
+mod settings;
+
+pub use settings::{Bounds, IngestSettings};
 
 use super::decode_pool::{DecodePool, Decoding};
 use super::report::Report;
@@ -21,10 +24,6 @@ const READ_AHEAD_TOTAL: usize = 8;
 
 /// Text read ahead in all; shared evenly among the inputs with a backlog.
 const READ_AHEAD_BYTES: usize = 16 << 20;
-
-/// Text that is being decoded, judged or waits, beyond which only inputs that hold the others up are read: those without
-/// a watermark, and the one that is furthest behind. Each of them adds one block, of 4 KiB where there are many.
-const HELD_BYTES_MAX: usize = 24 << 20;
 
 /// Inputs with a backlog from which on epochs are a third as long: what is held of each input leaves less for clicks.
 const CROWD: usize = 1_024;
@@ -52,23 +51,6 @@ pub trait EpochSink {
     /// # Errors
     /// What stopped the committer.
     fn submit(&mut self, draft: EpochDraft) -> Result<()>;
-}
-
-/// What ingest needs to know.
-#[derive(Clone, Copy, Debug)]
-pub struct IngestSettings {
-    /// Longest time between commits, in milliseconds.
-    pub epoch_interval_ms: i64,
-    /// Most lines in an epoch.
-    pub epoch_lines_max: u64,
-    /// Most bytes of text in an epoch.
-    pub epoch_bytes_max: u64,
-    /// How often paths are looked at, in milliseconds.
-    pub discovery_interval_ms: i64,
-    /// Largest block read at a time, in bytes.
-    pub block_bytes: usize,
-    /// How the run ends once all inputs are read to their end; [`RunEnd::GoesOn`] tails for ever.
-    pub run_end: RunEnd,
 }
 
 /// What a turn did.
@@ -361,7 +343,8 @@ impl<S: EpochSink> Ingest<S> {
         for (_, id) in order {
             let (lines, bytes) = self.partition.epoch_size();
             let room = self.epoch_lines_max().saturating_sub(lines);
-            if room == 0 || bytes >= self.settings.epoch_bytes_max {
+            let many_pieces = self.partition.epoch_pieces() >= self.settings.bounds.epoch_pieces_max;
+            if room == 0 || bytes >= self.settings.epoch_bytes_max || many_pieces {
                 break;
             }
             let Some(lane) = self.lanes.get_mut(&id) else { continue };
@@ -432,7 +415,7 @@ impl<S: EpochSink> Ingest<S> {
         if self.is_bounded() && self.partition.is_stuck() && self.lanes.iter().all(waits) {
             for (id, lane) in &mut self.lanes {
                 if !std::mem::replace(&mut lane.left, true) {
-                    let name = self.partition.inputs().get(*id).map_or("", |input| input.row.name.as_str());
+                    let name = self.partition.inputs().get(*id).map_or("", |input| &*input.row.name);
                     self.unread.push(format!("{name}: not read on, since too much would be held without the others"));
                 }
                 lane.drop_batches();
@@ -464,7 +447,9 @@ impl<S: EpochSink> Ingest<S> {
     fn end_epoch_if_due(&mut self, monotonic: i64, worked: bool) -> Result<bool> {
         let age = monotonic - self.epoch_began_ms;
         let (lines, bytes) = self.partition.epoch_size();
-        let full = lines >= self.epoch_lines_max() || bytes >= self.settings.epoch_bytes_max;
+        let full = lines >= self.epoch_lines_max()
+            || bytes >= self.settings.epoch_bytes_max
+            || self.partition.epoch_pieces() >= self.settings.bounds.epoch_pieces_max;
         let backlog = self.lanes.values().any(|lane| lane.asked_ms.is_none());
         let passed = self.partition.passed_a_minute() && (!backlog || age >= BACKLOG_EPOCH_MS);
         let stalled = !worked
@@ -496,7 +481,7 @@ impl<S: EpochSink> Ingest<S> {
             .partition
             .inputs()
             .iter()
-            .filter(|input| input.touched)
+            .filter(|input| input.is_touched())
             .map(|input| (input.row.id, input.row.position.to))
             .collect();
         for (id, position) in touched {
@@ -536,7 +521,7 @@ impl<S: EpochSink> Ingest<S> {
         for discovery in std::mem::take(&mut self.discovered) {
             match discovery {
                 Discovery::Found { facts, position } => {
-                    tracing::debug!(input = facts.name, id = facts.input.0, position, "input found");
+                    tracing::debug!(input = &*facts.name, id = facts.input.0, position, "input found");
                     self.lanes.insert(facts.input, Lane::default());
                     self.partition.add_input(new_row(&facts, position), now);
                 }
@@ -548,7 +533,7 @@ impl<S: EpochSink> Ingest<S> {
                     self.partition.resume_input(id);
                 }
                 Discovery::Renamed { input: id, name } => {
-                    tracing::debug!(input = name, id = id.0, "input renamed");
+                    tracing::debug!(input = &*name, id = id.0, "input renamed");
                     self.partition.describe_input(id, |row| row.name = name);
                 }
                 Discovery::Ended { input: id } => {

@@ -59,7 +59,7 @@ struct Reason {
 
 /// An input of which something is, or may become, worth telling.
 struct Watched {
-    name: String,
+    name: Arc<str>,
     /// Lines, and those refused, since the first refused one after lines that were accepted.
     read: u64,
     refused: u64,
@@ -138,7 +138,7 @@ impl LineNotes {
         &mut self,
         draft: &EpochDraft,
         countries: &[Countries],
-        before: &BTreeMap<InputId, Box<InputRow>>,
+        before: &BTreeMap<InputId, Arc<InputRow>>,
         total: &Ledger,
         now_ms: i64,
     ) -> Vec<String> {
@@ -152,7 +152,7 @@ impl LineNotes {
             let was = before.get(&row.id).map(|row| row.ledger).unwrap_or_default();
             let read = row.ledger.read.saturating_sub(was.read);
             let refused = refused(&row.ledger).saturating_sub(refused(&was));
-            let origin = row.origin.as_str();
+            let origin = &*row.origin;
             let (letters, countries) = (letters.get(origin).map_or(&[][..], Vec::as_slice), countries.get(origin));
             self.observe_input(row, (read, refused), letters, countries.copied(), now_ms);
         }
@@ -174,7 +174,7 @@ impl LineNotes {
             return;
         }
         let input = self.watched.entry(row.id).or_insert_with(|| Watched::new(&row.name));
-        input.name.clone_from(&row.name);
+        input.name = Arc::clone(&row.name);
         input.seen_at_ms = now_ms;
         if refused * 2 < read {
             (input.read, input.refused) = (0, 0);
@@ -261,9 +261,9 @@ impl LineNotes {
 }
 
 impl Watched {
-    fn new(name: &str) -> Watched {
+    fn new(name: &Arc<str>) -> Watched {
         Watched {
-            name: name.to_owned(),
+            name: Arc::clone(name),
             read: 0,
             refused: 0,
             reasons: BTreeMap::new(),

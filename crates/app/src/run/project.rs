@@ -164,7 +164,7 @@ impl Projector {
 
     /// An epoch is committed and waits for the lake.
     pub fn committed(&self, draft: &EpochDraft, pending: Arc<PendingEpoch>, oldest_needed: EpochNumber) {
-        let inputs = draft.inputs.iter().map(|row| (row.origin.clone(), row.ledger)).collect();
+        let inputs = draft.inputs.iter().map(|row| (row.origin.to_string(), row.ledger)).collect();
         let waiting = Waiting {
             pending,
             ledger: draft.ledger,

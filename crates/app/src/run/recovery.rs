@@ -55,7 +55,7 @@ pub async fn take_over(
                  backup"
             )));
         };
-        let inputs = epoch.inputs.iter().map(|row| (row.origin.clone(), row.ledger)).collect();
+        let inputs = epoch.inputs.iter().map(|row| (row.origin.to_string(), row.ledger)).collect();
         waiting.push(Waiting {
             ledger: epoch.ledger,
             inputs,

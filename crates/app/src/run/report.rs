@@ -33,8 +33,7 @@ struct Committed {
     epoch: u64,
     ledger: Ledger,
     gone: Ledger,
-    /// Boxed: nodes of the map are half empty where inputs came one after another.
-    inputs: BTreeMap<InputId, Box<InputRow>>,
+    inputs: BTreeMap<InputId, Arc<InputRow>>,
     watermark_ms: Option<i64>,
     closed_ms: Option<i64>,
     final_ms: Option<i64>,
@@ -105,7 +104,7 @@ impl Report {
             epoch: state.number,
             ledger: state.ledger,
             gone: state.gone,
-            inputs: state.inputs.iter().map(|(&id, row)| (id, Box::new(row.clone()))).collect(),
+            inputs: state.inputs.iter().map(|(&id, row)| (id, Arc::clone(row))).collect(),
             watermark_ms: state.frontiers.watermark.get(),
             closed_ms: state.frontiers.closed.get(),
             final_ms: state.frontiers.final_.get(),
@@ -127,7 +126,7 @@ impl Report {
             committed.inputs.clear();
         }
         for row in &draft.inputs {
-            committed.inputs.insert(row.id, Box::new(row.clone()));
+            committed.inputs.insert(row.id, Arc::clone(row));
         }
         committed.epoch = draft.number;
         committed.ledger = draft.ledger;
@@ -236,7 +235,7 @@ impl Report {
                 .values()
                 .filter(|row| row.ledger.gap_bytes > 0)
                 .take(5)
-                .map(|row| row.name.as_str())
+                .map(|row| &*row.name)
                 .collect();
             notes.push(format!("{gap} bytes could never be read (gap), among others of {}", of.join(", ")));
         }
@@ -257,7 +256,7 @@ impl Report {
             let behind = self.watermark_of(row).zip(committed.final_ms).is_some_and(|(own, final_)| own < final_);
             row.status == InputStatus::Holding && !behind
         };
-        let holding = committed.inputs.values().map(Box::as_ref).filter(holds);
+        let holding = committed.inputs.values().map(Arc::as_ref).filter(holds);
         let least = holding.min_by_key(|row| self.watermark_of(row));
         if let (Some(row), Some(newest)) = (least, committed.newest_click_ms) {
             match self.watermark_of(row) {
@@ -289,7 +288,7 @@ impl Report {
     /// The inputs, at most [`LEDGER_INPUTS_MAX`] rows that add up to the partition, and how many of them are not listed.
     /// Where there are too many, those are listed that have not ended, then the newest.
     fn input_rows(&self, committed: &Committed) -> (Vec<InputLedger>, u64) {
-        let mut listed: Vec<&InputRow> = committed.inputs.values().map(Box::as_ref).collect();
+        let mut listed: Vec<&InputRow> = committed.inputs.values().map(Arc::as_ref).collect();
         let mut rows = Vec::new();
         if committed.gone != Ledger::default() {
             rows.push(sum_row("(gone)", committed.gone));
@@ -300,8 +299,8 @@ impl Report {
             others = listed.split_off(LEDGER_INPUTS_MAX - 1 - rows.len());
         }
         rows.extend(listed.into_iter().map(|row| InputLedger {
-            name: row.name.clone(),
-            origin: row.origin.clone(),
+            name: row.name.to_string(),
+            origin: row.origin.to_string(),
             status: row.status,
             position: row.position.to,
             watermark_ms: self.watermark_of(row),

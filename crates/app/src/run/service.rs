@@ -2,7 +2,7 @@
 
 use super::commit::{CommitThreads, Committer, Encoder, Recorder};
 use super::decode_pool::DecodePool;
-use super::ingest::{Ingest, IngestSettings, Parts, Turn};
+use super::ingest::{Bounds, Ingest, IngestSettings, Parts, Turn};
 use super::project::{Projector, ProjectorParts};
 use super::recovery::{self, OlderMinutes, Recovered};
 use super::report::Report;
@@ -483,7 +483,7 @@ fn readers(
     key: IdentityKey,
     state: &PartitionState,
 ) -> Result<(Tailer, DecodePool)> {
-    let known: Vec<InputRow> = state.inputs.values().cloned().collect();
+    let known: Vec<Arc<InputRow>> = state.inputs.values().cloned().collect();
     let connections = if bounded { 0 } else { config.serve.max_connections };
     let settings = TailSettings { last_rows_before_ms, ..wiring::tail_settings(&config.input, bounded, connections) };
     let tailer = Tailer::new(Box::new(LocalFiles), settings, &config.input.paths, known, state.next_input)?;
@@ -514,5 +514,6 @@ fn ingest_settings(config: &Config, ending: Ending) -> IngestSettings {
             Ending::UntilEnd => RunEnd::Close,
             Ending::Final => RunEnd::Finalise,
         },
+        bounds: Bounds::default(),
     }
 }

@@ -235,3 +235,24 @@ fn fault_21_and_42_and_51_one_wrong_clock_makes_nothing_late() {
     check_totals(&until_end(&site), &[("read", 1_504), ("counted", 1_503), ("late", 0), ("future", 1)]);
     site.verify();
 }
+
+/// The gauges of reading show what is read: files held open, and the text that may be read ahead.
+#[test]
+fn the_gauges_of_reading_follow_what_is_read() {
+    let site = Site::new();
+    std::fs::create_dir(site.path("logs")).unwrap();
+    let server = site.serve("logs");
+    let gauge = |name: &str| {
+        let said = server.text("/metrics").1;
+        let value = said.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+        value.unwrap_or_else(|| panic!("no {name} in {said}"))
+    };
+    assert_eq!(gauge("adtally_open_files "), 0.0);
+    site.write("logs/a.log", lines(LATE_EVENING, 0..10));
+    site.write("logs/b.log", lines(LATE_EVENING, 10..20));
+    server.wait_read(20);
+    wait_for("two open files", || (gauge("adtally_open_files ") == 2.0).then_some(()));
+    assert_eq!(gauge("adtally_queue_capacity{queue=\"read_ahead_bytes\"} "), f64::from(24 << 20));
+    assert_eq!(gauge("adtally_queue_depth{queue=\"read_ahead_bytes\"} "), 0.0);
+    server.stop();
+}

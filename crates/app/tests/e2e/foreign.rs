@@ -1,6 +1,7 @@
 //! Files that are no logs: named, refused by `inspect`, and not read by a run, which says so.
 
 use crate::site::{Site, gzip};
+use std::process::Command;
 
 const LINE: &str =
     "{\"click_timestamp\":1767225600000,\"ad_id\":7,\"user_id\":\"u\",\"ip\":\"::1\",\"country\":\"DE\"}\n";
@@ -21,6 +22,10 @@ fn inspect_names_what_is_no_log_and_proposes_nothing() {
     gzip(&site.path("twice.log"));
     std::fs::rename(site.path("twice.log.gz"), site.path("once")).unwrap();
     gzip(&site.path("once"));
+    let packed = Command::new("tar").args(["czf", "a.tar.gz", "pretty.log"]).current_dir(site.path("")).status();
+    assert!(packed.expect("tar is missing: install the package tar").success());
+    site.write("a.log.bz2", b"BZh91AY&SY\x8f\x01\x02\x03\0\0");
+    site.write("a.log.xz", b"\xfd7zXZ\0\0\x04\xe6\xd6");
     for (file, expected) in [
         ("utf-16.log", "text in UTF-16: write it as UTF-8"),
         ("pretty.log", "JSON with an object over several lines: write one object a line"),
@@ -29,6 +34,9 @@ fn inspect_names_what_is_no_log_and_proposes_nothing() {
         ("docker.log", "a log of Docker's json-file driver: take the lines out of it"),
         ("a.zip", "a zip archive: unpack it"),
         ("once.gz", "compressed twice: decompress it once"),
+        ("a.tar.gz", "a tar archive: unpack it"),
+        ("a.log.bz2", "compressed by bzip2: decompress it"),
+        ("a.log.xz", "compressed by xz: decompress it"),
     ] {
         let ended = site.adtally(&format!("inspect {file}"));
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{file}: {}", ended.stderr);

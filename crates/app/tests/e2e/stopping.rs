@@ -184,6 +184,26 @@ fn a_hangup_stops_unless_it_is_ignored() {
     assert!(!rest(&mut said).contains("panic"));
 }
 
+/// A thread that hangs for good, as on a dead mount, does not keep a process that was asked to stop.
+#[test]
+fn a_run_that_hangs_ends_before_a_container_runtime_kills_it() {
+    let site = site(3_000);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_adtally"));
+    command.args(["run", "clicks.log", "--data-dir", "data", "--listen", "127.0.0.1:0"]).current_dir(site.path(""));
+    command.envs(SLOW).env("FAILPOINTS", "before_record=2*off->pause").stdin(Stdio::null());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    hear(&mut said, "answering on");
+    wait_for_records(&site, "data");
+    send(&child, Signal::TERM);
+    hear(&mut said, "a second signal stops at once");
+    assert_eq!(exit_of(&mut child).code(), Some(1));
+    let said = rest(&mut said);
+    assert!(said.contains("not everything ended in time: what is not committed is read again"), "{said}");
+    assert_eq!(site.adtally("run clicks.log --data-dir data --until-end").ok().json()["read"], 3_000);
+    site.verify();
+}
+
 /// What is said may go nowhere: to a full disk, to a pipe that nobody reads, to no file at all.
 #[test]
 fn a_lost_stderr_changes_nothing() {

@@ -28,8 +28,8 @@ impl Partition {
     /// The file of an input that has ended is still there.
     pub fn note_seen(&mut self, id: InputId, now: &ClockReading) {
         self.inputs.change(id, |input| {
-            input.row.seen_at_ms = now.guarded_ms;
-            input.touched = true;
+            input.seen_at_ms = now.guarded_ms;
+            input.touch();
         });
     }
 
@@ -66,7 +66,7 @@ impl Partition {
             return Err(Error::violated(Invariant::MonotoneFrontiers, "a frontier moved back"));
         }
         let is_base = self.number.is_multiple_of(BASE_EVERY);
-        if self.bytes == 0 && !self.changes_a_minute() && !self.inputs.iter().any(|input| input.touched) {
+        if self.bytes == 0 && !self.changes_a_minute() && !self.inputs.iter().any(Input::is_touched) {
             return Ok(None);
         }
         self.draft(now, is_base).map(Some)
@@ -130,8 +130,6 @@ impl Partition {
         }
         let final_ms = frontier::ms(self.frontiers.final_);
         self.reopened_from_ms = self.inputs.reopened_from_ms(self.reopened_from_ms, final_ms, &self.settings);
-        let inputs =
-            self.inputs.iter().filter(|input| is_base || input.touched).map(|input| input.row.clone()).collect();
         let draft = EpochDraft {
             number: self.number,
             clock_ms: now.guarded_ms,
@@ -141,7 +139,7 @@ impl Partition {
             next_input: self.next_input,
             all_ended: self.inputs.all_ended(),
             reopened_from_ms: self.reopened_from_ms,
-            inputs,
+            inputs: self.inputs.record(is_base),
             gone: self.gone,
             ledger: self.ledger,
             windows: std::mem::take(&mut self.windows),
@@ -157,7 +155,6 @@ impl Partition {
                 Vec::new()
             },
         };
-        self.inputs.begin_epoch();
         self.epoch_frontiers = self.frontiers;
         self.number += 1;
         (self.lines, self.bytes) = (0, 0);
@@ -166,7 +163,7 @@ impl Partition {
 
     /// Checks the ledgers that an epoch records; for a base, that they sum to the partition's.
     fn check_ledgers(&self, is_base: bool) -> Result<()> {
-        for input in self.inputs.iter().filter(|input| is_base || input.touched) {
+        for input in self.inputs.iter().filter(|input| is_base || input.is_touched()) {
             input.row.ledger.check(&input.row.name)?;
         }
         if !is_base {
@@ -187,7 +184,7 @@ impl Partition {
 
 /// Whether an input has ended and was not seen for so long.
 fn is_unseen_for(input: &Input, now_ms: i64, ms: i64) -> bool {
-    input.row.status == InputStatus::Ended && now_ms - input.row.seen_at_ms > ms
+    input.row.status == InputStatus::Ended && now_ms - input.seen_at_ms > ms
 }
 
 /// Since when this process has watched without a break.

@@ -12,6 +12,7 @@ use adtally_model::InputId;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// How long a deleted file that is read to its end is held open, in milliseconds: its writer may still append to it,
 /// but its space is only given back when it is closed.
@@ -83,7 +84,7 @@ impl Tailer {
         self.listing = Some(listing);
         (self.looked_at_ms, self.look_wanted) = (now_ms, false);
         if self.generations.len() > 2 * (self.inputs.len() + self.settings.files_max) {
-            let named: HashSet<&str> = self.inputs.values().map(|input| input.name.as_str()).collect();
+            let named: HashSet<&str> = self.inputs.values().map(|input| &*input.name).collect();
             self.generations.retain(|path, _| named.contains(&*path.to_string_lossy()));
             self.headers.retain(|path, _| named.contains(&*path.to_string_lossy()));
         }
@@ -109,7 +110,7 @@ impl Tailer {
         self.unreachable.clear();
         if listing.hides_something() {
             let is_hidden =
-                |input: &&Input| matches!(input.stage, Stage::Lost(_)) && listing.is_unknown(Path::new(&input.name));
+                |input: &&Input| matches!(input.stage, Stage::Lost(_)) && listing.is_unknown(Path::new(&*input.name));
             self.unreachable.extend(self.inputs.values().map(Box::as_ref).filter(is_hidden).map(|input| input.id));
         }
         let before = std::mem::take(&mut self.unopened);
@@ -138,7 +139,7 @@ impl Tailer {
     fn forget_troubles(&mut self, listing: &Listing) {
         if self.troubles.concern_files() {
             let read = self.inputs.values().filter(|input| input.stage == Stage::Active);
-            let read: HashSet<&str> = read.map(|input| input.name.as_str()).collect();
+            let read: HashSet<&str> = read.map(|input| &*input.name).collect();
             let is_there = |path: &Path| listing.files.contains_key(path) || listing.is_unknown(path);
             self.troubles.keep_files(|name| read.contains(name) || is_there(Path::new(name)));
         }
@@ -240,16 +241,16 @@ impl Tailer {
     pub(super) fn rename(&mut self, id: InputId, path: &Path, found: &mut Vec<Discovery>) {
         let Some(input) = self.inputs.get_mut(&id) else { return };
         input.place = Some(path.to_owned());
-        let name = path.to_string_lossy().into_owned();
+        let name = path.to_string_lossy();
         self.generations.entry(path.to_owned()).or_insert(input.generation);
-        if input.name != name {
+        if *input.name != *name {
             self.troubles.clear(&input.name);
             input.rotated = true;
-            input.name.clone_from(&name);
+            input.name = name.as_ref().into();
             if input.half > 0 {
                 self.troubles.hold(&name, half_line(input));
             }
-            found.push(Discovery::Renamed { input: id, name });
+            found.push(Discovery::Renamed { input: id, name: Arc::clone(&input.name) });
         }
     }
 
@@ -313,7 +314,7 @@ impl Tailer {
         for id in ids {
             self.settle_cut(id, now_ms);
             let Some(input) = self.inputs.get_mut(&id) else { continue };
-            if let Some((bytes, reason)) = input.gap.take()
+            if let Some((bytes, reason)) = input.gap.take().map(|gap| *gap)
                 && bytes > 0
             {
                 found.push(Discovery::Gap { input: id, bytes, reason });
@@ -337,7 +338,7 @@ impl Tailer {
                     let since = since.unwrap_or(now_ms);
                     input.stage = Stage::Lost(Some(since));
                     // While its folder cannot be looked at, the file may be right there.
-                    if now_ms.saturating_sub(since) >= wait_ms && !listing.is_unknown(Path::new(&input.name)) {
+                    if now_ms.saturating_sub(since) >= wait_ms && !listing.is_unknown(Path::new(&*input.name)) {
                         self.give_up(id, found);
                     }
                 }
@@ -353,7 +354,7 @@ impl Tailer {
                     input.slim();
                     let gone = deleted || (input.place.is_none() && input.file.is_none());
                     let untold = input.unread() > 0 && input.size_after_gap.is_none();
-                    if gone && untold && kept >= wait_ms && !listing.is_unknown(Path::new(&input.name)) {
+                    if gone && untold && kept >= wait_ms && !listing.is_unknown(Path::new(&*input.name)) {
                         self.give_up(id, found);
                     }
                 }
@@ -381,7 +382,7 @@ impl Tailer {
                 } else {
                     // The size is that of before until the gap is booked.
                     input.size_after_gap = Some(len);
-                    input.gap = Some((before - len, what));
+                    input.gap = Some(Box::new((before - len, what)));
                 }
             }
             // Another text: it is not this input's file any more.
@@ -400,7 +401,8 @@ impl Tailer {
         let Some(input) = self.inputs.get_mut(&id) else { return };
         let left = input.text_len().saturating_sub(input.position);
         // NUL bytes at its end were perhaps written behind where its writer would have gone on.
-        let unsure = input.unwritten_from.is_some() && !input.nul_scan.is_some_and(|scan| scan.is_last(input.len()));
+        let unsure =
+            input.unwritten_from.is_some() && !input.nul_scan.as_ref().is_some_and(|scan| scan.is_last(input.len()));
         if left != input.half || unsure {
             input.settled = None;
             return;

@@ -66,7 +66,7 @@ impl Tailer {
             self.close_least_used();
         }
         if let Some(input) = self.inputs.get_mut(&id) {
-            input.file = Some(open);
+            input.file = Some(Box::new(open));
             self.opened.insert(id);
         }
     }

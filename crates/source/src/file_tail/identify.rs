@@ -16,6 +16,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Inputs tried for one file at most: so many agree in their first bytes only where these say nothing.
 const CANDIDATES_MAX: usize = 64;
@@ -285,9 +286,9 @@ impl Tailer {
             // Those of its own name come first, the latest of them before others.
             let named = named.iter().rev().filter(|input| input.head.len > 0 && input.head.begins(&probe.head));
             let alike = index.candidates(&probe.head).filter_map(|id| self.inputs.get(&id).map(Box::as_ref));
-            for input in named.copied().chain(alike.filter(|input| input.name != *name)).take(CANDIDATES_MAX) {
+            for input in named.copied().chain(alike.filter(|input| *input.name != *name)).take(CANDIDATES_MAX) {
                 let lost = matches!(input.stage, Stage::Lost(_));
-                pairs.push((input.name != *name, !lost, Reverse((input.head.len, input.position)), at, input.id));
+                pairs.push((*input.name != *name, !lost, Reverse((input.head.len, input.position)), at, input.id));
             }
         }
         let is_ended = |id: &InputId| self.inputs.get(id).is_some_and(|input| input.stage == Stage::Ended);
@@ -363,7 +364,7 @@ impl Tailer {
         self.next_input += 1;
         let generation = self.generations.get(path).map_or(0, |generation| generation + 1);
         self.generations.insert(path.to_owned(), generation);
-        let mut input = Input::new(id, path.to_string_lossy().into_owned(), generation);
+        let mut input = Input::new(id, path.to_string_lossy().into(), generation);
         input.place = Some(path.to_owned());
         input.stat = Some(probe.stat);
         input.compressed = probe.compression.is_some();
@@ -389,13 +390,13 @@ impl Tailer {
             && header.is_telling()
             && let Some(line) = header.usable()
         {
-            self.headers.insert(path.to_owned(), line.to_vec());
+            self.headers.insert(path.to_owned(), line.into());
         }
     }
 
     /// The header that goes for a log at a path that has none of its own: the last one there, else that of what it was
     /// rotated into (`a.csv.1`).
-    pub(super) fn header_for(&mut self, path: &Path) -> Option<Vec<u8>> {
+    pub(super) fn header_for(&mut self, path: &Path) -> Option<Arc<[u8]>> {
         if let Some(header) = self.headers.get(path) {
             return Some(header.clone());
         }
@@ -414,7 +415,7 @@ impl Tailer {
             }
         }
         // Or it has left sight, and is held open.
-        let is_left = |input: &&mut Input| input.place.is_none() && Path::new(&input.name) == path;
+        let is_left = |input: &&mut Input| input.place.is_none() && Path::new(&*input.name) == path;
         let left = self.inputs.values_mut().map(Box::as_mut).filter(is_left).filter_map(|input| input.file.as_mut());
         let heads: Vec<Vec<u8>> =
             left.take(ROTATED_MAX).filter_map(|open| read_range(open.file.as_mut(), 0, HEAD_BYTES).ok()).collect();

@@ -10,6 +10,7 @@ use adtally_model::input::Fingerprint;
 use adtally_model::{InputId, InputRow, InputStatus};
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Fingerprints kept of positions that are read and not yet committed: one a block, so of some ten thousand blocks.
 const MARKS_MAX: usize = 65_536;
@@ -18,11 +19,11 @@ const MARKS_MAX: usize = 65_536;
 /// seconds. After that, its changes are told by the look at the files, some hundred milliseconds later.
 const WARM_MS: i64 = 10_000;
 
-/// One lineage: a file and what it is rotated into.
+/// One lineage: a file and what it is rotated into. There may be very many that rest: what few of them have is boxed.
 pub(super) struct Input {
     pub(super) id: InputId,
     /// The path at which it was last seen.
-    pub(super) name: String,
+    pub(super) name: Arc<str>,
     pub(super) generation: u32,
     /// Whether its file, at the moment, is compressed.
     pub(super) compressed: bool,
@@ -31,7 +32,7 @@ pub(super) struct Input {
     /// What its file looked like last.
     pub(super) stat: Option<FileStat>,
     /// Its file, while it is held open.
-    pub(super) file: Option<OpenFile>,
+    pub(super) file: Option<Box<OpenFile>>,
     /// Up to where it was read, in bytes of text.
     pub(super) position: u64,
     /// First bytes of its text.
@@ -62,7 +63,7 @@ pub(super) struct Input {
     /// Its file was seen shorter than it was known to be, but not than what was read: how long.
     pub(super) cut: Option<u64>,
     /// Bytes that cannot be read and why, to be told with the next look.
-    pub(super) gap: Option<(u64, String)>,
+    pub(super) gap: Option<Box<(u64, String)>>,
     /// A gap was told: the size once it is booked.
     pub(super) size_after_gap: Option<u64>,
     /// Bytes of a last line without end that is no whole object, once that is known.
@@ -73,15 +74,15 @@ pub(super) struct Input {
     pub(super) restarted: bool,
     pub(super) format: Option<Format>,
     /// The header line under which its rows are read, or would be if it had none of its own.
-    pub(super) csv_header: Option<Vec<u8>>,
+    pub(super) csv_header: Option<Arc<[u8]>>,
     /// Whether a header was looked for where it was rotated from.
     pub(super) header_sought: bool,
     /// Where its text ends for now, if only NUL bytes follow up to the file's end.
     pub(super) unwritten_from: Option<u64>,
     /// How far these have been gone through.
-    pub(super) nul_scan: Option<NulScan>,
+    pub(super) nul_scan: Option<Box<NulScan>>,
     /// A line longer than a block whose end has not been found yet.
-    pub(super) overlong: Option<Overlong>,
+    pub(super) overlong: Option<Box<Overlong>>,
     /// Whether the search of its folder found it, under a name that no pattern matches.
     pub(super) unlisted: bool,
     /// Inode of a file that looked like this input's and turned out not to be.
@@ -130,7 +131,7 @@ pub(super) struct Stream {
     /// Whether the text before the position was found to be what was read.
     pub(super) verified: bool,
     /// When the file had last changed as the stream began, see [`FileStat::changed_ns`].
-    pub(super) begun_ns: i128,
+    pub(super) begun_ns: i64,
     /// Whether it has to begin anew.
     pub(super) outdated: bool,
 }
@@ -148,7 +149,7 @@ pub(super) struct Overlong {
 
 impl Input {
     /// A new one, at the beginning of its text.
-    pub(super) fn new(id: InputId, name: String, generation: u32) -> Input {
+    pub(super) fn new(id: InputId, name: Arc<str>, generation: u32) -> Input {
         Input {
             id,
             name,
@@ -191,7 +192,7 @@ impl Input {
     }
 
     /// One that the epoch log knows.
-    pub(super) fn restored(row: InputRow) -> Input {
+    pub(super) fn restored(row: &InputRow) -> Input {
         let Fingerprint { head_len, head_hash, tail_len, tail_hash } = row.fingerprint;
         Input {
             compressed: row.compressed,
@@ -199,10 +200,10 @@ impl Input {
             head: Excerpt::known(head_len, head_hash),
             tail: Excerpt::known(tail_len, tail_hash),
             size: row.size,
-            csv_header: row.csv_header,
+            csv_header: row.csv_header.clone(),
             stage: if row.status == InputStatus::Ended { Stage::Ended } else { Stage::Lost(None) },
             restored: true,
-            ..Input::new(row.id, row.name, row.generation)
+            ..Input::new(row.id, Arc::clone(&row.name), row.generation)
         }
     }
 
@@ -211,7 +212,7 @@ impl Input {
         match &format {
             Some(Format::Csv(header)) => {
                 if let Some(line) = header.usable() {
-                    self.csv_header = Some(line.to_vec());
+                    self.csv_header = Some(line.into());
                 }
             }
             Some(Format::Ndjson) => self.csv_header = None,

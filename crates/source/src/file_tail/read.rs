@@ -224,7 +224,7 @@ fn step_plain(
         tail.push(&text);
         let scanned = input.position + text.len() as u64;
         text.truncate(PAYLOAD_BYTES_MAX);
-        input.overlong = Some(Overlong { first: text, scanned, tail });
+        input.overlong = Some(Box::new(Overlong { first: text, scanned, tail }));
         return step_overlong(input, file, settings, end, complete);
     }
     if complete && is_last_line(&text, input, &found_format, settings) {
@@ -449,7 +449,7 @@ fn step_overlong(
                     return Ok(Step::Told(ReadOutcome::Busy));
                 }
                 Behind::Text(to) if to - from >= nul_bytes::RUN_MIN as u64 => {
-                    return Ok(Step::Told(ReadOutcome::Block(deliver_overlong(input, line, &chunk[..start]))));
+                    return Ok(Step::Told(ReadOutcome::Block(deliver_overlong(input, *line, &chunk[..start]))));
                 }
                 Behind::Text(_) => {}
                 Behind::Nothing => {
@@ -465,7 +465,7 @@ fn step_overlong(
             return Ok(at_end(input, end, text_end, settings, complete));
         }
         if let Some(newline) = memchr(b'\n', &chunk) {
-            return Ok(Step::Told(ReadOutcome::Block(deliver_overlong(input, line, &chunk[..=newline]))));
+            return Ok(Step::Told(ReadOutcome::Block(deliver_overlong(input, *line, &chunk[..=newline]))));
         }
         line.tail.push(&chunk);
         line.scanned += chunk.len() as u64;

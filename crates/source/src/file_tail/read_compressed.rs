@@ -17,7 +17,7 @@ use std::sync::Arc;
 const SKIP_BYTES: usize = 256 * 1024;
 
 /// A stream at the beginning of a file.
-pub(super) fn new_stream(compression: Compression, begun_ns: i128) -> io::Result<Stream> {
+pub(super) fn new_stream(compression: Compression, begun_ns: i64) -> io::Result<Stream> {
     Ok(Stream {
         inflater: Inflater::new(compression)?,
         carry: Vec::new(),
@@ -141,7 +141,7 @@ fn step_on(input: &mut Input, open: &mut OpenFile, settings: &TailSettings, now_
         let scanned = stream.carry_at + stream.carry.len() as u64;
         let len = stream.carry.len();
         stream.pass(len);
-        input.overlong = Some(Overlong { first, scanned, tail });
+        input.overlong = Some(Box::new(Overlong { first, scanned, tail }));
         return step_overlong(input, stream, open.file.as_mut(), limit, settings, now_ms);
     }
     Ok(stopped(input, stream, settings, now_ms))
@@ -267,7 +267,7 @@ fn corrupt(input: &mut Input, stream: &mut Stream, why: String) -> Step {
 fn give_up(input: &mut Input, stream: &Stream, why: String) -> Step {
     let left = input.end(input.len()).saturating_sub(stream.inflater.consumed).max(stream.carry.len() as u64);
     let warning = format!("{}: cannot be decoded to its end: {why}; about {left} bytes are lost", input.name);
-    input.gap = Some((left, warning.clone()));
+    input.gap = Some(Box::new((left, warning.clone())));
     Step::EndedWith(warning)
 }
 
@@ -289,12 +289,12 @@ fn step_overlong(
         let newline_at = memchr(b'\n', &stream.carry);
         let run = nul_bytes::run(&stream.carry, false).filter(|run| newline_at.is_none_or(|at| run.0 < at));
         if let Some((start, _)) = run {
-            let block = deliver_overlong(input, line, &stream.carry[..start]);
+            let block = deliver_overlong(input, *line, &stream.carry[..start]);
             stream.pass(start);
             return Ok(Step::Told(ReadOutcome::Block(block)));
         }
         if let Some(newline) = newline_at {
-            let block = deliver_overlong(input, line, &stream.carry[..=newline]);
+            let block = deliver_overlong(input, *line, &stream.carry[..=newline]);
             stream.pass(newline + 1);
             return Ok(Step::Told(ReadOutcome::Block(block)));
         }

@@ -23,16 +23,16 @@ impl Tailer {
         for input in self.inputs.values().filter(|input| input.restored) {
             newest.entry(&input.name).and_modify(|id| *id = input.id.max(*id)).or_insert(input.id);
         }
-        let is_newest = |input: &Input| !input.compressed && newest.get(input.name.as_str()) == Some(&input.id);
+        let is_newest = |input: &Input| !input.compressed && newest.get(&*input.name) == Some(&input.id);
         let mut folders: BTreeMap<PathBuf, BTreeSet<InputId>> = BTreeMap::new();
         let missing = |input: &&Input| {
             let unread = matches!(input.stage, Stage::Lost(_)) || input.unread() > 0 || is_newest(input);
             let lost = input.restored && unread && input.place.is_none();
             let known_by_text = input.head.len > 0 || input.tail.len > 0;
-            lost && known_by_text && !listing.is_unknown(Path::new(&input.name))
+            lost && known_by_text && !listing.is_unknown(Path::new(&*input.name))
         };
         for input in self.inputs.values().map(Box::as_ref).filter(missing) {
-            let folder = Path::new(&input.name).parent().unwrap_or(Path::new(""));
+            let folder = Path::new(&*input.name).parent().unwrap_or(Path::new(""));
             folders.entry(folder.to_owned()).or_default().insert(input.id);
         }
         for (folder, mut ids) in folders {
@@ -43,7 +43,7 @@ impl Tailer {
             for id in ids {
                 let Some(input) = self.inputs.get(&id) else { continue };
                 // One that was read to its end, and whose path is free, may have been deleted long after that.
-                let is_rotated = listing.files.contains_key(Path::new(&input.name));
+                let is_rotated = listing.files.contains_key(Path::new(&*input.name));
                 if input.stage == Stage::Ended && !is_rotated {
                     continue;
                 }

@@ -24,6 +24,7 @@ use std::fs;
 use std::io;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 use tempfile::TempDir;
 
 /// Passed to look after look; nothing here waits.
@@ -197,9 +198,9 @@ impl Rig {
     }
 
     /// What the epoch log would know, had everything read been committed.
-    fn rows(&mut self) -> Vec<InputRow> {
+    fn rows(&mut self) -> Vec<Arc<InputRow>> {
         let ids: Vec<InputId> = self.tailer.inputs.keys().copied().collect();
-        ids.into_iter().map(|id| self.row(id)).collect()
+        ids.into_iter().map(|id| self.row(id).into()).collect()
     }
 
     fn row(&mut self, id: InputId) -> InputRow {

@@ -51,7 +51,7 @@ pub(super) fn behind(
     end: u64,
     complete: bool,
 ) -> io::Result<Behind> {
-    let mut scan = match input.nul_scan {
+    let mut scan = match input.nul_scan.as_deref().copied() {
         Some(scan) if scan.start == start && (scan.last || !complete) && scan.to <= end => scan,
         _ => NulScan { start, to: start, last: complete },
     };
@@ -69,6 +69,6 @@ pub(super) fn behind(
             return Ok(Behind::Text(scan.to));
         }
     }
-    input.nul_scan = Some(scan);
+    input.nul_scan = Some(Box::new(scan));
     Ok(if scan.to >= stop && scan.to < end { Behind::Unknown } else { Behind::Nothing })
 }

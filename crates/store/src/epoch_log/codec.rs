@@ -19,6 +19,7 @@ use adtally_model::{Country, Error, Frontiers, Identity, InputRow, Ledger, Minut
 use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128, SipHasher24};
 use std::hash::Hasher;
+use std::sync::Arc;
 
 /// The format written by this version.
 pub const FORMAT_VERSION: u16 = 2;
@@ -59,7 +60,7 @@ struct Header {
     next_input: u64,
     all_ended: bool,
     reopened_from_ms: Option<i64>,
-    inputs: Vec<InputRow>,
+    inputs: Vec<Arc<InputRow>>,
     gone: Ledger,
     ledger: Ledger,
     counts: Vec<Blob>,
@@ -72,7 +73,7 @@ struct Header {
 
 #[derive(Serialize, Deserialize)]
 struct BaseHeader {
-    inputs: Vec<InputRow>,
+    inputs: Vec<Arc<InputRow>>,
     minutes: Vec<(u64, Blob, Blob)>,
 }
 
@@ -146,15 +147,15 @@ pub(super) fn pieces(epoch: &Epoch) -> Result<Pieces> {
         base: epoch.base.as_deref().map(|base| write_base(base, &mut blobs)).transpose()?,
     };
     let unencodable = |e| Error::internal("an epoch header cannot be encoded").because(e);
-    let header = postcard::to_stdvec(&header).map_err(unencodable)?;
-    let header = postcard::to_extend(&tagged::of(epoch), header).map_err(unencodable)?;
-    let header_len = u32::try_from(header.len()).map_err(|_| Error::internal("an epoch header is beyond 4 GiB"))?;
-    let mut head = Vec::with_capacity(PREFIX_BYTES + header.len());
-    head.extend_from_slice(MAGIC);
-    head.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-    head.extend_from_slice(&header_len.to_le_bytes());
-    head.extend_from_slice(&(blobs.len() as u64).to_le_bytes());
-    head.extend_from_slice(&header);
+    // Room for the prefix, which tells how long the header is.
+    let head = postcard::to_extend(&header, vec![0; PREFIX_BYTES]).map_err(unencodable)?;
+    let mut head = postcard::to_extend(&tagged::of(epoch), head).map_err(unencodable)?;
+    let header_len =
+        u32::try_from(head.len() - PREFIX_BYTES).map_err(|_| Error::internal("an epoch header is beyond 4 GiB"))?;
+    head[..8].copy_from_slice(MAGIC);
+    head[8..10].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    head[10..14].copy_from_slice(&header_len.to_le_bytes());
+    head[14..PREFIX_BYTES].copy_from_slice(&(blobs.len() as u64).to_le_bytes());
     let checksum = checksum_of(&[&head, &blobs]);
     Ok(Pieces { head, blobs, checksum })
 }

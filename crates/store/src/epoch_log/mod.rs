@@ -394,7 +394,7 @@ fn base_of(state: &PartitionState) -> Base {
         inputs: state
             .inputs
             .values()
-            .map(|row| adtally_model::InputRow { position: row.position.next(), ..row.clone() })
+            .map(|row| Arc::new(adtally_model::InputRow { position: row.position.next(), ..(**row).clone() }))
             .collect(),
         minutes: minutes
             .map(|(&minute, folded)| LiveMinute {

@@ -3,6 +3,7 @@
 use adtally_model::input::origin;
 use adtally_model::{Epoch, Error, InputRow, Ledger, Result};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// [`InputRow::origin`], UTF-8; left out where it follows from name and generation.
 const ORIGIN: u16 = 1;
@@ -56,17 +57,17 @@ fn of_ledger(ledger: &Ledger, of: Part, fields: &mut Vec<Tagged>) {
 
 fn of_input(row: &InputRow, of: Part, fields: &mut Vec<Tagged>) {
     if !is_derived(row) {
-        fields.push(Tagged { of, tag: ORIGIN, value: row.origin.clone().into_bytes() });
+        fields.push(Tagged { of, tag: ORIGIN, value: row.origin.as_bytes().to_vec() });
     }
     if let Some(header) = &row.csv_header {
-        fields.push(Tagged { of, tag: CSV_HEADER, value: header.clone() });
+        fields.push(Tagged { of, tag: CSV_HEADER, value: header.to_vec() });
     }
     of_ledger(&row.ledger, of, fields);
 }
 
 /// Whether an input's origin follows from its name and generation.
 fn is_derived(row: &InputRow) -> bool {
-    let rest = row.origin.strip_prefix(row.name.as_str());
+    let rest = row.origin.strip_prefix(&*row.name);
     rest.is_some_and(|rest| match row.generation {
         0 => rest.is_empty(),
         generation => rest.strip_prefix('#').is_some_and(|number| number == generation.to_string()),
@@ -80,6 +81,7 @@ fn is_derived(row: &InputRow) -> bool {
 pub(super) fn apply(epoch: &mut Epoch, fields: Vec<Tagged>) -> Result<()> {
     let base = epoch.base.as_deref_mut().map_or(&mut [][..], |base| &mut base.inputs);
     for row in epoch.inputs.iter_mut().chain(base) {
+        let row = Arc::make_mut(row);
         row.origin = origin(&row.name, row.generation);
     }
     for field in fields {
@@ -95,11 +97,12 @@ fn apply_one(epoch: &mut Epoch, Tagged { of, tag, value }: Tagged) -> Result<()>
         Part::BaseInput(at) => epoch.base.as_deref_mut().and_then(|base| base.inputs.get_mut(at as usize)),
         Part::Partition | Part::Gone => None,
     };
+    let row = row.map(Arc::make_mut);
     match (tag, row, of) {
         (ORIGIN, Some(row), _) => {
-            row.origin = String::from_utf8(value).map_err(|_| wrong("is not UTF-8"))?;
+            row.origin = String::from_utf8(value).map_err(|_| wrong("is not UTF-8"))?.into();
         }
-        (CSV_HEADER, Some(row), _) => row.csv_header = Some(value),
+        (CSV_HEADER, Some(row), _) => row.csv_header = Some(value.into()),
         (NUL_BYTES, row, of) => {
             let number = value.try_into().map_err(|_| wrong("is no number"))?;
             let ledger = match (row, of) {

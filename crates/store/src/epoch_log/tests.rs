@@ -17,6 +17,7 @@ use object_store::memory::InMemory;
 use object_store::{CopyOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutMultipartOptions, PutResult};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -70,7 +71,7 @@ fn next_epoch(state: &mut PartitionState, minute: i64, ad: u64) -> Epoch {
     let identity = Identity(u128::from(epoch.number) << 16);
     epoch.identities = vec![MinuteIdentities { minute: Minute(minute), identities: vec![identity] }];
     let before = state.inputs.get(&InputId(1)).map_or(0, |row| row.position.to);
-    epoch.inputs = vec![input(1, Position { from: before, to: before + 1 }, epoch.ledger)];
+    epoch.inputs = vec![input(1, Position { from: before, to: before + 1 }, epoch.ledger).into()];
     // A minute's clicks are held for three minutes after it.
     epoch.frontiers.expired.advance(Minute(minute - 3).start_ms());
 
@@ -497,7 +498,7 @@ fn a_position_that_does_not_follow_is_noticed() {
         let mut epoch = next_epoch(&mut state, 2_000, 1);
         assert_eq!(epoch.base.is_some(), base);
         let rows = epoch.base.as_mut().map_or(&mut epoch.inputs, |base| &mut base.inputs);
-        rows[0].position.from += 1;
+        Arc::make_mut(&mut rows[0]).position.from += 1;
         block_on(owner.append(&mut epoch)).unwrap();
         let error = block_on(log.fold()).unwrap_err();
         assert!(error.to_string().contains("EO-3"), "{error}");

@@ -2,41 +2,73 @@
 
 use super::*;
 
+/// An input that may have something to read: how much of it is read ahead, its watermark, and its number.
+type Due = (usize, Option<i64>, InputId);
+
 impl<S: EpochSink> Ingest<S> {
     /// Reads blocks of the inputs that may have some, those with nothing read ahead first, and of these the ones that lie
-    /// behind the others.
+    /// behind the others; then asks those that were at their end, the ones first that were not asked for longest.
     pub(super) fn read(&mut self, monotonic: i64) -> Result<bool> {
-        let mut lanes: Vec<(usize, Option<i64>, InputId)> = Vec::new();
+        let mut lanes: Vec<Due> = Vec::new();
+        let mut at_end: Vec<(i64, usize, InputId)> = Vec::new();
         let (mut backlog, mut total, mut held) = (0, 0, 0);
         for (&id, lane) in &self.lanes {
             backlog += usize::from(lane.asked_ms.is_none() && !lane.ended);
             // What waits for others occupies no decoder.
             total += if lane.waits { 0 } else { lane.depth() };
             held += lane.held_bytes();
-            let due = lane.asked_ms.is_none_or(|at| monotonic - at >= POLL_MS);
-            if due && !lane.ended && !lane.left && !lane.waits {
-                lanes.push((lane.depth(), self.partition.watermark_of(id), id));
+            if lane.ended || lane.left || lane.waits {
+                continue;
+            }
+            match lane.asked_ms {
+                None => lanes.push((lane.depth(), self.partition.watermark_of(id), id)),
+                Some(at) if monotonic - at >= POLL_MS => at_end.push((at, lane.depth(), id)),
+                Some(_) => {}
             }
         }
         self.tailer.set_block_bytes((READ_AHEAD_BYTES / backlog.max(1)).min(self.settings.block_bytes));
         let each = if backlog <= 1 { READ_AHEAD_TOTAL } else { READ_AHEAD };
         lanes.sort_unstable();
+        let turn_max = self.settings.bounds.turn_blocks_max;
+        if at_end.len() > turn_max {
+            // Those that are left out come first in the next turn.
+            at_end.select_nth_unstable(turn_max);
+            at_end.truncate(turn_max);
+        }
+        at_end.sort_unstable();
+        let backlogged = lanes.len();
+        for (_, depth, id) in at_end {
+            lanes.push((depth, self.partition.watermark_of(id), id));
+            // It has had its turn, also where there is no room to ask it.
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                lane.asked_ms = Some(monotonic);
+            }
+        }
         let (now, _) = self.now();
         let mut ahead = None;
         let held_max = self.held_max();
-        let (mut worked, mut is_least) = (false, true);
-        for (depth, watermark, id) in lanes {
-            let holds_up = watermark.is_none() || std::mem::take(&mut is_least);
+        let mut least = self.partition.least_holding_watermark();
+        let (mut asked, mut worked) = (0, false);
+        for (at, (depth, watermark, id)) in lanes.into_iter().enumerate() {
+            let is_least = least.is_some_and(|least| watermark == Some(least));
             let room = match depth {
-                0 if holds_up || held < held_max / 2 => true,
+                0 if watermark.is_none() || is_least || held < held_max / 2 => true,
                 // It would only wait with what it reads.
                 0 => held < held_max && !self.partition.must_wait(id, &now),
                 _ => depth < each && total < READ_AHEAD_TOTAL && held < held_max / 2,
             };
-            if room && self.read_one(id, monotonic, &mut ahead)? {
+            if !room || (at < backlogged && asked >= turn_max) {
+                continue;
+            }
+            asked += 1;
+            if self.read_one(id, monotonic, &mut ahead)? {
                 total += 1;
                 held += self.lanes.get(&id).and_then(|lane| lane.sizes.back()).copied().unwrap_or(0);
                 worked = true;
+                if is_least {
+                    // Further ones with the same watermark are read where there is room.
+                    least = None;
+                }
             }
         }
         Ok(worked)
@@ -44,7 +76,8 @@ impl<S: EpochSink> Ingest<S> {
 
     /// Bytes of text that may be held: where many inputs wait, what is kept for each of them needs room, too.
     pub(super) fn held_max(&self) -> usize {
-        if self.lanes.len() < CROWD { HELD_BYTES_MAX } else { HELD_BYTES_MAX / 2 }
+        let max = self.settings.bounds.held_bytes_max;
+        if self.lanes.len() < CROWD { max } else { max / 2 }
     }
 
     /// Lets an input that lies further ahead give up its decoder for one that waits for one. `ahead` are those that could,

@@ -11,7 +11,7 @@ const WRONG_UNIT: &str = "click_timestamp: 1767225600 is 1970-01-21 in ms; it wo
 #[derive(Default)]
 struct World {
     notes: LineNotes,
-    inputs: BTreeMap<InputId, Box<InputRow>>,
+    inputs: BTreeMap<InputId, Arc<InputRow>>,
     total: Ledger,
     now_ms: i64,
 }
@@ -31,7 +31,7 @@ impl World {
                 let letter = letter(&row.name, Verdict::Invalid, reason, position as u64);
                 draft.dead_letters.push(letter);
             }
-            draft.inputs.push(row);
+            draft.inputs.push(row.into());
         }
         self.commit(&draft, &[])
     }
@@ -39,7 +39,7 @@ impl World {
     fn commit(&mut self, draft: &EpochDraft, countries: &[Countries]) -> Vec<String> {
         self.now_ms += 10_000;
         let warnings = self.notes.observe(draft, countries, &self.inputs, &self.total, self.now_ms);
-        self.inputs.extend(draft.inputs.iter().map(|row| (row.id, Box::new(row.clone()))));
+        self.inputs.extend(draft.inputs.iter().map(|row| (row.id, Arc::clone(row))));
         self.total = draft.ledger;
         warnings
     }
@@ -55,8 +55,8 @@ impl World {
             ..ClickColumns::default()
         };
         let rows = (0..clicks as u32).collect();
-        let part = CountedClicks { columns: Arc::new(columns), rows, input: (*row.name).into(), from: 0 };
-        let draft = EpochDraft { inputs: vec![row], ..EpochDraft::default() };
+        let part = CountedClicks { columns: Arc::new(columns), rows, input: Arc::clone(&row.name), from: 0 };
+        let draft = EpochDraft { inputs: vec![row.into()], ..EpochDraft::default() };
         self.commit(&draft, &countries_of(&[Arc::new(part)]))
     }
 

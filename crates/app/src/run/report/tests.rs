@@ -45,7 +45,7 @@ fn input(id: u64, status: InputStatus, behind_ms: Option<i64>) -> InputRow {
 fn state(inputs: Vec<InputRow>) -> PartitionState {
     let ledger = lines(inputs.iter().map(|row| row.ledger.read).sum());
     PartitionState {
-        inputs: inputs.into_iter().map(|row| (row.id, row)).collect(),
+        inputs: inputs.into_iter().map(|row| (row.id, row.into())).collect(),
         ledger,
         newest_click_ms: Some(NOON_MS),
         ..PartitionState::default()

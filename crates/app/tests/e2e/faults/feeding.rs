@@ -76,4 +76,12 @@ fn fault_65_a_column_without_a_known_country_is_told() {
     let told = "note: logs/a.log: none of its last 300 clicks has a known country, they are counted as ZZ: the field has \
                 \"Germany\"";
     assert!(ended.stderr.contains(told) && !ended.stderr.contains("note: logs/b.log"), "{}", ended.stderr);
+    // A service tells it while it goes on, until a country is known.
+    let server = site.serve("logs");
+    site.append("logs/a.log", clicks(600..700).replace("\"US\"", "\"Germany\""));
+    server.wait_readiness(200, "logs/a.log: none of its last 100 clicks has a known country");
+    site.append("logs/a.log", clicks(700..701));
+    server.wait_read(701);
+    assert!(!server.text("/readyz").1.contains("known country"), "{}", server.text("/readyz").1);
+    server.stop();
 }

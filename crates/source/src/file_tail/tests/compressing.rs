@@ -206,7 +206,8 @@ fn a_position_within_a_block_of_a_compressed_file_knows_the_text_before_it() {
     // Another file with the same first KiB.
     let other = lines("a", 0..60) + &lines("b", 0..1_000);
     fs::write(rig.path("a.gz"), gzip(&other)).expect("written");
-    rig.tailer = Tailer::new(Box::new(Sparing), rig.settings.clone(), &rig.patterns, vec![row], 1).expect("a tailer");
+    rig.tailer =
+        Tailer::new(Box::new(Sparing), rig.settings.clone(), &rig.patterns, vec![row.into()], 1).expect("a tailer");
     (rig.text, rig.positions, rig.started) = Default::default();
     rig.positions.insert(1, position);
     for _ in 0..3 {

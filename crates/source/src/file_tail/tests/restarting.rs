@@ -111,7 +111,7 @@ fn positions_within_a_block() {
     // Cut, and grown beyond that position with the same first bytes.
     let text = lines("a", 0..30) + &lines("b", 0..1000);
     fs::write(rig.path("a"), &text).expect("written");
-    let tailer = Tailer::new(Box::new(LocalFiles), rig.settings.clone(), &rig.patterns, vec![row], 1);
+    let tailer = Tailer::new(Box::new(LocalFiles), rig.settings.clone(), &rig.patterns, vec![row.into()], 1);
     rig.tailer = tailer.expect("a tailer");
     assert_eq!(rig.poll(), ["found 2 a 1"]);
     assert_eq!(rig.text(2), text);

@@ -2,6 +2,7 @@
 
 use super::*;
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::Mutex;
 
 #[test]
@@ -235,7 +236,7 @@ fn what_could_not_be_opened_at_the_first_look_is_not_forgotten() {
     rig.append("d", lines("d", 0..10));
     rig.look();
     rig.read_once(InputId(3));
-    let known: Vec<InputRow> = rig.rows().into_iter().filter(|row| row.id == InputId(3)).collect();
+    let known: Vec<Arc<InputRow>> = rig.rows().into_iter().filter(|row| row.id == InputId(3)).collect();
     let settings = TailSettings { bounded: true, ..tail_settings() };
     rig.tailer = Tailer::new(Box::new(failing.clone()), settings, &rig.patterns, known, 4).expect("a tailer");
     (rig.text, rig.positions) = (BTreeMap::new(), BTreeMap::from([(3, lines("d", 0..10).len() as u64)]));

@@ -11,6 +11,7 @@ use adtally_model::{
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
+use std::sync::Arc;
 
 /// A record as this format version writes it, byte by byte: see [`small`].
 const GOLDEN: &str = include_str!("../../../tests/golden/epoch_v1.hex");
@@ -44,7 +45,7 @@ fn small() -> Epoch {
         next_input: 5,
         all_ended: true,
         reopened_from_ms: Some(0),
-        inputs: vec![input(4, Position { from: 10, to: 300 }, ledger)],
+        inputs: vec![input(4, Position { from: 10, to: 300 }, ledger).into()],
         gone: Ledger { read: 1, late: 1, ..Ledger::default() },
         ledger,
         counts: vec![counted.clone(), counts(29_453_761, &[(1, "FR", 1)])],
@@ -61,7 +62,7 @@ fn small() -> Epoch {
         config_fingerprint: 0xfeed,
         key_fingerprint: 0xbeef,
         base: Some(Box::new(Base {
-            inputs: vec![input(4, Position::at(300), ledger)],
+            inputs: vec![input(4, Position::at(300), ledger).into()],
             minutes: vec![LiveMinute { begun: 1, identities, counts: counted }],
         })),
     }
@@ -84,8 +85,9 @@ fn with_tagged_fields() -> Epoch {
     epoch.gone.nul_bytes = 7;
     let base = epoch.base.as_mut().unwrap();
     for row in epoch.inputs.iter_mut().chain(&mut base.inputs) {
+        let row = Arc::make_mut(row);
         row.origin = "logs/before-it-was-rotated.log".into();
-        row.csv_header = Some(b"click_timestamp,ad_id".to_vec());
+        row.csv_header = Some(b"click_timestamp,ad_id"[..].into());
         row.ledger.nul_bytes = row.position.to;
     }
     epoch
@@ -178,18 +180,21 @@ fn any_identities() -> impl Strategy<Value = MinuteIdentities> {
     })
 }
 
-fn any_input() -> impl Strategy<Value = InputRow> {
+fn any_input() -> impl Strategy<Value = Arc<InputRow>> {
     (any::<[u64; 6]>(), ".{0,40}", any::<bool>(), 0..4_usize, option::of(any::<i64>())).prop_map(
-        |(numbers, name, compressed, status, largest_ms)| InputRow {
-            origin: origin(&name, numbers[3] as u32),
-            name,
-            compressed,
-            size: numbers[2],
-            generation: numbers[3] as u32,
-            seen_at_ms: numbers[4] as i64,
-            time: InputTime { largest_ms, run: numbers[5] as u32, ..InputTime::default() },
-            status: [InputStatus::Holding, InputStatus::Idle, InputStatus::Ended, InputStatus::Released][status],
-            ..input(numbers[0], Position { from: numbers[1], to: numbers[2] }, Ledger::default())
+        |(numbers, name, compressed, status, largest_ms)| {
+            let name: Arc<str> = name.into();
+            Arc::new(InputRow {
+                origin: origin(&name, numbers[3] as u32),
+                name,
+                compressed,
+                size: numbers[2],
+                generation: numbers[3] as u32,
+                seen_at_ms: numbers[4] as i64,
+                time: InputTime { largest_ms, run: numbers[5] as u32, ..InputTime::default() },
+                status: [InputStatus::Holding, InputStatus::Idle, InputStatus::Ended, InputStatus::Released][status],
+                ..input(numbers[0], Position { from: numbers[1], to: numbers[2] }, Ledger::default())
+            })
         },
     )
 }

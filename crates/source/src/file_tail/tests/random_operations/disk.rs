@@ -31,7 +31,7 @@ pub(super) struct State {
     pub(super) compresses: bool,
     /// The finest difference between two times of change, in milliseconds; 0 makes each change differ.
     pub(super) grain_ms: i64,
-    changes: i128,
+    changes: i64,
     queues: BTreeMap<u32, Queue>,
     next_queue: u32,
     /// Number of the current run of the tailer; none while it is stopped.
@@ -63,7 +63,7 @@ pub(super) struct Node {
     pub(super) bytes: Vec<u8>,
     links: u64,
     handles: u64,
-    changed_ns: i128,
+    changed_ns: i64,
     modified_ms: i64,
     /// The length that the tailer saw last, and in which run.
     seen: Option<(u32, u64)>,
@@ -249,7 +249,7 @@ impl State {
         self.changes += 1;
         let changed_ns = match self.grain_ms {
             0 => self.changes,
-            grain => i128::from(self.now_ms / grain),
+            grain => self.now_ms / grain,
         };
         self.nodes.get_mut(&node).expect("a file").changed_ns = changed_ns;
     }

@@ -8,6 +8,7 @@ use crate::file_tail::tests::tail_settings;
 use crate::file_tail::{Discovery, InputFacts, ReadOutcome, TailSettings, Tailer};
 use adtally_model::{InputId, InputRow, InputStatus, Position};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 /// A process that may run.
 pub(super) struct Process {
@@ -125,7 +126,7 @@ impl Process {
     pub(super) fn start(&mut self, bounded: bool, dice: &mut Dice) -> Result<String, String> {
         self.runs += 1;
         let settings = TailSettings { bounded, ..self.settings.clone() };
-        let rows = self.committed.values().cloned().collect();
+        let rows = self.committed.values().cloned().map(Arc::new).collect();
         let disk = Box::new(self.disk.clone());
         match Tailer::new(disk, settings, &self.sight.patterns(), rows, self.next_input) {
             Ok(tailer) => self.tailer = Some(tailer),
