@@ -70,12 +70,17 @@ impl Report {
 
     /// Holds a figure against what it is to reach.
     pub(super) fn target(&mut self, what: &str, measured: f64, unit: &str, target: Target) {
+        self.figures.push((what.to_owned(), measured, !matches!(target, Target::AtMost(..))));
+        self.target_beside_others(what, measured, unit, target);
+    }
+
+    /// The same for a figure that measures other systems as well: of two programs it says too little.
+    pub(super) fn target_beside_others(&mut self, what: &str, measured: f64, unit: &str, target: Target) {
         let (bound, aim) = match target {
             Target::AtLeast(bound, aim) => (format!("at least {bound}{unit}"), aim),
             Target::AtMost(bound, aim) => (format!("at most {bound}{unit}"), aim),
             Target::Aim(aim) => (String::new(), aim),
         };
-        self.figures.push((what.to_owned(), measured, !matches!(target, Target::AtMost(..))));
         let digits = if measured < 10.0 { 2 } else { 1 };
         let (aim, measured_text) = (format!("{aim}{unit}"), format!("{measured:.digits$}{unit}"));
         self.targets.push([what.to_owned(), bound, aim, measured_text, target.judge(measured).to_owned()]);

@@ -53,7 +53,7 @@ pub(super) fn beside_others(site: &Site, clicks: u64, rounds: usize, report: &mu
     report.target("clicks a second", clicks as f64 / 1e6 / mine, " million", Target::Aim(2.5));
     for ((name, _, aim), times) in PEERS.into_iter().zip(others) {
         let theirs = median(times);
-        report.target(&format!("faster than {name}"), theirs / mine, "x", Target::AtLeast(1.5, aim));
+        report.target_beside_others(&format!("faster than {name}"), theirs / mine, "x", Target::AtLeast(1.5, aim));
         table.row(&[name, &format!("{theirs:.2}"), &rate(theirs), &ratio(theirs, mine)]);
     }
     let most = ours.iter().map(|taken| taken.resident_mib).max().unwrap_or_default();
