@@ -112,6 +112,11 @@ impl Inflater {
         Ok(Inflater { codec, consumed: 0, input: Vec::new(), input_at: 0, between: true, dry: false })
     }
 
+    /// Whether all members that it has begun have ended.
+    pub(super) fn is_whole(&self) -> bool {
+        self.between
+    }
+
     /// About the memory that it takes, in bytes: of zstd mostly the window, which each frame chooses.
     pub(super) fn bytes(&self) -> usize {
         let codec = match &self.codec {

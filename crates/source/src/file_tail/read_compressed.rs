@@ -203,6 +203,8 @@ fn stopped_before_position(
     now_ms: i64,
 ) -> Step {
     match stream.last.clone() {
+        // A whole text that is shorter than what was read is another one, whatever bytes follow it.
+        Inflated::Corrupt(_) if stream.inflater.is_whole() => refuse(input),
         Inflated::Corrupt(why) => corrupt(input, stream, why),
         Inflated::End => refuse(input),
         Inflated::Full | Inflated::Paused => Step::Told(ReadOutcome::Busy),

@@ -216,6 +216,30 @@ fn a_position_within_a_block_of_a_compressed_file_knows_the_text_before_it() {
     assert_eq!((rig.text(1), rig.text(2)), ("", &*other));
 }
 
+/// What follows it does not hide that another file is shorter than what was read.
+#[test]
+fn another_compressed_file_that_is_shorter_is_known_whatever_follows_it() {
+    let mut rig = Rig::new();
+    let text = lines("a", 0..1_000);
+    rig.append("a.gz", gzip(&text));
+    rig.look();
+    rig.read_once(InputId(1));
+    let position = lines("a", 0..70).len() as u64;
+    let facts = rig.tailer.facts(InputId(1), position, Some(&text.as_bytes()[..position as usize])).expect("facts");
+    let mut row = rig.row(InputId(1));
+    (row.fingerprint, row.position) = (facts.fingerprint, Position::at(position));
+    let other = lines("a", 0..60) + &lines("b", 0..3);
+    fs::write(rig.path("a.gz"), [gzip(&other), b"not compressed".to_vec()].concat()).expect("written");
+    rig.tailer =
+        Tailer::new(Box::new(Sparing), rig.settings.clone(), &rig.patterns, vec![row.into()], 1).expect("a tailer");
+    (rig.text, rig.positions, rig.started) = Default::default();
+    rig.positions.insert(1, position);
+    for _ in 0..3 {
+        rig.poll_after(1);
+    }
+    assert_eq!((rig.text(1), rig.text(2)), ("", &*other));
+}
+
 #[test]
 fn more_than_may_be_decoded_at_a_time() {
     // Two decoders of gzip take more.

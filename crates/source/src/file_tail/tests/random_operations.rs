@@ -90,6 +90,9 @@ fn run(seed: u64, steps: &[u64], story: &mut Vec<String>) -> Result<(), String> 
     disk.state().compresses = dice.one_in(3);
     disk.state().grain_ms = if dice.one_in(2) { 4 } else { 0 };
     let mut logs = vec![Log::new("a.log"), Log::new("b.csv")];
+    if disk.state().compresses && dice.one_in(2) {
+        logs[0].begin_compressed(&disk, sight, &mut dice);
+    }
     let mut process = Process::new(disk.clone(), sight, &mut dice);
     story.push(format!("{sight:?} {}", process.settings_in_words()));
     for (number, &step) in steps.iter().enumerate() {

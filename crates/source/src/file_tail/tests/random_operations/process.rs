@@ -215,13 +215,15 @@ impl Process {
         if self.tailer.is_none() {
             return Ok(());
         }
+        // Where files are compressed, what is judged ends within a block more often.
+        let often = if self.disk.state().compresses { 1 } else { 3 };
         for id in self.blocks.keys().copied().collect::<Vec<_>>() {
-            let lag = if may_lag && dice.one_in(3) { dice.below(3) as usize } else { 0 };
+            let lag = if may_lag && dice.one_in(often) { dice.below(3) as usize } else { 0 };
             while self.blocks[&id].len() > lag {
                 let block = self.blocks.get_mut(&id).and_then(VecDeque::pop_front).expect("a block");
                 self.judge(id, &block, block.to)?;
             }
-            if may_lag && dice.one_in(3) && !self.blocks[&id].is_empty() {
+            if may_lag && dice.one_in(often) && !self.blocks[&id].is_empty() {
                 self.judge_part(id, dice)?;
             }
         }

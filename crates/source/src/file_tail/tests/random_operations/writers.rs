@@ -223,6 +223,24 @@ impl Log {
         state.create(&name, gzip(text), |name| sight.sees(name));
     }
 
+    /// Begins with a compressed log that is read in several blocks.
+    pub(super) fn begin_compressed(&mut self, disk: &Disk, sight: Sight, dice: &mut Dice) {
+        let mut state = disk.state();
+        let state = &mut state;
+        let mut text = String::new();
+        (0..60 + dice.below(100)).for_each(|_| text.push_str(&self.line(dice)));
+        if dice.one_in(4) {
+            // A writer that went on behind a truncation.
+            let at = text[..text.len() / 2].rfind('\n').map_or(0, |at| at + 1);
+            text.insert_str(at, &"\0".repeat(1 + dice.below(20_000) as usize));
+        }
+        self.write(state, sight, &text);
+        self.close(state);
+        let (name, rotated) = (self.name.clone(), format!("{}.1.gz", self.name));
+        state.create(&rotated, gzip(&text), |name| sight.sees(name));
+        state.remove(&name);
+    }
+
     /// Pads its file with NUL bytes, which it goes on to write in place.
     fn preallocate(&mut self, state: &mut State, sight: Sight, dice: &mut Dice) {
         let node = self.open(state, sight);
