@@ -4,8 +4,8 @@
 //! Run by `cargo xtask bench --only stages`, which reads the lines that this prints: a stage, the nanoseconds that a click
 //! takes there, what the floor is, and the nanoseconds of that. Medians of several repetitions.
 
-use adtally::generate::{DEFAULT_START, Format as LogFormat, Generator, MISSION_ADS, MISSION_RATE, Settings};
 use adtally_allocator::Allocator;
+use adtally_generate::{DEFAULT_START, Format as LogFormat, Generator, MISSION_ADS, MISSION_RATE, Settings};
 use adtally_model::identity::IdentityFields;
 use adtally_model::time::parse_rfc3339;
 use adtally_model::{ClickColumns, Epoch, Fold, IdentityKey, InputId, InputRow, Minute, PartitionState};
@@ -120,7 +120,7 @@ fn main() {
 
 fn text(clicks: u64) -> Vec<u8> {
     let settings = Settings {
-        amount: adtally::generate::Amount::Lines(clicks),
+        amount: adtally_generate::Amount::Lines(clicks),
         seed: 1,
         rate: MISSION_RATE,
         ads: MISSION_ADS,

@@ -37,7 +37,7 @@ pub enum Command {
     /// Check or show the configuration, without starting anything.
     Config(commands::config::ConfigArgs),
     /// Write a deterministic click log, and the counts that are exact for it.
-    Generate(crate::generate::GenerateArgs),
+    Generate(adtally_generate::GenerateArgs),
     /// Ask the lake in SQL; read only, also while `run` is writing.
     Sql(commands::sql::SqlArgs),
     /// Print where every line went.

@@ -1,9 +1,9 @@
 //! What is printed for people: colours only on a terminal that wants them, numbers with separators, progress bars. Where
 //! the log is JSON, everything on stderr is: an object a line, and neither bars nor colours.
 
-use crate::clock::{Clock, SystemClock};
+use adtally_engine::clock::{Clock, SystemClock};
 use adtally_model::time::rfc3339;
-use adtally_model::{Error, Ledger, Result};
+use adtally_model::{Error, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use std::borrow::Cow;
@@ -137,40 +137,6 @@ pub(crate) fn stdout_failed(error: std::io::Error) -> Error {
     Error::external("stdout cannot be written").because(error)
 }
 
-/// `1,234,567`.
-pub fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// The sum line: `1,000,000 lines = 989,012 counted + 10,001 duplicate + …`.
-pub fn sum_line(ledger: &Ledger) -> String {
-    let parts = [
-        (ledger.counted, "counted"),
-        (ledger.duplicate, "duplicate"),
-        (ledger.late, "late"),
-        (ledger.future, "future"),
-        (ledger.malformed, "malformed"),
-        (ledger.invalid, "invalid"),
-    ];
-    let parts: Vec<String> = parts.iter().map(|(lines, verdict)| format!("{} {verdict}", thousands(*lines))).collect();
-    let mut line = format!("{} lines = {}", thousands(ledger.read), parts.join(" + "));
-    if ledger.gap_bytes > 0 {
-        line.push_str(&format!("; {} bytes could never be read", thousands(ledger.gap_bytes)));
-    }
-    if ledger.nul_bytes > 0 {
-        line.push_str(&format!("; {} NUL bytes belong to no line", thousands(ledger.nul_bytes)));
-    }
-    line
-}
-
 /// What a progress bar counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unit {
@@ -211,14 +177,5 @@ mod tests {
         check("c1 \u{9b}2J", "c1 \\u{9b}2J", "c1 \\u{9b}2J");
         check("two\n\tlines", "two\n\tlines", "two\\n\\tlines");
         check("gpj.\u{202e}exe", "gpj.\\u{202e}exe", "gpj.\\u{202e}exe");
-    }
-
-    #[test]
-    fn numbers_have_separators() {
-        let check = |number, expected: &str| assert_eq!(thousands(number), expected);
-        check(0, "0");
-        check(999, "999");
-        check(1_000, "1,000");
-        check(1_234_567, "1,234,567");
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{Error, Invariant, Verdict};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::ops::AddAssign;
 
 /// Lines by verdict, cumulative. It must add up at all times: see [`Ledger::check`].
@@ -74,5 +75,67 @@ impl AddAssign<&Ledger> for Ledger {
         self.conflicting_duplicates += other.conflicting_duplicates;
         self.gap_bytes += other.gap_bytes;
         self.nul_bytes += other.nul_bytes;
+    }
+}
+
+/// The sum line: `1,000,000 lines = 989,012 counted + 10,001 duplicate + …`.
+impl fmt::Display for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} lines", thousands(self.read))?;
+        let parts = [
+            (self.counted, "counted"),
+            (self.duplicate, "duplicate"),
+            (self.late, "late"),
+            (self.future, "future"),
+            (self.malformed, "malformed"),
+            (self.invalid, "invalid"),
+        ];
+        for ((lines, verdict), sign) in parts.into_iter().zip(std::iter::once('=').chain(std::iter::repeat('+'))) {
+            write!(f, " {sign} {} {verdict}", thousands(lines))?;
+        }
+        if self.gap_bytes > 0 {
+            write!(f, "; {} bytes could never be read", thousands(self.gap_bytes))?;
+        }
+        if self.nul_bytes > 0 {
+            write!(f, "; {} NUL bytes belong to no line", thousands(self.nul_bytes))?;
+        }
+        Ok(())
+    }
+}
+
+/// A number for people: `1,234,567`.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_separators() {
+        let check = |number, expected: &str| assert_eq!(thousands(number), expected);
+        check(0, "0");
+        check(999, "999");
+        check(1_000, "1,000");
+        check(1_234_567, "1,234,567");
+    }
+
+    #[test]
+    fn the_sum_line_names_what_is_no_line_only_where_there_is_some() {
+        let mut ledger = Ledger { read: 1_500, counted: 1_499, late: 1, ..Ledger::default() };
+        let lines = "1,500 lines = 1,499 counted + 0 duplicate + 1 late + 0 future + 0 malformed + 0 invalid";
+        assert_eq!(ledger.to_string(), lines);
+        (ledger.gap_bytes, ledger.nul_bytes) = (7, 4_096);
+        let more = "; 7 bytes could never be read; 4,096 NUL bytes belong to no line";
+        assert_eq!(ledger.to_string(), format!("{lines}{more}"));
     }
 }

@@ -1,6 +1,6 @@
 //! Answers: the JSON documents, field by field in their fixed order.
 
-use crate::status::{InputLedger, LedgerReport, PartitionLedger, Readiness};
+use adtally_engine::status::{InputLedger, LedgerReport, PartitionLedger, Readiness};
 use adtally_model::time::rfc3339;
 use adtally_model::{InputStatus, Ledger, MinuteState, Result, ip};
 use adtally_store::questions::{AdClicks, Coverage, Filters, MinuteClicks, TopAds};
@@ -8,9 +8,6 @@ use serde::Serialize;
 
 /// How many ads `top100` names.
 pub(crate) const TOP_ADS: usize = 100;
-
-/// How many rows of inputs a ledger has at most: some 3 MB of JSON. Beyond it they are summed in one of the rows.
-pub const LEDGER_INPUTS_MAX: usize = 10_000;
 
 /// How many problems and notes are told: more than a person reads.
 const SENTENCES_MAX: usize = 100;

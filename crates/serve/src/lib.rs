@@ -1,7 +1,7 @@
 //! The room that knows HTTP: asks stores what clients want to know and words the answers.
 //!
-//! - **Receives** a listener, a store that answers [`adtally_store::questions::Questions`], and a [`Status`] that tells
-//!   of the process itself.
+//! - **Receives** a listener, a store that answers [`adtally_store::questions::Questions`], and a
+//!   [`Status`](adtally_engine::status::Status) that tells of the process itself.
 //! - **Emits** JSON with a fixed order of fields, metrics as Prometheus or OpenMetrics text, and RFC 9457 problem documents.
 //! - **Promises** that a request is answered exactly or refused with a reason, never in part; that clients are bounded
 //!   in connections, time, bytes and questions ([`Limits`]); and that no log or metric names an ad, an address or a user.
@@ -20,14 +20,9 @@ mod query_string;
 mod routes;
 mod server;
 mod stall;
-mod status;
 #[cfg(test)]
 mod tests;
 
-pub use answers::{LEDGER_INPUTS_MAX, ledger_json};
+pub use answers::ledger_json;
 pub use limits::Limits;
 pub use server::serve;
-pub use status::{
-    DurationHistogram, DurationSnapshot, Gauges, InputLedger, LedgerReport, PartitionLedger, QueueDepth, Readiness,
-    Status,
-};

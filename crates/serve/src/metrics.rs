@@ -1,6 +1,6 @@
 //! Metrics in the OpenMetrics text format. No label ever names an ad, an address or a user.
 
-use crate::status::{Gauges, Status};
+use adtally_engine::status::{Gauges, Status};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;

@@ -8,7 +8,7 @@ use crate::metrics::{self, Metrics};
 use crate::parameters::{self, AD_PARAMETERS, SERIES, TOP_PARAMETERS};
 use crate::problem::{Problem, ProblemKind, catalogue, quoted};
 use crate::query_string::Given;
-use crate::status::Status;
+use adtally_engine::status::Status;
 use adtally_model::{Error, ErrorKind};
 use adtally_store::questions::{Cost, Questions};
 use axum::Router;

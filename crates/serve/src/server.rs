@@ -4,7 +4,7 @@ use crate::limits::{BUFFER_BYTES_MAX, HEADERS_READ_MAX, Limits};
 use crate::problem::{Problem, ProblemKind};
 use crate::routes::{Desk, router};
 use crate::stall::{SendDeadline, StallGuard};
-use crate::status::Status;
+use adtally_engine::status::Status;
 use adtally_model::Result;
 use adtally_store::fail_points;
 use adtally_store::questions::Questions;

@@ -6,8 +6,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test; clippy only knows the tests themselves")]
 
+use adtally_engine::status::{Gauges, InputLedger, LedgerReport, PartitionLedger, Readiness, Status};
 use adtally_model::{Error, MinuteState, Result};
-use adtally_serve::{Gauges, InputLedger, LedgerReport, Limits, PartitionLedger, Readiness, Status, serve};
+use adtally_serve::{Limits, serve};
 use adtally_store::questions::{AdClicks, Cost, Coverage, Question, Questions, Span, TopAds};
 use async_trait::async_trait;
 use std::io::{Read, Write};

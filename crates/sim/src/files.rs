@@ -1,7 +1,7 @@
 //! Log files in memory: inodes and names, changed by servers, read by the tailer.
 
 use crate::machine::Machine;
-use adtally::clock::Clock;
+use adtally_engine::clock::Clock;
 use adtally_source::{FileKind, FileStat, FileSystem, TailFile};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;

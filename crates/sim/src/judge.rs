@@ -7,15 +7,17 @@ use crate::process::Process;
 use crate::scenario::Scenario;
 use crate::servers::{Content, Servers, Who, number_in};
 use crate::store::ROOT;
+use adtally_engine::Ending;
 use adtally_model::{
     Country, Epoch, EpochNumber, Frontiers, InputId, InputRow, InputStatus, Invariant, Ledger, Minute, MinuteCounts,
     MinuteState, PartitionState, StagedFile, StagedTable,
 };
-use adtally_pipeline::RunEnd;
 use adtally_store::epoch_log::codec;
 use adtally_store::hot_counts::{HotCounts, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+mod checks;
 
 /// What does not hold, in words.
 pub(crate) type Verdict<T = ()> = Result<T, String>;
@@ -281,212 +283,6 @@ impl Judge {
         Ok(letters)
     }
 
-    /// A process that makes everything final at its end.
-    pub(crate) fn note_final_run(&mut self, writer: u128) {
-        self.final_runs.insert(writer);
-    }
-
-    /// A bounded run has ended: every minute with a click is closed; where all could be read, what stood there when it began
-    /// is read, and final if it was to be; else nothing more is final.
-    pub(crate) fn check_bounded(&self, process: &Process, servers: &Servers) -> Verdict {
-        let (run_end, began_ms, is_whole) = (process.run_end, process.began_ms, process.unread().is_empty());
-        let newest_end = self.counts.keys().next_back().map_or(0, |newest| newest.end_ms());
-        let became_final = self.frontiers.final_.reached(newest_end) && !process.final_before.reached(newest_end);
-        ensure(is_whole || !became_final, Invariant::FinalIsFinal, || {
-            format!("all is final, although {:?} could not be read", process.unread())
-        })?;
-        for minute in self.counts.keys() {
-            ensure(self.frontiers.closed.reached(minute.end_ms()), Invariant::FinalIsFinal, || {
-                format!("minute {} has a counted click and is not closed by a bounded run", minute.0)
-            })?;
-            let is_final = self.frontiers.final_.reached(minute.end_ms());
-            ensure(is_final || !is_whole || run_end != RunEnd::Finalise, Invariant::FinalIsFinal, || {
-                format!("minute {} has a counted click and is not final", minute.0)
-            })?;
-        }
-        if !is_whole || servers.copied {
-            return Ok(());
-        }
-        for (number, line) in
-            servers.lines.iter().enumerate().filter(|(_, line)| line.is_whole && line.written_ms < began_ms)
-        {
-            let is_counted = matches!(&line.content, Content::Click(click) if self.counted.contains(&click.who));
-            let is_known = is_counted || self.letters.contains_key(&number) || line.may_be_lost;
-            ensure(is_known, Invariant::Conservation, || {
-                format!("line {number} at {} was not read by a bounded run, which did not say so", line.at)
-            })?;
-        }
-        Ok(())
-    }
-
-    /// What was acknowledged is still there, as it was, unless nobody needs it.
-    pub(crate) fn check_kept(&self, disk: &Disk) -> Verdict {
-        let oldest_needed = self.records.last().map_or(1, |known| known.oldest_needed);
-        for (at, known) in self.records.iter().enumerate() {
-            let number = at as EpochNumber + 1;
-            let superfluous = number > 1 && number < oldest_needed && number + KEPT <= self.head();
-            match disk.read(&path_of(number)) {
-                Ok(bytes) => {
-                    // Where one was deleted, a late writer may create another, which nobody reads.
-                    let same = bytes.ends_with(&known.checksum.to_le_bytes());
-                    ensure(same || superfluous, Invariant::LinearChain, || {
-                        format!("record {number} is not what it was")
-                    })?;
-                }
-                Err(_) => ensure(superfluous, Invariant::LinearChain, || format!("record {number} is gone"))?,
-            }
-        }
-        Ok(())
-    }
-
-    /// The state that the log folds to is what its records add up to.
-    pub(crate) fn check_fold(&self, state: &PartitionState) -> Verdict {
-        let head = self.records.last().map_or(0, |known| known.checksum);
-        ensure(state.number == self.head() && state.checksum == head, Invariant::LinearChain, || {
-            format!("the fold ends at epoch {}, the log at {}", state.number, self.head())
-        })?;
-        ensure(
-            state.ledger == self.ledger && state.inputs.len() == self.inputs.len(),
-            Invariant::Conservation,
-            || format!("the fold has {:?} of {} inputs, the log {:?}", state.ledger, state.inputs.len(), self.ledger),
-        )?;
-        for (&minute, rows) in self.counts.iter().filter(|(minute, _)| self.frontiers.is_live(**minute)) {
-            let folded = state.live.get(&minute);
-            let mut found = Rows::new();
-            folded.iter().flat_map(|folded| &folded.counts).for_each(|counts| add_rows(&mut found, counts));
-            ensure(found == *rows, Invariant::Conservation, || {
-                format!("the fold has {found:?} in minute {}, the log {rows:?}", minute.0)
-            })?;
-            let clicks: u64 = rows.values().sum();
-            let identities = folded.map_or(0, |folded| folded.identities.len() as u64);
-            ensure(identities == clicks, Invariant::NoDoubleCount, || {
-                format!("the fold has {identities} identities of {clicks} clicks in minute {}", minute.0)
-            })?;
-        }
-        Ok(())
-    }
-
-    /// The lake holds exactly what the records up to its epoch say.
-    pub(crate) fn check_lake(&self, tables: &SharedTables) -> Verdict {
-        let held = tables.held_by_all();
-        ensure(held <= self.head(), Invariant::LakeEqualsLog, || {
-            format!("the lake holds epoch {held}, the log ends at {}", self.head())
-        })?;
-        let mut expected: BTreeMap<Minute, Rows> = BTreeMap::new();
-        for counts in self.records.iter().take(held as usize).flat_map(|known| &known.counts) {
-            add_rows(expected.entry(counts.minute).or_default(), counts);
-        }
-        if let Some(violation) = tables.violation() {
-            return Err(violation);
-        }
-        let (rows, held_clicks) = tables.click_rows();
-        let counted = self.records.iter().take(held_clicks as usize).flat_map(|known| &known.counts);
-        let counted: u64 = counted.map(MinuteCounts::total).sum();
-        ensure(rows == counted, Invariant::LakeEqualsLog, || {
-            format!("the table of clicks has {rows} rows at epoch {held_clicks}, of {counted} clicks")
-        })?;
-        let lake = tables.counts(held);
-        let found: BTreeMap<Minute, Rows> =
-            lake.iter().map(|(&minute, counts)| (minute, rows_of(Some(counts)))).collect();
-        ensure(found == expected, Invariant::LakeEqualsLog, || {
-            format!("the lake at epoch {held} has {found:?}, the log {expected:?}")
-        })?;
-        if let Some((epoch, ledger)) = tables.ledger().filter(|&(epoch, _)| epoch <= self.head()) {
-            let known = self.records.get(epoch as usize - 1).map(|known| known.ledger);
-            ensure(known == Some(ledger), Invariant::LakeEqualsLog, || {
-                format!("the ledger of epoch {epoch} is {ledger:?} in the lake and {known:?} in the log")
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Every file that a record names is there.
-    pub(crate) fn check_staged(&self, disk: &Disk, tables: &SharedTables) -> Verdict {
-        for number in 1..=self.head() {
-            let Ok(bytes) = disk.read(&path_of(number)) else { continue };
-            let Ok((epoch, _)) = codec::decode(bytes) else { continue };
-            for file in &epoch.staged {
-                text_of(tables, file)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What readers see now is what is committed, and none of it is less than what they were told before.
-    pub(crate) fn check_told(&mut self, hot: &HotCounts, tables: &SharedTables) -> Verdict {
-        let snapshot = hot.snapshot();
-        ensure(snapshot.progress.epoch == self.head(), Invariant::LakeEqualsLog, || {
-            format!("readers see epoch {}, the log ends at {}", snapshot.progress.epoch, self.head())
-        })?;
-        let mut seen = BTreeMap::new();
-        for (&minute, rows) in &self.counts {
-            let shown = shown(&snapshot, minute, tables);
-            ensure(shown == *rows, Invariant::LakeEqualsLog, || {
-                format!("readers see {shown:?} in minute {}, committed is {rows:?}", minute.0)
-            })?;
-            seen.insert(minute, shown);
-        }
-        for (minute, told) in &self.told {
-            let now = seen.get(minute).unwrap_or(&told.rows);
-            let less = told.rows.iter().any(|(key, &clicks)| now.get(key).copied().unwrap_or_default() < clicks);
-            ensure(!less && seen.contains_key(minute), Invariant::Conservation, || {
-                format!("minute {} was told to have {:?}, now it has {now:?}", minute.0, told.rows)
-            })?;
-            let is_final = snapshot.progress.state_of(*minute) == MinuteState::Final;
-            ensure(!told.is_final || (is_final && *now == told.rows), Invariant::FinalIsFinal, || {
-                format!("minute {} was final with {:?}, now it has {now:?}", minute.0, told.rows)
-            })?;
-        }
-        for (minute, rows) in seen {
-            let state = snapshot.progress.state_of(minute);
-            if state != MinuteState::Open {
-                self.told.insert(minute, Told { is_final: state == MinuteState::Final, rows });
-            }
-        }
-        Ok(())
-    }
-
-    /// Everything was read: a click is counted exactly once if one of its lines was not late, and every other line is a
-    /// dead letter.
-    pub(crate) fn check_end(&self, servers: &Servers) -> Verdict {
-        let lossy = servers.lines.iter().any(|line| line.may_be_lost);
-        // Where logs are copied and truncated several times between two looks, what was read from a copy may be booked
-        // as a gap of the original as well.
-        let gaps = self.inputs.values().filter(|row| row.ledger.gap_bytes > 0);
-        let gaps: Vec<_> = gaps.map(|row| (&row.name, row.position.to, row.size, row.ledger.gap_bytes)).collect();
-        ensure(lossy || gaps.is_empty() || servers.copied, Invariant::Conservation, || {
-            format!("gaps are booked, and nothing is missing: {gaps:?}")
-        })?;
-        let mut lines_of: BTreeMap<&Who, usize> = BTreeMap::new();
-        for (number, line) in servers.lines.iter().enumerate() {
-            let letters = self.letters.get(&number).map_or(0, Vec::len);
-            let counted = match &line.content {
-                Content::Click(click) => {
-                    *lines_of.entry(&click.who).or_default() += 1;
-                    self.counted.contains(&click.who)
-                }
-                Content::Malformed | Content::Invalid => false,
-            };
-            ensure(counted || letters > 0 || line.may_be_lost, Invariant::Conservation, || {
-                let inputs = self.inputs.values().map(|row| format!("{} to {}", row.name, row.position.to));
-                let inputs: Vec<String> = inputs.collect();
-                format!("line {number} is lost: {:?}, at {}; read are {inputs:?}", line.content, line.at)
-            })?;
-            ensure(letters <= 1 || servers.copied, Invariant::Conservation, || {
-                format!("line {number} has {letters} dead letters")
-            })?;
-        }
-        let foreign = self.counted.iter().find(|who| !lines_of.contains_key(who));
-        ensure(foreign.is_none(), Invariant::NoDoubleCount, || {
-            format!("{foreign:?} is counted and was never written")
-        })?;
-        let written = servers.lines.len() as u64;
-        let exact = if servers.copied { self.ledger.read >= written } else { self.ledger.read == written };
-        ensure(exact || lossy, Invariant::Conservation, || {
-            format!("{written} lines were written, {} read", self.ledger.read)
-        })
-    }
-
     /// Whether a record is one by which a process took over.
     pub(crate) fn is_claim(&self, number: EpochNumber) -> bool {
         self.records.get(number as usize - 1).is_some_and(|known| known.is_claim)
@@ -520,7 +316,7 @@ fn shown(snapshot: &Snapshot, minute: Minute, tables: &SharedTables) -> Rows {
 /// Whether a line could be late in an epoch: its minute is final by its end, or was for an input.
 fn may_be_late(epoch: &Epoch, at_ms: i64, scenario: &Scenario) -> bool {
     let end_ms = Minute::of(at_ms).end_ms();
-    let time = &scenario.time;
+    let time = &scenario.settings.time;
     let for_input = |row: &Arc<InputRow>| {
         let watermark = row.time.largest_ms.map(|largest| largest - time.out_of_orderness_ms);
         watermark.is_some_and(|watermark| end_ms + time.allowed_lateness_ms <= watermark)
@@ -531,7 +327,7 @@ fn may_be_late(epoch: &Epoch, at_ms: i64, scenario: &Scenario) -> bool {
 /// What is final was bound to be by what was written, or the clock made it so while all was quiet.
 fn check_final(epoch: &Epoch, scenario: &Scenario, servers: &Servers) -> Verdict {
     let Some(final_ms) = epoch.frontiers.final_.get() else { return Ok(()) };
-    let time = &scenario.time;
+    let time = &scenario.settings.time;
     let Some(largest_ms) = servers.largest_ms else {
         return broken(Invariant::FinalIsFinal, format!("epoch {} makes minutes final before any line", epoch.number));
     };

@@ -3,7 +3,7 @@
 use crate::lake_files::{LakeFiles, Paths, READ_MS};
 use crate::machine::Machine;
 use crate::plant::Plant;
-use adtally::clock::Clock;
+use adtally_engine::clock::Clock;
 use adtally_model::fold::merge_all;
 use adtally_model::{
     DeadLetter, Epoch, EpochNumber, Error, Invariant, Ledger, Minute, MinuteCounts, Result, StagedFile, StagedTable,

@@ -1,7 +1,7 @@
 //! The machine that processes run on: its clocks, its luck, and the record of what happened.
 
 use crate::random::Random;
-use adtally::clock::{Clock, Randomness};
+use adtally_engine::clock::{Clock, Randomness};
 use parking_lot::Mutex;
 use std::panic::resume_unwind;
 use std::sync::Arc;

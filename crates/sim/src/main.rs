@@ -1,6 +1,6 @@
 //! Simulates seeds on as many threads as there are cores, and says how fast.
 
-use adtally::clock::{Clock, SystemClock};
+use adtally_engine::clock::{Clock, SystemClock};
 use adtally_sim::{Outcome, Plant, simulate};
 use std::process::ExitCode;
 use std::sync::Mutex;

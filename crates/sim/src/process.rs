@@ -1,29 +1,28 @@
 //! One process: the real recovery, run loop, committer and projector, turned by hand.
 
-use crate::files::{FOLDER, Files};
+use crate::files::Files;
 use crate::lake::{ModelLake, SharedTables};
 use crate::machine::Machine;
 use crate::plant::Plant;
 use crate::scenario::Scenario;
 use crate::store::{SharedDisk, SimStore};
-use adtally::clock::{Clock, Randomness};
-use adtally::run::commit::{Committer, Encoder, Recorder};
-use adtally::run::decode_pool::DecodePool;
-use adtally::run::ingest::{EpochSink, Ingest, IngestSettings, Parts, Turn};
-use adtally::run::project::{Projector, ProjectorParts, Waiting, Work};
-use adtally::run::recovery::{Recovered, take_over, warm};
-use adtally::run::report::Report;
-use adtally::run::upkeep::{Upkeep, UpkeepParts};
+use adtally_engine::assembly::{Assembly, Environment};
+use adtally_engine::clock::{Clock, Randomness};
+use adtally_engine::commit::Committer;
+use adtally_engine::ingest::{EpochSink, Ingest, Turn};
+use adtally_engine::project::{Waiting, Work};
+use adtally_engine::recovery::{Recovered, take_over, warm};
+use adtally_engine::report::Report;
+use adtally_engine::upkeep::Upkeep;
+use adtally_engine::{Ending, RunOptions};
 use adtally_model::{EpochNumber, IdentityKey, InputId, PartitionState, Result, Watermark};
-use adtally_pipeline::{EpochDraft, Partition, RunEnd};
-use adtally_source::{Decoder, TailSettings, Tailer};
+use adtally_pipeline::EpochDraft;
 use adtally_store::epoch_log::{EpochLog, Fingerprints};
 use adtally_store::hot_counts::HotCounts;
 use adtally_store::lake::LakeStore;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// The secret of all deployments.
 const KEY: [u8; 16] = *b"sixteen bytes ok";
@@ -89,7 +88,7 @@ pub(crate) struct Process {
     /// The record by which it took over.
     pub(crate) claim: EpochNumber,
     /// How it ends.
-    pub(crate) run_end: RunEnd,
+    pub(crate) ending: Ending,
     /// When it took over, by the true time.
     pub(crate) began_ms: i64,
     /// The final frontier when it took over.
@@ -97,12 +96,12 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a process as [`adtally::run::Service`] does, to end as `run_end` says. `read` are positions up to which an
+    /// Starts a process as [`adtally_engine::Service`] does, to end as `ending` says. `read` are positions up to which an
     /// earlier process had read, for a planted bug.
     pub(crate) fn start(
         ground: &Ground,
         scenario: &Scenario,
-        run_end: RunEnd,
+        ending: Ending,
         read: &BTreeMap<InputId, u64>,
     ) -> Result<Process> {
         let machine = &ground.machine;
@@ -118,98 +117,32 @@ impl Process {
             Plant::ClaimForgotten => without_claim(ground, &log, lake.as_ref(), (writer, fresh), fingerprints)?,
             _ => ground.runtime.block_on(take_over(&log, lake.as_ref(), writer, fresh, fingerprints))?,
         };
-        let hot = Arc::new(HotCounts::new(scenario.hot_minutes));
-        if let Some(mut older) = warm(&hot, &recovered) {
+        let (hot, older) = warm(&mut recovered, scenario.settings.store.hot_minutes, machine.wall_ms());
+        if let Some(mut older) = older {
             ground.runtime.block_on(older.load(&hot, lake.as_ref()))?;
         }
         spoil(ground, &log, &mut recovered.state, read)?;
-        let state = recovered.state;
-        let claim = state.number;
-
-        let known = state.inputs.values().cloned().collect();
-        let files = Box::new(ground.files.clone());
-        let tail = TailSettings { bounded: run_end != RunEnd::GoesOn, ..scenario.tail.clone() };
-        let tailer = Tailer::new(files, tail, &[FOLDER.to_owned()], known, state.next_input)?;
-        let pool = DecodePool::new(Arc::new(Decoder::new((*scenario.tail.decode).clone(), key)?), 0)?;
-        let report = Report::new(scenario.time, &state, Arc::clone(&clock));
-        let parts = ProjectorParts {
-            log: log.clone(),
-            log_id: state.log_id,
-            lake: Arc::clone(&lake),
-            hot: Arc::clone(&hot),
-            report: Arc::clone(&report),
+        let (claim, final_before) = (recovered.state.number, recovered.state.frontiers.final_);
+        let environment = Environment {
+            log,
+            lake,
+            files: Box::new(ground.files.clone()),
             clock: Arc::clone(&clock),
+            randomness: Arc::new(machine.clone()),
             runtime: ground.runtime.clone(),
-            file_token: machine.next_u128(),
-            interval: Duration::ZERO,
-            attempts_max: None,
+            decode_threads: 0,
+            report: Report::recovers(scenario.settings.time, clock),
         };
-        let (projector, work) = Projector::by_hand(parts, recovered.lake_epoch, recovered.waiting);
-        let randomness: Arc<dyn Randomness> = Arc::new(machine.clone());
-        let upkeep = Upkeep::new(UpkeepParts {
-            log: log.clone(),
-            log_id: state.log_id,
-            lake: Arc::clone(&lake),
-            projector: projector.clone(),
-            report: Arc::clone(&report),
-            clock: Arc::clone(&clock),
-            randomness: Arc::clone(&randomness),
-            runtime: ground.runtime.clone(),
-            interval: Duration::ZERO,
-            keep: scenario.keep,
-            fresh_from: None,
-            last_clock_ms: state.clock_ms,
-        });
-        let committer = Committer {
-            encoder: Encoder {
-                lake: Arc::clone(&lake),
-                randomness: Arc::clone(&randomness),
-                clock: Arc::clone(&clock),
-            },
-            recorder: Recorder {
-                writer: recovered.writer,
-                lake,
-                hot: Arc::clone(&hot),
-                report: Arc::clone(&report),
-                projector,
-                clock: Arc::clone(&clock),
-                randomness,
-                runtime: ground.runtime.clone(),
-                attempts_max: None,
-                abandon: Arc::default(),
-            },
-        };
-        let slot = Slot(Arc::new(Mutex::new(Desk { committer, draft: None, machine: machine.clone() })));
-        let (last_clock_ms, number, final_before) = (state.clock_ms, state.number + 1, state.frontiers.final_);
-        let mut partition = Partition::new(scenario.time, state);
+        // A process dies before it has tried as often as that.
+        let options = RunOptions { settings: scenario.settings.clone(), ending, attempts_max: u32::MAX };
+        let assembly = Assembly::new(&options, key, recovered, Arc::clone(&hot), environment)?;
+        let Assembly { mut reading, committer, projecting: work, upkeep, .. } = assembly;
         if ground.plant == Plant::UnopenedReleased {
-            partition.release_unopened();
+            reading.partition.release_unopened();
         }
-        let ingest = Ingest::new(Parts {
-            settings: IngestSettings { run_end, ..scenario.ingest },
-            clock,
-            tailer,
-            pool,
-            last_clock_ms,
-            number,
-            partition,
-            hot: Arc::clone(&hot),
-            report,
-            sink: slot.clone(),
-        });
-        Ok(Process {
-            ingest,
-            slot,
-            work,
-            upkeep,
-            projecting: None,
-            hot,
-            writer,
-            claim,
-            run_end,
-            began_ms,
-            final_before,
-        })
+        let slot = Slot(Arc::new(Mutex::new(Desk { committer, draft: None, machine: machine.clone() })));
+        let ingest = Ingest::new(reading, slot.clone());
+        Ok(Process { ingest, slot, work, upkeep, projecting: None, hot, writer, claim, ending, began_ms, final_before })
     }
 
     /// Turns the run loop once.
@@ -219,7 +152,7 @@ impl Process {
 
     /// The same, several times where the run is bounded: else most of them would die before they are over.
     pub(crate) fn turns(&mut self) -> Result<Turn> {
-        let turns = if self.run_end == RunEnd::GoesOn { 1 } else { BOUNDED_TURNS };
+        let turns = if self.ending == Ending::Never { 1 } else { BOUNDED_TURNS };
         let mut turn = Turn::Nothing;
         for _ in 0..turns {
             turn = self.turn()?;
@@ -273,7 +206,7 @@ impl Process {
         while !self.work.waiting().is_empty() {
             self.project()?;
         }
-        if self.run_end != RunEnd::GoesOn {
+        if self.ending.is_bounded() {
             self.keep_lake();
         }
         Ok(())

@@ -1,12 +1,16 @@
 //! What is simulated under a seed: settings, size of the workload, and how much goes wrong.
 
+use crate::files::FOLDER;
 use crate::machine::Luck;
 use crate::random::Random;
-use adtally::run::ingest::{Bounds, IngestSettings};
-use adtally_pipeline::{RunEnd, TimeSettings};
+use adtally_engine::ingest::Bounds;
+use adtally_engine::{EpochSettings, Settings, SourceSettings, StoreSettings};
+use adtally_pipeline::TimeSettings;
 use adtally_source::{DecodeSettings, TailSettings};
 use adtally_store::lake::Keep;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Seeds up to this have workloads that grow with the seed, so that what fails first is small.
 const SMALL_SEEDS: u64 = 400;
@@ -20,10 +24,7 @@ const BOUNDS: u64 = 0x626f_756e_6473;
 /// Everything that is decided before a simulation begins.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
-    pub(crate) time: TimeSettings,
-    pub(crate) ingest: IngestSettings,
-    pub(crate) tail: TailSettings,
-    pub(crate) hot_minutes: u32,
+    pub(crate) settings: Settings,
     /// Servers that write logs.
     pub(crate) servers: u64,
     /// Lines that they write in all.
@@ -51,7 +52,6 @@ pub(crate) struct Scenario {
     pub(crate) upkeep: u64,
     /// Ends of a thousand after which nothing happens for a day and more.
     pub(crate) nights: u64,
-    pub(crate) keep: Keep,
     /// Starts of a thousand that are of runs which end with their inputs.
     pub(crate) bounded: u64,
     /// Of a thousand of those, how many make everything final.
@@ -74,23 +74,19 @@ impl Scenario {
         };
         let is_long = random.below(LONG_LOGS) == 0;
         let size = 40 + seed.min(SMALL_SEEDS) as i64;
-        let ingest = IngestSettings {
-            epoch_interval_ms: random.pick(&[1_000, 5_000, 10_000]),
-            epoch_lines_max: if is_long { 2 } else { random.pick(&[3, 10, 30, 1_000_000]) },
-            epoch_bytes_max: random.pick(&[1_000, 1_000_000]),
-            discovery_interval_ms: random.pick(&[200, 1_000]),
-            block_bytes: 2_048,
-            run_end: RunEnd::GoesOn,
-            bounds: bounds(&mut Random::new(seed ^ BOUNDS)),
+        let epoch = EpochSettings {
+            interval: Duration::from_millis(random.pick(&[1_000, 5_000, 10_000])),
+            lines_max: if is_long { 2 } else { random.pick(&[3, 10, 30, 1_000_000]) },
+            bytes_max: random.pick(&[1_000, 1_000_000]),
+            fsync: true,
         };
+        let discovery_interval = Duration::from_millis(random.pick(&[200, 1_000]));
         let decode = DecodeSettings { line_bytes_max: 1_024, ..DecodeSettings::default() };
         let tail = TailSettings { decode: Arc::new(decode), block_bytes: 2_048, ..TailSettings::default() };
+        let source = SourceSettings { paths: vec![FOLDER.to_owned()], tail, discovery_interval };
         let sometimes = |random: &mut Random, often: u64| if random.chance(500) { often } else { 0 };
+        let hot_minutes = random.pick(&[2, 60]);
         Scenario {
-            time,
-            ingest,
-            tail,
-            hot_minutes: random.pick(&[2, 60]),
             servers: random.between(1, 5) as u64,
             lines: random.between(20, size) as usize,
             line_every_ms: random.pick(&[200, 1_000, 4_000]),
@@ -110,11 +106,25 @@ impl Scenario {
             clock_jumps: if random.chance(250) { 5 } else { 0 },
             upkeep: random.pick(&[0, 20, 100]),
             nights: random.pick(&[0, 0, 200]),
-            keep: Keep {
-                clicks_ms: random.pick(&[60 * minute, 48 * 60 * minute]),
-                minutes_ms: 48 * 60 * minute,
-                hours_ms: 480 * 60 * minute,
-                letters_ms: 48 * 60 * minute,
+            settings: Settings {
+                time,
+                source,
+                epoch,
+                store: StoreSettings {
+                    // There is none: log and lake are simulated.
+                    data_dir: PathBuf::new(),
+                    hot_minutes,
+                    lake_interval: Duration::ZERO,
+                    upkeep_interval: Duration::ZERO,
+                    keep: Keep {
+                        clicks_ms: random.pick(&[60 * minute, 48 * 60 * minute]),
+                        minutes_ms: 48 * 60 * minute,
+                        hours_ms: 480 * 60 * minute,
+                        letters_ms: 48 * 60 * minute,
+                    },
+                },
+                identity_key: None,
+                bounds: bounds(&mut Random::new(seed ^ BOUNDS)),
             },
             bounded: random.pick(&[0, 300, 600]),
             finals: random.pick(&[0, 300]),

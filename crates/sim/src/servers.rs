@@ -214,7 +214,7 @@ impl Servers {
         let random = &mut self.random;
         let lag_ms = random.between(0, 4_000);
         let late_ms = match random.chance(scenario.late) {
-            true => random.between(0, 2 * scenario.time.dedup_horizon_ms.max(60_000)),
+            true => random.between(0, 2 * scenario.settings.time.dedup_horizon_ms.max(60_000)),
             false => 0,
         };
         let own = self.servers[at].recent.last().cloned();

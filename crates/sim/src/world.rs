@@ -10,13 +10,15 @@ use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::servers::Servers;
 use crate::store::{SharedDisk, SimStore};
-use adtally::run::ingest::Turn;
+use adtally_engine::Ending;
+use adtally_engine::ingest::Turn;
 use adtally_model::{ErrorKind, InputId, Invariant, Result};
-use adtally_pipeline::RunEnd;
 use adtally_store::epoch_log::EpochLog;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
+
+mod ends;
 
 /// Steps after which a simulation must have come to its end: a bound against one that goes on for ever.
 const STEPS_MAX: usize = 40_000;
@@ -177,14 +179,14 @@ impl World {
             self.resume_zombie()?;
         }
         if self.process.is_none() {
-            let run_end = self.next_run_end();
-            return self.start(run_end);
+            let ending = self.next_ending();
+            return self.start(ending);
         }
         if self.random.chance(self.scenario.zombies) && self.zombies.len() < ZOMBIES_MAX {
             self.ground.machine.note("suspended", &"");
             self.zombies.extend(self.process.take());
-            let run_end = self.next_run_end();
-            return self.start(run_end);
+            let ending = self.next_ending();
+            return self.start(ending);
         }
         if self.random.chance(self.scenario.stops) {
             return self.stop();
@@ -220,22 +222,22 @@ impl World {
     }
 
     /// How the next process ends.
-    fn next_run_end(&mut self) -> RunEnd {
+    fn next_ending(&mut self) -> Ending {
         match self.random.chance(self.scenario.bounded) {
-            true if self.random.chance(self.scenario.finals) => RunEnd::Finalise,
-            true => RunEnd::Close,
-            false => RunEnd::GoesOn,
+            true if self.random.chance(self.scenario.finals) => Ending::Final,
+            true => Ending::UntilEnd,
+            false => Ending::Never,
         }
     }
 
     /// A process takes over, or dies trying.
-    fn start(&mut self, run_end: RunEnd) -> Verdict {
-        self.ground.machine.note("starts", &format!("{run_end:?}"));
-        match self.call(|| Process::start(&self.ground, &self.scenario, run_end, &self.read)) {
+    fn start(&mut self, ending: Ending) -> Verdict {
+        self.ground.machine.note("starts", &format!("{ending:?}"));
+        match self.call(|| Process::start(&self.ground, &self.scenario, ending, &self.read)) {
             Ended::Well(process) => {
                 self.outcome.starts += 1;
                 self.ground.machine.note("owns from", &process.claim);
-                if run_end == RunEnd::Finalise {
+                if ending == Ending::Final {
                     self.judge.note_final_run(process.writer);
                 }
                 self.process = Some(process);
@@ -253,7 +255,7 @@ impl World {
             }
             Ended::Failed(error) if error.is_retryable() => Ok(()),
             // There is nothing to be read, or its folder could not be looked at.
-            Ended::Failed(error) if run_end != RunEnd::GoesOn && error.kind() == ErrorKind::User => Ok(()),
+            Ended::Failed(error) if ending != Ending::Never && error.kind() == ErrorKind::User => Ok(()),
             Ended::Failed(error) => Err(format!("a process cannot start: {}", error.report())),
         }
     }
@@ -361,159 +363,5 @@ impl World {
     fn check_files(&self) -> Verdict {
         self.judge.check_lake(&self.ground.tables)?;
         self.judge.check_staged(&self.ground.disk.disk.lock(), &self.ground.tables)
-    }
-
-    /// Nothing happens for a day and more, now and then.
-    fn rest(&mut self) {
-        if self.random.chance(self.scenario.nights) {
-            let ms = self.random.between(25, 40) * 3_600_000;
-            self.ground.machine.note("nothing happens for", &ms);
-            self.ground.machine.advance(ms);
-            self.servers.rest(ms);
-            self.is_rested = true;
-        }
-    }
-
-    /// The process is stopped in good order.
-    fn stop(&mut self) -> Verdict {
-        let Some(mut process) = self.process.take() else { return Ok(()) };
-        self.ground.machine.note("stops", &"");
-        match self.call(|| process.stop()) {
-            Ended::Well(()) => {
-                self.process = Some(process);
-                self.absorb()?;
-                self.process = None;
-                self.read.clear();
-                self.rest();
-                self.judge.check_lake(&self.ground.tables)
-            }
-            Ended::Died => {
-                self.die();
-                Ok(())
-            }
-            Ended::Failed(error) => Err(format!("the owner cannot stop: {}", error.report())),
-        }
-    }
-
-    /// A bounded run has read everything: it commits and projects what it has, and ends.
-    fn finish(&mut self, mut process: Process) -> Verdict {
-        self.ground.machine.note("has read everything but", &process.unread().len());
-        match self.call(|| process.finish()) {
-            Ended::Well(()) => {
-                self.process = Some(process);
-                self.absorb()?;
-                let Some(process) = self.process.take() else { return Ok(()) };
-                self.read.clear();
-                self.outcome.bounded += 1;
-                self.judge.check_bounded(&process, &self.servers)?;
-                self.rest();
-                self.check_files()
-            }
-            Ended::Died => {
-                self.read = process.positions();
-                self.die();
-                Ok(())
-            }
-            Ended::Failed(error) => Err(format!("a bounded run cannot end: {}", error.report())),
-        }
-    }
-
-    /// A process died: with it, perhaps, the machine's power, and all that was suspended on it.
-    fn die(&mut self) {
-        self.process = None;
-        if self.random.chance(self.scenario.power_losses) {
-            self.outcome.power_losses += 1;
-            self.ground.machine.note("power is lost", &"");
-            self.ground.disk.lose_power(&mut self.random);
-            self.zombies.clear();
-        }
-        if self.random.chance(200) {
-            let ms = self.random.between(0, 300_000);
-            self.ground.machine.advance(ms);
-        }
-        self.rest();
-    }
-
-    /// A process that another has succeeded goes on: whatever it does, it must write nothing.
-    fn resume_zombie(&mut self) -> Verdict {
-        let at = self.random.below(self.zombies.len() as u64) as usize;
-        let mut zombie = self.zombies.swap_remove(at);
-        // What its successor wrote last is known.
-        self.absorb()?;
-        self.ground.machine.note("resumed", &zombie.claim);
-        if self.process.is_none() && self.judge.writer() == Some(zombie.writer) {
-            // Its successor died before it had claimed.
-            self.process = Some(zombie);
-            return Ok(());
-        }
-        self.outcome.zombies += 1;
-        let turns = self.random.below(20);
-        let ended = self.call(|| {
-            for _ in 0..turns {
-                if zombie.turn()? == Turn::Finished {
-                    break;
-                }
-                zombie.project()?;
-            }
-            // One more epoch, in any case.
-            zombie.stop()
-        });
-        let head = self.judge.head();
-        let disk = self.ground.disk.clone();
-        let writers = self.judge.absorb(&disk.disk.lock(), &self.ground.tables, &self.scenario, &self.servers)?;
-        if !writers.is_empty() {
-            return Err(format!("{}: a zombie wrote epoch {}", Invariant::LinearChain, head + 1));
-        }
-        match ended {
-            Ended::Well(()) => Ok(()),
-            Ended::Failed(error) if error.kind() == ErrorKind::Fenced => self.judge.check_lake(&self.ground.tables),
-            Ended::Failed(error) => Err(format!("a zombie stops otherwise than fenced: {}", error.report())),
-            Ended::Died => Ok(()),
-        }
-    }
-
-    /// Everything is written and nothing goes wrong any more: a process must come to have read it all.
-    fn settle(&mut self) -> Verdict {
-        self.ground.machine.note("settles", &"");
-        self.ground.machine.set_luck(Luck::default());
-        self.ground.machine.set_skew(0);
-        self.ground.disk.catch_up();
-        self.zombies.clear();
-        // A bounded run that is under way does not read what came since.
-        self.process = self.process.take().filter(|process| process.run_end == RunEnd::GoesOn);
-        while self.process.is_none() {
-            self.start(RunEnd::GoesOn)?;
-        }
-        // Inputs far apart wait for one another, each time until another is idle.
-        let quiet_ms = SETTLE_MS + 2 * self.scenario.time.idle_timeout_ms;
-        let (mut read, mut since_ms) = (self.judge.read(), self.ground.machine.true_ms());
-        while self.ground.machine.true_ms() - since_ms < quiet_ms {
-            let Some(process) = &mut self.process else { return Err("nobody settles".to_owned()) };
-            let turned = process.turn();
-            let committed = process.commit();
-            let turn = turned.and_then(|turn| committed.map(|_| turn));
-            let turn = turn.map_err(|error| format!("the last process stops: {}", error.report()))?;
-            self.absorb()?;
-            if self.judge.read() > read {
-                (read, since_ms) = (self.judge.read(), self.ground.machine.true_ms());
-            }
-            self.ground.machine.advance(if turn == Turn::Worked { 30 } else { 1_000 });
-        }
-        if let Some(process) = &mut self.process {
-            process.stop().map_err(|error| format!("the last process cannot stop: {}", error.report()))?;
-        }
-        self.absorb()?;
-        self.check_end()
-    }
-
-    fn check_end(&self) -> Verdict {
-        let held = self.ground.tables.held_by_all();
-        if held != self.judge.head() {
-            let what = format!("the lake holds epoch {held}, the log ends at {}", self.judge.head());
-            return Err(format!("{}: {what}", Invariant::LakeEqualsLog));
-        }
-        self.judge.check_lake(&self.ground.tables)?;
-        self.judge.check_kept(&self.ground.disk.disk.lock())?;
-        self.judge.check_end(&self.servers)
     }
 }

@@ -18,6 +18,7 @@ mod patterns;
 mod read;
 mod read_compressed;
 mod search;
+mod settle;
 mod troubles;
 mod unwritten;
 mod watch;
@@ -42,7 +43,7 @@ use troubles::Troubles;
 use watch::Watcher;
 
 /// How files are tailed.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TailSettings {
     /// How lines are to be read: the format of each file is found out here.
     pub decode: Arc<DecodeSettings>,

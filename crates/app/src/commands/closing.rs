@@ -2,9 +2,10 @@
 
 use super::spool::Spool;
 use crate::exit::Exit;
-use crate::run::Summary;
-use crate::run::first_rejections::FirstRejection;
 use crate::terminal;
+use adtally_engine::Summary;
+use adtally_engine::first_rejections::FirstRejection;
+use adtally_model::ledger::thousands;
 use adtally_source::line_number;
 use std::path::Path;
 
@@ -22,11 +23,11 @@ pub(crate) fn say(
     interrupted: &str,
     spool: &Spool,
 ) -> Exit {
-    let sum = terminal::sum_line(&summary.ledger);
+    let sum = summary.ledger;
     if summary.lines_of_run == summary.ledger.read {
-        terminal::say(&sum);
+        terminal::say(&sum.to_string());
     } else {
-        let lines = terminal::thousands(summary.lines_of_run);
+        let lines = thousands(summary.lines_of_run);
         terminal::say(&format!("{sum}: of all runs together, {lines} lines in this one"));
     }
     if !rejections.is_empty() {

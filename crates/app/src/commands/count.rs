@@ -5,13 +5,15 @@ use super::settings::{self, input_paths};
 use super::spool::{Share, Spool};
 use super::stopping::Stopping;
 use super::{closing, runtime, temporary_folder_failed};
-use crate::clock::{SystemClock, SystemRandomness};
 use crate::exit::Exit;
-use crate::run::report::Report;
-use crate::run::{Ending, RunOptions, Service};
 use crate::terminal::{self, Unit};
+use crate::wiring;
+use adtally_engine::clock::{SystemClock, SystemRandomness};
+use adtally_engine::report::Report;
+use adtally_engine::status::Status;
+use adtally_engine::{Ending, RunOptions, Service};
+use adtally_model::ledger::thousands;
 use adtally_model::{Country, Error, ErrorKind, Minute, Result};
-use adtally_serve::Status;
 use adtally_store::lake::Lake;
 use clap::{Args, ValueEnum};
 use std::cmp::Reverse;
@@ -74,23 +76,17 @@ pub fn count(args: &CountArgs) -> Result<Exit> {
     let runtime = runtime()?;
     let stopping = Stopping::on_signals(&runtime)?;
     let folder = stopping.temporary_folder("adtally-count-")?;
-    config.store.data_dir = folder.path().join("data");
+    config.run.store.data_dir = folder.path().join("data");
     // What dies with the command need not survive a power loss.
-    config.epoch.fsync = false;
+    config.run.epoch.fsync = false;
     config.log.level = "warn";
     start_log(&config)?;
     let Some((spool, patterns)) = Spool::fill(&args.files, Share::Whole, folder.path(), &stopping)? else {
         terminal::say("stopped before the end of the input: nothing is counted");
         return Ok(Exit::Interrupted);
     };
-    config.input.paths = patterns;
-    let options = RunOptions {
-        config,
-        ending: Ending::Final,
-        inputs_are_finished: true,
-        lake_is_temporary: true,
-        attempts_max: WRITE_ATTEMPTS_MAX,
-    };
+    config.run.source.paths = patterns;
+    let options = wiring::run_options(&config, Ending::Scratch, WRITE_ATTEMPTS_MAX);
     // Errors of the stores name their files, which lie in the folder.
     let path = folder.path().display().to_string();
     count_files(args, &options, &spool, &runtime, &stopping).map_err(|error| match error.kind() {
@@ -123,7 +119,7 @@ fn table(by: By, rows: &[(u64, u64)]) -> String {
     let width = rows.iter().map(|(key, _)| key.len()).max().unwrap_or(0).max(7);
     let mut text = format!("{:<width$}  {:>14}\n", by_name(by), "clicks");
     for (key, clicks) in &rows {
-        text.push_str(&format!("{key:<width$}  {:>14}\n", terminal::thousands(*clicks)));
+        text.push_str(&format!("{key:<width$}  {:>14}\n", thousands(*clicks)));
     }
     text
 }

@@ -4,16 +4,18 @@ use super::run::start_log;
 use super::serving::Server;
 use super::stopping::Stopping;
 use super::{literally, runtime};
-use crate::clock::{Clock, SystemClock, SystemRandomness};
-use crate::config::{self, FlagSetting, LogFormat, Value};
+use crate::config::{self, Config, FlagSetting, LogFormat, Value};
 use crate::exit::Exit;
-use crate::generate::{Amount, Format, Generator, MISSION_ADS, MISSION_RATE, Settings};
-use crate::run::report::Report;
-use crate::run::{ATTEMPTS_MAX, Ending, RunOptions, Service, ServiceStart};
 use crate::terminal;
+use crate::wiring;
+use adtally_engine::clock::{Clock, SystemClock, SystemRandomness};
+use adtally_engine::report::Report;
+use adtally_engine::status::Status;
+use adtally_engine::{ATTEMPTS_MAX, Ending, Service, ServiceStart};
+use adtally_generate::{Amount, Format, Generator, MISSION_ADS, MISSION_RATE, Settings};
+use adtally_model::ledger::thousands;
 use adtally_model::time::rfc3339;
 use adtally_model::{Error, Minute, Result};
-use adtally_serve::Status;
 use adtally_store::embedded::Embedded;
 use adtally_store::questions::{Filters, Question, Questions, Span};
 use clap::Args;
@@ -82,18 +84,19 @@ pub fn demo(args: &DemoArgs) -> Result<Exit> {
     let folder = stopping.temporary_folder("adtally-demo-")?;
     let logs = folder.path().join("logs");
     std::fs::create_dir(&logs).map_err(|e| Error::external(format!("{} cannot be made", logs.display())).because(e))?;
-    let options = configure(args, folder.path(), &logs)?;
-    start_log(&options.config)?;
-    let listener = Server::listen(&runtime, &options.config)?;
+    let config = configure(args, folder.path(), &logs)?;
+    start_log(&config)?;
+    let listener = Server::listen(&runtime, &config)?;
+    let options = wiring::run_options(&config, Ending::Never, ATTEMPTS_MAX);
     // There is nothing to recover that a signal would have to end.
     let start = ServiceStart::new(&options, Arc::new(SystemClock), Arc::default());
-    let server = Server::start(&runtime, listener, &options.config, &start, &stopping)?;
+    let server = Server::start(&runtime, listener, &config, &start, &stopping)?;
     let address = server.address();
     let service = Service::start_watched(&options, &start, Arc::new(SystemRandomness), runtime.handle())?;
     let writer = start_writer(generator, &logs, stopping.flag())?;
     terminal::say(&format!(
         "writing {} clicks a second into {}, rotated every {} s; answering on\n\nhttp://{address}\n",
-        terminal::thousands(args.rate as u64),
+        thousands(args.rate as u64),
         logs.display(),
         ROTATE_MS / 1_000
     ));
@@ -109,7 +112,7 @@ pub fn demo(args: &DemoArgs) -> Result<Exit> {
     let served = server.finish(runtime, false);
     let written = writer.join().map_err(|_| Error::internal("the log writer panicked; its message is above"))?;
     let summary = outcome?;
-    terminal::say(&format!("\n{}", terminal::sum_line(&summary.ledger)));
+    terminal::say(&format!("\n{}", summary.ledger));
     written?;
     served?;
     let path = folder.path().display().to_string();
@@ -118,25 +121,19 @@ pub fn demo(args: &DemoArgs) -> Result<Exit> {
     Ok(Exit::Success)
 }
 
-fn configure(args: &DemoArgs, folder: &Path, logs: &Path) -> Result<RunOptions> {
+fn configure(args: &DemoArgs, folder: &Path, logs: &Path) -> Result<Config> {
     let text = |flag, key, value: String| FlagSetting { flag, key, value: Value::Text(value) };
     let flags = [
         text("--listen", "serve.listen", args.listen.clone()),
         text("--data-dir", "store.data_dir", folder.join("data").display().to_string()),
     ];
     let (_, mut config) = config::load(None, &[], &flags)?;
-    config.input.paths = vec![literally(&logs.display().to_string())];
+    config.run.source.paths = vec![literally(&logs.display().to_string())];
     config.log.level = "warn";
     if terminal::is_json() {
         config.log.format = LogFormat::Json;
     }
-    Ok(RunOptions {
-        config,
-        ending: Ending::Never,
-        inputs_are_finished: false,
-        lake_is_temporary: false,
-        attempts_max: ATTEMPTS_MAX,
-    })
+    Ok(config)
 }
 
 /// What is written: the first minute is a whole one.
@@ -265,10 +262,10 @@ impl Guide {
         let lag = lag.map_or_else(|| "-".into(), |lag| format!("{:.1} s", lag as f64 / 1e3));
         terminal::say_over(&format!(
             "{} committed lines, {} counted, {} duplicates, {}/s, watermark {lag} behind",
-            terminal::thousands(ledger.read),
-            terminal::thousands(ledger.counted),
-            terminal::thousands(ledger.duplicate),
-            terminal::thousands(rate),
+            thousands(ledger.read),
+            thousands(ledger.counted),
+            thousands(ledger.duplicate),
+            thousands(rate),
         ));
     }
 }

@@ -1,9 +1,10 @@
 //! What a service says of what it found: the files at its start, and clicks so old that questions about the last minutes
 //! find nothing.
 
-use crate::config::InputConfig;
 use crate::terminal;
+use adtally_engine::SourceSettings;
 use adtally_model::Minute;
+use adtally_model::ledger::thousands;
 use adtally_model::time::rfc3339;
 use adtally_source::{LocalFiles, Survey};
 
@@ -14,18 +15,18 @@ const OLD_MS: i64 = 3_600_000;
 const PROPOSED_MINUTES: i64 = 60;
 
 /// Says which files there are, by a look of its own; what is read of them is told by the ledger.
-pub(crate) fn say(input: &InputConfig) {
+pub(crate) fn say(source: &SourceSettings) {
     let look = |paths: &[String]| adtally_source::survey(&LocalFiles, paths).unwrap_or_default();
-    let Survey { files, bytes } = look(&input.paths);
+    let Survey { files, bytes } = look(&source.paths);
     let (paths, noun) =
-        (terminal::on_one_line(&input.paths.join(", ")).into_owned(), if files == 1 { "file" } else { "files" });
-    let (files, bytes) = (terminal::thousands(files), terminal::thousands(bytes));
+        (terminal::on_one_line(&source.paths.join(", ")).into_owned(), if files == 1 { "file" } else { "files" });
+    let (files, bytes) = (thousands(files), thousands(bytes));
     terminal::say(&format!("reading {paths}: found {files} {noun}, {bytes} bytes"));
-    for path in &input.paths {
-        if input.paths.len() > 1 && look(std::slice::from_ref(path)).files > 0 {
+    for path in &source.paths {
+        if source.paths.len() > 1 && look(std::slice::from_ref(path)).files > 0 {
             continue;
         }
-        if input.paths.len() > 1 || files == "0" {
+        if source.paths.len() > 1 || files == "0" {
             let path = terminal::on_one_line(path);
             terminal::say(&format!("no file with lines matches {path} yet: it is read as soon as there is one"));
         }

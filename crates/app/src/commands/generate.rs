@@ -1,8 +1,10 @@
 //! `adtally generate`: a deterministic click log and its exact counts.
 
 use crate::exit::Exit;
-use crate::generate::{self, GenerateArgs};
+use adtally_model::ledger::thousands;
+
 use crate::terminal::{self, Unit};
+use adtally_generate::GenerateArgs;
 use adtally_model::{Error, Result};
 use indicatif::ProgressDrawTarget;
 use std::io::IsTerminal;
@@ -19,17 +21,17 @@ pub fn generate(args: &GenerateArgs) -> Result<Exit> {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
     let mut stdout = std::io::stdout().lock();
-    let generated = generate::run(args, &mut stdout, &mut |progress| bar.set_position(progress));
+    let generated = adtally_generate::run(args, &mut stdout, &mut |progress| bar.set_position(progress));
     bar.finish_and_clear();
     drop(stdout);
     let generated = generated?;
     if args.json {
-        let summary = generate::Summary::new(args, &generated);
+        let summary = adtally_generate::Summary::new(args, &generated);
         let summary = serde_json::to_string(&summary)
             .map_err(|e| Error::internal("the summary cannot be written as JSON").because(e))?;
         terminal::print(&format!("{summary}\n"))?;
     } else if let Some(report) = generated.report {
-        let (read, counted) = (terminal::thousands(report.read), terminal::thousands(report.counted));
+        let (read, counted) = (thousands(report.read), thousands(report.counted));
         terminal::say(&format!("{read} lines generated, {counted} to be counted"));
     }
     Ok(Exit::Success)

@@ -3,15 +3,16 @@
 use super::spool::{Share, Spool, is_stream};
 use super::stopping::Stopping;
 use super::{literally, runtime, settings};
-use crate::clock::{Clock, SystemClock};
 use crate::config::Value;
 use crate::exit::Exit;
 use crate::inspect::{Guess, Inspection, guess, read_sample};
 use crate::terminal;
-use crate::wiring;
+use adtally_engine::clock::{Clock, SystemClock};
 use adtally_model::{DecodedBatch, Error, IdentityKey, Result};
 use adtally_source::foreign::{self, FOREIGN_BYTES, Foreign};
-use adtally_source::{Block, Decoder, Discovery, LocalFiles, ReadOutcome, Tailer, open_text};
+use adtally_source::{
+    Block, DecodeSettings, Decoder, Discovery, LocalFiles, ReadOutcome, TailSettings, Tailer, open_text,
+};
 use clap::Args;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -78,7 +79,7 @@ fn inspect_file(args: &InspectArgs, file: &Path) -> Result<Exit> {
     let batch = decode(&file.display().to_string(), &sample, &guess)?;
     let (_, config) = settings::load(None, &guess.settings())?;
     let now = SystemClock.wall_ms();
-    let mut inspection = Inspection::new(&path, &guess, &batch, now, config.time.max_future_skew_ms);
+    let mut inspection = Inspection::new(&path, &guess, &batch, now, config.run.time.max_future_skew_ms);
     if is_stream(&path) {
         // A run cannot read it: whoever uses the configuration names a file.
         let paths = format!("paths = {}\n", Value::Texts(vec![path]).to_toml());
@@ -106,8 +107,9 @@ fn first_bytes(path: &Path) -> std::io::Result<(Vec<u8>, bool)> {
 /// What the real reader and the real decoder make of the sample.
 fn decode(path: &str, sample: &[u8], guess: &Guess) -> Result<DecodedBatch> {
     let (_, config) = settings::load(None, &guess.settings())?;
-    let mut settings = wiring::tail_settings(&config.input, true, 0);
-    settings.block_bytes = sample.len().max(settings.block_bytes);
+    let tail = config.run.source.tail;
+    let block_bytes = sample.len().max(tail.block_bytes);
+    let settings = TailSettings { bounded: true, block_bytes, ..tail.clone() };
     let mut tailer = Tailer::new(Box::new(LocalFiles), settings, &[literally(path)], Vec::new(), 1)?;
     let found = tailer.discover(0)?;
     let Some(input) = found.iter().find_map(|discovery| match discovery {
@@ -127,7 +129,7 @@ fn decode(path: &str, sample: &[u8], guess: &Guess) -> Result<DecodedBatch> {
             }
         }
     };
-    let decoder = Decoder::new(wiring::decode_settings(&config.input), IdentityKey::new([0; 16]))?;
+    let decoder = Decoder::new(DecodeSettings::clone(&tail.decode), IdentityKey::new([0; 16]))?;
     Ok(decoder.decode(within(block, sample.len())))
 }
 

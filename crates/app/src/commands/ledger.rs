@@ -2,13 +2,12 @@
 
 use super::settings::StoreSettings;
 use super::{existing, runtime};
-use crate::clock::SystemClock;
 use crate::exit::Exit;
-use crate::run::report::Report;
 use crate::terminal;
-use crate::wiring;
+use adtally_engine::clock::SystemClock;
+use adtally_engine::report::Report;
+use adtally_engine::status::Status;
 use adtally_model::{Error, Result};
-use adtally_serve::Status;
 use adtally_store::backing::read_log;
 use clap::Args;
 use std::sync::Arc;
@@ -30,25 +29,25 @@ pub struct LedgerArgs {
 /// A user error for a wrong configuration, corrupt when the epoch log is damaged.
 pub fn ledger(args: &LedgerArgs) -> Result<Exit> {
     let config = args.store.load()?;
-    existing(&config.store.data_dir)?;
+    existing(&config.run.store.data_dir)?;
     let runtime = runtime()?;
-    let state = runtime.block_on(read_log(&config.store.data_dir)?.fold())?;
+    let state = runtime.block_on(read_log(&config.run.store.data_dir)?.fold())?;
     let state = state.ok_or_else(|| Error::user("nothing was committed in this data directory yet"))?;
-    let report = Report::new(wiring::time_settings(&config.time), &state, Arc::new(SystemClock));
+    let report = Report::new(config.run.time, &state, Arc::new(SystemClock));
     if args.json {
         terminal::print(&format!("{}\n", adtally_serve::ledger_json(report.ledger())?))?;
         return Ok(Exit::Success);
     }
-    let mut text = format!("{}\n", terminal::sum_line(&state.ledger));
+    let mut text = format!("{}\n", state.ledger);
     for row in state.inputs.values() {
         let mut name = terminal::on_one_line(&row.name).to_string();
         if row.origin != row.name {
             name.push_str(&format!(" ({} in tables)", terminal::on_one_line(&row.origin)));
         }
-        text.push_str(&format!("  {name}: {}\n", terminal::sum_line(&row.ledger)));
+        text.push_str(&format!("  {name}: {}\n", row.ledger));
     }
     if state.gone.read > 0 {
-        text.push_str(&format!("  (gone): {}\n", terminal::sum_line(&state.gone)));
+        text.push_str(&format!("  (gone): {}\n", state.gone));
     }
     terminal::print_text(&text)?;
     Ok(Exit::Success)

@@ -4,16 +4,15 @@
 //! it. What is decided is a function of facts (`decide`); nothing is deleted, only put aside; raw input is never
 //! touched.
 
-mod rebuild;
-
 use super::runtime;
 use super::settings::StoreSettings;
-use crate::clock::{Clock, Randomness, SystemClock, SystemRandomness};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::terminal;
+use adtally_engine::clock::{Clock, Randomness, SystemClock, SystemRandomness};
 use adtally_model::time::rfc3339;
 use adtally_model::{EpochNumber, Error, ErrorKind, IdentityKey, Result};
+use adtally_reconcile::Rebuilt;
 use adtally_store::backing::{damaged_lake_entries, open_for_repair};
 use adtally_store::data_dir::{DataDir, read_key};
 use adtally_store::epoch_log::EpochLog;
@@ -87,7 +86,7 @@ fn decide(facts: &Facts) -> Step {
 /// Fenced while a run owns the data directory; corrupt when what is left does not allow a repair.
 pub fn repair(args: &RepairArgs) -> Result<Exit> {
     let config = args.store.load()?;
-    let path = config.store.data_dir.clone();
+    let path = config.run.store.data_dir.clone();
     if !path.join("lake").is_dir() {
         return Err(Error::user(format!(
             "{} has no lake: without it nothing can be repaired; name the --data-dir of a `run` that has committed something",
@@ -184,8 +183,18 @@ impl Repair {
     async fn rebuild(&mut self, log: &EpochLog, lake: &Lake, upto: EpochNumber) -> Result<()> {
         let key = self.key()?;
         let newest = log.numbers().await?.last().copied().unwrap_or_default();
-        let state = rebuild::state(lake, &key, &self.config, upto, newest, SystemRandomness.next_u128()).await?;
-        let sum = terminal::sum_line(&state.ledger);
+        let time = &self.config.run.time;
+        let under = Rebuilt {
+            key: &key,
+            out_of_orderness_ms: time.out_of_orderness_ms,
+            allowed_lateness_ms: time.allowed_lateness_ms,
+            dedup_horizon_ms: time.dedup_horizon_ms,
+            config_fingerprint: self.config.run.fingerprint(),
+            log_id: SystemRandomness.next_u128(),
+            clock_ms: SystemClock.wall_ms(),
+        };
+        let state = adtally_reconcile::rebuild(lake, under, upto, newest).await?;
+        let sum = state.ledger;
         let what = format!("the epoch log up to {}, from epoch {upto} of the lake: {sum}", state.number);
         self.steps.push(format!("{} {what}", if self.yes { "writing" } else { "would write" }));
         if self.path.join("epochs").is_dir() && newest > 0 {
@@ -199,8 +208,8 @@ impl Repair {
     }
 
     fn key(&self) -> Result<IdentityKey> {
-        if let Some(key) = self.config.identity.key {
-            return Ok(IdentityKey::new(key));
+        if let Some(key) = self.config.run.identity_key {
+            return Ok(key);
         }
         read_key(&self.path)?.ok_or_else(|| {
             Error::corrupt(format!(

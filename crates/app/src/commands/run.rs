@@ -5,13 +5,15 @@ use super::settings::RunSettings;
 use super::spool::Spool;
 use super::stopping::Stopping;
 use super::{closing, found, leave_running, runtime};
-use crate::clock::{Clock, SystemClock, SystemRandomness};
 use crate::config::{Config, LogFormat};
 use crate::exit::Exit;
-use crate::run::{ATTEMPTS_MAX, Ending, RunOptions, Service, ServiceStart};
 use crate::terminal::{self, Unit};
+use crate::wiring;
+use adtally_engine::clock::{Clock, SystemClock, SystemRandomness};
+use adtally_engine::status::Status;
+use adtally_engine::{ATTEMPTS_MAX, Ending, RunOptions, Service, ServiceStart};
+use adtally_model::ledger::thousands;
 use adtally_model::{Error, Ledger, Result};
-use adtally_serve::Status;
 use adtally_source::Progress;
 use clap::Args;
 use indicatif::ProgressBar;
@@ -52,13 +54,13 @@ pub struct RunArgs {
 pub fn run(args: &RunArgs) -> Result<Exit> {
     let (_, config) = args.settings.load()?;
     start_log(&config)?;
-    if config.input.paths.iter().any(|path| path == "-") {
+    if config.run.source.paths.iter().any(|path| path == "-") {
         return Err(Error::user(
             "`run` reads files, which it can read again after a crash, and not standard input: use `adtally count -`, or write \
              the lines into a file (./- is the file of that name)",
         ));
     }
-    if config.input.paths.is_empty() {
+    if config.run.source.paths.is_empty() {
         return Err(Error::user("there is nothing to read: name files, folders or globs, or set input.paths"));
     }
     let ending = match (args.until_end, args.finalise) {
@@ -66,9 +68,8 @@ pub fn run(args: &RunArgs) -> Result<Exit> {
         (true, false) => Ending::UntilEnd,
         (true, true) => Ending::Final,
     };
-    let options =
-        RunOptions { config, ending, inputs_are_finished: false, lake_is_temporary: false, attempts_max: ATTEMPTS_MAX };
-    if ending == Ending::Never { tail(&options) } else { until_end(&options) }
+    let options = wiring::run_options(&config, ending, ATTEMPTS_MAX);
+    if ending.is_bounded() { until_end(&options) } else { tail(&config, &options) }
 }
 
 /// Sends log lines to stderr.
@@ -79,7 +80,7 @@ pub(crate) fn start_log(config: &Config) -> Result<()> {
     let level = config.log.level;
     // Libraries below speak up only when something is wrong; Delta's kernel calls a table that is about to be created wrong.
     let filter = EnvFilter::try_new(format!(
-        "warn,buoyant_kernel=off,adtally={level},adtally_source={level},adtally_store={level},adtally_serve={level}"
+        "warn,buoyant_kernel=off,adtally={level},adtally_engine={level},adtally_source={level},adtally_store={level},adtally_serve={level}"
     ))
     .map_err(|e| Error::internal("the log filter is wrong").because(e))?;
     let log = tracing_subscriber::fmt()
@@ -118,12 +119,11 @@ fn until_end(options: &RunOptions) -> Result<Exit> {
 pub(crate) fn show_progress(bar: &ProgressBar, progress: &Progress, ledger: &Ledger) {
     bar.set_length(progress.total_bytes);
     bar.set_position(progress.read_bytes);
-    bar.set_message(format!("{} lines", terminal::thousands(ledger.read)));
+    bar.set_message(format!("{} lines", thousands(ledger.read)));
 }
 
 /// Tails and serves until a signal comes.
-fn tail(options: &RunOptions) -> Result<Exit> {
-    let config = &options.config;
+fn tail(config: &Config, options: &RunOptions) -> Result<Exit> {
     let runtime = runtime()?;
     let stopping = Stopping::on_signals(&runtime)?;
     let listener = Server::listen(&runtime, config)?;
@@ -131,12 +131,12 @@ fn tail(options: &RunOptions) -> Result<Exit> {
     let server = Server::start(&runtime, listener, config, &start, &stopping)?;
     let outcome = Service::begin(options, &start, Arc::new(SystemRandomness), runtime.handle()).and_then(|service| {
         let Some(service) = service else { return Ok(None) };
-        let data_dir = config.store.data_dir.display();
+        let data_dir = config.run.store.data_dir.display();
         terminal::say(&format!("answering on http://{}; data in {data_dir}", server.address()));
-        found::say(&config.input);
+        found::say(&config.run.source);
         let report = service.report();
         if report.total().read > 0 {
-            terminal::say(&format!("going on after {}", terminal::sum_line(&report.total())));
+            terminal::say(&format!("going on after {}", report.total()));
         }
         let mut age = found::Age::default();
         let summary = service.run(stopping.flag(), |progress, ledger| {
@@ -151,7 +151,7 @@ fn tail(options: &RunOptions) -> Result<Exit> {
     let summary = outcome?;
     match &summary {
         Some(summary) => {
-            terminal::say(&format!("stopped; everything read is committed: {}", terminal::sum_line(&summary.ledger)));
+            terminal::say(&format!("stopped; everything read is committed: {}", summary.ledger));
         }
         None => terminal::say("stopped before the state was recovered; nothing was read"),
     }

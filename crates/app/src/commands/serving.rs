@@ -3,12 +3,12 @@
 use super::stopping::Stopping;
 use super::{SHUTDOWN_TIMEOUT, leave_running};
 use crate::config::Config;
-use crate::run::report::Report;
-use crate::run::{LateQuestions, ServiceStart};
 use crate::terminal;
 use crate::wiring;
+use adtally_engine::report::Report;
+use adtally_engine::status::Status;
+use adtally_engine::{LateQuestions, ServiceStart};
 use adtally_model::{Error, Result};
-use adtally_serve::Status;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,7 +35,7 @@ impl Server {
     /// # Errors
     /// A user error that names the address.
     pub(crate) fn listen(runtime: &Runtime, config: &Config) -> Result<TcpListener> {
-        let address = config.serve.listen;
+        let address = config.listen;
         runtime.block_on(TcpListener::bind(address)).map_err(|e| {
             Error::user(format!("{address} cannot be listened on: free it, or name another with --listen")).because(e)
         })
@@ -64,7 +64,7 @@ impl Server {
         let questions: Arc<LateQuestions> = Arc::clone(&start.questions);
         let report: Arc<Report> = Arc::clone(&start.report);
         runtime.spawn(tell_recovery(Arc::clone(&report), address));
-        let server = adtally_serve::serve(listener, questions, report, wiring::limits(&config.serve), stopped);
+        let server = adtally_serve::serve(listener, questions, report, wiring::limits(config), stopped);
         Ok(Server { address, task: runtime.spawn(watched(runtime.spawn(server), stopping.clone())) })
     }
 

@@ -47,9 +47,9 @@ pub fn sql(args: &SqlArgs) -> Result<Exit> {
         ));
     }
     let config = args.store.load()?;
-    existing(&config.store.data_dir)?;
+    existing(&config.run.store.data_dir)?;
     let runtime = runtime()?;
-    let (query, format, data_dir) = (query(&args.query)?, args.format, config.store.data_dir);
+    let (query, format, data_dir) = (query(&args.query)?, args.format, config.run.store.data_dir);
     // On a thread of the runtime, whose stack is large enough for planning.
     let answered = runtime.block_on(runtime.spawn(async move {
         let answer = read_lake(&data_dir).await?.sql(&query).await?;

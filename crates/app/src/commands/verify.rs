@@ -1,27 +1,12 @@
 //! `adtally verify`: whether what is stored is whole and agrees with itself.
-//!
-//! What the lake holds is read first, then which records there are, then the newest one: whatever a running process
-//! adds meanwhile, the log holds what the lake held. Nothing is created or changed.
-
-mod lake;
-mod records;
 
 use super::settings::StoreSettings;
 use super::{existing, runtime};
-use crate::config::Config;
 use crate::exit::Exit;
 use crate::terminal;
-use adtally_model::{Error, ErrorKind, IdentityKey, Result};
-use adtally_store::backing::{read_lake, read_log};
-use adtally_store::data_dir::read_key;
-use adtally_store::epoch_log::EpochLog;
-use adtally_store::lake::{Held, Lake};
+use adtally_model::{Error, Result};
 use clap::Args;
-use records::Scan;
 use serde_json::json;
-
-/// Differences that are listed, the first; the rest is counted.
-const FINDINGS_MAX: usize = 50;
 
 /// Check the stored data: checksums, chain, conservation, and that lake, log and raw clicks agree.
 #[derive(Debug, Args)]
@@ -35,55 +20,19 @@ pub struct VerifyArgs {
     pub json: bool,
 }
 
-/// What was looked at and what was found.
-#[derive(Debug, Default)]
-struct Findings {
-    checked: Vec<String>,
-    wrong: Vec<String>,
-    left_off: u64,
-}
-
-impl Findings {
-    fn wrong(&mut self, what: String) {
-        if self.wrong.contains(&what) {
-            return;
-        }
-        if self.wrong.len() < FINDINGS_MAX {
-            self.wrong.push(what);
-        } else {
-            self.left_off += 1;
-        }
-    }
-
-    /// Damage becomes a finding, so that the other checks go on; what failed for another reason ends them.
-    fn or_wrong<T>(&mut self, result: Result<T>) -> Result<Option<T>> {
-        match result {
-            Ok(value) => Ok(Some(value)),
-            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Internal) => {
-                self.wrong(error.report());
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn absorb(&mut self, more: Findings) {
-        self.checked.extend(more.checked);
-        more.wrong.into_iter().for_each(|what| self.wrong(what));
-        self.left_off += more.left_off;
-    }
-}
-
 /// Runs the command.
 ///
 /// # Errors
 /// External when the stores cannot be read; what is damaged is reported, not returned.
 pub fn verify(args: &VerifyArgs) -> Result<Exit> {
     let config = args.store.load()?;
-    existing(&config.store.data_dir)?;
+    existing(&config.run.store.data_dir)?;
     let runtime = runtime()?;
     // On a thread of the runtime, whose stack is large enough for planning SQL.
-    let checked = runtime.block_on(runtime.spawn(check(config)));
+    let checked = runtime
+        .block_on(runtime.spawn(async move {
+            adtally_reconcile::verify(&config.run.store.data_dir, config.run.identity_key).await
+        }));
     let findings = checked.map_err(|e| Error::internal("the checks died").because(e))??;
     let sound = findings.wrong.is_empty();
     if args.json {
@@ -104,74 +53,4 @@ pub fn verify(args: &VerifyArgs) -> Result<Exit> {
         terminal::print_text(&text)?;
     }
     Ok(if sound { Exit::Success } else { Exit::Damaged })
-}
-
-async fn check(config: Config) -> Result<Findings> {
-    let data_dir = &config.store.data_dir;
-    let mut findings = Findings::default();
-    let log = read_log(data_dir)?;
-    let lake = findings.or_wrong(read_lake(data_dir).await)?;
-    let held = match &lake {
-        Some(lake) => what_is_held(&log, lake, &mut findings).await?,
-        None => None,
-    };
-    // Where nobody knows what the lake holds, nothing is expected to follow it.
-    let upto = held.as_ref().map_or(u64::MAX, Held::by_all);
-    let scan = records::scan(&log, upto, &mut findings).await?;
-    if let Some(scan) = &scan {
-        check_key(&config, scan, &mut findings)?;
-    }
-    if let Some(lake) = &lake {
-        if let Some(wrong) = findings.or_wrong(lake.audit().await)? {
-            findings.checked.push("the lake's log entries, and the sizes of the files that they name".into());
-            wrong.into_iter().for_each(|what| findings.wrong(what));
-        }
-        if let (Some(held), Some(scan)) = (&held, &scan) {
-            lake::check(&log, lake, held, scan, &mut findings).await?;
-        }
-    }
-    Ok(findings)
-}
-
-/// Which epochs the tables hold of this log, which its first record names.
-async fn what_is_held(log: &EpochLog, lake: &Lake, findings: &mut Findings) -> Result<Option<Held>> {
-    let first = match findings.or_wrong(log.read(1).await)? {
-        Some(Some((first, _))) => Some(first),
-        _ => findings.or_wrong(log.newest().await)?.flatten(),
-    };
-    match first {
-        Some(epoch) => findings.or_wrong(lake.held(epoch.log_id, log.partition()).await),
-        None => Ok(None),
-    }
-}
-
-/// The key that is configured, or else kept in the data directory, against the one that the log was written with.
-fn check_key(config: &Config, scan: &Scan, findings: &mut Findings) -> Result<()> {
-    let data_dir = &config.store.data_dir;
-    if let Some(key) = config.identity.key.map(IdentityKey::new) {
-        if key.fingerprint() == scan.key_fingerprint {
-            findings.checked.push("the identity key is the log's".into());
-        } else {
-            findings.wrong(format!(
-                "the configured identity.key is not the key that the epoch log was written with (fingerprint {:016x}, the log \
-                 has {:016x})",
-                key.fingerprint(),
-                scan.key_fingerprint
-            ));
-        }
-        return Ok(());
-    }
-    match findings.or_wrong(read_key(data_dir))?.flatten() {
-        Some(key) if key.fingerprint() != scan.key_fingerprint => findings.wrong(format!(
-            "{} is not the key that the epoch log was written with (fingerprint {:016x}, the log has {:016x}): restore it \
-             from a backup",
-            data_dir.join("identity.key").display(),
-            key.fingerprint(),
-            scan.key_fingerprint
-        )),
-        Some(_) => findings.checked.push("the identity key is the log's".into()),
-        // It is configured, and with whoever runs this deployment.
-        None => {}
-    }
-    Ok(())
 }

@@ -1,7 +1,8 @@
 //! Mistakes and what is said about them; the defaults; what is shown.
 
 use super::*;
-use adtally_model::ErrorKind;
+use adtally_model::{ErrorKind, IdentityKey};
+use std::time::Duration;
 
 fn load_text(file: &str, environment: &[(&str, &str)], flags: &[FlagSetting]) -> Result<(RawConfig, Config)> {
     let environment: Vec<_> = environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
@@ -76,7 +77,7 @@ fn wrong_types_and_ranges_are_told_with_what_is_allowed() {
 fn lists_in_the_environment() {
     let check = |text: &str, expected: &[&str]| {
         let (_, config) = load_text("", &[("ADTALLY_INPUT__PATHS", text)], &[]).expect(text);
-        assert_eq!(config.input.paths, expected, "{text}");
+        assert_eq!(config.run.source.paths, expected, "{text}");
     };
     check("a.log", &["a.log"]);
     check(" a.log , b.log,", &["a.log", "b.log"]);
@@ -130,9 +131,12 @@ fn the_environment_is_read_by_the_type_of_the_default() {
         ("HOME", "/"),
     ];
     let (_, config) = load_text("", &environment, &[]).expect("fine");
-    assert_eq!((config.time.max_jump_ms, config.epoch.max_lines, config.epoch.fsync), (1_200_000, 7, false));
-    assert_eq!(config.input.paths, ["a.log", "b/*.log"]);
-    assert_eq!(config.input.fields.ad_id, "ad");
+    assert_eq!(
+        (config.run.time.max_jump_ms, config.run.epoch.lines_max, config.run.epoch.fsync),
+        (1_200_000, 7, false)
+    );
+    assert_eq!(config.run.source.paths, ["a.log", "b/*.log"]);
+    assert_eq!(config.run.source.tail.decode.fields.ad_id, "ad");
 
     let wrong = |name, value, expected: &str| check_environment("", &[(name, value)], &[expected]);
     wrong(
@@ -150,10 +154,10 @@ fn flags_win_over_environment_over_file_over_defaults_and_each_origin_is_shown()
     let environment = [("ADTALLY_SERVE__LISTEN", "0.0.0.0:2"), ("ADTALLY_LOG__LEVEL", "warn")];
     let listen = FlagSetting { flag: "--listen", key: "serve.listen", value: Value::Text("[::1]:3".to_owned()) };
     let (raw, config) = load_text(file, &environment, &[listen]).expect("fine");
-    assert_eq!(config.serve.listen.to_string(), "[::1]:3");
+    assert_eq!(config.listen.to_string(), "[::1]:3");
     assert_eq!(config.log.level, "warn");
     assert_eq!(config.log.format, LogFormat::Json);
-    assert_eq!(config.identity.key.map(|key| key[15]), Some(15));
+    assert_eq!(config.run.identity_key, Some(IdentityKey::new([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15])));
 
     let shown = raw.shown();
     let origin = |key: &str| shown.iter().find(|row| row.key == key).map(|row| row.origin.as_str());
@@ -186,10 +190,10 @@ fn unknown_flags_are_a_defect_that_is_told() {
 #[test]
 fn defaults_are_valid_commented_and_complete() {
     let (raw, config) = load_text("", &[], &[]).expect("the defaults are valid");
-    assert_eq!(config.time.dedup_horizon_ms, 600_000);
-    assert_eq!(config.input.max_line, 65_536);
-    assert_eq!(config.epoch.interval, Duration::from_secs(10));
-    assert_eq!(config.identity.key, None);
+    assert_eq!(config.run.time.dedup_horizon_ms, 600_000);
+    assert_eq!(config.run.source.tail.decode.line_bytes_max, 65_536);
+    assert_eq!(config.run.epoch.interval, Duration::from_secs(10));
+    assert_eq!(config.run.identity_key, None);
     // Each setting and each section is explained right above it.
     let lines: Vec<_> = DEFAULT_TOML.lines().collect();
     let keys = lines.iter().enumerate().filter(|(_, line)| line.contains(" = ") && !line.starts_with('#'));
@@ -213,7 +217,7 @@ fn defaults_are_valid_commented_and_complete() {
 
 #[test]
 fn the_fingerprint_changes_with_what_verdicts_depend_on_and_with_nothing_else() {
-    let fingerprint = |file: &str| load_text(file, &[], &[]).expect(file).1.fingerprint();
+    let fingerprint = |file: &str| load_text(file, &[], &[]).expect(file).1.run.fingerprint();
     let default = fingerprint("");
     assert_eq!(default, 2_283_466_157_713_920_748, "stored in every epoch: it must not change between versions");
     for file in [

@@ -2,15 +2,20 @@
 
 use super::layers::{self, RawConfig, Setting, Value};
 use super::quantity::{format_size, format_span_ms, parse_size, parse_span_ms};
-use super::{
-    Config, EpochConfig, FieldNames, IdentityConfig, InputConfig, InputFormat, LogConfig, LogFormat, ServeConfig,
-    StoreConfig, TimeConfig, TimestampUnit,
+use super::{Config, LogConfig, LogFormat};
+use adtally_engine::ingest::Bounds;
+use adtally_engine::{EpochSettings, Settings, SourceSettings, StoreSettings};
+use adtally_model::{IdentityKey, Result};
+use adtally_pipeline::TimeSettings;
+use adtally_serve::Limits;
+use adtally_source::{
+    DecodeSettings, FieldNames, FormatChoice, NULL_VALUE_BYTES_MAX, NULL_VALUES_MAX, TailSettings, TimestampUnit,
 };
-use adtally_model::Result;
-use adtally_source::{NULL_VALUE_BYTES_MAX, NULL_VALUES_MAX};
+use adtally_store::lake::Keep;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 const SECOND: i64 = 1_000;
@@ -38,31 +43,25 @@ impl Config {
     pub fn validate(raw: &RawConfig) -> Result<Config> {
         let mut reader = Reader { raw, problems: Vec::new() };
         let config = Config {
-            input: input(&mut reader),
-            time: time(&mut reader),
-            epoch: EpochConfig {
-                interval: reader.duration("epoch.interval", 100..=10 * MINUTE),
-                max_lines: reader.integer("epoch.max_lines", 1..=100_000_000).unsigned_abs(),
-                max_bytes: reader.size("epoch.max_bytes", 64 * KIB..=4 * GIB).unsigned_abs(),
-                fsync: reader.boolean("epoch.fsync"),
+            run: Settings {
+                time: time(&mut reader),
+                source: source(&mut reader),
+                epoch: EpochSettings {
+                    interval: reader.duration("epoch.interval", 100..=10 * MINUTE),
+                    lines_max: reader.integer("epoch.max_lines", 1..=100_000_000).unsigned_abs(),
+                    bytes_max: reader.size("epoch.max_bytes", 64 * KIB..=4 * GIB).unsigned_abs(),
+                    fsync: reader.boolean("epoch.fsync"),
+                },
+                store: store(&mut reader),
+                identity_key: reader.key(SECRET).map(IdentityKey::new),
+                bounds: Bounds::default(),
             },
-            store: StoreConfig {
-                data_dir: PathBuf::from(reader.text("store.data_dir", 1..=4096)),
-                hot_minutes: reader.integer("store.hot_minutes", 1..=10_080) as u32,
-                lake_interval: reader.duration("store.lake_interval", SECOND..=DAY),
-                upkeep_interval: reader.duration("store.upkeep_interval", SECOND..=DAY),
-                keep_clicks: reader.duration("store.keep_clicks", DAY..=KEPT_MAX),
-                // More than the longest range that is held in memory, which is rebuilt from minutes.
-                keep_minutes: reader.duration("store.keep_minutes", 8 * DAY..=KEPT_MAX),
-                keep_hours: reader.duration("store.keep_hours", 8 * DAY..=KEPT_MAX),
-                keep_dead_letters: reader.duration("store.keep_dead_letters", DAY..=KEPT_MAX),
-            },
-            serve: ServeConfig {
-                listen: reader.address("serve.listen"),
-                max_connections: reader.integer("serve.max_connections", 1..=65_536) as usize,
+            listen: reader.address("serve.listen"),
+            limits: Limits {
+                connections_max: reader.integer("serve.max_connections", 1..=65_536) as usize,
                 request_timeout: reader.duration("serve.request_timeout", 100..=10 * MINUTE),
+                ..Limits::default()
             },
-            identity: IdentityConfig { key: reader.key(SECRET) },
             log: LogConfig {
                 format: reader.choice("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
                 level: reader
@@ -75,7 +74,21 @@ impl Config {
     }
 }
 
-fn input(reader: &mut Reader<'_>) -> InputConfig {
+fn source(reader: &mut Reader<'_>) -> SourceSettings {
+    let decode = decode(reader);
+    SourceSettings {
+        paths: reader.texts("input.paths"),
+        tail: TailSettings {
+            decode: Arc::new(decode),
+            block_bytes: reader.size("input.block", 64 * KIB..=64 * MIB) as usize,
+            rotate_wait_ms: reader.span_ms("input.rotate_wait", 0..=HOUR),
+            ..TailSettings::default()
+        },
+        discovery_interval: reader.duration("input.discovery_interval", 10..=MINUTE),
+    }
+}
+
+fn decode(reader: &mut Reader<'_>) -> DecodeSettings {
     let mut field = |key| reader.text(key, 1..=FIELD_NAME_BYTES_MAX);
     let fields = FieldNames {
         click_timestamp: field("input.fields.click_timestamp"),
@@ -85,29 +98,25 @@ fn input(reader: &mut Reader<'_>) -> InputConfig {
         country: field("input.fields.country"),
         click_id: field("input.fields.click_id"),
     };
-    let formats = [("auto", InputFormat::Auto), ("ndjson", InputFormat::Ndjson), ("csv", InputFormat::Csv)];
+    let formats = [("auto", FormatChoice::Auto), ("ndjson", FormatChoice::Ndjson), ("csv", FormatChoice::Csv)];
     let units = [
         ("s", TimestampUnit::Seconds),
         ("ms", TimestampUnit::Milliseconds),
         ("us", TimestampUnit::Microseconds),
         ("ns", TimestampUnit::Nanoseconds),
     ];
-    InputConfig {
-        paths: reader.texts("input.paths"),
+    DecodeSettings {
         format: reader.choice("input.format", &formats),
-        csv_delimiter: reader.choice("input.csv_delimiter", &[(",", b','), (";", b';'), ("\t", b'\t'), ("|", b'|')]),
+        fields,
         timestamp_unit: reader.choice("input.timestamp_unit", &units),
         null_values: reader.null_values("input.null_values"),
-        max_line: reader.size("input.max_line", KIB..=16 * MIB) as usize,
-        block: reader.size("input.block", 64 * KIB..=64 * MIB) as usize,
-        rotate_wait: reader.duration("input.rotate_wait", 0..=HOUR),
-        discovery_interval: reader.duration("input.discovery_interval", 10..=MINUTE),
-        fields,
+        line_bytes_max: reader.size("input.max_line", KIB..=16 * MIB) as usize,
+        csv_delimiter: reader.choice("input.csv_delimiter", &[(",", ','), (";", ';'), ("\t", '\t'), ("|", '|')]),
     }
 }
 
-fn time(reader: &mut Reader<'_>) -> TimeConfig {
-    TimeConfig {
+fn time(reader: &mut Reader<'_>) -> TimeSettings {
+    TimeSettings {
         max_future_skew_ms: reader.span_ms("time.max_future_skew", 0..=DAY),
         max_jump_ms: reader.span_ms("time.max_jump", SECOND..=DAY),
         out_of_orderness_ms: reader.span_ms("time.out_of_orderness", 0..=HOUR),
@@ -117,6 +126,22 @@ fn time(reader: &mut Reader<'_>) -> TimeConfig {
         dedup_horizon_ms: reader.span_ms("time.dedup_horizon", 0..=2 * DAY),
         dedup_capacity: reader.integer("time.dedup_capacity", 100_000..=4_000_000_000) as usize,
         alignment_ms: reader.span_ms("time.alignment", SECOND..=DAY),
+    }
+}
+
+fn store(reader: &mut Reader<'_>) -> StoreSettings {
+    StoreSettings {
+        data_dir: PathBuf::from(reader.text("store.data_dir", 1..=4096)),
+        hot_minutes: reader.integer("store.hot_minutes", 1..=10_080) as u32,
+        lake_interval: reader.duration("store.lake_interval", SECOND..=DAY),
+        upkeep_interval: reader.duration("store.upkeep_interval", SECOND..=DAY),
+        keep: Keep {
+            clicks_ms: reader.span_ms("store.keep_clicks", DAY..=KEPT_MAX),
+            // More than the longest range that is held in memory, which is rebuilt from minutes.
+            minutes_ms: reader.span_ms("store.keep_minutes", 8 * DAY..=KEPT_MAX),
+            hours_ms: reader.span_ms("store.keep_hours", 8 * DAY..=KEPT_MAX),
+            letters_ms: reader.span_ms("store.keep_dead_letters", DAY..=KEPT_MAX),
+        },
     }
 }
 
@@ -265,17 +290,18 @@ impl Reader<'_> {
         if !self.problems.is_empty() {
             return; // Values that are wrong by themselves would only be reported twice.
         }
-        let time = &config.time;
+        let Settings { time, source, .. } = &config.run;
+        let decode = &*source.tail.decode;
         if time.dedup_horizon_ms < time.allowed_lateness_ms {
             let why = "a copy that arrives between the two would be counted again: raise dedup_horizon";
             self.clash("time.dedup_horizon", "must not be less than", "time.allowed_lateness", why);
         }
-        if config.input.max_line > config.input.block {
+        if decode.line_bytes_max > source.tail.block_bytes {
             let why = "a line must fit in a block: raise block";
             self.clash("input.max_line", "must not be more than", "input.block", why);
         }
         let names = ["click_timestamp", "ad_id", "user_id", "ip", "country", "click_id"];
-        let fields = &config.input.fields;
+        let fields = &decode.fields;
         let values =
             [&fields.click_timestamp, &fields.ad_id, &fields.user_id, &fields.ip, &fields.country, &fields.click_id];
         for (at, value) in values.iter().enumerate() {

@@ -2,9 +2,10 @@
 
 use super::sample::{Cell, Column, Sample};
 use crate::commands::literally;
-use crate::config::{FlagSetting, InputFormat, TimestampUnit, Value};
+use crate::config::{FlagSetting, Value};
 use adtally_model::time::{EVENT_TIME_END_MS, EVENT_TIME_MIN_MS, parse_rfc3339};
 use adtally_model::{Country, ip};
+use adtally_source::{FormatChoice, TimestampUnit};
 use serde::Serialize;
 use std::collections::HashSet;
 
@@ -140,7 +141,7 @@ const FIELDS: [Field; 6] = [
 #[derive(Clone, PartialEq, Debug)]
 pub struct Guess {
     /// How lines are written; `Auto` where that cannot be told.
-    pub format: InputFormat,
+    pub format: FormatChoice,
     /// Between CSV columns.
     pub csv_delimiter: u8,
     /// Unit of timestamps that are numbers.
@@ -334,7 +335,7 @@ impl Guess {
         let quoted = |text: &str| Value::Text(text.to_owned()).to_toml();
         let mut text =
             format!("[input]\npaths = [{}]\nformat = {}\n", quoted(&literally(path)), quoted(self.format_name()));
-        if self.format == InputFormat::Csv {
+        if self.format == FormatChoice::Csv {
             text += &format!("csv_delimiter = {}\n", quoted(&char::from(self.csv_delimiter).to_string()));
         }
         text += &format!("timestamp_unit = {}\n\n[input.fields]\n", quoted(self.unit_name()));
@@ -348,9 +349,9 @@ impl Guess {
     /// The format as the configuration names it.
     pub fn format_name(&self) -> &'static str {
         match self.format {
-            InputFormat::Auto => "auto",
-            InputFormat::Ndjson => "ndjson",
-            InputFormat::Csv => "csv",
+            FormatChoice::Auto => "auto",
+            FormatChoice::Ndjson => "ndjson",
+            FormatChoice::Csv => "csv",
         }
     }
 

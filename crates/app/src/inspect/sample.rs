@@ -1,7 +1,7 @@
 //! The first lines as columns of values, whatever their format. Lenient: what cannot be read is left out; the decoder
 //! tells about it later.
 
-use crate::config::InputFormat;
+use adtally_source::FormatChoice;
 use adtally_source::NULL_VALUES;
 use std::collections::HashMap;
 
@@ -51,7 +51,7 @@ pub(super) struct Column {
 #[derive(Clone, Debug)]
 pub(super) struct Sample {
     /// `Auto` where it is neither of the others.
-    pub(super) format: InputFormat,
+    pub(super) format: FormatChoice,
     pub(super) delimiter: u8,
     pub(super) columns: Vec<Column>,
     pub(super) notes: Vec<String>,
@@ -76,7 +76,7 @@ impl Sample {
                     "neither JSON objects nor columns under a header"
                 };
                 let notes = vec![what.to_owned()];
-                Sample { format: InputFormat::Auto, delimiter: b',', columns: Vec::new(), notes }
+                Sample { format: FormatChoice::Auto, delimiter: b',', columns: Vec::new(), notes }
             }
         }
     }
@@ -103,7 +103,7 @@ impl Sample {
                 "some fields lie inside of other objects: only keys of the outermost object can be read".to_owned(),
             );
         }
-        Sample { format: InputFormat::Ndjson, delimiter: b',', columns, notes }
+        Sample { format: FormatChoice::Ndjson, delimiter: b',', columns, notes }
     }
 
     fn of_csv(lines: &[String], delimiter: u8) -> Sample {
@@ -125,7 +125,7 @@ impl Sample {
                 }
             }
         }
-        Sample { format: InputFormat::Csv, delimiter, columns: columns.list, notes }
+        Sample { format: FormatChoice::Csv, delimiter, columns: columns.list, notes }
     }
 }
 

@@ -1,8 +1,9 @@
 //! Logs as they come, what is guessed of them, and what is told of them.
 
 use super::*;
-use crate::config::{Config, InputFormat, RawConfig, Sources, TimestampUnit};
+use crate::config::{Config, RawConfig, Sources};
 use adtally_model::{ClickColumns, ClickRef, Country, DecodedBatch, Identity, InputId, Rejected, Verdict};
+use adtally_source::{FormatChoice, TimestampUnit};
 
 /// Guesses and compares the names of the six fields in their order.
 fn check(text: &str, expected: [Option<&str>; 6]) -> Guess {
@@ -15,8 +16,8 @@ fn check(text: &str, expected: [Option<&str>; 6]) -> Guess {
     let toml = guess.to_toml("a \"b\".log");
     let by_file = RawConfig::merge(&Sources { file: Some(("guess.toml", &toml)), ..Sources::default() });
     let config = Config::validate(&by_file.expect(&toml)).expect(&toml);
-    assert_eq!(config.input.paths, ["a \"b\".log"]);
-    assert_eq!(config.input.format, guess.format);
+    assert_eq!(config.run.source.paths, ["a \"b\".log"]);
+    assert_eq!(config.run.source.tail.decode.format, guess.format);
     guess
 }
 
@@ -25,7 +26,7 @@ fn names_of_our_own_are_recognised() {
     let line = r#"{"click_timestamp":1767225600506,"ad_id":652470,"user_id":"u1","ip":"192.0.2.1","country":"MX"}"#;
     let guess =
         check(line, [Some("click_timestamp"), Some("ad_id"), Some("user_id"), Some("ip"), Some("country"), None]);
-    assert_eq!((guess.format, guess.timestamp_unit), (InputFormat::Ndjson, TimestampUnit::Milliseconds));
+    assert_eq!((guess.format, guess.timestamp_unit), (FormatChoice::Ndjson, TimestampUnit::Milliseconds));
     assert_eq!(guess.notes, [""; 0]);
     assert_eq!(guess.fields[1].sample.as_deref(), Some("652470"));
 }
@@ -64,7 +65,7 @@ fn times_are_recognised_in_each_unit_with_decimals_and_in_quotes() {
 
 #[test]
 fn generated_logs_are_recognised_whatever_is_broken_in_them() {
-    use crate::generate::{Format, GenerateArgs, Generator};
+    use adtally_generate::{Format, GenerateArgs, Generator};
     #[derive(clap::Parser)]
     struct Command {
         #[command(flatten)]
@@ -79,7 +80,7 @@ fn generated_logs_are_recognised_whatever_is_broken_in_them() {
         while generator.next_line(&mut text) {}
         let guess = guess(&text);
         assert!(guess.fields.iter().all(|field| field.name.as_deref() == Some(field.field)), "{guess:?}");
-        assert_eq!(guess.format == InputFormat::Csv, format == Format::Csv);
+        assert_eq!(guess.format == FormatChoice::Csv, format == Format::Csv);
         assert_eq!(guess.timestamp_unit, TimestampUnit::Milliseconds);
     }
 }
@@ -107,7 +108,7 @@ fn columns_are_recognised_with_each_delimiter() {
         let text = "\u{feff}time,ad,user,\"ip\",country\r\n1767225600,1,\"a \"\"b\"\"\",192.0.2.1,US\r\n1767225601,2,c,192.0.2.2,\r\n";
         let text = text.replace(',', &delimiter.to_string());
         let guess = check(&text, [Some("time"), Some("ad"), Some("user"), Some("ip"), Some("country"), None]);
-        assert_eq!((guess.format, char::from(guess.csv_delimiter)), (InputFormat::Csv, delimiter));
+        assert_eq!((guess.format, char::from(guess.csv_delimiter)), (FormatChoice::Csv, delimiter));
         assert_eq!(guess.fields[2].sample.as_deref(), Some("a \"b\""));
         assert!(guess.to_toml("x").contains(&format!("csv_delimiter = \"{written}\"")), "{}", guess.to_toml("x"));
     }

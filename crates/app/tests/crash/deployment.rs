@@ -2,11 +2,12 @@
 
 use crate::faulty_store::{Fault, Faults};
 use crate::oracle::{Expected, Logs, READ_AT_MS};
-use adtally::clock::{Clock, Randomness, SystemClock};
 use adtally::config::{self, Config};
-use adtally::run::{Backing, Ending, RunOptions, Service, Summary};
+use adtally::wiring;
+use adtally_engine::clock::{Clock, Randomness, SystemClock};
+use adtally_engine::{Backing, Ending, Service, Summary};
 use adtally_model::fold::merge_all;
-use adtally_model::{Ledger, Minute, MinuteCounts, PartitionState, Result, StagedTable};
+use adtally_model::{IdentityKey, Ledger, Minute, MinuteCounts, PartitionState, Result, StagedTable};
 use adtally_store::data_dir::DataDir;
 use adtally_store::epoch_log::EpochLog;
 use futures::{StreamExt, TryStreamExt};
@@ -74,9 +75,9 @@ impl Deployment {
     pub(crate) fn new(lines_per_epoch: u64) -> Deployment {
         let logs = Arc::new(tempfile::tempdir().expect("a folder"));
         let (_, mut config) = config::load(None, &[], &[]).expect("the defaults are valid");
-        config.input.paths = vec![logs.path().display().to_string()];
-        config.epoch.max_lines = lines_per_epoch;
-        config.identity.key = Some(*b"sixteen bytes ok");
+        config.run.source.paths = vec![logs.path().display().to_string()];
+        config.run.epoch.lines_max = lines_per_epoch;
+        config.run.identity_key = Some(IdentityKey::new(*b"sixteen bytes ok"));
         Deployment {
             logs,
             data: tempfile::tempdir().expect("a folder"),
@@ -103,7 +104,7 @@ impl Deployment {
 
     /// Ends epochs after so many lines from now on.
     pub(crate) fn set_lines_per_epoch(&mut self, lines: u64) {
-        self.config.epoch.max_lines = lines;
+        self.config.run.epoch.lines_max = lines;
     }
 
     /// Lets the servers' logs grow to this.
@@ -116,13 +117,7 @@ impl Deployment {
     /// One process: reads everything to its end, or dies on the way.
     pub(crate) fn run(&self, fault: Fault, attempts_max: u32) -> (Result<Summary>, Faults) {
         let faults = Faults::new(fault);
-        let options = RunOptions {
-            config: self.config.clone(),
-            ending: Ending::UntilEnd,
-            inputs_are_finished: false,
-            lake_is_temporary: false,
-            attempts_max,
-        };
+        let options = wiring::run_options(&self.config, Ending::UntilEnd, attempts_max);
         let backing = Backing { log: faults.wrap("", &self.epochs), lake: faults.wrap("lake/", &self.lake) };
         let started = DataDir::own(self.data.path()).and_then(|data_dir| {
             let (clock, numbers) = (Arc::clone(&self.clock), Arc::clone(&self.numbers));

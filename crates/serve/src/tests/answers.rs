@@ -2,7 +2,7 @@
 
 use super::fake::{Asked, Mood, minute, report};
 use super::{Bench, Reply};
-use crate::status::Readiness;
+use adtally_engine::status::Readiness;
 use adtally_model::{Country, ip};
 use adtally_store::questions::{Filters, Question, Span};
 use axum::body::Body;

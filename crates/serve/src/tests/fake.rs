@@ -1,6 +1,6 @@
 //! A store that remembers what it was asked and answers from a table, and a process that is as told.
 
-use crate::status::{
+use adtally_engine::status::{
     DurationHistogram, Gauges, InputLedger, LedgerReport, PartitionLedger, QueueDepth, Readiness, Status,
 };
 use adtally_model::time::parse_rfc3339;

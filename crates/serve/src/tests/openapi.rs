@@ -5,7 +5,7 @@ use super::{Bench, errors};
 use crate::parameters::{AD_ID_MAX, AD_PARAMETERS, TOP_PARAMETERS, USER_ID_BYTES_MAX};
 use crate::problem::ProblemKind;
 use crate::routes::ROUTES;
-use crate::status::Readiness;
+use adtally_engine::status::Readiness;
 use adtally_model::Country;
 use adtally_store::questions::MINUTES_MAX;
 use serde_json::{Value, json};
@@ -63,7 +63,7 @@ fn bounds_are_those_of_the_code() {
     check("include_open", json!({"type": "string", "enum": ["true", "false"], "default": "false"}));
     check("series", json!({"type": "string", "enum": ["true", "false"], "default": "false"}));
     let inputs = &description["components"]["schemas"]["Ledger"]["properties"]["inputs"];
-    assert_eq!(inputs["maxItems"], json!(crate::LEDGER_INPUTS_MAX));
+    assert_eq!(inputs["maxItems"], json!(adtally_engine::status::LEDGER_INPUTS_MAX));
     assert!(Country::all().all(|country| country.as_str().len() == 2));
 }
 

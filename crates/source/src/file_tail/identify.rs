@@ -1,11 +1,12 @@
 //! Files that belong to no input yet: which input each continues, or that it is a new one.
 
 use super::compressed::{Compression, Inflated, Inflater, Magic, magic};
-use super::discover::{Files, is_continued};
+use super::discover::Files;
 use super::fingerprint::{Excerpt, HEAD_BYTES, hash};
 use super::input::{Input, OpenFile, Stage};
 use super::patterns::Listing;
 use super::read::half_line;
+use super::settle::is_continued;
 use super::{Discovery, Tailer};
 use crate::block::Format;
 use crate::decode::foreign::{self, Foreign};

@@ -1,11 +1,11 @@
 //! Reading: blocks of whole lines of plain files, and the way to those of compressed ones.
 
 use super::compressed::{Magic, magic};
-use super::discover::is_continued;
 use super::fingerprint::{Excerpt, HEAD_BYTES, TAIL_BYTES};
 use super::identify::without_padding;
 use super::input::{Input, OpenFile, Overlong, Stage};
 use super::read_compressed::{self, new_stream};
+use super::settle::is_continued;
 use super::unwritten::{self, Behind};
 use super::{BLOCK_BYTES_MIN, ReadOutcome, TailSettings, Tailer};
 use crate::block::{Block, Format};

@@ -3,11 +3,12 @@
 
 use super::{HOUR, MINUTE, SECOND, check, click};
 use crate::site::{Site, appending, wait_for};
-use adtally::clock::{Clock, SystemClock, SystemRandomness};
 use adtally::config;
-use adtally::run::report::Report;
-use adtally::run::{Ending, RunOptions, Service};
-use adtally_serve::Status;
+use adtally::wiring;
+use adtally_engine::clock::{Clock, SystemClock, SystemRandomness};
+use adtally_engine::report::Report;
+use adtally_engine::status::Status;
+use adtally_engine::{Ending, Service};
 use rustix::process::Signal;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -75,10 +76,10 @@ struct Turned {
 impl Turned {
     fn start(site: &Site) -> Turned {
         let (_, mut config) = config::load(None, &[], &[]).unwrap();
-        config.input.paths = vec![site.path("logs").display().to_string()];
-        config.store.data_dir = site.path("data");
-        config.epoch.interval = Duration::from_millis(100);
-        config.epoch.fsync = false;
+        config.run.source.paths = vec![site.path("logs").display().to_string()];
+        config.run.store.data_dir = site.path("data");
+        config.run.epoch.interval = Duration::from_millis(100);
+        config.run.epoch.fsync = false;
         let clock = Arc::new(TurnedClock::default());
         let stop = Arc::new(AtomicBool::new(false));
         let (sender, started) = std::sync::mpsc::channel();
@@ -90,13 +91,7 @@ impl Turned {
                 .enable_all()
                 .build()
                 .unwrap();
-            let options = RunOptions {
-                config,
-                ending: Ending::Never,
-                inputs_are_finished: false,
-                lake_is_temporary: false,
-                attempts_max: 1,
-            };
+            let options = wiring::run_options(&config, Ending::Never, 1);
             let service =
                 Service::start(&options, service_clock, Arc::new(SystemRandomness), runtime.handle()).unwrap();
             sender.send(service.report()).unwrap();

@@ -2,7 +2,7 @@
 
 use super::{SECOND, START, check, click, clicks, records, until_end};
 use crate::site::{Serving, Site, wait_for};
-use adtally::clock::{Clock, SystemClock};
+use adtally_engine::clock::{Clock, SystemClock};
 use rustix::process::Signal;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,14 +1,14 @@
 //! What the process tells of itself: ledger, readiness and gauges, kept where requests can read them without waiting.
 
-use super::first_rejections::{FirstRejection, FirstRejections};
-use super::line_notes::{Countries, LineNotes};
 use crate::clock::Clock;
-use adtally_model::{InputId, InputRow, InputStatus, Ledger, PartitionState};
-use adtally_pipeline::{ClockReading, EpochDraft, Partition, TimeSettings};
-use adtally_serve::{
+use crate::first_rejections::{FirstRejection, FirstRejections};
+use crate::line_notes::{Countries, LineNotes};
+use crate::status::{
     DurationHistogram, Gauges, InputLedger, LEDGER_INPUTS_MAX, LedgerReport, PartitionLedger, QueueDepth, Readiness,
     Status,
 };
+use adtally_model::{InputId, InputRow, InputStatus, Ledger, PartitionState};
+use adtally_pipeline::{ClockReading, EpochDraft, Partition, TimeSettings};
 use adtally_store::epoch_log::ReadProgress;
 use parking_lot::Mutex;
 use std::cmp::Reverse;

@@ -1,6 +1,6 @@
 //! Recovery: from what the stores hold to a state that goes on.
 
-use super::project::Waiting;
+use crate::project::Waiting;
 use adtally_model::{EpochNumber, Error, Minute, MinuteCounts, PartitionState, Result};
 use adtally_store::epoch_log::{EpochLog, Fingerprints, LogWriter};
 use adtally_store::hot_counts::{HotCounts, PendingEpoch, Progress};
@@ -91,10 +91,20 @@ pub struct OlderMinutes {
     waiting: Vec<Arc<PendingEpoch>>,
 }
 
-/// Fills the hot counts with live minutes from the fold, so that what base records repeat of them comes from the log
+/// The hot counts of so many minutes, filled with live minutes from the fold, so that what base records repeat of them comes from the log
 /// alone. Returns what is to be read from the lake as well, which may be done while clicks are counted: until then the lake
-/// answers for these minutes.
-pub fn warm(hot: &HotCounts, recovered: &Recovered) -> Option<OlderMinutes> {
+/// answers for these minutes. `now_ms` stands in for the clock of what has none.
+pub fn warm(recovered: &mut Recovered, hot_minutes: u32, now_ms: i64) -> (Arc<HotCounts>, Option<OlderMinutes>) {
+    for waiting in recovered.waiting.iter_mut().filter(|waiting| waiting.clock_ms == 0) {
+        // The claim that begins a log has no clock before it.
+        waiting.clock_ms = now_ms;
+    }
+    let hot = Arc::new(HotCounts::new(hot_minutes));
+    let older = fill(&hot, recovered);
+    (hot, older)
+}
+
+fn fill(hot: &HotCounts, recovered: &Recovered) -> Option<OlderMinutes> {
     let state = &recovered.state;
     let progress = Progress {
         epoch: state.number,
@@ -182,7 +192,7 @@ mod tests {
             state.live.insert(live, folded);
             let hot = HotCounts::new(60);
             let recovered = Recovered { writer, state, lake_epoch: 1, waiting: Vec::new() };
-            let mut older = warm(&hot, &recovered).unwrap();
+            let mut older = fill(&hot, &recovered).unwrap();
             assert_eq!(hot.snapshot().complete_from, Some(live), "the lake answers for what is before");
             older.load(&hot, &lake).await.unwrap();
             let snapshot = hot.snapshot();

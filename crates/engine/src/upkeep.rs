@@ -4,10 +4,9 @@
 //! crash, which upkeep survives. What fails is told and tried again in the next round; counting never waits for it. A
 //! bounded run does one round at its end.
 
-use super::project::Projector;
-use super::report::Report;
 use crate::clock::{Clock, Randomness};
-use crate::config::StoreConfig;
+use crate::project::Projector;
+use crate::report::Report;
 use adtally_model::{EpochNumber, Error, Result};
 use adtally_pipeline::ClockGuard;
 use adtally_store::epoch_log::EpochLog;
@@ -103,17 +102,6 @@ impl UpkeepThread {
         if self.thread.join().is_err() {
             tracing::warn!("upkeep of the lake panicked; its message is above");
         }
-    }
-}
-
-/// How long to keep what, by the settings.
-pub fn keep(store: &StoreConfig) -> Keep {
-    let ms = |span: Duration| span.as_millis() as i64;
-    Keep {
-        clicks_ms: ms(store.keep_clicks),
-        minutes_ms: ms(store.keep_minutes),
-        hours_ms: ms(store.keep_hours),
-        letters_ms: ms(store.keep_dead_letters),
     }
 }
 

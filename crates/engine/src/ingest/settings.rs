@@ -1,5 +1,7 @@
 //! What a caller decides of ingest, and what bounds its memory.
 
+use crate::service::Ending;
+use crate::settings::Settings;
 use adtally_pipeline::RunEnd;
 
 /// Text that is being decoded, judged or waits, beyond which only inputs that hold the others up are read: those without
@@ -34,7 +36,7 @@ pub struct IngestSettings {
 }
 
 /// What bounds the memory of reading and of an epoch. Nobody sets it; the simulation makes it small.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {
     /// Text being decoded, judged or waiting, beyond which only inputs that hold the others up are read.
     pub held_bytes_max: usize,
@@ -42,6 +44,21 @@ pub struct Bounds {
     pub turn_blocks_max: usize,
     /// Pieces of blocks whose clicks an epoch holds.
     pub epoch_pieces_max: usize,
+}
+
+impl IngestSettings {
+    /// Those of a run that ends like this.
+    pub fn new(settings: &Settings, ending: Ending) -> IngestSettings {
+        IngestSettings {
+            epoch_interval_ms: settings.epoch.interval.as_millis() as i64,
+            epoch_lines_max: settings.epoch.lines_max,
+            epoch_bytes_max: settings.epoch.bytes_max,
+            discovery_interval_ms: settings.source.discovery_interval.as_millis() as i64,
+            block_bytes: settings.source.tail.block_bytes,
+            run_end: ending.run_end(),
+            bounds: settings.bounds,
+        }
+    }
 }
 
 impl Default for Bounds {

@@ -1,10 +1,9 @@
 //! A start as others see it while it lasts: what is told of it, how it is stopped, and the questions that can be asked once
 //! the state is recovered.
 
-use super::report::Report;
-use super::service::RunOptions;
 use crate::clock::Clock;
-use crate::wiring;
+use crate::report::Report;
+use crate::service::RunOptions;
 use adtally_model::{Error, Result};
 use adtally_store::embedded::Embedded;
 use adtally_store::questions::{AdClicks, Cost, Question, Questions, TopAds};
@@ -31,7 +30,7 @@ pub struct ServiceStart {
 impl ServiceStart {
     /// A start that has not begun.
     pub fn new(options: &RunOptions, clock: Arc<dyn Clock>, stop: Arc<AtomicBool>) -> ServiceStart {
-        let report = Report::recovers(wiring::time_settings(&options.config.time), Arc::clone(&clock));
+        let report = Report::recovers(options.settings.time, Arc::clone(&clock));
         ServiceStart { report, questions: Arc::default(), stop, clock }
     }
 

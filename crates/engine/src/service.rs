@@ -1,26 +1,26 @@
 //! The whole job on one machine: stores, recovery, threads, and how they start and stop.
 
-use super::commit::{CommitThreads, Committer, Encoder, Recorder};
-use super::decode_pool::DecodePool;
-use super::ingest::{Bounds, Ingest, IngestSettings, Parts, Turn};
-use super::project::{Projector, ProjectorParts};
-use super::recovery::{self, OlderMinutes, Recovered};
-use super::report::Report;
-use super::start::ServiceStart;
-use super::upkeep::{self, Upkeep, UpkeepParts, UpkeepStop, UpkeepThread};
+use crate::assembly::{Assembly, Environment, tailer};
 use crate::clock::{Clock, Randomness};
-use crate::config::Config;
-use crate::wiring;
-use adtally_model::{Error, IdentityKey, InputRow, Ledger, PartitionState, Result};
-use adtally_pipeline::{Partition, RunEnd};
-use adtally_source::{Decoder, LocalFiles, Progress as ReadProgress, TailSettings, Tailer};
+use crate::commit::CommitThreads;
+use crate::ingest::{Ingest, Turn};
+use crate::project::Projector;
+use crate::recovery::{self, OlderMinutes};
+use crate::report::Report;
+use crate::settings::Settings;
+use crate::start::ServiceStart;
+use crate::upkeep::{Upkeep, UpkeepStop, UpkeepThread};
+use adtally_model::{Error, Ledger, Result};
+use adtally_pipeline::RunEnd;
+use adtally_source::{LocalFiles, Progress as ReadProgress};
 pub use adtally_store::backing::{Backing, Stores};
 use adtally_store::data_dir::DataDir;
 use adtally_store::durable::DurableLocal;
 use adtally_store::embedded::Embedded;
-use adtally_store::epoch_log::{EpochLog, Fingerprints};
+use adtally_store::epoch_log::Fingerprints;
 use adtally_store::hot_counts::HotCounts;
-use adtally_store::lake::{Lake, LakeStore};
+use adtally_store::lake::Lake;
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,19 +36,34 @@ pub enum Ending {
     UntilEnd,
     /// The same, and makes them final.
     Final,
+    /// The same over inputs that nobody writes to any more, so that an unterminated last row of CSV is a line, into a lake
+    /// that is thrown away afterwards, so that keeping it in order is worth nothing.
+    Scratch,
+}
+
+impl Ending {
+    /// Whether the run ends with its inputs.
+    pub fn is_bounded(self) -> bool {
+        self != Ending::Never
+    }
+
+    /// How the last epoch ends.
+    pub fn run_end(self) -> RunEnd {
+        match self {
+            Ending::Never => RunEnd::GoesOn,
+            Ending::UntilEnd => RunEnd::Close,
+            Ending::Final | Ending::Scratch => RunEnd::Finalise,
+        }
+    }
 }
 
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
     /// All settings.
-    pub config: Config,
+    pub settings: Settings,
     /// How it ends.
     pub ending: Ending,
-    /// Whether nobody writes to the inputs any more, so that an unterminated last row of CSV is a line.
-    pub inputs_are_finished: bool,
-    /// Whether the lake is thrown away after a bounded run, so that keeping it in order is worth nothing.
-    pub lake_is_temporary: bool,
     /// How often a bounded run tries to write before it gives up; a service tries for ever.
     pub attempts_max: u32,
 }
@@ -147,15 +162,15 @@ impl Service {
         randomness: Arc<dyn Randomness>,
         runtime: &tokio::runtime::Handle,
     ) -> Result<Option<Service>> {
-        wiring::time_settings(&options.config.time).check()?;
-        if !options.config.store.data_dir.exists() {
+        let Settings { time, epoch, store, .. } = &options.settings;
+        time.check()?;
+        if !store.data_dir.exists() {
             // A mistake in the arguments leaves no data directory behind. Where there is one, a path may be known from
             // before that holds nothing just now.
-            let settings = wiring::tail_settings(&options.config.input, options.ending != Ending::Never, 0);
-            Tailer::new(Box::new(LocalFiles), settings, &options.config.input.paths, Vec::new(), 1)?;
+            tailer(&options.settings, options.ending, Box::new(LocalFiles), Vec::new(), 1, start.clock().as_ref())?;
         }
-        let data_dir = DataDir::own(&options.config.store.data_dir)?;
-        let backing = Backing::local(data_dir.path(), options.config.epoch.fsync)?;
+        let data_dir = DataDir::own(&store.data_dir)?;
+        let backing = Backing::local(data_dir.path(), epoch.fsync)?;
         sweep(data_dir.path(), start.clock().wall_ms())?;
         Self::begin_on(options, data_dir, &backing, start, randomness, runtime)
     }
@@ -184,105 +199,51 @@ impl Service {
         randomness: Arc<dyn Randomness>,
         runtime: &tokio::runtime::Handle,
     ) -> Result<Option<Service>> {
-        let config = &options.config;
+        let settings = &options.settings;
         let (report, clock) = (Arc::clone(&start.report), Arc::clone(start.clock()));
-        let settings = wiring::time_settings(&config.time);
-        settings.check()?;
+        settings.time.check()?;
         let Some(stores) = runtime.block_on(start.unless_stopped(backing.open()))? else { return Ok(None) };
         let Stores { log, lake, log_is_empty } = stores;
         report.reads(log.progress());
-        let key = match config.identity.key {
-            Some(key) => IdentityKey::new(key),
+        let key = match settings.identity_key {
+            Some(key) => key,
             None => data_dir.identity_key(randomness.next_u128().to_be_bytes(), log_is_empty)?,
         };
         let lake = Arc::new(lake);
-        let fingerprints = Fingerprints { config: config.fingerprint(), key: key.fingerprint() };
+        let fingerprints = Fingerprints { config: settings.fingerprint(), key: key.fingerprint() };
         let (writer, fresh) = (randomness.next_u128(), randomness.next_u128());
-        let bounded = options.ending != Ending::Never;
+        let bounded = options.ending.is_bounded();
         // A bounded run answers no questions; it holds the live minutes alone, which base records repeat.
-        let hot_minutes = if bounded { 0 } else { config.store.hot_minutes };
-        let recovering = recover(&log, lake.as_ref(), hot_minutes, (writer, fresh), fingerprints, clock.wall_ms());
-        let Some(recovery) = runtime.block_on(start.unless_stopped(recovering))? else { return Ok(None) };
-        let (recovered, hot, older) = recovery;
-        let state = recovered.state;
-        let last_rows_before_ms = match options.ending {
-            Ending::Final if options.inputs_are_finished => Some(i64::MAX),
-            Ending::Final => Some(clock.wall_ms() - config.time.idle_timeout_ms),
-            Ending::UntilEnd | Ending::Never => None,
-        };
-        let (tailer, pool) = readers(config, bounded, last_rows_before_ms, key, &state)?;
-        let abandon = Arc::new(AtomicBool::new(false));
-        let (projector, projector_thread) = Projector::start(
-            ProjectorParts {
-                log: log.clone(),
-                log_id: state.log_id,
-                lake: lake.clone(),
-                hot: Arc::clone(&hot),
-                report: Arc::clone(&report),
-                clock: Arc::clone(&clock),
-                runtime: runtime.clone(),
-                file_token: randomness.next_u128(),
-                interval: config.store.lake_interval,
-                attempts_max: bounded.then_some(options.attempts_max),
-            },
-            recovered.lake_epoch,
-            recovered.waiting,
-        )?;
-        let upkeep = Upkeep::new(UpkeepParts {
+        let hot_minutes = if bounded { 0 } else { settings.store.hot_minutes };
+        let recovering = recovery::take_over(&log, lake.as_ref(), writer, fresh, fingerprints);
+        let Some(mut recovered) = runtime.block_on(start.unless_stopped(recovering))? else { return Ok(None) };
+        let (hot, older) = recovery::warm(&mut recovered, hot_minutes, clock.wall_ms());
+        let read_before = recovered.state.ledger.read;
+        start.questions.open(Embedded::new(Arc::clone(&hot), Arc::clone(&lake)));
+        let environment = Environment {
             log,
-            log_id: state.log_id,
             lake: lake.clone(),
-            projector: projector.clone(),
-            report: Arc::clone(&report),
+            files: Box::new(LocalFiles),
             clock: Arc::clone(&clock),
-            randomness: Arc::clone(&randomness),
+            randomness,
             runtime: runtime.clone(),
-            interval: config.store.upkeep_interval,
-            keep: upkeep::keep(&config.store),
-            fresh_from: bounded.then_some(state.number),
-            last_clock_ms: state.clock_ms,
-        });
+            decode_threads: std::thread::available_parallelism().map_or(1, NonZero::get),
+            report: Arc::clone(&report),
+        };
+        let assembly = Assembly::new(options, key, recovered, Arc::clone(&hot), environment)?;
+        let Assembly { reading, committer, projector, projecting, upkeep, abandon } = assembly;
+        let projector_thread = projecting.start()?;
         let upkeep_stop = upkeep.stop_handle();
-        let upkeep = match (bounded, options.lake_is_temporary) {
-            (false, _) => UpkeepMode::Always(upkeep.start()?),
-            (true, false) => UpkeepMode::AtEnd(Box::new(upkeep)),
-            (true, true) => UpkeepMode::RollUpAtEnd(Box::new(upkeep)),
+        let upkeep = match options.ending {
+            Ending::Never => UpkeepMode::Always(upkeep.start()?),
+            Ending::UntilEnd | Ending::Final => UpkeepMode::AtEnd(Box::new(upkeep)),
+            Ending::Scratch => UpkeepMode::RollUpAtEnd(Box::new(upkeep)),
         };
-        let committer = Committer {
-            encoder: Encoder { lake: lake.clone(), randomness: Arc::clone(&randomness), clock: Arc::clone(&clock) },
-            recorder: Recorder {
-                writer: recovered.writer,
-                lake: lake.clone(),
-                hot: Arc::clone(&hot),
-                report: Arc::clone(&report),
-                projector: projector.clone(),
-                clock: Arc::clone(&clock),
-                randomness,
-                runtime: runtime.clone(),
-                attempts_max: bounded.then_some(options.attempts_max),
-                abandon: Arc::clone(&abandon),
-            },
-        };
-        let sink = CommitThreads::start(committer)?;
         // A bounded run answers no questions.
         if let Some(older) = older.filter(|_| !bounded) {
             runtime.spawn(load_older(older, Arc::clone(&hot), lake.clone(), Arc::clone(&abandon)));
         }
-        let read_before = state.ledger.read;
-        report.recovered(&state);
-        start.questions.open(Embedded::new(Arc::clone(&hot), Arc::clone(&lake)));
-        let ingest = Ingest::new(Parts {
-            settings: ingest_settings(config, options.ending),
-            clock: Arc::clone(&clock),
-            tailer,
-            pool,
-            last_clock_ms: state.clock_ms,
-            number: state.number + 1,
-            partition: Partition::new(settings, state),
-            hot: Arc::clone(&hot),
-            report: Arc::clone(&report),
-            sink,
-        });
+        let ingest = Ingest::new(reading, CommitThreads::start(committer)?);
         Ok(Some(Service {
             ingest,
             hot,
@@ -443,25 +404,6 @@ fn drain_time_is_over(stop: &AtomicBool, ended: &AtomicBool, clock: &dyn Clock, 
     false
 }
 
-/// Takes the partition over and fills the hot counts, but for the older minutes that it returns; `ids` are the writer's and that of a log to be begun.
-async fn recover(
-    log: &EpochLog,
-    lake: &dyn LakeStore,
-    hot_minutes: u32,
-    (writer, fresh): (u128, u128),
-    fingerprints: Fingerprints,
-    now_ms: i64,
-) -> Result<(Recovered, Arc<HotCounts>, Option<OlderMinutes>)> {
-    let mut recovered = recovery::take_over(log, lake, writer, fresh, fingerprints).await?;
-    for waiting in recovered.waiting.iter_mut().filter(|waiting| waiting.clock_ms == 0) {
-        // The claim that begins a log has no clock before it.
-        waiting.clock_ms = now_ms;
-    }
-    let hot = Arc::new(HotCounts::new(hot_minutes));
-    let older = recovery::warm(&hot, &recovered);
-    Ok((recovered, hot, older))
-}
-
 /// Reads the hot minutes that are no longer live, until it succeeds.
 async fn load_older(mut older: OlderMinutes, hot: Arc<HotCounts>, lake: Arc<Lake>, abandon: Arc<AtomicBool>) {
     let mut pause = LOAD_PAUSE;
@@ -475,23 +417,6 @@ async fn load_older(mut older: OlderMinutes, hot: Arc<HotCounts>, lake: Arc<Lake
     }
 }
 
-/// What reads: the tailer, positioned where the state says, and the decoders.
-fn readers(
-    config: &Config,
-    bounded: bool,
-    last_rows_before_ms: Option<i64>,
-    key: IdentityKey,
-    state: &PartitionState,
-) -> Result<(Tailer, DecodePool)> {
-    let known: Vec<Arc<InputRow>> = state.inputs.values().cloned().collect();
-    let connections = if bounded { 0 } else { config.serve.max_connections };
-    let settings = TailSettings { last_rows_before_ms, ..wiring::tail_settings(&config.input, bounded, connections) };
-    let tailer = Tailer::new(Box::new(LocalFiles), settings, &config.input.paths, known, state.next_input)?;
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let decoder = Arc::new(Decoder::new(wiring::decode_settings(&config.input), key)?);
-    Ok((tailer, DecodePool::new(decoder, threads)?))
-}
-
 /// Removes temporary names that a crash left behind: only the owner writes, and it has not begun.
 fn sweep(data_dir: &Path, now_ms: i64) -> Result<()> {
     let now = std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(now_ms.max(0) as u64);
@@ -500,20 +425,4 @@ fn sweep(data_dir: &Path, now_ms: i64) -> Result<()> {
         tracing::info!(swept, "temporary files of an interrupted process removed");
     }
     Ok(())
-}
-
-fn ingest_settings(config: &Config, ending: Ending) -> IngestSettings {
-    IngestSettings {
-        epoch_interval_ms: config.epoch.interval.as_millis() as i64,
-        epoch_lines_max: config.epoch.max_lines,
-        epoch_bytes_max: config.epoch.max_bytes,
-        discovery_interval_ms: config.input.discovery_interval.as_millis() as i64,
-        block_bytes: config.input.block,
-        run_end: match ending {
-            Ending::Never => RunEnd::GoesOn,
-            Ending::UntilEnd => RunEnd::Close,
-            Ending::Final => RunEnd::Finalise,
-        },
-        bounds: Bounds::default(),
-    }
 }

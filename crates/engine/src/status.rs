@@ -1,8 +1,11 @@
-//! What the process tells of itself, beside the answers: its ledger, its readiness and its gauges.
+//! What a process tells of itself, beside the answers: its ledger, its readiness and its gauges.
 
 use adtally_model::{InputStatus, Ledger};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+/// How many rows of inputs a ledger has at most: some 3 MB of JSON. Beyond it they are summed in one of the rows.
+pub const LEDGER_INPUTS_MAX: usize = 10_000;
 
 /// The process behind the server, asked at every request; implementations must answer from memory, without I/O.
 pub trait Status: Send + Sync {
@@ -27,7 +30,7 @@ pub trait Status: Send + Sync {
 pub struct LedgerReport {
     /// Every partition; their ledgers sum to the total of the answer.
     pub partitions: Vec<PartitionLedger>,
-    /// Inputs, in the order in which they are to be shown, at most [`LEDGER_INPUTS_MAX`](crate::LEDGER_INPUTS_MAX) rows.
+    /// Inputs, in the order in which they are to be shown, at most [`LEDGER_INPUTS_MAX`] rows.
     /// Rows that sum those that are gone and those that are too many make the sum complete.
     pub inputs: Vec<InputLedger>,
     /// Inputs that have no row of their own because there are too many.
@@ -122,7 +125,7 @@ const BOUNDS_US: [u64; 14] = [
 /// Counts durations by class. Writers and readers share it without locks.
 ///
 /// ```
-/// # use adtally_serve::DurationHistogram;
+/// # use adtally_engine::status::DurationHistogram;
 /// # use std::time::Duration;
 /// let commits = DurationHistogram::default();
 /// commits.observe(Duration::from_millis(3));
@@ -173,7 +176,7 @@ impl DurationSnapshot {
     }
 
     /// (upper bound in seconds, durations in that class alone), the last class unbounded.
-    pub(crate) fn classes_s(&self) -> Vec<(f64, u64)> {
+    pub fn classes_s(&self) -> Vec<(f64, u64)> {
         let bounds = BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
         bounds.zip(self.classes).collect()
     }

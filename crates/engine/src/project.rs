@@ -1,7 +1,7 @@
 //! Project: brings the lake up to the epoch log, and deletes records that nobody needs any more.
 
-use super::report::Report;
 use crate::clock::Clock;
+use crate::report::Report;
 use adtally_model::{EpochNumber, Error, Ledger, Result};
 use adtally_pipeline::EpochDraft;
 use adtally_store::epoch_log::EpochLog;
@@ -118,31 +118,8 @@ pub struct ProjectorParts {
 }
 
 impl Projector {
-    /// Starts the thread with what recovery found waiting.
-    ///
-    /// # Errors
-    /// External when a thread cannot be started.
-    pub fn start(
-        parts: ProjectorParts,
-        lake_epoch: EpochNumber,
-        waiting: Vec<Waiting>,
-    ) -> Result<(Projector, JoinHandle<Result<()>>)> {
-        let (projector, work) = Projector::by_hand(parts, lake_epoch, waiting);
-        let ended = Ended(Arc::clone(&projector.shared));
-        let work = move || {
-            let _ended = ended;
-            work.run()
-        };
-        let thread = std::thread::Builder::new()
-            .name("project".into())
-            .stack_size(8 << 20)
-            .spawn(work)
-            .map_err(|e| Error::external("the projector thread cannot be started").because(e))?;
-        Ok((projector, thread))
-    }
-
-    /// The same without a thread: the caller projects what waits.
-    pub fn by_hand(parts: ProjectorParts, lake_epoch: EpochNumber, waiting: Vec<Waiting>) -> (Projector, Work) {
+    /// A projector that begins with what recovery found waiting, and its work, to be done by a thread or by hand.
+    pub fn new(parts: ProjectorParts, lake_epoch: EpochNumber, waiting: Vec<Waiting>) -> (Projector, Work) {
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue { waiting, ..Queue::default() }),
             changed: Condvar::new(),
@@ -223,6 +200,23 @@ impl Drop for Ended {
 }
 
 impl Work {
+    /// Goes on on a thread of its own.
+    ///
+    /// # Errors
+    /// External when a thread cannot be started.
+    pub fn start(self) -> Result<JoinHandle<Result<()>>> {
+        let ended = Ended(Arc::clone(&self.shared));
+        let work = move || {
+            let _ended = ended;
+            self.run()
+        };
+        std::thread::Builder::new()
+            .name("project".into())
+            .stack_size(8 << 20)
+            .spawn(work)
+            .map_err(|e| Error::external("the projector thread cannot be started").because(e))
+    }
+
     fn run(self) -> Result<()> {
         let mut last_ms: Option<i64> = None;
         let mut pause = PAUSE;

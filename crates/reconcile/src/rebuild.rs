@@ -1,15 +1,11 @@
 //! The state of a partition as the lake tells it: all that a new epoch log needs to begin with.
 
-use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
-use crate::wiring;
 use adtally_model::fold::FoldedMinute;
 use adtally_model::identity::IdentityFields;
 use adtally_model::{
     Country, EpochNumber, Error, Frontiers, Identity, IdentityKey, Ledger, Minute, MinuteCounts, PartitionState,
     Result, Watermark, ip,
 };
-use adtally_pipeline::settings::GUARD_LINES;
 use adtally_store::epoch_log::rebuilt_end;
 use adtally_store::lake::{Lake, RollUp};
 use arrow::array::{Array, AsArray};
@@ -18,6 +14,28 @@ use arrow::datatypes::{DataType, Int64Type};
 use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
 use std::collections::BTreeMap;
+
+/// Lines that must agree before a clock is believed: as the pipeline's `GUARD_LINES`, which this room does not know.
+const GUARD_LINES: usize = 16;
+
+/// What the new log is written under.
+#[derive(Clone, Copy, Debug)]
+pub struct Rebuilt<'a> {
+    /// The identity key.
+    pub key: &'a IdentityKey,
+    /// How far behind the largest event time of an input its watermark is, in milliseconds.
+    pub out_of_orderness_ms: i64,
+    /// How long after its end a minute is still counted into, in milliseconds.
+    pub allowed_lateness_ms: i64,
+    /// How long after its end the identities of a minute are held, in milliseconds.
+    pub dedup_horizon_ms: i64,
+    /// Fingerprint of the settings in force.
+    pub config_fingerprint: u64,
+    /// The id of the new log.
+    pub log_id: u128,
+    /// What time it is.
+    pub clock_ms: i64,
+}
 
 /// The partition of an embedded process.
 const PARTITION: u32 = 0;
@@ -30,15 +48,12 @@ const PARTITION: u32 = 0;
 ///
 /// # Errors
 /// External when the lake cannot be read, corrupt when it contradicts itself.
-pub(super) async fn state(
+pub async fn rebuild(
     lake: &Lake,
-    key: &IdentityKey,
-    config: &Config,
+    under: Rebuilt<'_>,
     upto: EpochNumber,
     newest: EpochNumber,
-    log_id: u128,
 ) -> Result<PartitionState> {
-    let time = wiring::time_settings(&config.time);
     let (_, ledger, _) = lake.ledger(PARTITION).await?.unwrap_or((0, Ledger::default(), BTreeMap::new()));
     let newest_click_ms = one_time(lake, "SELECT max(click_timestamp) FROM clicks").await?;
     // As an input's clock is: no single click moves it, nor fifteen.
@@ -48,29 +63,29 @@ pub(super) async fn state(
     let largest_guarded_ms = one_time(lake, &guarded).await?;
     let mut frontiers = Frontiers::default();
     if let Some(largest) = largest_guarded_ms {
-        let watermark = largest - time.out_of_orderness_ms;
+        let watermark = largest - under.out_of_orderness_ms;
         // What is rolled up was final.
         let rolled = lake.rolled_up(RollUp::Hour, PARTITION).await?.map_or(i64::MIN, Minute::start_ms);
-        let final_ms = (watermark - time.allowed_lateness_ms).max(rolled);
+        let final_ms = (watermark - under.allowed_lateness_ms).max(rolled);
         frontiers.watermark = Watermark::at(watermark);
         frontiers.closed = Watermark::at(watermark.max(final_ms));
         frontiers.final_ = Watermark::at(final_ms);
-        frontiers.expired = Watermark::at(final_ms - (time.dedup_horizon_ms - time.allowed_lateness_ms));
+        frontiers.expired = Watermark::at(final_ms - (under.dedup_horizon_ms - under.allowed_lateness_ms));
     }
     Ok(PartitionState {
-        log_id: log_id.max(1),
+        log_id: under.log_id.max(1),
         partition: PARTITION,
         number: rebuilt_end(upto.max(newest)),
-        clock_ms: SystemClock.wall_ms(),
+        clock_ms: under.clock_ms,
         frontiers,
         newest_click_ms,
         largest_guarded_ms,
         next_input: 1,
         gone: ledger,
         ledger,
-        live: live_minutes(lake, key, &frontiers).await?,
-        config_fingerprint: config.fingerprint(),
-        key_fingerprint: key.fingerprint(),
+        live: live_minutes(lake, under.key, &frontiers).await?,
+        config_fingerprint: under.config_fingerprint,
+        key_fingerprint: under.key.fingerprint(),
         ..PartitionState::default()
     })
 }

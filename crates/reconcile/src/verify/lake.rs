@@ -2,9 +2,9 @@
 
 use super::Findings;
 use super::records::{Facts, Scan};
-use crate::terminal;
 use adtally_model::dead_letter::CONFLICT;
 use adtally_model::fold::merge_all;
+use adtally_model::ledger::thousands;
 use adtally_model::time::rfc3339;
 use adtally_model::{EpochNumber, Error, Invariant, Ledger, Minute, MinuteCounts, PartitionState, Result};
 use adtally_store::epoch_log::EpochLog;
@@ -160,7 +160,7 @@ async fn check_minutes(
     let since = compared_from.map(|from| format!(" (from {} on)", rfc3339(from.start_ms()))).unwrap_or_default();
     findings.checked.push(format!(
         "the lake up to epoch {held}: {} clicks by minute = recount of raw clicks{since} = counted",
-        terminal::thousands(clicks)
+        thousands(clicks)
     ));
     Ok(())
 }
@@ -289,11 +289,7 @@ async fn check_ledger(lake: &Lake, log: &EpochLog, findings: &mut Findings) -> R
         // The table has no column of NUL bytes, which are no lines.
         && (Ledger { nul_bytes: total.nul_bytes, ..record.ledger }) != total
     {
-        findings.wrong(format!(
-            "the lake's ledger at epoch {epoch} says {}, the log {}",
-            terminal::sum_line(&total),
-            terminal::sum_line(&record.ledger)
-        ));
+        findings.wrong(format!("the lake's ledger at epoch {epoch} says {}, the log {}", total, record.ledger));
     }
     findings.checked.push(format!("the ledger in the lake at epoch {epoch}"));
     Ok(())

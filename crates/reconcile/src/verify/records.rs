@@ -1,7 +1,6 @@
 //! The epoch log: every record that is needed, the chain, and the fold.
 
 use super::Findings;
-use crate::terminal;
 use adtally_model::epoch::{base_before, fold_start};
 use adtally_model::{
     Epoch, EpochNumber, Error, ErrorKind, Fold, Invariant, Ledger, Minute, MinuteCounts, PartitionState, Result,
@@ -137,7 +136,7 @@ async fn read_records(
         scan.state = findings.or_wrong(fold.finish())?;
     }
     if let Some(state) = &scan.state {
-        findings.checked.push(format!("the fold up to epoch {head}: {}", terminal::sum_line(&state.ledger)));
+        findings.checked.push(format!("the fold up to epoch {head}: {}", state.ledger));
         let gap = state.ledger.gap_bytes;
         if gap > 0 {
             findings.checked.push(format!("{gap} bytes could never be read; the gap is in the ledger"));

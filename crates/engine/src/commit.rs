@@ -1,11 +1,11 @@
 //! Commit: encode an epoch's files; stage them, create its record, show it to readers. The files of one epoch are encoded
 //! while the one before is recorded.
 
-use super::ingest::EpochSink;
-use super::line_notes::{Countries, countries_of};
-use super::project::Projector;
-use super::report::Report;
 use crate::clock::{Clock, Randomness};
+use crate::ingest::EpochSink;
+use crate::line_notes::{Countries, countries_of};
+use crate::project::Projector;
+use crate::report::Report;
 use adtally_model::epoch::fold_start;
 use adtally_model::{Base, Epoch, Error, LiveMinute, MinuteCounts, MinuteIdentities, Result, StagedFile};
 use adtally_pipeline::EpochDraft;
@@ -365,10 +365,10 @@ impl EpochSink for CommitThreads {
 mod tests {
     use super::*;
     use crate::clock::SystemRandomness;
-    use crate::run::project::{ProjectorParts, Waiting, Work};
+    use crate::project::{ProjectorParts, Waiting, Work};
+    use crate::status::Status;
     use adtally_model::{Ledger, PartitionState};
     use adtally_pipeline::TimeSettings;
-    use adtally_serve::Status;
     use adtally_store::epoch_log::{EpochLog, Fingerprints};
     use adtally_store::lake::Lake;
     use object_store::memory::InMemory;
@@ -436,7 +436,7 @@ mod tests {
             oldest_needed: 1,
         };
         // As many as may wait.
-        let (projector, work) = Projector::by_hand(parts, 0, (1..=4_096).map(waiting).collect());
+        let (projector, work) = Projector::new(parts, 0, (1..=4_096).map(waiting).collect());
         assert!(!projector.has_room().unwrap());
         *clock.lake.lock() = Some(work);
         let recorder = Recorder {

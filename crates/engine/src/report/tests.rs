@@ -2,9 +2,9 @@
 
 use super::Report;
 use crate::clock::Clock;
+use crate::status::{LEDGER_INPUTS_MAX, Status};
 use adtally_model::{InputId, InputRow, InputStatus, InputTime, Ledger, PartitionState, Position, Watermark};
 use adtally_pipeline::TimeSettings;
-use adtally_serve::{LEDGER_INPUTS_MAX, Status};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 

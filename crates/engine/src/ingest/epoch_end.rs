@@ -1,0 +1,146 @@
+//! The end of an epoch: when it is due, what it is handed over with, and what was discovered taking effect.
+
+use super::*;
+
+impl<S: EpochSink> Ingest<S> {
+    /// Most lines in the epoch.
+    pub(super) fn epoch_lines_max(&self) -> u64 {
+        match self.lanes.len() {
+            0..CROWD => self.settings.epoch_lines_max,
+            _ => (self.settings.epoch_lines_max / 3).max(1),
+        }
+    }
+
+    pub(super) fn end_epoch_if_due(&mut self, monotonic: i64, worked: bool) -> Result<bool> {
+        let age = monotonic - self.epoch_began_ms;
+        let (lines, bytes) = self.partition.epoch_size();
+        let full = lines >= self.epoch_lines_max()
+            || bytes >= self.settings.epoch_bytes_max
+            || self.partition.epoch_pieces() >= self.settings.bounds.epoch_pieces_max;
+        let backlog = self.lanes.values().any(|lane| lane.asked_ms.is_none());
+        let passed = self.partition.passed_a_minute() && (!backlog || age >= BACKLOG_EPOCH_MS);
+        let stalled = !worked
+            && self.lanes.values().any(|lane| lane.front.is_some())
+            && monotonic - self.stalled_at_ms >= STALL_EPOCH_MS;
+        let due = full || passed || stalled || age >= self.settings.epoch_interval_ms || !self.discovered.is_empty();
+        if !due || !(full || self.sink.is_ready()) {
+            return Ok(false);
+        }
+        if stalled {
+            self.stalled_at_ms = monotonic;
+        }
+        let discovered = !self.discovered.is_empty();
+        self.end_epoch(RunEnd::GoesOn)?;
+        if self.lanes.len() >= CROWD {
+            adtally_allocator::give_back_freed_memory();
+        }
+        Ok(full || discovered)
+    }
+
+    /// Ends the epoch, and then lets what was discovered take effect.
+    pub(super) fn end_epoch(&mut self, run_end: RunEnd) -> Result<()> {
+        let (now, _) = self.now();
+        if run_end != RunEnd::GoesOn {
+            self.apply_discovered(&now);
+        }
+        self.note_listed(&now);
+        let touched: Vec<(InputId, u64)> = self
+            .partition
+            .inputs()
+            .iter()
+            .filter(|input| input.is_touched())
+            .map(|input| (input.row.id, input.row.position.to))
+            .collect();
+        for (id, position) in touched {
+            let front = self.lanes.get(&id).and_then(|lane| lane.front.as_ref());
+            let before = front.and_then(|batch| batch.text_before(position));
+            if let Some(facts) = self.tailer.facts(id, position, before) {
+                self.partition.describe_input(id, |row| describe(row, &facts));
+            }
+        }
+        if let Some(draft) = self.partition.end_epoch(&now, run_end)? {
+            self.number = draft.number + 1;
+            self.sink.submit(draft)?;
+        }
+        for id in self.partition.take_forgotten() {
+            self.tailer.forget(id);
+        }
+        // Handing over may have taken long: what appears now has not been waiting all the while.
+        let (now, monotonic) = self.now();
+        self.epoch_began_ms = monotonic;
+        if run_end == RunEnd::GoesOn {
+            self.apply_discovered(&now);
+        }
+        self.report.ingest(&self.partition);
+        Ok(())
+    }
+
+    /// Inputs that ended long ago and whose files are still there are not gone.
+    pub(super) fn note_listed(&mut self, now: &ClockReading) {
+        for id in self.partition.long_unseen(now) {
+            if self.tailer.is_listed(id) {
+                self.partition.note_seen(id, now);
+            }
+        }
+    }
+
+    pub(super) fn apply_discovered(&mut self, now: &ClockReading) {
+        for discovery in std::mem::take(&mut self.discovered) {
+            match discovery {
+                Discovery::Found { facts, position } => {
+                    tracing::debug!(input = &*facts.name, id = facts.input.0, position, "input found");
+                    self.lanes.insert(facts.input, Lane::default());
+                    self.partition.add_input(new_row(&facts, position), now);
+                }
+                Discovery::Continued { input: id } | Discovery::Resumed { input: id } => {
+                    tracing::debug!(id = id.0, "input goes on");
+                    self.quiet.remove(&id);
+                    let lane = self.lanes.entry(id).or_default();
+                    (lane.ended, lane.asked_ms) = (false, None);
+                    self.partition.resume_input(id);
+                }
+                Discovery::Renamed { input: id, name } => {
+                    tracing::debug!(input = &*name, id = id.0, "input renamed");
+                    self.partition.describe_input(id, |row| row.name = name);
+                }
+                Discovery::Ended { input: id } => {
+                    self.quiet.remove(&id);
+                    if self.left.contains(&id) {
+                        continue;
+                    }
+                    // Lines still on their way are judged first: then it comes here again.
+                    match self.lanes.get_mut(&id) {
+                        Some(lane) if !lane.is_drained() => lane.ended = true,
+                        _ => {
+                            self.lanes.remove(&id);
+                            self.partition.end_input(id);
+                        }
+                    }
+                }
+                Discovery::Gap { input: id, bytes, reason } => {
+                    tracing::error!(id = id.0, bytes, reason, "bytes can never be read: a gap in the ledger");
+                    self.partition.book_gap(id, bytes);
+                    self.tailer.gap_booked(id);
+                }
+            }
+        }
+    }
+}
+
+fn describe(row: &mut InputRow, facts: &InputFacts) {
+    row.name.clone_from(&facts.name);
+    row.fingerprint = facts.fingerprint;
+    row.size = facts.size;
+    row.compressed = facts.compressed;
+    row.csv_header.clone_from(&facts.csv_header);
+}
+
+fn new_row(facts: &InputFacts, position: u64) -> InputRow {
+    InputRow {
+        fingerprint: facts.fingerprint,
+        compressed: facts.compressed,
+        size: facts.size,
+        position: Position::at(position),
+        ..InputRow::new(facts.input, facts.name.clone(), facts.generation)
+    }
+}

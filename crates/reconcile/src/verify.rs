@@ -1,0 +1,132 @@
+//! Whether what is stored is whole and agrees with itself.
+//!
+//! What the lake holds is read first, then which records there are, then the newest one: whatever a running process
+//! adds meanwhile, the log holds what the lake held. Nothing is created or changed.
+
+mod lake;
+mod records;
+
+use adtally_model::{ErrorKind, IdentityKey, Result};
+use adtally_store::backing::{read_lake, read_log};
+use adtally_store::data_dir::read_key;
+use adtally_store::epoch_log::EpochLog;
+use adtally_store::lake::{Held, Lake};
+use records::Scan;
+use std::path::Path;
+
+/// Differences that are listed, the first; the rest is counted.
+const FINDINGS_MAX: usize = 50;
+
+/// What was looked at and what was found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// What was checked and is sound, in sentences.
+    pub checked: Vec<String>,
+    /// What is damaged or differs, in sentences.
+    pub wrong: Vec<String>,
+    /// How many more differ.
+    pub left_off: u64,
+}
+
+impl Findings {
+    fn wrong(&mut self, what: String) {
+        if self.wrong.contains(&what) {
+            return;
+        }
+        if self.wrong.len() < FINDINGS_MAX {
+            self.wrong.push(what);
+        } else {
+            self.left_off += 1;
+        }
+    }
+
+    /// Damage becomes a finding, so that the other checks go on; what failed for another reason ends them.
+    fn or_wrong<T>(&mut self, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Internal) => {
+                self.wrong(error.report());
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn absorb(&mut self, more: Findings) {
+        self.checked.extend(more.checked);
+        more.wrong.into_iter().for_each(|what| self.wrong(what));
+        self.left_off += more.left_off;
+    }
+}
+
+/// Checks a data directory; `key` is the identity key that is configured, if one is.
+///
+/// # Errors
+/// External when the stores cannot be read; what is damaged is a finding.
+pub async fn verify(data_dir: &Path, key: Option<IdentityKey>) -> Result<Findings> {
+    let mut findings = Findings::default();
+    let log = read_log(data_dir)?;
+    let lake = findings.or_wrong(read_lake(data_dir).await)?;
+    let held = match &lake {
+        Some(lake) => what_is_held(&log, lake, &mut findings).await?,
+        None => None,
+    };
+    // Where nobody knows what the lake holds, nothing is expected to follow it.
+    let upto = held.as_ref().map_or(u64::MAX, Held::by_all);
+    let scan = records::scan(&log, upto, &mut findings).await?;
+    if let Some(scan) = &scan {
+        check_key(data_dir, key, scan, &mut findings)?;
+    }
+    if let Some(lake) = &lake {
+        if let Some(wrong) = findings.or_wrong(lake.audit().await)? {
+            findings.checked.push("the lake's log entries, and the sizes of the files that they name".into());
+            wrong.into_iter().for_each(|what| findings.wrong(what));
+        }
+        if let (Some(held), Some(scan)) = (&held, &scan) {
+            lake::check(&log, lake, held, scan, &mut findings).await?;
+        }
+    }
+    Ok(findings)
+}
+
+/// Which epochs the tables hold of this log, which its first record names.
+async fn what_is_held(log: &EpochLog, lake: &Lake, findings: &mut Findings) -> Result<Option<Held>> {
+    let first = match findings.or_wrong(log.read(1).await)? {
+        Some(Some((first, _))) => Some(first),
+        _ => findings.or_wrong(log.newest().await)?.flatten(),
+    };
+    match first {
+        Some(epoch) => findings.or_wrong(lake.held(epoch.log_id, log.partition()).await),
+        None => Ok(None),
+    }
+}
+
+/// The key that is configured, or else kept in the data directory, against the one that the log was written with.
+fn check_key(data_dir: &Path, key: Option<IdentityKey>, scan: &Scan, findings: &mut Findings) -> Result<()> {
+    if let Some(key) = key {
+        if key.fingerprint() == scan.key_fingerprint {
+            findings.checked.push("the identity key is the log's".into());
+        } else {
+            findings.wrong(format!(
+                "the configured identity.key is not the key that the epoch log was written with (fingerprint {:016x}, the log \
+                 has {:016x})",
+                key.fingerprint(),
+                scan.key_fingerprint
+            ));
+        }
+        return Ok(());
+    }
+    match findings.or_wrong(read_key(data_dir))?.flatten() {
+        Some(key) if key.fingerprint() != scan.key_fingerprint => findings.wrong(format!(
+            "{} is not the key that the epoch log was written with (fingerprint {:016x}, the log has {:016x}): restore it \
+             from a backup",
+            data_dir.join("identity.key").display(),
+            key.fingerprint(),
+            scan.key_fingerprint
+        )),
+        Some(_) => findings.checked.push("the identity key is the log's".into()),
+        // It is configured, and with whoever runs this deployment.
+        None => {}
+    }
+    Ok(())
+}
