@@ -5,6 +5,7 @@
 
 mod bench;
 mod faults;
+mod packages;
 mod python;
 mod soak;
 mod tidy;
@@ -115,6 +116,7 @@ fn built(program: &str) -> Result<PathBuf, String> {
 }
 
 fn test() -> Outcome {
+    packages::provide()?;
     let python = python::interpreter(&root())?;
     cargo(&["test", "--workspace"], &[(python::VARIABLE, &python.display().to_string())])
 }

@@ -1,5 +1,6 @@
 //! A Python environment with other readers of the lake, for the test that reads it as users of Python would.
 
+use crate::packages::run;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,12 +43,4 @@ fn cache() -> Result<PathBuf, String> {
     let named = env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
     let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     named.or_else(home).ok_or_else(|| format!("HOME is not set: name a Python interpreter in {VARIABLE}"))
-}
-
-fn run(command: &mut Command) -> Result<(), String> {
-    match command.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{} failed: {status}", command.get_program().display())),
-        Err(error) => Err(format!("cannot run {}: {error}", command.get_program().display())),
-    }
 }
