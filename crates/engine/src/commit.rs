@@ -430,7 +430,7 @@ mod tests {
         let waiting = |epoch| Waiting {
             pending: Arc::new(PendingEpoch { epoch, counts: Arc::default(), staged: Vec::new() }),
             ledger: Ledger::default(),
-            inputs: Vec::new(),
+            inputs: Arc::default(),
             clock_ms: 0,
             final_ms: None,
             oldest_needed: 1,

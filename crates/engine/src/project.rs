@@ -2,7 +2,7 @@
 
 use crate::clock::Clock;
 use crate::report::Report;
-use adtally_model::{EpochNumber, Error, Ledger, Result};
+use adtally_model::{Country, EpochNumber, Error, Ledger, MinuteCounts, Result};
 use adtally_pipeline::EpochDraft;
 use adtally_store::epoch_log::EpochLog;
 use adtally_store::fail_points;
@@ -14,14 +14,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Count rows waiting for the lake beyond which it is brought up to date before its time: some 50 MB.
-const PENDING_ROWS_MAX: usize = 4_000_000;
+/// Bytes of counts and ledgers waiting for the lake beyond which it is brought up to date before its time.
+const PENDING_BYTES_MAX: usize = 48 << 20;
 
 /// Epochs waiting for the lake beyond which it is brought up to date before its time: each names at least one file.
 const PENDING_EPOCHS_MAX: usize = 256;
 
-/// Count rows waiting for a lake that cannot be reached beyond which no more epochs are committed: some 400 MB.
-const STALLED_ROWS_MAX: usize = 8 * PENDING_ROWS_MAX;
+/// Bytes of counts and ledgers waiting for a lake that cannot be reached beyond which no more epochs are committed.
+const STALLED_BYTES_MAX: usize = 8 * PENDING_BYTES_MAX;
+
+/// Bytes that a row of counts takes: the ad, the country, the clicks.
+const COUNT_BYTES: usize = size_of::<u64>() + size_of::<Country>() + size_of::<u32>();
 
 /// Epochs waiting for a lake that cannot be reached beyond which no more are committed: half a day at ten seconds each.
 const STALLED_EPOCHS_MAX: usize = 4_096;
@@ -37,7 +40,7 @@ pub struct Waiting {
     /// The partition's ledger after it.
     pub ledger: Ledger,
     /// Ledgers of the inputs that it touched, by name.
-    pub inputs: Vec<(String, Ledger)>,
+    pub inputs: Arc<[(Arc<str>, Ledger)]>,
     /// Its clock.
     pub clock_ms: i64,
     /// Its final frontier.
@@ -60,12 +63,12 @@ struct Queue {
 }
 
 impl Queue {
-    fn rows(&self) -> usize {
-        self.waiting
-            .iter()
-            .flat_map(|waiting| waiting.pending.counts.iter())
-            .map(adtally_model::MinuteCounts::len)
-            .sum()
+    fn bytes(&self) -> usize {
+        let bytes = |waiting: &Waiting| {
+            let rows: usize = waiting.pending.counts.iter().map(MinuteCounts::len).sum();
+            rows * COUNT_BYTES + size_of_val(&*waiting.inputs)
+        };
+        self.waiting.iter().map(bytes).sum()
     }
 }
 
@@ -141,7 +144,7 @@ impl Projector {
 
     /// An epoch is committed and waits for the lake.
     pub fn committed(&self, draft: &EpochDraft, pending: Arc<PendingEpoch>, oldest_needed: EpochNumber) {
-        let inputs = draft.inputs.iter().map(|row| (row.origin.to_string(), row.ledger)).collect();
+        let inputs = draft.inputs.iter().map(|row| (Arc::clone(&row.origin), row.ledger)).collect();
         let waiting = Waiting {
             pending,
             ledger: draft.ledger,
@@ -152,7 +155,7 @@ impl Projector {
         };
         let mut queue = self.shared.queue.lock();
         queue.waiting.push(waiting);
-        queue.hurry |= queue.rows() > PENDING_ROWS_MAX || queue.waiting.len() > PENDING_EPOCHS_MAX;
+        queue.hurry |= queue.bytes() > PENDING_BYTES_MAX || queue.waiting.len() > PENDING_EPOCHS_MAX;
         self.shared.changed.notify_all();
     }
 
@@ -166,7 +169,7 @@ impl Projector {
         if queue.dead {
             return Err(Error::internal("the projector has ended early; what it met is reported as well"));
         }
-        Ok(queue.waiting.len() < STALLED_EPOCHS_MAX && queue.rows() < STALLED_ROWS_MAX)
+        Ok(queue.waiting.len() < STALLED_EPOCHS_MAX && queue.bytes() < STALLED_BYTES_MAX)
     }
 
     /// No more will come: the thread ends once the lake is up to date.
@@ -283,7 +286,7 @@ impl Work {
                 counts: Arc::clone(&waiting.pending.counts),
                 staged: waiting.pending.staged.clone(),
                 ledger: waiting.ledger,
-                inputs: waiting.inputs.clone(),
+                inputs: Arc::clone(&waiting.inputs),
                 committed_at_ms: waiting.clock_ms,
             })
             .collect();
@@ -332,7 +335,7 @@ mod tests {
         let waiting = Waiting {
             pending: Arc::new(pending),
             ledger: Ledger::default(),
-            inputs: Vec::new(),
+            inputs: Arc::default(),
             clock_ms: 0,
             final_ms: None,
             oldest_needed: 1,

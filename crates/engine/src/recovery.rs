@@ -55,7 +55,7 @@ pub async fn take_over(
                  backup"
             )));
         };
-        let inputs = epoch.inputs.iter().map(|row| (row.origin.to_string(), row.ledger)).collect();
+        let inputs = epoch.inputs.iter().map(|row| (Arc::clone(&row.origin), row.ledger)).collect();
         waiting.push(Waiting {
             ledger: epoch.ledger,
             inputs,
@@ -182,7 +182,7 @@ mod tests {
                 counts: [counts(long_ago, 1), counts(expired, 2), counts(live, 5)].into(),
                 staged: Vec::new(),
                 ledger: Ledger::default(),
-                inputs: Vec::new(),
+                inputs: Arc::default(),
                 committed_at_ms: 0,
             };
             lake.project(7, 0, &[altered], 1).await.unwrap();

@@ -88,7 +88,7 @@ impl SharedTables {
             counts: epoch.counts.clone().into(),
             staged: epoch.staged.clone(),
             ledger: epoch.ledger,
-            inputs: Vec::new(),
+            inputs: Arc::default(),
             committed_at_ms: epoch.clock_ms,
         };
         for table in Table::PROJECTED {

@@ -1,10 +1,9 @@
 //! `adtally generate`: a deterministic click log and its exact counts.
 
 use crate::exit::Exit;
-use adtally_model::ledger::thousands;
-
 use crate::terminal::{self, Unit};
 use adtally_generate::GenerateArgs;
+use adtally_model::ledger::thousands;
 use adtally_model::{Error, Result};
 use indicatif::ProgressDrawTarget;
 use std::io::IsTerminal;

@@ -37,7 +37,7 @@ pub struct EpochProjection {
     /// The partition's lines by verdict, cumulative.
     pub ledger: Ledger,
     /// The same of the inputs that it touched, by their names.
-    pub inputs: Vec<(String, Ledger)>,
+    pub inputs: Arc<[(Arc<str>, Ledger)]>,
     /// The guarded clock when it ended.
     pub committed_at_ms: i64,
 }

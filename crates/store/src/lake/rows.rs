@@ -186,7 +186,7 @@ pub(super) fn encode_ledgers(epochs: &[EpochProjection], partition: u32) -> Resu
     let rows: Vec<(&EpochProjection, Option<&str>, &Ledger)> = epochs
         .iter()
         .flat_map(|epoch| {
-            let inputs = epoch.inputs.iter().map(move |(name, ledger)| (epoch, Some(name.as_str()), ledger));
+            let inputs = epoch.inputs.iter().map(move |(name, ledger)| (epoch, Some(&**name), ledger));
             std::iter::once((epoch, None, &epoch.ledger)).chain(inputs)
         })
         .collect();

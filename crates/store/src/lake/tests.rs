@@ -126,7 +126,7 @@ fn epoch(number: u64) -> (EpochProjection, Vec<EncodedFile>) {
         counts: counted(&clicks).into(),
         staged: files.iter().map(|file| file.staged.clone()).collect(),
         ledger: ledger(40 * number),
-        inputs: vec![("logs/a.log".to_owned(), ledger(20 * number)), ("logs/b.log".to_owned(), ledger(20 * number))],
+        inputs: [("logs/a.log".into(), ledger(20 * number)), ("logs/b.log".into(), ledger(20 * number))].into(),
         committed_at_ms: START.start_ms() + number as i64 * 10_000,
     };
     (projection, files)

@@ -34,7 +34,7 @@ pub(super) fn projections(numbers: std::ops::RangeInclusive<u64>) -> Vec<EpochPr
             counts: (from - 7..to).filter(|&at| at >= 0).filter_map(minute).collect(),
             staged: Vec::new(),
             ledger,
-            inputs: Vec::new(),
+            inputs: Arc::default(),
             committed_at_ms: Minute(BEGIN.0 + to).start_ms(),
         }
     };
