@@ -3,6 +3,8 @@
 mod epoch_end;
 mod reading;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 pub use settings::{Bounds, IngestSettings};
 

@@ -243,8 +243,8 @@ pub struct Tailer {
     spare: Vec<Vec<u8>>,
 }
 
-/// Least text delivered at a time, in bytes: some forty lines, so that the cost of a block is shared.
-pub const BLOCK_BYTES_MIN: usize = 4 * 1024;
+/// Least text delivered at a time, in bytes: some ten lines, so that the cost of a block is shared.
+pub const BLOCK_BYTES_MIN: usize = 1024;
 
 /// Buffers kept for further text: as many as are read ahead at a time.
 const SPARE_MAX: usize = 16;

@@ -23,5 +23,7 @@ pub use decode::{
     TimestampUnit,
 };
 pub use file_system::{Change, FileKind, FileStat, FileSystem, FolderWatch, LocalFiles, TailFile, WatchId};
-pub use file_tail::{Discovery, InputFacts, Progress, ReadOutcome, Survey, TailSettings, Tailer, Unopened, survey};
+pub use file_tail::{
+    BLOCK_BYTES_MIN, Discovery, InputFacts, Progress, ReadOutcome, Survey, TailSettings, Tailer, Unopened, survey,
+};
 pub use line_number::{line_number, open_text};

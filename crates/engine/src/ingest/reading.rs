@@ -1,6 +1,17 @@
 //! Reading: which inputs are asked for text, and how much of it is held at a time.
 
 use super::*;
+use adtally_source::BLOCK_BYTES_MIN;
+
+/// Of so many inputs with a backlog one is read in a turn although as much is held as may be: a turn costs the more the
+/// more inputs there are.
+const BEYOND_SHARE: usize = 32;
+
+/// Least text read at a time: some forty lines, so that the cost of a block is shared.
+const BLOCK_BYTES: usize = 4 << 10;
+
+/// The share of what may be held that may wait for other inputs before blocks become as small as may be.
+const WAITING_SHARE: usize = 4;
 
 /// An input that may have something to read: how much of it is read ahead, its watermark, and its number.
 type Due = (usize, Option<i64>, InputId);
@@ -11,12 +22,13 @@ impl<S: EpochSink> Ingest<S> {
     pub(super) fn read(&mut self, monotonic: i64) -> Result<bool> {
         let mut lanes: Vec<Due> = Vec::new();
         let mut at_end: Vec<(i64, usize, InputId)> = Vec::new();
-        let (mut backlog, mut total, mut held) = (0, 0, 0);
+        let (mut backlog, mut total, mut held, mut waiting) = (0, 0, 0, 0);
         for (&id, lane) in &self.lanes {
             backlog += usize::from(lane.asked_ms.is_none() && !lane.ended);
             // What waits for others occupies no decoder.
-            total += if lane.waits { 0 } else { lane.depth() };
-            held += lane.held_bytes();
+            let bytes = lane.held_bytes();
+            (total, waiting) = if lane.waits { (total, waiting + bytes) } else { (total + lane.depth(), waiting) };
+            held += bytes;
             if lane.ended || lane.left || lane.waits {
                 continue;
             }
@@ -26,7 +38,11 @@ impl<S: EpochSink> Ingest<S> {
                 Some(_) => {}
             }
         }
-        self.tailer.set_block_bytes((READ_AHEAD_BYTES / backlog.max(1)).min(self.settings.block_bytes));
+        let held_max = self.held_max();
+        // Blocks that reach further than inputs may run ahead would only be held.
+        let block_min = if waiting > held_max / WAITING_SHARE { BLOCK_BYTES_MIN } else { BLOCK_BYTES };
+        let block = (READ_AHEAD_BYTES / backlog.max(1)).max(block_min);
+        self.tailer.set_block_bytes(block.min(self.settings.block_bytes));
         let each = if backlog <= 1 { READ_AHEAD_TOTAL } else { READ_AHEAD };
         lanes.sort_unstable();
         let turn_max = self.settings.bounds.turn_blocks_max;
@@ -46,15 +62,21 @@ impl<S: EpochSink> Ingest<S> {
         }
         let (now, _) = self.now();
         let mut ahead = None;
-        let held_max = self.held_max();
         let mut least = self.partition.least_holding_watermark();
+        let mut beyond = backlogged / BEYOND_SHARE;
         let (mut asked, mut worked) = (0, false);
         for (at, (depth, watermark, id)) in lanes.into_iter().enumerate() {
-            let is_least = least.is_some_and(|least| watermark == Some(least));
+            let holds_up = watermark.is_none() || watermark == least;
             let room = match depth {
-                0 if watermark.is_none() || is_least || held < held_max / 2 => true,
+                0 if holds_up || held < held_max / 2 => true,
                 // It would only wait with what it reads.
-                0 => held < held_max && !self.partition.must_wait(id, &now),
+                0 if self.partition.must_wait(id, &now) => false,
+                0 if held < held_max => true,
+                0 => {
+                    let may = beyond > 0;
+                    beyond = beyond.saturating_sub(1);
+                    may
+                }
                 _ => depth < each && total < READ_AHEAD_TOTAL && held < held_max / 2,
             };
             if !room || (at < backlogged && asked >= turn_max) {
@@ -65,10 +87,8 @@ impl<S: EpochSink> Ingest<S> {
                 total += 1;
                 held += self.lanes.get(&id).and_then(|lane| lane.sizes.back()).copied().unwrap_or(0);
                 worked = true;
-                if is_least {
-                    // Further ones with the same watermark are read where there is room.
-                    least = None;
-                }
+                // Further ones with the same watermark are read where there is room.
+                least = least.filter(|_| watermark != least);
             }
         }
         Ok(worked)

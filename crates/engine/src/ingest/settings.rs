@@ -5,7 +5,8 @@ use crate::settings::Settings;
 use adtally_pipeline::RunEnd;
 
 /// Text that is being decoded, judged or waits, beyond which only inputs that hold the others up are read: those without
-/// a watermark, and the one that the others wait for. Each of them adds one block, of 4 KiB where there are many.
+/// a watermark, the one that the others wait for, and of many a few more. Each of them adds one block, of 4 KiB where there
+/// are many, of 1 KiB once much waits for others.
 const HELD_BYTES_MAX: usize = 24 << 20;
 
 /// Inputs asked for a block before what is read is judged: each block takes a kilobyte more than its text. So many more are
