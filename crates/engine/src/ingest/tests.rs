@@ -52,8 +52,7 @@ fn ingest(folder: &Path, bounds: Bounds) -> Ingest<Lines> {
     let state = PartitionState::default();
     let parts = Parts {
         settings,
-        tailer: Tailer::new(Box::new(LocalFiles::default()), tail, &[folder.display().to_string()], Vec::new(), 1)
-            .unwrap(),
+        tailer: Tailer::new(Box::new(LocalFiles), tail, &[folder.display().to_string()], Vec::new(), 1).unwrap(),
         pool: DecodePool::new(Arc::new(decoder), 0).unwrap(),
         last_clock_ms: 0,
         number: 1,

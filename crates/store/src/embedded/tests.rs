@@ -54,7 +54,7 @@ async fn embedded() -> Embedded {
             counts,
             staged: Vec::new(),
             ledger: Ledger::default(),
-            inputs: Vec::new(),
+            inputs: Arc::default(),
             committed_at_ms: 0,
         });
     }
