@@ -8,11 +8,11 @@ use adtally_allocator::Allocator;
 use adtally_generate::{DEFAULT_START, Format as LogFormat, Generator, MISSION_ADS, MISSION_RATE, Settings};
 use adtally_model::identity::IdentityFields;
 use adtally_model::time::parse_rfc3339;
-use adtally_model::{ClickColumns, Epoch, Fold, IdentityKey, InputId, InputRow, Minute, PartitionState};
+use adtally_model::{ClickColumns, Epoch, Fold, IdentityKey, InputId, InputRow, Minute, PartitionState, Progress};
 use adtally_pipeline::{ClockReading, EpochDraft, Partition, PendingBatch, RunEnd, TimeSettings};
 use adtally_source::{Block, DecodeSettings, Decoder, Format};
 use adtally_store::epoch_log::codec;
-use adtally_store::hot_counts::{HotCounts, PendingEpoch, Progress};
+use adtally_store::hot_counts::{HotCounts, PendingEpoch};
 use adtally_store::lake::{ClickRows, encode_clicks};
 use std::hint::black_box;
 use std::sync::Arc;
@@ -100,7 +100,7 @@ fn main() {
 
     let hot = HotCounts::new(60);
     hot.commit(
-        progress(&epoch),
+        epoch.progress,
         Arc::new(PendingEpoch { epoch: 1, counts: epoch.counts.clone().into(), staged: Vec::new() }),
     );
     let snapshot = hot.snapshot();
@@ -175,8 +175,10 @@ fn now() -> ClockReading {
 }
 
 fn partition() -> Partition {
-    let mut partition =
-        Partition::new(TimeSettings::default(), PartitionState { next_input: 1, ..PartitionState::default() });
+    let mut partition = Partition::new(
+        TimeSettings::default(),
+        PartitionState { progress: Progress { next_input: 1, ..Progress::default() }, ..PartitionState::default() },
+    );
     let row = InputRow::new(InputId(1), "clicks.ndjson", 0);
     partition.add_input(row, &now());
     partition
@@ -216,40 +218,18 @@ fn raw_bytes(columns: &ClickColumns) -> Vec<u8> {
 
 fn epoch(draft: EpochDraft) -> Epoch {
     Epoch {
-        log_id: 7,
-        partition: 0,
-        number: 1,
+        progress: Progress { log_id: 7, number: 1, ..draft.progress },
         writer: 9,
         predecessor: 0,
         oldest_needed: 1,
         claim: false,
-        clock_ms: draft.clock_ms,
-        frontiers: draft.frontiers,
-        newest_click_ms: draft.newest_click_ms,
-        largest_guarded_ms: draft.largest_guarded_ms,
-        next_input: draft.next_input,
-        all_ended: draft.all_ended,
-        reopened_from_ms: draft.reopened_from_ms,
         inputs: draft.inputs,
-        gone: draft.gone,
-        ledger: draft.ledger,
         counts: draft.windows.finish(),
         identities: draft.identities,
         staged: Vec::new(),
         config_fingerprint: 0,
         key_fingerprint: 0,
         base: None,
-    }
-}
-
-fn progress(epoch: &Epoch) -> Progress {
-    Progress {
-        epoch: epoch.number,
-        frontiers: epoch.frontiers,
-        newest_click_ms: epoch.newest_click_ms,
-        largest_guarded_ms: epoch.largest_guarded_ms,
-        all_ended: epoch.all_ended,
-        reopened_from_ms: epoch.reopened_from_ms,
     }
 }
 

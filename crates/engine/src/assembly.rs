@@ -77,7 +77,6 @@ impl Assembly {
         let (projector, projecting) = Projector::new(
             ProjectorParts {
                 log: log.clone(),
-                log_id: state.log_id,
                 lake: Arc::clone(&lake),
                 hot: Arc::clone(&hot),
                 report: Arc::clone(&report),
@@ -92,7 +91,6 @@ impl Assembly {
         );
         let upkeep = Upkeep::new(UpkeepParts {
             log,
-            log_id: state.log_id,
             lake: Arc::clone(&lake),
             projector: projector.clone(),
             report: Arc::clone(&report),
@@ -101,8 +99,8 @@ impl Assembly {
             runtime: runtime.clone(),
             interval: settings.store.upkeep_interval,
             keep: settings.store.keep,
-            fresh_from: ending.is_bounded().then_some(state.number),
-            last_clock_ms: state.clock_ms,
+            fresh_from: ending.is_bounded().then_some(state.progress.number),
+            last_clock_ms: state.progress.clock_ms,
         });
         let encoder =
             Encoder { lake: Arc::clone(&lake), randomness: Arc::clone(&randomness), clock: Arc::clone(&clock) };
@@ -119,7 +117,7 @@ impl Assembly {
             abandon: Arc::clone(&abandon),
         };
         let known = state.inputs.values().cloned().collect();
-        let tailer = tailer(settings, *ending, files, known, state.next_input, clock.as_ref())?;
+        let tailer = tailer(settings, *ending, files, known, state.progress.next_input, clock.as_ref())?;
         let decoder = Arc::new(Decoder::new(DecodeSettings::clone(&settings.source.tail.decode), key)?);
         report.recovered(&state);
         let reading = Parts {
@@ -127,8 +125,8 @@ impl Assembly {
             clock,
             tailer,
             pool: DecodePool::new(decoder, decode_threads)?,
-            last_clock_ms: state.clock_ms,
-            number: state.number + 1,
+            last_clock_ms: state.progress.clock_ms,
+            number: state.progress.number + 1,
             partition: Partition::new(settings.time, state),
             hot,
             report,

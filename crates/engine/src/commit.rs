@@ -11,7 +11,7 @@ use adtally_model::{Base, Epoch, Error, LiveMinute, MinuteCounts, MinuteIdentiti
 use adtally_pipeline::EpochDraft;
 use adtally_store::epoch_log::LogWriter;
 use adtally_store::fail_points;
-use adtally_store::hot_counts::{HotCounts, PendingEpoch, Progress};
+use adtally_store::hot_counts::{HotCounts, PendingEpoch};
 use adtally_store::lake::{ClickRows, EncodedFile, LakeStore};
 use crossbeam_channel::{Sender, bounded};
 use std::sync::Arc;
@@ -88,7 +88,7 @@ impl Encoder {
                     from: part.from,
                 })
                 .collect();
-            let files = self.lake.encode(&rows, &draft.dead_letters, draft.number, token);
+            let files = self.lake.encode(&rows, &draft.dead_letters, draft.progress.number, token);
             (counts.join(), files)
         });
         let countries = countries_of(&draft.clicks);
@@ -138,26 +138,16 @@ impl Recorder {
         }
         drop(files);
         fail_points::reach("after_stage");
-        let base = (draft.number.is_multiple_of(adtally_model::epoch::BASE_EVERY)).then(|| self.base(&draft, &counts));
-        let oldest_needed = fold_start(draft.number).min(fold_start(self.projector.lake_epoch().max(1)));
+        let base = (draft.progress.number.is_multiple_of(adtally_model::epoch::BASE_EVERY))
+            .then(|| self.base(&draft, &counts));
+        let oldest_needed = fold_start(draft.progress.number).min(fold_start(self.projector.lake_epoch().max(1)));
         let mut epoch = Epoch {
-            log_id: 0,
-            partition: 0,
-            number: draft.number,
+            progress: draft.progress,
             writer: 0,
             predecessor: 0,
             oldest_needed,
             claim: false,
-            clock_ms: draft.clock_ms,
-            frontiers: draft.frontiers,
-            newest_click_ms: draft.newest_click_ms,
-            largest_guarded_ms: draft.largest_guarded_ms,
-            next_input: draft.next_input,
-            all_ended: draft.all_ended,
-            reopened_from_ms: draft.reopened_from_ms,
             inputs: draft.inputs.clone(),
-            gone: draft.gone,
-            ledger: draft.ledger,
             counts,
             identities: std::mem::take(&mut draft.identities),
             staged,
@@ -178,16 +168,9 @@ impl Recorder {
 
     /// Lets readers and the projector see a committed epoch.
     fn show(&self, draft: &EpochDraft, epoch: Epoch) {
-        let progress = Progress {
-            epoch: draft.number,
-            frontiers: draft.frontiers,
-            newest_click_ms: draft.newest_click_ms,
-            largest_guarded_ms: draft.largest_guarded_ms,
-            all_ended: draft.all_ended,
-            reopened_from_ms: draft.reopened_from_ms,
-        };
-        let pending = Arc::new(PendingEpoch { epoch: draft.number, counts: epoch.counts.into(), staged: epoch.staged });
-        self.hot.commit(progress, Arc::clone(&pending));
+        let pending =
+            Arc::new(PendingEpoch { epoch: draft.progress.number, counts: epoch.counts.into(), staged: epoch.staged });
+        self.hot.commit(draft.progress, Arc::clone(&pending));
         self.projector.committed(draft, pending, epoch.oldest_needed);
     }
 
@@ -367,7 +350,7 @@ mod tests {
     use crate::clock::SystemRandomness;
     use crate::project::{ProjectorParts, Waiting, Work};
     use crate::status::Status;
-    use adtally_model::{Ledger, PartitionState};
+    use adtally_model::{PartitionState, Progress};
     use adtally_pipeline::TimeSettings;
     use adtally_store::epoch_log::{EpochLog, Fingerprints};
     use adtally_store::lake::Lake;
@@ -417,7 +400,6 @@ mod tests {
         let report = Report::new(TimeSettings::default(), &PartitionState::default(), clock.clone());
         let parts = ProjectorParts {
             log,
-            log_id: state.log_id,
             lake: lake.clone(),
             hot: Arc::clone(&hot),
             report: Arc::clone(&report),
@@ -429,10 +411,8 @@ mod tests {
         };
         let waiting = |epoch| Waiting {
             pending: Arc::new(PendingEpoch { epoch, counts: Arc::default(), staged: Vec::new() }),
-            ledger: Ledger::default(),
+            progress: Progress { log_id: state.progress.log_id, number: epoch, ..Progress::default() },
             inputs: Arc::default(),
-            clock_ms: 0,
-            final_ms: None,
             oldest_needed: 1,
         };
         // As many as may wait.

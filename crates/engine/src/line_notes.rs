@@ -204,7 +204,7 @@ impl LineNotes {
             self.conflicts[0] = Conflicts::default();
         }
         let [now, _] = &mut self.conflicts;
-        now.copies += draft.ledger.duplicate.saturating_sub(total.duplicate);
+        now.copies += draft.progress.ledger.duplicate.saturating_sub(total.duplicate);
         for letter in draft.dead_letters.iter().filter(|letter| letter.verdict == Verdict::Duplicate) {
             now.conflicts += 1;
             now.count(letter.reason.strip_prefix(CONFLICT_OF).unwrap_or_default());

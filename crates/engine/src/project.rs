@@ -2,7 +2,7 @@
 
 use crate::clock::Clock;
 use crate::report::Report;
-use adtally_model::{Country, EpochNumber, Error, Ledger, MinuteCounts, Result};
+use adtally_model::{Country, EpochNumber, Error, Ledger, MinuteCounts, Progress, Result};
 use adtally_pipeline::EpochDraft;
 use adtally_store::epoch_log::EpochLog;
 use adtally_store::fail_points;
@@ -37,14 +37,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Waiting {
     /// Its counts and files.
     pub pending: Arc<PendingEpoch>,
-    /// The partition's ledger after it.
-    pub ledger: Ledger,
     /// Ledgers of the inputs that it touched, by name.
     pub inputs: Arc<[(Arc<str>, Ledger)]>,
-    /// Its clock.
-    pub clock_ms: i64,
-    /// Its final frontier.
-    pub final_ms: Option<i64>,
+    /// How far the partition had come at its end.
+    pub progress: Progress,
     /// The least record that was needed when it was committed.
     pub oldest_needed: EpochNumber,
 }
@@ -76,18 +72,8 @@ struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
     lake_epoch: AtomicU64,
-    held: Mutex<Option<HeldEpoch>>,
-}
-
-/// The last epoch that the lake was seen to hold, as it was committed.
-#[derive(Clone, Copy, Debug)]
-pub struct HeldEpoch {
-    /// Its number.
-    pub epoch: EpochNumber,
-    /// Its clock.
-    pub clock_ms: i64,
-    /// Its final frontier.
-    pub final_ms: Option<i64>,
+    /// The last epoch that the lake was seen to hold.
+    held: Mutex<Option<Progress>>,
 }
 
 /// A handle on the projector thread.
@@ -100,8 +86,6 @@ pub struct Projector {
 pub struct ProjectorParts {
     /// The log whose records it deletes.
     pub log: EpochLog,
-    /// The log's id.
-    pub log_id: u128,
     /// The lake.
     pub lake: Arc<dyn LakeStore>,
     /// Readers' view.
@@ -138,21 +122,14 @@ impl Projector {
     }
 
     /// The last epoch that this process has projected; each begins with one that takes possession.
-    pub fn held(&self) -> Option<HeldEpoch> {
+    pub fn held(&self) -> Option<Progress> {
         *self.shared.held.lock()
     }
 
     /// An epoch is committed and waits for the lake.
     pub fn committed(&self, draft: &EpochDraft, pending: Arc<PendingEpoch>, oldest_needed: EpochNumber) {
         let inputs = draft.inputs.iter().map(|row| (Arc::clone(&row.origin), row.ledger)).collect();
-        let waiting = Waiting {
-            pending,
-            ledger: draft.ledger,
-            inputs,
-            clock_ms: draft.clock_ms,
-            final_ms: draft.frontiers.final_.get(),
-            oldest_needed,
-        };
+        let waiting = Waiting { pending, progress: draft.progress, inputs, oldest_needed };
         let mut queue = self.shared.queue.lock();
         queue.waiting.push(waiting);
         queue.hurry |= queue.bytes() > PENDING_BYTES_MAX || queue.waiting.len() > PENDING_EPOCHS_MAX;
@@ -282,23 +259,21 @@ impl Work {
         let epochs: Vec<EpochProjection> = waiting
             .iter()
             .map(|waiting| EpochProjection {
-                epoch: waiting.pending.epoch,
+                progress: waiting.progress,
                 counts: Arc::clone(&waiting.pending.counts),
                 staged: waiting.pending.staged.clone(),
-                ledger: waiting.ledger,
                 inputs: Arc::clone(&waiting.inputs),
-                committed_at_ms: waiting.clock_ms,
             })
             .collect();
         let parts = &self.parts;
         fail_points::reach("before_projection");
-        parts.runtime.block_on(parts.lake.project(parts.log_id, 0, &epochs, parts.file_token))?;
+        parts.runtime.block_on(parts.lake.project(&epochs, parts.file_token))?;
         fail_points::reach("after_projection");
         let held = last.pending.epoch;
         self.shared.lake_epoch.store(held, Ordering::Release);
         parts.hot.projected(held);
         parts.report.lake_epoch(held);
-        *self.shared.held.lock() = Some(HeldEpoch { epoch: held, clock_ms: last.clock_ms, final_ms: last.final_ms });
+        *self.shared.held.lock() = Some(last.progress);
         self.shared.queue.lock().waiting.retain(|waiting| waiting.pending.epoch > held);
         fail_points::reach("before_collect");
         self.collect(last.oldest_needed);
@@ -334,10 +309,8 @@ mod tests {
         let pending = PendingEpoch { epoch: 1, counts: Arc::default(), staged: Vec::new() };
         let waiting = Waiting {
             pending: Arc::new(pending),
-            ledger: Ledger::default(),
+            progress: Progress::default(),
             inputs: Arc::default(),
-            clock_ms: 0,
-            final_ms: None,
             oldest_needed: 1,
         };
         shared.queue.lock().waiting = vec![waiting; STALLED_EPOCHS_MAX];

@@ -3,7 +3,7 @@
 use crate::project::Waiting;
 use adtally_model::{EpochNumber, Error, Minute, MinuteCounts, PartitionState, Result};
 use adtally_store::epoch_log::{EpochLog, Fingerprints, LogWriter};
-use adtally_store::hot_counts::{HotCounts, PendingEpoch, Progress};
+use adtally_store::hot_counts::{HotCounts, PendingEpoch};
 use adtally_store::lake::{Epochs, Held, LakeStore};
 use std::sync::Arc;
 
@@ -36,18 +36,18 @@ pub async fn take_over(
     // Before anything is written: a lake that holds what the log does not says so, with what to do, however often a
     // supervisor starts us. A claim each time would bring the log's numbers up to the lake's.
     let newest = log.newest().await?;
-    let (log_id, number) = newest.map_or((fresh_log_id, 0), |epoch| (epoch.log_id, epoch.number));
+    let (log_id, number) = newest.map_or((fresh_log_id, 0), |epoch| (epoch.progress.log_id, epoch.progress.number));
     check_behind(&lake.held(log_id, log.partition()).await?, number)?;
     let (writer, state) = log.claim(writer, fresh_log_id, fingerprints).await?;
-    let held = lake.held(state.log_id, state.partition).await?;
-    check_behind(&held, state.number)?;
+    let held = lake.held(state.progress.log_id, state.progress.partition).await?;
+    check_behind(&held, state.progress.number)?;
     let lake_epoch = held.by_all();
     let mut waiting = Vec::new();
     let progress = log.progress();
-    if lake_epoch < state.number {
-        progress.begin(state.number - lake_epoch);
+    if lake_epoch < state.progress.number {
+        progress.begin(state.progress.number - lake_epoch);
     }
-    for number in lake_epoch + 1..=state.number {
+    for number in lake_epoch + 1..=state.progress.number {
         progress.advance();
         let Some((epoch, _)) = log.read(number).await? else {
             return Err(Error::corrupt(format!(
@@ -57,10 +57,8 @@ pub async fn take_over(
         };
         let inputs = epoch.inputs.iter().map(|row| (Arc::clone(&row.origin), row.ledger)).collect();
         waiting.push(Waiting {
-            ledger: epoch.ledger,
+            progress: epoch.progress,
             inputs,
-            clock_ms: epoch.clock_ms,
-            final_ms: epoch.frontiers.final_.get(),
             oldest_needed: epoch.oldest_needed,
             pending: Arc::new(PendingEpoch { epoch: number, counts: epoch.counts.into(), staged: epoch.staged }),
         });
@@ -95,9 +93,9 @@ pub struct OlderMinutes {
 /// alone. Returns what is to be read from the lake as well, which may be done while clicks are counted: until then the lake
 /// answers for these minutes. `now_ms` stands in for the clock of what has none.
 pub fn warm(recovered: &mut Recovered, hot_minutes: u32, now_ms: i64) -> (Arc<HotCounts>, Option<OlderMinutes>) {
-    for waiting in recovered.waiting.iter_mut().filter(|waiting| waiting.clock_ms == 0) {
+    for waiting in recovered.waiting.iter_mut().filter(|waiting| waiting.progress.clock_ms == 0) {
         // The claim that begins a log has no clock before it.
-        waiting.clock_ms = now_ms;
+        waiting.progress.clock_ms = now_ms;
     }
     let hot = Arc::new(HotCounts::new(hot_minutes));
     let older = fill(&hot, recovered);
@@ -106,24 +104,22 @@ pub fn warm(recovered: &mut Recovered, hot_minutes: u32, now_ms: i64) -> (Arc<Ho
 
 fn fill(hot: &HotCounts, recovered: &Recovered) -> Option<OlderMinutes> {
     let state = &recovered.state;
-    let progress = Progress {
-        epoch: state.number,
-        frontiers: state.frontiers,
-        newest_click_ms: state.newest_click_ms,
-        largest_guarded_ms: state.largest_guarded_ms,
-        all_ended: state.all_ended,
-        reopened_from_ms: state.reopened_from_ms,
-    };
+    let progress = state.progress;
     let mut complete_from = hot.hot_from(&progress);
     let mut older = None;
-    if let (Some(from), Some(newest)) = (complete_from, state.newest_click_ms) {
+    if let (Some(from), Some(newest)) = (complete_from, state.progress.newest_click_ms) {
         let mut to = Minute::of(newest).next();
-        while from < to && state.frontiers.is_live(Minute(to.0 - 1)) {
+        while from < to && state.progress.frontiers.is_live(Minute(to.0 - 1)) {
             to = Minute(to.0 - 1);
         }
         if from < to {
             let waiting = recovered.waiting.iter().map(|waiting| Arc::clone(&waiting.pending)).collect();
-            older = Some(OlderMinutes { from, to, upto: Epochs::of(state.partition, recovered.lake_epoch), waiting });
+            older = Some(OlderMinutes {
+                from,
+                to,
+                upto: Epochs::of(state.progress.partition, recovered.lake_epoch),
+                waiting,
+            });
             complete_from = Some(to);
         }
     }
@@ -156,7 +152,7 @@ impl OlderMinutes {
 mod tests {
     use super::*;
     use adtally_model::fold::FoldedMinute;
-    use adtally_model::{Country, Ledger};
+    use adtally_model::{Country, Progress};
     use adtally_store::lake::{EpochProjection, Lake};
     use object_store::ObjectStore;
     use object_store::memory::InMemory;
@@ -178,16 +174,14 @@ mod tests {
             let (expired, live) = (Minute(29_000_000), Minute(29_000_001));
             let long_ago = Minute(live.0 - 55);
             let altered = EpochProjection {
-                epoch: 1,
+                progress: Progress { log_id: 7, number: 1, ..Progress::default() },
                 counts: [counts(long_ago, 1), counts(expired, 2), counts(live, 5)].into(),
                 staged: Vec::new(),
-                ledger: Ledger::default(),
                 inputs: Arc::default(),
-                committed_at_ms: 0,
             };
-            lake.project(7, 0, &[altered], 1).await.unwrap();
-            state.newest_click_ms = Some(live.start_ms());
-            state.frontiers.expired.advance(expired.end_ms());
+            lake.project(&[altered], 1).await.unwrap();
+            state.progress.newest_click_ms = Some(live.start_ms());
+            state.progress.frontiers.expired.advance(expired.end_ms());
             let folded = FoldedMinute { begun: 1, identities: Vec::new(), counts: vec![counts(live, 3)] };
             state.live.insert(live, folded);
             let hot = HotCounts::new(60);

@@ -7,7 +7,7 @@ use crate::status::{
     DurationHistogram, Gauges, InputLedger, LEDGER_INPUTS_MAX, LedgerReport, PartitionLedger, QueueDepth, Readiness,
     Status,
 };
-use adtally_model::{InputId, InputRow, InputStatus, Ledger, PartitionState};
+use adtally_model::{InputId, InputRow, InputStatus, Ledger, PartitionState, Progress};
 use adtally_pipeline::{ClockReading, EpochDraft, Partition, TimeSettings};
 use adtally_store::epoch_log::ReadProgress;
 use parking_lot::Mutex;
@@ -30,14 +30,8 @@ const HOLDS_BACK_MS: i64 = 120_000;
 
 #[derive(Default)]
 struct Committed {
-    epoch: u64,
-    ledger: Ledger,
-    gone: Ledger,
+    progress: Progress,
     inputs: BTreeMap<InputId, Arc<InputRow>>,
-    watermark_ms: Option<i64>,
-    closed_ms: Option<i64>,
-    final_ms: Option<i64>,
-    newest_click_ms: Option<i64>,
 }
 
 #[derive(Default)]
@@ -100,16 +94,7 @@ impl Report {
 
     /// The state is recovered.
     pub fn recovered(&self, state: &PartitionState) {
-        *self.committed.lock() = Committed {
-            epoch: state.number,
-            ledger: state.ledger,
-            gone: state.gone,
-            inputs: state.inputs.iter().map(|(&id, row)| (id, Arc::clone(row))).collect(),
-            watermark_ms: state.frontiers.watermark.get(),
-            closed_ms: state.frontiers.closed.get(),
-            final_ms: state.frontiers.final_.get(),
-            newest_click_ms: state.newest_click_ms,
-        };
+        *self.committed.lock() = Committed { progress: state.progress, inputs: state.inputs.clone() };
         self.live.lock().recovering = false;
     }
 
@@ -118,23 +103,17 @@ impl Report {
         self.commits.observe(Duration::from_millis(took_ms.max(0) as u64));
         self.rejections.lock().observe(&draft.dead_letters);
         let mut committed = self.committed.lock();
-        let (before, total, now_ms) = (&committed.inputs, &committed.ledger, self.clock.monotonic_ms());
+        let (before, total, now_ms) = (&committed.inputs, &committed.progress.ledger, self.clock.monotonic_ms());
         for warning in self.lines.lock().observe(draft, countries, before, total, now_ms) {
             tracing::warn!("{warning}");
         }
-        if draft.number.is_multiple_of(adtally_model::epoch::BASE_EVERY) {
+        if draft.progress.number.is_multiple_of(adtally_model::epoch::BASE_EVERY) {
             committed.inputs.clear();
         }
         for row in &draft.inputs {
             committed.inputs.insert(row.id, Arc::clone(row));
         }
-        committed.epoch = draft.number;
-        committed.ledger = draft.ledger;
-        committed.gone = draft.gone;
-        committed.watermark_ms = draft.frontiers.watermark.get();
-        committed.closed_ms = draft.frontiers.closed.get();
-        committed.final_ms = draft.frontiers.final_.get();
-        committed.newest_click_ms = draft.newest_click_ms;
+        committed.progress = draft.progress;
     }
 
     /// Reading has begun.
@@ -214,12 +193,12 @@ impl Report {
 
     /// Event time of the newest click committed.
     pub fn newest_click_ms(&self) -> Option<i64> {
-        self.committed.lock().newest_click_ms
+        self.committed.lock().progress.newest_click_ms
     }
 
     /// The partition's lines by verdict, as committed.
     pub fn total(&self) -> Ledger {
-        self.committed.lock().ledger
+        self.committed.lock().progress.ledger
     }
 
     fn watermark_of(&self, row: &InputRow) -> Option<i64> {
@@ -228,7 +207,7 @@ impl Report {
 
     /// Sentences about inputs: gaps, released ones, and the one that holds minutes open.
     fn input_notes(&self, committed: &Committed, notes: &mut Vec<String>) {
-        let gap = committed.ledger.gap_bytes;
+        let gap = committed.progress.ledger.gap_bytes;
         if gap > 0 {
             let of: Vec<&str> = committed
                 .inputs
@@ -253,12 +232,15 @@ impl Report {
         }
         // One behind the final frontier holds nothing.
         let holds = |row: &&InputRow| {
-            let behind = self.watermark_of(row).zip(committed.final_ms).is_some_and(|(own, final_)| own < final_);
+            let behind = self
+                .watermark_of(row)
+                .zip(committed.progress.frontiers.final_.get())
+                .is_some_and(|(own, final_)| own < final_);
             row.status == InputStatus::Holding && !behind
         };
         let holding = committed.inputs.values().map(Arc::as_ref).filter(holds);
         let least = holding.min_by_key(|row| self.watermark_of(row));
-        if let (Some(row), Some(newest)) = (least, committed.newest_click_ms) {
+        if let (Some(row), Some(newest)) = (least, committed.progress.newest_click_ms) {
             match self.watermark_of(row) {
                 None => notes.push(format!("input {} has no watermark yet and holds minutes open", row.name)),
                 Some(watermark) if newest - watermark > HOLDS_BACK_MS => notes.push(format!(
@@ -290,8 +272,8 @@ impl Report {
     fn input_rows(&self, committed: &Committed) -> (Vec<InputLedger>, u64) {
         let mut listed: Vec<&InputRow> = committed.inputs.values().map(Arc::as_ref).collect();
         let mut rows = Vec::new();
-        if committed.gone != Ledger::default() {
-            rows.push(sum_row("(gone)", committed.gone));
+        if committed.progress.gone != Ledger::default() {
+            rows.push(sum_row("(gone)", committed.progress.gone));
         }
         let mut others = Vec::new();
         if rows.len() + listed.len() > LEDGER_INPUTS_MAX {
@@ -337,12 +319,12 @@ impl Status for Report {
         let (inputs, inputs_left_off) = self.input_rows(&committed);
         LedgerReport {
             partitions: vec![PartitionLedger {
-                partition: 0,
-                epoch: committed.epoch,
-                ledger: committed.ledger,
-                watermark_ms: committed.watermark_ms,
-                closed_ms: committed.closed_ms,
-                final_ms: committed.final_ms,
+                partition: committed.progress.partition,
+                epoch: committed.progress.number,
+                ledger: committed.progress.ledger,
+                watermark_ms: committed.progress.frontiers.watermark.get(),
+                closed_ms: committed.progress.frontiers.closed.get(),
+                final_ms: committed.progress.frontiers.final_.get(),
             }],
             inputs,
             inputs_left_off,
@@ -390,17 +372,17 @@ impl Status for Report {
         let live = self.live.lock();
         let lag = |time: Option<i64>| Some(live.clock?.wall_ms - time?);
         Gauges {
-            lines: committed.ledger,
-            epochs_committed: committed.epoch,
+            lines: committed.progress.ledger,
+            epochs_committed: committed.progress.number,
             epoch_commits: self.commits.snapshot(),
             queues: vec![QueueDepth {
                 queue: "read_ahead_bytes",
                 depth: live.read_ahead.0,
                 capacity: live.read_ahead.1,
             }],
-            watermark_lag_ms: lag(committed.watermark_ms),
-            closed_lag_ms: lag(committed.closed_ms),
-            lake_epochs_behind: committed.epoch.saturating_sub(live.lake_epoch),
+            watermark_lag_ms: lag(committed.progress.frontiers.watermark.get()),
+            closed_lag_ms: lag(committed.progress.frontiers.closed.get()),
+            lake_epochs_behind: committed.progress.number.saturating_sub(live.lake_epoch),
             live_identities: live.held.0 as u64,
             live_minutes: live.held.1 as u64,
             open_files: live.open_files,

@@ -218,7 +218,7 @@ impl Service {
         let recovering = recovery::take_over(&log, lake.as_ref(), writer, fresh, fingerprints);
         let Some(mut recovered) = runtime.block_on(start.unless_stopped(recovering))? else { return Ok(None) };
         let (hot, older) = recovery::warm(&mut recovered, hot_minutes, clock.wall_ms());
-        let read_before = recovered.state.ledger.read;
+        let read_before = recovered.state.progress.ledger.read;
         start.questions.open(Embedded::new(Arc::clone(&hot), Arc::clone(&lake)));
         let environment = Environment {
             log,

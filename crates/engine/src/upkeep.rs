@@ -42,8 +42,6 @@ struct Work {
 pub struct UpkeepParts {
     /// The log whose records name files.
     pub log: EpochLog,
-    /// The log's id.
-    pub log_id: u128,
     /// The lake.
     pub lake: Arc<dyn LakeStore>,
     /// Knows how far the lake is.
@@ -175,10 +173,10 @@ impl Upkeep {
     fn as_of(&self) -> Option<AsOf> {
         let held = self.parts.projector.held()?;
         Some(AsOf {
-            log_id: self.parts.log_id,
-            partition: self.parts.log.partition(),
-            epoch: held.epoch,
-            final_ms: held.final_ms,
+            log_id: held.log_id,
+            partition: held.partition,
+            epoch: held.number,
+            final_ms: held.frontiers.final_.get(),
             clock_ms: held.clock_ms,
             now_ms: held.clock_ms,
             fresh_from: self.parts.fresh_from,

@@ -1,6 +1,6 @@
 //! Epochs: the unit of commit.
 
-use crate::{Country, Frontiers, Identity, InputRow, Ledger, Minute};
+use crate::{Country, Identity, InputRow, Minute, Progress};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -19,12 +19,8 @@ pub const RECORDS_KEPT: EpochNumber = 64;
 /// Everything that one epoch changes. Creating its record in the epoch log is the commit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Epoch {
-    /// Random, made by the first record; names this log for ever.
-    pub log_id: u128,
-    /// The partition.
-    pub partition: u32,
-    /// Its number.
-    pub number: EpochNumber,
+    /// How far the partition has come at its end.
+    pub progress: Progress,
     /// Random per process start: who wrote it.
     pub writer: u128,
     /// Checksum of the record before it; 0 for the first.
@@ -33,26 +29,8 @@ pub struct Epoch {
     pub oldest_needed: EpochNumber,
     /// Whether it only takes possession of the partition.
     pub claim: bool,
-    /// The guarded clock when it ended.
-    pub clock_ms: i64,
-    /// Progress when it ended.
-    pub frontiers: Frontiers,
-    /// Event time of the newest click counted so far.
-    pub newest_click_ms: Option<i64>,
-    /// Largest guarded event time of any input so far.
-    pub largest_guarded_ms: Option<i64>,
-    /// The number that the next input discovered will get.
-    pub next_input: u64,
-    /// Whether every input had ended.
-    pub all_ended: bool,
-    /// Least watermark among the holding inputs with a backlog, which reopens closed minutes beyond it.
-    pub reopened_from_ms: Option<i64>,
     /// The inputs that it touched.
     pub inputs: Vec<Arc<InputRow>>,
-    /// Sum over inputs that are gone for 30 days.
-    pub gone: Ledger,
-    /// The partition's lines by verdict, cumulative.
-    pub ledger: Ledger,
     /// Clicks counted in it, by minute in ascending order.
     pub counts: Vec<MinuteCounts>,
     /// Identities of the clicks counted in it, by minute in ascending order.

@@ -2,7 +2,7 @@
 
 use crate::epoch::{base_before, fold_start};
 use crate::{
-    Epoch, EpochNumber, Error, Frontiers, Identity, InputId, InputRow, Invariant, Ledger, Minute, MinuteCounts, Result,
+    Epoch, EpochNumber, Error, Identity, InputId, InputRow, Invariant, Minute, MinuteCounts, Progress, Result,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,36 +10,14 @@ use std::sync::Arc;
 /// What a partition knows at the end of an epoch.
 #[derive(Clone, Debug, Default)]
 pub struct PartitionState {
-    /// The log.
-    pub log_id: u128,
-    /// The partition.
-    pub partition: u32,
-    /// The newest record folded; 0 before the first.
-    pub number: EpochNumber,
+    /// How far it has come; epoch 0 before the first record folded.
+    pub progress: Progress,
     /// Its checksum.
     pub checksum: u128,
     /// Its writer.
     pub writer: u128,
-    /// The guarded clock at its end.
-    pub clock_ms: i64,
-    /// Progress at its end.
-    pub frontiers: Frontiers,
-    /// Event time of the newest click counted.
-    pub newest_click_ms: Option<i64>,
-    /// Largest guarded event time of any input.
-    pub largest_guarded_ms: Option<i64>,
-    /// The number that the next input discovered will get.
-    pub next_input: u64,
-    /// Whether every input had ended.
-    pub all_ended: bool,
-    /// Least watermark among the holding inputs with a backlog.
-    pub reopened_from_ms: Option<i64>,
     /// All inputs.
     pub inputs: BTreeMap<InputId, Arc<InputRow>>,
-    /// Sum over inputs that are gone.
-    pub gone: Ledger,
-    /// The partition's lines by verdict.
-    pub ledger: Ledger,
     /// Live minutes.
     pub live: BTreeMap<Minute, FoldedMinute>,
     /// Fingerprint of the settings in force.
@@ -77,16 +55,18 @@ impl Fold {
     /// # Errors
     /// A corrupt-data error when `base` is not the record that the fold needs.
     pub fn new(head: EpochNumber, base: Option<&Epoch>) -> Result<Fold> {
-        if base.map(|base| base.number) != base_before(head) {
+        if base.map(|base| base.progress.number) != base_before(head) {
             return Err(Error::corrupt(format!("the fold up to epoch {head} needs the base {:?}", base_before(head))));
         }
-        let mut state = PartitionState { number: fold_start(head) - 1, next_input: 1, ..Default::default() };
+        let mut state = PartitionState {
+            progress: Progress { number: fold_start(head) - 1, next_input: 1, ..Progress::default() },
+            ..PartitionState::default()
+        };
         let mut repeated = Vec::new();
         if let Some(epoch) = base {
-            let content = epoch
-                .base
-                .as_deref()
-                .ok_or_else(|| Error::corrupt(format!("epoch {} should be a base and is not", epoch.number)))?;
+            let content = epoch.base.as_deref().ok_or_else(|| {
+                Error::corrupt(format!("epoch {} should be a base and is not", epoch.progress.number))
+            })?;
             for minute in &content.minutes {
                 repeated.push(minute.counts.minute);
                 let folded = FoldedMinute {
@@ -97,12 +77,12 @@ impl Fold {
                 state.live.insert(minute.counts.minute, folded);
             }
         }
-        Ok(Fold { state, base: base.map(|base| base.number), repeated, read_to: BTreeMap::new() })
+        Ok(Fold { state, base: base.map(|base| base.progress.number), repeated, read_to: BTreeMap::new() })
     }
 
     /// The number of the record that comes next.
     pub fn next_number(&self) -> EpochNumber {
-        self.state.number + 1
+        self.state.progress.number + 1
     }
 
     /// Adds the next record, whose checksum is `checksum`.
@@ -114,23 +94,23 @@ impl Fold {
         self.check_chain(epoch)?;
         self.check_positions(epoch)?;
         let state = &mut self.state;
-        let before_base = self.base.is_some_and(|base| epoch.number < base);
-        let in_base = self.base.is_some_and(|base| epoch.number <= base);
+        let before_base = self.base.is_some_and(|base| epoch.progress.number < base);
+        let in_base = self.base.is_some_and(|base| epoch.progress.number <= base);
         for counts in &epoch.counts {
             if in_base && self.repeated.binary_search(&counts.minute).is_ok() {
                 continue;
             }
-            state.minute(counts.minute, epoch.number).counts.push(counts.clone());
+            state.minute(counts.minute, epoch.progress.number).counts.push(counts.clone());
         }
         for identities in &epoch.identities {
             if in_base && self.repeated.binary_search(&identities.minute).is_ok() {
                 continue;
             }
-            state.minute(identities.minute, epoch.number).identities.extend_from_slice(&identities.identities);
+            state.minute(identities.minute, epoch.progress.number).identities.extend_from_slice(&identities.identities);
         }
-        state.number = epoch.number;
+        state.progress.number = epoch.progress.number;
         state.checksum = checksum;
-        state.log_id = epoch.log_id;
+        state.progress.log_id = epoch.progress.log_id;
         if before_base {
             return Ok(());
         }
@@ -143,14 +123,17 @@ impl Fold {
 
     fn check_chain(&self, epoch: &Epoch) -> Result<()> {
         let state = &self.state;
-        let first = state.log_id == 0;
-        if epoch.number != state.number + 1 {
-            return Err(Error::corrupt(format!("epoch {} follows epoch {}", epoch.number, state.number)));
+        let first = state.progress.log_id == 0;
+        if epoch.progress.number != state.progress.number + 1 {
+            return Err(Error::corrupt(format!(
+                "epoch {} follows epoch {}",
+                epoch.progress.number, state.progress.number
+            )));
         }
-        if !first && (epoch.predecessor != state.checksum || epoch.log_id != state.log_id) {
+        if !first && (epoch.predecessor != state.checksum || epoch.progress.log_id != state.progress.log_id) {
             return Err(Error::corrupt(format!(
                 "epoch {} does not follow epoch {}: it names another predecessor or another log",
-                epoch.number, state.number
+                epoch.progress.number, state.progress.number
             )));
         }
         Ok(())
@@ -168,7 +151,7 @@ impl Fold {
                     Invariant::ContiguousPositions,
                     format!(
                         "epoch {} reads {} from {}, and it was read to {read_to} before",
-                        epoch.number, row.name, row.position.from
+                        epoch.progress.number, row.name, row.position.from
                     ),
                 ));
             }
@@ -183,10 +166,10 @@ impl Fold {
     /// A corrupt-data error when the fold ended before its base.
     pub fn finish(self) -> Result<PartitionState> {
         let mut state = self.state;
-        if self.base.is_some_and(|base| state.number < base) {
-            return Err(Error::corrupt(format!("the epoch log ends at {}, before its base", state.number)));
+        if self.base.is_some_and(|base| state.progress.number < base) {
+            return Err(Error::corrupt(format!("the epoch log ends at {}, before its base", state.progress.number)));
         }
-        let frontiers = state.frontiers;
+        let frontiers = state.progress.frontiers;
         state.live.retain(|minute, _| frontiers.is_live(*minute));
         for (minute, folded) in &mut state.live {
             let merged = merge_all(*minute, std::mem::take(&mut folded.counts));
@@ -214,32 +197,26 @@ impl PartitionState {
     }
 
     fn apply_progress(&mut self, epoch: &Epoch) -> Result<()> {
-        if !epoch.frontiers.follows(&self.frontiers) {
+        if !epoch.progress.frontiers.follows(&self.progress.frontiers) {
             return Err(Error::violated(
                 Invariant::MonotoneFrontiers,
-                format!("epoch {} moves {:?} back to {:?}", epoch.number, self.frontiers, epoch.frontiers),
+                format!(
+                    "epoch {} moves {:?} back to {:?}",
+                    epoch.progress.number, self.progress.frontiers, epoch.progress.frontiers
+                ),
             ));
         }
         for row in &epoch.inputs {
             row.ledger.check(&row.name)?;
             self.inputs.insert(row.id, Arc::clone(row));
         }
-        epoch.ledger.check("the partition")?;
-        self.partition = epoch.partition;
+        epoch.progress.ledger.check("the partition")?;
+        self.progress = epoch.progress;
         self.writer = epoch.writer;
-        self.clock_ms = epoch.clock_ms;
-        self.frontiers = epoch.frontiers;
-        self.newest_click_ms = epoch.newest_click_ms;
-        self.largest_guarded_ms = epoch.largest_guarded_ms;
-        self.next_input = epoch.next_input;
-        self.all_ended = epoch.all_ended;
-        self.reopened_from_ms = epoch.reopened_from_ms;
-        self.gone = epoch.gone;
-        self.ledger = epoch.ledger;
         self.config_fingerprint = epoch.config_fingerprint;
         self.key_fingerprint = epoch.key_fingerprint;
         self.oldest_needed = epoch.oldest_needed;
-        let frontiers = self.frontiers;
+        let frontiers = self.progress.frontiers;
         self.live.retain(|minute, _| frontiers.is_live(*minute));
         self.check_conservation()
     }
@@ -255,16 +232,16 @@ impl PartitionState {
     /// # Errors
     /// An internal error when they do not.
     pub fn check_conservation(&self) -> Result<()> {
-        let mut sum = self.gone;
+        let mut sum = self.progress.gone;
         for row in self.inputs.values() {
             sum += &row.ledger;
         }
-        if sum == self.ledger {
+        if sum == self.progress.ledger {
             Ok(())
         } else {
             Err(Error::violated(
                 Invariant::Conservation,
-                format!("the inputs sum to {sum:?}, the partition's ledger is {:?}", self.ledger),
+                format!("the inputs sum to {sum:?}, the partition's ledger is {:?}", self.progress.ledger),
             ))
         }
     }

@@ -14,8 +14,8 @@ use crate::tumbling_window::Windows;
 use crate::{future, watermark};
 use adtally_model::dead_letter::CONFLICT_OF;
 use adtally_model::{
-    ClickColumns, CountedClicks, DeadLetter, EpochNumber, Error, Frontiers, InputId, InputRow, InputStatus, Ledger,
-    Minute, PartitionState, Result, Verdict,
+    ClickColumns, CountedClicks, DeadLetter, Error, Frontiers, InputId, InputRow, InputStatus, Ledger, Minute,
+    PartitionState, Progress, Result, Verdict,
 };
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -68,19 +68,13 @@ pub struct Partition {
     settings: TimeSettings,
     inputs: Inputs,
     held: Deduplicate,
-    frontiers: Frontiers,
     epoch_frontiers: Frontiers,
-    gone: Ledger,
-    ledger: Ledger,
-    newest_click_ms: Option<i64>,
-    largest_guarded_ms: Option<i64>,
     bounded: bool,
     unopened: bool,
     releases_unopened: bool,
-    reopened_from_ms: Option<i64>,
     observed: end_epoch::Observed,
-    number: EpochNumber,
-    next_input: u64,
+    /// What the epoch under construction will record: its number, and progress so far.
+    progress: Progress,
     windows: Windows,
     expired_identities: BTreeMap<Minute, Vec<adtally_model::Identity>>,
     clicks: Vec<Arc<CountedClicks>>,
@@ -106,23 +100,17 @@ impl Partition {
             }
             inputs.insert(Input::new(row));
         }
+        let progress = Progress { number: state.progress.number + 1, ..state.progress };
         Partition {
             settings,
             inputs,
             held,
-            frontiers: state.frontiers,
-            epoch_frontiers: state.frontiers,
-            gone: state.gone,
-            ledger: state.ledger,
-            newest_click_ms: state.newest_click_ms,
-            largest_guarded_ms: state.largest_guarded_ms,
+            progress,
+            epoch_frontiers: progress.frontiers,
             bounded: false,
             unopened: false,
             releases_unopened: false,
-            reopened_from_ms: state.reopened_from_ms,
             observed: end_epoch::Observed::default(),
-            number: state.number + 1,
-            next_input: state.next_input,
             windows: Windows::default(),
             expired_identities: BTreeMap::new(),
             clicks: Vec::new(),
@@ -157,12 +145,12 @@ impl Partition {
 
     /// Progress so far, uncommitted lines included.
     pub fn frontiers(&self) -> &Frontiers {
-        &self.frontiers
+        &self.progress.frontiers
     }
 
     /// The partition's lines by verdict so far, uncommitted ones included.
     pub fn ledger(&self) -> &Ledger {
-        &self.ledger
+        &self.progress.ledger
     }
 
     /// Identities held, and live minutes.
@@ -182,20 +170,20 @@ impl Partition {
 
     /// Event time of the newest click counted.
     pub fn newest_click_ms(&self) -> Option<i64> {
-        self.newest_click_ms
+        self.progress.newest_click_ms
     }
 
     /// Whether the watermark has passed a minute's end since the epoch began.
     pub fn passed_a_minute(&self) -> bool {
         let minute = |frontiers: &Frontiers| frontiers.watermark.get().map(Minute::of);
-        minute(&self.frontiers) != minute(&self.epoch_frontiers)
+        minute(&self.progress.frontiers) != minute(&self.epoch_frontiers)
     }
 
     /// An input appears, or comes back after it was gone. Takes effect now: call it at an epoch boundary only.
     pub fn add_input(&mut self, mut row: InputRow, now: &ClockReading) {
         row.time.advanced_at_ms = now.guarded_ms;
         row.seen_at_ms = now.guarded_ms;
-        self.next_input = self.next_input.max(row.id.0 + 1);
+        self.progress.next_input = self.progress.next_input.max(row.id.0 + 1);
         let mut input = Input::new(Arc::new(row));
         input.touch();
         input.asked = Asked::Backlog;
@@ -229,7 +217,7 @@ impl Partition {
             input.touch().ledger.gap_bytes += bytes;
         });
         if booked.is_some() {
-            self.ledger.gap_bytes += bytes;
+            self.progress.ledger.gap_bytes += bytes;
         }
     }
 
@@ -273,13 +261,13 @@ impl Partition {
 
     /// The least watermark over the inputs that hold and have one: whoever has it is the one that others wait for.
     pub fn least_holding_watermark(&self) -> Option<i64> {
-        self.inputs.least_with_watermark(frontier::ms(self.frontiers.final_), &self.settings, None)
+        self.inputs.least_with_watermark(frontier::ms(self.progress.frontiers.final_), &self.settings, None)
     }
 
     /// Where an input's watermark must not be beyond for its next line to be judged.
     fn alignment_limit(&self, id: InputId, now: &ClockReading) -> i64 {
         let Some(input) = self.inputs.get(id) else { return i64::MAX };
-        let final_ms = frontier::ms(self.frontiers.final_);
+        let final_ms = frontier::ms(self.progress.frontiers.final_);
         // While no frontier moves nothing expires, and what is held is bounded. An idle input moves none until an epoch
         // has ended, where it holds again.
         let many_minutes = self.held.minutes() >= BLOCKED_MINUTES_MAX;
@@ -310,7 +298,7 @@ impl Partition {
 
     /// Forgets minutes behind the expired frontier, keeping what the epoch has yet to record.
     fn expire(&mut self) {
-        for (minute, added) in self.held.expire(frontier::ms(self.frontiers.expired)) {
+        for (minute, added) in self.held.expire(frontier::ms(self.progress.frontiers.expired)) {
             self.expired_identities.entry(minute).or_default().extend(added);
         }
     }

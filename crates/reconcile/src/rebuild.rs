@@ -4,7 +4,7 @@ use adtally_model::fold::FoldedMinute;
 use adtally_model::identity::IdentityFields;
 use adtally_model::{
     Country, EpochNumber, Error, Frontiers, Identity, IdentityKey, Ledger, Minute, MinuteCounts, PartitionState,
-    Result, Watermark, ip,
+    Progress, Result, Watermark, ip,
 };
 use adtally_store::epoch_log::rebuilt_end;
 use adtally_store::lake::{Lake, RollUp};
@@ -73,16 +73,19 @@ pub async fn rebuild(
         frontiers.expired = Watermark::at(final_ms - (under.dedup_horizon_ms - under.allowed_lateness_ms));
     }
     Ok(PartitionState {
-        log_id: under.log_id.max(1),
-        partition: PARTITION,
-        number: rebuilt_end(upto.max(newest)),
-        clock_ms: under.clock_ms,
-        frontiers,
-        newest_click_ms,
-        largest_guarded_ms,
-        next_input: 1,
-        gone: ledger,
-        ledger,
+        progress: Progress {
+            log_id: under.log_id.max(1),
+            partition: PARTITION,
+            number: rebuilt_end(upto.max(newest)),
+            clock_ms: under.clock_ms,
+            frontiers,
+            newest_click_ms,
+            largest_guarded_ms,
+            next_input: 1,
+            gone: ledger,
+            ledger,
+            ..Progress::default()
+        },
         live: live_minutes(lake, under.key, &frontiers).await?,
         config_fingerprint: under.config_fingerprint,
         key_fingerprint: under.key.fingerprint(),

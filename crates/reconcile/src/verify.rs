@@ -96,7 +96,7 @@ async fn what_is_held(log: &EpochLog, lake: &Lake, findings: &mut Findings) -> R
         _ => findings.or_wrong(log.newest().await)?.flatten(),
     };
     match first {
-        Some(epoch) => findings.or_wrong(lake.held(epoch.log_id, log.partition()).await),
+        Some(epoch) => findings.or_wrong(lake.held(epoch.progress.log_id, log.partition()).await),
         None => Ok(None),
     }
 }

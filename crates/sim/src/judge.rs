@@ -141,11 +141,11 @@ impl Judge {
     ) -> Verdict {
         let number = self.head() + 1;
         let before = self.records.last().map_or(0, |known| known.checksum);
-        ensure(epoch.number == number && epoch.predecessor == before, Invariant::LinearChain, || {
-            format!("epoch {} does not follow epoch {}", epoch.number, number - 1)
+        ensure(epoch.progress.number == number && epoch.predecessor == before, Invariant::LinearChain, || {
+            format!("epoch {} does not follow epoch {}", epoch.progress.number, number - 1)
         })?;
-        ensure(epoch.frontiers.follows(&self.frontiers), Invariant::MonotoneFrontiers, || {
-            format!("epoch {number} moves {:?} to {:?}", self.frontiers, epoch.frontiers)
+        ensure(epoch.progress.frontiers.follows(&self.frontiers), Invariant::MonotoneFrontiers, || {
+            format!("epoch {number} moves {:?} to {:?}", self.frontiers, epoch.progress.frontiers)
         })?;
         self.check_holding(epoch)?;
         self.absorb_inputs(epoch)?;
@@ -158,8 +158,8 @@ impl Judge {
             add_rows(self.counts.entry(counts.minute).or_default(), counts);
             add_rows(&mut all, counts);
         }
-        self.frontiers = epoch.frontiers;
-        if epoch.frontiers.final_ > final_before && !self.final_runs.contains(&epoch.writer) {
+        self.frontiers = epoch.progress.frontiers;
+        if epoch.progress.frontiers.final_ > final_before && !self.final_runs.contains(&epoch.writer) {
             check_final(epoch, scenario, servers)?;
         }
         let (mut clicks, mut letters) = (0, 0);
@@ -181,20 +181,20 @@ impl Judge {
         ensure(identities as u64 == clicks, Invariant::NoDoubleCount, || {
             format!("epoch {number} counts {clicks} clicks with {identities} identities")
         })?;
-        let (was, is) = (&self.ledger, &epoch.ledger);
+        let (was, is) = (&self.ledger, &epoch.progress.ledger);
         let rejected = |ledger: &Ledger| ledger.late + ledger.future + ledger.malformed + ledger.invalid;
         let booked = is.counted == was.counted + clicks && rejected(is) == rejected(was) + letters;
         ensure(booked && is.read == sum(is), Invariant::Conservation, || {
             format!("epoch {number} stages {clicks} clicks and {letters} letters and books {was:?} to {is:?}")
         })?;
-        self.ledger = epoch.ledger;
+        self.ledger = epoch.progress.ledger;
         self.records.push(Known {
             checksum,
             writer: epoch.writer,
             is_claim: epoch.claim,
             oldest_needed: epoch.oldest_needed,
             counts: epoch.counts.clone(),
-            ledger: epoch.ledger,
+            ledger: epoch.progress.ledger,
         });
         Ok(())
     }
@@ -206,14 +206,14 @@ impl Judge {
             ensure(
                 row.status != InputStatus::Released || row.time.largest_ms.is_some(),
                 Invariant::FinalIsFinal,
-                || format!("epoch {} releases {}, which has no watermark", epoch.number, row.name),
+                || format!("epoch {} releases {}, which has no watermark", epoch.progress.number, row.name),
             )?;
         }
         let now = |row: &Arc<InputRow>| epoch.inputs.iter().find(|now| now.id == row.id).unwrap_or(row).clone();
         let held = self.inputs.values().find(|row| holds(row) && holds(&now(row)));
-        let moved = epoch.frontiers.watermark > self.frontiers.watermark;
+        let moved = epoch.progress.frontiers.watermark > self.frontiers.watermark;
         ensure(held.is_none() || !moved, Invariant::FinalIsFinal, || {
-            format!("epoch {} moves the watermark although {held:?} has none", epoch.number)
+            format!("epoch {} moves the watermark although {held:?} has none", epoch.progress.number)
         })
     }
 
@@ -221,16 +221,22 @@ impl Judge {
         for row in &epoch.inputs {
             let known = self.inputs.get(&row.id).map_or(0, |known| known.position.to);
             ensure(row.position.from == known && row.position.to >= known, Invariant::ContiguousPositions, || {
-                format!("epoch {} reads {:?} of {}, which was read to {known}", epoch.number, row.position, row.name)
+                format!(
+                    "epoch {} reads {:?} of {}, which was read to {known}",
+                    epoch.progress.number, row.position, row.name
+                )
             })?;
             self.inputs.insert(row.id, row.clone());
         }
-        let mut total = epoch.gone;
+        let mut total = epoch.progress.gone;
         for row in self.inputs.values() {
             total += &row.ledger;
         }
-        ensure(total == epoch.ledger, Invariant::Conservation, || {
-            format!("epoch {}: inputs and gone sum to {total:?}, not {:?}", epoch.number, epoch.ledger)
+        ensure(total == epoch.progress.ledger, Invariant::Conservation, || {
+            format!(
+                "epoch {}: inputs and gone sum to {total:?}, not {:?}",
+                epoch.progress.number, epoch.progress.ledger
+            )
         })
     }
 
@@ -275,7 +281,7 @@ impl Judge {
                 _ => false,
             };
             ensure(is_right, Invariant::Conservation, || {
-                format!("epoch {} has {verdict} for line {number}: {:?}", epoch.number, line.content)
+                format!("epoch {} has {verdict} for line {number}: {:?}", epoch.progress.number, line.content)
             })?;
             self.letters.entry(number).or_default().push(verdict.to_owned());
             letters += 1;
@@ -321,18 +327,21 @@ fn may_be_late(epoch: &Epoch, at_ms: i64, scenario: &Scenario) -> bool {
         let watermark = row.time.largest_ms.map(|largest| largest - time.out_of_orderness_ms);
         watermark.is_some_and(|watermark| end_ms + time.allowed_lateness_ms <= watermark)
     };
-    epoch.frontiers.final_.reached(end_ms) || epoch.inputs.iter().any(for_input)
+    epoch.progress.frontiers.final_.reached(end_ms) || epoch.inputs.iter().any(for_input)
 }
 
 /// What is final was bound to be by what was written, or the clock made it so while all was quiet.
 fn check_final(epoch: &Epoch, scenario: &Scenario, servers: &Servers) -> Verdict {
-    let Some(final_ms) = epoch.frontiers.final_.get() else { return Ok(()) };
+    let Some(final_ms) = epoch.progress.frontiers.final_.get() else { return Ok(()) };
     let time = &scenario.settings.time;
     let Some(largest_ms) = servers.largest_ms else {
-        return broken(Invariant::FinalIsFinal, format!("epoch {} makes minutes final before any line", epoch.number));
+        return broken(
+            Invariant::FinalIsFinal,
+            format!("epoch {} makes minutes final before any line", epoch.progress.number),
+        );
     };
     ensure(final_ms <= Minute::of(largest_ms).end_ms(), Invariant::FinalIsFinal, || {
-        format!("epoch {} makes final up to {final_ms}, the newest line is of {largest_ms}", epoch.number)
+        format!("epoch {} makes final up to {final_ms}, the newest line is of {largest_ms}", epoch.progress.number)
     })?;
     let by_lines = final_ms <= largest_ms - time.out_of_orderness_ms - time.allowed_lateness_ms;
     // Of a single log, never begun anew, it is known for sure when its time stood still.
@@ -341,8 +350,8 @@ fn check_final(epoch: &Epoch, scenario: &Scenario, servers: &Servers) -> Verdict
         return Ok(());
     }
     // What was written within the idle timeout may not have been seen yet.
-    let quiet = epoch.clock_ms - time.idle_finality_ms..epoch.clock_ms - time.idle_timeout_ms - 5_000;
+    let quiet = epoch.progress.clock_ms - time.idle_finality_ms..epoch.progress.clock_ms - time.idle_timeout_ms - 5_000;
     ensure(!servers.advanced_ms.iter().any(|at| quiet.contains(at)), Invariant::FinalIsFinal, || {
-        format!("epoch {} lets the clock make minutes final while the log goes on", epoch.number)
+        format!("epoch {} lets the clock make minutes final while the log goes on", epoch.progress.number)
     })
 }

@@ -84,49 +84,48 @@ impl SharedTables {
     /// Projects an epoch whose record does not exist yet: a planted bug.
     pub(crate) fn tell_early(&self, epoch: &Epoch) {
         let projection = EpochProjection {
-            epoch: epoch.number,
+            progress: epoch.progress,
             counts: epoch.counts.clone().into(),
             staged: epoch.staged.clone(),
-            ledger: epoch.ledger,
             inputs: Arc::default(),
-            committed_at_ms: epoch.clock_ms,
         };
         for table in Table::PROJECTED {
             // Where the lake is not up to date it is told later, as ever.
-            let _ = self.write(table, epoch.log_id, std::slice::from_ref(&projection));
+            let _ = self.write(table, std::slice::from_ref(&projection));
         }
     }
 
-    fn write(&self, table: Table, log_id: u128, epochs: &[EpochProjection]) -> Result<()> {
+    fn write(&self, table: Table, epochs: &[EpochProjection]) -> Result<()> {
         let mut tables = self.0.lock();
+        let Some(log_id) = epochs.first().map(|epoch| epoch.progress.log_id) else { return Ok(()) };
         if *tables.log_id.get_or_insert(log_id) != log_id {
             return Err(Error::corrupt(format!("the lake table `{table}` holds epochs of another log")));
         }
         let held = tables.held.get(&table).copied().unwrap_or_default();
-        let pending = &epochs[epochs.partition_point(|epoch| epoch.epoch <= held)..];
+        let pending = &epochs[epochs.partition_point(|epoch| epoch.progress.number <= held)..];
         let (Some(first), Some(last)) = (pending.first(), pending.last()) else { return Ok(()) };
-        if first.epoch != held + 1 {
-            let what = format!("`{table}` holds epoch {held}, and the next is {}", first.epoch);
+        if first.progress.number != held + 1 {
+            let what = format!("`{table}` holds epoch {held}, and the next is {}", first.progress.number);
             return Err(Error::violated(Invariant::LakeEqualsLog, what));
         }
         for epoch in pending {
             for file in epoch.staged.iter().filter(|file| table_of(file) == table) {
                 if tables.files.get(&file.path).is_none() {
-                    let what = format!("epoch {} names {}, which was never staged", epoch.epoch, file.path);
+                    let what = format!("epoch {} names {}, which was never staged", epoch.progress.number, file.path);
                     return Err(Error::violated(Invariant::LakeEqualsLog, what));
                 }
-                tables.files.enter(&file.path, file.table, epoch.epoch, file.rows);
+                tables.files.enter(&file.path, file.table, epoch.progress.number, file.rows);
             }
             match table {
                 Table::ClicksByMinute => {
-                    let counts = epoch.counts.iter().map(|counts| (epoch.epoch, counts.clone()));
+                    let counts = epoch.counts.iter().map(|counts| (epoch.progress.number, counts.clone()));
                     tables.counts.extend(counts);
                 }
-                Table::Ledger => tables.ledger = Some((epoch.epoch, epoch.ledger)),
+                Table::Ledger => tables.ledger = Some((epoch.progress.number, epoch.progress.ledger)),
                 _ => {}
             }
         }
-        tables.held.insert(table, last.epoch);
+        tables.held.insert(table, last.progress.number);
         Ok(())
     }
 }
@@ -239,10 +238,10 @@ impl LakeStore for ModelLake {
         })
     }
 
-    async fn project(&self, log_id: u128, _: u32, epochs: &[EpochProjection], _: u128) -> Result<()> {
+    async fn project(&self, epochs: &[EpochProjection], _: u128) -> Result<()> {
         for table in Table::PROJECTED {
             self.machine.note("project to", &table);
-            self.step("project to a table", || self.tables.write(table, log_id, epochs))?;
+            self.step("project to a table", || self.tables.write(table, epochs))?;
         }
         Ok(())
     }

@@ -122,7 +122,7 @@ impl Process {
             ground.runtime.block_on(older.load(&hot, lake.as_ref()))?;
         }
         spoil(ground, &log, &mut recovered.state, read)?;
-        let (claim, final_before) = (recovered.state.number, recovered.state.frontiers.final_);
+        let (claim, final_before) = (recovered.state.progress.number, recovered.state.progress.frontiers.final_);
         let environment = Environment {
             log,
             lake,
@@ -232,7 +232,7 @@ fn without_claim(
     let aside = SimStore::new(ground.disk.fork(), ground.tables.clone(), ground.machine.clone(), Plant::Nothing);
     let aside = EpochLog::new(Arc::new(aside), 0);
     let mut recovered = ground.runtime.block_on(take_over(&aside, lake, writer, fresh, fingerprints))?;
-    recovered.waiting.retain(|waiting| waiting.pending.epoch <= state.number);
+    recovered.waiting.retain(|waiting| waiting.pending.epoch <= state.progress.number);
     recovered.writer = log.writer_after(&state, writer, fingerprints);
     recovered.state = state;
     Ok(recovered)
@@ -241,8 +241,8 @@ fn without_claim(
 /// Plants bugs of recovery.
 fn spoil(ground: &Ground, log: &EpochLog, state: &mut PartitionState, read: &BTreeMap<InputId, u64>) -> Result<()> {
     match ground.plant {
-        Plant::IdentitiesForgotten if state.number > 1 => {
-            let last = ground.runtime.block_on(log.read(state.number - 1))?;
+        Plant::IdentitiesForgotten if state.progress.number > 1 => {
+            let last = ground.runtime.block_on(log.read(state.progress.number - 1))?;
             for forgotten in last.iter().flat_map(|(epoch, _)| &epoch.identities) {
                 if let Some(folded) = state.live.get_mut(&forgotten.minute) {
                     folded.identities.retain(|identity| !forgotten.identities.contains(identity));

@@ -11,9 +11,6 @@ use std::sync::Arc;
 #[cfg(test)]
 mod tests;
 
-/// The partition of an embedded process.
-const PARTITION: u32 = 0;
-
 /// The stores of one process.
 pub struct Embedded {
     hot: Arc<HotCounts>,
@@ -130,7 +127,7 @@ impl Embedded {
                 }
             }
         };
-        let upto = Epochs::of(PARTITION, snapshot.lake_epoch);
+        let upto = Epochs::of(snapshot.progress.partition, snapshot.lake_epoch);
         if by_minute {
             self.lake.each_minute((from, to), Some(&upto), selection, &mut show).await?;
         } else {
@@ -160,7 +157,7 @@ impl Embedded {
             .collect();
         // The tables may have gone on since the snapshot was taken: what they hold by now is read from them, up to the
         // snapshot's epoch, and only what they do not hold from the staged files.
-        let upto = Epochs::of(PARTITION, snapshot.progress.epoch);
+        let upto = Epochs::of(snapshot.progress.partition, snapshot.progress.number);
         let scan = ClickScan { from, to, filters, upto: Some(&upto), staged: &staged };
         for counts in self.lake.scan_clicks(&scan).await?.minutes {
             for (ad, _, clicks) in counts.rows() {

@@ -11,7 +11,7 @@ mod sums;
 mod tests;
 
 pub use ad_index::AdIndex;
-use adtally_model::{CountedClicks, Country, EpochNumber, Frontiers, Minute, MinuteCounts, MinuteState, StagedFile};
+use adtally_model::{CountedClicks, Country, EpochNumber, Minute, MinuteCounts, Progress, StagedFile};
 use columns::{MinuteColumns, SpanColumns};
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
@@ -27,40 +27,6 @@ const INDEX_SLACK: usize = 2;
 
 /// Below this many ads the index is never rebuilt: 12 MB.
 const INDEX_ADS_MIN: usize = 1 << 20;
-
-/// Progress that answers are given by: that of the newest committed epoch.
-#[derive(Clone, Debug, Default)]
-pub struct Progress {
-    /// The epoch.
-    pub epoch: EpochNumber,
-    /// Its frontiers.
-    pub frontiers: Frontiers,
-    /// Event time of the newest click counted up to it.
-    pub newest_click_ms: Option<i64>,
-    /// Largest guarded event time of any input; none before enough lines were accepted.
-    pub largest_guarded_ms: Option<i64>,
-    /// Whether all inputs had ended.
-    pub all_ended: bool,
-    /// Least watermark among the holding inputs with a backlog.
-    pub reopened_from_ms: Option<i64>,
-}
-
-impl Progress {
-    /// The minute before which "the last M minutes" end; `None` before any click is closed.
-    pub fn to(&self) -> Option<Minute> {
-        if self.all_ended {
-            // One click far ahead of all others does not draw the last minutes away from them.
-            self.largest_guarded_ms.or(self.newest_click_ms).map(|largest| Minute::of(largest).next())
-        } else {
-            self.newest_click_ms.and(self.frontiers.closed.get()).map(Minute::of)
-        }
-    }
-
-    /// The state of a minute.
-    pub fn state_of(&self, minute: Minute) -> MinuteState {
-        self.frontiers.state_of(minute, self.reopened_from_ms)
-    }
-}
 
 /// A committed epoch that the lake does not hold yet.
 #[derive(Debug)]
@@ -153,7 +119,7 @@ impl HotCounts {
         for counts in counts.iter().filter(|counts| (from..complete).contains(&counts.minute)) {
             add_counts(&mut minutes, counts, &before.ads);
         }
-        let (progress, complete_from) = (before.progress.clone(), Some(from.min(complete)));
+        let (progress, complete_from) = (before.progress, Some(from.min(complete)));
         let (ads, spans) = (Arc::clone(&before.ads), Arc::clone(&before.spans));
         self.change(Snapshot { progress, complete_from, ads, spans, ..Snapshot::default() }, minutes, |_| {});
     }
@@ -201,7 +167,7 @@ impl HotCounts {
             }
         }
         self.change(Snapshot { progress, complete_from, ads, spans, ..Snapshot::default() }, minutes, |changed| {
-            changed.open.retain(|(epoch, _)| *epoch > changed.progress.epoch);
+            changed.open.retain(|(epoch, _)| *epoch > changed.progress.number);
             changed.pending.push(pending);
         });
     }

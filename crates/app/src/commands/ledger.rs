@@ -38,7 +38,7 @@ pub fn ledger(args: &LedgerArgs) -> Result<Exit> {
         terminal::print(&format!("{}\n", adtally_serve::ledger_json(report.ledger())?))?;
         return Ok(Exit::Success);
     }
-    let mut text = format!("{}\n", state.ledger);
+    let mut text = format!("{}\n", state.progress.ledger);
     for row in state.inputs.values() {
         let mut name = terminal::on_one_line(&row.name).to_string();
         if row.origin != row.name {
@@ -46,8 +46,8 @@ pub fn ledger(args: &LedgerArgs) -> Result<Exit> {
         }
         text.push_str(&format!("  {name}: {}\n", row.ledger));
     }
-    if state.gone.read > 0 {
-        text.push_str(&format!("  (gone): {}\n", state.gone));
+    if state.progress.gone.read > 0 {
+        text.push_str(&format!("  (gone): {}\n", state.progress.gone));
     }
     terminal::print_text(&text)?;
     Ok(Exit::Success)

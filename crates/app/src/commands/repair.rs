@@ -194,15 +194,15 @@ impl Repair {
             clock_ms: SystemClock.wall_ms(),
         };
         let state = adtally_reconcile::rebuild(lake, under, upto, newest).await?;
-        let sum = state.ledger;
-        let what = format!("the epoch log up to {}, from epoch {upto} of the lake: {sum}", state.number);
+        let sum = state.progress.ledger;
+        let what = format!("the epoch log up to {}, from epoch {upto} of the lake: {sum}", state.progress.number);
         self.steps.push(format!("{} {what}", if self.yes { "writing" } else { "would write" }));
         if self.path.join("epochs").is_dir() && newest > 0 {
             self.put_aside("epochs", "is damaged, or not the one that the lake follows")?;
         }
         if self.yes {
             log.rebuild(&state, SystemRandomness.next_u128()).await?;
-            lake.adopt(log.partition(), state.log_id, upto, state.number).await?;
+            lake.adopt(log.partition(), state.progress.log_id, upto, state.progress.number).await?;
         }
         Ok(())
     }
@@ -251,7 +251,7 @@ async fn facts(log: &EpochLog, lake: &Lake) -> Result<Facts> {
     let sound = log.soundest().await?;
     let follows = match &sound {
         None => None,
-        Some(state) => match lake.held(state.log_id, log.partition()).await {
+        Some(state) => match lake.held(state.progress.log_id, log.partition()).await {
             Ok(held) => {
                 let ends = || held.tables.iter().map(|(_, epoch)| epoch.unwrap_or_default());
                 Some((ends().min().unwrap_or_default(), ends().max().unwrap_or_default()))
@@ -262,7 +262,7 @@ async fn facts(log: &EpochLog, lake: &Lake) -> Result<Facts> {
     };
     Ok(Facts {
         newest: log.numbers().await?.last().copied(),
-        sound: sound.map(|state| state.number),
+        sound: sound.map(|state| state.progress.number),
         follows,
         complete: lake.epochs().await?.last(log.partition()),
     })

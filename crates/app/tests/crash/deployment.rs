@@ -149,8 +149,12 @@ impl Deployment {
         assert_eq!(again.ledger, ledger, "{context}: a further run changes the ledger");
         let after = self.stored(expected, context);
         assert_eq!(after.inputs, before.inputs, "{context}: a further run changes the inputs");
-        assert_eq!(after.frontiers, before.frontiers, "{context}: a further run moves the frontiers");
-        assert_eq!(after.number, before.number + 1, "{context}: a further run commits more than its claim");
+        assert_eq!(after.progress.frontiers, before.progress.frontiers, "{context}: a further run moves the frontiers");
+        assert_eq!(
+            after.progress.number,
+            before.progress.number + 1,
+            "{context}: a further run commits more than its claim"
+        );
     }
 
     /// Checks what is stored; returns the state that the log folds to.
@@ -159,17 +163,17 @@ impl Deployment {
         RUNTIME.block_on(async {
             let stores = backing.open().await.expect(context);
             let state = stores.log.fold().await.expect(context).expect(context);
-            check_ledger(&state.ledger, expected, context);
+            check_ledger(&state.progress.ledger, expected, context);
             state.check_conservation().expect(context);
-            let held = stores.lake.held(state.log_id, 0).await.expect(context);
-            assert!(held.tables.iter().all(|&(_, epoch)| epoch == Some(state.number)), "{context}: {held:?}");
+            let held = stores.lake.held(state.progress.log_id, 0).await.expect(context);
+            assert!(held.tables.iter().all(|&(_, epoch)| epoch == Some(state.progress.number)), "{context}: {held:?}");
 
             let counts = stores.lake.counts(EVER.0, EVER.1, None).await.expect(context).minutes;
             assert_eq!(by_row(&counts), expected.counts, "{context}: clicks_by_minute");
             let recount = stores.lake.recount(EVER.0, EVER.1, None).await.expect(context).minutes;
             assert_eq!(recount, counts, "{context}: clicks");
             let (epoch, total, _) = stores.lake.ledger(0).await.expect(context).expect(context);
-            assert_eq!((epoch, total), (state.number, state.ledger), "{context}: ledger");
+            assert_eq!((epoch, total), (state.progress.number, state.progress.ledger), "{context}: ledger");
 
             for (&minute, folded) in &state.live {
                 let log = merge_all(minute, folded.counts.clone());
@@ -190,7 +194,7 @@ impl Deployment {
         let mut paths: Vec<String> = Vec::new();
         for &number in &numbers {
             let (epoch, checksum) = log.read(number).await.expect(context).expect(context);
-            assert_eq!(epoch.log_id, state.log_id, "{context}: epoch {number}");
+            assert_eq!(epoch.progress.log_id, state.progress.log_id, "{context}: epoch {number}");
             if let Some((_, predecessor)) = before.filter(|&(last, _)| last + 1 == number) {
                 assert_eq!(epoch.predecessor, predecessor, "{context}: epoch {number}");
             }
@@ -201,9 +205,13 @@ impl Deployment {
             }
             before = Some((number, checksum));
         }
-        assert_eq!(before, Some((state.number, state.checksum)), "{context}: the newest record");
+        assert_eq!(before, Some((state.progress.number, state.checksum)), "{context}: the newest record");
         let kept_from = numbers.iter().find(|&&number| number > 1).copied().unwrap_or(1);
-        assert_eq!(numbers.len() as u64, state.number + 2 - kept_from.max(2), "{context}: holes in {numbers:?}");
+        assert_eq!(
+            numbers.len() as u64,
+            state.progress.number + 2 - kept_from.max(2),
+            "{context}: holes in {numbers:?}"
+        );
         let all = paths.len();
         paths.sort_unstable();
         paths.dedup();
@@ -213,7 +221,7 @@ impl Deployment {
         }
         if kept_from <= 2 {
             assert_eq!(rows.get(&StagedTable::Clicks), Some(&expected.counted), "{context}: rows of clicks");
-            let letters = state.ledger.late + expected.future + expected.malformed + expected.invalid;
+            let letters = state.progress.ledger.late + expected.future + expected.malformed + expected.invalid;
             assert_eq!(rows.get(&StagedTable::DeadLetters), Some(&letters), "{context}: dead letters");
         }
     }

@@ -59,7 +59,7 @@ impl<S: EpochSink> Ingest<S> {
             }
         }
         if let Some(draft) = self.partition.end_epoch(&now, run_end)? {
-            self.number = draft.number + 1;
+            self.number = draft.progress.number + 1;
             self.sink.submit(draft)?;
         }
         for id in self.partition.take_forgotten() {

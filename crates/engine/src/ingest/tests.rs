@@ -30,7 +30,7 @@ impl EpochSink for Lines {
     }
 
     fn submit(&mut self, draft: EpochDraft) -> Result<()> {
-        self.0 = draft.ledger.counted;
+        self.0 = draft.progress.ledger.counted;
         Ok(())
     }
 }

@@ -40,7 +40,7 @@ impl World {
         self.now_ms += 10_000;
         let warnings = self.notes.observe(draft, countries, &self.inputs, &self.total, self.now_ms);
         self.inputs.extend(draft.inputs.iter().map(|row| (row.id, Arc::clone(row))));
-        self.total = draft.ledger;
+        self.total = draft.progress.ledger;
         warnings
     }
 
@@ -62,8 +62,9 @@ impl World {
 
     /// Copies, and the click ids under which some of them conflict.
     fn copies(&mut self, copies: u64, click_ids: &[&str]) -> Vec<String> {
-        let mut draft = EpochDraft { ledger: self.total, ..EpochDraft::default() };
-        draft.ledger.book(Verdict::Duplicate, copies);
+        let mut draft = EpochDraft::default();
+        draft.progress.ledger = self.total;
+        draft.progress.ledger.book(Verdict::Duplicate, copies);
         let of = |id: &&str| letter("1.log", Verdict::Duplicate, &format!("{CONFLICT_OF}{id}"), 0);
         draft.dead_letters = click_ids.iter().map(of).collect();
         self.commit(&draft, &[])

@@ -3,7 +3,7 @@
 use super::Report;
 use crate::clock::Clock;
 use crate::status::{LEDGER_INPUTS_MAX, Status};
-use adtally_model::{InputId, InputRow, InputStatus, InputTime, Ledger, PartitionState, Position, Watermark};
+use adtally_model::{InputId, InputRow, InputStatus, InputTime, Ledger, PartitionState, Position, Progress, Watermark};
 use adtally_pipeline::TimeSettings;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -46,8 +46,7 @@ fn state(inputs: Vec<InputRow>) -> PartitionState {
     let ledger = lines(inputs.iter().map(|row| row.ledger.read).sum());
     PartitionState {
         inputs: inputs.into_iter().map(|row| (row.id, row.into())).collect(),
-        ledger,
-        newest_click_ms: Some(NOON_MS),
+        progress: Progress { ledger, newest_click_ms: Some(NOON_MS), ..Progress::default() },
         ..PartitionState::default()
     }
 }
@@ -81,7 +80,7 @@ fn reading_that_stands_still_is_a_problem() {
 fn only_an_input_that_holds_is_named_as_holding() {
     let check = |inputs: Vec<InputRow>, final_ms: i64, expected: &[&str]| {
         let mut state = state(inputs);
-        state.frontiers.final_ = Watermark::at(final_ms);
+        state.progress.frontiers.final_ = Watermark::at(final_ms);
         assert_eq!(report(&state).0.readiness().notes, expected);
     };
     let holding = |id, behind_ms| input(id, InputStatus::Holding, behind_ms);
@@ -101,8 +100,8 @@ fn inputs_beyond_the_bound_are_summed() {
     let of = |id: u64| input(id, if id % 5_000 == 1 { InputStatus::Idle } else { InputStatus::Ended }, None);
     let found = |inputs: u64, gone: u64| {
         let mut state = state((1..=inputs).map(of).collect());
-        state.gone = lines(gone);
-        state.ledger += &lines(gone);
+        state.progress.gone = lines(gone);
+        state.progress.ledger += &lines(gone);
         let ledger = report(&state).0.ledger();
         let read: u64 = ledger.inputs.iter().map(|row| row.ledger.read).sum();
         assert_eq!(read, ledger.partitions[0].ledger.read, "the rows add up");

@@ -7,7 +7,7 @@ use crate::frontier;
 use crate::inputs::{Input, Unreadable};
 use crate::watermark;
 use adtally_model::epoch::{BASE_EVERY, FOLD_BEFORE_BASE};
-use adtally_model::{Error, Frontiers, InputId, InputStatus, Invariant, Minute, MinuteIdentities, Result};
+use adtally_model::{Error, Frontiers, InputId, InputStatus, Invariant, Minute, MinuteIdentities, Progress, Result};
 use std::collections::btree_map::Entry;
 
 /// How long before its row is summed up an ended input is looked for once more: bases come far more often than daily.
@@ -45,27 +45,27 @@ impl Partition {
     /// An internal error when the ledger does not add up.
     pub fn end_epoch(&mut self, now: &ClockReading, run_end: RunEnd) -> Result<Option<EpochDraft>> {
         self.observe(now);
-        self.inputs.review(now.guarded_ms, frontier::ms(self.frontiers.watermark), &self.settings);
+        self.inputs.review(now.guarded_ms, frontier::ms(self.progress.frontiers.watermark), &self.settings);
         // A later run will read what a bounded one cannot.
         self.inputs.set_lines_missing(self.unopened || (self.bounded && self.inputs.has_unreadable()));
-        frontier::follow_watermark(&mut self.frontiers, &self.inputs, &self.settings);
+        frontier::follow_watermark(&mut self.progress.frontiers, &self.inputs, &self.settings);
         self.release_inputs(now.guarded_ms);
         match run_end {
             RunEnd::GoesOn if now.agrees => self.follow_clock(now.guarded_ms),
             RunEnd::GoesOn => {}
             RunEnd::Close | RunEnd::Finalise => {
-                if let Some(newest) = self.newest_click_ms {
+                if let Some(newest) = self.progress.newest_click_ms {
                     let finalise = run_end == RunEnd::Finalise;
-                    frontier::close_up_to(&mut self.frontiers, Minute::of(newest), finalise, &self.settings);
+                    frontier::close_up_to(&mut self.progress.frontiers, Minute::of(newest), finalise, &self.settings);
                 }
             }
         }
         self.expire();
-        self.ledger.check("the partition")?;
-        if !self.frontiers.follows(&self.epoch_frontiers) {
+        self.progress.ledger.check("the partition")?;
+        if !self.progress.frontiers.follows(&self.epoch_frontiers) {
             return Err(Error::violated(Invariant::MonotoneFrontiers, "a frontier moved back"));
         }
-        let is_base = self.number.is_multiple_of(BASE_EVERY);
+        let is_base = self.progress.number.is_multiple_of(BASE_EVERY);
         if self.bytes == 0 && !self.changes_a_minute() && !self.inputs.iter().any(Input::is_touched) {
             return Ok(None);
         }
@@ -81,8 +81,8 @@ impl Partition {
         let idle_ms = |since| now_ms - self.observed.from_ms.map_or(now_ms, |from| from.max(since));
         let idle_since = self.inputs.all_idle_since_ms(now_ms, Unreadable::NotIdle, &self.settings);
         let is_final = idle_since.is_some_and(|since| idle_ms(since) >= self.settings.idle_finality_ms);
-        let largest = self.largest_guarded_ms.filter(|_| is_final);
-        frontier::follow_clock(&mut self.frontiers, now_ms, largest, &self.settings);
+        let largest = self.progress.largest_guarded_ms.filter(|_| is_final);
+        frontier::follow_clock(&mut self.progress.frontiers, now_ms, largest, &self.settings);
     }
 
     /// Whether a minute would change its state.
@@ -90,7 +90,7 @@ impl Partition {
         let minutes = |frontiers: &Frontiers| {
             [frontiers.closed, frontiers.final_, frontiers.expired].map(|frontier| frontier.get().map(Minute::of))
         };
-        minutes(&self.frontiers) != minutes(&self.epoch_frontiers)
+        minutes(&self.progress.frontiers) != minutes(&self.epoch_frontiers)
     }
 
     /// While more identities are held than `dedup_capacity` and inputs lie further apart than the horizon, the least
@@ -98,8 +98,8 @@ impl Partition {
     /// behind comes up to them, and nothing needs to be late. While one without a watermark holds, releasing others
     /// would move nothing.
     fn release_inputs(&mut self, now_ms: i64) {
-        while self.held.held_after(frontier::ms(self.frontiers.expired)) > self.settings.dedup_capacity {
-            let final_ms = frontier::ms(self.frontiers.final_);
+        while self.held.held_after(frontier::ms(self.progress.frontiers.expired)) > self.settings.dedup_capacity {
+            let final_ms = frontier::ms(self.progress.frontiers.final_);
             let least = self.inputs.least_holding(final_ms, &self.settings, None);
             let least = least.filter(|&least| least != watermark::NONE || self.releases_unopened);
             let most = self.inputs.most_watermark_at_end(now_ms, &self.settings);
@@ -108,14 +108,14 @@ impl Partition {
                 return;
             }
             self.inputs.release(least, final_ms, &self.settings);
-            frontier::follow_watermark(&mut self.frontiers, &self.inputs, &self.settings);
+            frontier::follow_watermark(&mut self.progress.frontiers, &self.inputs, &self.settings);
         }
     }
 
     fn draft(&mut self, now: &ClockReading, is_base: bool) -> Result<EpochDraft> {
         if is_base {
             let (sum, ids) = self.inputs.remove_where(|input| is_unseen_for(input, now.guarded_ms, GONE_AFTER_MS));
-            self.gone += &sum;
+            self.progress.gone += &sum;
             self.forgotten.extend(ids);
         }
         self.check_ledgers(is_base)?;
@@ -128,20 +128,12 @@ impl Partition {
                 Entry::Occupied(mut entry) => entry.get_mut().extend(added),
             }
         }
-        let final_ms = frontier::ms(self.frontiers.final_);
-        self.reopened_from_ms = self.inputs.reopened_from_ms(self.reopened_from_ms, final_ms, &self.settings);
+        let final_ms = frontier::ms(self.progress.frontiers.final_);
+        self.progress.reopened_from_ms =
+            self.inputs.reopened_from_ms(self.progress.reopened_from_ms, final_ms, &self.settings);
         let draft = EpochDraft {
-            number: self.number,
-            clock_ms: now.guarded_ms,
-            frontiers: self.frontiers,
-            newest_click_ms: self.newest_click_ms,
-            largest_guarded_ms: self.largest_guarded_ms,
-            next_input: self.next_input,
-            all_ended: self.inputs.all_ended(),
-            reopened_from_ms: self.reopened_from_ms,
+            progress: Progress { clock_ms: now.guarded_ms, all_ended: self.inputs.all_ended(), ..self.progress },
             inputs: self.inputs.record(is_base),
-            gone: self.gone,
-            ledger: self.ledger,
             windows: std::mem::take(&mut self.windows),
             identities: identities
                 .into_iter()
@@ -150,13 +142,13 @@ impl Partition {
             clicks: std::mem::take(&mut self.clicks),
             dead_letters: std::mem::take(&mut self.dead_letters),
             old_minutes: if is_base {
-                self.held.begun_before(self.number.saturating_sub(FOLD_BEFORE_BASE))
+                self.held.begun_before(self.progress.number.saturating_sub(FOLD_BEFORE_BASE))
             } else {
                 Vec::new()
             },
         };
-        self.epoch_frontiers = self.frontiers;
-        self.number += 1;
+        self.epoch_frontiers = self.progress.frontiers;
+        self.progress.number += 1;
         (self.lines, self.bytes) = (0, 0);
         Ok(draft)
     }
@@ -169,14 +161,14 @@ impl Partition {
         if !is_base {
             return Ok(());
         }
-        let mut sum = self.gone;
+        let mut sum = self.progress.gone;
         for input in self.inputs.iter() {
             sum += &input.row.ledger;
         }
-        if sum == self.ledger {
+        if sum == self.progress.ledger {
             return Ok(());
         }
-        let ledger = self.ledger;
+        let ledger = self.progress.ledger;
         let what = format!("the inputs sum to {sum:?}, the partition's ledger is {ledger:?}");
         Err(Error::violated(Invariant::Conservation, what))
     }

@@ -9,7 +9,7 @@ impl Partition {
     /// An internal error when the batch does not begin where its input stands.
     pub fn judge(&mut self, batch: &mut PendingBatch, now: &ClockReading, lines_max: usize) -> Result<Judged> {
         let limit = self.alignment_limit(batch.input, now);
-        let final_ms = frontier::ms(self.frontiers.final_);
+        let final_ms = frontier::ms(self.progress.frontiers.final_);
         let others = self.inputs.least_holding(final_ms, &self.settings, Some(batch.input));
         let unknown = || Error::internal(format!("input {} is not known to the partition", batch.input));
         let status = self.inputs.get(batch.input).ok_or_else(unknown)?.row.status;
@@ -44,7 +44,7 @@ impl Partition {
             row if row == end => Stopped::Quota,
             _ => Stopped::Aligned,
         };
-        frontier::follow_watermark(&mut self.frontiers, &self.inputs, &self.settings);
+        frontier::follow_watermark(&mut self.progress.frontiers, &self.inputs, &self.settings);
         self.expire();
         Ok(Judged { counted, lines: rows, stopped })
     }
@@ -66,7 +66,7 @@ impl Partition {
         let name = self.inputs.get(batch.input).map(|input| Arc::clone(&input.row.origin)).unwrap_or_else(|| "".into());
         let columns = Arc::clone(&batch.columns);
         let (final_before, expired_before) =
-            (frontier::ms(self.frontiers.final_), frontier::ms(self.frontiers.expired));
+            (frontier::ms(self.progress.frontiers.final_), frontier::ms(self.progress.frontiers.expired));
         let (lateness, held_after) = (self.settings.allowed_lateness_ms, self.settings.held_after_final_ms());
         let mut current: Option<(Minute, MinuteSet, usize)> = None;
         for row in first..first + rows {
@@ -163,7 +163,7 @@ impl Partition {
                 self.expired_identities.entry(minute).or_default().extend(added);
             }
         }
-        (!self.held.is_full()).then(|| self.held.begin(minute, self.number))
+        (!self.held.is_full()).then(|| self.held.begin(minute, self.progress.number))
     }
 
     fn count(&mut self, columns: &ClickColumns, rows: &[u32]) {
@@ -178,8 +178,8 @@ impl Partition {
                     break;
                 }
                 window.add(columns.ad_id[row], columns.country[row]);
-                if self.newest_click_ms.is_none_or(|newest| newest < event_time) {
-                    self.newest_click_ms = Some(event_time);
+                if self.progress.newest_click_ms.is_none_or(|newest| newest < event_time) {
+                    self.progress.newest_click_ms = Some(event_time);
                 }
                 at += 1;
             }
@@ -222,10 +222,10 @@ impl Partition {
             Ok::<_, Error>((to - from, input.row.time.largest_ms))
         });
         let Some((bytes, largest)) = booked.transpose()? else { return Ok(()) };
-        self.ledger += tally;
+        self.progress.ledger += tally;
         self.lines += tally.read;
         self.bytes += bytes;
-        self.largest_guarded_ms = self.largest_guarded_ms.max(largest);
+        self.progress.largest_guarded_ms = self.progress.largest_guarded_ms.max(largest);
         Ok(())
     }
 }

@@ -1,8 +1,8 @@
 //! Idleness, ends, the clock, finality, capacity: what depends on more than lines.
 
-use crate::driver::{LINE_BYTES, Log, batch, clock, new_input, state_of};
+use crate::driver::{LINE_BYTES, Log, batch, clock, first_state, new_input, state_of};
 use crate::oracle::Line;
-use adtally_model::{InputId, PartitionState, Verdict};
+use adtally_model::{InputId, Verdict};
 use adtally_pipeline::{ClockReading, Partition, RunEnd, Stopped, TimeSettings};
 
 /// A minute's beginning.
@@ -20,7 +20,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(inputs: u64, settings: TimeSettings) -> World {
-        let state = PartitionState { next_input: 1, ..PartitionState::default() };
+        let state = first_state();
         let mut world =
             World { partition: Partition::new(settings, state), log: Log::default(), now: START, read: [0; 4] };
         for id in 1..=inputs {
@@ -133,7 +133,7 @@ fn fault_21_a_click_years_ahead_is_future_and_moves_nothing() {
     assert_eq!(world.partition.watermark_of(InputId(1)), Some(START + 60_000 - 5_000));
     world.epoch();
     let epoch = world.log.epochs.last().unwrap();
-    assert_eq!(epoch.ledger.read, 58);
+    assert_eq!(epoch.progress.ledger.read, 58);
 }
 
 #[test]
@@ -254,7 +254,7 @@ fn a_bounded_run_closes_the_minutes_seen_and_finalises_on_request() {
         world.partition.end_input(InputId(1));
         world.epoch_at(clock(world.now), end);
         assert_eq!(world.state(0), expected);
-        assert!(world.log.epochs.last().unwrap().all_ended);
+        assert!(world.log.epochs.last().unwrap().progress.all_ended);
     }
 }
 

@@ -53,7 +53,7 @@ fn judge(rows: &[[&str; 4]]) -> EpochDraft {
 /// Counted, duplicate, conflicting, and the kept lines.
 fn check(rows: &[[&str; 4]], expected: (u64, u64, u64), kept: &[&str]) {
     let draft = judge(rows);
-    let Ledger { counted, duplicate, conflicting_duplicates, .. } = draft.ledger;
+    let Ledger { counted, duplicate, conflicting_duplicates, .. } = draft.progress.ledger;
     assert_eq!((counted, duplicate, conflicting_duplicates), expected, "{rows:?}");
     let letters: Vec<_> =
         draft.dead_letters.iter().map(|letter| String::from_utf8(letter.payload.clone()).unwrap()).collect();
@@ -81,10 +81,10 @@ fn a_click_id_that_all_bear_costs_no_click_its_line() {
     let users: Vec<String> = (0..400).map(|user| format!("u{user}")).collect();
     let rows: Vec<_> = users.iter().map(|user| [&**user, "192.0.2.1", "DE", "placeholder"]).collect();
     let draft = judge(&rows);
-    assert_eq!((draft.ledger.counted, draft.ledger.duplicate), (1, 399));
-    let (conflicting, kept) = (draft.ledger.conflicting_duplicates, draft.dead_letters.len() as u64);
+    assert_eq!((draft.progress.ledger.counted, draft.progress.ledger.duplicate), (1, 399));
+    let (conflicting, kept) = (draft.progress.ledger.conflicting_duplicates, draft.dead_letters.len() as u64);
     // 8 bits tell users apart: of 256 copies one is taken for the same user's.
     assert!(conflicting == kept && kept > 390, "{kept} of 399");
     assert!(draft.dead_letters.iter().all(|letter| letter.reason.ends_with(" click_id placeholder")));
-    draft.ledger.check("the partition").unwrap();
+    draft.progress.ledger.check("the partition").unwrap();
 }

@@ -4,7 +4,7 @@ use crate::oracle::Line;
 use adtally_model::fold::merge_all;
 use adtally_model::{
     Base, ClickColumns, ClickRef, Country, DecodedBatch, Epoch, Fold, IdentityKey, InputId, InputRow, Ledger,
-    LiveMinute, Minute, MinuteIdentities, PartitionState,
+    LiveMinute, Minute, MinuteIdentities, PartitionState, Progress,
 };
 use adtally_pipeline::{ClockReading, EpochDraft, Partition, PendingBatch, RunEnd, TimeSettings};
 use std::collections::BTreeMap;
@@ -69,9 +69,9 @@ pub(crate) struct Log {
 impl Log {
     /// Commits a draft; counts of older epochs are needed for a base.
     pub(crate) fn commit(&mut self, draft: EpochDraft) {
-        assert_eq!(draft.number, self.epochs.len() as u64 + 1);
+        assert_eq!(draft.progress.number, self.epochs.len() as u64 + 1);
         let counts = draft.windows.finish();
-        let base = draft.number.is_multiple_of(64).then(|| {
+        let base = draft.progress.number.is_multiple_of(64).then(|| {
             let minutes = draft.old_minutes.iter().map(|(minute, begun, identities)| {
                 let earlier = self.epochs.iter().flat_map(|epoch| &epoch.counts).chain(&counts);
                 let parts = earlier.filter(|counts| counts.minute == *minute).cloned().collect();
@@ -84,23 +84,12 @@ impl Log {
             Box::new(Base { inputs: draft.inputs.clone(), minutes: minutes.collect() })
         });
         self.epochs.push(Epoch {
-            log_id: 7,
-            partition: 0,
-            number: draft.number,
+            progress: Progress { log_id: 7, ..draft.progress },
             writer: 1,
-            predecessor: u128::from(draft.number - 1),
+            predecessor: u128::from(draft.progress.number - 1),
             oldest_needed: 1,
             claim: false,
-            clock_ms: draft.clock_ms,
-            frontiers: draft.frontiers,
-            newest_click_ms: draft.newest_click_ms,
-            largest_guarded_ms: draft.largest_guarded_ms,
-            next_input: draft.next_input,
-            all_ended: draft.all_ended,
-            reopened_from_ms: draft.reopened_from_ms,
             inputs: draft.inputs,
-            gone: draft.gone,
-            ledger: draft.ledger,
             counts,
             identities: draft.identities,
             staged: Vec::new(),
@@ -114,7 +103,7 @@ impl Log {
     pub(crate) fn fold(&self) -> PartitionState {
         let head = self.epochs.len() as u64;
         if head == 0 {
-            return PartitionState { next_input: 1, ..PartitionState::default() };
+            return first_state();
         }
         let base = adtally_model::epoch::base_before(head).map(|number| &self.epochs[number as usize - 1]);
         let mut fold = Fold::new(head, base).unwrap();
@@ -137,7 +126,7 @@ impl Log {
 
     /// The ledger after the last epoch.
     pub(crate) fn ledger(&self) -> Ledger {
-        self.epochs.last().map(|epoch| epoch.ledger).unwrap_or_default()
+        self.epochs.last().map(|epoch| epoch.progress.ledger).unwrap_or_default()
     }
 }
 
@@ -221,7 +210,7 @@ fn read(partition: &Partition, input: usize) -> usize {
 /// The state of a minute after a log.
 pub(crate) fn state_of(log: &Log, minute: i64) -> &'static str {
     let last = log.epochs.last().unwrap();
-    last.frontiers.state_of(Minute(minute), last.reopened_from_ms).as_str()
+    last.progress.frontiers.state_of(Minute(minute), last.progress.reopened_from_ms).as_str()
 }
 
 /// Runs one input, which does not end, in one batch and one epoch.
@@ -234,4 +223,9 @@ pub(crate) fn drive_open(lines: &[Line], settings: TimeSettings) -> Log {
         log.commit(draft);
     }
     log
+}
+
+/// The state of a partition that has read nothing.
+pub(crate) fn first_state() -> PartitionState {
+    PartitionState { progress: Progress { next_input: 1, ..Progress::default() }, ..PartitionState::default() }
 }

@@ -75,7 +75,7 @@ async fn check_live(
     scan: &Scan,
     findings: &mut Findings,
 ) -> Result<()> {
-    let upto = Epochs::of(state.partition, held);
+    let upto = Epochs::of(state.progress.partition, held);
     let whole = scan.has_all(held + 1..=scan.head);
     for (&minute, folded) in &state.live {
         let at = rfc3339(minute.start_ms());
@@ -287,9 +287,10 @@ async fn check_ledger(lake: &Lake, log: &EpochLog, findings: &mut Findings) -> R
     let Some((epoch, total, _)) = lake.ledger(log.partition()).await? else { return Ok(()) };
     if let Some((record, _)) = log.read(epoch).await?
         // The table has no column of NUL bytes, which are no lines.
-        && (Ledger { nul_bytes: total.nul_bytes, ..record.ledger }) != total
+        && (Ledger { nul_bytes: total.nul_bytes, ..record.progress.ledger }) != total
     {
-        findings.wrong(format!("the lake's ledger at epoch {epoch} says {}, the log {}", total, record.ledger));
+        findings
+            .wrong(format!("the lake's ledger at epoch {epoch} says {}, the log {}", total, record.progress.ledger));
     }
     findings.checked.push(format!("the ledger in the lake at epoch {epoch}"));
     Ok(())

@@ -90,7 +90,7 @@ async fn read_records(
     held: EpochNumber,
     findings: &mut Findings,
 ) -> Result<Option<Scan>> {
-    let head = newest.number;
+    let head = newest.progress.number;
     let oldest = newest.oldest_needed.clamp(1, fold_start(head));
     if oldest != newest.oldest_needed {
         findings.wrong(format!(
@@ -136,8 +136,8 @@ async fn read_records(
         scan.state = findings.or_wrong(fold.finish())?;
     }
     if let Some(state) = &scan.state {
-        findings.checked.push(format!("the fold up to epoch {head}: {}", state.ledger));
-        let gap = state.ledger.gap_bytes;
+        findings.checked.push(format!("the fold up to epoch {head}: {}", state.progress.ledger));
+        let gap = state.progress.ledger.gap_bytes;
         if gap > 0 {
             findings.checked.push(format!("{gap} bytes could never be read; the gap is in the ledger"));
         }
@@ -166,15 +166,18 @@ async fn is_deleted(log: &EpochLog, number: EpochNumber) -> Result<bool> {
 }
 
 fn check_record(epoch: &Epoch, newest: &Epoch, before: Option<(EpochNumber, u128)>, findings: &mut Findings) {
-    let number = epoch.number;
+    let number = epoch.progress.number;
     let follows = before.is_none_or(|(last, checksum)| last + 1 != number || checksum == epoch.predecessor);
-    if !follows || epoch.log_id != newest.log_id {
+    if !follows || epoch.progress.log_id != newest.progress.log_id {
         findings.wrong(format!("epoch {number} does not follow epoch {}: {}", number - 1, Invariant::LinearChain));
     }
     if epoch.key_fingerprint != newest.key_fingerprint {
-        findings.wrong(format!("epoch {number} was written with another identity key than epoch {}", newest.number));
+        findings.wrong(format!(
+            "epoch {number} was written with another identity key than epoch {}",
+            newest.progress.number
+        ));
     }
-    if let Err(error) = epoch.ledger.check("the partition") {
+    if let Err(error) = epoch.progress.ledger.check("the partition") {
         findings.wrong(format!("epoch {number}: {}", error.report()));
     }
 }
@@ -183,14 +186,14 @@ impl Scan {
     fn add(&mut self, epoch: Epoch, held: EpochNumber, newest: &Epoch) {
         let rows = |table| epoch.staged.iter().filter(|file| file.table == table).map(|file| file.rows).sum();
         let facts = Facts {
-            ledger: epoch.ledger,
+            ledger: epoch.progress.ledger,
             clicks: epoch.counts.iter().map(MinuteCounts::total).sum(),
             staged: (rows(StagedTable::Clicks), rows(StagedTable::DeadLetters)),
-            begins: (epoch.counts.iter().map(|counts| counts.minute).min(), epoch.clock_ms),
+            begins: (epoch.counts.iter().map(|counts| counts.minute).min(), epoch.progress.clock_ms),
         };
-        self.records.insert(epoch.number, facts);
-        if epoch.number > held {
-            for counts in epoch.counts.into_iter().filter(|counts| newest.frontiers.is_live(counts.minute)) {
+        self.records.insert(epoch.progress.number, facts);
+        if epoch.progress.number > held {
+            for counts in epoch.counts.into_iter().filter(|counts| newest.progress.frontiers.is_live(counts.minute)) {
                 self.after_lake.entry(counts.minute).or_default().push(counts);
             }
         }

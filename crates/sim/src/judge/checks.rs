@@ -64,13 +64,20 @@ impl Judge {
     /// The state that the log folds to is what its records add up to.
     pub(crate) fn check_fold(&self, state: &PartitionState) -> Verdict {
         let head = self.records.last().map_or(0, |known| known.checksum);
-        ensure(state.number == self.head() && state.checksum == head, Invariant::LinearChain, || {
-            format!("the fold ends at epoch {}, the log at {}", state.number, self.head())
+        ensure(state.progress.number == self.head() && state.checksum == head, Invariant::LinearChain, || {
+            format!("the fold ends at epoch {}, the log at {}", state.progress.number, self.head())
         })?;
         ensure(
-            state.ledger == self.ledger && state.inputs.len() == self.inputs.len(),
+            state.progress.ledger == self.ledger && state.inputs.len() == self.inputs.len(),
             Invariant::Conservation,
-            || format!("the fold has {:?} of {} inputs, the log {:?}", state.ledger, state.inputs.len(), self.ledger),
+            || {
+                format!(
+                    "the fold has {:?} of {} inputs, the log {:?}",
+                    state.progress.ledger,
+                    state.inputs.len(),
+                    self.ledger
+                )
+            },
         )?;
         for (&minute, rows) in self.counts.iter().filter(|(minute, _)| self.frontiers.is_live(**minute)) {
             let folded = state.live.get(&minute);
@@ -137,8 +144,8 @@ impl Judge {
     /// What readers see now is what is committed, and none of it is less than what they were told before.
     pub(crate) fn check_told(&mut self, hot: &HotCounts, tables: &SharedTables) -> Verdict {
         let snapshot = hot.snapshot();
-        ensure(snapshot.progress.epoch == self.head(), Invariant::LakeEqualsLog, || {
-            format!("readers see epoch {}, the log ends at {}", snapshot.progress.epoch, self.head())
+        ensure(snapshot.progress.number == self.head(), Invariant::LakeEqualsLog, || {
+            format!("readers see epoch {}, the log ends at {}", snapshot.progress.number, self.head())
         })?;
         let mut seen = BTreeMap::new();
         for (&minute, rows) in &self.counts {

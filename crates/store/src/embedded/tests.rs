@@ -1,10 +1,10 @@
 //! Answers that join hot counts, the lake and what is between them, against plain sums.
 
-use super::{Embedded, PARTITION};
-use crate::hot_counts::{HotCounts, PendingEpoch, Progress};
+use super::Embedded;
+use crate::hot_counts::{HotCounts, PendingEpoch};
 use crate::lake::{EpochProjection, Lake};
 use crate::questions::{Cost, Filters, Question, Questions, Span};
-use adtally_model::{Country, Frontiers, Ledger, Minute, MinuteCounts, Watermark};
+use adtally_model::{Country, Frontiers, Minute, MinuteCounts, Progress, Watermark};
 use object_store::memory::InMemory;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,12 +29,11 @@ fn progress(epoch: u64) -> Progress {
     let end = Minute(START + epoch as i64 * MINUTES / 4).start_ms();
     let at = Watermark::at(end);
     Progress {
-        epoch,
+        number: epoch,
         frontiers: Frontiers { watermark: at, closed: at, final_: at, expired: at },
         newest_click_ms: Some(end - 1),
         largest_guarded_ms: Some(end - 1),
-        all_ended: false,
-        reopened_from_ms: None,
+        ..Progress::default()
     }
 }
 
@@ -50,15 +49,13 @@ async fn embedded() -> Embedded {
         let pending = PendingEpoch { epoch, counts: counts.clone(), staged: Vec::new() };
         hot.commit(progress(epoch), Arc::new(pending));
         epochs.push(EpochProjection {
-            epoch,
+            progress: Progress { log_id: 1, number: epoch, ..Progress::default() },
             counts,
             staged: Vec::new(),
-            ledger: Ledger::default(),
             inputs: Arc::default(),
-            committed_at_ms: 0,
         });
     }
-    lake.project(1, PARTITION, &epochs[..3], 1).await.unwrap();
+    lake.project(&epochs[..3], 1).await.unwrap();
     hot.projected(2);
     Embedded::new(hot, lake)
 }

@@ -15,7 +15,7 @@
 
 use super::tagged::{self, Tagged};
 use adtally_model::epoch::{Base, Epoch, LiveMinute, MinuteCounts, MinuteIdentities, StagedFile};
-use adtally_model::{Country, Error, Frontiers, Identity, InputRow, Ledger, Minute, Result};
+use adtally_model::{Country, Error, Frontiers, Identity, InputRow, Ledger, Minute, Progress, Result};
 use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128, SipHasher24};
 use std::hash::Hasher;
@@ -122,23 +122,23 @@ pub(super) fn pieces(epoch: &Epoch) -> Result<Pieces> {
     let counts: usize = epoch.counts.iter().map(MinuteCounts::len).sum();
     let mut blobs = Vec::with_capacity(identities * IDENTITY_BYTES + counts * COUNT_BYTES_TYPICAL);
     let header = Header {
-        log_id: epoch.log_id,
-        partition: epoch.partition,
-        number: epoch.number,
+        log_id: epoch.progress.log_id,
+        partition: epoch.progress.partition,
+        number: epoch.progress.number,
         writer: epoch.writer,
         predecessor: epoch.predecessor,
         oldest_needed: epoch.oldest_needed,
         claim: epoch.claim,
-        clock_ms: epoch.clock_ms,
-        frontiers: epoch.frontiers,
-        newest_click_ms: epoch.newest_click_ms,
-        largest_guarded_ms: epoch.largest_guarded_ms,
-        next_input: epoch.next_input,
-        all_ended: epoch.all_ended,
-        reopened_from_ms: epoch.reopened_from_ms,
+        clock_ms: epoch.progress.clock_ms,
+        frontiers: epoch.progress.frontiers,
+        newest_click_ms: epoch.progress.newest_click_ms,
+        largest_guarded_ms: epoch.progress.largest_guarded_ms,
+        next_input: epoch.progress.next_input,
+        all_ended: epoch.progress.all_ended,
+        reopened_from_ms: epoch.progress.reopened_from_ms,
         inputs: epoch.inputs.clone(),
-        gone: epoch.gone,
-        ledger: epoch.ledger,
+        gone: epoch.progress.gone,
+        ledger: epoch.progress.ledger,
         counts: epoch.counts.iter().map(|counts| write_counts(counts, &mut blobs)).collect::<Result<_>>()?,
         identities: epoch.identities.iter().map(|ids| write_identities(ids, &mut blobs)).collect::<Result<_>>()?,
         staged: epoch.staged.clone(),
@@ -311,23 +311,25 @@ fn read_blobs(header: Header, mut blobs: Blobs<'_>) -> Result<Epoch> {
         Ok(Box::new(Base { minutes: minutes.collect::<Result<_>>()?, inputs: base.inputs }))
     });
     Ok(Epoch {
-        log_id: header.log_id,
-        partition: header.partition,
-        number: header.number,
+        progress: Progress {
+            log_id: header.log_id,
+            partition: header.partition,
+            number: header.number,
+            clock_ms: header.clock_ms,
+            frontiers: header.frontiers,
+            newest_click_ms: header.newest_click_ms,
+            largest_guarded_ms: header.largest_guarded_ms,
+            next_input: header.next_input,
+            all_ended: header.all_ended,
+            reopened_from_ms: header.reopened_from_ms,
+            gone: header.gone,
+            ledger: header.ledger,
+        },
         writer: header.writer,
         predecessor: header.predecessor,
         oldest_needed: header.oldest_needed,
         claim: header.claim,
-        clock_ms: header.clock_ms,
-        frontiers: header.frontiers,
-        newest_click_ms: header.newest_click_ms,
-        largest_guarded_ms: header.largest_guarded_ms,
-        next_input: header.next_input,
-        all_ended: header.all_ended,
-        reopened_from_ms: header.reopened_from_ms,
         inputs: header.inputs,
-        gone: header.gone,
-        ledger: header.ledger,
         counts,
         identities,
         staged: header.staged,

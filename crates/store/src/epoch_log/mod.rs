@@ -14,7 +14,7 @@ use crate::fail_points;
 use adtally_model::epoch::{RECORDS_KEPT, base_before, fold_start};
 use adtally_model::fold::merge_all;
 use adtally_model::{
-    Base, Epoch, EpochNumber, Error, Fold, Invariant, LiveMinute, MinuteIdentities, PartitionState, Result,
+    Base, Epoch, EpochNumber, Error, Fold, Invariant, LiveMinute, MinuteIdentities, PartitionState, Progress, Result,
 };
 use bytes::Bytes;
 use codec::Pieces;
@@ -198,10 +198,10 @@ impl EpochLog {
         let (epoch, checksum) = decode_apart(bytes).await?.map_err(|e| {
             Error::corrupt(format!("epoch record {path} is damaged: {e}. `adtally verify` reports all damage, `adtally repair` says what can be done"))
         })?;
-        if epoch.number != number || epoch.partition != self.partition {
+        if epoch.progress.number != number || epoch.progress.partition != self.partition {
             return Err(Error::corrupt(format!(
                 "epoch record {path} holds epoch {} of partition {}: a file was renamed or copied",
-                epoch.number, epoch.partition
+                epoch.progress.number, epoch.progress.partition
             )));
         }
         Ok(Some((epoch, checksum)))
@@ -222,7 +222,7 @@ impl EpochLog {
     /// As [`EpochLog::read`].
     pub async fn is_superfluous(&self, number: EpochNumber) -> Result<bool> {
         let newest = self.newest().await?;
-        Ok(newest.is_some_and(|head| number < fold_start(head.number) || number < head.oldest_needed))
+        Ok(newest.is_some_and(|head| number < fold_start(head.progress.number) || number < head.oldest_needed))
     }
 
     /// Folds the log into the state at its newest record; `None` where there is no record.
@@ -291,15 +291,18 @@ impl EpochLog {
                 )));
             }
             let mut state = state.unwrap_or_else(|| PartitionState {
-                log_id: fresh_log_id.max(1),
-                partition: self.partition,
-                next_input: 1,
+                progress: Progress {
+                    log_id: fresh_log_id.max(1),
+                    partition: self.partition,
+                    next_input: 1,
+                    ..Progress::default()
+                },
                 ..PartitionState::default()
             });
             let mut owner = self.writer_after(&state, writer, fingerprints);
             match owner.append(&mut claim_record(&state)).await {
                 Ok(checksum) => {
-                    (state.number, state.checksum, state.writer) = (owner.head, checksum, writer);
+                    (state.progress.number, state.checksum, state.writer) = (owner.head, checksum, writer);
                     return Ok((owner, state));
                 }
                 Err(error) if error.kind() == adtally_model::ErrorKind::Fenced => continue,
@@ -314,8 +317,8 @@ impl EpochLog {
         LogWriter {
             log: self.clone(),
             writer,
-            log_id: state.log_id,
-            head: state.number,
+            log_id: state.progress.log_id,
+            head: state.progress.number,
             head_checksum: state.checksum,
             fingerprints,
         }
@@ -358,25 +361,15 @@ impl EpochLog {
 
 /// An empty record that repeats a state: progress as it was, nothing read.
 fn claim_record(state: &PartitionState) -> Epoch {
-    let base = (state.number + 1).is_multiple_of(adtally_model::epoch::BASE_EVERY).then(|| Box::new(base_of(state)));
+    let base =
+        (state.progress.number + 1).is_multiple_of(adtally_model::epoch::BASE_EVERY).then(|| Box::new(base_of(state)));
     Epoch {
-        log_id: state.log_id,
-        partition: state.partition,
-        number: state.number + 1,
+        progress: Progress { number: state.progress.number + 1, ..state.progress },
         writer: 0,
         predecessor: state.checksum,
         oldest_needed: state.oldest_needed.max(1),
         claim: true,
-        clock_ms: state.clock_ms,
-        frontiers: state.frontiers,
-        newest_click_ms: state.newest_click_ms,
-        largest_guarded_ms: state.largest_guarded_ms,
-        next_input: state.next_input,
-        all_ended: state.all_ended,
-        reopened_from_ms: state.reopened_from_ms,
         inputs: Vec::new(),
-        gone: state.gone,
-        ledger: state.ledger,
         counts: Vec::new(),
         identities: Vec::new(),
         staged: Vec::new(),
@@ -388,7 +381,7 @@ fn claim_record(state: &PartitionState) -> Epoch {
 
 /// What a base record at the next number repeats of a state.
 fn base_of(state: &PartitionState) -> Base {
-    let old = (state.number + 1).saturating_sub(adtally_model::epoch::FOLD_BEFORE_BASE);
+    let old = (state.progress.number + 1).saturating_sub(adtally_model::epoch::FOLD_BEFORE_BASE);
     let minutes = state.live.iter().filter(|(_, folded)| folded.begun < old);
     Base {
         inputs: state
@@ -429,31 +422,31 @@ impl LogWriter {
     /// # Errors
     /// Fenced when another process owns the partition: nothing more may be written then.
     pub async fn append(&mut self, epoch: &mut Epoch) -> Result<u128> {
-        if epoch.number != self.head + 1 {
+        if epoch.progress.number != self.head + 1 {
             return Err(Error::violated(
                 Invariant::LinearChain,
-                format!("epoch {} cannot follow epoch {}", epoch.number, self.head),
+                format!("epoch {} cannot follow epoch {}", epoch.progress.number, self.head),
             ));
         }
-        epoch.log_id = self.log_id;
-        epoch.partition = self.log.partition;
+        epoch.progress.log_id = self.log_id;
+        epoch.progress.partition = self.log.partition;
         epoch.writer = self.writer;
         epoch.predecessor = self.head_checksum;
         epoch.config_fingerprint = self.fingerprints.config;
         epoch.key_fingerprint = self.fingerprints.key;
         let Pieces { head, blobs, checksum } = codec::pieces(epoch)?;
         let record = [head, blobs, checksum.to_le_bytes().to_vec()].map(Bytes::from);
-        self.create(epoch.number, PutPayload::from_iter(record), checksum).await?;
+        self.create(epoch.progress.number, PutPayload::from_iter(record), checksum).await?;
         if self.head > 0 && self.log.checksum_of(self.head).await? != Some(self.head_checksum) {
             return Err(Error::fenced(format!(
                 "epoch {} is not the record that epoch {} follows: another process owns partition {}",
-                self.head, epoch.number, self.log.partition
+                self.head, epoch.progress.number, self.log.partition
             )));
         }
         if self.head == 1 {
-            self.check_newest(epoch.number).await?;
+            self.check_newest(epoch.progress.number).await?;
         }
-        self.head = epoch.number;
+        self.head = epoch.progress.number;
         self.head_checksum = checksum;
         Ok(checksum)
     }

@@ -43,19 +43,23 @@ impl EpochLog {
     /// # Errors
     /// External when a record cannot be written, internal when the state is not of this form.
     pub async fn rebuild(&self, state: &PartitionState, writer: u128) -> Result<()> {
-        if !state.number.is_multiple_of(BASE_EVERY) || state.number <= FOLD_BEFORE_BASE {
-            return Err(Error::internal(format!("a log cannot be written anew up to record {}", state.number)));
+        if !state.progress.number.is_multiple_of(BASE_EVERY) || state.progress.number <= FOLD_BEFORE_BASE {
+            return Err(Error::internal(format!(
+                "a log cannot be written anew up to record {}",
+                state.progress.number
+            )));
         }
-        let oldest = state.number - FOLD_BEFORE_BASE;
+        let oldest = state.progress.number - FOLD_BEFORE_BASE;
         let mut checksum = 0;
-        for number in std::iter::once(1).chain(oldest..=state.number) {
+        for number in std::iter::once(1).chain(oldest..=state.progress.number) {
             // As if it followed the same state: records before the base repeat what is known.
-            let before =
-                PartitionState { number: number - 1, checksum, oldest_needed: oldest, ..state.clone_progress() };
-            let before =
-                if number == state.number { PartitionState { live: state.live.clone(), ..before } } else { before };
+            let mut before = PartitionState { checksum, oldest_needed: oldest, ..state.clone_progress() };
+            before.progress.number = number - 1;
+            if number == state.progress.number {
+                before.live.clone_from(&state.live);
+            }
             let mut record = Epoch { writer, ..claim_record(&before) };
-            if number != state.number {
+            if number != state.progress.number {
                 record.base = None;
             }
             checksum = self.put_new(&record).await?;
@@ -64,7 +68,7 @@ impl EpochLog {
     }
 
     async fn put_new(&self, record: &Epoch) -> Result<u128> {
-        let path = self.path(record.number);
+        let path = self.path(record.progress.number);
         let (bytes, checksum) = codec::encode(record)?;
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let put = self.store.put_opts(&path, PutPayload::from(bytes), options).await;

@@ -38,8 +38,8 @@ enum Part {
 /// The tagged fields of a record.
 pub(super) fn of(epoch: &Epoch) -> Vec<Tagged> {
     let mut fields = Vec::new();
-    of_ledger(&epoch.ledger, Part::Partition, &mut fields);
-    of_ledger(&epoch.gone, Part::Gone, &mut fields);
+    of_ledger(&epoch.progress.ledger, Part::Partition, &mut fields);
+    of_ledger(&epoch.progress.gone, Part::Gone, &mut fields);
     for (row, at) in epoch.inputs.iter().zip(0..) {
         of_input(row, Part::Input(at), &mut fields);
     }
@@ -107,8 +107,8 @@ fn apply_one(epoch: &mut Epoch, Tagged { of, tag, value }: Tagged) -> Result<()>
             let number = value.try_into().map_err(|_| wrong("is no number"))?;
             let ledger = match (row, of) {
                 (Some(row), _) => &mut row.ledger,
-                (None, Part::Partition) => &mut epoch.ledger,
-                (None, Part::Gone) => &mut epoch.gone,
+                (None, Part::Partition) => &mut epoch.progress.ledger,
+                (None, Part::Gone) => &mut epoch.progress.gone,
                 (None, _) => return Err(wrong("belongs to no input")),
             };
             ledger.nul_bytes = u64::from_le_bytes(number);

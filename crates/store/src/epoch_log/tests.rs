@@ -67,31 +67,32 @@ fn claim(log: &EpochLog, writer: u128) -> (LogWriter, PartitionState) {
 fn next_epoch(state: &mut PartitionState, minute: i64, ad: u64) -> Epoch {
     let mut epoch = claim_record(state);
     epoch.claim = false;
-    epoch.ledger.book(Verdict::Counted, 1);
+    epoch.progress.ledger.book(Verdict::Counted, 1);
     epoch.counts = vec![counts(minute, &[(ad, "US", 1)])];
-    let identity = Identity(u128::from(epoch.number) << 16);
+    let identity = Identity(u128::from(epoch.progress.number) << 16);
     epoch.identities = vec![MinuteIdentities { minute: Minute(minute), identities: vec![identity] }];
     let before = state.inputs.get(&InputId(1)).map_or(0, |row| row.position.to);
-    epoch.inputs = vec![input(1, Position { from: before, to: before + 1 }, epoch.ledger).into()];
+    epoch.inputs = vec![input(1, Position { from: before, to: before + 1 }, epoch.progress.ledger).into()];
     // A minute's clicks are held for three minutes after it.
-    epoch.frontiers.expired.advance(Minute(minute - 3).start_ms());
+    epoch.progress.frontiers.expired.advance(Minute(minute - 3).start_ms());
 
-    state.number = epoch.number;
-    state.ledger = epoch.ledger;
-    state.frontiers = epoch.frontiers;
+    state.progress.number = epoch.progress.number;
+    state.progress.ledger = epoch.progress.ledger;
+    state.progress.frontiers = epoch.progress.frontiers;
     state.inputs.insert(InputId(1), epoch.inputs[0].clone());
     let held = state.live.entry(Minute(minute)).or_insert_with(|| FoldedMinute {
-        begun: epoch.number,
+        begun: epoch.progress.number,
         identities: Vec::new(),
         counts: Vec::new(),
     });
     held.identities.push(identity);
     held.counts.push(epoch.counts[0].clone());
-    let frontiers = state.frontiers;
+    let frontiers = state.progress.frontiers;
     state.live.retain(|minute, _| frontiers.is_live(*minute));
     if let Some(base) = &mut epoch.base {
         // As the state is at the end of the record, which `claim_record` could not know.
-        let minutes = state.live.iter().filter(|(_, held)| held.begun < epoch.number.saturating_sub(FOLD_BEFORE_BASE));
+        let minutes =
+            state.live.iter().filter(|(_, held)| held.begun < epoch.progress.number.saturating_sub(FOLD_BEFORE_BASE));
         **base = Base {
             inputs: state.inputs.values().cloned().collect(),
             minutes: minutes
@@ -109,9 +110,9 @@ fn next_epoch(state: &mut PartitionState, minute: i64, ad: u64) -> Epoch {
 /// Appends so many epochs, about `per_minute` a minute.
 fn grow(writer: &mut LogWriter, state: &mut PartitionState, epochs: u64, per_minute: u64) {
     for _ in 0..epochs {
-        let minute = 1_000 + (state.number / per_minute) as i64;
-        let mut epoch = next_epoch(state, minute, state.number % 5);
-        epoch.oldest_needed = fold_start(epoch.number);
+        let minute = 1_000 + (state.progress.number / per_minute) as i64;
+        let mut epoch = next_epoch(state, minute, state.progress.number % 5);
+        epoch.oldest_needed = fold_start(epoch.progress.number);
         state.checksum = block_on(writer.append(&mut epoch)).unwrap();
     }
 }
@@ -122,7 +123,7 @@ fn check_linear(log: &EpochLog, last: EpochNumber) {
     let mut predecessor = 0;
     for number in 1..=last {
         let (epoch, checksum) = block_on(log.read(number)).unwrap().unwrap();
-        assert_eq!((epoch.number, epoch.predecessor), (number, predecessor));
+        assert_eq!((epoch.progress.number, epoch.predecessor), (number, predecessor));
         predecessor = checksum;
     }
 }
@@ -139,14 +140,14 @@ fn facts(state: &PartitionState) -> impl PartialEq + std::fmt::Debug {
         })
         .collect();
     let positions: Vec<_> = state.inputs.values().map(|row| (row.id, row.position.to, row.ledger)).collect();
-    (state.number, state.checksum, state.frontiers, state.ledger, positions, live)
+    (state.progress.number, state.checksum, state.progress.frontiers, state.progress.ledger, positions, live)
 }
 
 #[test]
 fn the_first_claim_names_the_log() {
     let (_, log) = in_memory();
     let (writer, state) = claim(&log, 7);
-    assert_eq!((writer.head(), writer.log_id(), state.number, state.next_input), (1, 7_000, 1, 1));
+    assert_eq!((writer.head(), writer.log_id(), state.progress.number, state.progress.next_input), (1, 7_000, 1, 1));
     let (epoch, checksum) = block_on(log.read(1)).unwrap().unwrap();
     assert!(epoch.claim && epoch.counts.is_empty());
     assert_eq!((epoch.writer, epoch.predecessor, checksum), (7, 0, state.checksum));
@@ -184,7 +185,8 @@ fn fault_08_an_owner_is_fenced_by_the_next_claim() {
 fn a_number_out_of_turn_is_refused() {
     let (_, log) = in_memory();
     let (mut writer, mut state) = claim(&log, 1);
-    let mut epoch = Epoch { number: 3, ..next_epoch(&mut state, 1_000, 1) };
+    let mut epoch = next_epoch(&mut state, 1_000, 1);
+    epoch.progress.number = 3;
     assert_eq!(block_on(writer.append(&mut epoch)).unwrap_err().kind(), ErrorKind::Internal);
     assert_eq!(block_on(log.numbers()).unwrap(), [1]);
 }
@@ -207,7 +209,7 @@ fn fault_10_two_owners_racing_make_one_chain() {
                 while owner.head() < EPOCHS {
                     // Now and then both are at the very same point.
                     std::thread::yield_now();
-                    let minute = 1_000 + (state.number / 20) as i64;
+                    let minute = 1_000 + (state.progress.number / 20) as i64;
                     match block_on(owner.append(&mut next_epoch(&mut state, minute, 1))) {
                         Ok(checksum) => {
                             state.checksum = checksum;
@@ -235,7 +237,7 @@ fn fault_10_two_owners_racing_make_one_chain() {
     assert!(last >= EPOCHS);
     check_linear(&log, last);
     let state = block_on(log.fold()).unwrap().unwrap();
-    assert!(state.ledger.counted >= appended, "an append that succeeded is missing");
+    assert!(state.progress.ledger.counted >= appended, "an append that succeeded is missing");
 }
 
 /// A store whose next replies to writes are lost, whose next writes do not take place, or whose next listing is an old
@@ -365,9 +367,12 @@ fn fault_09_a_zombie_that_creates_a_collected_number_is_fenced_and_ignored() {
         assert_eq!(error.kind(), ErrorKind::Fenced, "asleep at {asleep_at}: {error}");
         assert!(block_on(log.read(asleep_at + 1)).unwrap().is_some(), "its record is there");
         let after = block_on(log.fold()).unwrap().unwrap();
-        assert_eq!((after.number, after.checksum, after.ledger), (300, before.checksum, before.ledger));
+        assert_eq!(
+            (after.progress.number, after.checksum, after.progress.ledger),
+            (300, before.checksum, before.progress.ledger)
+        );
         let (owner, state) = claim(&log, 3);
-        assert_eq!((owner.head(), state.ledger), (301, before.ledger));
+        assert_eq!((owner.head(), state.progress.ledger), (301, before.progress.ledger));
         assert_eq!(block_on(log.collect(fold_start(301), NOW_MS)).unwrap(), 1, "it is swept with the next collection");
     }
 }
@@ -378,11 +383,12 @@ fn fault_09_a_second_zombie_that_builds_on_the_first_is_fenced() {
     // It fell asleep one epoch later, at the true record 51, and now finds the first zombie's 51 in its place.
     let true_51 = 51_000;
     let mut second = LogWriter { head: 51, head_checksum: true_51, writer: 9, ..first_of(&first) };
-    let mut second_state = PartitionState { number: 51, checksum: true_51, ..first_state.clone() };
+    let mut second_state = PartitionState { checksum: true_51, ..first_state.clone() };
+    second_state.progress.number = 51;
     assert!(block_on(first.append(&mut next_epoch(&mut first_state, 1_000, 1))).is_err());
     let error = block_on(second.append(&mut next_epoch(&mut second_state, 1_000, 1))).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Fenced, "{error}");
-    assert_eq!(block_on(log.fold()).unwrap().unwrap().number, 300);
+    assert_eq!(block_on(log.fold()).unwrap().unwrap().progress.number, 300);
 }
 
 fn first_of(writer: &LogWriter) -> LogWriter {

@@ -30,14 +30,7 @@ fn counts(clicks: &[Click]) -> Vec<MinuteCounts> {
 fn progress(epoch: u64, closed: i64, newest: i64) -> Progress {
     let at = |minute: i64| Watermark::at(Minute(minute).start_ms());
     let frontiers = Frontiers { watermark: at(closed), closed: at(closed), final_: at(closed), expired: at(closed) };
-    Progress {
-        epoch,
-        frontiers,
-        newest_click_ms: Some(Minute(newest).start_ms()),
-        largest_guarded_ms: None,
-        all_ended: false,
-        reopened_from_ms: None,
-    }
+    Progress { number: epoch, frontiers, newest_click_ms: Some(Minute(newest).start_ms()), ..Progress::default() }
 }
 
 fn commit(hot: &HotCounts, epoch: u64, closed: i64, clicks: &[Click]) {

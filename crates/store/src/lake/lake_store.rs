@@ -40,7 +40,7 @@ pub trait LakeStore: Send + Sync {
     ///
     /// # Errors
     /// As [`Lake::project`].
-    async fn project(&self, log_id: u128, partition: u32, epochs: &[EpochProjection], file_token: u128) -> Result<()>;
+    async fn project(&self, epochs: &[EpochProjection], file_token: u128) -> Result<()>;
 
     /// The counts of the minutes `[from, to)` in the epochs up to `upto`, minutes ascending.
     ///
@@ -95,8 +95,8 @@ impl LakeStore for Lake {
         Lake::held(self, log_id, partition).await
     }
 
-    async fn project(&self, log_id: u128, partition: u32, epochs: &[EpochProjection], file_token: u128) -> Result<()> {
-        Lake::project(self, log_id, partition, epochs, file_token).await
+    async fn project(&self, epochs: &[EpochProjection], file_token: u128) -> Result<()> {
+        Lake::project(self, epochs, file_token).await
     }
 
     async fn minute_counts(&self, from: Minute, to: Minute, upto: &Epochs) -> Result<Vec<MinuteCounts>> {

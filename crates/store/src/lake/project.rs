@@ -12,13 +12,14 @@ use super::statistics::Bounds;
 use super::{CHECKPOINT_EVERY, EncodedFile, Lake, LakeTable, delta_error};
 use crate::durable::NotReadSoon;
 use crate::fail_points;
-use adtally_model::{Error, Invariant, Ledger, MinuteCounts, Result, StagedFile};
+use adtally_model::{Error, Invariant, Ledger, MinuteCounts, Progress, Result, StagedFile};
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake_core::kernel::{Action, Add, Transaction};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::{DeltaTable, checkpoints};
 use object_store::path::Path;
 use object_store::{ObjectStore, PutOptions, PutPayload};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// How often a commit to one table is tried before the caller hears of it: conflicts are rare, since one process
@@ -28,18 +29,14 @@ pub(super) const COMMIT_ATTEMPTS_MAX: u32 = 5;
 /// What the lake has to know of one epoch.
 #[derive(Clone, Debug)]
 pub struct EpochProjection {
-    /// Its number.
-    pub epoch: u64,
+    /// How far the partition had come at its end; its clock is when the lake says that it was committed.
+    pub progress: Progress,
     /// Clicks counted in it.
     pub counts: Arc<[MinuteCounts]>,
     /// Files staged for it.
     pub staged: Vec<StagedFile>,
-    /// The partition's lines by verdict, cumulative.
-    pub ledger: Ledger,
-    /// The same of the inputs that it touched, by their names.
+    /// Lines by verdict of the inputs that it touched, cumulative, by their names.
     pub inputs: Arc<[(Arc<str>, Ledger)]>,
-    /// The guarded clock when it ended.
-    pub committed_at_ms: i64,
 }
 
 /// Which epochs of one partition the tables hold.
@@ -102,8 +99,9 @@ impl Lake {
         Ok(Held { tables })
     }
 
-    /// Adds epochs to all tables, those that a table holds already excepted. Doing it again changes nothing, and
-    /// after an error it is to be done again. The epochs must follow one another and what the tables hold.
+    /// Adds epochs of any number of partitions to all tables, those that a table holds already excepted: one commit to each
+    /// table. Doing it again changes nothing, and after an error it is to be done again. The epochs of a partition stand
+    /// together, follow one another and follow what the tables hold.
     /// `file_token` is random, the same as long as a process lives: what another one writes under other names cannot
     /// take the place of a file that is committed.
     ///
@@ -111,23 +109,27 @@ impl Lake {
     ///
     /// # Errors
     /// External when the store fails, internal when an epoch is missing, corrupt as for [`Lake::held`].
-    pub async fn project(
-        &self,
-        log_id: u128,
-        partition: u32,
-        epochs: &[EpochProjection],
-        file_token: u128,
-    ) -> Result<()> {
-        if epochs.windows(2).any(|pair| pair[1].epoch != pair[0].epoch + 1) {
-            return Err(Error::violated(Invariant::LakeEqualsLog, "epochs to project do not follow one another"));
+    pub async fn project(&self, epochs: &[EpochProjection], file_token: u128) -> Result<()> {
+        let mut partitions = BTreeSet::new();
+        for log in logs(epochs) {
+            let follow = log.windows(2).all(|pair| pair[1].progress.number == pair[0].progress.number + 1);
+            if !follow || !partitions.insert(log[0].progress.partition) {
+                return Err(Error::violated(Invariant::LakeEqualsLog, "epochs to project do not follow one another"));
+            }
         }
         let _projecting = self.projecting.lock().await;
         for table in Table::PROJECTED {
-            self.table(table).project(log_id, partition, epochs, file_token).await?;
+            self.table(table).project(epochs, file_token).await?;
             fail_points::reach("between_tables");
         }
         Ok(())
     }
+}
+
+/// The epochs of each log among some.
+fn logs(epochs: &[EpochProjection]) -> impl Iterator<Item = &[EpochProjection]> {
+    let of = |epoch: &EpochProjection| (epoch.progress.log_id, epoch.progress.partition);
+    epochs.chunk_by(move |one, next| of(one) == of(next))
 }
 
 impl LakeTable {
@@ -161,28 +163,16 @@ impl LakeTable {
         }
     }
 
-    async fn project(&self, log_id: u128, partition: u32, epochs: &[EpochProjection], file_token: u128) -> Result<()> {
+    async fn project(&self, epochs: &[EpochProjection], file_token: u128) -> Result<()> {
         let mut last_error = None;
         for _ in 0..COMMIT_ATTEMPTS_MAX {
             let latest = self.latest().await?;
-            let held = held(self.table, &latest, log_id, partition).await?.unwrap_or_default();
-            let pending = &epochs[epochs.partition_point(|epoch| epoch.epoch <= held)..];
-            let (Some(first), Some(last)) = (pending.first(), pending.last()) else { return Ok(()) };
-            if first.epoch != held + 1 {
-                return Err(Error::violated(
-                    Invariant::LakeEqualsLog,
-                    format!(
-                        "`{}` holds partition {partition} up to epoch {held}, and the next is {}",
-                        self.table, first.epoch
-                    ),
-                ));
+            let mut actions = Vec::new();
+            for log in logs(epochs) {
+                actions.extend(self.additions(&latest, log, file_token).await?);
             }
-            let mut actions = self.additions(partition, pending, log_mark(log_id), file_token).await?;
-            let at = Some(last.committed_at_ms);
-            for (app, version) in
-                [(epoch_app(log_id, partition), long(last.epoch)), (log_app(partition), log_mark(log_id))]
-            {
-                actions.push(Action::Txn(Transaction::new_with_last_update(app, version, at)));
+            if actions.is_empty() {
+                return Ok(());
             }
             let append = DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
             match self.commit(&latest, actions, append).await {
@@ -198,40 +188,60 @@ impl LakeTable {
         }
         // The last attempt, too, may have been committed.
         let latest = self.latest().await?;
-        let held = held(self.table, &latest, log_id, partition).await?.unwrap_or_default();
-        match (last_error, epochs.last()) {
-            (Some(error), Some(last)) if held < last.epoch => Err(error),
-            _ => Ok(()),
+        let mut missing = false;
+        for log in logs(epochs) {
+            missing |= !self.pending(&latest, log).await?.is_empty();
+        }
+        last_error.filter(|_| missing).map_or(Ok(()), Err)
+    }
+
+    /// The epochs of one log that a state of this table does not hold.
+    async fn pending<'a>(&self, latest: &DeltaTable, log: &'a [EpochProjection]) -> Result<&'a [EpochProjection]> {
+        let Some(EpochProjection { progress: Progress { log_id, partition, .. }, .. }) = log.first() else {
+            return Ok(log);
+        };
+        let held = held(self.table, latest, *log_id, *partition).await?.unwrap_or_default();
+        let pending = &log[log.partition_point(|epoch| epoch.progress.number <= held)..];
+        match pending.first() {
+            Some(first) if first.progress.number != held + 1 => Err(Error::violated(
+                Invariant::LakeEqualsLog,
+                format!(
+                    "`{}` holds partition {partition} up to epoch {held}, and the next is {}",
+                    self.table, first.progress.number
+                ),
+            )),
+            _ => Ok(pending),
         }
     }
 
-    /// The files that some epochs add to this table; those that are not staged yet are written.
-    async fn additions(
-        &self,
-        partition: u32,
-        pending: &[EpochProjection],
-        log_mark: i64,
-        file_token: u128,
-    ) -> Result<Vec<Action>> {
-        let mut adds: Vec<Action> = Vec::new();
+    /// What the epochs of one log add to a state of this table: their files, of which those that are not staged yet are
+    /// written, and how far the table then holds the log.
+    async fn additions(&self, latest: &DeltaTable, log: &[EpochProjection], file_token: u128) -> Result<Vec<Action>> {
+        let pending = self.pending(latest, log).await?;
+        let mut actions: Vec<Action> = Vec::new();
+        let (Some(first), Some(last)) = (pending.first(), pending.last()) else { return Ok(actions) };
+        let Progress { log_id, partition, number: end, clock_ms, .. } = last.progress;
         for epoch in pending {
             let ours = epoch.staged.iter().filter(|file| Table::from(file.table) == self.table);
-            adds.extend(ours.map(|file| Action::Add(add(file, epoch.committed_at_ms))));
+            actions.extend(ours.map(|file| Action::Add(add(file, epoch.progress.clock_ms))));
         }
         let file = match self.table {
             Table::ClicksByMinute => encode_counts(pending, partition)?,
             Table::Ledger => Some(encode_ledgers(pending, partition)?),
             _ => None,
         };
-        if let (Some(RowFile { bytes, statistics }), Some(first), Some(last)) = (file, pending.first(), pending.last())
-        {
-            let (first, end) = (first.epoch, last.epoch);
-            let path = format!("{partition}-{first:010}-{end:010}-{log_mark:016x}-{file_token:032x}.parquet");
+        let mark = log_mark(log_id);
+        if let Some(RowFile { bytes, statistics }) = file {
+            let path =
+                format!("{partition}-{:010}-{end:010}-{mark:016x}-{file_token:032x}.parquet", first.progress.number);
             let size = bytes.len() as u64;
             self.put(&path, bytes.into()).await?;
-            adds.push(Action::Add(new_add(path, size, last.committed_at_ms, statistics.to_json())));
+            actions.push(Action::Add(new_add(path, size, clock_ms, statistics.to_json())));
         }
-        Ok(adds)
+        for (app, version) in [(epoch_app(log_id, partition), long(end)), (log_app(partition), mark)] {
+            actions.push(Action::Txn(Transaction::new_with_last_update(app, version, Some(clock_ms))));
+        }
+        Ok(actions)
     }
 
     /// Commits on exactly this snapshot and returns the version. An error says nothing about whether it is there.

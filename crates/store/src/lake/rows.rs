@@ -104,7 +104,8 @@ fn constant_long(value: u64, rows: usize) -> ArrayRef {
 /// The counts of some epochs as a file of `clicks_by_minute`: by epoch, minute, ad and country. None where there are
 /// none.
 pub(super) fn encode_counts(epochs: &[EpochProjection], partition: u32) -> Result<Option<RowFile>> {
-    let minutes = epochs.iter().flat_map(|epoch| epoch.counts.iter().map(move |counts| (epoch.epoch, counts)));
+    let minutes =
+        epochs.iter().flat_map(|epoch| epoch.counts.iter().map(move |counts| (epoch.progress.number, counts)));
     encode_spans(Table::ClicksByMinute, &minutes.collect::<Vec<_>>(), partition)
 }
 
@@ -187,7 +188,7 @@ pub(super) fn encode_ledgers(epochs: &[EpochProjection], partition: u32) -> Resu
         .iter()
         .flat_map(|epoch| {
             let inputs = epoch.inputs.iter().map(move |(name, ledger)| (epoch, Some(&**name), ledger));
-            std::iter::once((epoch, None, &epoch.ledger)).chain(inputs)
+            std::iter::once((epoch, None, &epoch.progress.ledger)).chain(inputs)
         })
         .collect();
     let lines = |of: fn(&Ledger) -> u64| -> ArrayRef {
@@ -195,8 +196,8 @@ pub(super) fn encode_ledgers(epochs: &[EpochProjection], partition: u32) -> Resu
     };
     let columns = vec![
         constant_int(partition, rows.len()),
-        Arc::new(rows.iter().map(|(epoch, ..)| long(epoch.epoch)).collect::<Int64Array>()) as ArrayRef,
-        timestamps(rows.iter().map(|(epoch, ..)| epoch.committed_at_ms * 1_000).collect()),
+        Arc::new(rows.iter().map(|(epoch, ..)| long(epoch.progress.number)).collect::<Int64Array>()) as ArrayRef,
+        timestamps(rows.iter().map(|(epoch, ..)| epoch.progress.clock_ms * 1_000).collect()),
         Arc::new(rows.iter().map(|&(_, input, _)| input).collect::<StringArray>()),
         lines(|ledger| ledger.read),
         lines(|ledger| ledger.counted),
@@ -212,8 +213,8 @@ pub(super) fn encode_ledgers(epochs: &[EpochProjection], partition: u32) -> Resu
     writer.write(columns)?;
     let statistics = Statistics::of_rows(rows.len() as u64)
         .long("partition", [i64::from(partition)])
-        .long("epoch", rows.iter().map(|(epoch, ..)| long(epoch.epoch)))
-        .time("committed_at", rows.iter().map(|(epoch, ..)| epoch.committed_at_ms), 0)
+        .long("epoch", rows.iter().map(|(epoch, ..)| long(epoch.progress.number)))
+        .time("committed_at", rows.iter().map(|(epoch, ..)| epoch.progress.clock_ms), 0)
         .nulls("input", epochs.len() as u64);
     Ok(RowFile { bytes: writer.finish()?, statistics })
 }

@@ -7,7 +7,8 @@ use super::*;
 use crate::durable::DurableLocal;
 use crate::questions::Filters;
 use adtally_model::{
-    ClickColumns, ClickRef, Country, DeadLetter, ErrorKind, Identity, Ledger, Minute, MinuteCounts, StagedFile, Verdict,
+    ClickColumns, ClickRef, Country, DeadLetter, ErrorKind, Identity, Ledger, Minute, MinuteCounts, Progress,
+    StagedFile, Verdict,
 };
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::TryStreamExt;
@@ -122,14 +123,27 @@ fn epoch(number: u64) -> (EpochProjection, Vec<EncodedFile>) {
     }
     let ledger = |lines: u64| Ledger { read: lines, counted: lines, ..Ledger::default() };
     let projection = EpochProjection {
-        epoch: number,
+        progress: Progress {
+            log_id: LOG_ID,
+            number,
+            clock_ms: START.start_ms() + number as i64 * 10_000,
+            ledger: ledger(40 * number),
+            ..Progress::default()
+        },
         counts: counted(&clicks).into(),
         staged: files.iter().map(|file| file.staged.clone()).collect(),
-        ledger: ledger(40 * number),
         inputs: [("logs/a.log".into(), ledger(20 * number)), ("logs/b.log".into(), ledger(20 * number))].into(),
-        committed_at_ms: START.start_ms() + number as i64 * 10_000,
     };
     (projection, files)
+}
+
+/// The same epochs as those of another log.
+fn under(log_id: u128, partition: u32, epochs: &[EpochProjection]) -> Vec<EpochProjection> {
+    let moved = |epoch: &EpochProjection| EpochProjection {
+        progress: Progress { log_id, partition, ..epoch.progress },
+        ..epoch.clone()
+    };
+    epochs.iter().map(moved).collect()
 }
 
 async fn staged(lake: &Lake, numbers: std::ops::RangeInclusive<u64>) -> Vec<EpochProjection> {
@@ -173,7 +187,7 @@ fn opening_again_and_after_half_an_opening_changes_nothing() {
         let lake = Lake::open(Arc::clone(&store)).await.unwrap();
         check_holds(&lake, 0).await;
         let epochs = staged(&lake, 1..=2).await;
-        lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
+        lake.project(&epochs, TOKEN).await.unwrap();
         drop(lake);
         let lake = Lake::open(store).await.unwrap();
         check_holds(&lake, 2).await;
@@ -202,12 +216,12 @@ fn projecting_again_changes_nothing() {
     run(async {
         let lake = in_memory().await;
         let epochs = staged(&lake, 1..=5).await;
-        lake.project(LOG_ID, 0, &epochs[..2], TOKEN).await.unwrap();
+        lake.project(&epochs[..2], TOKEN).await.unwrap();
         check_holds(&lake, 2).await;
-        lake.project(LOG_ID, 0, &epochs[..2], TOKEN).await.unwrap();
-        lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
-        lake.project(LOG_ID, 0, &epochs[1..], TOKEN).await.unwrap();
-        lake.project(LOG_ID, 0, &[], TOKEN).await.unwrap();
+        lake.project(&epochs[..2], TOKEN).await.unwrap();
+        lake.project(&epochs, TOKEN).await.unwrap();
+        lake.project(&epochs[1..], TOKEN).await.unwrap();
+        lake.project(&[], TOKEN).await.unwrap();
         check_holds(&lake, 5).await;
         let upto = lake.counts(EVER.0, EVER.1, Some(&Epochs::of(0, 3))).await.unwrap();
         assert_eq!((upto.minutes, upto.epochs), (counted(&all_clicks(1..=3)), Epochs::of(0, 3)));
@@ -222,7 +236,7 @@ fn a_missing_epoch_is_refused() {
         let lake = in_memory().await;
         let epochs = staged(&lake, 1..=4).await;
         for wrong in [&epochs[1..], &[epochs[0].clone(), epochs[2].clone()]] {
-            assert_eq!(lake.project(LOG_ID, 0, wrong, TOKEN).await.unwrap_err().kind(), ErrorKind::Internal);
+            assert_eq!(lake.project(wrong, TOKEN).await.unwrap_err().kind(), ErrorKind::Internal);
         }
         check_holds(&lake, 0).await;
     });
@@ -233,11 +247,11 @@ fn partitions_are_held_apart() {
     run(async {
         let lake = in_memory().await;
         let epochs = staged(&lake, 1..=2).await;
-        lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
+        lake.project(&epochs, TOKEN).await.unwrap();
         let mut other = epochs[0].clone();
         other.staged.clear();
         other.counts = counted(&clicks(9)).into();
-        lake.project(LOG_ID + 1, 3, &[other], TOKEN).await.unwrap();
+        lake.project(&under(LOG_ID + 1, 3, &[other]), TOKEN).await.unwrap();
         assert_eq!(lake.epochs().await.unwrap().iter().collect::<Vec<_>>(), [(0, 2), (3, 1)]);
         let only = lake.counts(EVER.0, EVER.1, Some(&Epochs::of(3, 9))).await.unwrap();
         assert_eq!(only.minutes, counted(&clicks(9)));
@@ -248,14 +262,49 @@ fn partitions_are_held_apart() {
 }
 
 #[test]
+fn partitions_come_in_one_commit_and_each_goes_on_from_where_it_is_held() {
+    run(async {
+        let lake = in_memory().await;
+        let first = staged(&lake, 1..=3).await;
+        let mut second = under(LOG_ID + 1, 3, &first);
+        for (epoch, seed) in second.iter_mut().zip(7..) {
+            epoch.staged.clear();
+            epoch.counts = counted(&clicks(seed)).into();
+        }
+        lake.project(&first[..2], TOKEN).await.unwrap();
+        let versions = async || {
+            let mut versions = Vec::new();
+            for table in Table::PROJECTED {
+                versions.push(lake.table(table).latest().await.unwrap().version().unwrap());
+            }
+            versions
+        };
+        let before = versions().await;
+        // One partition goes on, the other begins.
+        let both = [&first[..], &second[..]].concat();
+        lake.project(&both, TOKEN).await.unwrap();
+        assert_eq!(versions().await, before.iter().map(|version| version + 1).collect::<Vec<_>>());
+        lake.project(&both, TOKEN).await.unwrap();
+        assert_eq!(versions().await, before.iter().map(|version| version + 1).collect::<Vec<_>>());
+        assert_eq!(lake.epochs().await.unwrap().iter().collect::<Vec<_>>(), [(0, 3), (3, 3)]);
+        let mut all = all_clicks(1..=3);
+        (7..10).for_each(|seed| all.extend(clicks(seed)));
+        assert_eq!(lake.counts(EVER.0, EVER.1, None).await.unwrap().minutes, counted(&all));
+
+        let twice = [&second[2..], &first[2..], &second[2..]].concat();
+        assert_eq!(lake.project(&twice, TOKEN).await.unwrap_err().kind(), ErrorKind::Internal);
+    });
+}
+
+#[test]
 fn fault_47_an_unknown_log_is_refused_with_its_repair() {
     run(async {
         let lake = in_memory().await;
         let epochs = staged(&lake, 1..=1).await;
-        lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
+        lake.project(&epochs, TOKEN).await.unwrap();
         for error in [
             lake.held(LOG_ID ^ 1, 0).await.unwrap_err(),
-            lake.project(LOG_ID ^ 1, 0, &epochs, TOKEN).await.unwrap_err(),
+            lake.project(&under(LOG_ID ^ 1, 0, &epochs), TOKEN).await.unwrap_err(),
         ] {
             assert_eq!(error.kind(), ErrorKind::Corrupt);
             assert!(error.to_string().contains("Restore the epoch log"), "{error}");
@@ -274,7 +323,7 @@ fn logs_are_checkpointed_and_a_new_process_reads_them() {
         let lake = Lake::open(Arc::clone(&store)).await.unwrap();
         for number in 1..=12 {
             let epochs = staged(&lake, number..=number).await;
-            lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
+            lake.project(&epochs, TOKEN).await.unwrap();
         }
         for table in Table::PROJECTED {
             let checkpoint = format!("{table}/_delta_log/00000000000000000010.checkpoint.parquet");
@@ -292,7 +341,7 @@ fn epochs_are_read_from_rows_where_statistics_are_missing() {
     run(async {
         let lake = in_memory().await;
         let epochs = staged(&lake, 1..=3).await;
-        lake.project(LOG_ID, 7, &epochs, TOKEN).await.unwrap();
+        lake.project(&under(LOG_ID, 7, &epochs), TOKEN).await.unwrap();
         let ledger = lake.table(Table::Ledger);
         let file = ledger.files().await.unwrap().files[0].clone();
         let mut found = Epochs::default();
@@ -317,8 +366,8 @@ fn selected_counts_of_a_long_range_are_those_of_all_counts() {
             epochs[number as usize - 1].counts = counted(&clicks).into();
             all.extend(clicks);
         }
-        lake.project(LOG_ID, 0, &epochs[..2], TOKEN).await.unwrap();
-        lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
+        lake.project(&epochs[..2], TOKEN).await.unwrap();
+        lake.project(&epochs, TOKEN).await.unwrap();
         let range = (Minute(START.0 - 5), Minute(START.0 + 400));
         for ad_id in [None, Some(7), Some(1_000_002), Some(i64::MAX as u64), Some(u64::MAX), Some(8)] {
             for country in [None, Some(Country::parse(b"DE")), Some(Country::parse(b"FR"))] {
@@ -359,9 +408,9 @@ fn fault_05_a_crash_between_two_tables_is_mended_by_projecting_again() {
             let store = Failing::new("_delta_log/0");
             let lake = Lake::open(Arc::clone(&store) as Arc<dyn ObjectStore>).await.unwrap();
             let epochs = staged(&lake, 1..=4).await;
-            lake.project(LOG_ID, 0, &epochs[..1], TOKEN).await.unwrap();
+            lake.project(&epochs[..1], TOKEN).await.unwrap();
             store.fail(commits, usize::MAX, false);
-            let error = lake.project(LOG_ID, 0, &epochs[..3], TOKEN).await.unwrap_err();
+            let error = lake.project(&epochs[..3], TOKEN).await.unwrap_err();
             assert!(error.is_retryable(), "{}", error.report());
             // Readers see the tables agree, as before.
             check_holds(&lake, 1).await;
@@ -373,7 +422,7 @@ fn fault_05_a_crash_between_two_tables_is_mended_by_projecting_again() {
             assert_eq!(rows, ["40|40"], "{commits}");
             store.fail(0, 0, false);
             let reopened = Lake::open(Arc::clone(&store) as Arc<dyn ObjectStore>).await.unwrap();
-            reopened.project(LOG_ID, 0, &epochs[1..], TOKEN).await.unwrap();
+            reopened.project(&epochs[1..], TOKEN).await.unwrap();
             check_holds(&reopened, 4).await;
             check_holds(&lake, 4).await;
         }
@@ -388,7 +437,7 @@ fn fault_07_a_commit_whose_reply_is_lost_counts_once() {
             let lake = Lake::open(Arc::clone(&store) as Arc<dyn ObjectStore>).await.unwrap();
             let epochs = staged(&lake, 1..=2).await;
             store.fail(lost, 1, true);
-            lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
+            lake.project(&epochs, TOKEN).await.unwrap();
             check_holds(&lake, 2).await;
             let commits = lake.table(Table::PROJECTED[lost]).latest().await.unwrap().version();
             assert_eq!(commits, Some(1), "no second commit");
@@ -405,7 +454,7 @@ fn fault_07_a_failing_checkpoint_fails_no_commit() {
             store.fail(0, usize::MAX, false);
             for number in 1..=11 {
                 let epochs = staged(&lake, number..=number).await;
-                lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
+                lake.project(&epochs, TOKEN).await.unwrap();
             }
             check_holds(&lake, 11).await;
             check_holds(&Lake::open(store as Arc<dyn ObjectStore>).await.unwrap(), 11).await;
@@ -425,7 +474,7 @@ fn filters_alone_and_combined_with_staged_files() {
     run(async {
         let lake = in_memory().await;
         let epochs = staged(&lake, 1..=6).await;
-        lake.project(LOG_ID, 0, &epochs[..4], TOKEN).await.unwrap();
+        lake.project(&epochs[..4], TOKEN).await.unwrap();
         // Files of epochs that are projected may be named again: they are not read twice.
         let named: Vec<StagedFile> = epochs[2..].iter().flat_map(|epoch| epoch.staged.clone()).collect();
         let all = all_clicks(1..=6);

@@ -34,7 +34,7 @@ fn a_claim_at_a_base_is_a_base() {
     assert_eq!(owner.head(), BASE_EVERY * 4);
     let folded = block_on(log.fold()).unwrap().unwrap();
     assert_eq!(facts(&folded), facts(&claimed));
-    state.number = folded.number;
+    state.progress.number = folded.progress.number;
     state.checksum = folded.checksum;
     assert_eq!(facts(&folded), facts(&state));
 }
@@ -86,7 +86,7 @@ fn a_fold_beside_a_running_owner_begins_anew() {
     assert_eq!(facts(&block_on(log.fold()).unwrap().unwrap()), facts(&state));
     store.old_listings.lock().push_back(old);
     let (next, claimed) = claim(&log, 2);
-    assert_eq!((next.head(), claimed.ledger), (401, state.ledger));
+    assert_eq!((next.head(), claimed.progress.ledger), (401, state.progress.ledger));
     // What nobody may have deleted is missing.
     block_on(store.inner.delete(&log.path(390))).unwrap();
     let error = block_on(log.fold()).unwrap_err();

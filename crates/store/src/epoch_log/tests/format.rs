@@ -5,8 +5,8 @@ use crate::epoch_log::codec;
 use adtally_model::epoch::{Base, Epoch, LiveMinute, MinuteCounts, MinuteIdentities, StagedFile, StagedTable};
 use adtally_model::input::origin;
 use adtally_model::{
-    Country, ErrorKind, Frontiers, Identity, InputRow, InputStatus, InputTime, Ledger, Minute, Position, Verdict,
-    Watermark,
+    Country, ErrorKind, Frontiers, Identity, InputRow, InputStatus, InputTime, Ledger, Minute, Position, Progress,
+    Verdict, Watermark,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -26,28 +26,30 @@ fn small() -> Epoch {
         MinuteIdentities { minute: Minute(29_453_760), identities: vec![Identity(7), Identity(u128::MAX)] };
     let counted = counts(29_453_760, &[(7, "DE", 1), (7, "US", 200), (i64::MAX as u64, "ZZ", u32::MAX)]);
     Epoch {
-        log_id: 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff,
-        partition: 3,
-        number: 64,
+        progress: Progress {
+            log_id: 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff,
+            partition: 3,
+            number: 64,
+            clock_ms: 1_767_225_700_000,
+            frontiers: Frontiers {
+                watermark: Watermark::at(1_767_225_595_000),
+                closed: Watermark::at(1_767_225_600_000),
+                final_: Watermark::at(-1),
+                expired: Watermark::NONE,
+            },
+            newest_click_ms: Some(1_767_225_600_123),
+            largest_guarded_ms: None,
+            next_input: 5,
+            all_ended: true,
+            reopened_from_ms: Some(0),
+            gone: Ledger { read: 1, late: 1, ..Ledger::default() },
+            ledger,
+        },
         writer: u128::MAX - 1,
         predecessor: 12_345,
         oldest_needed: 2,
         claim: false,
-        clock_ms: 1_767_225_700_000,
-        frontiers: Frontiers {
-            watermark: Watermark::at(1_767_225_595_000),
-            closed: Watermark::at(1_767_225_600_000),
-            final_: Watermark::at(-1),
-            expired: Watermark::NONE,
-        },
-        newest_click_ms: Some(1_767_225_600_123),
-        largest_guarded_ms: None,
-        next_input: 5,
-        all_ended: true,
-        reopened_from_ms: Some(0),
         inputs: vec![input(4, Position { from: 10, to: 300 }, ledger).into()],
-        gone: Ledger { read: 1, late: 1, ..Ledger::default() },
-        ledger,
         counts: vec![counted.clone(), counts(29_453_761, &[(1, "FR", 1)])],
         identities: vec![identities.clone()],
         staged: vec![StagedFile {
@@ -81,8 +83,8 @@ fn fault_39_the_format_of_version_1_stays_as_it_is() {
 /// A record with something in every tagged field as well.
 fn with_tagged_fields() -> Epoch {
     let mut epoch = small();
-    epoch.ledger.nul_bytes = 4_096;
-    epoch.gone.nul_bytes = 7;
+    epoch.progress.ledger.nul_bytes = 4_096;
+    epoch.progress.gone.nul_bytes = 7;
     let base = epoch.base.as_mut().unwrap();
     for row in epoch.inputs.iter_mut().chain(&mut base.inputs) {
         let row = Arc::make_mut(row);
@@ -106,7 +108,7 @@ fn tagged_fields_are_read_back_and_unknown_ones_are_ignored() {
     let sum = codec::checksum(&unknown);
     unknown.extend_from_slice(&sum.to_le_bytes());
     let mut without = epoch;
-    without.ledger.nul_bytes = 0;
+    without.progress.ledger.nul_bytes = 0;
     assert_eq!(codec::decode(&unknown).unwrap(), (without, sum));
 }
 
@@ -212,28 +214,31 @@ fn any_epoch() -> impl Strategy<Value = Epoch> {
     (numbers, columns).prop_map(|((ids, numbers, times, flags), (inputs, counts, identities, base))| {
         let watermark = |at: usize| times[at].map_or(Watermark::NONE, Watermark::at);
         Epoch {
-            log_id: ids[0],
+            progress: Progress {
+                log_id: ids[0],
+                partition: numbers[0] as u32,
+                number: numbers[1],
+                clock_ms: numbers[3] as i64,
+                next_input: numbers[4],
+                ledger: Ledger { read: numbers[7], ..Ledger::default() },
+                all_ended: flags[1],
+                frontiers: Frontiers {
+                    watermark: watermark(0),
+                    closed: watermark(1),
+                    final_: watermark(2),
+                    expired: watermark(3),
+                },
+                newest_click_ms: times[4],
+                largest_guarded_ms: times[5],
+                reopened_from_ms: times[6],
+                ..small().progress
+            },
             writer: ids[1],
             predecessor: ids[2],
-            partition: numbers[0] as u32,
-            number: numbers[1],
             oldest_needed: numbers[2],
-            clock_ms: numbers[3] as i64,
-            next_input: numbers[4],
             config_fingerprint: numbers[5],
             key_fingerprint: numbers[6],
-            ledger: Ledger { read: numbers[7], ..Ledger::default() },
             claim: flags[0],
-            all_ended: flags[1],
-            frontiers: Frontiers {
-                watermark: watermark(0),
-                closed: watermark(1),
-                final_: watermark(2),
-                expired: watermark(3),
-            },
-            newest_click_ms: times[4],
-            largest_guarded_ms: times[5],
-            reopened_from_ms: times[6],
             inputs,
             counts,
             identities,

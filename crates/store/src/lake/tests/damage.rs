@@ -10,7 +10,7 @@ async fn two_commits() -> (Arc<InMemory>, Lake) {
     let lake = Lake::open(Arc::clone(&store) as Arc<dyn ObjectStore>).await.unwrap();
     for number in 1..=2 {
         let epochs = staged(&lake, number..=number).await;
-        lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
+        lake.project(&epochs, TOKEN).await.unwrap();
     }
     (store, lake)
 }
@@ -79,7 +79,7 @@ fn an_entry_that_is_empty_or_lacks_its_last_lines_is_found() {
         store.put(&ENTRY.into(), "".into()).await.unwrap();
         let reopened = reopen(&store).await.unwrap();
         let epochs = staged(&lake, 1..=2).await;
-        reopened.project(LOG_ID, 0, &epochs, TOKEN + 1).await.unwrap();
+        reopened.project(&epochs, TOKEN + 1).await.unwrap();
         check_holds(&reopened, 2).await;
     });
 }
@@ -90,7 +90,7 @@ fn a_failing_store_is_tried_again() {
         let store = Failing::new("_delta_log/0");
         let lake = Lake::open(Arc::clone(&store) as Arc<dyn ObjectStore>).await.unwrap();
         let epochs = staged(&lake, 1..=1).await;
-        lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
+        lake.project(&epochs, TOKEN).await.unwrap();
         store.set_unreadable(true);
         let error = Lake::open_existing(Arc::clone(&store) as Arc<dyn ObjectStore>).await.unwrap_err();
         assert!(error.is_retryable(), "{}", error.report());
@@ -161,7 +161,7 @@ fn a_query_on_a_failing_store_is_not_the_users_fault() {
         let store = Failing::new("click_date=");
         let lake = Lake::open(Arc::clone(&store) as Arc<dyn ObjectStore>).await.unwrap();
         let epochs = staged(&lake, 1..=1).await;
-        lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
+        lake.project(&epochs, TOKEN).await.unwrap();
         store.set_unreadable(true);
         let error = match lake.sql("SELECT sum(ad_id) FROM clicks").await {
             Ok(answer) => answer.batches.try_collect::<Vec<_>>().await.unwrap_err(),

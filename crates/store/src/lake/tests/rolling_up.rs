@@ -30,12 +30,16 @@ pub(super) fn projections(numbers: std::ops::RangeInclusive<u64>) -> Vec<EpochPr
         let (from, to) = ((epoch as i64 - 1) * EPOCH_MINUTES, epoch as i64 * EPOCH_MINUTES);
         let ledger = Ledger { read: epoch, counted: epoch, ..Ledger::default() };
         EpochProjection {
-            epoch,
+            progress: Progress {
+                log_id: LOG_ID,
+                number: epoch,
+                clock_ms: Minute(BEGIN.0 + to).start_ms(),
+                ledger,
+                ..Progress::default()
+            },
             counts: (from - 7..to).filter(|&at| at >= 0).filter_map(minute).collect(),
             staged: Vec::new(),
-            ledger,
             inputs: Arc::default(),
-            committed_at_ms: Minute(BEGIN.0 + to).start_ms(),
         }
     };
     numbers.map(projection).collect()
@@ -115,7 +119,7 @@ fn hours_and_days_are_the_sums_of_their_final_minutes_and_are_made_once() {
         assert!(!lake.roll_up(RollUp::Hour, &as_of(1), &tokens).await.unwrap(), "nothing is held");
         let epochs = projections(1..=18);
         for last in [1_usize, 2, 9, 18] {
-            lake.project(LOG_ID, 0, &epochs[..last], TOKEN).await.unwrap();
+            lake.project(&epochs[..last], TOKEN).await.unwrap();
             let as_of = as_of(last as u64);
             let none = AsOf { final_ms: None, ..as_of };
             assert!(!lake.roll_up(RollUp::Hour, &none, &tokens).await.unwrap());
@@ -136,7 +140,7 @@ fn little_memory_makes_more_batches_and_more_files_of_the_same_rows() {
         let mut commits = Vec::new();
         for rows_max in [1_000_000, 500, 30, 6] {
             let lake = in_memory().await;
-            lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
+            lake.project(&epochs, TOKEN).await.unwrap();
             commits.push(roll_up(&lake, &as_of(18), rows_max).await.unwrap());
             check_rolled(&lake, &as_of(18)).await;
         }
@@ -152,7 +156,7 @@ fn a_crash_or_a_lost_reply_at_any_write_makes_no_span_twice_and_leaves_none_out(
             for after in 0.. {
                 let store = Failing::new("clicks_by_");
                 let lake = Lake::open(Arc::clone(&store) as Arc<dyn ObjectStore>).await.unwrap();
-                lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
+                lake.project(&epochs, TOKEN).await.unwrap();
                 // More failures than one attempt survives: the process "dies", another one goes on.
                 store.fail(after, 8, lost_reply);
                 let survived = roll_up(&lake, &as_of(9), 300).await.is_ok();
@@ -173,7 +177,7 @@ fn rows_of_a_log_that_was_cut_or_lost_are_not_added_again() {
     run(async {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let lake = Lake::open(Arc::clone(&store)).await.unwrap();
-        lake.project(LOG_ID, 0, &projections(1..=9), TOKEN).await.unwrap();
+        lake.project(&projections(1..=9), TOKEN).await.unwrap();
         roll_up(&lake, &as_of(9), 1_000_000).await.unwrap();
         let foreign = AsOf { log_id: 99, ..as_of(9) };
         let error = lake.roll_up(RollUp::Hour, &foreign, &tokens()).await.unwrap_err();
@@ -196,7 +200,7 @@ fn long_ranges_are_the_sums_of_their_minutes_whatever_is_rolled_up() {
         let epochs = projections(1..=18);
         let mut rng = 7_u64;
         for (last, rolled) in [(9_u64, 0_u64), (9, 9), (18, 9), (18, 18)] {
-            lake.project(LOG_ID, 0, &epochs[..last as usize], TOKEN).await.unwrap();
+            lake.project(&epochs[..last as usize], TOKEN).await.unwrap();
             if rolled == last {
                 roll_up(&lake, &as_of(rolled), 200).await.unwrap();
             }

@@ -8,7 +8,7 @@ fn queries_over_all_tables() {
     run(async {
         let lake = in_memory().await;
         let epochs = staged(&lake, 1..=2).await;
-        lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
+        lake.project(&epochs, TOKEN).await.unwrap();
         let cases = [
             ("SELECT count(*), count(click_id), min(position) FROM clicks", &["80|40|100"][..]),
             (
@@ -91,7 +91,7 @@ fn whole_numbers_that_do_not_fit_are_errors() {
     run(async {
         let lake = in_memory().await;
         let epochs = staged(&lake, 1..=2).await;
-        lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
+        lake.project(&epochs, TOKEN).await.unwrap();
         let (least, largest) = (i64::MIN, i64::MAX);
         let numbers = format!("(VALUES ({largest}, 1), ({largest}, 2)) AS t(x, k)");
         for query in [

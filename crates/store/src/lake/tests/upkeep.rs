@@ -54,7 +54,7 @@ fn compaction_leaves_few_files_and_every_answer() {
         let lake = in_memory().await;
         for number in 1..=6 {
             let epochs = staged(&lake, number..=number).await;
-            lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
+            lake.project(&epochs, TOKEN).await.unwrap();
         }
         let before = everything(&lake).await;
         assert_eq!(compact_all(&lake, &later(6, 60_000)).await, 0, "nothing is over");
@@ -84,7 +84,7 @@ fn compaction_leaves_few_files_and_every_answer() {
         assert_eq!(filters.count(), 2);
         // Epochs go on as before.
         let epochs = staged(&lake, 7..=7).await;
-        lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
+        lake.project(&epochs, TOKEN).await.unwrap();
         check_holds(&lake, 7).await;
     });
 }
@@ -97,7 +97,7 @@ fn a_crash_or_a_lost_reply_while_compacting_changes_no_answer() {
             let lake = Lake::open(Arc::clone(&store) as Arc<dyn ObjectStore>).await.unwrap();
             for number in 1..=3 {
                 let epochs = staged(&lake, number..=number).await;
-                lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
+                lake.project(&epochs, TOKEN).await.unwrap();
             }
             store.fail(after, 8, lost_reply);
             let tokens = tokens();
@@ -120,7 +120,7 @@ fn counts_leave_only_when_they_are_summed_and_answers_go_back_as_far_as_their_su
         let lake = in_memory().await;
         let epochs = projections(1..=18);
         for epoch in &epochs {
-            lake.project(LOG_ID, 0, std::slice::from_ref(epoch), TOKEN).await.unwrap();
+            lake.project(std::slice::from_ref(epoch), TOKEN).await.unwrap();
         }
         let total = |counts: &[MinuteCounts]| counts.iter().map(MinuteCounts::total).sum::<u64>();
         let all = total(&lake.counts(EVER.0, EVER.1, None).await.unwrap().minutes);
@@ -147,7 +147,7 @@ fn counts_leave_only_when_they_are_summed_and_answers_go_back_as_far_as_their_su
         // Rolling up goes on, and a lost table of sums is noticed.
         assert!(!lake.roll_up(RollUp::Hour, &end, &tokens).await.unwrap());
         let epochs = projections(1..=24);
-        lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
+        lake.project(&epochs, TOKEN).await.unwrap();
         for roll_up in RollUp::ALL {
             while lake.roll_up(roll_up, &as_of(24), &tokens).await.unwrap() {}
         }
@@ -160,7 +160,7 @@ fn raw_clicks_before_what_is_kept_are_refused() {
     run(async {
         let lake = in_memory().await;
         let epochs = staged(&lake, 1..=3).await;
-        lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
+        lake.project(&epochs, TOKEN).await.unwrap();
         let at = later(3, 2 * DAY_MS);
         assert_eq!(lake.retain(&KEEP, &AsOf { epoch: 0, ..at }).await.unwrap(), 0);
         assert_eq!(lake.retain(&KEEP, &AsOf { clock_ms: 0, ..at }).await.unwrap(), 0, "the earlier of the two");
@@ -182,7 +182,7 @@ async fn with_three_epochs() -> (Arc<dyn ObjectStore>, Lake) {
     let lake = Lake::open(Arc::clone(&store)).await.unwrap();
     for number in 1..=3 {
         let epochs = staged(&lake, number..=number).await;
-        lake.project(LOG_ID, 0, &epochs, TOKEN).await.unwrap();
+        lake.project(&epochs, TOKEN).await.unwrap();
     }
     (store, lake)
 }
@@ -281,8 +281,8 @@ fn records_name_what_they_staged() {
         let (first, _) = log.read(1).await.unwrap().unwrap();
         let (_, files) = epoch(2);
         let staged: Vec<StagedFile> = files.into_iter().map(|file| file.staged).collect();
-        let mut record =
-            adtally_model::Epoch { number: state.number + 1, claim: false, staged: staged.clone(), ..first };
+        let mut record = adtally_model::Epoch { claim: false, staged: staged.clone(), ..first };
+        record.progress.number = state.progress.number + 1;
         writer.append(&mut record).await.unwrap();
         let named = log.staged_paths().await.unwrap();
         assert_eq!(named, staged.into_iter().map(|file| file.path).collect::<HashSet<_>>());
