@@ -10,6 +10,7 @@ use crate::status::{
 use adtally_model::{InputId, InputRow, InputStatus, Ledger, PartitionState, Progress};
 use adtally_pipeline::{ClockReading, EpochDraft, Partition, TimeSettings};
 use adtally_store::epoch_log::ReadProgress;
+use adtally_store::questions::Revision;
 use parking_lot::Mutex;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -328,6 +329,7 @@ impl Status for Report {
             }],
             inputs,
             inputs_left_off,
+            revision: Some(Revision::of([&committed.progress])).filter(|revision| !revision.is_empty()),
         }
     }
 

@@ -6,7 +6,7 @@ use crate::report::Report;
 use crate::service::RunOptions;
 use adtally_model::{Error, Result};
 use adtally_store::embedded::Embedded;
-use adtally_store::questions::{AdClicks, Cost, Question, Questions, TopAds};
+use adtally_store::questions::{AdClicks, Cost, Question, Questions, Revision, TopAds};
 use async_trait::async_trait;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -78,6 +78,10 @@ impl LateQuestions {
 impl Questions for LateQuestions {
     fn cost(&self, question: &Question) -> Cost {
         self.get().map_or(Cost::Hot, |questions| questions.cost(question))
+    }
+
+    fn revision(&self) -> Revision {
+        self.get().map_or_else(|_| Revision::default(), Embedded::revision)
     }
 
     async fn ad_clicks(&self, ad_id: u64, question: &Question, series: bool) -> Result<AdClicks> {

@@ -1,6 +1,7 @@
 //! What a process tells of itself, beside the answers: its ledger, its readiness and its gauges.
 
 use adtally_model::{InputStatus, Ledger};
+use adtally_store::questions::Revision;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub struct LedgerReport {
     pub inputs: Vec<InputLedger>,
     /// Inputs that have no row of their own because there are too many.
     pub inputs_left_off: u64,
+    /// The epochs that it is made of; none before the first.
+    pub revision: Option<Revision>,
 }
 
 /// The lines and the progress of one partition.

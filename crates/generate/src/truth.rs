@@ -9,7 +9,7 @@ use super::generator::Line;
 use super::random::mix;
 use adtally_model::time::rfc3339;
 use adtally_model::{Country, Minute};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::io::{self, Write};
@@ -61,10 +61,15 @@ pub struct Report {
 pub struct AdClicks {
     /// From 1.
     pub rank: usize,
-    /// The ad.
+    /// The ad; text in JSON, as in answers.
+    #[serde(serialize_with = "as_text")]
     pub ad_id: u64,
     /// Its clicks.
     pub clicks: u64,
+}
+
+fn as_text<S: Serializer>(id: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(id)
 }
 
 /// Clicks of a minute.

@@ -3,14 +3,23 @@
 use adtally_engine::status::{InputLedger, LedgerReport, PartitionLedger, Readiness};
 use adtally_model::time::rfc3339;
 use adtally_model::{InputStatus, Ledger, MinuteState, Result, ip};
-use adtally_store::questions::{AdClicks, Coverage, Filters, MinuteClicks, TopAds};
-use serde::Serialize;
+use adtally_store::questions::{AdClicks, Coverage, Filters, MinuteClicks, Revision, TopAds};
+use serde::{Serialize, Serializer};
 
 /// How many ads `top100` names.
 pub(crate) const TOP_ADS: usize = 100;
 
 /// How many problems and notes are told: more than a person reads.
 const SENTENCES_MAX: usize = 100;
+
+/// An id of 64 bits: text in JSON, as proto3 writes it, since JavaScript loses integers beyond 2^53.
+struct Id(u64);
+
+impl Serialize for Id {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
 
 /// What every answer says of itself.
 #[derive(Serialize)]
@@ -20,6 +29,7 @@ struct Covered {
     state: &'static str,
     watermark: Option<String>,
     newest_click: Option<String>,
+    revision: Option<String>,
 }
 
 impl Covered {
@@ -30,6 +40,7 @@ impl Covered {
             state: coverage.state.as_str(),
             watermark: coverage.watermark_ms.map(rfc3339),
             newest_click: coverage.newest_click_ms.map(rfc3339),
+            revision: coverage.revision.as_ref().map(Revision::to_string),
         }
     }
 }
@@ -58,10 +69,11 @@ impl Filtered {
 /// The clicks of one ad.
 #[derive(Serialize)]
 pub(crate) struct AdClicksAnswer {
-    ad_id: u64,
+    ad_id: Id,
     clicks: u64,
     #[serde(flatten)]
     covered: Covered,
+    filters: Filtered,
     #[serde(skip_serializing_if = "Option::is_none")]
     minutes: Option<Vec<MinuteAnswer>>,
 }
@@ -74,17 +86,18 @@ struct MinuteAnswer {
 }
 
 impl AdClicksAnswer {
-    /// Words what a store found.
-    pub(crate) fn new(ad_id: u64, found: &AdClicks) -> Self {
+    /// Words what a store found; `filters` are always told, if only to say that there were none.
+    pub(crate) fn new(ad_id: u64, found: &AdClicks, filters: &Filters) -> Self {
         let row = |row: &MinuteClicks| MinuteAnswer {
             minute: rfc3339(row.minute.start_ms()),
             clicks: row.clicks,
             state: row.state,
         };
         AdClicksAnswer {
-            ad_id,
+            ad_id: Id(ad_id),
             clicks: found.clicks,
             covered: Covered::new(&found.coverage),
+            filters: Filtered::new(filters),
             minutes: found.series.as_ref().map(|rows| rows.iter().map(row).collect()),
         }
     }
@@ -102,7 +115,7 @@ pub(crate) struct TopAdsAnswer {
 #[derive(Serialize)]
 struct RankedAd {
     rank: usize,
-    ad_id: u64,
+    ad_id: Id,
     clicks: u64,
 }
 
@@ -110,7 +123,7 @@ impl TopAdsAnswer {
     /// Words what a store found; `filters` are always told, if only to say that there were none.
     pub(crate) fn new(found: &TopAds, filters: &Filters) -> Self {
         let ranked =
-            |(at, (ad_id, clicks)): (usize, &(u64, u64))| RankedAd { rank: at + 1, ad_id: *ad_id, clicks: *clicks };
+            |(at, (ad_id, clicks)): (usize, &(u64, u64))| RankedAd { rank: at + 1, ad_id: Id(*ad_id), clicks: *clicks };
         TopAdsAnswer {
             covered: Covered::new(&found.coverage),
             filters: Filtered::new(filters),
@@ -142,6 +155,7 @@ pub(crate) struct LedgerAnswer {
     inputs: Vec<InputAnswer>,
     #[serde(skip_serializing_if = "Option::is_none")]
     inputs_left_off: Option<u64>,
+    revision: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -183,6 +197,7 @@ impl LedgerAnswer {
             partitions: report.partitions.into_iter().map(partition_answer).collect(),
             inputs: report.inputs.into_iter().map(input_answer).collect(),
             inputs_left_off: Some(report.inputs_left_off).filter(|&left_off| left_off > 0),
+            revision: report.revision.as_ref().map(Revision::to_string),
         })
     }
 }

@@ -42,6 +42,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// How long an answer may take to be found.
     pub request_timeout: Duration,
+    /// How long a question waits for the revision that it asks for.
+    pub revision_timeout: Duration,
     /// How long a client may leave a part of its answer unread.
     pub stall_timeout: Duration,
     /// How long a client may take to read the whole of an answer: a long ledger of 3 MB asks for 50 KB/s.
@@ -64,6 +66,7 @@ impl Default for Limits {
             connections_max: 512,
             header_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
+            revision_timeout: Duration::from_secs(5),
             stall_timeout: Duration::from_secs(10),
             send_timeout: Duration::from_secs(60),
             questions_max: 64,

@@ -4,7 +4,7 @@ use crate::problem::{Problem, ProblemKind, quoted};
 use crate::query_string::Given;
 use adtally_model::time::{MINUTE_MS, parse_rfc3339};
 use adtally_model::{Country, Minute, ip};
-use adtally_store::questions::{Filters, MINUTES_MAX, Question, Span};
+use adtally_store::questions::{Filters, MINUTES_MAX, Question, Revision, Span};
 
 /// How many of the last minutes the question covers.
 pub(crate) const MINUTES: &str = "minutes";
@@ -23,13 +23,16 @@ pub(crate) const INCLUDE_OPEN: &str = "include_open";
 /// Whether the answer lists the clicks of each minute.
 pub(crate) const SERIES: &str = "series";
 
+/// The revision that the answer must have reached.
+pub(crate) const REVISION: &str = "revision";
+
 /// What `GET /ads/top100` takes.
 pub(crate) const TOP_PARAMETERS: &[&str] =
-    &[MINUTES, FROM, TO, FILTER_COUNTRY, FILTER_IP, FILTER_USER_ID, INCLUDE_OPEN];
+    &[MINUTES, FROM, TO, FILTER_COUNTRY, FILTER_IP, FILTER_USER_ID, INCLUDE_OPEN, REVISION];
 
 /// What `GET /ads/{ad_id}/clicks` takes.
 pub(crate) const AD_PARAMETERS: &[&str] =
-    &[MINUTES, FROM, TO, FILTER_COUNTRY, FILTER_IP, FILTER_USER_ID, INCLUDE_OPEN, SERIES];
+    &[MINUTES, FROM, TO, FILTER_COUNTRY, FILTER_IP, FILTER_USER_ID, INCLUDE_OPEN, REVISION, SERIES];
 
 /// The longest `user_id`, in bytes.
 pub(crate) const USER_ID_BYTES_MAX: usize = 128;
@@ -49,6 +52,15 @@ pub(crate) fn ad_id(text: &str) -> Result<u64, Problem> {
 /// Reads everything that both questions have in common.
 pub(crate) fn question(given: &Given) -> Result<Question, Problem> {
     Ok(Question { span: span(given)?, filters: filters(given)?, include_open: boolean(given, INCLUDE_OPEN)? })
+}
+
+/// Reads the revision that a client has seen, if it sends one.
+pub(crate) fn revision(given: &Given) -> Result<Option<Revision>, Problem> {
+    let Some(text) = given.get(REVISION) else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| {
+        let detail = format!("revision is {}; send the one of an earlier answer as it is", quoted(text));
+        Problem::new(ProblemKind::BadRevision, detail).of(REVISION)
+    })
 }
 
 /// Reads a parameter that is `true` or `false`, and false when it is not given.

@@ -41,6 +41,8 @@ pub(crate) enum ProblemKind {
     BadIp,
     BadUserId,
     BadBoolean,
+    BadRevision,
+    UnknownRevision,
     UnknownParameter,
     RepeatedParameter,
     BadEncoding,
@@ -52,12 +54,13 @@ pub(crate) enum ProblemKind {
     TooManyConnections,
     TimedOut,
     StoreUnavailable,
+    Behind,
     Recovering,
 }
 
 impl ProblemKind {
     /// All of them, in the order of the catalogue.
-    pub(crate) const ALL: [ProblemKind; 28] = [
+    pub(crate) const ALL: [ProblemKind; 31] = [
         ProblemKind::UnknownRoute,
         ProblemKind::MethodNotAllowed,
         ProblemKind::BadAdId,
@@ -74,6 +77,8 @@ impl ProblemKind {
         ProblemKind::BadIp,
         ProblemKind::BadUserId,
         ProblemKind::BadBoolean,
+        ProblemKind::BadRevision,
+        ProblemKind::UnknownRevision,
         ProblemKind::UnknownParameter,
         ProblemKind::RepeatedParameter,
         ProblemKind::BadEncoding,
@@ -85,6 +90,7 @@ impl ProblemKind {
         ProblemKind::TooManyConnections,
         ProblemKind::TimedOut,
         ProblemKind::StoreUnavailable,
+        ProblemKind::Behind,
         ProblemKind::Recovering,
     ];
 
@@ -112,6 +118,8 @@ impl ProblemKind {
             ProblemKind::BadIp => ("bad-ip", BAD, "The address is not IPv4 or IPv6"),
             ProblemKind::BadUserId => ("bad-user-id", BAD, "The user is not 1 to 128 bytes long"),
             ProblemKind::BadBoolean => ("bad-boolean", BAD, "The value is neither true nor false"),
+            ProblemKind::BadRevision => ("bad-revision", BAD, "The text is not a revision"),
+            ProblemKind::UnknownRevision => ("unknown-revision", BAD, "The revision belongs to another data directory"),
             ProblemKind::UnknownParameter => ("unknown-parameter", BAD, "The endpoint does not know this parameter"),
             ProblemKind::RepeatedParameter => ("repeated-parameter", BAD, "The parameter is given more than once"),
             ProblemKind::BadEncoding => ("bad-encoding", BAD, "The query is not percent-encoded UTF-8"),
@@ -135,6 +143,7 @@ impl ProblemKind {
             ProblemKind::StoreUnavailable => {
                 ("store-unavailable", StatusCode::SERVICE_UNAVAILABLE, "A store that the answer needs cannot be read")
             }
+            ProblemKind::Behind => ("behind", StatusCode::SERVICE_UNAVAILABLE, "The revision has not been reached yet"),
             ProblemKind::Recovering => {
                 ("recovering", StatusCode::SERVICE_UNAVAILABLE, "The process has started and still recovers its state")
             }
@@ -153,7 +162,9 @@ impl ProblemKind {
 
     const fn retry_after_s(self) -> Option<u32> {
         match self {
-            ProblemKind::TooManyQuestions | ProblemKind::TooManyConnections => Some(OVERLOAD_RETRY_S),
+            ProblemKind::TooManyQuestions | ProblemKind::TooManyConnections | ProblemKind::Behind => {
+                Some(OVERLOAD_RETRY_S)
+            }
             ProblemKind::TimedOut | ProblemKind::StoreUnavailable => Some(OUTAGE_RETRY_S),
             ProblemKind::Recovering => Some(RECOVERY_RETRY_S),
             _ => None,

@@ -5,12 +5,12 @@ use crate::answers::{AdClicksAnswer, LedgerAnswer, ReadinessAnswer, TOP_ADS, Top
 use crate::classic;
 use crate::limits::{Gate, Limits, Seat, SeatedBody, check_size};
 use crate::metrics::{self, Metrics};
-use crate::parameters::{self, AD_PARAMETERS, SERIES, TOP_PARAMETERS};
+use crate::parameters::{self, AD_PARAMETERS, REVISION, SERIES, TOP_PARAMETERS};
 use crate::problem::{Problem, ProblemKind, catalogue, quoted};
 use crate::query_string::Given;
 use adtally_engine::status::Status;
 use adtally_model::{Error, ErrorKind};
-use adtally_store::questions::{Cost, Questions};
+use adtally_store::questions::{Cost, Questions, Reached, Revision};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
@@ -25,12 +25,16 @@ use std::any::Any;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tower_http::catch_panic::CatchPanicLayer;
 
 const JSON: &str = "application/json";
+
+/// How often it is looked whether that is reached. Epochs are seconds apart.
+const REACH_POLL: Duration = Duration::from_millis(20);
 
 /// The description of this interface for machines.
 const OPENAPI: &str = include_str!("../openapi.json");
@@ -103,6 +107,27 @@ impl Desk {
             None => Ok(()),
             Some(progress) => {
                 Err(Problem::new(ProblemKind::Recovering, format!("{progress}; /readyz tells when it is done")))
+            }
+        }
+    }
+
+    /// Waits until answers have reached the revision that a client has seen elsewhere: it must not see less here.
+    async fn reach(&self, wanted: Option<Revision>) -> Result<(), Problem> {
+        let Some(wanted) = wanted else { return Ok(()) };
+        let until = Instant::now() + self.limits.revision_timeout;
+        loop {
+            match self.questions.revision().reached(&wanted) {
+                Reached::Yes => return Ok(()),
+                Reached::Never => {
+                    let detail = "the epochs here are of another log than those of the revision; ask without one";
+                    return Err(Problem::new(ProblemKind::UnknownRevision, detail).of(REVISION));
+                }
+                Reached::NotYet if Instant::now() >= until => {
+                    let seconds = self.limits.revision_timeout.as_secs_f64();
+                    let detail = format!("it was not reached within {seconds} s; ask again later, or another node");
+                    return Err(Problem::new(ProblemKind::Behind, detail).of(REVISION));
+                }
+                Reached::NotYet => sleep(REACH_POLL).await,
             }
         }
     }
@@ -200,16 +225,19 @@ async fn ad_clicks(
     let question = parameters::question(&given)?;
     let series = parameters::boolean(&given, SERIES)?;
     desk.recovered()?;
+    desk.reach(parameters::revision(&given)?).await?;
     let seat = desk.gate.enter()?;
-    let (questions, cost) = (desk.questions.clone(), desk.questions.cost(&question));
-    let found = desk.run(cost, async move { questions.ad_clicks(ad_id, &question, series).await }).await?;
-    desk.json(&AdClicksAnswer::new(ad_id, &found), Some(seat))
+    let (questions, asked) = (desk.questions.clone(), question.clone());
+    let cost = desk.questions.cost(&question);
+    let found = desk.run(cost, async move { questions.ad_clicks(ad_id, &asked, series).await }).await?;
+    desk.json(&AdClicksAnswer::new(ad_id, &found, &question.filters), Some(seat))
 }
 
 async fn top_ads(State(desk): State<Arc<Desk>>, uri: Uri) -> Result<Response, Problem> {
     let given = Given::read(uri.query(), TOP_PARAMETERS)?;
     let question = parameters::question(&given)?;
     desk.recovered()?;
+    desk.reach(parameters::revision(&given)?).await?;
     let seat = desk.gate.enter()?;
     let (questions, asked) = (desk.questions.clone(), question.clone());
     let found =

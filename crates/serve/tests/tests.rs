@@ -9,7 +9,7 @@
 use adtally_engine::status::{Gauges, InputLedger, LedgerReport, PartitionLedger, Readiness, Status};
 use adtally_model::{Error, MinuteState, Result};
 use adtally_serve::{Limits, serve};
-use adtally_store::questions::{AdClicks, Cost, Coverage, Question, Questions, Span, TopAds};
+use adtally_store::questions::{AdClicks, Cost, Coverage, Question, Questions, Revision, Span, TopAds};
 use async_trait::async_trait;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -20,7 +20,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
-const NOTHING: Coverage = Coverage { span: None, state: MinuteState::Open, watermark_ms: None, newest_click_ms: None };
+const NOTHING: Coverage =
+    Coverage { span: None, state: MinuteState::Open, watermark_ms: None, newest_click_ms: None, revision: None };
 
 /// A store that takes a ticket before it tells of an ad, and shows when it is asked. The most clicked ads it knows at
 /// once. Its lake holds what is older than an hour.
@@ -33,6 +34,10 @@ struct Store {
 impl Questions for Store {
     fn cost(&self, question: &Question) -> Cost {
         if matches!(question.span, Span::Last(60..)) { Cost::Lake } else { Cost::Hot }
+    }
+
+    fn revision(&self) -> Revision {
+        Revision::default()
     }
 
     async fn ad_clicks(&self, _: u64, _: &Question, _: bool) -> Result<AdClicks> {
@@ -67,7 +72,7 @@ impl Status for Process {
             closed_ms: None,
             final_ms: None,
         };
-        LedgerReport { partitions: vec![partition], inputs: vec![input; 10_000], inputs_left_off: 0 }
+        LedgerReport { partitions: vec![partition], inputs: vec![input; 10_000], inputs_left_off: 0, revision: None }
     }
 
     fn readiness(&self) -> Readiness {

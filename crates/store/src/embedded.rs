@@ -2,7 +2,7 @@
 
 use crate::hot_counts::{AdSums, HotCounts, Snapshot};
 use crate::lake::{ClickScan, Epochs, Lake, Selection};
-use crate::questions::{AdClicks, Cost, Coverage, Filters, MinuteClicks, Question, Questions, Span, TopAds};
+use crate::questions::{AdClicks, Cost, Coverage, Filters, MinuteClicks, Question, Questions, Revision, Span, TopAds};
 use adtally_model::{ClickColumns, CountedClicks, Minute, MinuteCounts, MinuteState, Result, StagedFile, StagedTable};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -35,6 +35,10 @@ impl Questions for Embedded {
             Some((from, to)) if from < hot_from(&snapshot, from, to) => Cost::Lake,
             _ => Cost::Hot,
         }
+    }
+
+    fn revision(&self) -> Revision {
+        Revision::of([&self.hot.snapshot().progress])
     }
 
     async fn ad_clicks(&self, ad_id: u64, question: &Question, series: bool) -> Result<AdClicks> {
@@ -186,7 +190,14 @@ fn coverage(snapshot: &Snapshot, question: &Question) -> Coverage {
         }
     };
     let state = span.map_or(MinuteState::Open, |(_, to)| progress.state_of(Minute(to.0 - 1)));
-    Coverage { span, state, watermark_ms: progress.frontiers.watermark.get(), newest_click_ms: newest }
+    let revision = Revision::of([progress]);
+    Coverage {
+        span,
+        state,
+        watermark_ms: progress.frontiers.watermark.get(),
+        newest_click_ms: newest,
+        revision: Some(revision).filter(|revision| !question.include_open && !revision.is_empty()),
+    }
 }
 
 /// Where, within a span, the hot minutes begin.

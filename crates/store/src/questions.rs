@@ -3,6 +3,10 @@
 use adtally_model::{Country, Minute, MinuteState, Result};
 use async_trait::async_trait;
 
+mod revision;
+
+pub use revision::{NoRevision, Reached, Revision};
+
 /// The longest span that a question may cover, in minutes: a week.
 pub const MINUTES_MAX: u32 = 10_080;
 
@@ -44,6 +48,8 @@ pub struct Coverage {
     pub watermark_ms: Option<i64>,
     /// Event time of the newest click counted; uncommitted ones too where the question included open minutes.
     pub newest_click_ms: Option<i64>,
+    /// The epochs that it is made of; none where clicks are in it that are not committed, or before the first epoch.
+    pub revision: Option<Revision>,
 }
 
 /// Clicks of one minute.
@@ -104,6 +110,9 @@ pub enum Cost {
 pub trait Questions: Send + Sync {
     /// What an answer would take at the moment. Answers from memory, without I/O.
     fn cost(&self, question: &Question) -> Cost;
+
+    /// The revision of an answer that is asked for now. Answers from memory, without I/O.
+    fn revision(&self) -> Revision;
 
     /// Clicks of one ad, with a row a minute when `series` is set.
     ///

@@ -127,8 +127,8 @@ fn table(by: By, rows: &[(u64, u64)]) -> String {
 /// The ledger as `GET /ledger` words it, and the rows.
 fn json(by: By, rows: &[(u64, u64)], report: &Report, spool: &Spool) -> Result<String> {
     let row = |&(key, clicks): &(u64, u64)| {
-        let key = if by == By::Ad { key.to_string() } else { format!("\"{}\"", key_name(by, key)) };
-        format!("{{\"{}\":{key},\"clicks\":{clicks}}}", by_name(by))
+        let key = key_name(by, key);
+        format!("{{\"{}\":\"{key}\",\"clicks\":{clicks}}}", by_name(by))
     };
     let rows: Vec<_> = rows.iter().map(row).collect();
     let mut ledger = report.ledger();

@@ -95,7 +95,7 @@ impl Expected {
             assert_eq!(top["ads"], self.top(|row| row.country == country), "{country}");
         }
         for rank in [0, 1, 40, 99] {
-            let ad = self.report["ads"][rank]["ad_id"].as_u64().unwrap();
+            let ad = self.report["ads"][rank]["ad_id"].as_str().unwrap().parse().unwrap();
             self.check_series(server, &span, ad);
         }
     }
@@ -127,5 +127,5 @@ pub(crate) fn ranked(ads: BTreeMap<u64, u64>) -> Value {
     let mut ads: Vec<(u64, u64)> = ads.into_iter().collect();
     ads.sort_unstable_by_key(|&(ad, clicks)| (Reverse(clicks), ad));
     let rows = ads.iter().take(100).enumerate();
-    rows.map(|(at, (ad, clicks))| json!({ "rank": at + 1, "ad_id": ad, "clicks": clicks })).collect()
+    rows.map(|(at, (ad, clicks))| json!({ "rank": at + 1, "ad_id": ad.to_string(), "clicks": clicks })).collect()
 }

@@ -19,7 +19,7 @@ fn the_demo_asks_its_questions() {
         assert!(answer.starts_with(['{', '#']), "{path}: {answer}");
     }
     // The first closed minute is a whole one, of 18,000 lines; its first ad has a tenth of them and more.
-    let (_, top) = said.split_once("\"ads\":[{\"rank\":1,\"ad_id\":").unwrap();
+    let (_, top) = said.split_once("\"ads\":[{\"rank\":1,\"ad_id\":\"").unwrap();
     let clicks = top.split_once("\"clicks\":").unwrap().1;
     let clicks: u64 = clicks.split('}').next().unwrap().parse().unwrap();
     assert!(clicks > 1_800, "{clicks}: {said}");

@@ -1,16 +1,16 @@
 //! Every endpoint and parameter, alone and combined.
 
-use super::fake::{Asked, Mood, minute, report};
+use super::fake::{Asked, Mood, minute, report, revision};
 use super::{Bench, Reply};
 use adtally_engine::status::Readiness;
 use adtally_model::{Country, ip};
-use adtally_store::questions::{Filters, Question, Span};
+use adtally_store::questions::{Filters, Question, Questions, Reached, Span};
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 
-const COVER: &str = r#""from":"2026-01-31T10:00:00Z","to":"2026-01-31T10:02:00Z","state":"closed","watermark":"2026-01-31T10:02:07.500Z","newest_click":"2026-01-31T10:02:12.345Z""#;
-const NO_COVER: &str = r#""from":null,"to":null,"state":"open","watermark":null,"newest_click":null"#;
-const ADS: &str = r#""ads":[{"rank":1,"ad_id":42,"clicks":123},{"rank":2,"ad_id":7,"clicks":9}]"#;
+const COVER: &str = r#""from":"2026-01-31T10:00:00Z","to":"2026-01-31T10:02:00Z","state":"closed","watermark":"2026-01-31T10:02:07.500Z","newest_click":"2026-01-31T10:02:12.345Z","revision":"AQEA_9335rzX6syI75mrxeiMkRED""#;
+const NO_COVER: &str = r#""from":null,"to":null,"state":"open","watermark":null,"newest_click":null,"revision":null"#;
+const ADS: &str = r#""ads":[{"rank":1,"ad_id":"42","clicks":123},{"rank":2,"ad_id":"7","clicks":9}]"#;
 const MINUTES: &str = r#""minutes":[{"minute":"2026-01-31T10:00:00Z","clicks":114,"state":"final"},{"minute":"2026-01-31T10:01:00Z","clicks":9,"state":"closed"}]"#;
 const LEDGER: &str = r#""read":10,"counted":4,"duplicate":2,"late":1,"future":1,"malformed":1,"invalid":1,"conflicting_duplicates":1,"gap_bytes":5,"nul_bytes":3"#;
 
@@ -76,18 +76,16 @@ fn questions() -> Vec<(&'static str, Question, &'static str)> {
 #[test]
 fn an_ad_with_every_parameter() {
     let bench = Bench::new();
-    for (query, asked, _) in questions() {
-        ok(&bench.get(&format!("/ads/42/clicks?{query}")), &format!(r#"{{"ad_id":42,"clicks":123,{COVER}}}"#));
+    for (query, asked, filters) in questions() {
+        let told = format!(r#""ad_id":"42","clicks":123,{COVER},"filters":{{{filters}}}"#);
+        ok(&bench.get(&format!("/ads/42/clicks?{query}")), &format!("{{{told}}}"));
         assert_eq!(bench.store.asked(), [Asked::Ad(42, asked.clone(), false)], "{query}");
-        ok(
-            &bench.get(&format!("/ads/42/clicks?series=true&{query}")),
-            &format!(r#"{{"ad_id":42,"clicks":123,{COVER},{MINUTES}}}"#),
-        );
+        ok(&bench.get(&format!("/ads/42/clicks?series=true&{query}")), &format!("{{{told},{MINUTES}}}"));
         assert_eq!(bench.store.asked(), [Asked::Ad(42, asked, true)], "{query}");
     }
     for (path, ad_id) in [("0", 0), ("9223372036854775807", i64::MAX as u64), ("%34%32", 42)] {
         let reply = bench.get(&format!("/ads/{path}/clicks?minutes=5&series=false"));
-        ok(&reply, &format!(r#"{{"ad_id":{ad_id},"clicks":123,{COVER}}}"#));
+        ok(&reply, &format!(r#"{{"ad_id":"{ad_id}","clicks":123,{COVER},"filters":{{}}}}"#));
         assert_eq!(bench.store.asked(), [Asked::Ad(ad_id, question(Span::Last(5)), false)]);
     }
 }
@@ -106,10 +104,21 @@ fn the_top_with_every_parameter() {
 fn before_any_click_there_are_nulls() {
     let bench = Bench::new();
     bench.store.is(Mood::Empty);
-    ok(&bench.get("/ads/42/clicks?minutes=2"), &format!(r#"{{"ad_id":42,"clicks":0,{NO_COVER}}}"#));
-    let series = format!(r#"{{"ad_id":42,"clicks":0,{NO_COVER},"minutes":[]}}"#);
+    ok(&bench.get("/ads/42/clicks?minutes=2"), &format!(r#"{{"ad_id":"42","clicks":0,{NO_COVER},"filters":{{}}}}"#));
+    let series = format!(r#"{{"ad_id":"42","clicks":0,{NO_COVER},"filters":{{}},"minutes":[]}}"#);
     ok(&bench.get("/ads/42/clicks?minutes=2&series=true"), &series);
     ok(&bench.get("/ads/top100?minutes=2"), &format!(r#"{{{NO_COVER},"filters":{{}},"ads":[]}}"#));
+}
+
+/// A client that has seen an epoch elsewhere sees no less here.
+#[test]
+fn a_question_waits_until_its_revision_is_reached() {
+    let bench = Bench::new();
+    for number in 1..6 {
+        let reply = bench.get(&format!("/ads/top100?minutes=2&revision={}", revision(number)));
+        assert_eq!(reply.status, StatusCode::OK);
+        assert_eq!(bench.store.revision().reached(&revision(number)), Reached::Yes);
+    }
 }
 
 #[test]
@@ -117,7 +126,7 @@ fn the_top_has_100_ads() {
     let bench = Bench::new();
     bench.store.is(Mood::Generous);
     let reply = bench.get("/ads/top100?minutes=2");
-    assert!(reply.body.ends_with(r#"{"rank":100,"ad_id":99,"clicks":1}]}"#), "{}", reply.body);
+    assert!(reply.body.ends_with(r#"{"rank":100,"ad_id":"99","clicks":1}]}"#), "{}", reply.body);
 }
 
 #[test]
@@ -131,7 +140,10 @@ fn the_ledger() {
     let input = format!(
         r#"{{"name":"/logs/a.ndjson","input":"/logs/a.ndjson","status":"idle","position":4096,"watermark":"2026-01-31T10:02:07.500Z",{LEDGER}}}"#
     );
-    let one = format!(r#"{{{LEDGER},"partitions":[{}],"inputs":[{input}]}}"#, partition(0));
+    let one = format!(
+        r#"{{{LEDGER},"partitions":[{}],"inputs":[{input}],"revision":"AQEA_9335rzX6syI75mrxeiMkRED"}}"#,
+        partition(0)
+    );
     ok(&bench.get("/ledger"), &one);
 
     let mut two = report();
@@ -141,11 +153,13 @@ fn the_ledger() {
     *bench.process.report.lock().unwrap() = two;
     let total = r#""read":20,"counted":8,"duplicate":4,"late":2,"future":2,"malformed":2,"invalid":2,"conflicting_duplicates":2,"gap_bytes":10,"nul_bytes":6"#;
     let (first, second) = (partition(0), partition(1));
-    let expected = format!(r#"{{{total},"partitions":[{first},{second}],"inputs":[{input}],"inputs_left_off":3}}"#);
+    let expected = format!(
+        r#"{{{total},"partitions":[{first},{second}],"inputs":[{input}],"inputs_left_off":3,"revision":"AQEA_9335rzX6syI75mrxeiMkRED"}}"#
+    );
     ok(&bench.get("/ledger"), &expected);
 
     *bench.process.report.lock().unwrap() = Default::default();
-    let zero = r#"{"read":0,"counted":0,"duplicate":0,"late":0,"future":0,"malformed":0,"invalid":0,"conflicting_duplicates":0,"gap_bytes":0,"nul_bytes":0,"partitions":[],"inputs":[]}"#;
+    let zero = r#"{"read":0,"counted":0,"duplicate":0,"late":0,"future":0,"malformed":0,"invalid":0,"conflicting_duplicates":0,"gap_bytes":0,"nul_bytes":0,"partitions":[],"inputs":[],"revision":null}"#;
     ok(&bench.get("/ledger"), zero);
 }
 

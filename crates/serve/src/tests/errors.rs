@@ -1,6 +1,6 @@
 //! Every problem once: what a person reads who asked wrongly, or at a bad moment.
 
-use super::fake::{Mood, report};
+use super::fake::{Mood, report, revision};
 use super::{Bench, Reply};
 use crate::limits::Limits;
 use crate::problem::ProblemKind;
@@ -93,10 +93,22 @@ const REFUSED: &[Refused] = &[
         r#"include_open is "yes"; it is true or false"#,
     ),
     (
+        "/ads/top100?minutes=5&revision=7",
+        ProblemKind::BadRevision,
+        "revision",
+        r#"revision is "7"; send the one of an earlier answer as it is"#,
+    ),
+    (
+        "/ads/top100?minutes=5&revision=AQEABwE",
+        ProblemKind::UnknownRevision,
+        "revision",
+        "the epochs here are of another log than those of the revision; ask without one",
+    ),
+    (
         "/ads/top100?minutes=5&country=US",
         ProblemKind::UnknownParameter,
         "country",
-        r#"there is no parameter "country"; this endpoint knows minutes, from, to, filter_country, filter_ip, filter_user_id, include_open"#,
+        r#"there is no parameter "country"; this endpoint knows minutes, from, to, filter_country, filter_ip, filter_user_id, include_open, revision"#,
     ),
     (
         "/ads/top100?minutes=5&minutes=5",
@@ -252,13 +264,13 @@ const REFUSED: &[Refused] = &[
         "/ads/top100?minutes=5&series=true",
         ProblemKind::UnknownParameter,
         "series",
-        r#"there is no parameter "series"; this endpoint knows minutes, from, to, filter_country, filter_ip, filter_user_id, include_open"#,
+        r#"there is no parameter "series"; this endpoint knows minutes, from, to, filter_country, filter_ip, filter_user_id, include_open, revision"#,
     ),
     (
         "/ads/42/clicks?Minutes=5",
         ProblemKind::UnknownParameter,
         "Minutes",
-        r#"there is no parameter "Minutes"; this endpoint knows minutes, from, to, filter_country, filter_ip, filter_user_id, include_open, series"#,
+        r#"there is no parameter "Minutes"; this endpoint knows minutes, from, to, filter_country, filter_ip, filter_user_id, include_open, revision, series"#,
     ),
     (
         "/ledger?minutes=5",
@@ -355,6 +367,14 @@ pub(super) fn moments() -> Vec<(ProblemKind, Reply, Value)> {
     bench.store.is(Mood::Fails(|| Error::transient("cannot read /data/lake/clicks").because("disk on fire")));
     let detail = "nothing was answered rather than a part; ask again later, and see /readyz";
     add(ProblemKind::StoreUnavailable, bench.get(question), detail);
+
+    let bench = Bench::with(Limits { revision_timeout: Duration::ZERO, ..Limits::default() });
+    let detail = "it was not reached within 0 s; ask again later, or another node";
+    add(ProblemKind::Behind, bench.get(&format!("{question}&revision={}", revision(900))), detail);
+    if let Some((_, _, behind)) = found.last_mut() {
+        behind["parameter"] = json!("revision");
+    }
+    let mut add = |kind, reply, detail: &str| found.push((kind, reply, document(kind, detail)));
 
     let bench = Bench::new();
     bench.process.recovers("12 of 97 records are read");

@@ -4,10 +4,11 @@ use adtally_engine::status::{
     DurationHistogram, Gauges, InputLedger, LedgerReport, PartitionLedger, QueueDepth, Readiness, Status,
 };
 use adtally_model::time::parse_rfc3339;
-use adtally_model::{Error, InputStatus, Ledger, Minute, MinuteState, Result};
-use adtally_store::questions::{AdClicks, Cost, Coverage, MinuteClicks, Question, Questions, TopAds};
+use adtally_model::{Error, InputStatus, Ledger, Minute, MinuteState, Progress, Result};
+use adtally_store::questions::{AdClicks, Cost, Coverage, MinuteClicks, Question, Questions, Revision, TopAds};
 use async_trait::async_trait;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Epoch milliseconds of a time.
@@ -49,7 +50,11 @@ pub(super) enum Asked {
 pub(super) struct FakeStore {
     pub(super) mood: Mutex<Mood>,
     asked: Mutex<Vec<Asked>>,
+    looked: AtomicU64,
 }
+
+/// How often its revision is asked for before the next epoch is there.
+const LOOKS: u64 = 3;
 
 impl FakeStore {
     /// What it was asked since the last call.
@@ -84,6 +89,7 @@ impl FakeStore {
             state,
             watermark_ms: clicked.then(|| at("2026-01-31T10:02:07.5Z")),
             newest_click_ms: clicked.then(|| at("2026-01-31T10:02:12.345Z")),
+            revision: Some(revision(3)).filter(|_| clicked),
         })
     }
 }
@@ -92,6 +98,10 @@ impl FakeStore {
 impl Questions for FakeStore {
     fn cost(&self, question: &Question) -> Cost {
         if question.filters.is_counted() { Cost::Hot } else { Cost::Raw }
+    }
+
+    fn revision(&self) -> Revision {
+        revision(3 + self.looked.fetch_add(1, Ordering::Relaxed) / LOOKS)
     }
 
     async fn ad_clicks(&self, ad_id: u64, question: &Question, series: bool) -> Result<AdClicks> {
@@ -137,6 +147,11 @@ pub(super) fn ledger() -> Ledger {
     }
 }
 
+/// The revision of an epoch of one partition.
+pub(super) fn revision(number: u64) -> Revision {
+    Revision::of([&Progress { log_id: 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff, number, ..Progress::default() }])
+}
+
 /// One partition that has read one input.
 pub(super) fn report() -> LedgerReport {
     let watermark_ms = Some(at("2026-01-31T10:02:07.5Z"));
@@ -156,7 +171,7 @@ pub(super) fn report() -> LedgerReport {
         watermark_ms,
         ledger: ledger(),
     };
-    LedgerReport { partitions: vec![partition], inputs: vec![input], inputs_left_off: 0 }
+    LedgerReport { partitions: vec![partition], inputs: vec![input], inputs_left_off: 0, revision: Some(revision(3)) }
 }
 
 pub(super) struct FakeProcess {
