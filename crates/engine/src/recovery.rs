@@ -157,7 +157,7 @@ mod tests {
     use object_store::ObjectStore;
     use object_store::memory::InMemory;
 
-    fn counts(minute: Minute, clicks: u32) -> MinuteCounts {
+    fn counts(minute: Minute, clicks: i64) -> MinuteCounts {
         let mut counts = MinuteCounts::empty(minute);
         counts.push(42, Country::parse(b"US"), clicks);
         counts

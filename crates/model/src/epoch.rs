@@ -65,7 +65,8 @@ pub struct LiveMinute {
     pub counts: MinuteCounts,
 }
 
-/// Clicks of one minute by ad and country, in columns of one length sorted by (`ad_id`, `country`), each pair once.
+/// Clicks of one minute by ad and country, in columns of one length sorted by (`ad_id`, `country`), each pair once. They are
+/// changes: what an epoch adds, or, where a correction takes clicks back, takes away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MinuteCounts {
     /// The minute.
@@ -74,8 +75,8 @@ pub struct MinuteCounts {
     pub ad_id: Vec<u64>,
     /// Countries.
     pub country: Vec<Country>,
-    /// Clicks, at least 1.
-    pub clicks: Vec<u32>,
+    /// Clicks, less than 0 where more are taken back than added; never 0.
+    pub clicks: Vec<i64>,
 }
 
 /// Identities of one minute, in no particular order, each once.
@@ -133,23 +134,23 @@ impl MinuteCounts {
 
     /// Appends a row, which must be greater than the last by (`ad_id`, `country`).
     #[inline]
-    pub fn push(&mut self, ad_id: u64, country: Country, clicks: u32) {
+    pub fn push(&mut self, ad_id: u64, country: Country, clicks: i64) {
         self.ad_id.push(ad_id);
         self.country.push(country);
         self.clicks.push(clicks);
     }
 
     /// Its rows as (ad, country, clicks).
-    pub fn rows(&self) -> impl Iterator<Item = (u64, Country, u32)> + '_ {
+    pub fn rows(&self) -> impl Iterator<Item = (u64, Country, i64)> + '_ {
         self.ad_id.iter().zip(&self.country).zip(&self.clicks).map(|((&ad, &country), &clicks)| (ad, country, clicks))
     }
 
     /// Clicks in all.
-    pub fn total(&self) -> u64 {
-        self.clicks.iter().map(|&clicks| u64::from(clicks)).sum()
+    pub fn total(&self) -> i64 {
+        self.clicks.iter().sum()
     }
 
-    /// The sum of two: rows of both, equal pairs added.
+    /// The sum of two: rows of both, equal pairs added. A pair whose clicks sum up to 0 has no row.
     ///
     /// ```
     /// # use adtally_model::{Country, Minute, MinuteCounts};
@@ -177,7 +178,7 @@ impl MinuteCounts {
                     std::cmp::Ordering::Less => left.next(),
                     std::cmp::Ordering::Greater => right.next(),
                     std::cmp::Ordering::Equal => {
-                        let row = (l.0, l.1, l.2.saturating_add(r.2));
+                        let row = (l.0, l.1, l.2 + r.2);
                         left.next();
                         right.next();
                         Some(row)
@@ -187,7 +188,9 @@ impl MinuteCounts {
                 (None, _) => right.next(),
             };
             let Some((ad, country, clicks)) = row else { return sum };
-            sum.push(ad, country, clicks);
+            if clicks != 0 {
+                sum.push(ad, country, clicks);
+            }
         }
     }
 }

@@ -47,10 +47,10 @@ impl Window {
         counts.clicks.reserve_exact(rows);
         for run in self.packed.chunk_by(|a, b| a == b) {
             let country = Country::from_rank(run[0] as u8).unwrap_or(Country::UNKNOWN);
-            counts.push(run[0] >> 8, country, run.len() as u32);
+            counts.push(run[0] >> 8, country, run.len() as i64);
         }
         for run in self.wide.chunk_by(|a, b| a == b) {
-            counts.push(run[0].0, run[0].1, run.len() as u32);
+            counts.push(run[0].0, run[0].1, run.len() as i64);
         }
         counts
     }
@@ -83,14 +83,14 @@ mod tests {
         #[test]
         fn clicks_are_counted(clicks in vec((prop_oneof![0_u64..50, PACKED_ADS - 2..PACKED_ADS + 2, Just(i64::MAX as u64)], 0_u8..4), 0..3_000)) {
             let mut window = Window::default();
-            let mut expected: BTreeMap<(u64, Country), u32> = BTreeMap::new();
+            let mut expected: BTreeMap<(u64, Country), i64> = BTreeMap::new();
             for &(ad, rank) in &clicks {
                 let country = Country::from_rank(rank).unwrap_or(Country::UNKNOWN);
                 window.add(ad, country);
                 *expected.entry((ad, country)).or_default() += 1;
             }
             let counts = window.finish(Minute(5), &mut Vec::new());
-            let found: Vec<((u64, Country), u32)> = counts.rows().map(|(ad, country, clicks)| ((ad, country), clicks)).collect();
+            let found: Vec<((u64, Country), i64)> = counts.rows().map(|(ad, country, clicks)| ((ad, country), clicks)).collect();
             prop_assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
         }
     }

@@ -105,7 +105,7 @@ async fn one_time(lake: &Lake, query: &str) -> Result<Option<i64>> {
 #[derive(Default)]
 struct LiveClicks {
     identities: Vec<Identity>,
-    rows: BTreeMap<(u64, Country), u32>,
+    rows: BTreeMap<(u64, Country), i64>,
 }
 
 /// The clicks of the minutes whose identities are held.

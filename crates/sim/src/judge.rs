@@ -23,7 +23,7 @@ mod checks;
 pub(crate) type Verdict<T = ()> = Result<T, String>;
 
 /// Clicks by ad and country.
-type Rows = BTreeMap<(u64, Country), u64>;
+type Rows = BTreeMap<(u64, Country), i64>;
 
 /// Records that may be missing are at least so much older than the newest.
 const KEPT: EpochNumber = 64;
@@ -76,7 +76,7 @@ fn path_of(number: EpochNumber) -> String {
 
 fn add_rows(rows: &mut Rows, counts: &MinuteCounts) {
     for (ad, country, clicks) in counts.rows() {
-        *rows.entry((ad, country)).or_default() += u64::from(clicks);
+        *rows.entry((ad, country)).or_default() += clicks;
     }
 }
 

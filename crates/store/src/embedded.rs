@@ -3,7 +3,9 @@
 use crate::hot_counts::{AdSums, HotCounts, Snapshot};
 use crate::lake::{ClickScan, Epochs, Lake, Selection};
 use crate::questions::{AdClicks, Cost, Coverage, Filters, MinuteClicks, Question, Questions, Revision, Span, TopAds};
-use adtally_model::{ClickColumns, CountedClicks, Minute, MinuteCounts, MinuteState, Result, StagedFile, StagedTable};
+use adtally_model::{
+    ClickColumns, CountedClicks, Error, Invariant, Minute, MinuteCounts, MinuteState, Result, StagedFile, StagedTable,
+};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,7 +49,7 @@ impl Questions for Embedded {
         let Some((from, to)) = coverage.span else {
             return Ok(AdClicks { coverage, clicks: 0, series: series.then(Vec::new) });
         };
-        let mut minutes: BTreeMap<Minute, u64> = BTreeMap::new();
+        let mut minutes: BTreeMap<Minute, i64> = BTreeMap::new();
         if question.filters.is_counted() {
             let country = question.filters.country;
             let hot_from = hot_from(&snapshot, from, to);
@@ -76,16 +78,12 @@ impl Questions for Embedded {
                 }
             });
         }
-        let clicks = minutes.values().sum();
-        let series = series.then(|| {
-            let all = (from.0..to.0).map(Minute);
-            all.map(|minute| MinuteClicks {
-                minute,
-                clicks: minutes.get(&minute).copied().unwrap_or_default(),
-                state: snapshot.progress.state_of(minute),
-            })
-            .collect()
-        });
+        let clicks = clicks_of(minutes.values().sum(), ad_id)?;
+        let row = |minute| {
+            let clicks = clicks_of(minutes.get(&minute).copied().unwrap_or_default(), ad_id)?;
+            Ok(MinuteClicks { minute, clicks, state: snapshot.progress.state_of(minute) })
+        };
+        let series = series.then(|| (from.0..to.0).map(Minute).map(row).collect::<Result<_>>()).transpose()?;
         Ok(AdClicks { coverage, clicks, series })
     }
 
@@ -122,12 +120,12 @@ impl Embedded {
         (from, to): (Minute, Minute),
         selection: Selection,
         by_minute: bool,
-        mut add: impl FnMut(Minute, u64, u64) + Send,
+        mut add: impl FnMut(Minute, u64, i64) + Send,
     ) -> Result<()> {
         let mut show = |counts: &MinuteCounts| {
             for (ad, country, clicks) in counts.rows() {
                 if selection.takes(ad, country) {
-                    add(counts.minute, ad, u64::from(clicks));
+                    add(counts.minute, ad, clicks);
                 }
             }
         };
@@ -150,7 +148,7 @@ impl Embedded {
         from: Minute,
         to: Minute,
         filters: &Filters,
-        mut add: impl FnMut(Minute, u64, u64) + Send,
+        mut add: impl FnMut(Minute, u64, i64) + Send,
     ) -> Result<()> {
         let staged: Vec<StagedFile> = snapshot
             .pending
@@ -165,11 +163,17 @@ impl Embedded {
         let scan = ClickScan { from, to, filters, upto: Some(&upto), staged: &staged };
         for counts in self.lake.scan_clicks(&scan).await?.minutes {
             for (ad, _, clicks) in counts.rows() {
-                add(counts.minute, ad, u64::from(clicks));
+                add(counts.minute, ad, clicks);
             }
         }
         Ok(())
     }
+}
+
+/// The clicks that signed rows sum up to: corrections take back what was counted, never more.
+fn clicks_of(sum: i64, ad_id: u64) -> Result<u64> {
+    let negative = |_| Error::violated(Invariant::LakeEqualsLog, format!("the counts of ad {ad_id} sum up to {sum}"));
+    u64::try_from(sum).map_err(negative)
 }
 
 /// The minutes that a question covers, and what there is to say of them.

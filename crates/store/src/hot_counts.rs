@@ -159,6 +159,13 @@ impl HotCounts {
         let numbers = before.ads.len();
         let mut ads = Arc::clone(&before.ads);
         let mut spans = Arc::clone(&before.spans);
+        for counts in pending.counts.iter() {
+            // A correction changes a minute that was summed up already.
+            let first = first_of_span(counts.minute);
+            if spans.contains_key(&first) {
+                Arc::make_mut(&mut spans).remove(&first);
+            }
+        }
         if numbers > INDEX_ADS_MIN && numbers > rows * INDEX_SLACK {
             ads = Arc::new(AdIndex::default());
             spans = Arc::default();
@@ -181,6 +188,11 @@ impl HotCounts {
     }
 }
 
+/// The first of the minutes that are summed together with one.
+fn first_of_span(minute: Minute) -> Minute {
+    Minute(minute.0 - minute.0.rem_euclid(SPAN_MINUTES))
+}
+
 /// Adds the counts of a minute to its columns.
 fn add_counts(minutes: &mut Minutes, counts: &MinuteCounts, ads: &AdIndex) {
     let added = MinuteColumns::of(counts, ads);
@@ -196,14 +208,12 @@ impl Snapshot {
         let mut spans = (*self.spans).clone();
         spans.retain(|&first, _| minutes.range(first..Minute(first.0 + SPAN_MINUTES)).next().is_some());
         for &minute in minutes.keys() {
-            let first = Minute(minute.0 - minute.0.rem_euclid(SPAN_MINUTES));
+            let first = first_of_span(minute);
             let end = Minute(first.0 + SPAN_MINUTES);
             let complete = self.complete_from.is_some_and(|from| from <= first) && end.0 <= final_to;
             if complete && !spans.contains_key(&first) {
                 let columns = minutes.range(first..end).map(|(_, columns)| columns.as_ref());
-                if let Some(span) = SpanColumns::of(columns, self.numbers) {
-                    spans.insert(first, Arc::new(span));
-                }
+                spans.insert(first, Arc::new(SpanColumns::of(columns, self.numbers)));
             }
         }
         self.minutes = Arc::new(minutes);
@@ -227,7 +237,7 @@ impl Snapshot {
             if minute < next {
                 continue;
             }
-            let span = Minute(minute.0 - minute.0.rem_euclid(SPAN_MINUTES));
+            let span = first_of_span(minute);
             let end = Minute(span.0 + SPAN_MINUTES);
             match self.spans.get(&span) {
                 Some(columns) if country.is_none() && from <= span && end <= to => {
@@ -240,10 +250,10 @@ impl Snapshot {
     }
 
     /// Clicks of one ad in each hot minute of `[from, to)` that has any.
-    pub fn ad_minutes(&self, ad_id: u64, from: Minute, to: Minute, country: Option<Country>) -> Vec<(Minute, u64)> {
+    pub fn ad_minutes(&self, ad_id: u64, from: Minute, to: Minute, country: Option<Country>) -> Vec<(Minute, i64)> {
         let Some(number) = self.ads.number(ad_id) else { return Vec::new() };
         let minutes = self.minutes.range(from..to).map(|(&minute, columns)| (minute, columns.of_ad(number, country)));
-        minutes.filter(|&(_, clicks)| clicks > 0).collect()
+        minutes.filter(|&(_, clicks)| clicks != 0).collect()
     }
 
     /// All counts of one minute, where it is held.

@@ -169,7 +169,8 @@ async fn top(lake: &Lake, by: By, limit: usize) -> Result<Vec<(u64, u64)>> {
                     By::Country => u64::from(country.rank()),
                     By::Minute => counts.minute.start_ms() as u64,
                 };
-                *sums.entry(key).or_default() += u64::from(clicks);
+                // The lake's sums are never below 0.
+                *sums.entry(key).or_default() += clicks.unsigned_abs();
             }
         }
         from = until;

@@ -118,7 +118,7 @@ impl Log {
         let mut sums = BTreeMap::new();
         for counts in self.epochs.iter().flat_map(|epoch| &epoch.counts) {
             for (ad, _, clicks) in counts.rows() {
-                *sums.entry((counts.minute.0, ad)).or_default() += u64::from(clicks);
+                *sums.entry((counts.minute.0, ad)).or_default() += clicks.unsigned_abs();
             }
         }
         sums

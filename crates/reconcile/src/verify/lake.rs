@@ -92,8 +92,8 @@ async fn check_live(
                 ));
             }
         }
-        let identities = folded.identities.len() as u64;
-        if identities != log.total() {
+        let identities = folded.identities.len();
+        if i64::try_from(identities) != Ok(log.total()) {
             findings.wrong(format!(
                 "minute {at}: {identities} identities are held for {} clicks: {}",
                 log.total(),
@@ -149,7 +149,7 @@ async fn check_minutes(
         minutes = if rows > ROWS_AT_ONCE { (minutes / 2).max(1) } else { minutes.saturating_mul(2) };
     }
     if let Some(facts) = scan.records.get(&held)
-        && facts.ledger.counted != clicks
+        && i64::try_from(facts.ledger.counted) != Ok(clicks)
     {
         findings.wrong(format!(
             "the counts of the lake sum up to {clicks} clicks, the ledger of epoch {held} says {} counted: {}",
@@ -160,7 +160,7 @@ async fn check_minutes(
     let since = compared_from.map(|from| format!(" (from {} on)", rfc3339(from.start_ms()))).unwrap_or_default();
     findings.checked.push(format!(
         "the lake up to epoch {held}: {} clicks by minute = recount of raw clicks{since} = counted",
-        thousands(clicks)
+        thousands(clicks.unsigned_abs())
     ));
     Ok(())
 }
@@ -200,16 +200,16 @@ async fn check_epochs(
     let (counted, clicks, letters) = (by_epoch(counted), by_epoch(clicks), by_epoch(letters));
     let kept = scan.records.range(scan.oldest.min(held)..=held);
     for (table, sums, expected) in [
-        (Table::ClicksByMinute, &counted, (|facts| facts.clicks) as fn(&Facts) -> u64),
+        (Table::ClicksByMinute, &counted, (|facts| facts.clicks) as fn(&Facts) -> i64),
         (Table::Clicks, &clicks, |facts| facts.clicks),
-        (Table::Clicks, &clicks, |facts| facts.staged.0),
-        (Table::DeadLetters, &letters, |facts| facts.staged.1),
+        (Table::Clicks, &clicks, |facts| facts.staged.0 as i64),
+        (Table::DeadLetters, &letters, |facts| facts.staged.1 as i64),
     ] {
         // Of an epoch that goes back to what is no longer kept, rows are missing.
         let from_ms = lake.kept_from(table).await?.map_or(i64::MIN, Minute::start_ms);
         let kept = kept.clone().filter(|(_, facts)| facts.oldest_ms(table) >= from_ms);
         let found = |number: EpochNumber| sums.get(&(number as i64)).copied().unwrap_or_default();
-        let mut differing = kept.filter(|&(&number, facts)| found(number) != expected(facts) as i64);
+        let mut differing = kept.filter(|&(&number, facts)| found(number) != expected(facts));
         if let Some((&number, facts)) = differing.next() {
             findings.wrong(format!(
                 "epoch {number}: the lake table `{table}` has {}, the record says {}, and {} more epochs differ: {}",

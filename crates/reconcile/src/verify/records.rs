@@ -33,8 +33,8 @@ pub(super) struct Scan {
 pub(super) struct Facts {
     /// The partition's lines.
     pub(super) ledger: Ledger,
-    /// Clicks counted.
-    pub(super) clicks: u64,
+    /// Clicks counted, less those taken back.
+    pub(super) clicks: i64,
     /// Rows staged of clicks and of dead letters.
     pub(super) staged: (u64, u64),
     /// The first minute counted, and the clock.

@@ -86,9 +86,9 @@ impl Judge {
             ensure(found == *rows, Invariant::Conservation, || {
                 format!("the fold has {found:?} in minute {}, the log {rows:?}", minute.0)
             })?;
-            let clicks: u64 = rows.values().sum();
-            let identities = folded.map_or(0, |folded| folded.identities.len() as u64);
-            ensure(identities == clicks, Invariant::NoDoubleCount, || {
+            let clicks: i64 = rows.values().sum();
+            let identities = folded.map_or(0, |folded| folded.identities.len());
+            ensure(i64::try_from(identities) == Ok(clicks), Invariant::NoDoubleCount, || {
                 format!("the fold has {identities} identities of {clicks} clicks in minute {}", minute.0)
             })?;
         }
@@ -110,8 +110,8 @@ impl Judge {
         }
         let (rows, held_clicks) = tables.click_rows();
         let counted = self.records.iter().take(held_clicks as usize).flat_map(|known| &known.counts);
-        let counted: u64 = counted.map(MinuteCounts::total).sum();
-        ensure(rows == counted, Invariant::LakeEqualsLog, || {
+        let counted: i64 = counted.map(MinuteCounts::total).sum();
+        ensure(i64::try_from(rows) == Ok(counted), Invariant::LakeEqualsLog, || {
             format!("the table of clicks has {rows} rows at epoch {held_clicks}, of {counted} clicks")
         })?;
         let lake = tables.counts(held);

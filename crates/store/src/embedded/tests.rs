@@ -74,7 +74,7 @@ async fn ranges_over_all_stores_are_exact() {
             let mut sums: BTreeMap<u64, BTreeMap<i64, u64>> = BTreeMap::new();
             for minute in from.max(0)..to.min(MINUTES) {
                 for (ad, _, clicks) in counts(minute).rows().filter(|row| country.is_none_or(|only| only == row.1)) {
-                    *sums.entry(ad).or_default().entry(minute).or_default() += u64::from(clicks);
+                    *sums.entry(ad).or_default().entry(minute).or_default() += clicks.unsigned_abs();
                 }
             }
             let mut top: Vec<(u64, u64)> = sums.iter().map(|(&ad, minutes)| (ad, minutes.values().sum())).collect();

@@ -9,9 +9,9 @@
 //! The header is postcard. From version 2 on, a list of tagged fields stands behind it, within its length: a reader
 //! ignores tags that it does not know, so that a field which older programs can do without needs no new version. The
 //! blobs are the large columns, in the order in which the header lists them: identities as 16 bytes each, counts as zstd
-//! of varints. The checksum is SipHash-2-4-128 under a fixed key over all bytes
-//! before it; it is also what the next record names as its predecessor. Countries are written as their rank in the list
-//! of the format version.
+//! of varints, signed ones zigzag. The checksum is SipHash-2-4-128 under a fixed key over all bytes
+//! before it; it is also what the next record names as its predecessor. Countries are written as their letters; version 1
+//! wrote their rank in the list of that time, and clicks without a sign.
 
 use super::tagged::{self, Tagged};
 use adtally_model::epoch::{Base, Epoch, LiveMinute, MinuteCounts, MinuteIdentities, StagedFile};
@@ -24,8 +24,11 @@ use std::sync::Arc;
 /// The format written by this version.
 pub const FORMAT_VERSION: u16 = 2;
 
-/// The oldest format that is read: as version 2 without tagged fields.
+/// The oldest format that is read.
 const FORMAT_VERSION_MIN: u16 = 1;
+
+/// Countries that there can be: a rank is a byte.
+const COUNTRIES: usize = 256;
 
 const MAGIC: &[u8; 8] = b"ADTEPOCH";
 const PREFIX_BYTES: usize = 8 + 2 + 4 + 8;
@@ -41,7 +44,7 @@ pub const CHECKSUM_BYTES: usize = 16;
 /// Fast: counts shrink to about a third, and the record is written once and rarely read.
 const ZSTD_LEVEL: i32 = 1;
 
-/// Most bytes that one minute's counts may unpack to: 64 million rows of up to 16 bytes.
+/// Most bytes that one minute's counts may unpack to: 50 million rows of up to 21 bytes.
 const COUNTS_BYTES_MAX: usize = 1 << 30;
 
 #[derive(Serialize, Deserialize)]
@@ -190,14 +193,42 @@ fn write_counts(counts: &MinuteCounts, blobs: &mut Vec<u8>) -> Result<Blob> {
         write_varint(ad.wrapping_sub(last), &mut plain);
         last = ad;
     }
-    plain.extend(counts.country.iter().map(|country| country.rank()));
+    write_countries(&counts.country, &mut plain);
     for &clicks in &counts.clicks {
-        write_varint(u64::from(clicks), &mut plain);
+        write_varint(zigzag(clicks), &mut plain);
     }
     let packed = zstd::bulk::compress(&plain, ZSTD_LEVEL)
         .map_err(|e| Error::internal("counts cannot be compressed").because(e))?;
     blobs.extend_from_slice(&packed);
     blob(counts.minute, counts.len(), packed.len())
+}
+
+/// The countries that occur, as their letters behind how many they are, and then for each row which of them is its own. A
+/// country's rank would not do: it changes with the list of countries.
+fn write_countries(countries: &[Country], plain: &mut Vec<u8>) {
+    let mut places = [None; COUNTRIES];
+    for country in countries {
+        places[usize::from(country.rank())] = Some(0);
+    }
+    let at = plain.len();
+    plain.push(0);
+    for (rank, place) in (0..=u8::MAX).zip(&mut places).filter(|(_, place)| place.is_some()) {
+        if let Some(country) = Country::from_rank(rank) {
+            *place = Some(plain[at]);
+            plain[at] += 1;
+            plain.extend_from_slice(country.as_str().as_bytes());
+        }
+    }
+    plain.extend(countries.iter().map(|country| places[usize::from(country.rank())].unwrap_or_default()));
+}
+
+/// Numbers near 0 become small ones, whatever their sign (protobuf's ZigZag).
+fn zigzag(number: i64) -> u64 {
+    (number << 1 ^ number >> 63).cast_unsigned()
+}
+
+fn from_zigzag(coded: u64) -> i64 {
+    (coded >> 1).cast_signed() ^ -(coded & 1).cast_signed()
 }
 
 /// LEB128, as in protobuf.
@@ -235,7 +266,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Epoch, u128)> {
         1 => Vec::new(),
         _ => postcard::from_bytes(rest).map_err(unreadable)?,
     };
-    let mut epoch = read_blobs(header, Blobs { rest: blobs })?;
+    let mut epoch = read_blobs(header, Blobs { rest: blobs, version })?;
     tagged::apply(&mut epoch, fields)?;
     Ok((epoch, sum))
 }
@@ -342,6 +373,8 @@ fn read_blobs(header: Header, mut blobs: Blobs<'_>) -> Result<Epoch> {
 /// The blobs not read yet.
 struct Blobs<'a> {
     rest: &'a [u8],
+    /// The format that they are in.
+    version: u16,
 }
 
 impl<'a> Blobs<'a> {
@@ -366,8 +399,8 @@ impl<'a> Blobs<'a> {
     fn counts(&mut self, blob: &Blob) -> Result<MinuteCounts> {
         let packed = self.take(blob.bytes)?;
         let rows = blob.rows as usize;
-        // A row takes at most 10 bytes of ad, 1 of country and 5 of clicks.
-        let bound = (rows * 16).clamp(16, COUNTS_BYTES_MAX);
+        // A row takes at most 10 bytes of ad, 1 of country and 10 of clicks, besides the letters of the countries.
+        let bound = (rows * 21 + 1 + 2 * COUNTRIES).min(COUNTS_BYTES_MAX);
         let plain = zstd::bulk::decompress(packed, bound)
             .map_err(|e| Error::corrupt("a column of counts cannot be unpacked").because(e))?;
         let cut = || Error::corrupt("a column of counts is cut short");
@@ -378,18 +411,37 @@ impl<'a> Blobs<'a> {
             ad = ad.wrapping_add(read_varint(&plain, &mut at).ok_or_else(cut)?);
             counts.ad_id.push(ad);
         }
-        for &rank in plain.get(at..at + rows).ok_or_else(cut)? {
-            let country = Country::from_rank(rank)
-                .ok_or_else(|| Error::corrupt(format!("a column of counts names country {rank}, which is none")))?;
-            counts.country.push(country);
+        let known = match self.version {
+            1 => None,
+            _ => Some(read_countries(&plain, &mut at).ok_or_else(cut)?),
+        };
+        for &place in plain.get(at..at + rows).ok_or_else(cut)? {
+            // Version 1 wrote ranks.
+            let country = match &known {
+                None => Country::from_rank(place),
+                Some(known) => known.get(usize::from(place)).copied().flatten(),
+            };
+            let none = || Error::corrupt(format!("a column of counts names country {place}, which is none"));
+            counts.country.push(country.ok_or_else(none)?);
         }
         at += rows;
         for _ in 0..rows {
-            let clicks = read_varint(&plain, &mut at).and_then(|clicks| u32::try_from(clicks).ok()).ok_or_else(cut)?;
-            counts.clicks.push(clicks);
+            let clicks = read_varint(&plain, &mut at).ok_or_else(cut)?;
+            counts.clicks.push(match self.version {
+                1 => i64::try_from(clicks).map_err(|_| cut())?,
+                _ => from_zigzag(clicks),
+            });
         }
         Ok(counts)
     }
+}
+
+/// The countries that a column names, in the order of their places; none for letters that are no country's.
+fn read_countries(plain: &[u8], at: &mut usize) -> Option<Vec<Option<Country>>> {
+    let count = usize::from(*plain.get(*at)?);
+    let letters = plain.get(*at + 1..*at + 1 + 2 * count)?;
+    *at += 1 + 2 * count;
+    Some(letters.chunks_exact(2).map(Country::parse_known).collect())
 }
 
 fn read_varint(bytes: &[u8], at: &mut usize) -> Option<u64> {

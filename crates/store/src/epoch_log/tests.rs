@@ -31,7 +31,7 @@ const NOW_MS: i64 = 0;
 
 // ---- fixtures ----
 
-fn counts(minute: i64, rows: &[(u64, &str, u32)]) -> MinuteCounts {
+fn counts(minute: i64, rows: &[(u64, &str, i64)]) -> MinuteCounts {
     let mut counts = MinuteCounts::empty(Minute(minute));
     rows.iter().for_each(|&(ad, country, clicks)| counts.push(ad, Country::parse(country.as_bytes()), clicks));
     counts

@@ -4,19 +4,20 @@
 use super::ad_index::AdIndex;
 use adtally_model::{Country, Minute, MinuteCounts, radix};
 
-/// Counts of one minute, by ad number and country.
+/// Counts of one minute, by ad number and country. Four bytes are enough for the clicks of nearly every row; what does not fit
+/// takes several rows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct MinuteColumns {
     pub(super) ad: Vec<u32>,
     pub(super) country: Vec<Country>,
-    pub(super) clicks: Vec<u32>,
+    pub(super) clicks: Vec<i32>,
 }
 
 /// Counts of some minutes together, by ad number.
 #[derive(Debug, Default)]
 pub(super) struct SpanColumns {
     pub(super) ad: Vec<u32>,
-    pub(super) clicks: Vec<u32>,
+    pub(super) clicks: Vec<i32>,
 }
 
 impl MinuteColumns {
@@ -49,10 +50,12 @@ impl MinuteColumns {
         columns
     }
 
-    fn push(&mut self, ad: u32, country: Country, clicks: u32) {
-        self.ad.push(ad);
-        self.country.push(country);
-        self.clicks.push(clicks);
+    fn push(&mut self, ad: u32, country: Country, clicks: i64) {
+        for clicks in pieces(clicks) {
+            self.ad.push(ad);
+            self.country.push(country);
+            self.clicks.push(clicks);
+        }
     }
 
     /// The sum of two.
@@ -62,12 +65,12 @@ impl MinuteColumns {
         for row in 0..other.ad.len() {
             let key = (other.ad[row], other.country[row]);
             while at < self.ad.len() && (self.ad[at], self.country[at]) < key {
-                sum.push(self.ad[at], self.country[at], self.clicks[at]);
+                sum.push(self.ad[at], self.country[at], self.clicks[at].into());
                 at += 1;
             }
             let same = at < self.ad.len() && (self.ad[at], self.country[at]) == key;
-            let before = if same { self.clicks[at] } else { 0 };
-            sum.push(key.0, key.1, before.saturating_add(other.clicks[row]));
+            let before = if same { i64::from(self.clicks[at]) } else { 0 };
+            sum.push(key.0, key.1, before + i64::from(other.clicks[row]));
             at += usize::from(same);
         }
         sum.ad.extend_from_slice(&self.ad[at..]);
@@ -77,64 +80,79 @@ impl MinuteColumns {
     }
 
     /// Adds to an array of sums by ad number.
-    pub(super) fn add_to(&self, sums: &mut [u64], country: Option<Country>) {
+    pub(super) fn add_to(&self, sums: &mut [i64], country: Option<Country>) {
         match country {
             None => add(&self.ad, &self.clicks, sums),
             Some(country) => {
                 for ((&ad, &here), &clicks) in self.ad.iter().zip(&self.country).zip(&self.clicks) {
                     // Without a branch: which country comes next cannot be foreseen.
-                    sums[ad as usize] += u64::from(clicks) * u64::from(here == country);
+                    sums[ad as usize] += i64::from(clicks) * i64::from(here == country);
                 }
             }
         }
     }
 
     /// Clicks of one ad.
-    pub(super) fn of_ad(&self, ad: u32, country: Option<Country>) -> u64 {
+    pub(super) fn of_ad(&self, ad: u32, country: Option<Country>) -> i64 {
         let start = self.ad.partition_point(|&here| here < ad);
         let rows = (start..self.ad.len()).take_while(|&row| self.ad[row] == ad);
         let rows = rows.filter(|&row| country.is_none_or(|country| self.country[row] == country));
-        rows.map(|row| u64::from(self.clicks[row])).sum()
+        rows.map(|row| i64::from(self.clicks[row])).sum()
     }
 
     /// As counts in the order of their ads.
     pub(super) fn counts(&self, minute: Minute, index: &AdIndex) -> MinuteCounts {
         let ads = index.ads();
-        let mut rows: Vec<(u64, Country, u32)> =
-            (0..self.ad.len()).map(|row| (ads.ad(self.ad[row]), self.country[row], self.clicks[row])).collect();
+        let mut rows: Vec<(u64, Country, i64)> =
+            (0..self.ad.len()).map(|row| (ads.ad(self.ad[row]), self.country[row], self.clicks[row].into())).collect();
         drop(ads);
         rows.sort_unstable();
         let mut counts = MinuteCounts::empty(minute);
-        for (ad, country, clicks) in rows {
-            counts.push(ad, country, clicks);
+        for same in rows.chunk_by(|one, next| (one.0, one.1) == (next.0, next.1)) {
+            let clicks = same.iter().map(|row| row.2).sum();
+            if clicks != 0 {
+                counts.push(same[0].0, same[0].1, clicks);
+            }
         }
         counts
     }
 }
 
 impl SpanColumns {
-    /// The sum of some minutes over `ads` ads; `None` where a sum is too large to be held so.
-    pub(super) fn of<'a>(minutes: impl Iterator<Item = &'a MinuteColumns>, ads: usize) -> Option<SpanColumns> {
+    /// The sum of some minutes over `ads` ads.
+    pub(super) fn of<'a>(minutes: impl Iterator<Item = &'a MinuteColumns>, ads: usize) -> SpanColumns {
         let mut sums = vec![0; ads];
         minutes.for_each(|minute| minute.add_to(&mut sums, None));
         let mut span = SpanColumns::default();
-        for (ad, &clicks) in sums.iter().enumerate().filter(|(_, clicks)| **clicks > 0) {
-            span.ad.push(ad as u32);
-            span.clicks.push(u32::try_from(clicks).ok()?);
+        for (ad, &clicks) in (0..).zip(&sums) {
+            for clicks in pieces(clicks) {
+                span.ad.push(ad);
+                span.clicks.push(clicks);
+            }
         }
         span.ad.shrink_to_fit();
         span.clicks.shrink_to_fit();
-        Some(span)
+        span
     }
 
     /// Adds to an array of sums by ad number.
-    pub(super) fn add_to(&self, sums: &mut [u64]) {
+    pub(super) fn add_to(&self, sums: &mut [i64]) {
         add(&self.ad, &self.clicks, sums);
     }
 }
 
-fn add(ads: &[u32], clicks: &[u32], sums: &mut [u64]) {
+/// Numbers of four bytes that sum up to some clicks: nearly always one; none for 0.
+fn pieces(clicks: i64) -> impl Iterator<Item = i32> {
+    let mut left = clicks;
+    std::iter::from_fn(move || {
+        let piece = left.clamp(i32::MIN.into(), i32::MAX.into());
+        left -= piece;
+        i32::try_from(piece).ok().filter(|&piece| piece != 0)
+    })
+}
+
+fn add(ads: &[u32], clicks: &[i32], sums: &mut [i64]) {
     for (&ad, &clicks) in ads.iter().zip(clicks) {
-        sums[ad as usize] += u64::from(clicks);
+        sums[ad as usize] += i64::from(clicks);
     }
 }

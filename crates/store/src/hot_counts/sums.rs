@@ -8,8 +8,8 @@ use std::collections::BinaryHeap;
 /// Sums clicks by ad, over hot columns and over rows that come with their ad.
 pub struct AdSums<'a> {
     ads: &'a AdIndex,
-    pub(super) dense: Vec<u64>,
-    others: HashTable<(u64, u64)>,
+    pub(super) dense: Vec<i64>,
+    others: HashTable<(u64, i64)>,
 }
 
 impl<'a> AdSums<'a> {
@@ -19,14 +19,14 @@ impl<'a> AdSums<'a> {
     }
 
     /// Adds clicks of an ad that comes by its id.
-    pub fn add(&mut self, ad_id: u64, clicks: u64) {
+    pub fn add(&mut self, ad_id: u64, clicks: i64) {
         self.others
             .entry(ad_index::hash(ad_id), |row| row.0 == ad_id, |row| ad_index::hash(row.0))
             .and_modify(|row| row.1 += clicks)
             .or_insert((ad_id, clicks));
     }
 
-    /// The `limit` most clicked ads, ties by ascending ad.
+    /// The `limit` most clicked ads, ties by ascending ad; none whose clicks were all taken back.
     pub fn top(mut self, limit: usize) -> Vec<(u64, u64)> {
         // What came by id is added where the ad has a place: sums are exact only when they are whole.
         let (ads, dense) = (self.ads, &mut self.dense);
@@ -57,17 +57,17 @@ impl<'a> AdSums<'a> {
 /// The best so far.
 struct Best {
     limit: usize,
-    heap: BinaryHeap<Reverse<(u64, Reverse<u64>)>>,
+    heap: BinaryHeap<Reverse<(i64, Reverse<u64>)>>,
     /// A sum below this is none of them; never 0.
-    bar: u64,
+    bar: i64,
 }
 
 impl Best {
     fn new(limit: usize) -> Self {
-        Best { limit, heap: BinaryHeap::with_capacity(limit + 1), bar: if limit == 0 { u64::MAX } else { 1 } }
+        Best { limit, heap: BinaryHeap::with_capacity(limit + 1), bar: if limit == 0 { i64::MAX } else { 1 } }
     }
 
-    fn offer(&mut self, sum: u64, ad: u64) {
+    fn offer(&mut self, sum: i64, ad: u64) {
         self.heap.push(Reverse((sum, Reverse(ad))));
         if self.heap.len() > self.limit {
             self.heap.pop();
@@ -78,7 +78,8 @@ impl Best {
     }
 
     fn finish(self) -> Vec<(u64, u64)> {
-        let mut rows: Vec<(u64, u64)> = self.heap.into_iter().map(|Reverse((sum, Reverse(ad)))| (ad, sum)).collect();
+        let mut rows: Vec<(u64, u64)> =
+            self.heap.into_iter().map(|Reverse((sum, Reverse(ad)))| (ad, sum.unsigned_abs())).collect();
         rows.sort_unstable_by_key(|&(ad, sum)| (Reverse(sum), ad));
         rows
     }

@@ -13,7 +13,7 @@ type Click = (i64, u64, u8);
 
 /// The counts of some clicks, by minute, as an epoch commits them.
 fn counts(clicks: &[Click]) -> Vec<MinuteCounts> {
-    let mut sums: BTreeMap<i64, BTreeMap<(u64, u8), u32>> = BTreeMap::new();
+    let mut sums: BTreeMap<i64, BTreeMap<(u64, u8), i64>> = BTreeMap::new();
     for &(minute, ad, country) in clicks {
         *sums.entry(minute).or_default().entry((ad, country)).or_default() += 1;
     }
@@ -104,8 +104,8 @@ proptest! {
         let of_country = all.iter().filter(within).filter(|click| click.2 == 1);
         prop_assert_eq!(top(&snapshot, from, from + minutes, Some(1), limit), naive_top(of_country, limit));
         for ad in [0, 3, 1_001, u64::MAX >> 1, 77] {
-            let expected = all.iter().filter(within).filter(|click| click.1 == ad).count() as u64;
-            let found: u64 = snapshot.ad_minutes(ad, Minute(from), Minute(from + minutes), None).iter().map(|row| row.1).sum();
+            let expected = all.iter().filter(within).filter(|click| click.1 == ad).count() as i64;
+            let found: i64 = snapshot.ad_minutes(ad, Minute(from), Minute(from + minutes), None).iter().map(|row| row.1).sum();
             prop_assert_eq!(found, expected);
         }
         let minute: Vec<Click> = all.iter().copied().filter(|click| click.0 == 104).collect();
@@ -176,4 +176,35 @@ fn the_ad_index_is_rebuilt_when_most_of_its_ads_are_gone() {
     let snapshot = hot.snapshot();
     assert_eq!(snapshot.sums().dense.len(), 2);
     assert_eq!(top(&snapshot, 200, 201, None, 5), [(5, 1), (5_000_000, 1)]);
+}
+
+/// A correction takes clicks back, in a minute that is final and summed up already; what is left is what readers find.
+#[test]
+fn corrections_change_minutes_that_are_summed_up() {
+    let hot = HotCounts::new(60);
+    let (us, minute) = (Country::parse(b"US"), Minute(104));
+    let commit_signed = |epoch: u64, rows: &[(u64, i64)]| {
+        let mut counts = MinuteCounts::empty(minute);
+        rows.iter().for_each(|&(ad, clicks)| counts.push(ad, us, clicks));
+        let pending = PendingEpoch { epoch, counts: [counts].into(), staged: Vec::new() };
+        hot.commit(progress(epoch, 150, 150), Arc::new(pending));
+        let snapshot = hot.snapshot();
+        let found = [None, Some(us)].map(|country| {
+            let mut sums = snapshot.sums();
+            snapshot.add_minutes(&mut sums, Minute(100), Minute(110), country);
+            sums.top(10)
+        });
+        assert_eq!(found[0], found[1]);
+        (found[0].clone(), snapshot.minute_counts(minute).unwrap().rows().map(|row| (row.0, row.2)).collect::<Vec<_>>())
+    };
+    let many = 5_000_000_000;
+    let rows = [(1, many), (2, 7), (3, 2)];
+    let top = |rows: &[(u64, i64)]| rows.iter().map(|&(ad, clicks)| (ad, clicks as u64)).collect::<Vec<_>>();
+    assert_eq!(commit_signed(1, &rows), (top(&rows), rows.to_vec()));
+    assert_eq!(hot.snapshot().spans.len(), 1, "a final span is summed up");
+    let left = [(1, many - 1), (2, 7), (4, 1)];
+    assert_eq!(commit_signed(2, &[(1, -1), (3, -2), (4, 1)]), (top(&left), left.to_vec()));
+    assert_eq!(hot.snapshot().spans.len(), 1);
+    assert_eq!(commit_signed(3, &[(1, 1 - many), (2, -6)]), (vec![(2, 1), (4, 1)], vec![(2, 1), (4, 1)]));
+    assert_eq!(hot.snapshot().ad_minutes(1, Minute(0), Minute(200), None), []);
 }

@@ -1,6 +1,6 @@
 //! Making the tables follow another epoch log, after the one that they followed was lost.
 
-use super::encode::long;
+use super::encode::{bound, long};
 use super::project::{COMMIT_ATTEMPTS_MAX, epoch_app, held, log_app, log_mark};
 use super::schema::Table;
 use super::statistics::Bounds;
@@ -48,7 +48,7 @@ impl LakeTable {
                 }
             }
             for (app, version) in
-                [(epoch_app(log_id, partition), long(upto_new)), (log_app(partition), log_mark(log_id))]
+                [(epoch_app(log_id, partition), long(upto_new)?), (log_app(partition), log_mark(log_id))]
             {
                 actions.push(Action::Txn(Transaction::new(app, version)));
             }
@@ -65,10 +65,10 @@ impl LakeTable {
     /// Whether a file has rows of a partition after an epoch, and no others.
     fn is_after(&self, bounds: &Bounds, partition: u32, upto: EpochNumber) -> Result<bool> {
         let (Some((least, largest)), Some((first, last))) = (bounds.partition, bounds.epoch) else { return Ok(false) };
-        if (least, largest) != (i64::from(partition), i64::from(partition)) || last <= long(upto) {
+        if (least, largest) != (i64::from(partition), i64::from(partition)) || last <= bound(upto) {
             return Ok(false);
         }
-        if first <= long(upto) {
+        if first <= bound(upto) {
             return Err(Error::corrupt(format!(
                 "a file of the lake table `{}` holds epochs {first} to {last}, and only those up to {upto} are in all \
                  tables: restore the lake from a backup",

@@ -5,7 +5,8 @@
 //! or user are pruned by Bloom filters instead of by order.
 
 use super::encode::{
-    EncodedFile, Run, arrow_defect, country_column, encoded, file_of_groups, int, long, pieces, properties, rows_of,
+    EncodedFile, Run, arrow_defect, bound, country_column, encoded, file_of_groups, int, long, pieces, properties,
+    rows_of,
 };
 use super::schema::{Table, timestamp_type};
 use super::statistics::Statistics;
@@ -116,10 +117,10 @@ fn encode_hour(runs: &[ClickRun<'_>], hour: i64, partition: u32, epoch: u64, fil
     });
     let statistics = Statistics::of_rows(rows as u64)
         .time("click_timestamp", [range.0, range.1], 0)
-        .long("ad_id", ads.map(|&ad| long(ad)))
+        .long("ad_id", ads.map(|&ad| bound(ad)))
         .text("country", countries.map(Country::as_str))
         .long("partition", [i64::from(partition)])
-        .long("epoch", [long(epoch)])
+        .long("epoch", [bound(epoch)])
         .nulls("user_id", 0)
         .nulls("ip", 0)
         .nulls("click_id", absent.sum::<usize>() as u64)
@@ -178,8 +179,10 @@ fn columns(runs: &[ClickRun<'_>], partition: u32, epoch: u64) -> Result<Vec<Arra
     for Run { of: part, rows } in runs {
         let batch = part.batch;
         times.extend(batch.event_time_ms[rows.clone()].iter().map(|ms| ms * 1_000));
-        ads.extend(batch.ad_id[rows.clone()].iter().map(|&ad| long(ad)));
-        positions.extend(batch.line_start[rows.clone()].iter().map(|&start| long(part.from + u64::from(start))));
+        for (&ad, &start) in batch.ad_id[rows.clone()].iter().zip(&batch.line_start[rows.clone()]) {
+            ads.push(long(ad)?);
+            positions.push(long(part.from + u64::from(start))?);
+        }
         users.extend(&batch.user_bytes, &batch.user_end, rows.clone());
         click_ids.extend(&batch.click_id_bytes, &batch.click_id_end, rows.clone());
         for &ip in &batch.ip[rows.clone()] {
@@ -204,8 +207,8 @@ fn columns(runs: &[ClickRun<'_>], partition: u32, epoch: u64) -> Result<Vec<Arra
         click_ids.finish(true)?,
         Arc::new(input),
         Arc::new(Int64Array::from(positions)),
-        Arc::new(Int32Array::from(vec![int(partition); rows])),
-        Arc::new(Int64Array::from(vec![long(epoch); rows])),
+        Arc::new(Int32Array::from(vec![int(partition)?; rows])),
+        Arc::new(Int64Array::from(vec![long(epoch)?; rows])),
     ])
 }
 

@@ -78,11 +78,12 @@ impl SignedCounts {
             let mut counts = MinuteCounts::empty(minute);
             for (ad, country, clicks) in rows {
                 if clicks != 0 {
-                    let clicks = u32::try_from(clicks).map_err(|_| {
+                    if clicks < 0 {
                         let at = adtally_model::time::rfc3339(minute.start_ms());
                         let what = format!("{clicks} clicks of ad {ad} from {country} in the minute {at}");
-                        Error::violated(Invariant::LakeEqualsLog, format!("`clicks_by_minute` sums up to {what}"))
-                    })?;
+                        let what = format!("`clicks_by_minute` sums up to {what}");
+                        return Err(Error::violated(Invariant::LakeEqualsLog, what));
+                    }
                     counts.push(ad, country, clicks);
                 }
             }

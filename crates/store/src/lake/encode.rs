@@ -199,12 +199,32 @@ pub(super) fn arrow_defect(table: Table, error: ArrowError) -> Error {
     Error::internal(format!("cannot arrange rows of `{table}`: please report this")).because(error)
 }
 
-/// A number of ours, which is at most `i64::MAX` by its own rules, as Delta holds it.
-pub(super) fn long(value: u64) -> i64 {
+/// Where a number of ours lies among those that Delta holds: one beyond them lies at their end. For comparisons and bounds
+/// alone; what is written goes through [`long`].
+pub(super) fn bound(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
+/// A number of ours as Delta holds it.
+///
+/// # Errors
+/// Internal where Delta cannot hold it.
+pub(super) fn long(value: u64) -> Result<i64> {
+    i64::try_from(value).map_err(|_| Error::internal(format!("{value} does not fit into a column of Delta Lake")))
+}
+
+/// Numbers of ours as Delta holds them.
+///
+/// # Errors
+/// As [`long`].
+pub(super) fn longs(values: impl IntoIterator<Item = u64>) -> Result<Vec<i64>> {
+    values.into_iter().map(long).collect()
+}
+
 /// A partition as Delta holds it.
-pub(super) fn int(value: u32) -> i32 {
-    i32::try_from(value).unwrap_or(i32::MAX)
+///
+/// # Errors
+/// As [`long`].
+pub(super) fn int(value: u32) -> Result<i32> {
+    i32::try_from(value).map_err(|_| Error::internal(format!("there is no partition {value}")))
 }

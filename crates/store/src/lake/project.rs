@@ -5,7 +5,7 @@
 //! commit fails and all is looked up anew. An error may come after the commit was durable (the reply was lost), so it
 //! means nothing until the table was loaded again.
 
-use super::encode::long;
+use super::encode::{bound, long};
 use super::rows::{RowFile, encode_counts, encode_ledgers};
 use super::schema::Table;
 use super::statistics::Bounds;
@@ -151,7 +151,7 @@ impl LakeTable {
         let of_partition = Some((i64::from(partition), i64::from(partition)));
         let index = self.files_of(state)?;
         let beyond = |bounds: &Bounds| {
-            bounds.partition == of_partition && bounds.epoch.is_some_and(|(_, last)| last > long(held))
+            bounds.partition == of_partition && bounds.epoch.is_some_and(|(_, last)| last > bound(held))
         };
         match index.files.iter().find(|file| beyond(&file.bounds)) {
             None => Ok(()),
@@ -223,7 +223,9 @@ impl LakeTable {
         let Progress { log_id, partition, number: end, clock_ms, .. } = last.progress;
         for epoch in pending {
             let ours = epoch.staged.iter().filter(|file| Table::from(file.table) == self.table);
-            actions.extend(ours.map(|file| Action::Add(add(file, epoch.progress.clock_ms))));
+            for file in ours {
+                actions.push(Action::Add(add(file, epoch.progress.clock_ms)?));
+            }
         }
         let file = match self.table {
             Table::ClicksByMinute => encode_counts(pending, partition)?,
@@ -236,9 +238,9 @@ impl LakeTable {
                 format!("{partition}-{:010}-{end:010}-{mark:016x}-{file_token:032x}.parquet", first.progress.number);
             let size = bytes.len() as u64;
             self.put(&path, bytes.into()).await?;
-            actions.push(Action::Add(new_add(path, size, clock_ms, statistics.to_json())));
+            actions.push(Action::Add(new_add(path, size, clock_ms, statistics.to_json())?));
         }
-        for (app, version) in [(epoch_app(log_id, partition), long(end)), (log_app(partition), mark)] {
+        for (app, version) in [(epoch_app(log_id, partition), long(end)?), (log_app(partition), mark)] {
             actions.push(Action::Txn(Transaction::new_with_last_update(app, version, Some(clock_ms))));
         }
         Ok(actions)
@@ -317,16 +319,17 @@ pub(super) async fn held(table: Table, state: &DeltaTable, log_id: u128, partiti
     Ok(version.and_then(|version| u64::try_from(version).ok()))
 }
 
-fn add(file: &StagedFile, at_ms: i64) -> Add {
+fn add(file: &StagedFile, at_ms: i64) -> Result<Add> {
     let values = file.partition_values.iter().map(|(name, value)| (name.clone(), Some(value.clone())));
-    Add { partition_values: values.collect(), ..new_add(file.path.clone(), file.size, at_ms, file.stats.clone()) }
+    let add = new_add(file.path.clone(), file.size, at_ms, file.stats.clone())?;
+    Ok(Add { partition_values: values.collect(), ..add })
 }
 
-pub(super) fn new_add(path: String, size: u64, at_ms: i64, stats: String) -> Add {
-    Add {
+pub(super) fn new_add(path: String, size: u64, at_ms: i64, stats: String) -> Result<Add> {
+    Ok(Add {
         path,
         partition_values: Default::default(),
-        size: long(size),
+        size: long(size)?,
         modification_time: at_ms,
         data_change: true,
         stats: Some(stats),
@@ -335,5 +338,5 @@ pub(super) fn new_add(path: String, size: u64, at_ms: i64, stats: String) -> Add
         base_row_id: None,
         default_row_commit_version: None,
         clustering_provider: None,
-    }
+    })
 }

@@ -2,7 +2,8 @@
 
 use super::EpochProjection;
 use super::encode::{
-    EncodedFile, FileWriter, Run, country_column, encoded, file_of_groups, int, long, pieces, properties, rows_of,
+    EncodedFile, FileWriter, Run, bound, country_column, encoded, file_of_groups, int, long, longs, pieces, properties,
+    rows_of,
 };
 use super::schema::{Table, timestamp_type};
 use super::statistics::Statistics;
@@ -48,7 +49,7 @@ pub fn encode_dead_letters(
     }
     let mut writer = FileWriter::new(Table::DeadLetters, plain_properties(&["payload", "position"]), 0)?;
     for chunk in letters.chunks(DEAD_LETTERS_AT_ONCE) {
-        writer.write(dead_letter_columns(chunk, partition, epoch))?;
+        writer.write(dead_letter_columns(chunk, partition, epoch)?)?;
     }
     let times = || letters.iter().filter_map(|letter| letter.event_time_ms);
     let range = times().min().zip(times().max());
@@ -57,7 +58,7 @@ pub fn encode_dead_letters(
         .time("received_at", letters.iter().map(|letter| letter.received_at_ms), 0)
         .time("click_timestamp", times(), (letters.len() - times().count()) as u64)
         .long("partition", [i64::from(partition)])
-        .long("epoch", [long(epoch)]);
+        .long("epoch", [bound(epoch)]);
     let path = format!("{partition}-{epoch:010}-{file_token:032x}.parquet");
     Ok(Some(encoded(StagedTable::DeadLetters, path, Vec::new(), range, &statistics, writer.finish()?)))
 }
@@ -70,35 +71,35 @@ pub(super) fn plain_properties(unique: &[&str]) -> WriterProperties {
         .build()
 }
 
-fn dead_letter_columns(letters: &[DeadLetter], partition: u32, epoch: u64) -> Vec<ArrayRef> {
+fn dead_letter_columns(letters: &[DeadLetter], partition: u32, epoch: u64) -> Result<Vec<ArrayRef>> {
     let text =
         |of: fn(&DeadLetter) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(letters.iter().map(of))) };
     let received: Vec<i64> = letters.iter().map(|letter| letter.received_at_ms * 1_000).collect();
     let clicked: TimestampMicrosecondArray =
         letters.iter().map(|letter| letter.event_time_ms.map(|ms| ms * 1_000)).collect();
-    vec![
+    Ok(vec![
         text(|letter| letter.cause()),
         text(|letter| &letter.reason),
         Arc::new(BinaryArray::from_iter_values(letters.iter().map(|letter| letter.payload.as_slice()))),
         text(|letter| &letter.input),
-        Arc::new(letters.iter().map(|letter| long(letter.position)).collect::<Int64Array>()),
+        Arc::new(Int64Array::from(longs(letters.iter().map(|letter| letter.position))?)),
         timestamps(received),
         Arc::new(clicked.with_data_type(timestamp_type())),
-        constant_int(partition, letters.len()),
-        constant_long(epoch, letters.len()),
-    ]
+        constant_int(partition, letters.len())?,
+        constant_long(epoch, letters.len())?,
+    ])
 }
 
 fn timestamps(us: Vec<i64>) -> ArrayRef {
     Arc::new(TimestampMicrosecondArray::from(us).with_data_type(timestamp_type()))
 }
 
-fn constant_int(value: u32, rows: usize) -> ArrayRef {
-    Arc::new(Int32Array::from(vec![int(value); rows]))
+fn constant_int(value: u32, rows: usize) -> Result<ArrayRef> {
+    Ok(Arc::new(Int32Array::from(vec![int(value)?; rows])))
 }
 
-fn constant_long(value: u64, rows: usize) -> ArrayRef {
-    Arc::new(Int64Array::from(vec![long(value); rows]))
+fn constant_long(value: u64, rows: usize) -> Result<ArrayRef> {
+    Ok(Arc::new(Int64Array::from(vec![long(value)?; rows])))
 }
 
 /// The counts of some epochs as a file of `clicks_by_minute`: by epoch, minute, ad and country. None where there are
@@ -126,9 +127,9 @@ pub(super) fn encode_spans(table: Table, spans: &[(u64, &MinuteCounts)], partiti
     let held = || minutes().filter(|(_, counts)| !counts.is_empty());
     let statistics = Statistics::of_rows(rows as u64)
         .time(table.time_column(), held().map(|(_, counts)| counts.minute.start_ms()), 0)
-        .long("ad_id", held().flat_map(|(_, counts)| counts.ad_id.iter().map(|&ad| long(ad))))
+        .long("ad_id", held().flat_map(|(_, counts)| counts.ad_id.iter().map(|&ad| bound(ad))))
         .long("partition", [i64::from(partition)])
-        .long("epoch", held().map(|(epoch, _)| long(epoch)))
+        .long("epoch", held().map(|(epoch, _)| bound(epoch)))
         .nulls("country", 0)
         .nulls("clicks", 0)
         .nulls("correction", rows as u64);
@@ -146,9 +147,11 @@ fn count_columns(table: Table, piece: &[CountRun<'_>], partition: u32) -> Result
     let mut countries: Vec<u8> = Vec::with_capacity(rows);
     for Run { of: (epoch, counts), rows } in piece {
         times.resize(times.len() + rows.len(), counts.minute.start_ms() * 1_000);
-        epochs.resize(epochs.len() + rows.len(), long(*epoch));
-        ads.extend(counts.ad_id[rows.clone()].iter().map(|&ad| long(ad)));
-        clicks.extend(counts.clicks[rows.clone()].iter().map(|&clicks| i64::from(clicks)));
+        epochs.resize(epochs.len() + rows.len(), long(*epoch)?);
+        for &ad in &counts.ad_id[rows.clone()] {
+            ads.push(long(ad)?);
+        }
+        clicks.extend_from_slice(&counts.clicks[rows.clone()]);
         countries.extend(counts.country[rows.clone()].iter().map(|country| country.rank()));
     }
     Ok(vec![
@@ -156,7 +159,7 @@ fn count_columns(table: Table, piece: &[CountRun<'_>], partition: u32) -> Result
         Arc::new(Int64Array::from(ads)),
         country_column(table, countries)?,
         Arc::new(Int64Array::from(clicks)),
-        constant_int(partition, rows),
+        constant_int(partition, rows)?,
         Arc::new(Int64Array::from(epochs)),
         Arc::new(StringArray::new_null(rows)),
     ])
@@ -191,29 +194,29 @@ pub(super) fn encode_ledgers(epochs: &[EpochProjection], partition: u32) -> Resu
             std::iter::once((epoch, None, &epoch.progress.ledger)).chain(inputs)
         })
         .collect();
-    let lines = |of: fn(&Ledger) -> u64| -> ArrayRef {
-        Arc::new(rows.iter().map(|(_, _, ledger)| long(of(ledger))).collect::<Int64Array>())
+    let lines = |of: fn(&Ledger) -> u64| -> Result<ArrayRef> {
+        Ok(Arc::new(Int64Array::from(longs(rows.iter().map(|(_, _, ledger)| of(ledger)))?)))
     };
     let columns = vec![
-        constant_int(partition, rows.len()),
-        Arc::new(rows.iter().map(|(epoch, ..)| long(epoch.progress.number)).collect::<Int64Array>()) as ArrayRef,
+        constant_int(partition, rows.len())?,
+        Arc::new(Int64Array::from(longs(rows.iter().map(|(epoch, ..)| epoch.progress.number))?)),
         timestamps(rows.iter().map(|(epoch, ..)| epoch.progress.clock_ms * 1_000).collect()),
         Arc::new(rows.iter().map(|&(_, input, _)| input).collect::<StringArray>()),
-        lines(|ledger| ledger.read),
-        lines(|ledger| ledger.counted),
-        lines(|ledger| ledger.duplicate),
-        lines(|ledger| ledger.late),
-        lines(|ledger| ledger.future),
-        lines(|ledger| ledger.malformed),
-        lines(|ledger| ledger.invalid),
-        lines(|ledger| ledger.conflicting_duplicates),
-        lines(|ledger| ledger.gap_bytes),
+        lines(|ledger| ledger.read)?,
+        lines(|ledger| ledger.counted)?,
+        lines(|ledger| ledger.duplicate)?,
+        lines(|ledger| ledger.late)?,
+        lines(|ledger| ledger.future)?,
+        lines(|ledger| ledger.malformed)?,
+        lines(|ledger| ledger.invalid)?,
+        lines(|ledger| ledger.conflicting_duplicates)?,
+        lines(|ledger| ledger.gap_bytes)?,
     ];
     let mut writer = FileWriter::new(Table::Ledger, plain_properties(&[]), 0)?;
     writer.write(columns)?;
     let statistics = Statistics::of_rows(rows.len() as u64)
         .long("partition", [i64::from(partition)])
-        .long("epoch", rows.iter().map(|(epoch, ..)| long(epoch.progress.number)))
+        .long("epoch", rows.iter().map(|(epoch, ..)| bound(epoch.progress.number)))
         .time("committed_at", rows.iter().map(|(epoch, ..)| epoch.progress.clock_ms), 0)
         .nulls("input", epochs.len() as u64);
     Ok(RowFile { bytes: writer.finish()?, statistics })

@@ -112,8 +112,8 @@ impl Lake {
 /// The condition that a row is in epochs that all tables hold.
 fn within(epochs: &Epochs) -> Expr {
     let of = |(partition, epoch): (u32, u64)| {
-        let partition = col("partition").eq(lit(super::encode::int(partition)));
-        partition.and(col("epoch").lt_eq(lit(super::encode::long(epoch))))
+        let partition = col("partition").eq(lit(i64::from(partition)));
+        partition.and(col("epoch").lt_eq(lit(super::encode::bound(epoch))))
     };
     epochs.iter().map(of).reduce(Expr::or).unwrap_or_else(|| lit(false))
 }

@@ -82,12 +82,12 @@ fn columns(clicks: &[Click]) -> ClickColumns {
 
 /// The oracle: counts of the clicks that pass, by minute, ad and country.
 fn counted<'a>(clicks: impl IntoIterator<Item = &'a Click>) -> Vec<MinuteCounts> {
-    let mut sums: BTreeMap<Minute, BTreeMap<(u64, Country), u32>> = BTreeMap::new();
+    let mut sums: BTreeMap<Minute, BTreeMap<(u64, Country), i64>> = BTreeMap::new();
     for click in clicks {
         let key = (click.ad, Country::parse(click.country.as_bytes()));
         *sums.entry(Minute::of(click.ms)).or_default().entry(key).or_default() += 1;
     }
-    let minute = |(minute, sums): (Minute, BTreeMap<(u64, Country), u32>)| {
+    let minute = |(minute, sums): (Minute, BTreeMap<(u64, Country), i64>)| {
         let mut counts = MinuteCounts::empty(minute);
         sums.into_iter().for_each(|((ad, country), clicks)| counts.push(ad, country, clicks));
         counts

@@ -215,9 +215,9 @@ fn long_ranges_are_the_sums_of_their_minutes_whatever_is_rolled_up() {
                 let upto = Epochs::of(0, if random(2) == 0 { last } else { 9 });
                 let selection = Selection { ad_id: (random(2) == 0).then_some(42), country: None };
                 let (mut found, mut plain) = (BTreeMap::new(), BTreeMap::new());
-                let add = |sums: &mut BTreeMap<(u64, Country), u64>, counts: &MinuteCounts| {
+                let add = |sums: &mut BTreeMap<(u64, Country), i64>, counts: &MinuteCounts| {
                     for (ad, country, clicks) in counts.rows() {
-                        *sums.entry((ad, country)).or_default() += u64::from(clicks);
+                        *sums.entry((ad, country)).or_default() += clicks;
                     }
                 };
                 lake.each_count((from, to), &upto, selection, |counts| add(&mut found, counts)).await.unwrap();

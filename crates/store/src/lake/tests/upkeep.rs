@@ -122,7 +122,7 @@ fn counts_leave_only_when_they_are_summed_and_answers_go_back_as_far_as_their_su
         for epoch in &epochs {
             lake.project(std::slice::from_ref(epoch), TOKEN).await.unwrap();
         }
-        let total = |counts: &[MinuteCounts]| counts.iter().map(MinuteCounts::total).sum::<u64>();
+        let total = |counts: &[MinuteCounts]| counts.iter().map(MinuteCounts::total).sum::<i64>();
         let all = total(&lake.counts(EVER.0, EVER.1, None).await.unwrap().minutes);
         let end = as_of(18);
         assert_eq!(lake.retain(&KEEP, &end).await.unwrap(), 0, "nothing is rolled up");

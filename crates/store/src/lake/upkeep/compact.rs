@@ -8,7 +8,7 @@
 use super::plan::{GROUP_BYTES_MAX, spans};
 use super::{AsOf, Change, Tokens};
 use crate::lake::clicks::click_properties;
-use crate::lake::encode::{FileWriter, arrow_defect, long};
+use crate::lake::encode::{FileWriter, arrow_defect, bound};
 use crate::lake::files::{FileEntry, FileIndex};
 use crate::lake::project::new_add;
 use crate::lake::rows::{count_properties, plain_properties};
@@ -84,7 +84,7 @@ impl Lake {
         let path = format!("{folder}{}-compacted-{token:032x}.parquet", as_of.partition);
         let size = bytes.len() as u64;
         table.put(&path, bytes.into()).await?;
-        let mut add = new_add(path.clone(), size, as_of.now_ms, statistics.to_json());
+        let mut add = new_add(path.clone(), size, as_of.now_ms, statistics.to_json())?;
         add.partition_values = super::partition_values(&path);
         let replaced = group.iter().map(|file| file.size).sum();
         let change = Change {
@@ -92,7 +92,7 @@ impl Lake {
             also: Vec::new(),
             adds: vec![add],
             removes: group,
-            operation: DeltaOperation::Optimize { predicate: None, target_size: long(GROUP_BYTES_MAX) },
+            operation: DeltaOperation::Optimize { predicate: None, target_size: bound(GROUP_BYTES_MAX) },
             at_ms: as_of.now_ms,
         };
         // Projecting waits for the commit alone, not for the rewriting.

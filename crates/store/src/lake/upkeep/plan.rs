@@ -3,7 +3,7 @@
 
 use super::AsOf;
 use crate::lake::Table;
-use crate::lake::encode::long;
+use crate::lake::encode::bound;
 use crate::lake::files::FileEntry;
 use adtally_model::Minute;
 use std::collections::BTreeMap;
@@ -56,9 +56,9 @@ pub(super) fn spans<'a>(table: Table, files: &'a [FileEntry], as_of: &AsOf, fina
     let mut spans: BTreeMap<SpanKey<'_>, Vec<&FileEntry>> = BTreeMap::new();
     for file in files {
         let (Some((least, end)), Some((_, epoch))) = (file.bounds.time_ms, file.bounds.epoch) else { continue };
-        let is_fresh = as_of.fresh_from.is_some_and(|fresh| epoch >= long(fresh));
+        let is_fresh = as_of.fresh_from.is_some_and(|fresh| epoch >= bound(fresh));
         let large = if is_fresh { FRESH_BYTES_MAX } else { GROUP_BYTES_MAX / 2 };
-        if file.size >= large || epoch > long(as_of.epoch) {
+        if file.size >= large || epoch > bound(as_of.epoch) {
             continue;
         }
         let (least, last) = (Minute::of(least), Minute::of(end - 1));

@@ -4,7 +4,7 @@
 //! years after it was logged is kept as long as if it had been read at once, and no wrong clock drops anything.
 
 use super::{AsOf, Change, KEPT_FROM, RollUp};
-use crate::lake::encode::long;
+use crate::lake::encode::bound;
 use crate::lake::files::FileEntry;
 use crate::lake::{Lake, Table};
 use adtally_model::time::MINUTE_MS;
@@ -70,8 +70,8 @@ impl Lake {
             let old = file.bounds.time_ms.is_some_and(|(_, end)| end <= from.start_ms());
             // The newest ledger says what all tables hold.
             let needed =
-                table.table == Table::Ledger && file.bounds.epoch.is_none_or(|(_, last)| last >= long(as_of.epoch));
-            old && !needed && file.bounds.epoch.is_some_and(|(_, last)| last <= long(as_of.epoch))
+                table.table == Table::Ledger && file.bounds.epoch.is_none_or(|(_, last)| last >= bound(as_of.epoch));
+            old && !needed && file.bounds.epoch.is_some_and(|(_, last)| last <= bound(as_of.epoch))
         };
         let removes: Vec<&FileEntry> = index.files.iter().filter(goes).take(FILES_MAX).collect();
         if removes.is_empty() {
