@@ -6,7 +6,7 @@ use adtally_engine::status::Readiness;
 use adtally_model::{Country, ip};
 use adtally_store::questions::{Filters, Question, Questions, Reached, Span};
 use axum::body::Body;
-use axum::http::{Request, StatusCode};
+use axum::http::{Method, Request, StatusCode};
 
 const COVER: &str = r#""from":"2026-01-31T10:00:00Z","to":"2026-01-31T10:02:00Z","state":"closed","watermark":"2026-01-31T10:02:07.500Z","newest_click":"2026-01-31T10:02:12.345Z","revision":"AQEA_9335rzX6syI75mrxeiMkRED""#;
 const NO_COVER: &str = r#""from":null,"to":null,"state":"open","watermark":null,"newest_click":null,"revision":null"#;
@@ -204,4 +204,19 @@ fn the_index_leads_to_working_addresses() {
     for endpoint in endpoints {
         assert_eq!(bench.get(endpoint["example"].as_str().unwrap()).status, StatusCode::OK, "{endpoint}");
     }
+}
+
+#[test]
+fn every_route_refuses_other_methods() {
+    let bench = Bench::new();
+    for route in &crate::routes::ROUTES {
+        for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS, Method::TRACE] {
+            let request = Request::builder().method(&method).uri(route.example).body(Body::empty()).unwrap();
+            let reply = bench.send(request);
+            assert_eq!(reply.status, 405, "{method} {}", route.path);
+            assert_eq!(reply.header("allow"), Some("GET,HEAD"));
+        }
+    }
+    let request = Request::builder().method("VERY-odd").uri("/nowhere").body(Body::empty()).unwrap();
+    assert_eq!(bench.send(request).status, 404);
 }

@@ -6,7 +6,7 @@ use crate::limits::Limits;
 use crate::problem::ProblemKind;
 use adtally_model::{Error, ErrorKind};
 use axum::body::Body;
-use axum::http::{Method, Request};
+use axum::http::Request;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -472,21 +472,6 @@ fn many_headers_are_refused() {
     assert_eq!(ask(100).status, 200);
     let expected = document(ProblemKind::HeadersTooLarge, "there are 101 headers; at most 100 are read");
     check(&ask(101), ProblemKind::HeadersTooLarge, &expected);
-}
-
-#[test]
-fn every_route_refuses_other_methods() {
-    let bench = Bench::new();
-    for route in &crate::routes::ROUTES {
-        for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS, Method::TRACE] {
-            let request = Request::builder().method(&method).uri(route.example).body(Body::empty()).unwrap();
-            let reply = bench.send(request);
-            assert_eq!(reply.status, 405, "{method} {}", route.path);
-            assert_eq!(reply.header("allow"), Some("GET,HEAD"));
-        }
-    }
-    let request = Request::builder().method("VERY-odd").uri("/nowhere").body(Body::empty()).unwrap();
-    assert_eq!(bench.send(request).status, 404);
 }
 
 /// The first document of every kind, for the description.

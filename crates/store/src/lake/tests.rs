@@ -1,7 +1,7 @@
 //! Tests of the lake: what is projected is read back once, whatever fails in between.
 //!
 //! Contents: fixtures; projecting; failing stores; questions over raw clicks; SQL; what damage looks like is in
-//! `damage`.
+//! `damage`, several partitions are in `partitions`.
 
 use super::*;
 use crate::durable::DurableLocal;
@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 
 mod damage;
 mod failing;
+mod partitions;
 mod rolling_up;
 mod sql;
 mod upkeep;
@@ -227,91 +228,6 @@ fn projecting_again_changes_nothing() {
         assert_eq!((upto.minutes, upto.epochs), (counted(&all_clicks(1..=3)), Epochs::of(0, 3)));
         let second = lake.counts(Minute(START.0 + 1), Minute(START.0 + 2), None).await.unwrap().minutes;
         assert_eq!(second, [counted(&all_clicks(1..=5)).remove(1)]);
-    });
-}
-
-#[test]
-fn a_missing_epoch_is_refused() {
-    run(async {
-        let lake = in_memory().await;
-        let epochs = staged(&lake, 1..=4).await;
-        for wrong in [&epochs[1..], &[epochs[0].clone(), epochs[2].clone()]] {
-            assert_eq!(lake.project(wrong, TOKEN).await.unwrap_err().kind(), ErrorKind::Internal);
-        }
-        check_holds(&lake, 0).await;
-    });
-}
-
-#[test]
-fn partitions_are_held_apart() {
-    run(async {
-        let lake = in_memory().await;
-        let epochs = staged(&lake, 1..=2).await;
-        lake.project(&epochs, TOKEN).await.unwrap();
-        let mut other = epochs[0].clone();
-        other.staged.clear();
-        other.counts = counted(&clicks(9)).into();
-        lake.project(&under(LOG_ID + 1, 3, &[other]), TOKEN).await.unwrap();
-        assert_eq!(lake.epochs().await.unwrap().iter().collect::<Vec<_>>(), [(0, 2), (3, 1)]);
-        let only = lake.counts(EVER.0, EVER.1, Some(&Epochs::of(3, 9))).await.unwrap();
-        assert_eq!(only.minutes, counted(&clicks(9)));
-        let mut all = all_clicks(1..=2);
-        all.extend(clicks(9));
-        assert_eq!(lake.counts(EVER.0, EVER.1, None).await.unwrap().minutes, counted(&all));
-    });
-}
-
-#[test]
-fn partitions_come_in_one_commit_and_each_goes_on_from_where_it_is_held() {
-    run(async {
-        let lake = in_memory().await;
-        let first = staged(&lake, 1..=3).await;
-        let mut second = under(LOG_ID + 1, 3, &first);
-        for (epoch, seed) in second.iter_mut().zip(7..) {
-            epoch.staged.clear();
-            epoch.counts = counted(&clicks(seed)).into();
-        }
-        lake.project(&first[..2], TOKEN).await.unwrap();
-        let versions = async || {
-            let mut versions = Vec::new();
-            for table in Table::PROJECTED {
-                versions.push(lake.table(table).latest().await.unwrap().version().unwrap());
-            }
-            versions
-        };
-        let before = versions().await;
-        // One partition goes on, the other begins.
-        let both = [&first[..], &second[..]].concat();
-        lake.project(&both, TOKEN).await.unwrap();
-        assert_eq!(versions().await, before.iter().map(|version| version + 1).collect::<Vec<_>>());
-        lake.project(&both, TOKEN).await.unwrap();
-        assert_eq!(versions().await, before.iter().map(|version| version + 1).collect::<Vec<_>>());
-        assert_eq!(lake.epochs().await.unwrap().iter().collect::<Vec<_>>(), [(0, 3), (3, 3)]);
-        let mut all = all_clicks(1..=3);
-        (7..10).for_each(|seed| all.extend(clicks(seed)));
-        assert_eq!(lake.counts(EVER.0, EVER.1, None).await.unwrap().minutes, counted(&all));
-
-        let twice = [&second[2..], &first[2..], &second[2..]].concat();
-        assert_eq!(lake.project(&twice, TOKEN).await.unwrap_err().kind(), ErrorKind::Internal);
-    });
-}
-
-#[test]
-fn fault_47_an_unknown_log_is_refused_with_its_repair() {
-    run(async {
-        let lake = in_memory().await;
-        let epochs = staged(&lake, 1..=1).await;
-        lake.project(&epochs, TOKEN).await.unwrap();
-        for error in [
-            lake.held(LOG_ID ^ 1, 0).await.unwrap_err(),
-            lake.project(&under(LOG_ID ^ 1, 0, &epochs), TOKEN).await.unwrap_err(),
-        ] {
-            assert_eq!(error.kind(), ErrorKind::Corrupt);
-            assert!(error.to_string().contains("Restore the epoch log"), "{error}");
-        }
-        check_holds(&lake, 1).await;
-        let other_partition = lake.held(LOG_ID ^ 1, 1).await.unwrap();
-        assert_eq!(other_partition.by_all(), 0);
     });
 }
 
