@@ -24,7 +24,7 @@ const PENDING_EPOCHS_MAX: usize = 256;
 const STALLED_BYTES_MAX: usize = 8 * PENDING_BYTES_MAX;
 
 /// Bytes that a row of counts takes: the ad, the country, the clicks.
-const COUNT_BYTES: usize = size_of::<u64>() + size_of::<Country>() + size_of::<u32>();
+const COUNT_BYTES: usize = size_of::<u64>() + size_of::<Country>() + size_of::<i64>();
 
 /// Epochs waiting for a lake that cannot be reached beyond which no more are committed: half a day at ten seconds each.
 const STALLED_EPOCHS_MAX: usize = 4_096;

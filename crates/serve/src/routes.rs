@@ -224,8 +224,9 @@ async fn ad_clicks(
     let given = Given::read(uri.query(), AD_PARAMETERS)?;
     let question = parameters::question(&given)?;
     let series = parameters::boolean(&given, SERIES)?;
+    let revision = parameters::revision(&given)?;
     desk.recovered()?;
-    desk.reach(parameters::revision(&given)?).await?;
+    desk.reach(revision).await?;
     let seat = desk.gate.enter()?;
     let (questions, asked) = (desk.questions.clone(), question.clone());
     let cost = desk.questions.cost(&question);
@@ -236,8 +237,9 @@ async fn ad_clicks(
 async fn top_ads(State(desk): State<Arc<Desk>>, uri: Uri) -> Result<Response, Problem> {
     let given = Given::read(uri.query(), TOP_PARAMETERS)?;
     let question = parameters::question(&given)?;
+    let revision = parameters::revision(&given)?;
     desk.recovered()?;
-    desk.reach(parameters::revision(&given)?).await?;
+    desk.reach(revision).await?;
     let seat = desk.gate.enter()?;
     let (questions, asked) = (desk.questions.clone(), question.clone());
     let found =

@@ -4,7 +4,7 @@ use super::*;
 use adtally_source::BLOCK_BYTES_MIN;
 
 /// Of so many inputs with a backlog one is read in a turn although as much is held as may be: a turn costs the more the
-/// more inputs there are.
+/// more inputs there are. [`BLOCK_BYTES`] for each input may be held then.
 const BEYOND_SHARE: usize = 32;
 
 /// Least text read at a time: some forty lines, so that the cost of a block is shared.
@@ -64,6 +64,7 @@ impl<S: EpochSink> Ingest<S> {
         let mut ahead = None;
         let mut least = self.partition.least_holding_watermark();
         let mut beyond = backlogged / BEYOND_SHARE;
+        let beyond_max = self.lanes.len() * BLOCK_BYTES;
         let (mut asked, mut worked) = (0, false);
         for (at, (depth, watermark, id)) in lanes.into_iter().enumerate() {
             let holds_up = watermark.is_none() || watermark == least;
@@ -72,11 +73,11 @@ impl<S: EpochSink> Ingest<S> {
                 // It would only wait with what it reads.
                 0 if self.partition.must_wait(id, &now) => false,
                 0 if held < held_max => true,
-                0 => {
-                    let may = beyond > 0;
-                    beyond = beyond.saturating_sub(1);
-                    may
+                0 if beyond > 0 && held < beyond_max => {
+                    beyond -= 1;
+                    true
                 }
+                0 => false,
                 _ => depth < each && total < READ_AHEAD_TOTAL && held < held_max / 2,
             };
             if !room || (at < backlogged && asked >= turn_max) {

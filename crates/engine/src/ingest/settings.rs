@@ -5,8 +5,8 @@ use crate::settings::Settings;
 use adtally_pipeline::RunEnd;
 
 /// Text that is being decoded, judged or waits, beyond which only inputs that hold the others up are read: those without
-/// a watermark, the one that the others wait for, and of many a few more. Each of them adds one block, of 4 KiB where there
-/// are many, of 1 KiB once much waits for others.
+/// a watermark, the one that the others wait for, and of many inputs some more, until 4 KiB for each of them are held. Each
+/// adds one block, of 4 KiB where there are many, of 1 KiB once much waits for others, or a line.
 const HELD_BYTES_MAX: usize = 24 << 20;
 
 /// Inputs asked for a block before what is read is judged: each block takes a kilobyte more than its text. So many more are

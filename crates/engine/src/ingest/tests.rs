@@ -86,6 +86,8 @@ fn many_inputs_with_few_lines_each_take_few_turns() {
     let mut turns = 0;
     while ingest.turn().unwrap() != Turn::Finished {
         turns += 1;
+        let held: usize = ingest.lanes.values().map(Lane::held_bytes).sum();
+        assert!(held <= files as usize * 4_096, "a block for each input at most: {held}");
         assert!(turns < 1_000, "{:?}", ingest.partition().ledger());
     }
     assert_eq!(ingest.into_sink().0, (files * lines) as u64);

@@ -89,7 +89,7 @@ impl FakeStore {
             state,
             watermark_ms: clicked.then(|| at("2026-01-31T10:02:07.5Z")),
             newest_click_ms: clicked.then(|| at("2026-01-31T10:02:12.345Z")),
-            revision: Some(revision(3)).filter(|_| clicked),
+            revision: Some(revision(3)),
         })
     }
 }

@@ -301,7 +301,7 @@ fn before_nul_bytes(
     }
 }
 
-/// Text from a position on: a block, or where that holds no whole line, as much as the longest line needs.
+/// Text from a position on: a block, or where that holds no whole line, twice as much, up to what the longest line needs.
 fn read_block(
     file: &mut dyn TailFile,
     position: u64,
@@ -314,12 +314,13 @@ fn read_block(
     let block = want(settings.block_bytes);
     // One that is far larger would stay so for as long as the block waits.
     let buffer = spare.pop().filter(|buffer| buffer.capacity() <= 2 * block.max(BLOCK_BYTES_MIN)).unwrap_or_default();
-    let text = read_range_into(file, position, block, buffer)?;
-    let longest = want(settings.long_block_bytes());
-    if longest == block || text.len() < block || memrchr(b'\n', &text).is_some() {
-        return Ok(text);
+    let mut text = read_range_into(file, position, block, buffer)?;
+    let (mut bytes, longest) = (block, want(settings.long_block_bytes()));
+    while bytes < longest && text.len() >= bytes && memrchr(b'\n', &text).is_none() {
+        bytes = (2 * bytes).min(longest);
+        text = read_range_into(file, position, bytes, text)?;
     }
-    read_range_into(file, position, longest, text)
+    Ok(text)
 }
 
 /// All that can be read for now has been, of a file of length `len` whose text ends at `text_end`; where the file is

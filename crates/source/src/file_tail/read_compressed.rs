@@ -115,10 +115,11 @@ fn step_on(input: &mut Input, open: &mut OpenFile, settings: &TailSettings, now_
     if input.overlong.is_some() {
         return step_overlong(input, stream, open.file.as_mut(), limit, settings, now_ms);
     }
-    stream.pull(open.file.as_mut(), limit, settings.block_bytes, prefix_len)?;
-    let longest = settings.long_block_bytes();
-    if (settings.block_bytes..longest).contains(&stream.carry.len()) && memrchr(b'\n', &stream.carry).is_none() {
-        stream.pull(open.file.as_mut(), limit, longest, prefix_len)?;
+    let (mut bytes, longest) = (settings.block_bytes, settings.long_block_bytes());
+    stream.pull(open.file.as_mut(), limit, bytes, prefix_len)?;
+    while (bytes..longest).contains(&stream.carry.len()) && memrchr(b'\n', &stream.carry).is_none() {
+        bytes = (2 * bytes).min(longest);
+        stream.pull(open.file.as_mut(), limit, bytes, prefix_len)?;
     }
     if !learn(input, stream, settings) {
         return Ok(refuse(input));

@@ -179,3 +179,29 @@ fn a_copy_that_is_longer_than_what_was_there_at_the_start() {
     rig.poll();
     assert_eq!(rig.text(1), format!("{{\"half{rest}"));
 }
+
+/// Of a line that is longer than a block no more is read than it needs, twice its length at most.
+#[test]
+fn long_lines_make_no_block_much_longer() {
+    let line = format!("{{\"user_agent\":\"{}\"}}\n", "x".repeat(1_500));
+    let mut rig = Rig::with(bounded(), &[""], |folder| {
+        append(&folder.join("a"), line.repeat(200));
+        append(&folder.join("b.gz"), gzip(line.replace('x', "y").repeat(200)));
+    });
+    rig.look();
+    rig.tailer.set_block_bytes(BLOCK_BYTES_MIN);
+    for input in [1, 2] {
+        let mut lines = 0;
+        loop {
+            match rig.tailer.read(InputId(input), 0).unwrap() {
+                ReadOutcome::Block(block) => {
+                    assert!(block.text.len() <= 2 * line.len(), "{}", block.text.len());
+                    lines += block.text.len() / line.len();
+                }
+                ReadOutcome::Busy => {}
+                _ => break,
+            }
+        }
+        assert_eq!(lines, 200, "input {input}");
+    }
+}

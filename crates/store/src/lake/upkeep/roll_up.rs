@@ -18,7 +18,7 @@ use deltalake_core::kernel::Add;
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use std::collections::BTreeMap;
 
-/// Rows of sums in memory at a time, about: 14 bytes each, twice while they are merged.
+/// Rows of sums in memory at a time, about: 17 bytes each, twice while they are merged.
 pub(super) const ROWS_MAX: usize = 8_000_000;
 
 /// A roll-up.
