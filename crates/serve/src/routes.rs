@@ -33,7 +33,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 const JSON: &str = "application/json";
 
-/// How often it is looked whether that is reached. Epochs are seconds apart.
+/// How often a waiting question checks whether its revision is reached. Epochs are seconds apart.
 const REACH_POLL: Duration = Duration::from_millis(20);
 
 /// The description of this interface for machines.

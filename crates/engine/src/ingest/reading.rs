@@ -3,14 +3,14 @@
 use super::*;
 use adtally_source::BLOCK_BYTES_MIN;
 
-/// Of so many inputs with a backlog one is read in a turn although as much is held as may be: a turn costs the more the
-/// more inputs there are. [`BLOCK_BYTES`] for each input may be held then.
+/// When the bound on held text is reached, a turn still reads one in so many of the inputs with a backlog, as long as less than
+/// [`BLOCK_BYTES`] for each input is held. A turn looks at every input, so reading a single block in it would be too slow.
 const BEYOND_SHARE: usize = 32;
 
 /// Least text read at a time: some forty lines, so that the cost of a block is shared.
 const BLOCK_BYTES: usize = 4 << 10;
 
-/// The share of what may be held that may wait for other inputs before blocks become as small as may be.
+/// Once more than this share of the bound on held text waits for other inputs, blocks are as small as possible.
 const WAITING_SHARE: usize = 4;
 
 /// An input that may have something to read: how much of it is read ahead, its watermark, and its number.
@@ -25,10 +25,14 @@ impl<S: EpochSink> Ingest<S> {
         let (mut backlog, mut total, mut held, mut waiting) = (0, 0, 0, 0);
         for (&id, lane) in &self.lanes {
             backlog += usize::from(lane.asked_ms.is_none() && !lane.ended);
-            // What waits for others occupies no decoder.
             let bytes = lane.held_bytes();
-            (total, waiting) = if lane.waits { (total, waiting + bytes) } else { (total + lane.depth(), waiting) };
             held += bytes;
+            if lane.waits {
+                // What waits for others occupies no decoder.
+                waiting += bytes;
+            } else {
+                total += lane.depth();
+            }
             if lane.ended || lane.left || lane.waits {
                 continue;
             }
