@@ -13,6 +13,7 @@ pub(crate) mod nul_bytes;
 mod null_values;
 mod ordinary_line;
 mod settings;
+mod value;
 
 #[cfg(test)]
 mod tests;
@@ -27,11 +28,12 @@ use adtally_model::dead_letter::PAYLOAD_BYTES_MAX;
 use adtally_model::identity::IdentityFields;
 use adtally_model::{ClickColumns, ClickRef, Country, DecodedBatch, IdentityKey, Rejected, Result, Verdict};
 use json::{Kind, Scanned, Scanner};
-use judge::{FIELD_NAMES, FIELDS, Rules, Value, judge};
+use judge::{FIELD_NAMES, FIELDS, Rules, judge};
 use memchr::memchr;
 use null_values::NullValues;
 use ordinary_line::{Keys, Order};
 use std::borrow::Cow;
+use value::{Value, is_integer};
 
 /// Bytes of an ordinary line: the guess by which columns are sized, so that they rarely grow.
 const LINE_BYTES_TYPICAL: usize = 112;
@@ -280,7 +282,7 @@ impl Decoder {
                         Value::Text(&unescaped[start..ends[field]])
                     }
                     Kind::String => Value::Text(raw),
-                    Kind::Number if judge::is_integer(raw) => Value::Integer(raw),
+                    Kind::Number if is_integer(raw) => Value::Integer(raw),
                     Kind::Number if event_time::is_decimal(raw) => Value::Decimal(raw),
                     Kind::Null => Value::Absent,
                     Kind::Number | Kind::Other => Value::Other,

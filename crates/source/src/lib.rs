@@ -11,6 +11,7 @@
 //!   function of its block, so that blocks can be decoded on many threads.
 
 pub mod block;
+mod compression;
 pub mod decode;
 pub mod file_system;
 pub mod file_tail;

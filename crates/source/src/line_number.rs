@@ -1,6 +1,6 @@
 //! A file's text for people: opened whatever its compression, and positions in it as line numbers.
 
-use crate::file_tail::compressed::{Compression, Magic, magic};
+use crate::compression::{Compression, Magic, magic};
 use flate2::read::MultiGzDecoder;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};

@@ -1,7 +1,8 @@
 //! CSV: RFC 4180 quotes within one line; a newline inside quotes is not supported.
 
-use super::judge::{FIELDS, Value};
+use super::judge::FIELDS;
 use super::settings::DecodeSettings;
+use super::value::Value;
 use crate::block::CsvHeader;
 use memchr::{memchr, memchr2};
 use std::borrow::Cow;

@@ -2,8 +2,8 @@
 //!
 //! All arithmetic is on integers; what is finer than a millisecond is cut off.
 
-use super::judge::{Value, is_integer, unsigned};
 use super::settings::TimestampUnit;
+use super::value::{Value, is_integer, unsigned};
 use adtally_model::time::{EVENT_TIME_END_MS, EVENT_TIME_MIN_MS, date_and_hour, parse_rfc3339};
 use std::borrow::Cow;
 

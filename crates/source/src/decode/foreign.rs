@@ -5,7 +5,7 @@
 //! all the same.
 
 use super::json::is_object;
-use crate::file_tail::compressed::{Magic, magic};
+use crate::compression::{Magic, magic};
 use std::fmt;
 
 /// Bytes of a file or of its text that are enough to tell: a header of tar has 512.

@@ -3,7 +3,7 @@
 //! It is read a few times a second and not by a thread of its own: equal changes that follow one another become one while
 //! they wait, so that a log which is written to 10,000 times a second costs a few events.
 
-use super::{Change, FileKind, FileStat, FolderWatch, WatchId};
+use super::access::{Change, FileKind, FileStat, FolderWatch, WatchId};
 use rustix::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use std::ffi::OsString;

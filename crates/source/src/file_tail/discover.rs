@@ -1,28 +1,21 @@
 //! The look at the files: follow those that are known, find those that are new, and settle what has ended.
 
+use super::content::continued_at;
 use super::fingerprint::hash;
-use super::identify::Probe;
 use super::input::{Input, Stage};
-use super::patterns::Listing;
-use super::read::half_line;
-use super::settle::continued_at;
+use super::outcome::{Discovery, Unopened};
+use super::patterns::{Files, Listing};
+use super::probe::Probe;
+use super::tailer::Tailer;
 use super::watch::View;
-use super::{Discovery, Tailer, Unopened};
 use crate::file_system::{FileKind, FileStat};
 use adtally_model::InputId;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Pause between two looks at all files, in milliseconds for 1,000 inputs: a look takes some 2 ms for them.
 const LOOK_MS_PER_1000: i64 = 40;
-
-/// Files that are there, each inode under one path.
-pub(super) struct Files {
-    pub(super) by_path: BTreeMap<PathBuf, FileStat>,
-    pub(super) by_inode: HashMap<(u64, u64), PathBuf>,
-}
 
 impl Tailer {
     /// Looks at what changed, as far as that is known, and at everything where it is not.
@@ -232,23 +225,6 @@ impl Tailer {
             input.stat = None;
         }
         Ok(same)
-    }
-
-    /// Notes where an input's file is listed now.
-    pub(super) fn rename(&mut self, id: InputId, path: &Path, found: &mut Vec<Discovery>) {
-        let Some(input) = self.inputs.get_mut(&id) else { return };
-        input.place = Some(path.to_owned());
-        let name = path.to_string_lossy();
-        self.generations.entry(path.to_owned()).or_insert(input.generation);
-        if *input.name != *name {
-            self.troubles.clear(&input.name);
-            input.rotated = true;
-            input.name = name.as_ref().into();
-            if input.half > 0 {
-                self.troubles.hold(&name, half_line(input));
-            }
-            found.push(Discovery::Renamed { input: id, name: Arc::clone(&input.name) });
-        }
     }
 
     /// Notes how an input's file looks now.

@@ -69,3 +69,9 @@ pub(super) fn push_tail(tail: &mut Vec<u8>, bytes: &[u8]) {
         tail.extend_from_slice(bytes);
     }
 }
+
+/// The first bytes of a plain file, but for NUL bytes at their end, in whose place text may be written.
+pub(super) fn without_padding(mut head: Vec<u8>) -> Vec<u8> {
+    head.truncate(head.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1));
+    head
+}

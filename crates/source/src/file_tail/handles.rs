@@ -1,7 +1,8 @@
 //! Which files are held open, and which compressed ones have a decoder: both are bounded, whatever the number of inputs.
 
-use super::Tailer;
-use super::input::{Input, OpenFile, Stage};
+use super::input::{Input, Stage};
+use super::open_file::OpenFile;
+use super::tailer::Tailer;
 use adtally_model::InputId;
 
 /// How long a compressed file brings nothing before its decoder gives way to another's, in milliseconds: longer than a

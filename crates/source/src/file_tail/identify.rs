@@ -1,64 +1,25 @@
 //! Files that belong to no input yet: which input each continues, or that it is a new one.
 
-use super::compressed::{Compression, Inflated, Inflater, Magic, magic};
-use super::discover::Files;
+use super::content::continues;
 use super::fingerprint::{Excerpt, HEAD_BYTES, hash};
-use super::input::{Input, OpenFile, Stage};
-use super::patterns::Listing;
-use super::read::half_line;
-use super::settle::is_continued;
-use super::{Discovery, Tailer};
-use crate::block::Format;
+use super::input::{Input, Stage};
+use super::outcome::Discovery;
+use super::patterns::{Files, Listing};
+use super::probe::{Probe, probe_file};
+use super::tailer::Tailer;
 use crate::decode::foreign::{self, Foreign};
-use crate::decode::{FormatChoice, format};
-use crate::file_system::{FileStat, TailFile, read_range};
+use crate::file_system::{FileStat, read_range};
 use adtally_model::InputId;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Inputs tried for one file at most: so many agree in their first bytes only where these say nothing.
 const CANDIDATES_MAX: usize = 64;
 
 /// Live files whose first bytes are read again to compare them with a short compressed file.
 const RECALLED_MAX: usize = 1_024;
-
-/// Rotated files that are opened at most for the header of the log that they were rotated from.
-const ROTATED_MAX: usize = 16;
-
-/// What the beginning of a file says.
-#[derive(Debug)]
-pub(super) struct Probe {
-    stat: FileStat,
-    compression: Option<Compression>,
-    /// First bytes of its text.
-    head: Vec<u8>,
-    /// Whether there is too little to tell what it is.
-    undecided: bool,
-    /// What it is if it is no log: it is set aside as long as it stays as it is.
-    foreign: Option<Foreign>,
-    /// Since when it has looked like this, in monotonic milliseconds.
-    since_ms: i64,
-}
-
-impl Probe {
-    /// The first bytes of the text.
-    pub(super) fn head(&self) -> &[u8] {
-        &self.head
-    }
-
-    /// Whether the file is compressed.
-    pub(super) fn is_compressed(&self) -> bool {
-        self.compression.is_some()
-    }
-
-    /// Whether waiting alone may tell more.
-    pub(super) fn is_undecided(&self) -> bool {
-        self.undecided
-    }
-}
 
 /// Inputs by their first bytes.
 #[derive(Default)]
@@ -297,158 +258,6 @@ impl Tailer {
         pairs.sort_unstable();
         pairs.into_iter().map(|(_, _, _, at, id)| (at, id)).collect()
     }
-
-    /// A file continues an input.
-    pub(super) fn adopt(&mut self, id: InputId, path: &Path, probe: &Probe, now_ms: i64, found: &mut Vec<Discovery>) {
-        self.rename(id, path, found);
-        // It may hold more than the file that it had, which was perhaps quiet.
-        self.woken.push(id);
-        let bounded = self.settings.bounded;
-        let Some(input) = self.inputs.get_mut(&id) else { return };
-        input.gap_booked();
-        let was_compressed = input.compressed;
-        input.stat = Some(probe.stat);
-        input.file = None;
-        input.settled = None;
-        input.overlong = None;
-        input.unlisted = false;
-        (input.half, input.incomplete, input.restarted) = (0, false, false);
-        input.changed_at_ms = now_ms;
-        if was_compressed != probe.compression.is_some() {
-            // A limit counts bytes on disk, which are others once the file is compressed.
-            input.limit = None;
-        }
-        // A copy may be longer than what was there to be read when the run began.
-        input.limit = bounded.then(|| input.limit.unwrap_or(probe.stat.len));
-        let more = if probe.compression.is_some() {
-            // Of the length that it had when it was read to its end, it has nothing new.
-            let more = !(was_compressed && input.size == probe.stat.len);
-            input.begin_compressed(probe.stat.len);
-            more
-        } else {
-            // A last line without end is not read again before it has grown. What was known of a compressed file's size
-            // says nothing of its text.
-            let known = if was_compressed { input.position } else { input.size.max(input.position) };
-            input.compressed = false;
-            input.unwritten_from = Some(known_text_len(probe)).filter(|&text| text < probe.stat.len);
-            input.size = known.max(input.end(input.text_len()));
-            input.end(probe.stat.len) != known
-        };
-        if input.head.bytes.is_empty() && input.head.begins(&probe.head) {
-            input.head = Excerpt::of(probe.head.clone());
-        }
-        match input.stage {
-            Stage::Active => {}
-            Stage::Lost(_) => input.stage = Stage::Active,
-            Stage::Ended if more => {
-                input.stage = Stage::Active;
-                input.done = false;
-                found.push(Discovery::Resumed { input: id });
-            }
-            Stage::Ended => {}
-        }
-        if input.stage == Stage::Ended && !input.compressed && input.size > input.position {
-            input.half = input.size - input.position;
-            self.troubles.hold(&input.name, half_line(input));
-        }
-        if input.stage == Stage::Active {
-            input.begun_at = Some(if input.compressed { 0 } else { input.position });
-        }
-        if input.stage == Stage::Active || !(input.compressed || input.rotated || bounded) {
-            self.open_at(id, path, now_ms);
-        }
-    }
-
-    /// A file is a new input.
-    fn begin(&mut self, path: &Path, probe: &Probe, now_ms: i64, found: &mut Vec<Discovery>) {
-        let id = InputId(self.next_input);
-        self.next_input += 1;
-        let generation = self.generations.get(path).map_or(0, |generation| generation + 1);
-        self.generations.insert(path.to_owned(), generation);
-        let mut input = Input::new(id, path.to_string_lossy().into(), generation);
-        input.place = Some(path.to_owned());
-        input.stat = Some(probe.stat);
-        input.compressed = probe.compression.is_some();
-        input.head = Excerpt::of(probe.head.clone());
-        input.changed_at_ms = now_ms;
-        input.limit = self.settings.bounded.then_some(probe.stat.len);
-        input.begun_at = Some(0);
-        input.size = known_text_len(probe);
-        input.unwritten_from = Some(input.size).filter(|_| !input.compressed && input.size < probe.stat.len);
-        self.learn_header(path, &probe.head);
-        if probe.head.first() != Some(&b'{') {
-            input.csv_header = self.header_for(path);
-        }
-        found.push(Discovery::Found { facts: input.facts(0), position: 0 });
-        self.inputs.insert(id, Box::new(input));
-        self.open_at(id, path, now_ms);
-    }
-
-    /// Keeps the header that a file begins with, before it is read: its path may soon go on without one.
-    fn learn_header(&mut self, path: &Path, head: &[u8]) {
-        let found = format::find(&path.to_string_lossy(), head, false, None, &self.settings.decode);
-        if let Some(Format::Csv(header)) = found
-            && header.is_telling()
-            && let Some(line) = header.usable()
-        {
-            self.headers.insert(path.to_owned(), line.into());
-        }
-    }
-
-    /// The header that goes for a log at a path that has none of its own: the last one there, else that of what it was
-    /// rotated into (`a.csv.1`).
-    pub(super) fn header_for(&mut self, path: &Path) -> Option<Arc<[u8]>> {
-        if let Some(header) = self.headers.get(path) {
-            return Some(header.clone());
-        }
-        if self.settings.decode.format == FormatChoice::Ndjson {
-            return None;
-        }
-        let begins =
-            |other: &Path| other.as_os_str().as_encoded_bytes().starts_with(path.as_os_str().as_encoded_bytes());
-        // What was rotated since the last look may not have been read yet.
-        let unread = self.inputs.values().filter(|input| input.format.is_none() && !input.compressed);
-        let places: Vec<PathBuf> =
-            unread.filter_map(|input| input.place.as_ref()).filter(|place| begins(place)).cloned().collect();
-        for place in places.into_iter().filter(|place| place != path).take(ROTATED_MAX) {
-            if let Ok(head) = self.fs.open(&place).and_then(|mut file| read_range(file.as_mut(), 0, HEAD_BYTES)) {
-                self.learn_header(&place, &head);
-            }
-        }
-        // Or it has left sight, and is held open.
-        let is_left = |input: &&mut Input| input.place.is_none() && Path::new(&*input.name) == path;
-        let left = self.inputs.values_mut().map(Box::as_mut).filter(is_left).filter_map(|input| input.file.as_mut());
-        let heads: Vec<Vec<u8>> =
-            left.take(ROTATED_MAX).filter_map(|open| read_range(open.file.as_mut(), 0, HEAD_BYTES).ok()).collect();
-        for head in heads {
-            self.learn_header(path, &head);
-        }
-        self.headers.iter().filter(|(other, _)| begins(other)).min().map(|(_, header)| header.clone())
-    }
-
-    /// Holds a file open from the moment it is known, so that it can be read to its end whatever becomes of its name.
-    fn open_at(&mut self, id: InputId, path: &Path, now_ms: i64) {
-        let inode = self.inputs.get(&id).and_then(|input| input.stat).map(|stat| stat.inode);
-        if let Ok(file) = self.fs.open(path)
-            && file.stat().is_ok_and(|stat| Some(stat.inode) == inode)
-        {
-            self.uses += 1;
-            let used = self.uses;
-            self.hold_open(id, OpenFile { file, stream: None, used, used_at_ms: now_ms });
-        }
-    }
-}
-
-/// The length of a file's text as far as its beginning tells: NUL bytes there are perhaps not written yet.
-fn known_text_len(probe: &Probe) -> u64 {
-    let (text, len) = (probe.head.len() as u64, probe.stat.len);
-    if probe.compression.is_none() && text < len.min(HEAD_BYTES as u64) { text } else { len }
-}
-
-/// The first bytes of a plain file, but for NUL bytes at their end, in whose place text may be written.
-pub(super) fn without_padding(mut head: Vec<u8>) -> Vec<u8> {
-    head.truncate(head.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1));
-    head
 }
 
 /// Whether an input may be continued by a file that was found: it has none, or only a deleted one.
@@ -456,40 +265,6 @@ fn is_homeless(input: &Input) -> bool {
     input.place.is_none() && (input.file.is_none() || input.is_deleted() || input.stage == Stage::Ended)
 }
 
-/// Whether a file continues an input, as far as can be told before its text is decoded.
-pub(super) fn continues(file: io::Result<Box<dyn TailFile>>, probe: &Probe, input: &mut Input) -> io::Result<bool> {
-    if probe.compression.is_some() {
-        // A deleted file that is still open is first read to its end: the first bytes alone are no proof.
-        let is_read = input.file.is_none() || input.stage == Stage::Ended;
-        return Ok(is_read && input.refused != Some(probe.stat.inode));
-    }
-    let was_compressed = std::mem::replace(&mut input.compressed, false);
-    let same = match file {
-        Ok(mut file) => is_continued(file.as_mut(), input),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    };
-    input.compressed = was_compressed;
-    // A deleted file that is still open may hold more than a copy that is still being made.
-    Ok(same? && !(input.file.is_some() && probe.stat.len < input.len()))
-}
-
 fn cannot_be_read(name: &str, foreign: Foreign) -> String {
     format!("{name}: cannot be read: it is {foreign}")
-}
-
-/// Compression, first bytes of text, and whether there are too few to tell.
-pub(super) fn probe_file(file: &mut dyn TailFile, last: bool) -> io::Result<(Option<Compression>, Vec<u8>, bool)> {
-    let head = read_range(file, 0, HEAD_BYTES)?;
-    match magic(&head) {
-        Magic::Plain => Ok((None, without_padding(head), false)),
-        Magic::Undecided => Ok((None, without_padding(head), !last)),
-        Magic::Compressed(compression) => {
-            let mut text = Vec::new();
-            let last_step = Inflater::new(compression)?.inflate(file, u64::MAX, &mut text, HEAD_BYTES)?;
-            // One that is still being written shows too little of its text to say whose continuation it is.
-            let undecided = text.len() < HEAD_BYTES && last_step == Inflated::Starved && !last;
-            Ok((Some(compression), text, undecided))
-        }
-    }
 }

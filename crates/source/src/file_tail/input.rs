@@ -1,11 +1,12 @@
 //! What the tailer knows of one input.
 
-use super::compressed::{Inflated, Inflater};
 use super::fingerprint::{Excerpt, HEAD_BYTES, hash};
+use super::open_file::OpenFile;
+use super::outcome::InputFacts;
+use super::settings::TailSettings;
 use super::unwritten::NulScan;
-use super::{InputFacts, TailSettings};
 use crate::block::Format;
-use crate::file_system::{FileStat, TailFile};
+use crate::file_system::FileStat;
 use adtally_model::input::Fingerprint;
 use adtally_model::{InputId, InputRow, InputStatus};
 use std::collections::VecDeque;
@@ -102,38 +103,6 @@ pub(super) enum Stage {
     Lost(Option<i64>),
     /// Gone, or read for good.
     Ended,
-}
-
-/// A file held open.
-pub(super) struct OpenFile {
-    pub(super) file: Box<dyn TailFile>,
-    /// The text of a compressed file.
-    pub(super) stream: Option<Box<Stream>>,
-    /// Counts up with each use: the least is closed first.
-    pub(super) used: u64,
-    /// When it last brought something, in monotonic milliseconds.
-    pub(super) used_at_ms: i64,
-}
-
-/// Text of a compressed file on its way.
-pub(super) struct Stream {
-    pub(super) inflater: Inflater,
-    /// Text not delivered yet.
-    pub(super) carry: Vec<u8>,
-    /// Offset in the text at which it begins.
-    pub(super) carry_at: u64,
-    /// Text right before it.
-    pub(super) before: Vec<u8>,
-    /// The first bytes of the text, until head and format are known.
-    pub(super) prefix: Vec<u8>,
-    /// How the last decoding ended.
-    pub(super) last: Inflated,
-    /// Whether the text before the position was found to be what was read.
-    pub(super) verified: bool,
-    /// When the file had last changed as the stream began, see [`FileStat::changed_ns`].
-    pub(super) begun_ns: i64,
-    /// Whether it has to begin anew.
-    pub(super) outdated: bool,
 }
 
 /// A line that is longer than a block.

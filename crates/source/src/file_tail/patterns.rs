@@ -4,7 +4,7 @@ use super::troubles::Troubles;
 use crate::file_system::{FileKind, FileStat, FileSystem};
 use adtally_model::{Error, Result};
 use globset::{GlobBuilder, GlobMatcher};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 
@@ -53,6 +53,12 @@ pub(super) struct Listing {
     failed: BTreeMap<PathBuf, Failure>,
     /// Whether there are more files than are followed.
     left_off: bool,
+}
+
+/// Files that are there, each inode under one path.
+pub(super) struct Files {
+    pub(super) by_path: BTreeMap<PathBuf, FileStat>,
+    pub(super) by_inode: HashMap<(u64, u64), PathBuf>,
 }
 
 /// Why a path could not be looked at.

@@ -1,10 +1,12 @@
 //! Reading compressed files: their text as a stream, first past what was read before.
 
-use super::compressed::{Compression, Inflated, Inflater};
-use super::fingerprint::{Excerpt, HEAD_BYTES, push_tail};
-use super::input::{Input, OpenFile, Overlong, Stream};
-use super::read::{SCAN_BYTES_MAX, Step, deliver, deliver_before_nul_bytes, deliver_overlong, half_line, is_last_line};
-use super::{ReadOutcome, TailSettings};
+use super::compressed::Inflated;
+use super::fingerprint::{Excerpt, HEAD_BYTES};
+use super::input::{Input, Overlong};
+use super::open_file::{OpenFile, Stream};
+use super::outcome::ReadOutcome;
+use super::settings::{SCAN_BYTES_MAX, TailSettings};
+use super::step::{Step, deliver, deliver_before_nul_bytes, deliver_overlong, half_line, is_last_line};
 use crate::block::Format;
 use crate::decode::{format, nul_bytes};
 use crate::file_system::TailFile;
@@ -15,44 +17,6 @@ use std::sync::Arc;
 
 /// Text decoded at a time on the way to the position.
 const SKIP_BYTES: usize = 256 * 1024;
-
-/// A stream at the beginning of a file.
-pub(super) fn new_stream(compression: Compression, begun_ns: i64) -> io::Result<Stream> {
-    Ok(Stream {
-        inflater: Inflater::new(compression)?,
-        carry: Vec::new(),
-        carry_at: 0,
-        before: Vec::new(),
-        prefix: Vec::new(),
-        last: Inflated::Full,
-        verified: false,
-        begun_ns,
-        outdated: false,
-    })
-}
-
-impl Stream {
-    /// Decodes until `carry` holds `len` bytes or there is no more.
-    fn pull(&mut self, file: &mut dyn TailFile, limit: u64, len: usize, prefix_len: usize) -> io::Result<()> {
-        if matches!(self.last, Inflated::Corrupt(_)) {
-            return Ok(());
-        }
-        let (had, at) = (self.carry.len(), self.carry_at + self.carry.len() as u64);
-        self.last = self.inflater.inflate(file, limit, &mut self.carry, len)?;
-        if at == self.prefix.len() as u64 && self.prefix.len() < prefix_len {
-            let new = &self.carry[had..];
-            self.prefix.extend_from_slice(&new[..new.len().min(prefix_len - self.prefix.len())]);
-        }
-        Ok(())
-    }
-
-    /// Drops the first bytes of `carry`.
-    fn pass(&mut self, len: usize) {
-        push_tail(&mut self.before, &self.carry[..len]);
-        self.carry.drain(..len);
-        self.carry_at += len as u64;
-    }
-}
 
 /// Reads a compressed file on.
 pub(super) fn step(input: &mut Input, open: &mut OpenFile, settings: &TailSettings, now_ms: i64) -> io::Result<Step> {

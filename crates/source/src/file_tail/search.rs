@@ -1,10 +1,11 @@
 //! The search for logs that were rotated while nobody watched: a path that is named alone now holds another file, or none,
 //! and the rest of what was read stands in its folder under any name.
 
-use super::identify::continues;
+use super::content::continues;
 use super::input::{Input, Stage};
+use super::outcome::Discovery;
 use super::patterns::Listing;
-use super::{Discovery, Tailer};
+use super::tailer::Tailer;
 use crate::file_system::FileKind;
 use adtally_model::InputId;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,11 +1,12 @@
 //! What becomes of inputs whose file is gone, was cut, or is read for good.
 
-use super::fingerprint::{Excerpt, HEAD_BYTES};
-use super::identify::{probe_file, without_padding};
+use super::content::is_continued;
+use super::fingerprint::HEAD_BYTES;
 use super::input::{Input, Stage};
+use super::outcome::Discovery;
 use super::patterns::Listing;
-use super::read::half_line;
-use super::{Discovery, Tailer};
+use super::step::half_line;
+use super::tailer::Tailer;
 use crate::file_system::{FileSystem, TailFile, read_range};
 use adtally_model::InputId;
 use std::io;
@@ -209,42 +210,4 @@ fn end(input: &mut Input, bounded: bool, found: &mut Vec<Discovery>) {
         open.stream = None;
     }
     found.push(Discovery::Ended { input: input.id });
-}
-
-/// Whether the file at a path is an input's, by its content.
-///
-/// # Errors
-/// What keeps it from being read; a file that is not there is not an input's.
-pub(super) fn continued_at(fs: &dyn FileSystem, path: &Path, input: &mut Input) -> io::Result<bool> {
-    match fs.open(path) {
-        Ok(mut file) => is_continued(file.as_mut(), input),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whether a file's content is what an input was read from up to its position. Of a compressed file only the beginning
-/// is checked here; the rest is when it has been decoded so far.
-pub(super) fn is_continued(file: &mut dyn TailFile, input: &mut Input) -> io::Result<bool> {
-    if input.compressed {
-        let (compression, head, _) = probe_file(file, true)?;
-        return Ok(compression.is_some() && input.head.begins(&head));
-    }
-    if file.stat()?.len < input.position {
-        return Ok(false);
-    }
-    let head = read_range(file, 0, HEAD_BYTES)?;
-    if !input.head.begins(&head) {
-        return Ok(false);
-    }
-    let start = input.position.saturating_sub(input.tail.len as u64);
-    let tail = read_range(file, start, (input.position - start) as usize)?;
-    if !input.tail.ends(&tail) {
-        return Ok(false);
-    }
-    input.head = Excerpt::of(without_padding(head));
-    if input.tail.bytes.is_empty() {
-        input.tail = Excerpt::of(tail);
-    }
-    Ok(true)
 }

@@ -17,13 +17,15 @@ mod restarting;
 mod surviving;
 
 use super::*;
+use crate::decode::DecodeSettings;
 use crate::file_system::{FileStat, FileSystem, FolderWatch, LocalFiles, TailFile};
 use adtally_model::{InputRow, InputStatus, Position};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
 

@@ -3,8 +3,7 @@
 //! Whether NUL bytes will be written in place is not to be known. They are taken for a file's end as long as nothing stands
 //! behind them, and are gone through to find that out; once something does, they belong to no line.
 
-use super::input::Input;
-use super::read::SCAN_BYTES_MAX;
+use super::settings::SCAN_BYTES_MAX;
 use crate::decode::nul_bytes;
 use crate::file_system::{TailFile, read_range};
 use std::io;
@@ -42,16 +41,16 @@ pub(super) enum Behind {
 }
 
 /// Looks for what stands behind the NUL bytes that begin at `start`, at most [`SCAN_BYTES_MAX`] at a time. Those that were
-/// gone through before are not gone through again while a writer may go on at their beginning; a complete file is gone
-/// through from there once more.
+/// gone through before (`known`) are not gone through again while a writer may go on at their beginning; a complete file
+/// is gone through from there once more.
 pub(super) fn behind(
-    input: &mut Input,
+    known: &mut Option<Box<NulScan>>,
     file: &mut dyn TailFile,
     start: u64,
     end: u64,
     complete: bool,
 ) -> io::Result<Behind> {
-    let mut scan = match input.nul_scan.as_deref().copied() {
+    let mut scan = match known.as_deref().copied() {
         Some(scan) if scan.start == start && (scan.last || !complete) && scan.to <= end => scan,
         _ => NulScan { start, to: start, last: complete },
     };
@@ -65,10 +64,10 @@ pub(super) fn behind(
         let nul = nul_bytes::leading(&piece);
         scan.to += nul as u64;
         if nul < piece.len() {
-            input.nul_scan = None;
+            *known = None;
             return Ok(Behind::Text(scan.to));
         }
     }
-    input.nul_scan = Some(Box::new(scan));
+    *known = Some(Box::new(scan));
     Ok(if scan.to >= stop && scan.to < end { Behind::Unknown } else { Behind::Nothing })
 }

@@ -1,0 +1,56 @@
+//! What the beginning of a file says.
+
+use super::compressed::{Inflated, Inflater};
+use super::fingerprint::{HEAD_BYTES, without_padding};
+use crate::compression::{Compression, Magic, magic};
+use crate::decode::foreign::Foreign;
+use crate::file_system::{FileStat, TailFile, read_range};
+use std::io;
+
+/// What the beginning of a file says.
+#[derive(Debug)]
+pub(super) struct Probe {
+    pub(super) stat: FileStat,
+    pub(super) compression: Option<Compression>,
+    /// First bytes of its text.
+    pub(super) head: Vec<u8>,
+    /// Whether there is too little to tell what it is.
+    pub(super) undecided: bool,
+    /// What it is if it is no log: it is set aside as long as it stays as it is.
+    pub(super) foreign: Option<Foreign>,
+    /// Since when it has looked like this, in monotonic milliseconds.
+    pub(super) since_ms: i64,
+}
+
+impl Probe {
+    /// The first bytes of the text.
+    pub(super) fn head(&self) -> &[u8] {
+        &self.head
+    }
+
+    /// Whether the file is compressed.
+    pub(super) fn is_compressed(&self) -> bool {
+        self.compression.is_some()
+    }
+
+    /// Whether waiting alone may tell more.
+    pub(super) fn is_undecided(&self) -> bool {
+        self.undecided
+    }
+}
+
+/// Compression, first bytes of text, and whether there are too few to tell.
+pub(super) fn probe_file(file: &mut dyn TailFile, last: bool) -> io::Result<(Option<Compression>, Vec<u8>, bool)> {
+    let head = read_range(file, 0, HEAD_BYTES)?;
+    match magic(&head) {
+        Magic::Plain => Ok((None, without_padding(head), false)),
+        Magic::Undecided => Ok((None, without_padding(head), !last)),
+        Magic::Compressed(compression) => {
+            let mut text = Vec::new();
+            let last_step = Inflater::new(compression)?.inflate(file, u64::MAX, &mut text, HEAD_BYTES)?;
+            // One that is still being written shows too little of its text to say whose continuation it is.
+            let undecided = text.len() < HEAD_BYTES && last_step == Inflated::Starved && !last;
+            Ok((Some(compression), text, undecided))
+        }
+    }
+}

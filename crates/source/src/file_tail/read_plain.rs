@@ -1,0 +1,269 @@
+//! Reading plain files: blocks of whole lines, up to what is written of them.
+
+use super::content::still_follows;
+use super::fingerprint::{Excerpt, HEAD_BYTES, without_padding};
+use super::input::{Input, Overlong};
+use super::outcome::ReadOutcome;
+use super::settings::{BLOCK_BYTES_MIN, SCAN_BYTES_MAX, TailSettings};
+use super::step::{Step, deliver, deliver_before_nul_bytes, deliver_overlong, half_line, is_last_line};
+use super::unwritten::{self, Behind};
+use crate::block::Format;
+use crate::compression::{Magic, magic};
+use crate::decode::{format, nul_bytes};
+use crate::file_system::{TailFile, read_range, read_range_into};
+use adtally_model::dead_letter::PAYLOAD_BYTES_MAX;
+use memchr::{memchr, memrchr};
+use std::io;
+use std::sync::Arc;
+
+/// Changes further apart than this, in milliseconds, show in a file's times: these have the grain of a timer tick.
+const TIMES_APART_MS: i64 = 50;
+
+/// Reads a plain file on.
+pub(super) fn step(
+    input: &mut Input,
+    file: &mut dyn TailFile,
+    settings: &TailSettings,
+    now_ms: i64,
+    spare: &mut Vec<Vec<u8>>,
+) -> io::Result<Step> {
+    let stat = file.stat()?;
+    if stat.len < input.position {
+        input.count_seen();
+        return Ok(Step::Lost);
+    }
+    if stat.len != input.len() {
+        input.changed_at_ms = now_ms;
+    }
+    if input.stat.is_some_and(|known| known.changed_ns != stat.changed_ns) {
+        // Perhaps it was rewritten to the same length, or written in place.
+        input.settled = None;
+        input.changed_at_ms = now_ms;
+        // Perhaps something was written amid NUL bytes.
+        input.nul_scan = None;
+    }
+    input.observe(stat);
+    input.asked_at_ms = now_ms;
+    if input.settled == Some(stat.len) {
+        return Ok(Step::Told(ReadOutcome::AtEnd));
+    }
+    // At the beginning there is no text before the position that would tell another file from it.
+    if input.head.len < HEAD_BYTES || input.position == 0 {
+        let head = read_range(file, 0, HEAD_BYTES)?;
+        let is_compressed = input.position == 0 && matches!(magic(&head), Magic::Compressed(_));
+        if !input.head.begins(&head) || is_compressed {
+            return Ok(Step::Lost);
+        }
+        input.head = Excerpt::of(without_padding(head));
+    }
+    let end = input.end(stat.len);
+    let complete =
+        settings.bounded || (input.rotated && input.unchanged_for(now_ms, settings.rotate_wait_ms, settings));
+    if input.overlong.is_some() {
+        return step_overlong(input, file, settings, end, complete);
+    }
+    if input.format.is_none() {
+        find_format(input, file, end, complete, settings)?;
+    }
+    let mut text = read_block(file, input.position, end, settings, spare)?;
+    // After the text: what was read belongs to what was read before, even if the file is cut at this moment.
+    if !still_follows(&input.tail, file, input.position)? {
+        return Ok(Step::Lost);
+    }
+    input.size = input.size.max(end);
+    input.unwritten_from = None;
+    if text.first() == Some(&0)
+        && let Some(step) = before_nul_bytes(input, file, &mut text, end, complete, settings)?
+    {
+        return Ok(step);
+    }
+    let Some(found_format) = input.format.clone().filter(|_| !text.is_empty()) else {
+        return Ok(at_end(input, stat.len, end, settings, complete));
+    };
+    if let Some(newline) = memrchr(b'\n', &text) {
+        text.truncate(newline + 1);
+        return Ok(Step::Told(ReadOutcome::Block(deliver(input, text, found_format))));
+    }
+    if let Some(step) = before_nul_bytes(input, file, &mut text, end, complete, settings)? {
+        return Ok(step);
+    }
+    if text.len() >= settings.long_block_bytes() {
+        let mut tail = Excerpt::default();
+        tail.push(&text);
+        let scanned = input.position + text.len() as u64;
+        text.truncate(PAYLOAD_BYTES_MAX);
+        input.overlong = Some(Box::new(Overlong { first: text, scanned, tail }));
+        return step_overlong(input, file, settings, end, complete);
+    }
+    if complete && is_last_line(&text, input, &found_format, settings) {
+        return Ok(Step::Told(ReadOutcome::Block(deliver(input, text, found_format))));
+    }
+    let text_end = input.position + text.len() as u64;
+    Ok(at_end(input, stat.len, text_end, settings, complete))
+}
+
+/// Finds out how an input is to be read: by the first bytes of its file, or where these are NUL bytes, by those at the
+/// position.
+fn find_format(
+    input: &mut Input,
+    file: &mut dyn TailFile,
+    end: u64,
+    complete: bool,
+    settings: &TailSettings,
+) -> io::Result<()> {
+    let mut prefix_at = |at: u64| -> io::Result<(Vec<u8>, bool)> {
+        let want = (end.saturating_sub(at)).min(format::prefix_bytes(&settings.decode) as u64) as usize;
+        let prefix = read_range(file, at, want)?;
+        let last = complete && at + want as u64 == end;
+        Ok((prefix, last))
+    };
+    let (mut prefix, mut last) = prefix_at(0)?;
+    let mut at = 0;
+    if nul_bytes::leading(&prefix) == prefix.len() {
+        if input.position == 0 {
+            // There is no text yet.
+            return Ok(());
+        }
+        at = input.position;
+        (prefix, last) = prefix_at(at)?;
+    }
+    let found = format::find(&input.name, &prefix, last, input.csv_header.as_deref(), &settings.decode);
+    input.set_format(found.map(|found| match found {
+        Format::Csv(header) if at > 0 => Format::Csv(Arc::new(header.moved(at))),
+        found => found,
+    }));
+    Ok(())
+}
+
+/// Where a long run of NUL bytes ends the text, or one that reaches the file's end: what is done if something stands
+/// behind it. Otherwise the text is cut to what is before it, and goes on being looked at as the file's end.
+fn before_nul_bytes(
+    input: &mut Input,
+    file: &mut dyn TailFile,
+    text: &mut Vec<u8>,
+    end: u64,
+    complete: bool,
+    settings: &TailSettings,
+) -> io::Result<Option<Step>> {
+    let run = if text[0] == 0 { Some((0, nul_bytes::leading(text))) } else { nul_bytes::run(text, true) };
+    let Some((start, _)) = run else { return Ok(None) };
+    let from = input.position + start as u64;
+    match unwritten::behind(&mut input.nul_scan, file, from, end, complete)? {
+        Behind::Unknown => Ok(Some(Step::Told(ReadOutcome::Busy))),
+        Behind::Text(to) if start == 0 || to - from >= nul_bytes::RUN_MIN as u64 => {
+            text.truncate(start);
+            Ok(Some(Step::Told(ReadOutcome::Block(deliver_before_nul_bytes(input, std::mem::take(text), to - from)))))
+        }
+        // A short run within a line.
+        Behind::Text(_) => Ok(None),
+        Behind::Nothing => {
+            text.truncate(start);
+            input.unwritten_from = Some(from);
+            // What is not written yet is not missing either.
+            input.size = input.position.max(from);
+            if text.is_empty() {
+                return Ok(Some(at_end(input, end, from, settings, complete)));
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// Text from a position on: a block, or where that holds no whole line, twice as much, up to what the longest line needs.
+fn read_block(
+    file: &mut dyn TailFile,
+    position: u64,
+    end: u64,
+    settings: &TailSettings,
+    spare: &mut Vec<Vec<u8>>,
+) -> io::Result<Vec<u8>> {
+    let left = end - position.min(end);
+    let want = |bytes: usize| left.min(bytes as u64) as usize;
+    let block = want(settings.block_bytes);
+    // One that is far larger would stay so for as long as the block waits.
+    let buffer = spare.pop().filter(|buffer| buffer.capacity() <= 2 * block.max(BLOCK_BYTES_MIN)).unwrap_or_default();
+    let mut text = read_range_into(file, position, block, buffer)?;
+    let (mut bytes, longest) = (block, want(settings.long_block_bytes()));
+    while bytes < longest && text.len() >= bytes && memrchr(b'\n', &text).is_none() {
+        bytes = (2 * bytes).min(longest);
+        text = read_range_into(file, position, bytes, text)?;
+    }
+    Ok(text)
+}
+
+/// All that can be read for now has been, of a file of length `len` whose text ends at `text_end`; where the file is
+/// complete, what is left is half a line.
+fn at_end(input: &mut Input, len: u64, text_end: u64, settings: &TailSettings, complete: bool) -> Step {
+    let left = text_end.saturating_sub(input.position);
+    if complete {
+        input.half = left;
+    }
+    if !settings.bounded {
+        // Text in the place of NUL bytes changes the length by nothing, and may not change the time either.
+        let may_hide =
+            input.unwritten_from.is_some() && input.asked_at_ms.saturating_sub(input.changed_at_ms) < TIMES_APART_MS;
+        input.settled = Some(len).filter(|_| !may_hide);
+        if may_hide {
+            input.nul_scan = None;
+        }
+        return Step::Told(ReadOutcome::AtEnd);
+    }
+    if left > 0 {
+        return Step::EndedWith(half_line(input));
+    }
+    input.done = true;
+    Step::Told(ReadOutcome::Ended)
+}
+
+/// Searches a line without end for its end.
+fn step_overlong(
+    input: &mut Input,
+    file: &mut dyn TailFile,
+    settings: &TailSettings,
+    end: u64,
+    complete: bool,
+) -> io::Result<Step> {
+    let Some(mut line) = input.overlong.take() else { return Ok(Step::Told(ReadOutcome::Busy)) };
+    if !still_follows(&line.tail, file, line.scanned)? {
+        return Ok(Step::Lost);
+    }
+    let stop = line.scanned.saturating_add(SCAN_BYTES_MAX);
+    while line.scanned < stop {
+        let want = end.saturating_sub(line.scanned).min(settings.block_bytes as u64) as usize;
+        let mut chunk = read_range(file, line.scanned, want)?;
+        let at_end_of_file = chunk.len() == want && line.scanned + want as u64 == end;
+        let newline_at = memchr(b'\n', &chunk);
+        if let Some((start, _)) =
+            nul_bytes::run(&chunk, at_end_of_file).filter(|run| newline_at.is_none_or(|at| run.0 < at))
+        {
+            let from = line.scanned + start as u64;
+            match unwritten::behind(&mut input.nul_scan, file, from, end, complete)? {
+                Behind::Unknown => {
+                    input.overlong = Some(line);
+                    return Ok(Step::Told(ReadOutcome::Busy));
+                }
+                Behind::Text(to) if to - from >= nul_bytes::RUN_MIN as u64 => {
+                    return Ok(Step::Told(ReadOutcome::Block(deliver_overlong(input, *line, &chunk[..start]))));
+                }
+                Behind::Text(_) => {}
+                Behind::Nothing => {
+                    input.unwritten_from = Some(from);
+                    input.size = from;
+                    chunk.truncate(start);
+                }
+            }
+        }
+        if chunk.is_empty() {
+            let text_end = input.unwritten_from.unwrap_or(end);
+            input.overlong = Some(line);
+            return Ok(at_end(input, end, text_end, settings, complete));
+        }
+        if let Some(newline) = memchr(b'\n', &chunk) {
+            return Ok(Step::Told(ReadOutcome::Block(deliver_overlong(input, *line, &chunk[..=newline]))));
+        }
+        line.tail.push(&chunk);
+        line.scanned += chunk.len() as u64;
+    }
+    input.overlong = Some(line);
+    Ok(Step::Told(ReadOutcome::Busy))
+}

@@ -1,0 +1,130 @@
+//! The tailer: what it knows of files and inputs.
+
+use super::input::Input;
+use super::outcome::Unopened;
+use super::patterns::{Listing, Patterns};
+use super::probe::Probe;
+use super::settings::TailSettings;
+use super::troubles::Troubles;
+use super::watch::Watcher;
+use crate::file_system::FileSystem;
+use adtally_model::{InputId, InputRow, Result};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Follows files and reads them.
+pub struct Tailer {
+    pub(super) fs: Box<dyn FileSystem + Send>,
+    pub(super) settings: TailSettings,
+    pub(super) patterns: Patterns,
+    /// Boxed: nodes of the map are half empty where inputs came one after another.
+    pub(super) inputs: BTreeMap<InputId, Box<Input>>,
+    pub(super) next_input: u64,
+    /// The generation last used at each path.
+    pub(super) generations: HashMap<PathBuf, u32>,
+    /// The header line of CSV last read at each path: what is written there later may go on without one.
+    pub(super) headers: HashMap<PathBuf, Arc<[u8]>>,
+    /// Files that belong to no input yet and have to wait.
+    pub(super) waiting: BTreeMap<PathBuf, Probe>,
+    pub(super) troubles: Troubles,
+    /// Counts uses of open files.
+    pub(super) uses: u64,
+    /// Inputs whose files are open, and perhaps some whose are not any more.
+    pub(super) opened: BTreeSet<InputId>,
+    /// Inputs that are being decoded, and perhaps some that are not any more.
+    pub(super) streaming: BTreeSet<InputId>,
+    /// What is watched.
+    pub(super) watcher: Watcher,
+    /// Which input's file is at a path, by the path's hash, as of the last look.
+    pub(super) places: HashMap<u64, InputId>,
+    /// When everything was last looked at, in monotonic milliseconds.
+    pub(super) looked_at_ms: i64,
+    /// Whether everything has to be looked at again as soon as may be.
+    pub(super) look_wanted: bool,
+    /// Whether time alone may change something about an input: each look has to settle it.
+    pub(super) unsettled: bool,
+    /// Inputs whose files changed and that were not asked for yet.
+    pub(super) woken: Vec<InputId>,
+    /// What the last look could not look at; a bounded run takes no new files after the first, but those that this kept
+    /// from it.
+    pub(super) listing: Option<Listing>,
+    /// What could not be looked at since some look before the last, by path.
+    pub(super) unopened: BTreeMap<PathBuf, Unopened>,
+    /// Inputs whose file may be behind what could not be looked at.
+    pub(super) unreachable: Vec<InputId>,
+    /// Room for text to be read, used before.
+    pub(super) spare: Vec<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Tailer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tailer")
+            .field("patterns", &self.patterns)
+            .field("inputs", &self.inputs.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tailer {
+    /// Prepares to follow the files that `patterns` name: files, folders (every regular file directly in them that is
+    /// not hidden) and globs. `known` are the inputs of the epoch log, `next_input` the number of the next new one.
+    ///
+    /// # Errors
+    /// A user error when a named file is not there, a glob is not valid, or a bounded run has nothing to read.
+    pub fn new(
+        fs: Box<dyn FileSystem + Send>,
+        settings: TailSettings,
+        patterns: &[String],
+        known: Vec<Arc<InputRow>>,
+        next_input: u64,
+    ) -> Result<Tailer> {
+        settings.decode.validate()?;
+        let watcher = Watcher::new(fs.as_ref());
+        let patterns = {
+            let known = known.iter().map(|row| Path::new(&*row.name)).collect();
+            Patterns::new(fs.as_ref(), patterns, &known, settings.bounded, settings.files_max)?
+        };
+        let mut generations: HashMap<PathBuf, u32> = HashMap::new();
+        let mut headers = HashMap::new();
+        let mut newest: HashMap<&str, u32> = HashMap::new();
+        for row in &known {
+            // Where its log is written, whatever its file is called by now.
+            let path =
+                row.origin.rsplit_once('#').filter(|_| row.generation > 0).map_or(&*row.origin, |(path, _)| path);
+            let newer = newest.get(path).is_none_or(|&generation| generation <= row.generation);
+            if let Some(header) = row.csv_header.as_ref().filter(|_| newer) {
+                newest.insert(path, row.generation);
+                headers.insert(PathBuf::from(path), header.clone());
+            }
+            let generation = generations.entry(PathBuf::from(&*row.name)).or_insert(row.generation);
+            *generation = row.generation.max(*generation);
+        }
+        let next_input = known.iter().map(|row| row.id.0 + 1).max().unwrap_or(1).max(next_input);
+        let inputs = known.into_iter().map(|row| (row.id, Box::new(Input::restored(&row)))).collect();
+        Ok(Tailer {
+            fs,
+            settings,
+            patterns,
+            inputs,
+            next_input,
+            generations,
+            headers,
+            waiting: BTreeMap::new(),
+            troubles: Troubles::default(),
+            uses: 0,
+            opened: BTreeSet::new(),
+            streaming: BTreeSet::new(),
+            watcher,
+            places: HashMap::new(),
+            looked_at_ms: 0,
+            look_wanted: true,
+            unsettled: false,
+            woken: Vec::new(),
+            listing: None,
+            unopened: BTreeMap::new(),
+            unreachable: Vec::new(),
+            spare: Vec::new(),
+        })
+    }
+}
