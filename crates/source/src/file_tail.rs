@@ -11,12 +11,15 @@
 mod adopt;
 mod compressed;
 mod content;
+mod decide;
 mod discover;
 mod fingerprint;
 mod handles;
 mod headers;
 mod identify;
 mod input;
+mod layout;
+mod on_disk;
 mod open_file;
 mod outcome;
 mod patterns;
@@ -27,8 +30,11 @@ mod read_plain;
 mod search;
 mod settings;
 mod settle;
+mod size;
+mod stage;
 mod step;
 mod tailer;
+mod text;
 mod troubles;
 mod unwritten;
 mod watch;
@@ -43,7 +49,7 @@ pub use tailer::Tailer;
 
 use adtally_model::{Error, InputId, Result};
 use fingerprint::TAIL_BYTES;
-use input::{Input, Stage};
+use input::Input;
 use std::path::Path;
 
 /// Buffers kept for further text: as many as are read ahead at a time.
@@ -115,7 +121,7 @@ impl Tailer {
     pub fn facts(&mut self, input: InputId, position: u64, before: Option<&[u8]>) -> Option<InputFacts> {
         let input = self.inputs.get_mut(&input)?;
         if let Some(text) = before {
-            input.mark(position, &text[text.len().saturating_sub(TAIL_BYTES)..]);
+            input.text.mark(position, &text[text.len().saturating_sub(TAIL_BYTES)..]);
         }
         content::mark_within_block(input, self.fs.as_ref(), position);
         Some(input.facts(position))
@@ -141,20 +147,20 @@ impl Tailer {
 
     /// When an input's file was last written, as far as is known, in milliseconds since the Unix epoch.
     pub fn modified_ms(&self, input: InputId) -> Option<i64> {
-        Some(self.inputs.get(&input)?.stat?.modified_ms)
+        Some(self.inputs.get(&input)?.disk.stat?.modified_ms)
     }
 
     /// Whether an input's file is there, or may be, as of the last look. As long as it is, the input must stay known to
     /// the epoch log: else its file would be taken for a new one.
     pub fn is_listed(&self, input: InputId) -> bool {
         let (Some(input), Some(listing)) = (self.inputs.get(&input), &self.listing) else { return true };
-        input.place.is_some() || listing.is_unknown(Path::new(&*input.name))
+        !input.disk.place.is_nowhere() || listing.is_unknown(Path::new(&*input.name))
     }
 
     /// Forgets an input that has ended and is not listed, when the epoch log has summed it up. Should its file come back
     /// after that, it is a new input.
     pub fn forget(&mut self, input: InputId) {
-        let ended = |input: &Input| input.stage == Stage::Ended && input.place.is_none();
+        let ended = |input: &Input| input.stage.is_ended() && input.disk.place.is_nowhere();
         if self.inputs.get(&input).map(Box::as_ref).is_some_and(ended) {
             self.inputs.remove(&input);
         }

@@ -1,8 +1,9 @@
 //! Whether a file's content is what was read of an input.
 
 use super::fingerprint::{Excerpt, HEAD_BYTES, TAIL_BYTES, without_padding};
-use super::input::{Input, Stage};
+use super::input::Input;
 use super::probe::{Probe, probe_file};
+use super::text::Text;
 use crate::file_system::{FileSystem, TailFile, read_range};
 use std::io;
 use std::path::Path;
@@ -11,18 +12,16 @@ use std::path::Path;
 pub(super) fn continues(file: io::Result<Box<dyn TailFile>>, probe: &Probe, input: &mut Input) -> io::Result<bool> {
     if probe.compression.is_some() {
         // A deleted file that is still open is first read to its end: the first bytes alone are no proof.
-        let is_read = input.file.is_none() || input.stage == Stage::Ended;
-        return Ok(is_read && input.refused != Some(probe.stat.inode));
+        let is_read = input.file.is_none() || input.stage.is_ended();
+        return Ok(is_read && input.disk.refused.as_deref() != Some(&probe.stat.inode));
     }
-    let was_compressed = std::mem::replace(&mut input.compressed, false);
     let same = match file {
-        Ok(mut file) => is_continued(file.as_mut(), input),
+        Ok(mut file) => is_text_continued(file.as_mut(), &mut input.text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     };
-    input.compressed = was_compressed;
     // A deleted file that is still open may hold more than a copy that is still being made.
-    Ok(same? && !(input.file.is_some() && probe.stat.len < input.len()))
+    Ok(same? && !(input.file.is_some() && probe.stat.len < input.disk.len()))
 }
 
 /// Whether the file at a path is an input's, by its content.
@@ -40,25 +39,30 @@ pub(super) fn continued_at(fs: &dyn FileSystem, path: &Path, input: &mut Input) 
 /// Whether a file's content is what an input was read from up to its position. Of a compressed file only the beginning
 /// is checked here; the rest is when it has been decoded so far.
 pub(super) fn is_continued(file: &mut dyn TailFile, input: &mut Input) -> io::Result<bool> {
-    if input.compressed {
-        let (compression, head, _) = probe_file(file, true)?;
-        return Ok(compression.is_some() && input.head.begins(&head));
+    if !input.disk.is_compressed() {
+        return is_text_continued(file, &mut input.text);
     }
-    if file.stat()?.len < input.position {
+    let (compression, head, _) = probe_file(file, true)?;
+    Ok(compression.is_some() && input.text.head.begins(&head))
+}
+
+/// Whether a plain file holds a text up to its position.
+fn is_text_continued(file: &mut dyn TailFile, known: &mut Text) -> io::Result<bool> {
+    if file.stat()?.len < known.position {
         return Ok(false);
     }
     let head = read_range(file, 0, HEAD_BYTES)?;
-    if !input.head.begins(&head) {
+    if !known.head.begins(&head) {
         return Ok(false);
     }
-    let start = input.position.saturating_sub(input.tail.len as u64);
-    let tail = read_range(file, start, (input.position - start) as usize)?;
-    if !input.tail.ends(&tail) {
+    let start = known.position.saturating_sub(known.tail.len as u64);
+    let tail = read_range(file, start, (known.position - start) as usize)?;
+    if !known.tail.ends(&tail) {
         return Ok(false);
     }
-    input.head = Excerpt::of(without_padding(head));
-    if input.tail.bytes.is_empty() {
-        input.tail = Excerpt::of(tail);
+    known.head = Excerpt::of(without_padding(head));
+    if known.tail.bytes.is_empty() {
+        known.tail = Excerpt::of(tail);
     }
     Ok(true)
 }
@@ -73,13 +77,13 @@ pub(super) fn still_follows(tail: &Excerpt, file: &mut dyn TailFile, position: u
 /// Notes the text before a position within the blocks read, which is where an epoch may end. It is read again, and only
 /// believed if the file still is what it was at the end of those blocks.
 pub(super) fn mark_within_block(input: &mut Input, fs: &dyn FileSystem, position: u64) {
-    if input.compressed || position == 0 || position >= input.position || input.has_mark(position) {
+    if input.disk.is_compressed() || position == 0 || position >= input.text.position || input.text.has_mark(position) {
         return;
     }
     let mut opened = None;
     let file = match &mut input.file {
         Some(open) => open.file.as_mut(),
-        None => match input.place.as_ref().map(|place| fs.open(place)) {
+        None => match input.disk.place.path().map(|place| fs.open(place)) {
             Some(Ok(file)) => opened.insert(file).as_mut(),
             _ => return,
         },
@@ -88,8 +92,8 @@ pub(super) fn mark_within_block(input: &mut Input, fs: &dyn FileSystem, position
     let text = read_range(file, start, (position - start) as usize);
     if let Ok(text) = text
         && text.len() as u64 == position - start
-        && still_follows(&input.tail, file, input.position).unwrap_or(false)
+        && still_follows(&input.text.tail, file, input.text.position).unwrap_or(false)
     {
-        input.mark(position, &text);
+        input.text.mark(position, &text);
     }
 }

@@ -1,11 +1,14 @@
 //! The look at the files: follow those that are known, find those that are new, and settle what has ended.
 
 use super::content::continued_at;
+use super::decide::{self, Sighted, Sighting};
 use super::fingerprint::hash;
-use super::input::{Input, Stage};
+use super::input::Input;
+use super::on_disk::Place;
 use super::outcome::{Discovery, Unopened};
 use super::patterns::{Files, Listing};
 use super::probe::Probe;
+use super::stage::Stage;
 use super::tailer::Tailer;
 use super::watch::View;
 use crate::file_system::{FileKind, FileStat};
@@ -46,7 +49,7 @@ impl Tailer {
     /// The input whose file is at a path.
     fn owner_of(&self, path: &Path) -> Option<InputId> {
         let id = *self.places.get(&place_hash(path))?;
-        self.inputs.get(&id).filter(|input| input.place.as_deref() == Some(path)).map(|input| input.id)
+        self.inputs.get(&id).filter(|input| input.disk.place.path() == Some(path)).map(|input| input.id)
     }
 
     pub(super) fn look(&mut self, now_ms: i64) -> Vec<Discovery> {
@@ -86,9 +89,9 @@ impl Tailer {
         self.unsettled = self.inputs.values().map(Box::as_ref).any(Input::is_unsettled);
         self.places.clear();
         for input in self.inputs.values() {
-            let Some(place) = &input.place else { continue };
+            let Some(place) = input.disk.place.path() else { continue };
             self.places.insert(place_hash(place), input.id);
-            if listing.hides_something() && input.stage == Stage::Active && listing.is_unknown(place) {
+            if listing.hides_something() && input.stage.is_active() && listing.is_unknown(place) {
                 // Whether it is at its end cannot be told: it has to be asked.
                 self.woken.push(input.id);
             }
@@ -99,8 +102,7 @@ impl Tailer {
     fn note_unopened(&mut self, listing: &Listing, now_ms: i64) {
         self.unreachable.clear();
         if listing.hides_something() {
-            let is_hidden =
-                |input: &&Input| matches!(input.stage, Stage::Lost(_)) && listing.is_unknown(Path::new(&*input.name));
+            let is_hidden = |input: &&Input| input.stage.is_lost() && listing.is_unknown(Path::new(&*input.name));
             self.unreachable.extend(self.inputs.values().map(Box::as_ref).filter(is_hidden).map(|input| input.id));
         }
         let before = std::mem::take(&mut self.unopened);
@@ -128,7 +130,7 @@ impl Tailer {
     /// What was wrong with files that are gone is over.
     fn forget_troubles(&mut self, listing: &Listing) {
         if self.troubles.concern_files() {
-            let read = self.inputs.values().filter(|input| input.stage == Stage::Active);
+            let read = self.inputs.values().filter(|input| input.stage.is_active());
             let read: HashSet<&str> = read.map(|input| &*input.name).collect();
             let is_there = |path: &Path| listing.files.contains_key(path) || listing.is_unknown(path);
             self.troubles.keep_files(|name| read.contains(name) || is_there(Path::new(name)));
@@ -139,10 +141,10 @@ impl Tailer {
     fn without_aliases(&self, listing: &Listing) -> Files {
         let mut by_inode = HashMap::with_capacity(listing.files.len());
         for input in self.inputs.values() {
-            if let (Some(place), Some(stat)) = (&input.place, &input.stat)
+            if let (Some(place), Some(stat)) = (input.disk.place.path(), &input.disk.stat)
                 && listing.files.get(place).is_some_and(|now| now.inode == stat.inode)
             {
-                by_inode.insert(stat.inode, place.clone());
+                by_inode.insert(stat.inode, place.to_owned());
             }
         }
         for (path, stat) in &listing.files {
@@ -158,26 +160,28 @@ impl Tailer {
         let ids: Vec<InputId> = self.inputs.keys().copied().collect();
         for &id in &ids {
             let Some(input) = self.inputs.get_mut(&id) else { continue };
-            let Some(place) = input.place.clone() else { continue };
+            let Some(place) = input.disk.place.path().map(Path::to_owned) else { continue };
             if listing.is_unknown(&place) {
                 continue;
             }
-            let unlisted = if input.unlisted { self.fs.stat(&place).ok() } else { None };
+            let is_unlisted = matches!(input.disk.place, Place::Unlisted(_));
+            let unlisted = if is_unlisted { self.fs.stat(&place).ok() } else { None };
             match files.by_path.get(&place).or(unlisted.as_ref()) {
-                Some(stat) if input.stat.is_some_and(|known| known.inode == stat.inode) => {
+                Some(stat) if input.disk.stat.is_some_and(|known| known.inode == stat.inode) => {
                     self.note(id, *stat, now_ms, found);
                 }
                 _ => {
-                    input.place = None;
-                    input.rotated = true;
-                    input.changed_at_ms = now_ms;
+                    input.disk.place = Place::Nowhere;
+                    input.disk.rotated = true;
+                    input.disk.changed_at_ms = now_ms;
                 }
             }
         }
-        let mut owned: HashSet<PathBuf> = self.inputs.values().filter_map(|input| input.place.clone()).collect();
+        let places = self.inputs.values().filter_map(|input| input.disk.place.path());
+        let mut owned: HashSet<PathBuf> = places.map(Path::to_owned).collect();
         for &id in &ids {
             let Some(input) = self.inputs.get_mut(&id) else { continue };
-            let (None, Some(stat)) = (&input.place, input.stat) else { continue };
+            let (Place::Nowhere, Some(stat)) = (&input.disk.place, input.disk.stat) else { continue };
             if let Some(path) = files.by_inode.get(&stat.inode).filter(|path| !owned.contains(*path))
                 && let Some(stat) = files.by_path.get(path)
             {
@@ -204,10 +208,10 @@ impl Tailer {
         let Some(input) = self.inputs.get_mut(&id) else { return };
         match input.file.as_ref().map(|open| open.file.stat()) {
             Some(Ok(stat)) => self.note(id, stat, now_ms, found),
-            Some(Err(_)) | None if input.stage == Stage::Active => {
+            Some(Err(_)) | None if input.stage.is_active() => {
                 input.count_seen();
                 input.lose();
-                input.stage = Stage::Lost(Some(now_ms));
+                input.stage.note_lost(now_ms);
             }
             Some(Err(_)) | None => {}
         }
@@ -222,56 +226,51 @@ impl Tailer {
         let same = continued_at(self.fs.as_ref(), path, input)?;
         if !same {
             // The inode was used again: it is no hint any more.
-            input.stat = None;
+            input.disk.stat = None;
         }
         Ok(same)
     }
 
     /// Notes how an input's file looks now.
-    fn note(&mut self, id: InputId, stat: FileStat, now_ms: i64, found: &mut Vec<Discovery>) {
+    fn note(&mut self, id: InputId, now: FileStat, now_ms: i64, found: &mut Vec<Discovery>) {
         let Some(input) = self.inputs.get_mut(&id) else { return };
-        let Some(known) = input.stat else { return };
-        let cut = if input.compressed { stat.len < known.len } else { stat.len < input.position };
-        if cut {
-            input.count_seen();
+        let Some(known) = input.disk.stat else { return };
+        let (compressed, open, position) = (input.disk.is_compressed(), input.file.is_some(), input.text.position);
+        let sighting = Sighting { known, now, compressed, open, position };
+        let sighted = decide::sighted(&input.stage, sighting);
+        let is_lost = match (sighted, input.disk.place.path().map(Path::to_owned)) {
+            (Sighted::Cut, _) => {
+                input.count_seen();
+                true
+            }
+            (Sighted::Same | Sighted::Changed, _) => false,
+            (Sighted::Unsure, None) => return,
+            (Sighted::Unsure, Some(place)) => match continued_at(self.fs.as_ref(), &place, input) {
+                Ok(same) => !same,
+                // Another look will tell.
+                Err(_) => return,
+            },
+        };
+        if is_lost {
             input.lose();
-            input.changed_at_ms = now_ms;
+            input.disk.changed_at_ms = now_ms;
             self.unsettled = true;
             return;
         }
-        let changed = stat.len != known.len || stat.changed_ns != known.changed_ns;
-        if changed && input.file.is_none() && input.stage == Stage::Ended {
-            // Its inode may have been used again for another file.
-            let Some(place) = input.place.clone() else { return };
-            match continued_at(self.fs.as_ref(), &place, input) {
-                Ok(true) => {}
-                Ok(false) => {
-                    input.lose();
-                    input.changed_at_ms = now_ms;
-                    self.unsettled = true;
-                    return;
-                }
-                // Another look will tell.
-                Err(_) => return,
-            }
+        input.observe(now);
+        self.unsettled |= input.size.loss.is_seen();
+        if sighted == Sighted::Same {
+            return;
         }
-        input.observe(stat);
-        self.unsettled |= input.cut.is_some();
-        if changed {
-            input.settled = None;
-            self.woken.push(id);
-        }
-        if changed {
-            input.changed_at_ms = now_ms;
-            // It has grown, or NUL bytes at its end may have been written.
-            let more = stat.len > known.len || stat.len > input.size.max(input.position);
-            if input.stage == Stage::Ended && !self.settings.bounded && !input.compressed && more
-                || input.stage == Stage::Ended && !self.settings.bounded && stat.len > known.len
-            {
-                input.stage = Stage::Active;
-                (input.done, input.incomplete, input.half) = (false, false, 0);
-                found.push(Discovery::Resumed { input: id });
-            }
+        self.woken.push(id);
+        input.disk.changed_at_ms = now_ms;
+        let read = input.size.largest.max(position);
+        if decide::resumes(&input.stage, sighting, read, self.settings.bounded) {
+            input.stage = Stage::Reading { settled: None };
+            input.text.half = 0;
+            found.push(Discovery::Resumed { input: id });
+        } else {
+            input.stage.unsettle();
         }
     }
 }

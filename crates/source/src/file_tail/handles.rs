@@ -1,6 +1,6 @@
 //! Which files are held open, and which compressed ones have a decoder: both are bounded, whatever the number of inputs.
 
-use super::input::{Input, Stage};
+use super::input::Input;
 use super::open_file::OpenFile;
 use super::tailer::Tailer;
 use adtally_model::InputId;
@@ -18,7 +18,7 @@ impl Tailer {
     /// one that has none waits until another's rests, or gives way ([`Tailer::give_way`]). Each decoder begins anew when it
     /// comes back, so those in use are not closed here.
     pub(super) fn may_stream(&mut self, id: InputId, now_ms: i64) -> bool {
-        if self.inputs.get(&id).is_none_or(|input| !input.compressed || input.stream_bytes() > 0) {
+        if self.inputs.get(&id).is_none_or(|input| !input.disk.is_compressed() || input.stream_bytes() > 0) {
             return true;
         }
         let inputs = &self.inputs;
@@ -53,7 +53,7 @@ impl Tailer {
     /// position when it is read next.
     pub fn give_way(&mut self, id: InputId) {
         if let Some(input) = self.inputs.get_mut(&id) {
-            input.overlong = None;
+            input.text.overlong = None;
             if let Some(open) = &mut input.file {
                 open.stream = None;
             }
@@ -82,8 +82,8 @@ impl Tailer {
         }
         let rank = |input: &Input| {
             let open = input.file.as_ref()?;
-            let ended = input.stage == Stage::Ended;
-            (input.place.is_some() || ended).then(|| (!ended, open.stream.is_some(), open.used, input.id))
+            let ended = input.stage.is_ended();
+            (!input.disk.place.is_nowhere() || ended).then(|| (!ended, open.stream.is_some(), open.used, input.id))
         };
         let mut ranked: Vec<_> = self.opened.iter().filter_map(|id| rank(self.inputs.get(id)?)).collect();
         ranked.sort_unstable();

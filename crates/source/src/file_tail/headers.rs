@@ -36,16 +36,19 @@ impl Tailer {
         let begins =
             |other: &Path| other.as_os_str().as_encoded_bytes().starts_with(path.as_os_str().as_encoded_bytes());
         // What was rotated since the last look may not have been read yet.
-        let unread = self.inputs.values().filter(|input| input.format.is_none() && !input.compressed);
-        let places: Vec<PathBuf> =
-            unread.filter_map(|input| input.place.as_ref()).filter(|place| begins(place)).cloned().collect();
+        let unread = self.inputs.values().filter(|input| input.layout.format.is_none() && !input.disk.is_compressed());
+        let places: Vec<PathBuf> = unread
+            .filter_map(|input| input.disk.place.path())
+            .filter(|place| begins(place))
+            .map(Path::to_owned)
+            .collect();
         for place in places.into_iter().filter(|place| place != path).take(ROTATED_MAX) {
             if let Ok(head) = self.fs.open(&place).and_then(|mut file| read_range(file.as_mut(), 0, HEAD_BYTES)) {
                 self.learn_header(&place, &head);
             }
         }
         // Or it has left sight, and is held open.
-        let is_left = |input: &&mut Input| input.place.is_none() && Path::new(&*input.name) == path;
+        let is_left = |input: &&mut Input| input.disk.place.is_nowhere() && Path::new(&*input.name) == path;
         let left = self.inputs.values_mut().map(Box::as_mut).filter(is_left).filter_map(|input| input.file.as_mut());
         let heads: Vec<Vec<u8>> =
             left.take(ROTATED_MAX).filter_map(|open| read_range(open.file.as_mut(), 0, HEAD_BYTES).ok()).collect();

@@ -2,10 +2,11 @@
 
 use super::content::continues;
 use super::fingerprint::{Excerpt, HEAD_BYTES, hash};
-use super::input::{Input, Stage};
+use super::input::Input;
 use super::outcome::Discovery;
 use super::patterns::{Files, Listing};
 use super::probe::{Probe, probe_file};
+use super::stage::Adopted;
 use super::tailer::Tailer;
 use crate::decode::foreign::{self, Foreign};
 use crate::file_system::{FileStat, read_range};
@@ -30,8 +31,9 @@ struct HeadIndex {
 
 impl HeadIndex {
     fn insert(&mut self, input: &Input) {
-        self.lens.insert(input.head.len);
-        self.by_hash.entry((input.head.len, input.head.hash)).or_default().push(input.id);
+        let head = &input.text.head;
+        self.lens.insert(head.len);
+        self.by_hash.entry((head.len, head.hash)).or_default().push(input.id);
     }
 
     /// Inputs whose first bytes are those of a text.
@@ -43,7 +45,8 @@ impl HeadIndex {
 
 impl Tailer {
     pub(super) fn identify(&mut self, files: &Files, listing: &mut Listing, now_ms: i64, found: &mut Vec<Discovery>) {
-        let owned: HashSet<PathBuf> = self.inputs.values().filter_map(|input| input.place.clone()).collect();
+        let places = self.inputs.values().filter_map(|input| input.disk.place.path());
+        let owned: HashSet<PathBuf> = places.map(Path::to_owned).collect();
         let mut waiting = std::mem::take(&mut self.waiting);
         let mut plain = Vec::new();
         let mut compressed = Vec::new();
@@ -56,17 +59,13 @@ impl Tailer {
             }
         }
         // Plain ones first: a compressed copy of one must not be opened beside it.
-        self.assign(plain, listing, now_ms, found);
+        let mut continued = self.assign(plain, listing, now_ms, found);
         if !compressed.is_empty() {
             let compressed = self.without_shadowed(compressed);
-            self.assign(compressed, listing, now_ms, found);
+            continued.extend(self.assign(compressed, listing, now_ms, found));
         }
-        for (id, input) in self.inputs.iter_mut().filter(|(_, input)| input.restored && input.place.is_some()) {
-            input.restored = false;
-            if input.stage == Stage::Active && !found.contains(&Discovery::Resumed { input: *id }) {
-                found.push(Discovery::Continued { input: *id });
-            }
-        }
+        continued.sort_unstable();
+        found.extend(continued.into_iter().map(|input| Discovery::Continued { input }));
     }
 
     /// Files that are no logs, and what each is: they are not read. Each is a warning too.
@@ -125,15 +124,16 @@ impl Tailer {
     /// Sets aside compressed files whose text is the beginning of a live path's: they are what that is rotated into.
     fn without_shadowed(&mut self, probes: Vec<(PathBuf, Probe)>) -> Vec<(PathBuf, Probe)> {
         let is_live = |input: &&Input| {
-            let live = input.place.is_some() || (input.file.is_some() && input.stage == Stage::Active);
-            live && !input.compressed && (!input.head.bytes.is_empty() || input.head.len == HEAD_BYTES)
+            let live = !input.disk.place.is_nowhere() || (input.file.is_some() && input.stage.is_active());
+            let head = &input.text.head;
+            live && !input.disk.is_compressed() && (!head.bytes.is_empty() || head.len == HEAD_BYTES)
         };
         let short = |(_, probe): &(PathBuf, Probe)| (1..HEAD_BYTES).contains(&probe.head.len());
         if probes.iter().any(short) {
             self.recall_heads();
         }
         let live: Vec<&Excerpt> =
-            self.inputs.values().map(Box::as_ref).filter(is_live).map(|input| &input.head).collect();
+            self.inputs.values().map(Box::as_ref).filter(is_live).map(|input| &input.text.head).collect();
         let whole: HashSet<u64> = live.iter().filter(|head| head.len == HEAD_BYTES).map(|head| head.hash).collect();
         let (shadowed, open): (Vec<_>, Vec<_>) = probes.into_iter().partition(|(_, probe)| {
             let head = &probe.head;
@@ -159,26 +159,30 @@ impl Tailer {
     /// Reads the first bytes of live files again that were given back, of some of them: a shorter text has to be compared
     /// byte by byte. A copy that is not recognised for want of them is read beside its original, which does no harm.
     fn recall_heads(&mut self) {
-        let given_back = |input: &&mut Input| input.head.bytes.is_empty() && input.head.len > 0 && !input.compressed;
+        let given_back = |input: &&mut Input| {
+            let head = &input.text.head;
+            head.bytes.is_empty() && head.len > 0 && !input.disk.is_compressed()
+        };
         for input in self.inputs.values_mut().map(Box::as_mut).filter(given_back).take(RECALLED_MAX) {
-            let Some(place) = &input.place else { continue };
+            let Some(place) = input.disk.place.path() else { continue };
             if let Ok(mut file) = self.fs.open(place)
                 && let Ok(head) = read_range(file.as_mut(), 0, HEAD_BYTES)
-                && input.head.begins(&head)
+                && input.text.head.begins(&head)
             {
-                input.head = Excerpt::of(head);
+                input.text.head = Excerpt::of(head);
             }
         }
     }
 
-    /// Gives each file to the input that it continues, or makes it a new one.
+    /// Gives each file to the input that it continues, or makes it a new one; names the inputs of another run that it
+    /// continues.
     fn assign(
         &mut self,
         probes: Vec<(PathBuf, Probe)>,
         listing: &mut Listing,
         now_ms: i64,
         found: &mut Vec<Discovery>,
-    ) {
+    ) -> Vec<InputId> {
         // A bounded run takes no new files after the first look, but those that it kept from being looked at.
         let first = self.listing.as_ref().filter(|_| self.settings.bounded);
         let is_sealed = |(path, _): &(PathBuf, Probe)| first.is_some_and(|listing| !listing.is_unknown(path));
@@ -186,21 +190,24 @@ impl Tailer {
         let mut taken: HashSet<InputId> = HashSet::new();
         let mut given = vec![false; probes.len()];
         let mut waits = sealed.clone();
+        let mut continued = Vec::new();
         for (at, id) in self.pairs(&probes, &sealed) {
             let (path, probe) = &probes[at];
             if given[at] || taken.contains(&id) {
                 continue;
             }
             let Some(input) = self.inputs.get_mut(&id) else { continue };
-            if probe.compression.is_none() && probe.stat.len < input.position {
+            if probe.compression.is_none() && probe.stat.len < input.text.position {
                 // Perhaps it is a copy that is still being made.
-                waits[at] |= matches!(input.stage, Stage::Lost(_)) && !self.settings.bounded;
+                waits[at] |= input.stage.is_lost() && !self.settings.bounded;
                 continue;
             }
             match continues(self.fs.open(path), probe, input) {
                 Ok(true) => {
                     (given[at], _) = (true, taken.insert(id));
-                    self.adopt(id, path, probe, now_ms, found);
+                    if self.adopt(id, path, probe, now_ms, found) == Adopted::Continued {
+                        continued.push(id);
+                    }
                 }
                 Ok(false) => {}
                 Err(error) => {
@@ -220,6 +227,7 @@ impl Tailer {
                 self.begin(&path, &probe, now_ms, found);
             }
         }
+        continued
     }
 
     /// Which file may continue which input, the likeliest pairs first; what has ended is not continued by a sealed one.
@@ -227,10 +235,10 @@ impl Tailer {
         let mut index = HeadIndex::default();
         let mut by_name: HashMap<&str, Vec<&Input>> = HashMap::new();
         let all_sealed = sealed.iter().all(|&sealed| sealed);
-        let may_go_on = |input: &&Input| is_homeless(input) && !(all_sealed && input.stage == Stage::Ended);
+        let may_go_on = |input: &&Input| is_homeless(input) && !(all_sealed && input.stage.is_ended());
         for input in self.inputs.values().map(Box::as_ref).filter(may_go_on) {
             by_name.entry(&input.name).or_default().push(input);
-            if input.head.len > 0 {
+            if input.text.head.len > 0 {
                 index.insert(input);
             }
         }
@@ -238,22 +246,29 @@ impl Tailer {
         for (at, (path, probe)) in probes.iter().enumerate() {
             let name = path.to_string_lossy();
             let named = by_name.get(&*name).map_or(&[][..], Vec::as_slice);
-            for input in named.iter().filter(|input| input.head.len == 0) {
+            for input in named.iter().filter(|input| input.text.head.len == 0) {
                 // Behind NUL bytes at its beginning it is known by the text before the position.
-                let is_behind = input.tail.len > 0 && !probe.is_compressed();
-                if is_behind || (input.position == 0 && (input.stage != Stage::Ended || probe.head.is_empty())) {
+                let is_behind = input.text.tail.len > 0 && !probe.is_compressed();
+                if is_behind || (input.text.position == 0 && (!input.stage.is_ended() || probe.head.is_empty())) {
                     pairs.push((false, false, Reverse((0, 0)), at, input.id));
                 }
             }
             // Those of its own name come first, the latest of them before others.
-            let named = named.iter().rev().filter(|input| input.head.len > 0 && input.head.begins(&probe.head));
+            let named =
+                named.iter().rev().filter(|input| input.text.head.len > 0 && input.text.head.begins(&probe.head));
             let alike = index.candidates(&probe.head).filter_map(|id| self.inputs.get(&id).map(Box::as_ref));
             for input in named.copied().chain(alike.filter(|input| *input.name != *name)).take(CANDIDATES_MAX) {
-                let lost = matches!(input.stage, Stage::Lost(_));
-                pairs.push((*input.name != *name, !lost, Reverse((input.head.len, input.position)), at, input.id));
+                let lost = input.stage.is_lost();
+                pairs.push((
+                    *input.name != *name,
+                    !lost,
+                    Reverse((input.text.head.len, input.text.position)),
+                    at,
+                    input.id,
+                ));
             }
         }
-        let is_ended = |id: &InputId| self.inputs.get(id).is_some_and(|input| input.stage == Stage::Ended);
+        let is_ended = |id: &InputId| self.inputs.get(id).is_some_and(|input| input.stage.is_ended());
         pairs.retain(|(_, _, _, at, id)| !(sealed[*at] && is_ended(id)));
         pairs.sort_unstable();
         pairs.into_iter().map(|(_, _, _, at, id)| (at, id)).collect()
@@ -262,7 +277,7 @@ impl Tailer {
 
 /// Whether an input may be continued by a file that was found: it has none, or only a deleted one.
 fn is_homeless(input: &Input) -> bool {
-    input.place.is_none() && (input.file.is_none() || input.is_deleted() || input.stage == Stage::Ended)
+    input.disk.place.is_nowhere() && (input.file.is_none() || input.disk.is_deleted() || input.stage.is_ended())
 }
 
 fn cannot_be_read(name: &str, foreign: Foreign) -> String {

@@ -74,6 +74,11 @@ impl Stream {
         Ok(())
     }
 
+    /// Offset in the text up to which it is decoded.
+    pub(super) fn end(&self) -> u64 {
+        self.carry_at + self.carry.len() as u64
+    }
+
     /// Drops the first bytes of `carry`.
     pub(super) fn pass(&mut self, len: usize) {
         push_tail(&mut self.before, &self.carry[..len]);

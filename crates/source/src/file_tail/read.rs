@@ -1,9 +1,10 @@
 //! Reading: opens the file of an input, reads a step, and says what that brought.
 
 use super::content::is_continued;
-use super::input::Stage;
+use super::layout::Header;
 use super::open_file::{OpenFile, Stream};
 use super::outcome::ReadOutcome;
+use super::stage::Stage;
 use super::step::{Step, told_end};
 use super::tailer::Tailer;
 use super::{read_compressed, read_plain};
@@ -11,19 +12,21 @@ use crate::compression::{Magic, magic};
 use crate::file_system::read_range;
 use adtally_model::{Error, InputId};
 use std::io;
+use std::path::Path;
 
 impl Tailer {
+    /// Reads an input on.
     pub(super) fn read_input(&mut self, id: InputId, now_ms: i64) -> ReadOutcome {
         let Some(input) = self.inputs.get(&id) else { return ReadOutcome::Ended };
-        match input.stage {
-            Stage::Ended => return ReadOutcome::Ended,
-            Stage::Lost(_) => return ReadOutcome::AtEnd,
-            Stage::Active if input.done => return told_end(input),
-            Stage::Active => {}
+        match &input.stage {
+            Stage::Ended { .. } => return ReadOutcome::Ended,
+            Stage::Lost { .. } => return ReadOutcome::AtEnd,
+            Stage::Done(done) => return told_end(done),
+            Stage::Reading { .. } => {}
         }
         let name = input.name.clone();
-        let may_lack_header = input.format.is_none() && input.csv_header.is_none() && !input.header_sought;
-        let place = input.place.clone().filter(|_| may_lack_header && input.head.bytes.first() != Some(&b'{'));
+        let may_lack_header = input.layout.may_lack_header() && input.text.head.bytes.first() != Some(&b'{');
+        let place = input.disk.place.path().filter(|_| may_lack_header).map(Path::to_owned);
         if !self.may_stream(id, now_ms) {
             return ReadOutcome::Waits;
         }
@@ -32,7 +35,7 @@ impl Tailer {
             // What was rotated has perhaps been read since this file was found.
             let header = self.header_for(&place);
             if let Some(input) = self.inputs.get_mut(&id) {
-                (input.csv_header, input.header_sought) = (header, true);
+                input.layout.header = header.map_or(Header::Missing, Header::Line);
             }
         }
         let mut found_format = false;
@@ -44,8 +47,8 @@ impl Tailer {
             let Some(mut open) = input.file.take() else { return Ok(Step::Lost) };
             self.uses += 1;
             open.used = self.uses;
-            let had_format = input.format.is_some();
-            let step = if input.compressed {
+            let had_format = input.layout.format.is_some();
+            let step = if input.disk.is_compressed() {
                 read_compressed::step(input, &mut open, &self.settings, now_ms)
             } else {
                 read_plain::step(input, open.file.as_mut(), &self.settings, now_ms, &mut self.spare)
@@ -54,12 +57,12 @@ impl Tailer {
                 open.used_at_ms = now_ms;
             }
             input.file = Some(open);
-            found_format = !had_format && input.format.is_some();
+            found_format = !had_format && input.layout.format.is_some();
             step
         });
         let Some(input) = self.inputs.get_mut(&id) else { return ReadOutcome::Ended };
-        if found_format && let (Some(header), Some(place)) = (&input.csv_header, &input.place) {
-            self.headers.insert(place.clone(), header.clone());
+        if found_format && let (Some(header), Some(place)) = (input.layout.header.line(), input.disk.place.path()) {
+            self.headers.insert(place.to_owned(), header.clone());
         }
         self.unsettled |= !matches!(step, Ok(Step::Told(ReadOutcome::Block(_) | ReadOutcome::Busy)));
         match step {
@@ -68,7 +71,7 @@ impl Tailer {
                 outcome
             }
             Ok(Step::Lost) => {
-                if input.place.is_none() && input.len() > 0 {
+                if input.disk.place.is_nowhere() && input.disk.len() > 0 {
                     self.troubles.note(format!(
                         "{name}: was cut and written anew after it was rotated: what it holds now is not read"
                     ));
@@ -76,16 +79,20 @@ impl Tailer {
                 input.lose();
                 ReadOutcome::AtEnd
             }
-            Ok(Step::EndedWith(warning)) => {
-                self.troubles.hold(&name, warning);
-                input.done = true;
-                told_end(input)
+            Ok(Step::Done(done, warning)) => {
+                match warning {
+                    Some(warning) => self.troubles.hold(&name, warning),
+                    None => self.troubles.clear(&name),
+                }
+                let told = told_end(&done);
+                input.stage = Stage::Done(done);
+                told
             }
             Err(error) => {
                 let message = format!("{name}: cannot be read: {error}");
                 self.troubles.hold(&name, message.clone());
                 // Without a name it could not be opened again.
-                if input.place.is_some() {
+                if !input.disk.place.is_nowhere() {
                     input.close();
                 }
                 ReadOutcome::Unreadable(Error::transient(message).because(error))
@@ -97,8 +104,8 @@ impl Tailer {
     fn ensure_open(&mut self, id: InputId, now_ms: i64) -> io::Result<bool> {
         let Some(input) = self.inputs.get_mut(&id) else { return Ok(false) };
         if input.file.is_none() {
-            let Some(place) = input.place.clone() else { return Ok(false) };
-            let mut file = match self.fs.open(&place) {
+            let Some(place) = input.disk.place.path() else { return Ok(false) };
+            let mut file = match self.fs.open(place) {
                 Ok(file) => file,
                 // The next look will tell what became of it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -113,7 +120,7 @@ impl Tailer {
             self.hold_open(id, OpenFile { file, stream: None, used, used_at_ms: now_ms });
         }
         let Some(input) = self.inputs.get_mut(&id) else { return Ok(false) };
-        let compressed = input.compressed;
+        let compressed = input.disk.is_compressed();
         if let Some(open) = &mut input.file
             && compressed
             && open.stream.is_none()

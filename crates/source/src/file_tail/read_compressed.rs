@@ -1,12 +1,16 @@
 //! Reading compressed files: their text as a stream, first past what was read before.
 
 use super::compressed::Inflated;
+use super::decide::{self, StreamEnd, StreamStop};
 use super::fingerprint::{Excerpt, HEAD_BYTES};
-use super::input::{Input, Overlong};
+use super::input::Input;
+use super::on_disk::Coding;
 use super::open_file::{OpenFile, Stream};
 use super::outcome::ReadOutcome;
 use super::settings::{SCAN_BYTES_MAX, TailSettings};
+use super::stage::{Done, Gap};
 use super::step::{Step, deliver, deliver_before_nul_bytes, deliver_overlong, half_line, is_last_line};
+use super::text::Overlong;
 use crate::block::Format;
 use crate::decode::{format, nul_bytes};
 use crate::file_system::TailFile;
@@ -21,20 +25,15 @@ const SKIP_BYTES: usize = 256 * 1024;
 /// Reads a compressed file on.
 pub(super) fn step(input: &mut Input, open: &mut OpenFile, settings: &TailSettings, now_ms: i64) -> io::Result<Step> {
     let step = step_on(input, open, settings, now_ms);
-    if let (Ok(Step::Told(ReadOutcome::Ended | ReadOutcome::AtEnd) | Step::EndedWith(_)), Some(stream)) =
-        (&step, &open.stream)
-    {
-        // What cannot be decoded is lost up to where the file ended then.
-        let lost = input.gap.is_some() || input.incomplete;
-        input.done_at = if lost { input.end(input.len()) } else { stream.inflater.consumed };
-    }
     if let Some(stream) = &open.stream {
-        if stream.verified {
-            input.consumed = stream.inflater.consumed;
+        if let Coding::Compressed { consumed, .. } = &mut input.disk.coding
+            && stream.verified
+        {
+            *consumed = stream.inflater.consumed;
         }
         if stream.outdated {
             open.stream = None;
-            input.overlong = None;
+            input.text.overlong = None;
         }
     }
     step
@@ -46,21 +45,21 @@ fn step_on(input: &mut Input, open: &mut OpenFile, settings: &TailSettings, now_
     if stat.len < stream.inflater.consumed {
         return Ok(Step::Lost);
     }
-    if stat.len != input.len() {
-        input.changed_at_ms = now_ms;
+    if stat.len != input.disk.len() {
+        input.disk.changed_at_ms = now_ms;
     }
-    input.stat = Some(stat);
-    let limit = input.end(stat.len);
+    input.disk.stat = Some(stat);
+    let limit = input.disk.end(stat.len);
     let prefix_len = format::prefix_bytes(&settings.decode).max(HEAD_BYTES);
     let mut budget = SCAN_BYTES_MAX;
-    while stream.carry_at < input.position {
+    while stream.carry_at < input.text.position {
         if stream.carry.is_empty() {
             stream.pull(open.file.as_mut(), limit, SKIP_BYTES, prefix_len)?;
         }
         if stream.carry.is_empty() {
-            return Ok(stopped_before_position(input, stream, stat.len, settings, now_ms));
+            return Ok(stopped(input, stream, settings, now_ms));
         }
-        let len = stream.carry.len().min(usize::try_from(input.position - stream.carry_at).unwrap_or(usize::MAX));
+        let len = stream.carry.len().min(usize::try_from(input.text.position - stream.carry_at).unwrap_or(usize::MAX));
         stream.pass(len);
         budget = budget.saturating_sub(len as u64);
         if budget == 0 {
@@ -68,15 +67,15 @@ fn step_on(input: &mut Input, open: &mut OpenFile, settings: &TailSettings, now_
         }
     }
     if !stream.verified {
-        if !input.tail.ends(&stream.before) && input.position > 0 {
+        if !input.text.tail.ends(&stream.before) && input.text.position > 0 {
             return Ok(refuse(input));
         }
-        if input.tail.bytes.is_empty() {
-            input.tail = Excerpt::of(std::mem::take(&mut stream.before));
+        if input.text.tail.bytes.is_empty() {
+            input.text.tail = Excerpt::of(std::mem::take(&mut stream.before));
         }
         stream.verified = true;
     }
-    if input.overlong.is_some() {
+    if input.text.overlong.is_some() {
         return step_overlong(input, stream, open.file.as_mut(), limit, settings, now_ms);
     }
     let (mut bytes, longest) = (settings.block_bytes, settings.long_block_bytes());
@@ -88,7 +87,7 @@ fn step_on(input: &mut Input, open: &mut OpenFile, settings: &TailSettings, now_
     if !learn(input, stream, settings) {
         return Ok(refuse(input));
     }
-    if let (Some(newline), Some(format)) = (memrchr(b'\n', &stream.carry), input.format.clone()) {
+    if let (Some(newline), Some(format)) = (memrchr(b'\n', &stream.carry), input.layout.format.clone()) {
         let rest = stream.carry.split_off(newline + 1);
         let text = std::mem::replace(&mut stream.carry, rest);
         stream.carry_at += text.len() as u64;
@@ -106,7 +105,7 @@ fn step_on(input: &mut Input, open: &mut OpenFile, settings: &TailSettings, now_
         let scanned = stream.carry_at + stream.carry.len() as u64;
         let len = stream.carry.len();
         stream.pass(len);
-        input.overlong = Some(Box::new(Overlong { first, scanned, tail }));
+        input.text.overlong = Some(Box::new(Overlong { first, scanned, tail }));
         return step_overlong(input, stream, open.file.as_mut(), limit, settings, now_ms);
     }
     Ok(stopped(input, stream, settings, now_ms))
@@ -123,20 +122,20 @@ fn ended_by_nul_bytes(text: &[u8]) -> Option<(usize, usize)> {
 
 /// Takes head and format from the first bytes of the text; false where these are not the input's.
 fn learn(input: &mut Input, stream: &mut Stream, settings: &TailSettings) -> bool {
-    if input.head.len < HEAD_BYTES && stream.prefix.len() > input.head.len {
+    if input.text.head.len < HEAD_BYTES && stream.prefix.len() > input.text.head.len {
         let head = stream.prefix[..stream.prefix.len().min(HEAD_BYTES)].to_vec();
-        if !input.head.begins(&head) {
+        if !input.text.head.begins(&head) {
             return false;
         }
-        input.head = Excerpt::of(head);
+        input.text.head = Excerpt::of(head);
     }
-    if input.format.is_none() {
+    if input.layout.format.is_none() {
         let last = matches!(stream.last, Inflated::End | Inflated::Corrupt(_));
-        let kept = input.csv_header.as_deref();
+        let kept = input.layout.header.line().map(|line| &**line);
         let begins_with_text = nul_bytes::leading(&stream.prefix) < stream.prefix.len();
         if begins_with_text || stream.prefix.is_empty() {
             let found = format::find(&input.name, &stream.prefix, last, kept, &settings.decode);
-            input.set_format(found);
+            input.layout.set_format(found);
         } else {
             // By what stands behind the NUL bytes.
             let at = nul_bytes::leading(&stream.carry);
@@ -144,7 +143,7 @@ fn learn(input: &mut Input, stream: &mut Stream, settings: &TailSettings) -> boo
                 [] => None,
                 text => format::find(&input.name, text, last, kept, &settings.decode),
             };
-            input.set_format(found.map(|found| match found {
+            input.layout.set_format(found.map(|found| match found {
                 Format::Csv(header) => Format::Csv(Arc::new(header.moved(stream.carry_at + at as u64))),
                 found => found,
             }));
@@ -155,87 +154,61 @@ fn learn(input: &mut Input, stream: &mut Stream, settings: &TailSettings) -> boo
 
 /// The file looked like this input's and is not.
 fn refuse(input: &mut Input) -> Step {
-    input.refused = input.stat.map(|stat| stat.inode);
+    input.disk.refused = input.disk.stat.map(|stat| Box::new(stat.inode));
     Step::Lost
 }
 
-/// The text stops before the position is reached.
-fn stopped_before_position(
-    input: &mut Input,
-    stream: &mut Stream,
-    len: u64,
-    settings: &TailSettings,
-    now_ms: i64,
-) -> Step {
-    match stream.last.clone() {
-        // A whole text that is shorter than what was read is another one, whatever bytes follow it.
-        Inflated::Corrupt(_) if stream.inflater.is_whole() => refuse(input),
-        Inflated::Corrupt(why) => corrupt(input, stream, why),
-        Inflated::End => refuse(input),
-        Inflated::Full | Inflated::Paused => Step::Told(ReadOutcome::Busy),
-        Inflated::Starved => {
-            if input.unchanged_for(now_ms, settings.incomplete_wait_ms, settings) {
-                incomplete(input, stream, settings)
-            } else {
-                input.settled = Some(len);
-                Step::Told(ReadOutcome::AtEnd)
-            }
-        }
-    }
-}
-
-/// There is no whole line left in the text decoded so far.
+/// There is no whole line left in the text decoded so far, or it stops before the position is reached.
 fn stopped(input: &mut Input, stream: &mut Stream, settings: &TailSettings, now_ms: i64) -> Step {
-    match stream.last.clone() {
-        Inflated::Full | Inflated::Paused => Step::Told(ReadOutcome::Busy),
-        Inflated::Corrupt(why) => corrupt(input, stream, why),
-        Inflated::Starved if input.unchanged_for(now_ms, settings.incomplete_wait_ms, settings) => {
-            incomplete(input, stream, settings)
+    let unchanged_ms = input.disk.unchanged_ms(now_ms);
+    let Coding::Compressed { restarted, .. } = &mut input.disk.coding else { return Step::Lost };
+    let has_changed = input.disk.stat.is_some_and(|stat| stat.changed_ns != stream.begun_ns);
+    let stop = StreamStop {
+        last: &stream.last,
+        whole: stream.inflater.is_whole(),
+        before_position: stream.end() < input.text.position,
+        may_restart: !*restarted && has_changed,
+        unchanged_ms,
+        settings,
+    };
+    match decide::stream_end(stop) {
+        StreamEnd::Busy => Step::Told(ReadOutcome::Busy),
+        StreamEnd::Wait => Step::Told(ReadOutcome::AtEnd),
+        StreamEnd::Refuse => refuse(input),
+        StreamEnd::Restart => {
+            (*restarted, stream.outdated) = (true, true);
+            Step::Told(ReadOutcome::Busy)
         }
-        Inflated::End if input.unchanged_for(now_ms, settings.rotate_wait_ms, settings) => {
-            if let Some(format) = input.format.clone()
-                && is_last_line(&stream.carry, input, &format, settings)
-            {
-                let text = std::mem::take(&mut stream.carry);
-                stream.carry_at += text.len() as u64;
-                return Step::Told(ReadOutcome::Block(deliver(input, text, format)));
-            }
-            input.half = stream.carry_at + stream.carry.len() as u64 - input.position;
-            if input.half > 0 {
-                return Step::EndedWith(half_line(input));
-            }
-            input.done = true;
-            Step::Told(ReadOutcome::Ended)
+        StreamEnd::Incomplete => {
+            let warning = format!("{}: stops in its midst; a later run reads what is added to it", input.name);
+            Step::Done(Done::Incomplete { at: input.disk.end(input.disk.len()) }, Some(warning))
         }
-        Inflated::Starved | Inflated::End => Step::Told(ReadOutcome::AtEnd),
+        StreamEnd::GiveUp => give_up(input, stream),
+        StreamEnd::Complete => complete(input, stream, settings),
     }
 }
 
-/// The file stops in its midst and has not grown for long. What a bounded run leaves is for a later one.
-fn incomplete(input: &mut Input, stream: &Stream, settings: &TailSettings) -> Step {
-    if settings.bounded {
-        input.incomplete = true;
-        return Step::EndedWith(format!("{}: stops in its midst; a later run reads what is added to it", input.name));
+/// The text was read to its end, but for a last line that has none.
+fn complete(input: &mut Input, stream: &mut Stream, settings: &TailSettings) -> Step {
+    if let Some(format) = input.layout.format.clone()
+        && is_last_line(&stream.carry, input, &format, settings)
+    {
+        let text = std::mem::take(&mut stream.carry);
+        stream.carry_at += text.len() as u64;
+        return Step::Told(ReadOutcome::Block(deliver(input, text, format)));
     }
-    give_up(input, stream, "it stops in its midst".into())
-}
-
-/// What follows cannot be decoded; if the file was changed since the stream began, perhaps it was overwritten in place.
-fn corrupt(input: &mut Input, stream: &mut Stream, why: String) -> Step {
-    if !input.restarted && input.stat.is_some_and(|stat| stat.changed_ns != stream.begun_ns) {
-        input.restarted = true;
-        stream.outdated = true;
-        return Step::Told(ReadOutcome::Busy);
-    }
-    give_up(input, stream, why)
+    input.text.half = stream.end() - input.text.position;
+    let warning = (input.text.half > 0).then(|| half_line(input));
+    Step::Done(Done::Stream { at: stream.inflater.consumed }, warning)
 }
 
 /// The rest cannot be decoded.
-fn give_up(input: &mut Input, stream: &Stream, why: String) -> Step {
-    let left = input.end(input.len()).saturating_sub(stream.inflater.consumed).max(stream.carry.len() as u64);
-    let warning = format!("{}: cannot be decoded to its end: {why}; about {left} bytes are lost", input.name);
-    input.gap = Some(Box::new((left, warning.clone())));
-    Step::EndedWith(warning)
+fn give_up(input: &Input, stream: &Stream) -> Step {
+    let why = if let Inflated::Corrupt(why) = &stream.last { why } else { "it stops in its midst" };
+    let at = input.disk.end(input.disk.len());
+    let bytes = at.saturating_sub(stream.inflater.consumed).max(stream.carry.len() as u64);
+    let reason = format!("{}: cannot be decoded to its end: {why}; about {bytes} bytes are lost", input.name);
+    Step::Done(Done::Undecodable { at, gap: Box::new(Gap { bytes, reason: reason.clone() }) }, Some(reason))
 }
 
 /// Searches a line without end for its end.
@@ -247,7 +220,7 @@ fn step_overlong(
     settings: &TailSettings,
     now_ms: i64,
 ) -> io::Result<Step> {
-    let Some(mut line) = input.overlong.take() else { return Ok(Step::Told(ReadOutcome::Busy)) };
+    let Some(mut line) = input.text.overlong.take() else { return Ok(Step::Told(ReadOutcome::Busy)) };
     let stop = line.scanned.saturating_add(SCAN_BYTES_MAX);
     while line.scanned < stop {
         if stream.carry.is_empty() {
@@ -267,7 +240,7 @@ fn step_overlong(
         }
         if stream.carry.is_empty() {
             let step = stopped(input, stream, settings, now_ms);
-            input.overlong = Some(line);
+            input.text.overlong = Some(line);
             return Ok(step);
         }
         line.tail.push(&stream.carry);
@@ -275,6 +248,6 @@ fn step_overlong(
         let len = stream.carry.len();
         stream.pass(len);
     }
-    input.overlong = Some(line);
+    input.text.overlong = Some(line);
     Ok(Step::Told(ReadOutcome::Busy))
 }

@@ -1,12 +1,15 @@
 //! Reading plain files: blocks of whole lines, up to what is written of them.
 
 use super::content::still_follows;
+use super::decide::{self, TextEnd};
 use super::fingerprint::{Excerpt, HEAD_BYTES, without_padding};
-use super::input::{Input, Overlong};
+use super::input::Input;
 use super::outcome::ReadOutcome;
 use super::settings::{BLOCK_BYTES_MIN, SCAN_BYTES_MAX, TailSettings};
+use super::stage::{Done, Stage};
 use super::step::{Step, deliver, deliver_before_nul_bytes, deliver_overlong, half_line, is_last_line};
-use super::unwritten::{self, Behind};
+use super::text::Overlong;
+use super::unwritten::Behind;
 use crate::block::Format;
 use crate::compression::{Magic, magic};
 use crate::decode::{format, nul_bytes};
@@ -19,6 +22,19 @@ use std::sync::Arc;
 /// Changes further apart than this, in milliseconds, show in a file's times: these have the grain of a timer tick.
 const TIMES_APART_MS: i64 = 50;
 
+/// What a reading step may read.
+#[derive(Clone, Copy)]
+struct Scope<'a> {
+    /// How files are tailed.
+    settings: &'a TailSettings,
+    /// Up to where the file is to be read.
+    end: u64,
+    /// Whether nothing more is awaited behind that.
+    complete: bool,
+    /// Now, in monotonic milliseconds.
+    now_ms: i64,
+}
+
 /// Reads a plain file on.
 pub(super) fn step(
     input: &mut Input,
@@ -28,89 +44,84 @@ pub(super) fn step(
     spare: &mut Vec<Vec<u8>>,
 ) -> io::Result<Step> {
     let stat = file.stat()?;
-    if stat.len < input.position {
+    if stat.len < input.text.position {
         input.count_seen();
         return Ok(Step::Lost);
     }
-    if stat.len != input.len() {
-        input.changed_at_ms = now_ms;
+    if stat.len != input.disk.len() {
+        input.disk.changed_at_ms = now_ms;
     }
-    if input.stat.is_some_and(|known| known.changed_ns != stat.changed_ns) {
+    if input.disk.stat.is_some_and(|known| known.changed_ns != stat.changed_ns) {
         // Perhaps it was rewritten to the same length, or written in place.
-        input.settled = None;
-        input.changed_at_ms = now_ms;
+        input.stage.unsettle();
+        input.disk.changed_at_ms = now_ms;
         // Perhaps something was written amid NUL bytes.
-        input.nul_scan = None;
+        input.disk.scan_anew();
     }
     input.observe(stat);
-    input.asked_at_ms = now_ms;
-    if input.settled == Some(stat.len) {
+    if input.stage == (Stage::Reading { settled: Some(stat.len) }) {
         return Ok(Step::Told(ReadOutcome::AtEnd));
     }
     // At the beginning there is no text before the position that would tell another file from it.
-    if input.head.len < HEAD_BYTES || input.position == 0 {
+    if input.text.head.len < HEAD_BYTES || input.text.position == 0 {
         let head = read_range(file, 0, HEAD_BYTES)?;
-        let is_compressed = input.position == 0 && matches!(magic(&head), Magic::Compressed(_));
-        if !input.head.begins(&head) || is_compressed {
+        let is_compressed = input.text.position == 0 && matches!(magic(&head), Magic::Compressed(_));
+        if !input.text.head.begins(&head) || is_compressed {
             return Ok(Step::Lost);
         }
-        input.head = Excerpt::of(without_padding(head));
+        input.text.head = Excerpt::of(without_padding(head));
     }
-    let end = input.end(stat.len);
+    let end = input.disk.end(stat.len);
     let complete =
-        settings.bounded || (input.rotated && input.unchanged_for(now_ms, settings.rotate_wait_ms, settings));
-    if input.overlong.is_some() {
-        return step_overlong(input, file, settings, end, complete);
+        settings.bounded || (input.disk.rotated && input.unchanged_for(now_ms, settings.rotate_wait_ms, settings));
+    let scope = Scope { settings, end, complete, now_ms };
+    if input.text.overlong.is_some() {
+        return step_overlong(input, file, scope);
     }
-    if input.format.is_none() {
-        find_format(input, file, end, complete, settings)?;
+    if input.layout.format.is_none() {
+        find_format(input, file, scope)?;
     }
-    let mut text = read_block(file, input.position, end, settings, spare)?;
+    let mut text = read_block(file, input.text.position, end, settings, spare)?;
     // After the text: what was read belongs to what was read before, even if the file is cut at this moment.
-    if !still_follows(&input.tail, file, input.position)? {
+    if !still_follows(&input.text.tail, file, input.text.position)? {
         return Ok(Step::Lost);
     }
-    input.size = input.size.max(end);
-    input.unwritten_from = None;
+    input.size.largest = input.size.largest.max(end);
+    input.disk.set_unwritten_from(None);
     if text.first() == Some(&0)
-        && let Some(step) = before_nul_bytes(input, file, &mut text, end, complete, settings)?
+        && let Some(step) = before_nul_bytes(input, file, &mut text, scope)?
     {
         return Ok(step);
     }
-    let Some(found_format) = input.format.clone().filter(|_| !text.is_empty()) else {
-        return Ok(at_end(input, stat.len, end, settings, complete));
+    let Some(found_format) = input.layout.format.clone().filter(|_| !text.is_empty()) else {
+        return Ok(at_end(input, stat.len, end, scope));
     };
     if let Some(newline) = memrchr(b'\n', &text) {
         text.truncate(newline + 1);
         return Ok(Step::Told(ReadOutcome::Block(deliver(input, text, found_format))));
     }
-    if let Some(step) = before_nul_bytes(input, file, &mut text, end, complete, settings)? {
+    if let Some(step) = before_nul_bytes(input, file, &mut text, scope)? {
         return Ok(step);
     }
     if text.len() >= settings.long_block_bytes() {
         let mut tail = Excerpt::default();
         tail.push(&text);
-        let scanned = input.position + text.len() as u64;
+        let scanned = input.text.position + text.len() as u64;
         text.truncate(PAYLOAD_BYTES_MAX);
-        input.overlong = Some(Box::new(Overlong { first: text, scanned, tail }));
-        return step_overlong(input, file, settings, end, complete);
+        input.text.overlong = Some(Box::new(Overlong { first: text, scanned, tail }));
+        return step_overlong(input, file, scope);
     }
     if complete && is_last_line(&text, input, &found_format, settings) {
         return Ok(Step::Told(ReadOutcome::Block(deliver(input, text, found_format))));
     }
-    let text_end = input.position + text.len() as u64;
-    Ok(at_end(input, stat.len, text_end, settings, complete))
+    let text_end = input.text.position + text.len() as u64;
+    Ok(at_end(input, stat.len, text_end, scope))
 }
 
 /// Finds out how an input is to be read: by the first bytes of its file, or where these are NUL bytes, by those at the
 /// position.
-fn find_format(
-    input: &mut Input,
-    file: &mut dyn TailFile,
-    end: u64,
-    complete: bool,
-    settings: &TailSettings,
-) -> io::Result<()> {
+fn find_format(input: &mut Input, file: &mut dyn TailFile, scope: Scope<'_>) -> io::Result<()> {
+    let Scope { settings, end, complete, .. } = scope;
     let mut prefix_at = |at: u64| -> io::Result<(Vec<u8>, bool)> {
         let want = (end.saturating_sub(at)).min(format::prefix_bytes(&settings.decode) as u64) as usize;
         let prefix = read_range(file, at, want)?;
@@ -120,15 +131,16 @@ fn find_format(
     let (mut prefix, mut last) = prefix_at(0)?;
     let mut at = 0;
     if nul_bytes::leading(&prefix) == prefix.len() {
-        if input.position == 0 {
+        if input.text.position == 0 {
             // There is no text yet.
             return Ok(());
         }
-        at = input.position;
+        at = input.text.position;
         (prefix, last) = prefix_at(at)?;
     }
-    let found = format::find(&input.name, &prefix, last, input.csv_header.as_deref(), &settings.decode);
-    input.set_format(found.map(|found| match found {
+    let found =
+        format::find(&input.name, &prefix, last, input.layout.header.line().map(|line| &**line), &settings.decode);
+    input.layout.set_format(found.map(|found| match found {
         Format::Csv(header) if at > 0 => Format::Csv(Arc::new(header.moved(at))),
         found => found,
     }));
@@ -141,14 +153,13 @@ fn before_nul_bytes(
     input: &mut Input,
     file: &mut dyn TailFile,
     text: &mut Vec<u8>,
-    end: u64,
-    complete: bool,
-    settings: &TailSettings,
+    scope: Scope<'_>,
 ) -> io::Result<Option<Step>> {
+    let Scope { end, complete, .. } = scope;
     let run = if text[0] == 0 { Some((0, nul_bytes::leading(text))) } else { nul_bytes::run(text, true) };
     let Some((start, _)) = run else { return Ok(None) };
-    let from = input.position + start as u64;
-    match unwritten::behind(&mut input.nul_scan, file, from, end, complete)? {
+    let from = input.text.position + start as u64;
+    match input.disk.behind(file, from, end, complete)? {
         Behind::Unknown => Ok(Some(Step::Told(ReadOutcome::Busy))),
         Behind::Text(to) if start == 0 || to - from >= nul_bytes::RUN_MIN as u64 => {
             text.truncate(start);
@@ -158,11 +169,11 @@ fn before_nul_bytes(
         Behind::Text(_) => Ok(None),
         Behind::Nothing => {
             text.truncate(start);
-            input.unwritten_from = Some(from);
+            input.disk.set_unwritten_from(Some(from));
             // What is not written yet is not missing either.
-            input.size = input.position.max(from);
+            input.size.largest = input.text.position.max(from);
             if text.is_empty() {
-                return Ok(Some(at_end(input, end, from, settings, complete)));
+                return Ok(Some(at_end(input, end, from, scope)));
             }
             Ok(None)
         }
@@ -193,37 +204,29 @@ fn read_block(
 
 /// All that can be read for now has been, of a file of length `len` whose text ends at `text_end`; where the file is
 /// complete, what is left is half a line.
-fn at_end(input: &mut Input, len: u64, text_end: u64, settings: &TailSettings, complete: bool) -> Step {
-    let left = text_end.saturating_sub(input.position);
-    if complete {
-        input.half = left;
+fn at_end(input: &mut Input, len: u64, text_end: u64, scope: Scope<'_>) -> Step {
+    let left = text_end.saturating_sub(input.text.position);
+    if scope.complete {
+        input.text.half = left;
     }
-    if !settings.bounded {
-        // Text in the place of NUL bytes changes the length by nothing, and may not change the time either.
-        let may_hide =
-            input.unwritten_from.is_some() && input.asked_at_ms.saturating_sub(input.changed_at_ms) < TIMES_APART_MS;
-        input.settled = Some(len).filter(|_| !may_hide);
-        if may_hide {
-            input.nul_scan = None;
+    let may_be_written =
+        input.disk.unwritten_from().is_some() && input.disk.unchanged_ms(scope.now_ms) < TIMES_APART_MS;
+    match decide::text_end(scope.settings.bounded, left, may_be_written) {
+        TextEnd::Settled => input.stage = Stage::Reading { settled: Some(len) },
+        TextEnd::Unsure => {
+            input.stage.unsettle();
+            input.disk.scan_anew();
         }
-        return Step::Told(ReadOutcome::AtEnd);
+        TextEnd::Done => return Step::Done(Done::Text, None),
+        TextEnd::HalfLine => return Step::Done(Done::Text, Some(half_line(input))),
     }
-    if left > 0 {
-        return Step::EndedWith(half_line(input));
-    }
-    input.done = true;
-    Step::Told(ReadOutcome::Ended)
+    Step::Told(ReadOutcome::AtEnd)
 }
 
 /// Searches a line without end for its end.
-fn step_overlong(
-    input: &mut Input,
-    file: &mut dyn TailFile,
-    settings: &TailSettings,
-    end: u64,
-    complete: bool,
-) -> io::Result<Step> {
-    let Some(mut line) = input.overlong.take() else { return Ok(Step::Told(ReadOutcome::Busy)) };
+fn step_overlong(input: &mut Input, file: &mut dyn TailFile, scope: Scope<'_>) -> io::Result<Step> {
+    let Scope { settings, end, complete, .. } = scope;
+    let Some(mut line) = input.text.overlong.take() else { return Ok(Step::Told(ReadOutcome::Busy)) };
     if !still_follows(&line.tail, file, line.scanned)? {
         return Ok(Step::Lost);
     }
@@ -237,9 +240,9 @@ fn step_overlong(
             nul_bytes::run(&chunk, at_end_of_file).filter(|run| newline_at.is_none_or(|at| run.0 < at))
         {
             let from = line.scanned + start as u64;
-            match unwritten::behind(&mut input.nul_scan, file, from, end, complete)? {
+            match input.disk.behind(file, from, end, complete)? {
                 Behind::Unknown => {
-                    input.overlong = Some(line);
+                    input.text.overlong = Some(line);
                     return Ok(Step::Told(ReadOutcome::Busy));
                 }
                 Behind::Text(to) if to - from >= nul_bytes::RUN_MIN as u64 => {
@@ -247,16 +250,16 @@ fn step_overlong(
                 }
                 Behind::Text(_) => {}
                 Behind::Nothing => {
-                    input.unwritten_from = Some(from);
-                    input.size = from;
+                    input.disk.set_unwritten_from(Some(from));
+                    input.size.largest = from;
                     chunk.truncate(start);
                 }
             }
         }
         if chunk.is_empty() {
-            let text_end = input.unwritten_from.unwrap_or(end);
-            input.overlong = Some(line);
-            return Ok(at_end(input, end, text_end, settings, complete));
+            let text_end = input.disk.unwritten_from().unwrap_or(end);
+            input.text.overlong = Some(line);
+            return Ok(at_end(input, end, text_end, scope));
         }
         if let Some(newline) = memchr(b'\n', &chunk) {
             return Ok(Step::Told(ReadOutcome::Block(deliver_overlong(input, *line, &chunk[..=newline]))));
@@ -264,6 +267,6 @@ fn step_overlong(
         line.tail.push(&chunk);
         line.scanned += chunk.len() as u64;
     }
-    input.overlong = Some(line);
+    input.text.overlong = Some(line);
     Ok(Step::Told(ReadOutcome::Busy))
 }

@@ -2,9 +2,11 @@
 //! and the rest of what was read stands in its folder under any name.
 
 use super::content::continues;
-use super::input::{Input, Stage};
+use super::input::Input;
+use super::on_disk::Place;
 use super::outcome::Discovery;
 use super::patterns::Listing;
+use super::stage::Adopted;
 use super::tailer::Tailer;
 use crate::file_system::FileKind;
 use adtally_model::InputId;
@@ -21,15 +23,15 @@ impl Tailer {
     pub(super) fn search_folders(&mut self, listing: &mut Listing, now_ms: i64, found: &mut Vec<Discovery>) {
         // The latest at each path: it may have been written to until it was rotated, even if it was read to its end then.
         let mut newest: BTreeMap<&str, InputId> = BTreeMap::new();
-        for input in self.inputs.values().filter(|input| input.restored) {
+        for input in self.inputs.values().filter(|input| input.stage.is_unseen()) {
             newest.entry(&input.name).and_modify(|id| *id = input.id.max(*id)).or_insert(input.id);
         }
-        let is_newest = |input: &Input| !input.compressed && newest.get(&*input.name) == Some(&input.id);
+        let is_newest = |input: &Input| !input.disk.is_compressed() && newest.get(&*input.name) == Some(&input.id);
         let mut folders: BTreeMap<PathBuf, BTreeSet<InputId>> = BTreeMap::new();
         let missing = |input: &&Input| {
-            let unread = matches!(input.stage, Stage::Lost(_)) || input.unread() > 0 || is_newest(input);
-            let lost = input.restored && unread && input.place.is_none();
-            let known_by_text = input.head.len > 0 || input.tail.len > 0;
+            let unread = input.stage.is_lost() || input.unread() > 0 || is_newest(input);
+            let lost = input.stage.is_unseen() && unread && input.disk.place.is_nowhere();
+            let known_by_text = input.text.head.len > 0 || input.text.tail.len > 0;
             lost && known_by_text && !listing.is_unknown(Path::new(&*input.name))
         };
         for input in self.inputs.values().map(Box::as_ref).filter(missing) {
@@ -45,13 +47,13 @@ impl Tailer {
                 let Some(input) = self.inputs.get(&id) else { continue };
                 // One that was read to its end, and whose path is free, may have been deleted long after that.
                 let is_rotated = listing.files.contains_key(Path::new(&*input.name));
-                if input.stage == Stage::Ended && !is_rotated {
+                if input.stage.is_ended() && !is_rotated {
                     continue;
                 }
                 self.troubles.note(format!(
                     "{}: it was followed up to byte {} and is not found in its folder under any name: what was written to it \
                      after that, while this process was stopped, is not read",
-                    input.name, input.position
+                    input.name, input.text.position
                 ));
             }
         }
@@ -88,18 +90,18 @@ impl Tailer {
             for id in ids.clone() {
                 let Some(input) = self.inputs.get_mut(&id) else { continue };
                 // The text of a compressed file is not compared before it is decoded.
-                let tells = input.head.len > 0 || !probe.is_compressed();
-                if tells && input.head.begins(probe.head()) && continues(self.fs.open(&path), &probe, input)? {
+                let tells = input.text.head.len > 0 || !probe.is_compressed();
+                if tells && input.text.head.begins(probe.head()) && continues(self.fs.open(&path), &probe, input)? {
                     ids.remove(&id);
-                    self.adopt(id, &path, &probe, now_ms, found);
+                    if self.adopt(id, &path, &probe, now_ms, found) == Adopted::Continued {
+                        found.push(Discovery::Continued { input: id });
+                    }
                     // It is not among the files that are meant: it is read to its end while it is held open.
                     if let Some(input) = self.inputs.get_mut(&id) {
-                        (input.rotated, input.restored, input.unlisted) = (true, false, true);
-                        if input.stage == Stage::Ended {
+                        (input.disk.rotated, input.disk.place) = (true, Place::Unlisted(path));
+                        if input.stage.is_ended() {
                             // Half a line that was told of before is all that is left of it, and is not lost.
-                            input.size = input.position;
-                        } else if !found.contains(&Discovery::Resumed { input: id }) {
-                            found.push(Discovery::Continued { input: id });
+                            input.size.largest = input.text.position;
                         }
                     }
                     break;

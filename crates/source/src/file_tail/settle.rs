@@ -1,10 +1,13 @@
 //! What becomes of inputs whose file is gone, was cut, or is read for good.
 
 use super::content::is_continued;
+use super::decide::{self, Cut, LastLine, Patience, Settled, Standing};
 use super::fingerprint::HEAD_BYTES;
-use super::input::{Input, Stage};
+use super::input::Input;
 use super::outcome::Discovery;
 use super::patterns::Listing;
+use super::size::Loss;
+use super::stage::{Done, Gap, Stage};
 use super::step::half_line;
 use super::tailer::Tailer;
 use crate::file_system::{FileSystem, TailFile, read_range};
@@ -19,116 +22,92 @@ const DELETED_KEEP_MS: i64 = 60_000;
 impl Tailer {
     /// Inputs that have ended, and what was lost with them.
     pub(super) fn settle(&mut self, listing: &Listing, now_ms: i64, found: &mut Vec<Discovery>) {
-        let wait_ms = match self.settings.bounded {
+        let gone_ms = match self.settings.bounded {
             // What is lost may be behind a path that cannot be looked at just now; but such a path holds nobody for ever.
             _ if listing.hides_something() => self.settings.incomplete_wait_ms,
             true => 0,
             false => self.settings.rotate_wait_ms,
         };
+        let patience = Patience { rotated_ms: self.settings.rotate_wait_ms, gone_ms, bounded: self.settings.bounded };
         let ids: Vec<InputId> = self.inputs.keys().copied().collect();
         for id in ids {
-            self.settle_cut(id, now_ms);
+            let cut_off = self.settle_cut(id, now_ms);
             let Some(input) = self.inputs.get_mut(&id) else { continue };
-            if let Some((bytes, reason)) = input.gap.take().map(|gap| *gap)
-                && bytes > 0
-            {
+            for Gap { bytes, reason } in cut_off.into_iter().chain(input.stage.take_gap()).filter(|gap| gap.bytes > 0) {
                 found.push(Discovery::Gap { input: id, bytes, reason });
             }
-            match input.stage {
-                // Something was appended after it was read to its end.
-                Stage::Active if input.done && input.compressed && input.end(input.len()) > input.done_at => {
-                    input.done = false;
+            input.stage.note_lost(now_ms);
+            if input.stage.is_ended() {
+                keep_ended(input, self.listing.is_none(), now_ms);
+            }
+            let standing = standing(input, listing);
+            match decide::settled(&input.stage, standing, patience, now_ms) {
+                Settled::Stays => {}
+                Settled::Resumes => {
+                    input.stage = Stage::Reading { settled: None };
                     found.push(Discovery::Resumed { input: id });
                 }
-                Stage::Active if input.done => end(input, self.settings.bounded, found),
-                Stage::Active if self.settings.bounded => {}
-                Stage::Active => {
-                    let quiet = now_ms.saturating_sub(input.changed_at_ms) >= self.settings.rotate_wait_ms;
-                    let read = input.settled == Some(input.len());
-                    if input.rotated && !input.compressed && read && quiet {
-                        self.end_rotated(id, found);
-                    }
-                }
-                Stage::Lost(since) => {
-                    let since = since.unwrap_or(now_ms);
-                    input.stage = Stage::Lost(Some(since));
-                    // While its folder cannot be looked at, the file may be right there.
-                    if now_ms.saturating_sub(since) >= wait_ms && !listing.is_unknown(Path::new(&*input.name)) {
-                        self.give_up(id, found);
-                    }
-                }
-                Stage::Ended => {
-                    if input.restored && self.listing.is_none() {
-                        input.changed_at_ms = now_ms;
-                    }
-                    let kept = now_ms.saturating_sub(input.changed_at_ms);
-                    let deleted = input.place.is_none() && input.is_deleted();
-                    if deleted && kept >= DELETED_KEEP_MS {
-                        input.file = None;
-                    }
-                    input.slim();
-                    let gone = deleted || (input.place.is_none() && input.file.is_none());
-                    let untold = input.unread() > 0 && input.size_after_gap.is_none();
-                    if gone && untold && kept >= wait_ms && !listing.is_unknown(Path::new(&*input.name)) {
-                        self.give_up(id, found);
-                    }
-                }
+                Settled::Ends => end(input, self.settings.bounded, found),
+                Settled::EndsAfterLastLine => self.end_rotated(id, found),
+                Settled::IsGivenUp => self.give_up(id, found),
             }
         }
     }
 
-    /// Tells of text that was cut off a file before it was read. Where the file now ends with a whole line, perhaps all
-    /// that was cut off were NUL bytes which its writer had put there for what was to come.
-    fn settle_cut(&mut self, id: InputId, now_ms: i64) {
-        let Some(input) = self.inputs.get_mut(&id) else { return };
-        if input.is_shorter() && input.unchanged_for(now_ms, self.settings.incomplete_wait_ms, &self.settings) {
-            let len = input.text_len();
-            input.cut.get_or_insert(len);
+    /// Finds out what was cut off a file before it was read, and names the gap where it is one. Where the file now ends
+    /// with a whole line, perhaps all that was cut off were NUL bytes which its writer had put there for what was to come.
+    fn settle_cut(&mut self, id: InputId, now_ms: i64) -> Option<Gap> {
+        let input = self.inputs.get_mut(&id)?;
+        if !input.size.loss.is_seen()
+            && input.is_shorter()
+            && input.unchanged_for(now_ms, self.settings.incomplete_wait_ms, &self.settings)
+        {
+            input.size.loss = Loss::Seen { len: input.disk.text_len() };
         }
-        let Some(len) = input.cut else { return };
-        match judge_cut(self.fs.as_ref(), input, len) {
-            Ok((true, last)) => {
-                input.cut = None;
-                let (name, before) = (&input.name, input.size);
-                let what = format!("{name} was cut from {before} to {len} bytes before it was read to its end");
-                if matches!(last, None | Some(b'\n' | 0)) {
-                    input.size = len;
-                    self.troubles.note(format!("{what}: what stood there, unless it was padding, is not read"));
-                } else {
-                    // The size is that of before until the gap is booked.
-                    input.size_after_gap = Some(len);
-                    input.gap = Some(Box::new((before - len, what)));
+        let Loss::Seen { len } = input.size.loss else { return None };
+        let (still_its_own, last) = match look_at_cut(self.fs.as_ref(), input, len) {
+            Ok(facts) => facts,
+            Err(error) => {
+                if error.kind() == io::ErrorKind::NotFound {
+                    input.size.loss = Loss::None;
                 }
+                // Else another look will tell.
+                return None;
             }
-            // Another text: it is not this input's file any more.
-            Ok((false, _)) => {
+        };
+        let (name, before) = (&input.name, input.size.largest);
+        let what = format!("{name} was cut from {before} to {len} bytes before it was read to its end");
+        match decide::cut(still_its_own, last) {
+            Cut::MaybePadding => {
+                (input.size.largest, input.size.loss) = (len, Loss::None);
+                self.troubles.note(format!("{what}: what stood there, unless it was padding, is not read"));
+                None
+            }
+            Cut::Text => {
+                input.size.loss = Loss::Told { size: len };
+                Some(Gap { bytes: before - len, reason: what })
+            }
+            Cut::OtherText => {
                 input.lose();
-                input.changed_at_ms = now_ms;
+                input.disk.changed_at_ms = now_ms;
+                None
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => input.cut = None,
-            // Another look will tell.
-            Err(_) => {}
         }
     }
 
     /// Ends an input that was rotated and read, once its last line is judged, should that have no end.
     fn end_rotated(&mut self, id: InputId, found: &mut Vec<Discovery>) {
         let Some(input) = self.inputs.get_mut(&id) else { return };
-        let left = input.text_len().saturating_sub(input.position);
-        // NUL bytes at its end were perhaps written behind where its writer would have gone on.
-        let unsure =
-            input.unwritten_from.is_some() && !input.nul_scan.as_ref().is_some_and(|scan| scan.is_last(input.len()));
-        if left != input.half || unsure {
-            input.settled = None;
-            return;
-        }
-        if left > 0 && input.place.is_none() && input.is_deleted() {
-            input.size_after_gap = Some(input.position);
-            let reason = format!("{} is deleted and its last line has no end", input.name);
-            found.push(Discovery::Gap { input: id, bytes: left, reason });
-        } else if left > 0 {
-            // Should the file go away, it is a gap.
-            self.troubles.hold(&input.name, half_line(input));
+        let left = input.disk.text_len().saturating_sub(input.text.position);
+        match decide::last_line(left, input.text.half, input.disk.may_hide_text(), input.disk.is_gone()) {
+            LastLine::Unread => return input.stage.unsettle(),
+            LastLine::None => {}
+            LastLine::Half => self.troubles.hold(&input.name, half_line(input)),
+            LastLine::Lost => {
+                input.size.loss = Loss::Told { size: input.text.position };
+                let reason = format!("{} is deleted and its last line has no end", input.name);
+                found.push(Discovery::Gap { input: id, bytes: left, reason });
+            }
         }
         end(input, false, found);
     }
@@ -138,31 +117,31 @@ impl Tailer {
         let covered = self.is_covered(id);
         let Some(input) = self.inputs.get_mut(&id) else { return };
         let bytes = input.unread();
+        // Should its file come back, there is something to read.
+        let size = if input.disk.is_compressed() { 0 } else { input.text.position };
         if bytes > 0 && !covered {
             let reason = format!("{} is gone or was cut before it was read to its end", input.name);
             found.push(Discovery::Gap { input: id, bytes, reason });
-        }
-        // Should its file come back, there is something to read.
-        let size = if input.compressed { 0 } else { input.position };
-        if bytes > 0 && !covered {
-            input.size_after_gap = Some(size);
+            input.size.loss = Loss::Told { size };
         } else {
-            input.size = size;
+            input.size.largest = size;
         }
-        if input.stage != Stage::Ended {
+        if !input.stage.is_ended() {
             end(input, self.settings.bounded, found);
         }
     }
 
     /// Whether what was lost of an input is read all the same, since a copy of it is an input too (copytruncate).
     fn is_covered(&mut self, id: InputId) -> bool {
-        let Some(lost) = self.inputs.get(&id).filter(|lost| !lost.compressed) else { return false };
+        let Some(lost) = self.inputs.get(&id).filter(|lost| !lost.disk.is_compressed()) else { return false };
         let copies = self.inputs.values().map(Box::as_ref).filter(|other| {
-            let whole = other.place.is_some() && !other.compressed && other.id != id && other.size >= lost.size;
-            whole && lost.head.len > 0 && (other.head.bytes.is_empty() || lost.head.begins(&other.head.bytes))
+            let is_there = !other.disk.place.is_nowhere() && !other.disk.is_compressed() && other.id != id;
+            let (head, other_head) = (&lost.text.head, &other.text.head.bytes);
+            let alike = head.len > 0 && (other_head.is_empty() || head.begins(other_head));
+            is_there && other.size.largest >= lost.size.largest && alike
         });
-        let places: Vec<PathBuf> = copies.filter_map(|copy| copy.place.clone()).collect();
-        let Some(lost) = self.inputs.get(&id) else { return false };
+        let places: Vec<PathBuf> = copies.filter_map(|copy| copy.disk.place.path()).map(Path::to_owned).collect();
+        let Some(lost) = self.inputs.get(&id).map(|lost| &lost.text) else { return false };
         places.iter().any(|place| {
             self.fs.open(place).is_ok_and(|mut file| {
                 let begins = read_range(file.as_mut(), 0, HEAD_BYTES).is_ok_and(|head| lost.head.begins(&head));
@@ -174,17 +153,17 @@ impl Tailer {
 }
 
 /// Whether a file that was cut still is an input's, and the last byte of what it holds up to a length.
-fn judge_cut(fs: &dyn FileSystem, input: &mut Input, len: u64) -> io::Result<(bool, Option<u8>)> {
-    let judge = |file: &mut dyn TailFile, input: &mut Input| -> io::Result<(bool, Option<u8>)> {
+fn look_at_cut(fs: &dyn FileSystem, input: &mut Input, len: u64) -> io::Result<(bool, Option<u8>)> {
+    let look = |file: &mut dyn TailFile, input: &mut Input| -> io::Result<(bool, Option<u8>)> {
         Ok((is_continued(file, input)?, last_byte(file, len)?))
     };
-    match (input.file.take(), input.place.clone()) {
+    match (input.file.take(), input.disk.place.path()) {
         (Some(mut open), _) => {
-            let judged = judge(open.file.as_mut(), input);
+            let facts = look(open.file.as_mut(), input);
             input.file = Some(open);
-            judged
+            facts
         }
-        (None, Some(place)) => judge(fs.open(&place)?.as_mut(), input),
+        (None, Some(place)) => look(fs.open(place)?.as_mut(), input),
         (None, None) => Err(io::ErrorKind::NotFound.into()),
     }
 }
@@ -194,16 +173,48 @@ fn last_byte(file: &mut dyn TailFile, len: u64) -> io::Result<Option<u8>> {
     Ok(read_range(file, len.saturating_sub(1), len.min(1) as usize)?.first().copied())
 }
 
-fn end(input: &mut Input, bounded: bool, found: &mut Vec<Discovery>) {
-    if input.compressed && input.stage == Stage::Active {
-        input.size = if input.incomplete { 0 } else { input.done_at };
+/// What is known of an input, for a look to settle what has become of it.
+fn standing(input: &Input, listing: &Listing) -> Standing {
+    let disk = &input.disk;
+    let is_gone = disk.is_gone() || (disk.place.is_nowhere() && input.file.is_none());
+    Standing {
+        compressed: disk.is_compressed(),
+        rotated: disk.rotated,
+        len: disk.len(),
+        end: disk.end(disk.len()),
+        changed_at_ms: disk.changed_at_ms,
+        loses_text: is_gone && input.has_untold(),
+        hidden: !input.stage.is_active() && listing.is_unknown(Path::new(&*input.name)),
     }
-    input.stage = Stage::Ended;
-    input.done = false;
-    input.overlong = None;
+}
+
+/// Gives back what is not needed of an input that has ended.
+fn keep_ended(input: &mut Input, is_first_look: bool, now_ms: i64) {
+    if is_first_look && input.stage.is_unseen() {
+        input.disk.changed_at_ms = now_ms;
+    }
+    if input.disk.is_gone() && input.disk.unchanged_ms(now_ms) >= DELETED_KEEP_MS {
+        input.file = None;
+    }
+    input.slim();
+}
+
+/// Ends an input.
+fn end(input: &mut Input, bounded: bool, found: &mut Vec<Discovery>) {
+    if input.disk.is_compressed() {
+        match (&input.stage, input.stage.done()) {
+            // Not all was read.
+            (_, Some(Done::Incomplete { .. })) => input.size.largest = 0,
+            (Stage::Done(done), _) => input.size.largest = done.at(),
+            _ => {}
+        }
+    }
+    input.stage = Stage::Ended { unseen: false };
+    input.text.overlong = None;
     // One that is still being written, or may be under another name, is held so that nothing more of it is missed.
-    let may_grow = !bounded && !input.compressed && (input.place.is_none() || !input.rotated);
-    if !may_grow || input.stat.is_none() {
+    let disk = &input.disk;
+    let may_grow = !bounded && !disk.is_compressed() && (disk.place.is_nowhere() || !disk.rotated);
+    if !may_grow || disk.stat.is_none() {
         input.file = None;
     }
     if let Some(open) = &mut input.file {

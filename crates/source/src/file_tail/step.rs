@@ -1,9 +1,11 @@
 //! How a reading step went, and the blocks that it delivers.
 
 use super::fingerprint::TAIL_BYTES;
-use super::input::{Input, Overlong};
+use super::input::Input;
 use super::outcome::ReadOutcome;
 use super::settings::TailSettings;
+use super::stage::Done;
+use super::text::Overlong;
 use crate::block::{Block, Format};
 use crate::decode::{csv, format, json};
 
@@ -13,64 +15,64 @@ pub(super) enum Step {
     Told(ReadOutcome),
     /// The file is not this input's any more.
     Lost,
-    /// Its end was reached and something stays unread that a person should know of.
-    EndedWith(String),
+    /// Its file is read for good; what stays unread of it, if a person should know of it.
+    Done(Done, Option<String>),
 }
 
 /// What is told of an input that is read for good: its end, but where there is a gap, only with that, by the next look.
-pub(super) fn told_end(input: &Input) -> ReadOutcome {
-    if input.gap.is_some() { ReadOutcome::AtEnd } else { ReadOutcome::Ended }
+pub(super) fn told_end(done: &Done) -> ReadOutcome {
+    if matches!(done, Done::Undecodable { .. }) { ReadOutcome::AtEnd } else { ReadOutcome::Ended }
 }
 
 /// The warning about a last line that is not taken.
 pub(super) fn half_line(input: &Input) -> String {
-    format!("{}: its last line has no end, {} bytes stay unread", input.name, input.half)
+    format!("{}: its last line has no end, {} bytes stay unread", input.name, input.text.half)
 }
 
 /// A block from the position on, which moves behind it.
 pub(super) fn deliver(input: &mut Input, text: Vec<u8>, format: Format) -> Block {
-    let from = input.position;
+    let from = input.text.position;
     let to = from + text.len() as u64;
-    input.tail.push(&text);
-    input.advance(to);
+    input.text.tail.push(&text);
+    input.text.advance(to);
     Block { input: input.id, from, to, text, nul_bytes: 0, format, overlong: false }
 }
 
 /// A block of text that ends before NUL bytes.
 pub(super) fn deliver_before_nul_bytes(input: &mut Input, text: Vec<u8>, nul_bytes: u64) -> Block {
-    let from = input.position;
+    let from = input.text.position;
     let to = from + text.len() as u64 + nul_bytes;
-    input.tail.push(&text);
+    input.text.tail.push(&text);
     // All that the tail covers, or as much of it as there is.
     let nul = vec![0; usize::try_from(nul_bytes).unwrap_or(usize::MAX).min(TAIL_BYTES)];
-    input.tail.push(&nul);
-    input.advance(to);
-    input.unwritten_from = None;
-    let format = input.format.clone().unwrap_or(Format::Ndjson);
+    input.text.tail.push(&nul);
+    input.text.advance(to);
+    input.disk.set_unwritten_from(None);
+    let format = input.layout.format.clone().unwrap_or(Format::Ndjson);
     Block { input: input.id, from, to, text, nul_bytes, format, overlong: false }
 }
 
 /// The block of a line too long for one, whose end has been found.
 pub(super) fn deliver_overlong(input: &mut Input, line: Overlong, last: &[u8]) -> Block {
-    let from = input.position;
+    let from = input.text.position;
     let to = line.scanned + last.len() as u64;
-    input.tail = line.tail;
-    input.tail.push(last);
-    input.advance(to);
-    let format = input.format.clone().unwrap_or(Format::Ndjson);
+    input.text.tail = line.tail;
+    input.text.tail.push(last);
+    input.text.advance(to);
+    let format = input.layout.format.clone().unwrap_or(Format::Ndjson);
     Block { input: input.id, from, to, text: line.first, nul_bytes: 0, format, overlong: true }
 }
 
 /// Whether text at an input's position, which no line ending follows, is a line all the same: one whole object of JSON, or
 /// where that is asked for, a row of CSV that has all its columns.
 pub(super) fn is_last_line(text: &[u8], input: &Input, format: &Format, settings: &TailSettings) -> bool {
-    let text = if input.position == 0 { text.strip_prefix(format::BOM).unwrap_or(text) } else { text };
+    let text = if input.text.position == 0 { text.strip_prefix(format::BOM).unwrap_or(text) } else { text };
     match format {
         Format::Ndjson => text.len() <= settings.decode.line_bytes_max && json::is_object(text),
         Format::Csv(header) => {
             let before_ms = settings.last_rows_before_ms;
-            let is_old = before_ms.zip(input.stat).is_some_and(|(before_ms, stat)| stat.modified_ms <= before_ms);
-            is_old && input.position >= header.end && csv::is_whole_row(text, header, &settings.decode)
+            let is_old = before_ms.zip(input.disk.stat).is_some_and(|(before_ms, stat)| stat.modified_ms <= before_ms);
+            is_old && input.text.position >= header.end && csv::is_whole_row(text, header, &settings.decode)
         }
     }
 }

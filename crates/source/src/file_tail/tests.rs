@@ -206,7 +206,7 @@ impl Rig {
     }
 
     fn row(&mut self, id: InputId) -> InputRow {
-        let position = self.tailer.inputs[&id].position;
+        let position = self.tailer.inputs[&id].text.position;
         let facts = self.tailer.facts(id, position, None).expect("an input");
         InputRow {
             fingerprint: facts.fingerprint,

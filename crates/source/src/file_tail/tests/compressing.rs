@@ -398,7 +398,7 @@ fn a_bomb_and_a_line_without_end() {
     rig.poll();
     rig.poll_after(2);
     assert_eq!(rig.text(1), "{}\n<overlong>{}\n");
-    assert_eq!(rig.tailer.inputs[&InputId(1)].position, 20_000_000 + 7);
+    assert_eq!(rig.tailer.inputs[&InputId(1)].text.position, 20_000_000 + 7);
     assert!(rig.tailer.warnings()[0].ends_with("its last line has no end, 20000000 bytes stay unread"));
     assert_eq!(rig.poll(), ["ended 1"]);
     rig.remove("bomb.gz");

@@ -66,7 +66,7 @@ fn a_csv_header_is_kept_across_restarts_where_the_columns_agree() {
     rig.poll();
     rig.restart(|folder| fs::write(folder.join("a.csv"), row(2)).expect("written"));
     rig.poll();
-    let format = |rig: &Rig, id| match &rig.tailer.inputs[&InputId(id)].format {
+    let format = |rig: &Rig, id| match &rig.tailer.inputs[&InputId(id)].layout.format {
         Some(crate::block::Format::Csv(header)) => (header.end, header.columns, header.broken.is_some()),
         other => panic!("{other:?}"),
     };

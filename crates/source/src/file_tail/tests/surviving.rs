@@ -81,12 +81,12 @@ fn fault_26_holes_and_lines_without_end() {
     rig.poll();
     rig.poll();
     assert_eq!(rig.text(1), "{}\n");
-    let position = rig.tailer.inputs[&InputId(1)].position;
+    let position = rig.tailer.inputs[&InputId(1)].text.position;
     assert_eq!(position, 3, "a restart finds the line's beginning");
     rig.append("sparse", "\n{}\n");
     rig.poll();
     assert_eq!((rig.text(1), rig.nul_bytes[&1]), ("{}\n\n{}\n", HOLE - 3));
-    assert_eq!(rig.tailer.inputs[&InputId(1)].position, HOLE + 4);
+    assert_eq!(rig.tailer.inputs[&InputId(1)].text.position, HOLE + 4);
     let facts = rig.tailer.facts(InputId(1), HOLE + 4, None).expect("facts");
     assert_eq!(facts.fingerprint.tail_len, 1024);
     rig.restart(|folder| append(&folder.join("sparse"), "{}\n"));
