@@ -35,8 +35,8 @@ mod stage;
 mod step;
 mod tailer;
 mod text;
-mod troubles;
 mod unwritten;
+mod warnings;
 mod watch;
 
 #[cfg(test)]
@@ -61,7 +61,7 @@ impl Tailer {
     /// looked at each time. What it returns takes effect in the caller at an epoch boundary.
     ///
     /// # Errors
-    /// None at present: troubles with files are kept as [`Tailer::warnings`].
+    /// None at present: what is wrong with files is kept as [`Tailer::warnings`].
     pub fn discover(&mut self, now_ms: i64) -> Result<Vec<Discovery>> {
         Ok(self.look_where_needed(now_ms))
     }
@@ -88,7 +88,7 @@ impl Tailer {
     /// Gives back what is not needed of an input that is quiet or waits for others: there may be very many.
     pub fn rest(&mut self, input: InputId) {
         if let Some(input) = self.inputs.get_mut(&input) {
-            input.slim();
+            input.release_buffers();
         }
     }
 
@@ -183,11 +183,11 @@ impl Tailer {
 
     /// What is wrong with files at the moment and stops nothing: unreadable ones, links in a loop and the like.
     pub fn warnings(&self) -> Vec<String> {
-        self.troubles.all()
+        self.warnings.all()
     }
 
     /// Those of the warnings that were not returned here before, for the log.
     pub fn new_warnings(&mut self) -> Vec<String> {
-        self.troubles.news()
+        self.warnings.news()
     }
 }

@@ -22,11 +22,11 @@ impl Tailer {
         let name = path.to_string_lossy();
         self.generations.entry(path.to_owned()).or_insert(input.generation);
         if *input.name != *name {
-            self.troubles.clear(&input.name);
+            self.warnings.clear(&input.name);
             input.disk.rotated = true;
             input.name = name.as_ref().into();
             if input.text.half > 0 {
-                self.troubles.hold(&name, half_line(input));
+                self.warnings.hold(&name, half_line(input));
             }
             found.push(Discovery::Renamed { input: id, name: Arc::clone(&input.name) });
         }
@@ -60,7 +60,7 @@ impl Tailer {
         let compressed = input.disk.is_compressed();
         if input.stage.is_ended() && !compressed && input.size.largest > input.text.position {
             input.text.half = input.size.largest - input.text.position;
-            self.troubles.hold(&input.name, half_line(input));
+            self.warnings.hold(&input.name, half_line(input));
         }
         let is_active = input.stage.is_active();
         if is_active {

@@ -8,7 +8,7 @@ use super::on_disk::Place;
 use super::outcome::{Discovery, Unopened};
 use super::patterns::{Files, Listing};
 use super::probe::Probe;
-use super::stage::Stage;
+use super::stage::READING;
 use super::tailer::Tailer;
 use super::watch::View;
 use crate::file_system::{FileKind, FileStat};
@@ -53,10 +53,10 @@ impl Tailer {
     }
 
     pub(super) fn look(&mut self, now_ms: i64) -> Vec<Discovery> {
-        self.troubles.begin_look();
+        self.warnings.begin_look();
         self.watcher.begin_look();
         let view = View::new(self.fs.as_ref(), &mut self.watcher);
-        let mut listing = self.patterns.list(&view, self.settings.files_max, &mut self.troubles);
+        let mut listing = self.patterns.list(&view, self.settings.files_max, &mut self.warnings);
         self.watcher.end_look();
         let files = self.without_aliases(&listing);
         let mut found = Vec::new();
@@ -66,8 +66,8 @@ impl Tailer {
             self.search_folders(&mut listing, now_ms, &mut found);
         }
         self.settle(&listing, now_ms, &mut found);
-        self.forget_troubles(&listing);
-        self.troubles.end_look();
+        self.forget_warnings(&listing);
+        self.warnings.end_look();
         listing.files.clear();
         self.index(&listing);
         // What waited for an input that has ended now is looked at once more.
@@ -128,12 +128,12 @@ impl Tailer {
     }
 
     /// What was wrong with files that are gone is over.
-    fn forget_troubles(&mut self, listing: &Listing) {
-        if self.troubles.concern_files() {
+    fn forget_warnings(&mut self, listing: &Listing) {
+        if self.warnings.concern_files() {
             let read = self.inputs.values().filter(|input| input.stage.is_active());
             let read: HashSet<&str> = read.map(|input| &*input.name).collect();
             let is_there = |path: &Path| listing.files.contains_key(path) || listing.is_unknown(path);
-            self.troubles.keep_files(|name| read.contains(name) || is_there(Path::new(name)));
+            self.warnings.keep_files(|name| read.contains(name) || is_there(Path::new(name)));
         }
     }
 
@@ -210,7 +210,7 @@ impl Tailer {
             Some(Ok(stat)) => self.note(id, stat, now_ms, found),
             Some(Err(_)) | None if input.stage.is_active() => {
                 input.count_seen();
-                input.lose();
+                input.detach();
                 input.stage.note_lost(now_ms);
             }
             Some(Err(_)) | None => {}
@@ -252,7 +252,7 @@ impl Tailer {
             },
         };
         if is_lost {
-            input.lose();
+            input.detach();
             input.disk.changed_at_ms = now_ms;
             self.unsettled = true;
             return;
@@ -266,7 +266,7 @@ impl Tailer {
         input.disk.changed_at_ms = now_ms;
         let read = input.size.largest.max(position);
         if decide::resumes(&input.stage, sighting, read, self.settings.bounded) {
-            input.stage = Stage::Reading { settled: None };
+            input.stage = READING;
             input.text.half = 0;
             found.push(Discovery::Resumed { input: id });
         } else {

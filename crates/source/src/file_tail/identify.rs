@@ -100,14 +100,14 @@ impl Tailer {
             Ok((compression, head, undecided)) => {
                 let foreign = if compression.is_some() { foreign::of_text(&head) } else { foreign::of_file(&head) };
                 match foreign {
-                    Some(foreign) => self.troubles.hold(&name, cannot_be_read(&name, foreign)),
-                    None => self.troubles.clear(&name),
+                    Some(foreign) => self.warnings.hold(&name, cannot_be_read(&name, foreign)),
+                    None => self.warnings.clear(&name),
                 }
                 Some(Probe { stat, compression, head, undecided, foreign, since_ms })
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
-                self.troubles.hold(&name, format!("{name}: cannot be read: {error}"));
+                self.warnings.hold(&name, format!("{name}: cannot be read: {error}"));
                 listing.fail(path, &error);
                 None
             }
@@ -149,7 +149,7 @@ impl Tailer {
             if self.settings.bounded || only_a_line {
                 let name = path.display();
                 let message = format!("{name}: not opened, since it begins like a file that is still there");
-                self.troubles.set_for(&path, message);
+                self.warnings.set_for(&path, message);
             }
             self.waiting.insert(path, probe);
         }
@@ -214,7 +214,7 @@ impl Tailer {
                     // Whether it is this input's is not known: both wait.
                     (waits[at], _) = (true, taken.insert(id));
                     let name = path.to_string_lossy();
-                    self.troubles.hold(&name, format!("{name}: cannot be read: {error}"));
+                    self.warnings.hold(&name, format!("{name}: cannot be read: {error}"));
                     listing.fail(path, &error);
                 }
             }
@@ -235,7 +235,7 @@ impl Tailer {
         let mut index = HeadIndex::default();
         let mut by_name: HashMap<&str, Vec<&Input>> = HashMap::new();
         let all_sealed = sealed.iter().all(|&sealed| sealed);
-        let may_go_on = |input: &&Input| is_homeless(input) && !(all_sealed && input.stage.is_ended());
+        let may_go_on = |input: &&Input| has_no_file(input) && !(all_sealed && input.stage.is_ended());
         for input in self.inputs.values().map(Box::as_ref).filter(may_go_on) {
             by_name.entry(&input.name).or_default().push(input);
             if input.text.head.len > 0 {
@@ -276,7 +276,7 @@ impl Tailer {
 }
 
 /// Whether an input may be continued by a file that was found: it has none, or only a deleted one.
-fn is_homeless(input: &Input) -> bool {
+fn has_no_file(input: &Input) -> bool {
     input.disk.place.is_nowhere() && (input.file.is_none() || input.disk.is_deleted() || input.stage.is_ended())
 }
 

@@ -149,7 +149,7 @@ impl OnDisk {
     }
 
     /// Forgets the file, which is another one now or gone.
-    pub(super) fn lose(&mut self) {
+    pub(super) fn detach(&mut self) {
         (self.place, self.stat, self.rotated) = (Place::Nowhere, None, true);
         self.set_unwritten_from(None);
         self.scan_anew();

@@ -1,6 +1,6 @@
 //! Which files are meant: files, folders and globs, looked at afresh each time.
 
-use super::troubles::Troubles;
+use super::warnings::Warnings;
 use crate::file_system::{FileKind, FileStat, FileSystem};
 use adtally_model::{Error, Result};
 use globset::{GlobBuilder, GlobMatcher};
@@ -38,7 +38,7 @@ pub struct Survey {
 /// A user error when a named file is not there or a glob is not valid.
 pub fn survey(fs: &dyn FileSystem, paths: &[String]) -> Result<Survey> {
     let listing =
-        Patterns::new(fs, paths, &HashSet::new(), false, usize::MAX)?.list(fs, usize::MAX, &mut Troubles::default());
+        Patterns::new(fs, paths, &HashSet::new(), false, usize::MAX)?.list(fs, usize::MAX, &mut Warnings::default());
     let mut seen = HashSet::new();
     let files = listing.files.values().filter(|stat| stat.len > 0 && seen.insert(stat.inode));
     Ok(files.fold(Survey::default(), |sum, stat| Survey { files: sum.files + 1, bytes: sum.bytes + stat.len }))
@@ -119,11 +119,11 @@ impl Patterns {
         let patterns = texts.iter().map(|text| Pattern::new(fs, text, known)).collect::<Result<Vec<_>>>()?;
         for (pattern, text) in patterns.iter().zip(texts) {
             let mut listing = Listing::default();
-            let mut troubles = Troubles::default();
+            let mut warnings = Warnings::default();
             if bounded {
-                pattern.list(fs, &mut listing, files_max, &mut troubles);
+                pattern.list(fs, &mut listing, files_max, &mut warnings);
                 if listing.files.is_empty() && !known.contains(&*normal(Path::new(text))) {
-                    let why = troubles.all().first().map_or(String::new(), |why| format!(" ({why})"));
+                    let why = warnings.all().first().map_or(String::new(), |why| format!(" ({why})"));
                     return Err(Error::user(format!(
                         "no file matches {text:?}{why}: there is nothing to read to its end"
                     )));
@@ -134,10 +134,10 @@ impl Patterns {
     }
 
     /// Looks which files there are, at most `files_max` of them.
-    pub(super) fn list(&self, fs: &dyn FileSystem, files_max: usize, troubles: &mut Troubles) -> Listing {
+    pub(super) fn list(&self, fs: &dyn FileSystem, files_max: usize, warnings: &mut Warnings) -> Listing {
         let mut listing = Listing::default();
         for pattern in &self.0 {
-            pattern.list(fs, &mut listing, files_max, troubles);
+            pattern.list(fs, &mut listing, files_max, warnings);
         }
         listing
     }
@@ -159,7 +159,7 @@ impl Pattern {
                     "there is no file or folder {text:?}: check the path, or give a glob for files that will come"
                 )));
             }
-            // It is there and may become readable; until then it is a trouble, not an end.
+            // It is there and may become readable; until then it is a warning, not an error.
             Err(_) => return Ok(Pattern::Path(path)),
         }
         let text = path.to_string_lossy();
@@ -176,20 +176,20 @@ impl Pattern {
         Ok(Pattern::Glob { base, matcher: glob.compile_matcher(), depth_max, hidden })
     }
 
-    fn list(&self, fs: &dyn FileSystem, listing: &mut Listing, files_max: usize, troubles: &mut Troubles) {
+    fn list(&self, fs: &dyn FileSystem, listing: &mut Listing, files_max: usize, warnings: &mut Warnings) {
         match self {
-            Pattern::Path(path) => match look(fs, path, listing, troubles) {
+            Pattern::Path(path) => match look(fs, path, listing, warnings) {
                 Some(stat) if stat.kind == FileKind::Folder => {
-                    for (path, stat) in children(fs, path, false, listing, troubles) {
+                    for (path, stat) in children(fs, path, false, listing, warnings) {
                         match stat.kind {
                             FileKind::Folder => {}
-                            FileKind::File => insert(listing, path, stat, files_max, troubles),
-                            FileKind::Other => not_regular(&path, troubles),
+                            FileKind::File => insert(listing, path, stat, files_max, warnings),
+                            FileKind::Other => not_regular(&path, warnings),
                         }
                     }
                 }
-                Some(stat) if stat.kind == FileKind::File => insert(listing, path.clone(), stat, files_max, troubles),
-                Some(_) => not_regular(path, troubles),
+                Some(stat) if stat.kind == FileKind::File => insert(listing, path.clone(), stat, files_max, warnings),
+                Some(_) => not_regular(path, warnings),
                 None => {}
             },
             Pattern::Glob { base, matcher, depth_max, hidden } => {
@@ -197,19 +197,19 @@ impl Pattern {
                 let mut seen = HashSet::new();
                 let mut folders = vec![(base.clone(), 1)];
                 while let Some((folder, depth)) = folders.pop() {
-                    for (path, stat) in children(fs, &folder, *hidden, listing, troubles) {
+                    for (path, stat) in children(fs, &folder, *hidden, listing, warnings) {
                         let matches = matcher.is_match(&path);
                         match stat.kind {
-                            FileKind::File if matches => insert(listing, path, stat, files_max, troubles),
+                            FileKind::File if matches => insert(listing, path, stat, files_max, warnings),
                             FileKind::File => {}
                             FileKind::Folder => {
                                 if matches && depth == *depth_max {
-                                    not_regular(&path, troubles);
+                                    not_regular(&path, warnings);
                                 } else if depth < *depth_max && seen.insert(stat.inode) {
                                     folders.push((path, depth + 1));
                                 }
                             }
-                            FileKind::Other if matches => not_regular(&path, troubles),
+                            FileKind::Other if matches => not_regular(&path, warnings),
                             FileKind::Other => {}
                         }
                     }
@@ -225,26 +225,26 @@ fn normal(path: &Path) -> PathBuf {
     if plain.as_os_str().is_empty() { PathBuf::from(".") } else { plain }
 }
 
-fn insert(listing: &mut Listing, path: PathBuf, stat: FileStat, files_max: usize, troubles: &mut Troubles) {
+fn insert(listing: &mut Listing, path: PathBuf, stat: FileStat, files_max: usize, warnings: &mut Warnings) {
     if listing.files.len() < files_max || listing.files.contains_key(&path) {
         listing.files.insert(path, stat);
     } else {
         listing.left_off = true;
-        troubles.set("files_max", format!("more than {files_max} files match: those beyond are not read"));
+        warnings.set("files_max", format!("more than {files_max} files match: those beyond are not read"));
     }
 }
 
-fn not_regular(path: &Path, troubles: &mut Troubles) {
-    troubles.set_for(path, format!("{}: not a regular file, so it is not read", path.display()));
+fn not_regular(path: &Path, warnings: &mut Warnings) {
+    warnings.set_for(path, format!("{}: not a regular file, so it is not read", path.display()));
 }
 
 /// What stands at a path; none where there is nothing or it cannot be told.
-fn look(fs: &dyn FileSystem, path: &Path, listing: &mut Listing, troubles: &mut Troubles) -> Option<FileStat> {
+fn look(fs: &dyn FileSystem, path: &Path, listing: &mut Listing, warnings: &mut Warnings) -> Option<FileStat> {
     match fs.stat(path) {
         Ok(stat) => Some(stat),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => {
-            troubles.set_for(path, format!("{}: cannot be looked at: {error}", path.display()));
+            warnings.set_for(path, format!("{}: cannot be looked at: {error}", path.display()));
             listing.fail(path, &error);
             None
         }
@@ -256,14 +256,14 @@ fn children(
     folder: &Path,
     hidden: bool,
     listing: &mut Listing,
-    troubles: &mut Troubles,
+    warnings: &mut Warnings,
 ) -> Vec<(PathBuf, FileStat)> {
     let shown = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let names = match fs.list(shown) {
         Ok(names) => names,
         Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
         Err(error) => {
-            troubles.set_for(shown, format!("{}: the folder cannot be read: {error}", shown.display()));
+            warnings.set_for(shown, format!("{}: the folder cannot be read: {error}", shown.display()));
             listing.fail(shown, &error);
             return Vec::new();
         }
@@ -274,7 +274,7 @@ fn children(
             continue;
         }
         let path = if folder.as_os_str() == "." { PathBuf::from(&name) } else { folder.join(&name) };
-        if let Some(stat) = look(fs, &path, listing, troubles) {
+        if let Some(stat) = look(fs, &path, listing, warnings) {
             children.push((path, stat));
         }
     }

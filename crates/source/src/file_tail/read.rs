@@ -67,22 +67,22 @@ impl Tailer {
         self.unsettled |= !matches!(step, Ok(Step::Told(ReadOutcome::Block(_) | ReadOutcome::Busy)));
         match step {
             Ok(Step::Told(outcome)) => {
-                self.troubles.clear(&name);
+                self.warnings.clear(&name);
                 outcome
             }
             Ok(Step::Lost) => {
                 if input.disk.place.is_nowhere() && input.disk.len() > 0 {
-                    self.troubles.note(format!(
+                    self.warnings.note(format!(
                         "{name}: was cut and written anew after it was rotated: what it holds now is not read"
                     ));
                 }
-                input.lose();
+                input.detach();
                 ReadOutcome::AtEnd
             }
             Ok(Step::Done(done, warning)) => {
                 match warning {
-                    Some(warning) => self.troubles.hold(&name, warning),
-                    None => self.troubles.clear(&name),
+                    Some(warning) => self.warnings.hold(&name, warning),
+                    None => self.warnings.clear(&name),
                 }
                 let told = told_end(&done);
                 input.stage = Stage::Done(done);
@@ -90,7 +90,7 @@ impl Tailer {
             }
             Err(error) => {
                 let message = format!("{name}: cannot be read: {error}");
-                self.troubles.hold(&name, message.clone());
+                self.warnings.hold(&name, message.clone());
                 // Without a name it could not be opened again.
                 if !input.disk.place.is_nowhere() {
                     input.close();

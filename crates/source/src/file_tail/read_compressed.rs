@@ -8,7 +8,7 @@ use super::on_disk::Coding;
 use super::open_file::{OpenFile, Stream};
 use super::outcome::ReadOutcome;
 use super::settings::{SCAN_BYTES_MAX, TailSettings};
-use super::stage::{Done, Gap};
+use super::stage::{Done, Gap, Rest};
 use super::step::{Step, deliver, deliver_before_nul_bytes, deliver_overlong, half_line, is_last_line};
 use super::text::Overlong;
 use crate::block::Format;
@@ -169,9 +169,8 @@ fn stopped(input: &mut Input, stream: &mut Stream, settings: &TailSettings, now_
         before_position: stream.end() < input.text.position,
         may_restart: !*restarted && has_changed,
         unchanged_ms,
-        settings,
     };
-    match decide::stream_end(stop) {
+    match decide::stream_end(stop, settings) {
         StreamEnd::Busy => Step::Told(ReadOutcome::Busy),
         StreamEnd::Wait => Step::Told(ReadOutcome::AtEnd),
         StreamEnd::Refuse => refuse(input),
@@ -181,7 +180,7 @@ fn stopped(input: &mut Input, stream: &mut Stream, settings: &TailSettings, now_
         }
         StreamEnd::Incomplete => {
             let warning = format!("{}: stops in its midst; a later run reads what is added to it", input.name);
-            Step::Done(Done::Incomplete { at: input.disk.end(input.disk.len()) }, Some(warning))
+            Step::Done(Done { at: input.disk.end(input.disk.len()), rest: Rest::Later }, Some(warning))
         }
         StreamEnd::GiveUp => give_up(input, stream),
         StreamEnd::Complete => complete(input, stream, settings),
@@ -199,7 +198,7 @@ fn complete(input: &mut Input, stream: &mut Stream, settings: &TailSettings) -> 
     }
     input.text.half = stream.end() - input.text.position;
     let warning = (input.text.half > 0).then(|| half_line(input));
-    Step::Done(Done::Stream { at: stream.inflater.consumed }, warning)
+    Step::Done(Done { at: stream.inflater.consumed, rest: Rest::Nothing }, warning)
 }
 
 /// The rest cannot be decoded.
@@ -208,7 +207,8 @@ fn give_up(input: &Input, stream: &Stream) -> Step {
     let at = input.disk.end(input.disk.len());
     let bytes = at.saturating_sub(stream.inflater.consumed).max(stream.carry.len() as u64);
     let reason = format!("{}: cannot be decoded to its end: {why}; about {bytes} bytes are lost", input.name);
-    Step::Done(Done::Undecodable { at, gap: Box::new(Gap { bytes, reason: reason.clone() }) }, Some(reason))
+    let rest = Rest::Lost(Box::new(Gap { bytes, reason: reason.clone() }));
+    Step::Done(Done { at, rest }, Some(reason))
 }
 
 /// Searches a line without end for its end.

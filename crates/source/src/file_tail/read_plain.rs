@@ -6,7 +6,7 @@ use super::fingerprint::{Excerpt, HEAD_BYTES, without_padding};
 use super::input::Input;
 use super::outcome::ReadOutcome;
 use super::settings::{BLOCK_BYTES_MIN, SCAN_BYTES_MAX, TailSettings};
-use super::stage::{Done, Stage};
+use super::stage::{Done, Rest, Stage};
 use super::step::{Step, deliver, deliver_before_nul_bytes, deliver_overlong, half_line, is_last_line};
 use super::text::Overlong;
 use super::unwritten::Behind;
@@ -211,14 +211,15 @@ fn at_end(input: &mut Input, len: u64, text_end: u64, scope: Scope<'_>) -> Step 
     }
     let may_be_written =
         input.disk.unwritten_from().is_some() && input.disk.unchanged_ms(scope.now_ms) < TIMES_APART_MS;
+    let done = Done { at: 0, rest: Rest::Nothing };
     match decide::text_end(scope.settings.bounded, left, may_be_written) {
         TextEnd::Settled => input.stage = Stage::Reading { settled: Some(len) },
         TextEnd::Unsure => {
             input.stage.unsettle();
             input.disk.scan_anew();
         }
-        TextEnd::Done => return Step::Done(Done::Text, None),
-        TextEnd::HalfLine => return Step::Done(Done::Text, Some(half_line(input))),
+        TextEnd::Done => return Step::Done(done, None),
+        TextEnd::HalfLine => return Step::Done(done, Some(half_line(input))),
     }
     Step::Told(ReadOutcome::AtEnd)
 }

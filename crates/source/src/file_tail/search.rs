@@ -50,7 +50,7 @@ impl Tailer {
                 if input.stage.is_ended() && !is_rotated {
                     continue;
                 }
-                self.troubles.note(format!(
+                self.warnings.note(format!(
                     "{}: it was followed up to byte {} and is not found in its folder under any name: what was written to it \
                      after that, while this process was stopped, is not read",
                     input.name, input.text.position

@@ -1,13 +1,13 @@
 //! What becomes of inputs whose file is gone, was cut, or is read for good.
 
 use super::content::is_continued;
-use super::decide::{self, Cut, LastLine, Patience, Settled, Standing};
+use super::decide::{self, Cut, LastLine, LookEnd, Settled};
 use super::fingerprint::HEAD_BYTES;
 use super::input::Input;
 use super::outcome::Discovery;
 use super::patterns::Listing;
 use super::size::Loss;
-use super::stage::{Done, Gap, Stage};
+use super::stage::{Done, Gap, READING, Rest, Stage};
 use super::step::half_line;
 use super::tailer::Tailer;
 use crate::file_system::{FileSystem, TailFile, read_range};
@@ -22,13 +22,12 @@ const DELETED_KEEP_MS: i64 = 60_000;
 impl Tailer {
     /// Inputs that have ended, and what was lost with them.
     pub(super) fn settle(&mut self, listing: &Listing, now_ms: i64, found: &mut Vec<Discovery>) {
-        let gone_ms = match self.settings.bounded {
+        let gone_wait_ms = match self.settings.bounded {
             // What is lost may be behind a path that cannot be looked at just now; but such a path holds nobody for ever.
             _ if listing.hides_something() => self.settings.incomplete_wait_ms,
             true => 0,
             false => self.settings.rotate_wait_ms,
         };
-        let patience = Patience { rotated_ms: self.settings.rotate_wait_ms, gone_ms, bounded: self.settings.bounded };
         let ids: Vec<InputId> = self.inputs.keys().copied().collect();
         for id in ids {
             let cut_off = self.settle_cut(id, now_ms);
@@ -40,11 +39,11 @@ impl Tailer {
             if input.stage.is_ended() {
                 keep_ended(input, self.listing.is_none(), now_ms);
             }
-            let standing = standing(input, listing);
-            match decide::settled(&input.stage, standing, patience, now_ms) {
+            let look_end = look_end(input, listing, gone_wait_ms, now_ms);
+            match decide::settled(&input.stage, look_end, &self.settings, now_ms) {
                 Settled::Stays => {}
                 Settled::Resumes => {
-                    input.stage = Stage::Reading { settled: None };
+                    input.stage = READING;
                     found.push(Discovery::Resumed { input: id });
                 }
                 Settled::Ends => end(input, self.settings.bounded, found),
@@ -65,7 +64,7 @@ impl Tailer {
             input.size.loss = Loss::Seen { len: input.disk.text_len() };
         }
         let Loss::Seen { len } = input.size.loss else { return None };
-        let (still_its_own, last) = match look_at_cut(self.fs.as_ref(), input, len) {
+        let (holds_text, last) = match look_at_cut(self.fs.as_ref(), input, len) {
             Ok(facts) => facts,
             Err(error) => {
                 if error.kind() == io::ErrorKind::NotFound {
@@ -77,18 +76,18 @@ impl Tailer {
         };
         let (name, before) = (&input.name, input.size.largest);
         let what = format!("{name} was cut from {before} to {len} bytes before it was read to its end");
-        match decide::cut(still_its_own, last) {
+        match decide::cut(holds_text, last) {
             Cut::MaybePadding => {
                 (input.size.largest, input.size.loss) = (len, Loss::None);
-                self.troubles.note(format!("{what}: what stood there, unless it was padding, is not read"));
+                self.warnings.note(format!("{what}: what stood there, unless it was padding, is not read"));
                 None
             }
             Cut::Text => {
                 input.size.loss = Loss::Told { size: len };
                 Some(Gap { bytes: before - len, reason: what })
             }
-            Cut::OtherText => {
-                input.lose();
+            Cut::All => {
+                input.detach();
                 input.disk.changed_at_ms = now_ms;
                 None
             }
@@ -101,8 +100,8 @@ impl Tailer {
         let left = input.disk.text_len().saturating_sub(input.text.position);
         match decide::last_line(left, input.text.half, input.disk.may_hide_text(), input.disk.is_gone()) {
             LastLine::Unread => return input.stage.unsettle(),
-            LastLine::None => {}
-            LastLine::Half => self.troubles.hold(&input.name, half_line(input)),
+            LastLine::Whole => {}
+            LastLine::Half => self.warnings.hold(&input.name, half_line(input)),
             LastLine::Lost => {
                 input.size.loss = Loss::Told { size: input.text.position };
                 let reason = format!("{} is deleted and its last line has no end", input.name);
@@ -173,18 +172,19 @@ fn last_byte(file: &mut dyn TailFile, len: u64) -> io::Result<Option<u8>> {
     Ok(read_range(file, len.saturating_sub(1), len.min(1) as usize)?.first().copied())
 }
 
-/// What is known of an input, for a look to settle what has become of it.
-fn standing(input: &Input, listing: &Listing) -> Standing {
+/// What is known of an input at the end of a look.
+fn look_end(input: &Input, listing: &Listing, gone_wait_ms: i64, now_ms: i64) -> LookEnd {
     let disk = &input.disk;
     let is_gone = disk.is_gone() || (disk.place.is_nowhere() && input.file.is_none());
-    Standing {
+    LookEnd {
         compressed: disk.is_compressed(),
         rotated: disk.rotated,
         len: disk.len(),
         end: disk.end(disk.len()),
-        changed_at_ms: disk.changed_at_ms,
+        unchanged_ms: disk.unchanged_ms(now_ms),
         loses_text: is_gone && input.has_untold(),
         hidden: !input.stage.is_active() && listing.is_unknown(Path::new(&*input.name)),
+        gone_wait_ms,
     }
 }
 
@@ -196,7 +196,7 @@ fn keep_ended(input: &mut Input, is_first_look: bool, now_ms: i64) {
     if input.disk.is_gone() && input.disk.unchanged_ms(now_ms) >= DELETED_KEEP_MS {
         input.file = None;
     }
-    input.slim();
+    input.release_buffers();
 }
 
 /// Ends an input.
@@ -204,8 +204,8 @@ fn end(input: &mut Input, bounded: bool, found: &mut Vec<Discovery>) {
     if input.disk.is_compressed() {
         match (&input.stage, input.stage.done()) {
             // Not all was read.
-            (_, Some(Done::Incomplete { .. })) => input.size.largest = 0,
-            (Stage::Done(done), _) => input.size.largest = done.at(),
+            (_, Some(Done { rest: Rest::Later, .. })) => input.size.largest = 0,
+            (Stage::Done(done), _) => input.size.largest = done.at,
             _ => {}
         }
     }

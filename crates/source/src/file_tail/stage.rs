@@ -27,7 +27,7 @@ pub(super) enum Stage {
 /// What an input was before it lost its file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Before {
-    /// Followed by another run; nothing was seen of its file in this one.
+    /// Followed by another run. Nothing was seen of its file in this one.
     OtherRun,
     /// Read.
     Reading,
@@ -35,28 +35,24 @@ pub(super) enum Before {
     Done(Done),
 }
 
-/// Why a file is read for good.
+/// A file that was read for good.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Done {
-    /// Plain text was read up to where a bounded run ends.
-    Text,
-    /// The text of a compressed file was read to its end.
-    Stream {
-        /// Bytes of the file that were read.
-        at: u64,
-    },
-    /// In a bounded run, a compressed file stops in its midst: a later run reads what is added.
-    Incomplete {
-        /// Length of the file.
-        at: u64,
-    },
-    /// The rest of a compressed file cannot be decoded.
-    Undecodable {
-        /// Length of the file: up to there it is given up for lost.
-        at: u64,
-        /// To be told with the next look.
-        gap: Box<Gap>,
-    },
+pub(super) struct Done {
+    /// Bytes of a compressed file that were read, or given up for lost; 0 of a plain one.
+    pub(super) at: u64,
+    /// What is left of it, but for half a line.
+    pub(super) rest: Rest,
+}
+
+/// What is left of a file that was read for good.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Rest {
+    /// Nothing.
+    Nothing,
+    /// The rest of a compressed file that stops in its midst: a later run reads what is added.
+    Later,
+    /// What cannot be decoded; the next look tells the gap.
+    Lost(Box<Gap>),
 }
 
 /// Bytes that cannot be read.
@@ -79,28 +75,31 @@ pub(super) enum Adopted {
     Resumed,
 }
 
+/// Read, and not at the end.
+pub(super) const READING: Stage = Stage::Reading { settled: None };
+
 impl Stage {
-    /// Whether it has a file that is, or was, read in this run and whose end was not told.
+    /// Whether the input has a file, and its end was not told.
     pub(super) fn is_active(&self) -> bool {
         matches!(self, Stage::Reading { .. } | Stage::Done(_))
     }
 
-    /// Whether its file is gone, and its end was not told.
+    /// Whether the file is gone, and the end was not told.
     pub(super) fn is_lost(&self) -> bool {
         matches!(self, Stage::Lost { .. })
     }
 
-    /// Whether its end was told.
+    /// Whether the end was told.
     pub(super) fn is_ended(&self) -> bool {
         matches!(self, Stage::Ended { .. })
     }
 
-    /// Whether only the epoch log knows it: nothing was seen of its file in this run.
+    /// Whether only the epoch log knows the input: nothing was seen of its file in this run.
     pub(super) fn is_unseen(&self) -> bool {
         matches!(self, Stage::Lost { before: Before::OtherRun, .. } | Stage::Ended { unseen: true })
     }
 
-    /// Why it is, or was when it lost its file, read for good; none where that is not so, or its end was told.
+    /// How the file was read for good, where it was and the end was not told; also if it was lost after that.
     pub(super) fn done(&self) -> Option<&Done> {
         match self {
             Stage::Done(done) | Stage::Lost { before: Before::Done(done), .. } => Some(done),
@@ -108,15 +107,15 @@ impl Stage {
         }
     }
 
-    /// Forgets that all had been read of its file.
+    /// The file changed: there may be something to read.
     pub(super) fn unsettle(&mut self) {
         if let Stage::Reading { settled } = self {
             *settled = None;
         }
     }
 
-    /// Its file was lost.
-    pub(super) fn lose(&mut self) {
+    /// The file is not the input's any more.
+    pub(super) fn detach(&mut self) {
         let before = match self.take() {
             Stage::Reading { .. } => Before::Reading,
             Stage::Done(done) => Before::Done(done),
@@ -125,57 +124,92 @@ impl Stage {
         *self = Stage::Lost { since_ms: None, before };
     }
 
-    /// A look has seen that its file is lost.
+    /// A look saw that the file is lost.
     pub(super) fn note_lost(&mut self, now_ms: i64) {
         if let Stage::Lost { since_ms, .. } = self {
             since_ms.get_or_insert(now_ms);
         }
     }
 
-    /// Takes the stage out of an input that gets another one at once.
-    fn take(&mut self) -> Stage {
-        std::mem::replace(self, Stage::Ended { unseen: false })
-    }
-
-    /// A file was found that continues it; it has more to read than is known of, or not.
+    /// A file was found that continues the input, with more text than is known or not.
     pub(super) fn adopt(&mut self, more: bool) -> Adopted {
-        let reading = Stage::Reading { settled: None };
         let (stage, adopted) = match self.take() {
-            Stage::Reading { .. } => (reading, Adopted::GoesOn),
-            Stage::Lost { before: Before::Reading, .. } => (reading, Adopted::GoesOn),
-            Stage::Lost { before: Before::OtherRun, .. } => (reading, Adopted::Continued),
-            Stage::Done(done) | Stage::Lost { before: Before::Done(done), .. } => {
-                // It is not the file any more that stopped in its midst.
-                let done = if let Done::Incomplete { at } = done { Done::Stream { at } } else { done };
+            Stage::Done(mut done) | Stage::Lost { before: Before::Done(mut done), .. } => {
+                // What a later run reads was the rest of the file before.
+                done.rest = if done.rest == Rest::Later { Rest::Nothing } else { done.rest };
                 (Stage::Done(done), Adopted::GoesOn)
             }
-            Stage::Ended { .. } if more => (reading, Adopted::Resumed),
-            Stage::Ended { .. } => (Stage::Ended { unseen: false }, Adopted::GoesOn),
+            Stage::Ended { .. } if !more => (Stage::Ended { unseen: false }, Adopted::GoesOn),
+            Stage::Ended { .. } => (READING, Adopted::Resumed),
+            Stage::Lost { before: Before::OtherRun, .. } => (READING, Adopted::Continued),
+            Stage::Lost { before: Before::Reading, .. } | Stage::Reading { .. } => (READING, Adopted::GoesOn),
         };
         *self = stage;
         adopted
     }
 
-    /// Takes the gap that is to be told, if there is one; it is not told again.
+    /// Takes out the gap that is to be told, so that it is not told again.
     pub(super) fn take_gap(&mut self) -> Option<Gap> {
         let (Stage::Done(done) | Stage::Lost { before: Before::Done(done), .. }) = self else { return None };
-        let at = done.at();
-        match std::mem::replace(done, Done::Stream { at }) {
-            Done::Undecodable { gap, .. } => Some(*gap),
-            other => {
-                *done = other;
-                None
-            }
-        }
+        let Rest::Lost(gap) = &mut done.rest else { return None };
+        let gap = Gap { bytes: gap.bytes, reason: std::mem::take(&mut gap.reason) };
+        done.rest = Rest::Nothing;
+        Some(gap)
+    }
+
+    /// Takes out the stage; the caller puts the next one in its place.
+    fn take(&mut self) -> Stage {
+        std::mem::replace(self, READING)
     }
 }
 
-impl Done {
-    /// How many bytes of a compressed file were read, or given up for lost.
-    pub(super) fn at(&self) -> u64 {
-        match self {
-            Done::Text => 0,
-            Done::Stream { at } | Done::Incomplete { at } | Done::Undecodable { at, .. } => *at,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lost(before: Before) -> Stage {
+        Stage::Lost { since_ms: None, before }
+    }
+
+    fn done(rest: Rest) -> Done {
+        Done { at: 7, rest }
+    }
+
+    #[test]
+    fn files_are_lost_and_found() {
+        let (unseen, ended) = (Stage::Ended { unseen: true }, Stage::Ended { unseen: false });
+        let settled = Stage::Reading { settled: Some(7) };
+        let read = || done(Rest::Nothing);
+        for (stage, after_loss, after_adoption, adopted) in [
+            (READING, lost(Before::Reading), READING, Adopted::GoesOn),
+            (settled, lost(Before::Reading), READING, Adopted::GoesOn),
+            (Stage::Done(read()), lost(Before::Done(read())), Stage::Done(read()), Adopted::GoesOn),
+            (
+                Stage::Done(done(Rest::Later)),
+                lost(Before::Done(done(Rest::Later))),
+                Stage::Done(read()),
+                Adopted::GoesOn,
+            ),
+            (lost(Before::OtherRun), lost(Before::OtherRun), READING, Adopted::Continued),
+            (unseen.clone(), unseen, READING, Adopted::Resumed),
+            (ended.clone(), ended, READING, Adopted::Resumed),
+        ] {
+            let mut now = stage.clone();
+            now.detach();
+            assert_eq!(now, after_loss, "{stage:?} is lost");
+            assert_eq!((now.adopt(true), now), (adopted, after_adoption.clone()), "{stage:?} is lost and found");
+            let mut now = stage.clone();
+            assert_eq!((now.adopt(true), now), (adopted, after_adoption), "{stage:?} gets another file");
         }
+        let mut ended = Stage::Ended { unseen: true };
+        assert_eq!((ended.adopt(false), ended), (Adopted::GoesOn, Stage::Ended { unseen: false }));
+    }
+
+    #[test]
+    fn a_gap_is_told_once() {
+        let gap = Gap { bytes: 3, reason: "why".into() };
+        let mut stage = lost(Before::Done(done(Rest::Lost(Box::new(gap.clone())))));
+        assert_eq!((stage.take_gap(), stage.take_gap()), (Some(gap), None));
+        assert_eq!(stage, lost(Before::Done(done(Rest::Nothing))));
     }
 }

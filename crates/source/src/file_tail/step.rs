@@ -4,7 +4,7 @@ use super::fingerprint::TAIL_BYTES;
 use super::input::Input;
 use super::outcome::ReadOutcome;
 use super::settings::TailSettings;
-use super::stage::Done;
+use super::stage::{Done, Rest};
 use super::text::Overlong;
 use crate::block::{Block, Format};
 use crate::decode::{csv, format, json};
@@ -21,7 +21,7 @@ pub(super) enum Step {
 
 /// What is told of an input that is read for good: its end, but where there is a gap, only with that, by the next look.
 pub(super) fn told_end(done: &Done) -> ReadOutcome {
-    if matches!(done, Done::Undecodable { .. }) { ReadOutcome::AtEnd } else { ReadOutcome::Ended }
+    if matches!(done.rest, Rest::Lost(_)) { ReadOutcome::AtEnd } else { ReadOutcome::Ended }
 }
 
 /// The warning about a last line that is not taken.

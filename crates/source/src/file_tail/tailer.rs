@@ -5,7 +5,7 @@ use super::outcome::Unopened;
 use super::patterns::{Listing, Patterns};
 use super::probe::Probe;
 use super::settings::TailSettings;
-use super::troubles::Troubles;
+use super::warnings::Warnings;
 use super::watch::Watcher;
 use crate::file_system::FileSystem;
 use adtally_model::{InputId, InputRow, Result};
@@ -27,7 +27,7 @@ pub struct Tailer {
     pub(super) headers: HashMap<PathBuf, Arc<[u8]>>,
     /// Files that belong to no input yet and have to wait.
     pub(super) waiting: BTreeMap<PathBuf, Probe>,
-    pub(super) troubles: Troubles,
+    pub(super) warnings: Warnings,
     /// Counts uses of open files.
     pub(super) uses: u64,
     /// Inputs whose files are open, and perhaps some whose are not any more.
@@ -111,7 +111,7 @@ impl Tailer {
             generations,
             headers,
             waiting: BTreeMap::new(),
-            troubles: Troubles::default(),
+            warnings: Warnings::default(),
             uses: 0,
             opened: BTreeSet::new(),
             streaming: BTreeSet::new(),

@@ -85,7 +85,7 @@ impl Text {
     }
 
     /// Gives back what can be read again, the first bytes only where that is allowed.
-    pub(super) fn slim(&mut self, head: bool) {
+    pub(super) fn release_buffers(&mut self, head: bool) {
         self.tail.bytes = Vec::new();
         if head {
             self.head.bytes = Vec::new();

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Troubles told at a time: more would tell a person nothing more.
+/// Warnings told at a time: more would tell a person nothing more.
 const TOLD_MAX: usize = 100;
 
-/// Troubles held: as many as there may be files, whatever else lies in their folders.
+/// Warnings held: as many as there may be files, whatever else lies in their folders.
 const HELD_MAX: usize = 65_536;
 
 /// Begins the keys of what concerns all files: first in their order, so that it is always told.
@@ -20,19 +20,19 @@ const LOOK: &str = "look ";
 
 /// Messages by what they are about.
 #[derive(Debug, Default)]
-pub(super) struct Troubles {
+pub(super) struct Warnings {
     current: BTreeMap<String, String>,
     /// Keys of messages not told yet.
     untold: BTreeSet<String>,
     /// What happened once and stays true.
     notes: Vec<String>,
     notes_told: usize,
-    /// Troubles set since [`Troubles::begin_look`]; those of looks before are over.
+    /// Warnings set since [`Warnings::begin_look`]; those of looks before are over.
     looked: Option<BTreeSet<String>>,
 }
 
-impl Troubles {
-    /// Begins a look at the files: what concerns their listing and is not found again by [`Troubles::end_look`] is over.
+impl Warnings {
+    /// Begins a look at the files: what concerns their listing and is not found again by [`Warnings::end_look`] is over.
     pub(super) fn begin_look(&mut self) {
         self.looked = Some(BTreeSet::new());
     }
@@ -127,21 +127,21 @@ mod tests {
 
     #[test]
     fn what_is_left_off_is_told() {
-        let mut troubles = Troubles::default();
-        troubles.begin_look();
+        let mut warnings = Warnings::default();
+        warnings.begin_look();
         for number in 0..150 {
-            troubles.hold(&format!("a{number:03}"), format!("trouble {number}"));
+            warnings.hold(&format!("a{number:03}"), format!("trouble {number}"));
         }
-        troubles.set("files_max", "too many".into());
-        troubles.end_look();
-        let all = troubles.all();
+        warnings.set("files_max", "too many".into());
+        warnings.end_look();
+        let all = warnings.all();
         assert_eq!((all.len(), &*all[0]), (101, "too many"));
         assert_eq!(all[100], "something is wrong with 51 more files as well");
-        assert_eq!(troubles.news(), all);
-        assert_eq!(troubles.news(), [""; 0]);
-        troubles.keep_files(|name| name == "a149");
-        troubles.begin_look();
-        troubles.end_look();
-        assert_eq!(troubles.all(), ["trouble 149"]);
+        assert_eq!(warnings.news(), all);
+        assert_eq!(warnings.news(), [""; 0]);
+        warnings.keep_files(|name| name == "a149");
+        warnings.begin_look();
+        warnings.end_look();
+        assert_eq!(warnings.all(), ["trouble 149"]);
     }
 }
