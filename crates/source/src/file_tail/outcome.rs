@@ -79,7 +79,8 @@ pub enum ReadOutcome {
     Busy,
     /// Nothing more for the moment.
     AtEnd,
-    /// Nothing more ever, unless the input is resumed. Where there is a gap, only [`Tailer::discover`](super::Tailer::discover) tells the end.
+    /// Nothing more ever, unless the input is resumed. Where there is a gap, only
+    /// [`Tailer::discover`](super::Tailer::discover) tells the end.
     Ended,
     /// Its file cannot be read just now; that is not idleness.
     Unreadable(Error),

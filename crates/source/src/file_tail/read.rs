@@ -4,8 +4,8 @@ use super::content::is_continued;
 use super::layout::Header;
 use super::open_file::{OpenFile, Stream};
 use super::outcome::ReadOutcome;
-use super::stage::Stage;
-use super::step::{Step, told_end};
+use super::stage::{Done, Rest, Stage};
+use super::step::Step;
 use super::tailer::Tailer;
 use super::{read_compressed, read_plain};
 use crate::compression::{Magic, magic};
@@ -25,51 +25,17 @@ impl Tailer {
             Stage::Reading { .. } => {}
         }
         let name = input.name.clone();
-        let may_lack_header = input.layout.may_lack_header() && input.text.head.bytes.first() != Some(&b'{');
-        let place = input.disk.place.path().filter(|_| may_lack_header).map(Path::to_owned);
         if !self.may_stream(id, now_ms) {
             return ReadOutcome::Waits;
         }
-        if let Some(place) = place.filter(|place| self.generations.get(place).is_some_and(|&generation| generation > 0))
-        {
-            // What was rotated has perhaps been read since this file was found.
-            let header = self.header_for(&place);
-            if let Some(input) = self.inputs.get_mut(&id) {
-                input.layout.header = header.map_or(Header::Missing, Header::Line);
-            }
-        }
-        let mut found_format = false;
-        let step = self.ensure_open(id, now_ms).and_then(|still| {
-            let Some(input) = self.inputs.get_mut(&id) else { return Ok(Step::Lost) };
-            if !still {
-                return Ok(Step::Lost);
-            }
-            let Some(mut open) = input.file.take() else { return Ok(Step::Lost) };
-            self.uses += 1;
-            open.used = self.uses;
-            let had_format = input.layout.format.is_some();
-            let step = if input.disk.is_compressed() {
-                read_compressed::step(input, &mut open, &self.settings, now_ms)
-            } else {
-                read_plain::step(input, open.file.as_mut(), &self.settings, now_ms, &mut self.spare)
-            };
-            if matches!(step, Ok(Step::Told(ReadOutcome::Block(_) | ReadOutcome::Busy))) {
-                open.used_at_ms = now_ms;
-            }
-            input.file = Some(open);
-            found_format = !had_format && input.layout.format.is_some();
-            step
-        });
+        self.look_for_header(id);
+        let step = self.read_step(id, now_ms);
+        self.unsettled |= !matches!(step, Ok(Step::Block(_) | Step::Busy));
         let Some(input) = self.inputs.get_mut(&id) else { return ReadOutcome::Ended };
-        if found_format && let (Some(header), Some(place)) = (input.layout.header.line(), input.disk.place.path()) {
-            self.headers.insert(place.to_owned(), header.clone());
-        }
-        self.unsettled |= !matches!(step, Ok(Step::Told(ReadOutcome::Block(_) | ReadOutcome::Busy)));
-        match step {
-            Ok(Step::Told(outcome)) => {
-                self.warnings.clear(&name);
-                outcome
-            }
+        let (outcome, warning) = match step {
+            Ok(Step::Block(block)) => (ReadOutcome::Block(block), None),
+            Ok(Step::Busy) => (ReadOutcome::Busy, None),
+            Ok(Step::AtEnd) => (ReadOutcome::AtEnd, None),
             Ok(Step::Lost) => {
                 if input.disk.place.is_nowhere() && input.disk.len() > 0 {
                     self.warnings.note(format!(
@@ -77,27 +43,71 @@ impl Tailer {
                     ));
                 }
                 input.detach();
-                ReadOutcome::AtEnd
+                return ReadOutcome::AtEnd;
             }
             Ok(Step::Done(done, warning)) => {
-                match warning {
-                    Some(warning) => self.warnings.hold(&name, warning),
-                    None => self.warnings.clear(&name),
-                }
                 let told = told_end(&done);
                 input.stage = Stage::Done(done);
-                told
+                (told, warning)
             }
             Err(error) => {
-                let message = format!("{name}: cannot be read: {error}");
-                self.warnings.hold(&name, message.clone());
                 // Without a name it could not be opened again.
                 if !input.disk.place.is_nowhere() {
                     input.close();
                 }
-                ReadOutcome::Unreadable(Error::transient(message).because(error))
+                let message = format!("{name}: cannot be read: {error}");
+                (ReadOutcome::Unreadable(Error::transient(message.clone()).because(error)), Some(message))
+            }
+        };
+        match warning {
+            Some(warning) => self.warnings.hold(&name, warning),
+            None => self.warnings.clear(&name),
+        }
+        outcome
+    }
+
+    /// Looks for the header of an input that perhaps has none of its own: what was rotated has perhaps been read since its
+    /// file was found.
+    fn look_for_header(&mut self, id: InputId) {
+        let Some(input) = self.inputs.get(&id) else { return };
+        if !input.layout.may_lack_header() || input.text.head.bytes.first() == Some(&b'{') {
+            return;
+        }
+        let Some(place) = input.disk.place.path().map(Path::to_owned) else { return };
+        if self.generations.get(&place).is_some_and(|&generation| generation > 0) {
+            let header = self.header_for(&place);
+            if let Some(input) = self.inputs.get_mut(&id) {
+                input.layout.header = header.map_or(Header::Missing, Header::Line);
             }
         }
+    }
+
+    /// Opens the file of an input and reads a step.
+    fn read_step(&mut self, id: InputId, now_ms: i64) -> io::Result<Step> {
+        if !self.ensure_open(id, now_ms)? {
+            return Ok(Step::Lost);
+        }
+        let Some(input) = self.inputs.get_mut(&id) else { return Ok(Step::Lost) };
+        let Some(mut open) = input.file.take() else { return Ok(Step::Lost) };
+        self.uses += 1;
+        open.used = self.uses;
+        let had_format = input.layout.format.is_some();
+        let step = if input.disk.is_compressed() {
+            read_compressed::step(input, &mut open, &self.settings, now_ms)
+        } else {
+            read_plain::step(input, open.file.as_mut(), &self.settings, now_ms, &mut self.spare)
+        };
+        if matches!(step, Ok(Step::Block(_) | Step::Busy)) {
+            open.used_at_ms = now_ms;
+        }
+        input.file = Some(open);
+        if !had_format
+            && input.layout.format.is_some()
+            && let (Some(header), Some(place)) = (input.layout.header.line(), input.disk.place.path())
+        {
+            self.headers.insert(place.to_owned(), header.clone());
+        }
+        step
     }
 
     /// Opens an input's file where it is not open; says whether it still is its own.
@@ -134,4 +144,9 @@ impl Tailer {
         }
         Ok(true)
     }
+}
+
+/// What is told of a file that is read for good: its end, but where there is a gap, only with that, by the next look.
+fn told_end(done: &Done) -> ReadOutcome {
+    if matches!(done.rest, Rest::Lost(_)) { ReadOutcome::AtEnd } else { ReadOutcome::Ended }
 }

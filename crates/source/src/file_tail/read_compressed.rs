@@ -6,7 +6,6 @@ use super::fingerprint::{Excerpt, HEAD_BYTES};
 use super::input::Input;
 use super::on_disk::Coding;
 use super::open_file::{OpenFile, Stream};
-use super::outcome::ReadOutcome;
 use super::settings::{SCAN_BYTES_MAX, TailSettings};
 use super::stage::{Done, Gap, Rest};
 use super::step::{Step, deliver, deliver_before_nul_bytes, deliver_overlong, half_line, is_last_line};
@@ -14,7 +13,6 @@ use super::text::Overlong;
 use crate::block::Format;
 use crate::decode::{format, nul_bytes};
 use crate::file_system::TailFile;
-use adtally_model::dead_letter::PAYLOAD_BYTES_MAX;
 use memchr::{memchr, memrchr};
 use std::io;
 use std::sync::Arc;
@@ -50,30 +48,11 @@ fn step_on(input: &mut Input, open: &mut OpenFile, settings: &TailSettings, now_
     }
     input.disk.stat = Some(stat);
     let limit = input.disk.end(stat.len);
-    let prefix_len = format::prefix_bytes(&settings.decode).max(HEAD_BYTES);
-    let mut budget = SCAN_BYTES_MAX;
-    while stream.carry_at < input.text.position {
-        if stream.carry.is_empty() {
-            stream.pull(open.file.as_mut(), limit, SKIP_BYTES, prefix_len)?;
-        }
-        if stream.carry.is_empty() {
-            return Ok(stopped(input, stream, settings, now_ms));
-        }
-        let len = stream.carry.len().min(usize::try_from(input.text.position - stream.carry_at).unwrap_or(usize::MAX));
-        stream.pass(len);
-        budget = budget.saturating_sub(len as u64);
-        if budget == 0 {
-            return Ok(Step::Told(ReadOutcome::Busy));
-        }
-    }
-    if !stream.verified {
-        if !input.text.tail.ends(&stream.before) && input.text.position > 0 {
-            return Ok(refuse(input));
-        }
-        if input.text.tail.bytes.is_empty() {
-            input.text.tail = Excerpt::of(std::mem::take(&mut stream.before));
-        }
-        stream.verified = true;
+    let prefix_len = prefix_bytes(settings);
+    if !stream.verified
+        && let Some(step) = skip(input, stream, open.file.as_mut(), limit, settings, now_ms)?
+    {
+        return Ok(step);
     }
     if input.text.overlong.is_some() {
         return step_overlong(input, stream, open.file.as_mut(), limit, settings, now_ms);
@@ -91,24 +70,58 @@ fn step_on(input: &mut Input, open: &mut OpenFile, settings: &TailSettings, now_
         let rest = stream.carry.split_off(newline + 1);
         let text = std::mem::replace(&mut stream.carry, rest);
         stream.carry_at += text.len() as u64;
-        return Ok(Step::Told(ReadOutcome::Block(deliver(input, text, format))));
+        return Ok(Step::Block(deliver(input, text, format)));
     }
     if let Some((start, end)) = ended_by_nul_bytes(&stream.carry) {
         let text = stream.carry[..start].to_vec();
         stream.pass(end);
-        return Ok(Step::Told(ReadOutcome::Block(deliver_before_nul_bytes(input, text, (end - start) as u64))));
+        return Ok(Step::Block(deliver_before_nul_bytes(input, text, (end - start) as u64)));
     }
     if stream.carry.len() >= longest {
-        let mut tail = Excerpt::default();
-        tail.push(&stream.carry);
-        let first = stream.carry[..PAYLOAD_BYTES_MAX.min(stream.carry.len())].to_vec();
-        let scanned = stream.carry_at + stream.carry.len() as u64;
-        let len = stream.carry.len();
-        stream.pass(len);
-        input.text.overlong = Some(Box::new(Overlong { first, scanned, tail }));
+        input.text.overlong = Some(Box::new(Overlong::new(stream.carry_at, &stream.carry)));
+        stream.pass(stream.carry.len());
         return step_overlong(input, stream, open.file.as_mut(), limit, settings, now_ms);
     }
     Ok(stopped(input, stream, settings, now_ms))
+}
+
+/// Decodes what was read before, up to the position, and checks that it is that; what to do where this is not done.
+fn skip(
+    input: &mut Input,
+    stream: &mut Stream,
+    file: &mut dyn TailFile,
+    limit: u64,
+    settings: &TailSettings,
+    now_ms: i64,
+) -> io::Result<Option<Step>> {
+    let mut budget = SCAN_BYTES_MAX;
+    while stream.carry_at < input.text.position {
+        if stream.carry.is_empty() {
+            stream.pull(file, limit, SKIP_BYTES, prefix_bytes(settings))?;
+        }
+        if stream.carry.is_empty() {
+            return Ok(Some(stopped(input, stream, settings, now_ms)));
+        }
+        let len = stream.carry.len().min(usize::try_from(input.text.position - stream.carry_at).unwrap_or(usize::MAX));
+        stream.pass(len);
+        budget = budget.saturating_sub(len as u64);
+        if budget == 0 {
+            return Ok(Some(Step::Busy));
+        }
+    }
+    if !input.text.tail.ends(&stream.before) && input.text.position > 0 {
+        return Ok(Some(refuse(input)));
+    }
+    if input.text.tail.bytes.is_empty() {
+        input.text.tail = Excerpt::of(std::mem::take(&mut stream.before));
+    }
+    stream.verified = true;
+    Ok(None)
+}
+
+/// Bytes of the text that tell its head and format.
+fn prefix_bytes(settings: &TailSettings) -> usize {
+    format::prefix_bytes(&settings.decode).max(HEAD_BYTES)
 }
 
 /// Where text without a line ending is ended by NUL bytes, and where these end: at its beginning they belong to no line.
@@ -171,12 +184,12 @@ fn stopped(input: &mut Input, stream: &mut Stream, settings: &TailSettings, now_
         unchanged_ms,
     };
     match decide::stream_end(stop, settings) {
-        StreamEnd::Busy => Step::Told(ReadOutcome::Busy),
-        StreamEnd::Wait => Step::Told(ReadOutcome::AtEnd),
+        StreamEnd::Busy => Step::Busy,
+        StreamEnd::Wait => Step::AtEnd,
         StreamEnd::Refuse => refuse(input),
         StreamEnd::Restart => {
             (*restarted, stream.outdated) = (true, true);
-            Step::Told(ReadOutcome::Busy)
+            Step::Busy
         }
         StreamEnd::Incomplete => {
             let warning = format!("{}: stops in its midst; a later run reads what is added to it", input.name);
@@ -194,7 +207,7 @@ fn complete(input: &mut Input, stream: &mut Stream, settings: &TailSettings) -> 
     {
         let text = std::mem::take(&mut stream.carry);
         stream.carry_at += text.len() as u64;
-        return Step::Told(ReadOutcome::Block(deliver(input, text, format)));
+        return Step::Block(deliver(input, text, format));
     }
     input.text.half = stream.end() - input.text.position;
     let warning = (input.text.half > 0).then(|| half_line(input));
@@ -220,7 +233,7 @@ fn step_overlong(
     settings: &TailSettings,
     now_ms: i64,
 ) -> io::Result<Step> {
-    let Some(mut line) = input.text.overlong.take() else { return Ok(Step::Told(ReadOutcome::Busy)) };
+    let Some(mut line) = input.text.overlong.take() else { return Ok(Step::Busy) };
     let stop = line.scanned.saturating_add(SCAN_BYTES_MAX);
     while line.scanned < stop {
         if stream.carry.is_empty() {
@@ -231,12 +244,12 @@ fn step_overlong(
         if let Some((start, _)) = run {
             let block = deliver_overlong(input, *line, &stream.carry[..start]);
             stream.pass(start);
-            return Ok(Step::Told(ReadOutcome::Block(block)));
+            return Ok(Step::Block(block));
         }
         if let Some(newline) = newline_at {
             let block = deliver_overlong(input, *line, &stream.carry[..=newline]);
             stream.pass(newline + 1);
-            return Ok(Step::Told(ReadOutcome::Block(block)));
+            return Ok(Step::Block(block));
         }
         if stream.carry.is_empty() {
             let step = stopped(input, stream, settings, now_ms);
@@ -245,9 +258,8 @@ fn step_overlong(
         }
         line.tail.push(&stream.carry);
         line.scanned += stream.carry.len() as u64;
-        let len = stream.carry.len();
-        stream.pass(len);
+        stream.pass(stream.carry.len());
     }
     input.text.overlong = Some(line);
-    Ok(Step::Told(ReadOutcome::Busy))
+    Ok(Step::Busy)
 }

@@ -4,7 +4,6 @@ use super::content::still_follows;
 use super::decide::{self, TextEnd};
 use super::fingerprint::{Excerpt, HEAD_BYTES, without_padding};
 use super::input::Input;
-use super::outcome::ReadOutcome;
 use super::settings::{BLOCK_BYTES_MIN, SCAN_BYTES_MAX, TailSettings};
 use super::stage::{Done, Rest, Stage};
 use super::step::{Step, deliver, deliver_before_nul_bytes, deliver_overlong, half_line, is_last_line};
@@ -13,8 +12,7 @@ use super::unwritten::Behind;
 use crate::block::Format;
 use crate::compression::{Magic, magic};
 use crate::decode::{format, nul_bytes};
-use crate::file_system::{TailFile, read_range, read_range_into};
-use adtally_model::dead_letter::PAYLOAD_BYTES_MAX;
+use crate::file_system::{FileStat, TailFile, read_range, read_range_into};
 use memchr::{memchr, memrchr};
 use std::io;
 use std::sync::Arc;
@@ -27,7 +25,9 @@ const TIMES_APART_MS: i64 = 50;
 struct Scope<'a> {
     /// How files are tailed.
     settings: &'a TailSettings,
-    /// Up to where the file is to be read.
+    /// The length of the file.
+    len: u64,
+    /// Up to where it is to be read.
     end: u64,
     /// Whether nothing more is awaited behind that.
     complete: bool,
@@ -48,6 +48,36 @@ pub(super) fn step(
         input.count_seen();
         return Ok(Step::Lost);
     }
+    note_stat(input, stat, now_ms);
+    if input.stage == (Stage::Reading { settled: Some(stat.len) }) {
+        return Ok(Step::AtEnd);
+    }
+    // At the beginning there is no text before the position that would tell another file from it.
+    if (input.text.head.len < HEAD_BYTES || input.text.position == 0) && !learn_head(input, file)? {
+        return Ok(Step::Lost);
+    }
+    let end = input.disk.end(stat.len);
+    let complete =
+        settings.bounded || (input.disk.rotated && input.unchanged_for(now_ms, settings.rotate_wait_ms, settings));
+    let scope = Scope { settings, len: stat.len, end, complete, now_ms };
+    if input.text.overlong.is_some() {
+        return step_overlong(input, file, scope);
+    }
+    if input.layout.format.is_none() {
+        find_format(input, file, scope)?;
+    }
+    let text = read_block(file, input.text.position, end, settings, spare)?;
+    // After the text: what was read belongs to what was read before, even if the file is cut at this moment.
+    if !still_follows(&input.text.tail, file, input.text.position)? {
+        return Ok(Step::Lost);
+    }
+    input.size.largest = input.size.largest.max(end);
+    input.disk.set_unwritten_from(None);
+    step_lines(input, file, text, scope)
+}
+
+/// Notes what the file looks like now, and what that may mean.
+fn note_stat(input: &mut Input, stat: FileStat, now_ms: i64) {
     if stat.len != input.disk.len() {
         input.disk.changed_at_ms = now_ms;
     }
@@ -59,63 +89,45 @@ pub(super) fn step(
         input.disk.scan_anew();
     }
     input.observe(stat);
-    if input.stage == (Stage::Reading { settled: Some(stat.len) }) {
-        return Ok(Step::Told(ReadOutcome::AtEnd));
+}
+
+/// Takes the first bytes of the text; false where these are not the input's.
+fn learn_head(input: &mut Input, file: &mut dyn TailFile) -> io::Result<bool> {
+    let head = read_range(file, 0, HEAD_BYTES)?;
+    let is_compressed = input.text.position == 0 && matches!(magic(&head), Magic::Compressed(_));
+    if !input.text.head.begins(&head) || is_compressed {
+        return Ok(false);
     }
-    // At the beginning there is no text before the position that would tell another file from it.
-    if input.text.head.len < HEAD_BYTES || input.text.position == 0 {
-        let head = read_range(file, 0, HEAD_BYTES)?;
-        let is_compressed = input.text.position == 0 && matches!(magic(&head), Magic::Compressed(_));
-        if !input.text.head.begins(&head) || is_compressed {
-            return Ok(Step::Lost);
-        }
-        input.text.head = Excerpt::of(without_padding(head));
-    }
-    let end = input.disk.end(stat.len);
-    let complete =
-        settings.bounded || (input.disk.rotated && input.unchanged_for(now_ms, settings.rotate_wait_ms, settings));
-    let scope = Scope { settings, end, complete, now_ms };
-    if input.text.overlong.is_some() {
-        return step_overlong(input, file, scope);
-    }
-    if input.layout.format.is_none() {
-        find_format(input, file, scope)?;
-    }
-    let mut text = read_block(file, input.text.position, end, settings, spare)?;
-    // After the text: what was read belongs to what was read before, even if the file is cut at this moment.
-    if !still_follows(&input.text.tail, file, input.text.position)? {
-        return Ok(Step::Lost);
-    }
-    input.size.largest = input.size.largest.max(end);
-    input.disk.set_unwritten_from(None);
+    input.text.head = Excerpt::of(without_padding(head));
+    Ok(true)
+}
+
+/// Delivers the whole lines of the text that follows the position.
+fn step_lines(input: &mut Input, file: &mut dyn TailFile, mut text: Vec<u8>, scope: Scope<'_>) -> io::Result<Step> {
     if text.first() == Some(&0)
         && let Some(step) = before_nul_bytes(input, file, &mut text, scope)?
     {
         return Ok(step);
     }
     let Some(found_format) = input.layout.format.clone().filter(|_| !text.is_empty()) else {
-        return Ok(at_end(input, stat.len, end, scope));
+        return Ok(at_end(input, scope.len, scope.end, scope));
     };
     if let Some(newline) = memrchr(b'\n', &text) {
         text.truncate(newline + 1);
-        return Ok(Step::Told(ReadOutcome::Block(deliver(input, text, found_format))));
+        return Ok(Step::Block(deliver(input, text, found_format)));
     }
     if let Some(step) = before_nul_bytes(input, file, &mut text, scope)? {
         return Ok(step);
     }
-    if text.len() >= settings.long_block_bytes() {
-        let mut tail = Excerpt::default();
-        tail.push(&text);
-        let scanned = input.text.position + text.len() as u64;
-        text.truncate(PAYLOAD_BYTES_MAX);
-        input.text.overlong = Some(Box::new(Overlong { first: text, scanned, tail }));
+    if text.len() >= scope.settings.long_block_bytes() {
+        input.text.overlong = Some(Box::new(Overlong::new(input.text.position, &text)));
         return step_overlong(input, file, scope);
     }
-    if complete && is_last_line(&text, input, &found_format, settings) {
-        return Ok(Step::Told(ReadOutcome::Block(deliver(input, text, found_format))));
+    if scope.complete && is_last_line(&text, input, &found_format, scope.settings) {
+        return Ok(Step::Block(deliver(input, text, found_format)));
     }
     let text_end = input.text.position + text.len() as u64;
-    Ok(at_end(input, stat.len, text_end, scope))
+    Ok(at_end(input, scope.len, text_end, scope))
 }
 
 /// Finds out how an input is to be read: by the first bytes of its file, or where these are NUL bytes, by those at the
@@ -160,10 +172,10 @@ fn before_nul_bytes(
     let Some((start, _)) = run else { return Ok(None) };
     let from = input.text.position + start as u64;
     match input.disk.behind(file, from, end, complete)? {
-        Behind::Unknown => Ok(Some(Step::Told(ReadOutcome::Busy))),
+        Behind::Unknown => Ok(Some(Step::Busy)),
         Behind::Text(to) if start == 0 || to - from >= nul_bytes::RUN_MIN as u64 => {
             text.truncate(start);
-            Ok(Some(Step::Told(ReadOutcome::Block(deliver_before_nul_bytes(input, std::mem::take(text), to - from)))))
+            Ok(Some(Step::Block(deliver_before_nul_bytes(input, std::mem::take(text), to - from))))
         }
         // A short run within a line.
         Behind::Text(_) => Ok(None),
@@ -221,13 +233,13 @@ fn at_end(input: &mut Input, len: u64, text_end: u64, scope: Scope<'_>) -> Step 
         TextEnd::Done => return Step::Done(done, None),
         TextEnd::HalfLine => return Step::Done(done, Some(half_line(input))),
     }
-    Step::Told(ReadOutcome::AtEnd)
+    Step::AtEnd
 }
 
 /// Searches a line without end for its end.
 fn step_overlong(input: &mut Input, file: &mut dyn TailFile, scope: Scope<'_>) -> io::Result<Step> {
     let Scope { settings, end, complete, .. } = scope;
-    let Some(mut line) = input.text.overlong.take() else { return Ok(Step::Told(ReadOutcome::Busy)) };
+    let Some(mut line) = input.text.overlong.take() else { return Ok(Step::Busy) };
     if !still_follows(&line.tail, file, line.scanned)? {
         return Ok(Step::Lost);
     }
@@ -244,10 +256,10 @@ fn step_overlong(input: &mut Input, file: &mut dyn TailFile, scope: Scope<'_>) -
             match input.disk.behind(file, from, end, complete)? {
                 Behind::Unknown => {
                     input.text.overlong = Some(line);
-                    return Ok(Step::Told(ReadOutcome::Busy));
+                    return Ok(Step::Busy);
                 }
                 Behind::Text(to) if to - from >= nul_bytes::RUN_MIN as u64 => {
-                    return Ok(Step::Told(ReadOutcome::Block(deliver_overlong(input, *line, &chunk[..start]))));
+                    return Ok(Step::Block(deliver_overlong(input, *line, &chunk[..start])));
                 }
                 Behind::Text(_) => {}
                 Behind::Nothing => {
@@ -263,11 +275,11 @@ fn step_overlong(input: &mut Input, file: &mut dyn TailFile, scope: Scope<'_>) -
             return Ok(at_end(input, end, text_end, scope));
         }
         if let Some(newline) = memchr(b'\n', &chunk) {
-            return Ok(Step::Told(ReadOutcome::Block(deliver_overlong(input, *line, &chunk[..=newline]))));
+            return Ok(Step::Block(deliver_overlong(input, *line, &chunk[..=newline])));
         }
         line.tail.push(&chunk);
         line.scanned += chunk.len() as u64;
     }
     input.text.overlong = Some(line);
-    Ok(Step::Told(ReadOutcome::Busy))
+    Ok(Step::Busy)
 }

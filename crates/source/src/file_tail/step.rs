@@ -2,26 +2,24 @@
 
 use super::fingerprint::TAIL_BYTES;
 use super::input::Input;
-use super::outcome::ReadOutcome;
 use super::settings::TailSettings;
-use super::stage::{Done, Rest};
+use super::stage::Done;
 use super::text::Overlong;
 use crate::block::{Block, Format};
 use crate::decode::{csv, format, json};
 
 /// How a reading step went.
 pub(super) enum Step {
-    /// This is what the caller is told.
-    Told(ReadOutcome),
+    /// It brought whole lines.
+    Block(Block),
+    /// It brought nothing yet, and reading goes on.
+    Busy,
+    /// There is nothing more for the moment.
+    AtEnd,
     /// The file is not this input's any more.
     Lost,
-    /// Its file is read for good; what stays unread of it, if a person should know of it.
+    /// The file is read for good. The warning says what stays unread.
     Done(Done, Option<String>),
-}
-
-/// What is told of an input that is read for good: its end, but where there is a gap, only with that, by the next look.
-pub(super) fn told_end(done: &Done) -> ReadOutcome {
-    if matches!(done.rest, Rest::Lost(_)) { ReadOutcome::AtEnd } else { ReadOutcome::Ended }
 }
 
 /// The warning about a last line that is not taken.

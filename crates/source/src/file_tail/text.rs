@@ -1,6 +1,7 @@
 //! How far the text of an input was read, and by what it is known again.
 
 use super::fingerprint::{Excerpt, hash};
+use adtally_model::dead_letter::PAYLOAD_BYTES_MAX;
 use adtally_model::input::Fingerprint;
 use std::collections::VecDeque;
 
@@ -33,6 +34,16 @@ pub(super) struct Overlong {
     pub(super) scanned: u64,
     /// Bytes before that.
     pub(super) tail: Excerpt,
+}
+
+impl Overlong {
+    /// A line that begins at an offset with a text in which it does not end.
+    pub(super) fn new(from: u64, text: &[u8]) -> Overlong {
+        let mut tail = Excerpt::default();
+        tail.push(text);
+        let first = text[..PAYLOAD_BYTES_MAX.min(text.len())].to_vec();
+        Overlong { first, scanned: from + text.len() as u64, tail }
+    }
 }
 
 impl Text {
