@@ -4,6 +4,10 @@
 //! compression; a path that begins anew (truncation, rotation) becomes a new input. Files are held open while they are
 //! read, so that a deleted or renamed one is read to its end first.
 //!
+//! Imports go one way: from here to the files that act (`discover`, `identify`, `search`, `adopt`, `settle`, `read`), then to
+//! `decide`, which decides by facts alone, and to what is known of an `input`: its `stage`, its file `on_disk`, its `text`,
+//! `layout` and `size`.
+//!
 //! One race remains: a file that is cut and has grown beyond the old position with the very same bytes before that
 //! position cannot be told from one that only grew. And what is written between the last read and a truncation is lost
 //! without a trace, as it is for every reader of files rotated by copytruncate.

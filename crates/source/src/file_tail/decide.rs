@@ -5,6 +5,33 @@ use super::settings::TailSettings;
 use super::stage::Stage;
 use crate::file_system::FileStat;
 
+/// What became of a file that is not where it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Missing {
+    /// It has another path: its inode is there, and cannot be used again while the file is held open.
+    Renamed,
+    /// Its inode is at another path, where another file may use it: only the content tells.
+    Unsure,
+    /// It is at no path, and is read on while it is held open. It looks like this now.
+    HeldOpen(FileStat),
+    /// It is gone.
+    Lost,
+    /// It is gone, after its input had ended.
+    Ended,
+}
+
+/// Decides what became of a file that is not where it was, by whether its inode is `elsewhere` and by what it looks like if
+/// it is held `open`, unless that cannot be told.
+pub(super) fn missing(stage: &Stage, elsewhere: bool, open: Option<Option<FileStat>>) -> Missing {
+    match (elsewhere, open) {
+        (true, Some(_)) => Missing::Renamed,
+        (true, None) => Missing::Unsure,
+        (false, Some(Some(stat))) => Missing::HeldOpen(stat),
+        (false, Some(None) | None) if stage.is_active() => Missing::Lost,
+        (false, Some(None) | None) => Missing::Ended,
+    }
+}
+
 /// A look at the file of an input.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sighting {

@@ -1,7 +1,7 @@
 //! The look at the files: follow those that are known, find those that are new, and settle what has ended.
 
 use super::content::continued_at;
-use super::decide::{self, Sighted, Sighting};
+use super::decide::{self, Missing, Sighted, Sighting};
 use super::fingerprint::hash;
 use super::input::Input;
 use super::on_disk::Place;
@@ -182,53 +182,41 @@ impl Tailer {
         for &id in &ids {
             let Some(input) = self.inputs.get_mut(&id) else { continue };
             let (Place::Nowhere, Some(stat)) = (&input.disk.place, input.disk.stat) else { continue };
-            if let Some(path) = files.by_inode.get(&stat.inode).filter(|path| !owned.contains(*path))
-                && let Some(stat) = files.by_path.get(path)
-            {
-                match self.is_still(id, path) {
-                    Ok(true) => {
-                        owned.insert(path.clone());
-                        self.rename(id, path, found);
-                        self.note(id, *stat, now_ms, found);
-                        continue;
-                    }
-                    Ok(false) => {}
-                    Err(error) => {
-                        listing.fail(path, &error);
-                        continue;
-                    }
+            let path = files.by_inode.get(&stat.inode).filter(|path| !owned.contains(*path));
+            let elsewhere = path.and_then(|path| files.by_path.get_key_value(path));
+            match self.find_missing(id, elsewhere.map(|(path, _)| path.as_path()), now_ms) {
+                Ok(Missing::Renamed) => {
+                    let Some((path, stat)) = elsewhere else { continue };
+                    owned.insert(path.clone());
+                    self.rename(id, path, found);
+                    self.note(id, *stat, now_ms, found);
                 }
+                Ok(Missing::HeldOpen(stat)) => self.note(id, stat, now_ms, found),
+                Ok(Missing::Lost | Missing::Unsure | Missing::Ended) => {}
+                Err(error) => elsewhere.into_iter().for_each(|(path, _)| listing.fail(path, &error)),
             }
-            self.follow_unnamed(id, now_ms, found);
         }
     }
 
-    /// An input whose file is not listed: it is read on while it is held open, and else is lost.
-    fn follow_unnamed(&mut self, id: InputId, now_ms: i64, found: &mut Vec<Discovery>) {
-        let Some(input) = self.inputs.get_mut(&id) else { return };
-        match input.file.as_ref().map(|open| open.file.stat()) {
-            Some(Ok(stat)) => self.note(id, stat, now_ms, found),
-            Some(Err(_)) | None if input.stage.is_active() => {
-                input.count_seen();
-                input.detach();
-                input.stage.note_lost(now_ms);
+    /// Finds out what became of a file that is not where it was; its inode perhaps is at another path.
+    fn find_missing(&mut self, id: InputId, elsewhere: Option<&Path>, now_ms: i64) -> io::Result<Missing> {
+        let Some(input) = self.inputs.get_mut(&id) else { return Ok(Missing::Ended) };
+        let open = input.file.as_ref().map(|open| open.file.stat().ok());
+        let mut missing = decide::missing(&input.stage, elsewhere.is_some(), open);
+        if let (Missing::Unsure, Some(path)) = (missing, elsewhere) {
+            if continued_at(self.fs.as_ref(), path, input)? {
+                return Ok(Missing::Renamed);
             }
-            Some(Err(_)) | None => {}
-        }
-    }
-
-    /// Whether the file at a path is an input's: while it is held open its inode is proof, else its content.
-    fn is_still(&mut self, id: InputId, path: &Path) -> io::Result<bool> {
-        let Some(input) = self.inputs.get_mut(&id) else { return Ok(false) };
-        if input.file.is_some() {
-            return Ok(true);
-        }
-        let same = continued_at(self.fs.as_ref(), path, input)?;
-        if !same {
             // The inode was used again: it is no hint any more.
             input.disk.stat = None;
+            missing = decide::missing(&input.stage, false, open);
         }
-        Ok(same)
+        if missing == Missing::Lost {
+            input.count_seen();
+            input.detach();
+            input.stage.note_lost(now_ms);
+        }
+        Ok(missing)
     }
 
     /// Notes how an input's file looks now.

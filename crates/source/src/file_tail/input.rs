@@ -128,7 +128,7 @@ impl Input {
         }
     }
 
-    /// Its file is not its own any more.
+    /// Its file belongs to it no more.
     pub(super) fn detach(&mut self) {
         self.disk.detach();
         self.file = None;
@@ -166,7 +166,7 @@ impl Input {
         }
     }
 
-    /// Bytes that are known, were not read, and of which no gap was told.
+    /// Whether bytes are known that were not read, without a gap that was told.
     pub(super) fn has_untold(&self) -> bool {
         self.unread() > 0 && !self.size.loss.is_told()
     }

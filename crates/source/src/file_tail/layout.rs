@@ -15,17 +15,17 @@ pub(super) struct Layout {
 /// The header line under which rows are read, or would be if their file had none of its own.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) enum Header {
-    /// It is not known, and was not looked for.
+    /// It is not known yet, and was not looked for elsewhere.
     #[default]
     Unknown,
-    /// There is none, also where the log was rotated from.
+    /// There is none, or it is of no use: the lines are JSON.
     Missing,
     /// This line.
     Line(Arc<[u8]>),
 }
 
 impl Header {
-    /// What was found; none where it is still to be looked for.
+    /// The line if it is known; else it is still to be looked for.
     pub(super) fn of(line: Option<Arc<[u8]>>) -> Header {
         line.map_or(Header::Unknown, Header::Line)
     }
@@ -37,7 +37,7 @@ impl Header {
 }
 
 impl Layout {
-    /// The format was found out, or not yet.
+    /// Notes the format, or that it is not known yet.
     pub(super) fn set_format(&mut self, format: Option<Format>) {
         match &format {
             Some(Format::Csv(header)) => {

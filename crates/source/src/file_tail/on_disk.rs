@@ -12,7 +12,7 @@ pub(super) struct OnDisk {
     pub(super) place: Place,
     /// What it looked like last.
     pub(super) stat: Option<FileStat>,
-    /// How its bytes hold text.
+    /// Whether its bytes are text or compressed text.
     pub(super) coding: Coding,
     /// Whether it has left the path at which it was written.
     pub(super) rotated: bool,
@@ -41,9 +41,9 @@ pub(super) enum Place {
 pub(super) enum Coding {
     /// As they are.
     Plain {
-        /// Where the text ends for now, if only NUL bytes follow up to the file's end.
+        /// The offset from which only NUL bytes follow, if they reach up to the file's end: the text ends there for now.
         unwritten_from: Option<u64>,
-        /// How far these have been gone through.
+        /// How far these NUL bytes have been gone through.
         nul_scan: Option<Box<NulScan>>,
     },
     /// Compressed.
@@ -62,7 +62,7 @@ impl Default for Coding {
 }
 
 impl Place {
-    /// The path, where there is one.
+    /// The path, if there is one.
     pub(super) fn path(&self) -> Option<&Path> {
         match self {
             Place::Nowhere => None,
@@ -70,7 +70,7 @@ impl Place {
         }
     }
 
-    /// Whether it is not to be seen.
+    /// Whether there is none.
     pub(super) fn is_nowhere(&self) -> bool {
         *self == Place::Nowhere
     }
@@ -87,17 +87,17 @@ impl OnDisk {
         self.stat.map_or(0, |stat| stat.len)
     }
 
-    /// Whether it has no name any more.
+    /// Whether it is deleted: it has no name any more.
     pub(super) fn is_deleted(&self) -> bool {
         self.stat.is_some_and(|stat| stat.links == 0)
     }
 
-    /// Whether it has no name any more, and none is listed.
+    /// Whether it is deleted and no path leads to it.
     pub(super) fn is_gone(&self) -> bool {
         self.place.is_nowhere() && self.is_deleted()
     }
 
-    /// Where its text ends for now, if only NUL bytes follow up to its end.
+    /// The offset from which only NUL bytes follow, if they reach up to its end.
     pub(super) fn unwritten_from(&self) -> Option<u64> {
         match self.coding {
             Coding::Plain { unwritten_from, .. } => unwritten_from,
@@ -105,7 +105,7 @@ impl OnDisk {
         }
     }
 
-    /// Notes where its text ends for now; none where it is taken to reach up to its end.
+    /// Notes that only NUL bytes follow from an offset, or that nothing is known of any.
     pub(super) fn set_unwritten_from(&mut self, from: Option<u64>) {
         if let Coding::Plain { unwritten_from, .. } = &mut self.coding {
             *unwritten_from = from;
@@ -148,7 +148,7 @@ impl OnDisk {
         self.limit.map_or(len, |limit| limit.min(len))
     }
 
-    /// Forgets the file, which is another one now or gone.
+    /// Forgets the file: another one has taken its place, or it is gone.
     pub(super) fn detach(&mut self) {
         (self.place, self.stat, self.rotated) = (Place::Nowhere, None, true);
         self.set_unwritten_from(None);

@@ -32,7 +32,7 @@ pub(super) struct Stream {
     pub(super) last: Inflated,
     /// Whether the text before the position was found to be what was read.
     pub(super) verified: bool,
-    /// When the file had last changed as the stream began, see [`FileStat::changed_ns`](crate::file_system::FileStat::changed_ns).
+    /// When the file had last changed as the stream began, by the clock of its file system.
     pub(super) begun_ns: i64,
     /// Whether it has to begin anew.
     pub(super) outdated: bool,

@@ -3,11 +3,11 @@
 /// The size of an input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Size {
-    /// The largest that was seen, in bytes: of its text, or on disk while its file is compressed.
+    /// The largest size seen, in bytes: of the text, or on disk while the file is compressed.
     pub(super) largest: u64,
-    /// What was cut off its file before it was read.
+    /// Text that was lost before it was read.
     pub(super) loss: Loss,
-    /// Bytes on disk that were read already when it was found; none where it does not count for progress.
+    /// Bytes on disk that were already read when it was found; `None` if it does not count for progress.
     pub(super) begun_at: Option<u64>,
 }
 
@@ -17,14 +17,14 @@ pub(super) enum Loss {
     /// None is known.
     #[default]
     None,
-    /// The file was seen shorter than it was known to be, but not than what was read; the next look settles it.
+    /// The file was seen shorter than before, but not shorter than what was read. The next look settles it.
     Seen {
-        /// Its shortest length since.
+        /// Its shortest length so far.
         len: u64,
     },
     /// A gap was told.
     Told {
-        /// The size once the gap is booked; until then it is that of before.
+        /// The size once the gap is booked. Until then, the size is that before the loss.
         size: u64,
     },
 }
@@ -42,7 +42,7 @@ impl Loss {
 }
 
 impl Size {
-    /// The file was seen with this length, shorter than it was known to be.
+    /// The file was seen with a length shorter than the known one.
     pub(super) fn shrink(&mut self, known: u64, len: u64) {
         self.largest = known;
         self.loss = match self.loss {
@@ -52,7 +52,7 @@ impl Size {
         };
     }
 
-    /// What was seen to be lost is no loss, or is not to be known any more.
+    /// Forgets a loss that was seen and not told.
     pub(super) fn forget_seen_loss(&mut self) {
         if self.loss.is_seen() {
             self.loss = Loss::None;

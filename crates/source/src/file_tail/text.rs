@@ -47,7 +47,7 @@ impl Overlong {
 }
 
 impl Text {
-    /// That of which the epoch log knows the fingerprint at a position.
+    /// A text of which the epoch log knows a position and the fingerprint there.
     pub(super) fn known(position: u64, fingerprint: &Fingerprint) -> Text {
         let Fingerprint { head_len, head_hash, tail_len, tail_hash } = *fingerprint;
         Text {
@@ -95,7 +95,7 @@ impl Text {
         Fingerprint { head_len: self.head.len as u32, head_hash: self.head.hash, tail_len, tail_hash }
     }
 
-    /// Gives back what can be read again, the first bytes only where that is allowed.
+    /// Releases bytes that can be read again: those before the position, and if `head` is set, the first ones.
     pub(super) fn release_buffers(&mut self, head: bool) {
         self.tail.bytes = Vec::new();
         if head {

@@ -21,6 +21,23 @@ fn sighting((compressed, open): (bool, bool), len: u64, changed_ns: i64) -> Sigh
 }
 
 #[test]
+fn files_are_missing() {
+    let stat = stat(100, 1);
+    for (stage, elsewhere, open, expected) in [
+        (READING, true, Some(Some(stat)), Missing::Renamed),
+        (READING, true, None, Missing::Unsure),
+        (ENDED, true, None, Missing::Unsure),
+        (READING, false, Some(Some(stat)), Missing::HeldOpen(stat)),
+        (ENDED, false, Some(Some(stat)), Missing::HeldOpen(stat)),
+        (READING, false, Some(None), Missing::Lost),
+        (READING, false, None, Missing::Lost),
+        (ENDED, false, None, Missing::Ended),
+    ] {
+        assert_eq!(missing(&stage, elsewhere, open), expected, "{stage:?} {elsewhere} {open:?}");
+    }
+}
+
+#[test]
 fn looks_at_a_file() {
     for (stage, file, len, changed_ns, expected) in [
         (READING, PLAIN, 100, 1, Sighted::Same),
