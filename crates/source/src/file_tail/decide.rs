@@ -1,5 +1,8 @@
 //! Decisions about inputs, as pure functions of facts that were read before. Other files read the facts and act.
 
+#[cfg(test)]
+mod tests;
+
 use super::compressed::Inflated;
 use super::settings::TailSettings;
 use super::stage::Stage;
@@ -251,6 +254,3 @@ pub(super) fn cut(holds_text: bool, last: Option<u8>) -> Cut {
         Some(_) => Cut::Text,
     }
 }
-
-#[cfg(test)]
-mod tests;
