@@ -32,6 +32,12 @@ impl Minute {
         Minute(event_time_ms.div_euclid(MINUTE_MS))
     }
 
+    /// Whether it holds an event time.
+    #[inline]
+    pub const fn contains(self, event_time_ms: i64) -> bool {
+        self.start_ms() <= event_time_ms && event_time_ms < self.end_ms()
+    }
+
     /// Its first millisecond.
     #[inline]
     pub const fn start_ms(self) -> i64 {

@@ -1,10 +1,13 @@
 //! Stage: one set of identities per event minute. A copy can only fall in its own minute, a look-up probes one set,
 //! and a whole set expires at once.
 
-use crate::identity_set::{Found, IdentitySet, TOUCHED_MAX};
+use crate::identity_set::{Found, IdentitySet, PREFETCH_MAX};
+use crate::lateness::{TimedLines, Timeliness};
 use crate::settings::LIVE_MINUTES_MAX;
+use crate::verdicts::{Outcome, Verdicts};
 use adtally_model::{EpochNumber, Identity, Minute};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// A minute is expected to come to hold this share more than the one before it holds so far: late lines of that one, and
 /// traffic that rises.
@@ -13,22 +16,11 @@ const EXPECTED_MORE: usize = 8;
 /// Minutes by which it is foreseen what the next comes to hold.
 const EXPECTED_BY: usize = 3;
 
-/// What became of an identity.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Probe {
-    /// It is held, as it was added.
-    Held(Identity),
-    /// It was not held and is now.
-    New,
-    /// It is not held and was not to be added.
-    Absent,
-}
-
 /// The identities of one minute.
 #[derive(Debug)]
-pub(crate) struct MinuteSet {
+struct MinuteSet {
     /// The epoch that counted its first click.
-    pub(crate) begun: EpochNumber,
+    begun: EpochNumber,
     table: IdentitySet,
     /// Identities added in the current epoch.
     added: Vec<Identity>,
@@ -39,53 +31,97 @@ pub(crate) struct MinuteSet {
 pub struct Deduplicate {
     sets: BTreeMap<Minute, MinuteSet>,
     held: usize,
+    /// Identities added in the current epoch to minutes that have expired since.
+    expired: BTreeMap<Minute, Vec<Identity>>,
 }
 
 impl Deduplicate {
     /// Takes back what a fold brought.
     pub(crate) fn restore(&mut self, minute: Minute, begun: EpochNumber, identities: &[Identity]) {
         let mut table = IdentitySet::with_capacity(with_more(identities.len()));
-        for identities in identities.chunks(TOUCHED_MAX) {
-            // Else nothing would be read.
-            std::hint::black_box(table.touch(identities));
+        for identities in identities.chunks(PREFETCH_MAX) {
+            table.prefetch(identities);
             identities.iter().for_each(|&identity| table.insert(identity));
         }
         self.held += table.len();
         self.sets.insert(minute, MinuteSet { begun, table, added: Vec::new() });
     }
 
-    /// Whether a further minute fits.
-    pub(crate) fn is_full(&self) -> bool {
-        self.sets.len() >= LIVE_MINUTES_MAX
+    /// The verdicts of lines, whose identities are held from now on where they are counted. Minutes that get their first
+    /// identity are begun in `epoch`.
+    pub(crate) fn deduplicate(&mut self, lines: &TimedLines<'_>, epoch: EpochNumber) -> Verdicts {
+        let columns = lines.columns;
+        let rows = lines.rows();
+        let mut verdicts = Verdicts::with_capacity(rows.len());
+        for start in rows.clone().step_by(PREFETCH_MAX) {
+            let rows = start..rows.end.min(start + PREFETCH_MAX);
+            for (minute, run) in minute_runs(&columns.event_time_ms, rows.clone()) {
+                if let Some(set) = self.sets.get(&minute) {
+                    set.table.prefetch(&columns.identity[run]);
+                }
+            }
+            for (minute, run) in minute_runs(&columns.event_time_ms, rows) {
+                let held_from = self.hold(minute, run.clone(), lines, epoch, &mut verdicts);
+                self.probe(minute, held_from..run.end, lines, &mut verdicts);
+            }
+        }
+        verdicts
     }
 
-    /// The set of a minute, taken out so that a run of lines of that minute probes it without a look-up; give it
-    /// back with [`Deduplicate::put`].
-    #[inline]
-    pub(crate) fn take(&mut self, minute: Minute) -> Option<MinuteSet> {
-        let mut set = self.sets.remove(&minute)?;
+    /// Gives lines their verdict whose minute is not held and may not or cannot be. Returns the first row of the others.
+    fn hold(
+        &mut self,
+        minute: Minute,
+        rows: Range<usize>,
+        lines: &TimedLines<'_>,
+        epoch: EpochNumber,
+        verdicts: &mut Verdicts,
+    ) -> usize {
+        let end = rows.end;
+        for row in rows {
+            if self.sets.contains_key(&minute) {
+                return row;
+            }
+            let outcome = match lines.timeliness(row) {
+                Timeliness::OnTime if self.begin(minute, lines.expired_ms(row), epoch) => return row,
+                Timeliness::OnTime => Outcome::TooManyMinutes,
+                Timeliness::Late | Timeliness::Expired => Outcome::Late,
+                Timeliness::Future => Outcome::Future,
+            };
+            verdicts.push(row, outcome);
+        }
+        end
+    }
+
+    /// Looks up the lines of a minute that is held, and adds what is new.
+    fn probe(&mut self, minute: Minute, rows: Range<usize>, lines: &TimedLines<'_>, verdicts: &mut Verdicts) {
+        let expected = self.expected_of(minute);
+        let Some(set) = self.sets.get_mut(&minute) else { return };
         // Several inputs fill neighbouring minutes side by side: what is expected grows with the minute before.
-        set.table.expect(self.expected_of(minute));
-        Some(set)
+        set.table.expect(expected);
+        let before = set.table.len();
+        for row in rows {
+            verdicts.push(row, set.outcome(lines.columns.identity[row], lines.timeliness(row)));
+        }
+        self.held += set.table.len() - before;
     }
 
-    /// An empty set for a minute that is not held, begun in an epoch; hand it in with [`Deduplicate::put`].
-    pub(crate) fn begin(&self, minute: Minute, begun: EpochNumber) -> MinuteSet {
-        let mut table = IdentitySet::default();
-        table.expect(self.expected_of(minute));
-        MinuteSet { begun, table, added: Vec::new() }
+    /// Begins a minute that is not held; says whether there was room. Where there is none, what is behind the expired
+    /// frontier is forgotten first.
+    fn begin(&mut self, minute: Minute, expired_ms: i64, epoch: EpochNumber) -> bool {
+        if self.is_full() {
+            self.expire(expired_ms);
+        }
+        let fits = !self.is_full();
+        if fits {
+            self.sets.insert(minute, MinuteSet { begun: epoch, table: IdentitySet::default(), added: Vec::new() });
+        }
+        fits
     }
 
-    /// The set of a minute, for touching.
-    #[inline]
-    pub(crate) fn get(&self, minute: Minute) -> Option<&MinuteSet> {
-        self.sets.get(&minute)
-    }
-
-    /// Gives a set back.
-    pub(crate) fn put(&mut self, minute: Minute, set: MinuteSet, added: usize) {
-        self.held += added;
-        self.sets.insert(minute, set);
+    /// Whether no further minute fits.
+    fn is_full(&self) -> bool {
+        self.sets.len() >= LIVE_MINUTES_MAX
     }
 
     /// Identities that a minute is expected to come to hold, by the live minutes right before it: of many inputs side by
@@ -95,10 +131,8 @@ impl Deduplicate {
         before.map(|(_, set)| with_more(set.table.len())).max().unwrap_or(0)
     }
 
-    /// Forgets the minutes that end at or before `expired_ms`, except what the current epoch added to them, which
-    /// is returned.
-    pub(crate) fn expire(&mut self, expired_ms: i64) -> Vec<(Minute, Vec<Identity>)> {
-        let mut added = Vec::new();
+    /// Forgets the minutes that end at or before `expired_ms`, keeping what the epoch has yet to record.
+    pub(crate) fn expire(&mut self, expired_ms: i64) {
         while let Some(entry) = self.sets.first_entry() {
             if entry.key().end_ms() > expired_ms {
                 break;
@@ -106,10 +140,9 @@ impl Deduplicate {
             let (minute, set) = entry.remove_entry();
             self.held -= set.table.len();
             if !set.added.is_empty() {
-                added.push((minute, set.added));
+                self.expired.entry(minute).or_default().extend(set.added);
             }
         }
-        added
     }
 
     /// Identities held.
@@ -127,13 +160,13 @@ impl Deduplicate {
         self.sets.len()
     }
 
-    /// Takes out what the current epoch added, by minute in ascending order.
-    pub(crate) fn drain_added(&mut self) -> Vec<(Minute, Vec<Identity>)> {
-        self.sets
-            .iter_mut()
-            .filter(|(_, set)| !set.added.is_empty())
-            .map(|(&minute, set)| (minute, std::mem::take(&mut set.added)))
-            .collect()
+    /// Takes out what the current epoch added, by minute.
+    pub(crate) fn drain_added(&mut self) -> BTreeMap<Minute, Vec<Identity>> {
+        let mut added = std::mem::take(&mut self.expired);
+        for (&minute, set) in self.sets.iter_mut().filter(|(_, set)| !set.added.is_empty()) {
+            added.entry(minute).or_default().append(&mut set.added);
+        }
+        added
     }
 
     /// Minutes begun before an epoch, with all their identities.
@@ -151,24 +184,36 @@ fn with_more(identities: usize) -> usize {
     identities + identities / EXPECTED_MORE
 }
 
-impl MinuteSet {
-    /// See [`IdentitySet::touch`].
-    #[inline]
-    pub(crate) fn touch(&self, identities: &[Identity]) -> u64 {
-        self.table.touch(identities)
-    }
+/// Rows that follow one another and are of one minute.
+fn minute_runs(event_time_ms: &[i64], rows: Range<usize>) -> impl Iterator<Item = (Minute, Range<usize>)> {
+    let mut start = rows.start;
+    std::iter::from_fn(move || {
+        let times = &event_time_ms[start..rows.end];
+        let minute = Minute::of(*times.first()?);
+        let end = start + times.iter().take_while(|&&time| minute.contains(time)).count();
+        let run = start..end;
+        start = end;
+        Some((minute, run))
+    })
+}
 
-    /// Looks an identity up and adds it when it is new and `add` is set.
+impl MinuteSet {
+    /// Looks the identity of a line up, and adds it when it is new and comes in time.
     #[inline]
-    pub(crate) fn probe(&mut self, identity: Identity, add: bool) -> Probe {
+    fn outcome(&mut self, identity: Identity, timeliness: Timeliness) -> Outcome {
+        match timeliness {
+            Timeliness::Future => return Outcome::Future,
+            Timeliness::Expired => return Outcome::Late,
+            Timeliness::Late | Timeliness::OnTime => {}
+        }
         match self.table.find(identity) {
-            Found::Held(first) => Probe::Held(first),
-            Found::Absent(at) if add => {
+            Found::Held(first) => Outcome::of_copy(first, identity),
+            Found::Absent(at) if timeliness == Timeliness::OnTime => {
                 self.table.add(identity, at);
                 self.added.push(identity);
-                Probe::New
+                Outcome::Counted
             }
-            Found::Absent(_) => Probe::Absent,
+            Found::Absent(_) => Outcome::Late,
         }
     }
 }

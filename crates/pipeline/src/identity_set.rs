@@ -28,9 +28,9 @@ const EXPECTED_SHARE: usize = 2;
 /// Slots of the smallest page that a kernel hands out.
 const PAGE_SLOTS: usize = 4_096 / size_of::<u128>();
 
-/// Identities that are touched at a time: a core waits for some twenty reads at once, and their slots still fit its first
+/// Identities that are prefetched at a time: a core waits for some twenty reads at once, and their slots still fit its first
 /// cache.
-pub(crate) const TOUCHED_MAX: usize = 64;
+pub(crate) const PREFETCH_MAX: usize = 64;
 
 /// What a look-up found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,19 +87,20 @@ impl IdentitySet {
         if at + 1 == self.slots.len() { 0 } else { at + 1 }
     }
 
-    /// Reads the slots where the look-ups of some identities, [`TOUCHED_MAX`] at most, will begin, and does nothing with them.
-    /// Reads that do not depend on each other overlap, the more the fewer instructions are between them; then the look-ups
-    /// find these slots in the cache.
+    /// Reads the slots where the look-ups of some identities, [`PREFETCH_MAX`] at most, will begin. Reads that do not depend on
+    /// each other overlap, the more the fewer instructions are between them; then the look-ups find these slots in the cache.
     #[inline]
-    pub(crate) fn touch(&self, identities: &[Identity]) -> u64 {
+    pub(crate) fn prefetch(&self, identities: &[Identity]) {
         if self.slots.is_empty() {
-            return 0;
+            return;
         }
-        let mut homes = [0; TOUCHED_MAX];
+        let mut homes = [0; PREFETCH_MAX];
         for (home, identity) in homes.iter_mut().zip(identities) {
             *home = self.home(identity.0);
         }
-        homes.iter().take(identities.len()).fold(0, |read, &home| read ^ self.slots[home] as u64)
+        let read = homes.iter().take(identities.len()).fold(0, |read, &home| read ^ self.slots[home] as u64);
+        // Else nothing would be read.
+        std::hint::black_box(read);
     }
 
     /// Looks a click up.
@@ -213,7 +214,7 @@ mod tests {
             for &identity in &identities {
                 let identity = Identity(stored(identity));
                 let first = *expected.entry(identity.0 >> 16).or_insert(identity);
-                set.touch(&[identity]);
+                set.prefetch(&[identity]);
                 set.insert(identity);
                 prop_assert_eq!(set.find(identity), Found::Held(first));
             }

@@ -45,13 +45,13 @@ pub enum Asked {
     Unreadable,
 }
 
-/// What another input without a watermark does.
+/// Another input that holds the watermark without having one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Blocked {
+pub(crate) enum Blocker {
     /// It has lines to be read: it will have a watermark soon.
-    ByBacklog,
+    WithBacklog,
     /// It is at its end, or it cannot be read: it will have one when more comes, or stop holding after `idle_timeout`.
-    Otherwise,
+    WithoutLines,
 }
 
 /// What inputs mean that cannot be read, where all have to be idle.
@@ -262,6 +262,31 @@ impl Inputs {
         Some(result)
     }
 
+    /// Lets lines move the guarded event time of an input, up to the first before which its watermark is beyond `limit_ms`.
+    /// Returns its watermark before each of them; see [`watermark::scan`].
+    pub(crate) fn watermarks_before(
+        &mut self,
+        id: InputId,
+        event_time_ms: &[i64],
+        future_ms: i64,
+        limit_ms: i64,
+        now_ms: i64,
+        settings: &TimeSettings,
+    ) -> Option<Vec<i64>> {
+        self.change(id, |input| {
+            let mut time = input.row.time;
+            let watermarks = watermark::scan(&mut time, event_time_ms, future_ms, limit_ms, settings);
+            if watermark::of(&time, settings) > input.watermark(settings) {
+                time.advanced_at_ms = now_ms;
+            }
+            // A row that stays as it was recorded stays shared.
+            if time != input.row.time {
+                input.row_mut().time = time;
+            }
+            watermarks
+        })
+    }
+
     /// The source watches the inputs that are quiet and would have told of anything new: they are at their end now.
     pub(crate) fn note_watched(&mut self, now_ms: i64) {
         self.watched_at_ms = Some(now_ms);
@@ -382,13 +407,13 @@ impl Inputs {
         self.holding.range(none).map(|(_, id)| *id).filter(move |id| Some(*id) != but)
     }
 
-    /// Whether something other than `id` holds without a watermark, and why.
-    pub(crate) fn blocked_by(&self, id: InputId) -> Option<Blocked> {
+    /// What other than `id` holds without a watermark.
+    pub(crate) fn blocker_of(&self, id: InputId) -> Option<Blocker> {
         let own = self.get(id).is_some_and(is_backlogged);
         if self.backlogged > usize::from(own) {
-            return Some(Blocked::ByBacklog);
+            return Some(Blocker::WithBacklog);
         }
-        (self.lines_missing || self.without_watermark(Some(id)).next().is_some()).then_some(Blocked::Otherwise)
+        (self.lines_missing || self.without_watermark(Some(id)).next().is_some()).then_some(Blocker::WithoutLines)
     }
 
     /// Decides anew, at an epoch boundary, which inputs are idle, released or given up as unreadable.

@@ -1,7 +1,7 @@
 //! What a line becomes: one stage a file, synchronous, batch in, batch out.
 //!
-//! `future` -> `watermark` -> `deduplicate` -> `tumbling_window`, with a `ledger` booking under all of them and
-//! the frontiers moving between.
+//! alignment -> `future` -> `watermark` -> `lateness` -> `deduplicate` -> `tumbling_window` -> ledger; then the frontiers
+//! move. `partition/judge.rs` takes a batch along this way.
 //!
 //! - **Receives** decoded batches, a clock reading with each call, and what the source discovered.
 //! - **Emits** an [`EpochDraft`] at each epoch's end: everything that the epoch changes.
@@ -17,10 +17,12 @@ pub mod frontier;
 pub mod future;
 mod identity_set;
 mod inputs;
+mod lateness;
 pub mod partition;
 pub mod pending_batch;
 pub mod settings;
 pub mod tumbling_window;
+mod verdicts;
 pub mod watermark;
 
 pub use clock_guard::{ClockGuard, ClockReading};

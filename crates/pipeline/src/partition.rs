@@ -1,33 +1,24 @@
 //! A partition: the unit of state and of commit.
 
+mod alignment;
+mod book;
 mod end_epoch;
 mod judge;
 
 use crate::clock_guard::ClockReading;
-use crate::deduplicate::{Deduplicate, MinuteSet, Probe};
-use crate::frontier::{self, NEVER};
-use crate::identity_set::TOUCHED_MAX;
-use crate::inputs::{Asked, Blocked, Input, Inputs};
-use crate::pending_batch::PendingBatch;
-use crate::settings::{LIVE_MINUTES_MAX, TimeSettings};
+use crate::deduplicate::Deduplicate;
+use crate::frontier;
+use crate::inputs::{Asked, Input, Inputs};
+use crate::settings::TimeSettings;
 use crate::tumbling_window::Windows;
-use crate::{future, watermark};
-use adtally_model::dead_letter::CONFLICT_OF;
+use crate::watermark;
 use adtally_model::{
-    ClickColumns, CountedClicks, DeadLetter, Error, Frontiers, InputId, InputRow, InputStatus, Ledger, Minute,
-    PartitionState, Progress, Result, Verdict,
+    CountedClicks, DeadLetter, Frontiers, InputId, InputRow, InputStatus, Ledger, Minute, PartitionState, Progress,
 };
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// How long an input that has ended is kept as a row of its own after it was last seen: 30 days.
 const GONE_AFTER_MS: i64 = 30 * 24 * 3_600_000;
-
-/// Live minutes up to which an input with a backlog may run ahead while another has no watermark and nothing to read, and
-/// lines that it may add at a time: together they stay within the bound on live minutes.
-const BLOCKED_MINUTES_MAX: usize = LIVE_MINUTES_MAX / 2;
 
 /// Why judging stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,12 +67,10 @@ pub struct Partition {
     /// What the epoch under construction will record: its number, and progress so far.
     progress: Progress,
     windows: Windows,
-    expired_identities: BTreeMap<Minute, Vec<adtally_model::Identity>>,
     clicks: Vec<Arc<CountedClicks>>,
     dead_letters: Vec<DeadLetter>,
     lines: u64,
     bytes: u64,
-    before: Vec<i64>,
     forgotten: Vec<InputId>,
 }
 
@@ -112,12 +101,10 @@ impl Partition {
             releases_unopened: false,
             observed: end_epoch::Observed::default(),
             windows: Windows::default(),
-            expired_identities: BTreeMap::new(),
             clicks: Vec::new(),
             dead_letters: Vec::new(),
             lines: 0,
             bytes: 0,
-            before: Vec::new(),
             forgotten: Vec::new(),
         }
     }
@@ -259,54 +246,9 @@ impl Partition {
         self.unopened = unopened;
     }
 
-    /// The least watermark over the inputs that hold and have one: whoever has it is the one that others wait for.
-    pub fn least_holding_watermark(&self) -> Option<i64> {
-        self.inputs.least_with_watermark(frontier::ms(self.progress.frontiers.final_), &self.settings, None)
-    }
-
-    /// Where an input's watermark must not be beyond for its next line to be judged.
-    fn alignment_limit(&self, id: InputId, now: &ClockReading) -> i64 {
-        let Some(input) = self.inputs.get(id) else { return i64::MAX };
-        let final_ms = frontier::ms(self.progress.frontiers.final_);
-        // While no frontier moves nothing expires, and what is held is bounded. An idle input moves none until an epoch
-        // has ended, where it holds again.
-        let many_minutes = self.held.minutes() >= BLOCKED_MINUTES_MAX;
-        if input.row.status == InputStatus::Idle && many_minutes {
-            return watermark::NONE;
-        }
-        if self.inputs.at_end_lately(id, now.guarded_ms, &self.settings) {
-            return i64::MAX;
-        }
-        match self.inputs.blocked_by(id) {
-            Some(Blocked::ByBacklog) => return watermark::NONE,
-            Some(Blocked::Otherwise) if many_minutes || self.is_full() => return watermark::NONE,
-            Some(Blocked::Otherwise) | None => {}
-        }
-        let least = self.inputs.least_with_watermark(final_ms, &self.settings, Some(id));
-        least.map_or(i64::MAX, |least| least.saturating_add(self.settings.alignment_ms))
-    }
-
-    /// Whether every input with a backlog has to wait for lines that none of them can deliver.
-    pub fn is_stuck(&self) -> bool {
-        self.inputs.lines_are_missing() && (self.held.minutes() >= BLOCKED_MINUTES_MAX || self.is_full())
-    }
-
-    /// Whether as many identities are held as should be.
-    fn is_full(&self) -> bool {
-        self.held.held() >= self.settings.dedup_capacity
-    }
-
     /// Forgets minutes behind the expired frontier, keeping what the epoch has yet to record.
     fn expire(&mut self) {
-        for (minute, added) in self.held.expire(frontier::ms(self.progress.frontiers.expired)) {
-            self.expired_identities.entry(minute).or_default().extend(added);
-        }
-    }
-
-    /// Whether an input with a backlog has to wait for others now.
-    pub fn must_wait(&self, id: InputId, now: &ClockReading) -> bool {
-        let limit = self.alignment_limit(id, now);
-        self.inputs.get(id).is_some_and(|input| input.watermark(&self.settings) > limit)
+        self.held.expire(frontier::ms(self.progress.frontiers.expired));
     }
 
     /// The watermark of an input, if it has one.

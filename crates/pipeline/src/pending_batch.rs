@@ -1,8 +1,8 @@
 //! A decoded batch with a cursor: how much of it was judged.
 
 use crate::ClockReading;
-use adtally_model::{ClickColumns, DeadLetter, DecodedBatch, InputId, Rejected, Verdict};
-use std::borrow::Cow;
+use crate::verdicts::Outcome;
+use adtally_model::{ClickColumns, DeadLetter, DecodedBatch, InputId, Rejected};
 use std::sync::Arc;
 
 /// A decoded batch on its way through the pipeline; alignment may let only a part of it pass at a time.
@@ -13,12 +13,13 @@ pub struct PendingBatch {
     pub(crate) from: u64,
     to: u64,
     pub(crate) columns: Arc<ClickColumns>,
-    pub(crate) rejected: Vec<Rejected>,
+    rejected: Vec<Rejected>,
     /// NUL bytes that are not booked yet.
     pub(crate) nul_bytes: u64,
     text: Vec<u8>,
+    /// The cursor: the first row that is not judged yet.
     pub(crate) row: usize,
-    pub(crate) rejected_row: usize,
+    rejected_row: usize,
 }
 
 impl PendingBatch {
@@ -65,23 +66,42 @@ impl PendingBatch {
         line[..line.len().min(adtally_model::dead_letter::PAYLOAD_BYTES_MAX)].to_vec()
     }
 
-    /// The dead letter of a row.
+    /// The dead letter of a row, if its outcome leaves one.
     pub(crate) fn dead_letter(
         &self,
         row: usize,
-        verdict: Verdict,
-        reason: Cow<'static, str>,
-        name: &Arc<str>,
+        outcome: Outcome,
+        origin: &Arc<str>,
         now: &ClockReading,
-    ) -> DeadLetter {
-        DeadLetter {
-            verdict,
-            reason,
+    ) -> Option<DeadLetter> {
+        Some(DeadLetter {
+            verdict: outcome.verdict(),
+            reason: outcome.reason(self.columns.click_id(row))?,
             payload: self.payload(row),
-            input: Arc::clone(name),
+            input: Arc::clone(origin),
             position: self.position_at(row),
             received_at_ms: now.guarded_ms,
             event_time_ms: Some(self.columns.event_time_ms[row]),
+        })
+    }
+
+    /// The dead letter of the next rejected line, if that lies before the cursor.
+    pub(crate) fn next_rejected(&mut self, origin: &Arc<str>, now: &ClockReading) -> Option<DeadLetter> {
+        let upto = self.position_at(self.row);
+        let rejected = self.rejected.get_mut(self.rejected_row)?;
+        let position = self.from + u64::from(rejected.line_start);
+        if position >= upto {
+            return None;
         }
+        self.rejected_row += 1;
+        Some(DeadLetter {
+            verdict: rejected.verdict,
+            reason: std::mem::take(&mut rejected.reason),
+            payload: std::mem::take(&mut rejected.payload),
+            input: Arc::clone(origin),
+            position,
+            received_at_ms: now.guarded_ms,
+            event_time_ms: None,
+        })
     }
 }

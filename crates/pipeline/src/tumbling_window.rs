@@ -4,7 +4,7 @@
 //! sorted by their bytes and runs of equal ones are counted. That touches memory in order, where a table of counts would
 //! miss the caches with every click.
 
-use adtally_model::{Country, Minute, MinuteCounts, radix};
+use adtally_model::{ClickColumns, Country, Minute, MinuteCounts, radix};
 use std::collections::BTreeMap;
 
 /// Ads below this fit into one number with their country; larger ones are sorted by comparing.
@@ -28,7 +28,7 @@ pub struct Windows {
 impl Window {
     /// Counts one click.
     #[inline]
-    pub(crate) fn add(&mut self, ad_id: u64, country: Country) {
+    fn add(&mut self, ad_id: u64, country: Country) {
         if ad_id < PACKED_ADS {
             self.packed.push(ad_id << 8 | u64::from(country.rank()));
         } else {
@@ -57,10 +57,22 @@ impl Window {
 }
 
 impl Windows {
-    /// The window of a minute.
-    #[inline]
-    pub(crate) fn window(&mut self, minute: Minute) -> &mut Window {
-        self.windows.entry(minute).or_default()
+    /// Counts clicks of a batch, by row. Returns the event time of the newest of them.
+    pub(crate) fn count_rows(&mut self, columns: &ClickColumns, mut rows: &[u32]) -> Option<i64> {
+        let time = |row: u32| columns.event_time_ms[row as usize];
+        let mut newest = None;
+        while let Some(&first) = rows.first() {
+            let minute = Minute::of(time(first));
+            let window = self.windows.entry(minute).or_default();
+            let run = rows.iter().take_while(|&&row| minute.contains(time(row))).count();
+            let (of_minute, others) = rows.split_at(run);
+            for &row in of_minute {
+                window.add(columns.ad_id[row as usize], columns.country[row as usize]);
+                newest = newest.max(Some(time(row)));
+            }
+            rows = others;
+        }
+        newest
     }
 
     /// Sorts what was counted: the costly part of an epoch's end, which may run on another thread.

@@ -33,29 +33,27 @@ pub fn observe(time: &mut InputTime, event_time_ms: i64, settings: &TimeSettings
     }
 }
 
-/// Writes into `before` the input's watermark before each line ([`NONE`] where it has none) and moves its time, for
-/// lines up to the first before which the watermark is beyond `limit_ms`. Returns how many lines that are. Lines
-/// beyond `future_ms` are rejected and move nothing.
+/// The input's watermark before each line ([`NONE`] where it has none), for lines up to the first before which it is beyond
+/// `limit_ms`; they move its time. Lines beyond `future_ms` are rejected and move nothing.
 pub(crate) fn scan(
     time: &mut InputTime,
     event_time_ms: &[i64],
-    future_ms: Option<i64>,
+    future_ms: i64,
     limit_ms: i64,
     settings: &TimeSettings,
-    before: &mut Vec<i64>,
-) -> usize {
-    before.clear();
+) -> Vec<i64> {
+    let mut before = Vec::with_capacity(event_time_ms.len());
     for &event_time in event_time_ms {
         let watermark = of(time, settings);
         if watermark > limit_ms {
             break;
         }
         before.push(watermark);
-        if future_ms.is_none_or(|future| event_time <= future) {
+        if event_time <= future_ms {
             observe(time, event_time, settings);
         }
     }
-    before.len()
+    before
 }
 
 #[cfg(test)]

@@ -8,15 +8,15 @@ const STATUSES: [InputStatus; 5] =
 const ASKED: [Asked; 4] = [Asked::NotYet, Asked::Backlog, Asked::AtEnd, Asked::Unreadable];
 
 /// What blocks an input, by walking all.
-fn blocked_by_walking(inputs: &Inputs, id: InputId) -> Option<Blocked> {
+fn blocker_by_walking(inputs: &Inputs, id: InputId) -> Option<Blocker> {
     let others = inputs.iter().filter(|input| input.row.id != id);
     let holding = others.filter(|input| input.row.status == InputStatus::Holding);
     let without: Vec<Asked> =
         holding.filter(|input| input.row.time.largest_ms.is_none()).map(|input| input.asked).collect();
     match without.as_slice() {
         [] => None,
-        some if some.contains(&Asked::Backlog) => Some(Blocked::ByBacklog),
-        _ => Some(Blocked::Otherwise),
+        some if some.contains(&Asked::Backlog) => Some(Blocker::WithBacklog),
+        _ => Some(Blocker::WithoutLines),
     }
 }
 
@@ -40,7 +40,7 @@ proptest! {
                 (None, _) => drop(inputs.remove_where(|input| input.row.id == id)),
             }
             for id in (0..6).map(InputId) {
-                prop_assert_eq!(inputs.blocked_by(id), blocked_by_walking(&inputs, id));
+                prop_assert_eq!(inputs.blocker_of(id), blocker_by_walking(&inputs, id));
             }
         }
     }

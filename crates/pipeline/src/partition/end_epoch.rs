@@ -8,7 +8,6 @@ use crate::inputs::{Input, Unreadable};
 use crate::watermark;
 use adtally_model::epoch::{BASE_EVERY, FOLD_BEFORE_BASE};
 use adtally_model::{Error, Frontiers, InputId, InputStatus, Invariant, Minute, MinuteIdentities, Progress, Result};
-use std::collections::btree_map::Entry;
 
 /// How long before its row is summed up an ended input is looked for once more: bases come far more often than daily.
 const SEEN_AGAIN_MS: i64 = 24 * 3_600_000;
@@ -119,15 +118,7 @@ impl Partition {
             self.forgotten.extend(ids);
         }
         self.check_ledgers(is_base)?;
-        let mut identities = std::mem::take(&mut self.expired_identities);
-        for (minute, added) in self.held.drain_added() {
-            match identities.entry(minute) {
-                Entry::Vacant(entry) => {
-                    entry.insert(added);
-                }
-                Entry::Occupied(mut entry) => entry.get_mut().extend(added),
-            }
-        }
+        let identities = self.held.drain_added();
         let final_ms = frontier::ms(self.progress.frontiers.final_);
         self.progress.reopened_from_ms =
             self.inputs.reopened_from_ms(self.progress.reopened_from_ms, final_ms, &self.settings);

@@ -1,0 +1,89 @@
+//! Stage: alignment, how far an input with a backlog may run ahead of the others.
+
+use super::Partition;
+use crate::clock_guard::ClockReading;
+use crate::frontier::{self, NEVER};
+use crate::inputs::Blocker;
+use crate::settings::LIVE_MINUTES_MAX;
+use crate::watermark;
+use adtally_model::{InputId, InputStatus};
+
+/// Live minutes up to which an input with a backlog may run ahead while another has no watermark and nothing to read, and
+/// lines that it may add at a time: together they stay within the bound on live minutes.
+const BLOCKED_MINUTES_MAX: usize = LIVE_MINUTES_MAX / 2;
+
+/// How far an input may go before the partition is asked again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowance {
+    /// Where its watermark must not be beyond for its next line to be judged.
+    pub(super) limit_ms: i64,
+    /// Lines at most.
+    pub(super) lines_max: usize,
+    /// Up to where it moves the partition's watermark; [`NEVER`] where it does not.
+    pub(super) watermark_max_ms: i64,
+}
+
+impl Partition {
+    /// How far an input may go now; `None` where the partition does not know it.
+    pub(super) fn allowance(&self, id: InputId, now: &ClockReading) -> Option<Allowance> {
+        let limit_ms = self.alignment_limit(id, now);
+        let status = self.inputs.get(id)?.row.status;
+        let final_ms = frontier::ms(self.progress.frontiers.final_);
+        let is_blocked = status == InputStatus::Idle || self.inputs.blocker_of(id).is_some();
+        Some(Allowance {
+            limit_ms,
+            // Each line may open a minute.
+            lines_max: if is_blocked { BLOCKED_MINUTES_MAX } else { usize::MAX },
+            // While it holds, the partition's watermark before a line is the lesser of its own and that of the others.
+            watermark_max_ms: match status {
+                InputStatus::Holding => {
+                    self.inputs.least_holding(final_ms, &self.settings, Some(id)).unwrap_or(i64::MAX)
+                }
+                _ => NEVER,
+            },
+        })
+    }
+
+    /// Where an input's watermark must not be beyond for its next line to be judged.
+    fn alignment_limit(&self, id: InputId, now: &ClockReading) -> i64 {
+        let Some(input) = self.inputs.get(id) else { return i64::MAX };
+        let final_ms = frontier::ms(self.progress.frontiers.final_);
+        // While no frontier moves nothing expires, and what is held is bounded. An idle input moves none until an epoch
+        // has ended, where it holds again.
+        let many_minutes = self.held.minutes() >= BLOCKED_MINUTES_MAX;
+        if input.row.status == InputStatus::Idle && many_minutes {
+            return watermark::NONE;
+        }
+        if self.inputs.at_end_lately(id, now.guarded_ms, &self.settings) {
+            return i64::MAX;
+        }
+        match self.inputs.blocker_of(id) {
+            Some(Blocker::WithBacklog) => return watermark::NONE,
+            Some(Blocker::WithoutLines) if many_minutes || self.is_full() => return watermark::NONE,
+            Some(Blocker::WithoutLines) | None => {}
+        }
+        let least = self.inputs.least_with_watermark(final_ms, &self.settings, Some(id));
+        least.map_or(i64::MAX, |least| least.saturating_add(self.settings.alignment_ms))
+    }
+
+    /// Whether every input with a backlog has to wait for lines that none of them can deliver.
+    pub fn is_stuck(&self) -> bool {
+        self.inputs.lines_are_missing() && (self.held.minutes() >= BLOCKED_MINUTES_MAX || self.is_full())
+    }
+
+    /// Whether as many identities are held as should be.
+    fn is_full(&self) -> bool {
+        self.held.held() >= self.settings.dedup_capacity
+    }
+
+    /// Whether an input with a backlog has to wait for others now.
+    pub fn must_wait(&self, id: InputId, now: &ClockReading) -> bool {
+        let limit = self.alignment_limit(id, now);
+        self.inputs.get(id).is_some_and(|input| input.watermark(&self.settings) > limit)
+    }
+
+    /// The least watermark over the inputs that hold and have one: whoever has it is the one that others wait for.
+    pub fn least_holding_watermark(&self) -> Option<i64> {
+        self.inputs.least_with_watermark(frontier::ms(self.progress.frontiers.final_), &self.settings, None)
+    }
+}
