@@ -50,73 +50,77 @@ impl Deduplicate {
     /// The verdicts of lines, whose identities are held from now on where they are counted. Minutes that get their first
     /// identity are begun in `epoch`.
     pub(crate) fn deduplicate(&mut self, lines: &TimedLines<'_>, epoch: EpochNumber) -> Verdicts {
-        let columns = lines.columns;
-        let rows = lines.rows();
-        let mut verdicts = Verdicts::with_capacity(rows.len());
+        let rows = lines.first..lines.first + lines.timeliness.len();
+        let mut verdicts = Verdicts { counted: Vec::with_capacity(rows.len()), not_counted: Vec::new() };
         for start in rows.clone().step_by(PREFETCH_MAX) {
             let rows = start..rows.end.min(start + PREFETCH_MAX);
-            for (minute, run) in minute_runs(&columns.event_time_ms, rows.clone()) {
+            for (minute, run) in minute_runs(&lines.columns.event_time_ms, rows.clone()) {
                 if let Some(set) = self.sets.get(&minute) {
-                    set.table.prefetch(&columns.identity[run]);
+                    set.table.prefetch(&lines.columns.identity[run]);
                 }
             }
-            for (minute, run) in minute_runs(&columns.event_time_ms, rows) {
-                let held_from = self.hold(minute, run.clone(), lines, epoch, &mut verdicts);
-                self.probe(minute, held_from..run.end, lines, &mut verdicts);
+            for (minute, run) in minute_runs(&lines.columns.event_time_ms, rows) {
+                self.deduplicate_run(minute, run, lines, epoch, &mut verdicts);
             }
         }
         verdicts
     }
 
-    /// Gives lines their verdict whose minute is not held and may not or cannot be. Returns the first row of the others.
-    fn hold(
+    /// The verdicts of lines of one minute.
+    fn deduplicate_run(
         &mut self,
         minute: Minute,
         rows: Range<usize>,
         lines: &TimedLines<'_>,
         epoch: EpochNumber,
         verdicts: &mut Verdicts,
-    ) -> usize {
-        let end = rows.end;
+    ) {
+        let counted_before = verdicts.counted.len();
+        let mut set = self.find(minute);
         for row in rows {
-            if self.sets.contains_key(&minute) {
-                return row;
+            let line = row - lines.first;
+            let timeliness = lines.timeliness[line];
+            if set.is_none() && timeliness == Timeliness::OnTime {
+                set = self.begin(minute, lines.expired_ms[line], epoch);
             }
-            let outcome = match lines.timeliness(row) {
-                Timeliness::OnTime if self.begin(minute, lines.expired_ms(row), epoch) => return row,
-                Timeliness::OnTime => Outcome::TooManyMinutes,
-                Timeliness::Late | Timeliness::Expired => Outcome::Late,
-                Timeliness::Future => Outcome::Future,
+            let outcome = match (timeliness, &mut set) {
+                (Timeliness::Future, _) => Outcome::Future,
+                (Timeliness::Late | Timeliness::OnTime, Some(set)) => {
+                    set.outcome(lines.columns.identity[row], timeliness)
+                }
+                (Timeliness::Expired, _) | (Timeliness::Late, None) => Outcome::Late,
+                (Timeliness::OnTime, None) => Outcome::TooManyMinutes,
             };
-            verdicts.push(row, outcome);
+            if outcome == Outcome::Counted {
+                verdicts.counted.push(row as u32);
+            } else {
+                verdicts.not_counted.push((row as u32, outcome));
+            }
         }
-        end
+        self.held += verdicts.counted.len() - counted_before;
     }
 
-    /// Looks up the lines of a minute that is held, and adds what is new.
-    fn probe(&mut self, minute: Minute, rows: Range<usize>, lines: &TimedLines<'_>, verdicts: &mut Verdicts) {
-        let expected = self.expected_of(minute);
-        let Some(set) = self.sets.get_mut(&minute) else { return };
+    /// The set of a minute that is held.
+    fn find(&mut self, minute: Minute) -> Option<&mut MinuteSet> {
         // Several inputs fill neighbouring minutes side by side: what is expected grows with the minute before.
+        let expected = self.expected_of(minute);
+        let set = self.sets.get_mut(&minute)?;
         set.table.expect(expected);
-        let before = set.table.len();
-        for row in rows {
-            verdicts.push(row, set.outcome(lines.columns.identity[row], lines.timeliness(row)));
-        }
-        self.held += set.table.len() - before;
+        Some(set)
     }
 
-    /// Begins a minute that is not held; says whether there was room. Where there is none, what is behind the expired
-    /// frontier is forgotten first.
-    fn begin(&mut self, minute: Minute, expired_ms: i64, epoch: EpochNumber) -> bool {
+    /// Begins a minute that is not held, if there is room. Where there is none, what is behind the expired frontier is
+    /// forgotten first.
+    fn begin(&mut self, minute: Minute, expired_ms: i64, epoch: EpochNumber) -> Option<&mut MinuteSet> {
         if self.is_full() {
             self.expire(expired_ms);
         }
-        let fits = !self.is_full();
-        if fits {
-            self.sets.insert(minute, MinuteSet { begun: epoch, table: IdentitySet::default(), added: Vec::new() });
+        if self.is_full() {
+            return None;
         }
-        fits
+        let mut table = IdentitySet::default();
+        table.expect(self.expected_of(minute));
+        Some(self.sets.entry(minute).or_insert(MinuteSet { begun: epoch, table, added: Vec::new() }))
     }
 
     /// Whether no further minute fits.
@@ -188,26 +192,22 @@ fn with_more(identities: usize) -> usize {
 fn minute_runs(event_time_ms: &[i64], rows: Range<usize>) -> impl Iterator<Item = (Minute, Range<usize>)> {
     let mut start = rows.start;
     std::iter::from_fn(move || {
-        let times = &event_time_ms[start..rows.end];
-        let minute = Minute::of(*times.first()?);
-        let end = start + times.iter().take_while(|&&time| minute.contains(time)).count();
-        let run = start..end;
-        start = end;
+        let event_time_ms = &event_time_ms[start..rows.end];
+        let minute = Minute::of(*event_time_ms.first()?);
+        let run = start..start + event_time_ms.iter().take_while(|&&time| minute.contains(time)).count();
+        start = run.end;
         Some((minute, run))
     })
 }
 
 impl MinuteSet {
-    /// Looks the identity of a line up, and adds it when it is new and comes in time.
+    /// Looks an identity up, and adds it when it is new and comes in time.
     #[inline]
     fn outcome(&mut self, identity: Identity, timeliness: Timeliness) -> Outcome {
-        match timeliness {
-            Timeliness::Future => return Outcome::Future,
-            Timeliness::Expired => return Outcome::Late,
-            Timeliness::Late | Timeliness::OnTime => {}
-        }
         match self.table.find(identity) {
-            Found::Held(first) => Outcome::of_copy(first, identity),
+            Found::Held(first) if first.differs_in_user(identity) => Outcome::Conflict,
+            Found::Held(first) if first.conflicts(identity) => Outcome::DifferingDuplicate,
+            Found::Held(_) => Outcome::Duplicate,
             Found::Absent(at) if timeliness == Timeliness::OnTime => {
                 self.table.add(identity, at);
                 self.added.push(identity);

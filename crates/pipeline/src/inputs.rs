@@ -270,21 +270,22 @@ impl Inputs {
         event_time_ms: &[i64],
         future_ms: i64,
         limit_ms: i64,
-        now_ms: i64,
+        now: &ClockReading,
         settings: &TimeSettings,
-    ) -> Option<Vec<i64>> {
-        self.change(id, |input| {
+    ) -> Vec<i64> {
+        let watermarks = self.change(id, |input| {
             let mut time = input.row.time;
             let watermarks = watermark::scan(&mut time, event_time_ms, future_ms, limit_ms, settings);
             if watermark::of(&time, settings) > input.watermark(settings) {
-                time.advanced_at_ms = now_ms;
+                time.advanced_at_ms = now.guarded_ms;
             }
             // A row that stays as it was recorded stays shared.
             if time != input.row.time {
                 input.row_mut().time = time;
             }
             watermarks
-        })
+        });
+        watermarks.unwrap_or_default()
     }
 
     /// The source watches the inputs that are quiet and would have told of anything new: they are at their end now.

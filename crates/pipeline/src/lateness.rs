@@ -4,7 +4,6 @@ use crate::frontier::{self, NEVER};
 use crate::settings::TimeSettings;
 use crate::watermark;
 use adtally_model::{ClickColumns, Frontiers, Minute};
-use std::ops::Range;
 
 /// Whether a line comes in time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,17 +31,17 @@ pub(crate) struct LineFrontiers {
     held_after_final_ms: i64,
 }
 
-/// Lines of a batch, and whether each comes in time.
+/// Lines of a batch that follow one another, and what is known of each by its time.
 #[derive(Debug)]
 pub(crate) struct TimedLines<'a> {
     /// The batch.
     pub(crate) columns: &'a ClickColumns,
     /// The row of the first line.
-    first: usize,
-    /// The watermark of the input before each line.
-    watermarks: Vec<i64>,
-    timeliness: Vec<Timeliness>,
-    frontiers: LineFrontiers,
+    pub(crate) first: usize,
+    /// Whether each line comes in time.
+    pub(crate) timeliness: Vec<Timeliness>,
+    /// The expired frontier before each line.
+    pub(crate) expired_ms: Vec<i64>,
 }
 
 impl LineFrontiers {
@@ -69,22 +68,26 @@ impl LineFrontiers {
         (final_ms, self.expired_ms.max(final_ms - self.held_after_final_ms))
     }
 
+    /// Whether a line comes in time, and the expired frontier before it.
     #[inline]
-    fn timeliness(&self, event_time_ms: i64, watermark_ms: i64) -> Timeliness {
+    fn time_line(&self, event_time_ms: i64, future_ms: i64, watermark_ms: i64) -> (Timeliness, i64) {
         let (final_ms, expired_ms) = self.before(watermark_ms);
         let end_ms = Minute::of(event_time_ms).end_ms();
         let is_late_for_input = watermark_ms != watermark::NONE && end_ms + self.allowed_lateness_ms <= watermark_ms;
-        if end_ms <= expired_ms {
+        let timeliness = if event_time_ms > future_ms {
+            Timeliness::Future
+        } else if end_ms <= expired_ms {
             Timeliness::Expired
         } else if is_late_for_input || end_ms <= final_ms {
             Timeliness::Late
         } else {
             Timeliness::OnTime
-        }
+        };
+        (timeliness, expired_ms)
     }
 }
 
-/// Decides which lines of a batch, from a row on, come in time; `watermarks` are those of their input before each.
+/// Decides which lines of a batch, from row `first` on, come in time; `watermarks` are those of their input before each.
 pub(crate) fn time_lines(
     columns: &ClickColumns,
     first: usize,
@@ -92,27 +95,10 @@ pub(crate) fn time_lines(
     future_ms: i64,
     frontiers: LineFrontiers,
 ) -> TimedLines<'_> {
-    let of = |(&event_time, &watermark): (&i64, &i64)| {
-        if event_time > future_ms { Timeliness::Future } else { frontiers.timeliness(event_time, watermark) }
-    };
-    let timeliness = columns.event_time_ms[first..].iter().zip(&watermarks).map(of).collect();
-    TimedLines { columns, first, watermarks, timeliness, frontiers }
-}
-
-impl TimedLines<'_> {
-    /// The rows of the lines.
-    pub(crate) fn rows(&self) -> Range<usize> {
-        self.first..self.first + self.timeliness.len()
-    }
-
-    /// Whether the line of a row comes in time.
-    #[inline]
-    pub(crate) fn timeliness(&self, row: usize) -> Timeliness {
-        self.timeliness[row - self.first]
-    }
-
-    /// The expired frontier before the line of a row.
-    pub(crate) fn expired_ms(&self, row: usize) -> i64 {
-        self.frontiers.before(self.watermarks[row - self.first]).1
-    }
+    let event_time_ms = columns.event_time_ms[first..].iter();
+    let (timeliness, expired_ms) = event_time_ms
+        .zip(watermarks)
+        .map(|(&event_time_ms, watermark_ms)| frontiers.time_line(event_time_ms, future_ms, watermark_ms))
+        .unzip();
+    TimedLines { columns, first, timeliness, expired_ms }
 }

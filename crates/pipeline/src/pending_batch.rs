@@ -1,8 +1,8 @@
 //! A decoded batch with a cursor: how much of it was judged.
 
 use crate::ClockReading;
-use crate::verdicts::Outcome;
-use adtally_model::{ClickColumns, DeadLetter, DecodedBatch, InputId, Rejected};
+use adtally_model::{ClickColumns, DeadLetter, DecodedBatch, InputId, Rejected, Verdict};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A decoded batch on its way through the pipeline; alignment may let only a part of it pass at a time.
@@ -19,6 +19,8 @@ pub struct PendingBatch {
     text: Vec<u8>,
     /// The cursor: the first row that is not judged yet.
     pub(crate) row: usize,
+    /// The position up to which lines are booked. Rejected lines before the first click are booked without moving the cursor.
+    pub(crate) booked_to: u64,
     rejected_row: usize,
 }
 
@@ -34,6 +36,7 @@ impl PendingBatch {
             nul_bytes: batch.nul_bytes,
             text: batch.text,
             row: 0,
+            booked_to: batch.from,
             rejected_row: 0,
         }
     }
@@ -66,23 +69,24 @@ impl PendingBatch {
         line[..line.len().min(adtally_model::dead_letter::PAYLOAD_BYTES_MAX)].to_vec()
     }
 
-    /// The dead letter of a row, if its outcome leaves one.
+    /// The dead letter of a row.
     pub(crate) fn dead_letter(
         &self,
         row: usize,
-        outcome: Outcome,
+        verdict: Verdict,
+        reason: Cow<'static, str>,
         origin: &Arc<str>,
         now: &ClockReading,
-    ) -> Option<DeadLetter> {
-        Some(DeadLetter {
-            verdict: outcome.verdict(),
-            reason: outcome.reason(self.columns.click_id(row))?,
+    ) -> DeadLetter {
+        DeadLetter {
+            verdict,
+            reason,
             payload: self.payload(row),
             input: Arc::clone(origin),
             position: self.position_at(row),
             received_at_ms: now.guarded_ms,
             event_time_ms: Some(self.columns.event_time_ms[row]),
-        })
+        }
     }
 
     /// The dead letter of the next rejected line, if that lies before the cursor.

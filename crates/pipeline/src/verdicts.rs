@@ -1,7 +1,7 @@
 //! The verdicts of a batch's clicks, on their way from the stages to the ledger.
 
+use adtally_model::Verdict;
 use adtally_model::dead_letter::CONFLICT_OF;
-use adtally_model::{Identity, Verdict};
 use std::borrow::Cow;
 
 /// What the stages decided about a click: its verdict, and what sets it apart from others of that verdict.
@@ -33,17 +33,6 @@ pub(crate) struct Verdicts {
 }
 
 impl Outcome {
-    /// That of a copy, by the identity that is held and its own.
-    pub(crate) fn of_copy(held: Identity, copy: Identity) -> Outcome {
-        if held.differs_in_user(copy) {
-            Outcome::Conflict
-        } else if held.conflicts(copy) {
-            Outcome::DifferingDuplicate
-        } else {
-            Outcome::Duplicate
-        }
-    }
-
     /// What it is booked under.
     pub(crate) fn verdict(self) -> Verdict {
         match self {
@@ -68,22 +57,6 @@ impl Outcome {
             Outcome::Conflict => Some(format!("{CONFLICT_OF}{}", String::from_utf8_lossy(click_id)).into()),
             Outcome::Late => Some("its minute is final".into()),
             Outcome::TooManyMinutes => Some("too_many_minutes: its minute cannot be held beside 4096 others".into()),
-        }
-    }
-}
-
-impl Verdicts {
-    /// Room for the verdicts of so many lines.
-    pub(crate) fn with_capacity(lines: usize) -> Self {
-        Verdicts { counted: Vec::with_capacity(lines), not_counted: Vec::new() }
-    }
-
-    /// Notes the outcome of the next row.
-    #[inline]
-    pub(crate) fn push(&mut self, row: usize, outcome: Outcome) {
-        match outcome {
-            Outcome::Counted => self.counted.push(row as u32),
-            _ => self.not_counted.push((row as u32, outcome)),
         }
     }
 }

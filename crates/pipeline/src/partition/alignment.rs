@@ -4,9 +4,10 @@ use super::Partition;
 use crate::clock_guard::ClockReading;
 use crate::frontier::{self, NEVER};
 use crate::inputs::Blocker;
+use crate::lateness::LineFrontiers;
 use crate::settings::LIVE_MINUTES_MAX;
 use crate::watermark;
-use adtally_model::{InputId, InputStatus};
+use adtally_model::{Error, InputId, InputStatus, Result};
 
 /// Live minutes up to which an input with a backlog may run ahead while another has no watermark and nothing to read, and
 /// lines that it may add at a time: together they stay within the bound on live minutes.
@@ -19,28 +20,31 @@ pub(super) struct Allowance {
     pub(super) limit_ms: i64,
     /// Lines at most.
     pub(super) lines_max: usize,
-    /// Up to where it moves the partition's watermark; [`NEVER`] where it does not.
-    pub(super) watermark_max_ms: i64,
+    /// The frontiers of the partition before each of its lines.
+    pub(super) frontiers: LineFrontiers,
 }
 
 impl Partition {
-    /// How far an input may go now; `None` where the partition does not know it.
-    pub(super) fn allowance(&self, id: InputId, now: &ClockReading) -> Option<Allowance> {
+    /// How far an input may go now.
+    ///
+    /// # Errors
+    /// An internal error when the partition does not know it.
+    pub(super) fn allowance(&self, id: InputId, now: &ClockReading) -> Result<Allowance> {
         let limit_ms = self.alignment_limit(id, now);
-        let status = self.inputs.get(id)?.row.status;
+        let unknown = || Error::internal(format!("input {id} is not known to the partition"));
+        let status = self.inputs.get(id).ok_or_else(unknown)?.row.status;
         let final_ms = frontier::ms(self.progress.frontiers.final_);
         let is_blocked = status == InputStatus::Idle || self.inputs.blocker_of(id).is_some();
-        Some(Allowance {
+        // While it holds, the partition's watermark before a line is the lesser of its own and that of the others.
+        let watermark_max_ms = match status {
+            InputStatus::Holding => self.inputs.least_holding(final_ms, &self.settings, Some(id)).unwrap_or(i64::MAX),
+            _ => NEVER,
+        };
+        Ok(Allowance {
             limit_ms,
             // Each line may open a minute.
             lines_max: if is_blocked { BLOCKED_MINUTES_MAX } else { usize::MAX },
-            // While it holds, the partition's watermark before a line is the lesser of its own and that of the others.
-            watermark_max_ms: match status {
-                InputStatus::Holding => {
-                    self.inputs.least_holding(final_ms, &self.settings, Some(id)).unwrap_or(i64::MAX)
-                }
-                _ => NEVER,
-            },
+            frontiers: LineFrontiers::new(&self.progress.frontiers, watermark_max_ms, &self.settings),
         })
     }
 
