@@ -21,7 +21,6 @@ pub mod ip;
 pub mod ledger;
 pub mod position;
 pub mod progress;
-pub mod radix;
 pub mod short_text;
 pub mod time;
 

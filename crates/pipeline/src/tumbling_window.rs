@@ -4,7 +4,7 @@
 //! sorted by their bytes and runs of equal ones are counted. That touches memory in order, where a table of counts would
 //! miss the caches with every click.
 
-use adtally_model::{ClickColumns, Country, Minute, MinuteCounts, radix};
+use adtally_model::{ClickColumns, Country, Minute, MinuteCounts};
 use std::collections::BTreeMap;
 
 /// Ads below this fit into one number with their country; larger ones are sorted by comparing.
@@ -37,8 +37,8 @@ impl Window {
     }
 
     /// Its rows in order.
-    fn finish(mut self, minute: Minute, spare: &mut Vec<u64>) -> MinuteCounts {
-        radix::sort(&mut self.packed, 0, spare);
+    fn finish(mut self, minute: Minute) -> MinuteCounts {
+        radsort::sort(&mut self.packed);
         self.wide.sort_unstable();
         let mut counts = MinuteCounts::empty(minute);
         let rows = self.packed.chunk_by(|a, b| a == b).count() + self.wide.chunk_by(|a, b| a == b).count();
@@ -77,8 +77,7 @@ impl Windows {
 
     /// Sorts what was counted: the costly part of an epoch's end, which may run on another thread.
     pub fn finish(self) -> Vec<MinuteCounts> {
-        let mut spare = Vec::new();
-        self.windows.into_iter().map(|(minute, window)| window.finish(minute, &mut spare)).collect()
+        self.windows.into_iter().map(|(minute, window)| window.finish(minute)).collect()
     }
 }
 
@@ -101,7 +100,7 @@ mod tests {
                 window.add(ad, country);
                 *expected.entry((ad, country)).or_default() += 1;
             }
-            let counts = window.finish(Minute(5), &mut Vec::new());
+            let counts = window.finish(Minute(5));
             let found: Vec<((u64, Country), i64)> = counts.rows().map(|(ad, country, clicks)| ((ad, country), clicks)).collect();
             prop_assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
         }

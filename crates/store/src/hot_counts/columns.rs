@@ -2,7 +2,7 @@
 //! order.
 
 use super::ad_index::AdIndex;
-use adtally_model::{Country, Minute, MinuteCounts, radix};
+use adtally_model::{Country, Minute, MinuteCounts};
 
 /// Counts of one minute, by ad number and country. Four bytes are enough for the clicks of nearly every row; what does not fit
 /// takes several rows.
@@ -39,7 +39,8 @@ impl MinuteColumns {
         let numbers = index.intern(&ads);
         let mut order: Vec<u64> =
             (0_u64..).zip(&numbers).map(|(group, &number)| u64::from(number) << 32 | group).collect();
-        radix::sort(&mut order, 32, &mut Vec::new());
+        // It is stable: groups of one number stay in order.
+        radsort::sort_by_key(&mut order, |&key| (key >> 32) as u32);
         let mut columns = MinuteColumns::with_capacity(counts.len());
         for key in order {
             let group = key as u32 as usize;
