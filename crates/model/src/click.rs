@@ -1,6 +1,6 @@
 //! Clicks in columns, as they travel from the decoder to the stores.
 
-use crate::{Country, Identity, InputId, Rejected, short_text};
+use crate::{Country, Identity, InputId, Rejected};
 use std::sync::Arc;
 
 /// Clicks of one block of lines, a column a field, in the order of the lines. All columns have one length; the
@@ -92,10 +92,10 @@ impl ClickColumns {
         self.ad_id.push(click.ad_id);
         self.country.push(click.country);
         self.ip.push(click.ip);
-        short_text::append(&mut self.user_bytes, click.user_id);
+        self.user_bytes.extend_from_slice(click.user_id);
         self.user_end.push(self.user_bytes.len() as u32);
         if !click.click_id.is_empty() {
-            short_text::append(&mut self.click_id_bytes, click.click_id);
+            self.click_id_bytes.extend_from_slice(click.click_id);
         }
         self.click_id_end.push(self.click_id_bytes.len() as u32);
         self.line_start.push(line_start);

@@ -1,6 +1,5 @@
 //! What makes two lines one click.
 
-use crate::short_text::word_of;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -169,7 +168,7 @@ impl SipHash {
             self.word(carried | word << 8);
             carried = word >> 56;
         }
-        let last = carried | word_of(rest).map_or(0, |rest| rest as u64) << 8;
+        let last = carried | last_word(rest) << 8;
         // Of the length its lowest byte counts.
         let length = (length as u64) << 56;
         if rest.len() == 7 {
@@ -185,6 +184,17 @@ impl SipHash {
         self.rounds(4);
         (high, self.0.iter().fold(0, |all, v| all ^ v))
     }
+}
+
+/// Up to seven bytes as a word, the first one lowest. How many there are cannot be foreseen, so there is no loop over them.
+#[inline]
+fn last_word(text: &[u8]) -> u64 {
+    if let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>()) {
+        // Two reads that may overlap are as good as one of every length.
+        return u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << (8 * (text.len() - 4));
+    }
+    let byte = |at: usize| text.get(at).map_or(0, |&byte| u64::from(byte) << (8 * at));
+    byte(0) | byte(1) | byte(2)
 }
 
 #[cfg(test)]

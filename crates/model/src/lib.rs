@@ -21,7 +21,6 @@ pub mod ip;
 pub mod ledger;
 pub mod position;
 pub mod progress;
-pub mod short_text;
 pub mod time;
 
 pub use click::{ClickColumns, ClickRef, CountedClicks, DecodedBatch};

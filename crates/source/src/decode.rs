@@ -3,16 +3,18 @@
 //! Decoding is a pure function of block, settings and key. Each line of a block becomes either a click or a
 //! [`Rejected`] line with its reason.
 
+mod address;
 pub(crate) mod csv;
 mod event_time;
 pub mod foreign;
 pub(crate) mod format;
 pub(crate) mod json;
-mod judge;
 pub(crate) mod nul_bytes;
 mod null_values;
 mod ordinary_line;
 mod settings;
+mod short_text;
+mod validate;
 mod value;
 
 #[cfg(test)]
@@ -28,11 +30,11 @@ use adtally_model::dead_letter::PAYLOAD_BYTES_MAX;
 use adtally_model::identity::IdentityFields;
 use adtally_model::{ClickColumns, ClickRef, Country, DecodedBatch, IdentityKey, Rejected, Result, Verdict};
 use json::{Kind, Scanned, Scanner};
-use judge::{FIELD_NAMES, FIELDS, Rules, judge};
 use memchr::memchr;
 use null_values::NullValues;
 use ordinary_line::{Keys, Order};
 use std::borrow::Cow;
+use validate::{FIELD_NAMES, FIELDS, Rules, validate};
 use value::{Value, is_integer};
 
 /// Bytes of an ordinary line: the guess by which columns are sized, so that they rarely grow.
@@ -168,7 +170,7 @@ impl Decoder {
         while at < text.len() {
             match ordinary_line::read(text, at, &self.keys, &mut order, &mut values) {
                 Some(line) if line.end - at <= self.settings.line_bytes_max => {
-                    match judge(&values, rules) {
+                    match validate(&values, rules) {
                         Ok(click) => work.accept(at, &click, &self.identity_key),
                         Err(reason) => work.reject(at, &text[at..line.end], (Verdict::Invalid, reason)),
                     }
@@ -195,7 +197,7 @@ impl Decoder {
         let Work { clicks, rejected, scratch, .. } = work;
         let verdict = self.check_line(line, utf8).and_then(|()| {
             let values = self.json_values(line, scratch)?;
-            judge(&values, self.rules()).map_err(|reason| (Verdict::Invalid, reason))
+            validate(&values, self.rules()).map_err(|reason| (Verdict::Invalid, reason))
         });
         match verdict {
             Ok(click) => accept(clicks, at, &click, &self.identity_key),
@@ -213,7 +215,7 @@ impl Decoder {
             let delimiter = self.settings.delimiter();
             let values = csv::read(line, header, delimiter, &mut scratch.columns, &mut scratch.unescaped)
                 .map_err(|what| (Verdict::Malformed, what))?;
-            judge(&values, self.rules()).map_err(|reason| (Verdict::Invalid, reason))
+            validate(&values, self.rules()).map_err(|reason| (Verdict::Invalid, reason))
         });
         match verdict {
             Ok(click) => accept(clicks, at, &click, &self.identity_key),

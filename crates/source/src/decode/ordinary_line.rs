@@ -3,7 +3,8 @@
 //! Whatever is unusual (escapes, nesting, exponents, odd spaces, a syntax error) is not judged here but left to the
 //! general reading, so that both give the same results. Line ends are found on the way; nothing is allocated.
 
-use super::judge::FIELDS;
+use super::short_text;
+use super::validate::FIELDS;
 use super::value::Value;
 
 /// Keys at so many places of a line are guessed from the line before; further ones are looked up.
@@ -206,7 +207,7 @@ fn space(text: &[u8], at: usize) -> Option<usize> {
 }
 
 /// A one in each byte.
-const ONES: u64 = adtally_model::short_text::ONES as u64;
+const ONES: u64 = short_text::ONES as u64;
 
 /// The highest bit of each byte.
 const HIGHS: u64 = ONES * 0x80;

@@ -2,21 +2,15 @@
 //! is compared, shifted and copied without a loop over them.
 
 /// A one in each byte of a word: times a byte, that byte in each.
-pub const ONES: u128 = u128::MAX / 255;
+pub(super) const ONES: u128 = u128::MAX / 255;
 
 /// Bytes that fit.
-pub const SHORT_TEXT_MAX: usize = 16;
+pub(super) const SHORT_TEXT_MAX: usize = 16;
 
 /// The bytes of a text as a word, the first one lowest and zeros above the last; none where they are more than
 /// [`SHORT_TEXT_MAX`].
-///
-/// ```
-/// # use adtally_model::short_text::word_of;
-/// assert_eq!(word_of(b"ab"), Some(0x6261));
-/// assert_eq!(word_of(b"seventeen letters"), None);
-/// ```
 #[inline]
-pub fn word_of(text: &[u8]) -> Option<u128> {
+pub(super) fn word_of(text: &[u8]) -> Option<u128> {
     if text.len() > SHORT_TEXT_MAX {
         return None;
     }
@@ -31,19 +25,6 @@ pub fn word_of(text: &[u8]) -> Option<u128> {
     })
 }
 
-/// Appends a text: sixteen bytes are copied at once, and what is too many is cut off.
-#[inline]
-pub(crate) fn append(out: &mut Vec<u8>, text: &[u8]) {
-    match word_of(text) {
-        Some(word) => {
-            let end = out.len() + text.len();
-            out.extend_from_slice(&word.to_le_bytes());
-            out.truncate(end);
-        }
-        None => out.extend_from_slice(text),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,9 +37,6 @@ mod tests {
             let mut bytes = [0; SHORT_TEXT_MAX];
             let expected = bytes.get_mut(..length).map(|bytes| bytes.copy_from_slice(text));
             assert_eq!(word_of(text), expected.map(|()| u128::from_le_bytes(bytes)), "{length}");
-            let mut out = b"before".to_vec();
-            append(&mut out, text);
-            assert_eq!(out, [b"before", text].concat(), "{length}");
         }
     }
 }

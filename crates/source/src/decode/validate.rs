@@ -1,10 +1,12 @@
 //! From the values of a line's fields to a click, or the reason why it is none: the rules that all formats share.
 
+use super::address;
 use super::event_time::event_time;
 use super::null_values::NullValues;
 use super::settings::TimestampUnit;
+use super::short_text::{ONES, SHORT_TEXT_MAX, word_of};
 use super::value::{Value, is_integer, unsigned};
-use adtally_model::{ClickRef, Country, ip};
+use adtally_model::{ClickRef, Country};
 use std::borrow::Cow;
 
 /// Fields of a click.
@@ -30,14 +32,14 @@ pub(super) struct Rules<'a> {
 
 /// Applies the rules of a click to the values of its fields, in their order.
 #[inline]
-pub(super) fn judge<'a>(values: &[Value<'a>; FIELDS], rules: Rules<'_>) -> Result<ClickRef<'a>, Cow<'static, str>> {
+pub(super) fn validate<'a>(values: &[Value<'a>; FIELDS], rules: Rules<'_>) -> Result<ClickRef<'a>, Cow<'static, str>> {
     let [timestamp, ad_id, user_id, ip, country, click_id] = *values;
     Ok(ClickRef {
         event_time_ms: event_time(timestamp, rules.unit)?,
         ad_id: ad(ad_id)?,
         user_id: user(user_id)?,
         ip: match ip {
-            Value::Text(text) => ip::parse(text).ok_or("ip: not an IPv4 or IPv6 address")?,
+            Value::Text(text) => address::parse(text).ok_or("ip: not an IPv4 or IPv6 address")?,
             Value::Absent => return Err("ip: missing".into()),
             Value::Integer(_) | Value::Decimal(_) | Value::Other => return Err("ip: not text".into()),
         },
