@@ -7,6 +7,7 @@ use crate::settings::LIVE_MINUTES_MAX;
 use crate::verdicts::{Outcome, Verdicts};
 use adtally_model::{EpochNumber, Identity, Minute};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Range;
 
 /// A minute is expected to come to hold this share more than the one before it holds so far: late lines of that one, and
@@ -168,7 +169,13 @@ impl Deduplicate {
     pub(crate) fn drain_added(&mut self) -> BTreeMap<Minute, Vec<Identity>> {
         let mut added = std::mem::take(&mut self.expired);
         for (&minute, set) in self.sets.iter_mut().filter(|(_, set)| !set.added.is_empty()) {
-            added.entry(minute).or_default().append(&mut set.added);
+            let new = std::mem::take(&mut set.added);
+            match added.entry(minute) {
+                Entry::Vacant(entry) => {
+                    entry.insert(new);
+                }
+                Entry::Occupied(mut entry) => entry.get_mut().extend(new),
+            }
         }
         added
     }
