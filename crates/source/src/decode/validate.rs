@@ -4,7 +4,6 @@ use super::address;
 use super::event_time::event_time;
 use super::null_values::NullValues;
 use super::settings::TimestampUnit;
-use super::short_text::{ONES, SHORT_TEXT_MAX, word_of};
 use super::value::{Value, is_integer, unsigned};
 use adtally_model::{ClickRef, Country};
 use std::borrow::Cow;

@@ -1,6 +1,6 @@
 //! What stands in a field of a line, and numbers in decimal digits.
 
-use adtally_model::short_text::{ONES, SHORT_TEXT_MAX, word_of};
+use super::short_text::{ONES, SHORT_TEXT_MAX, word_of};
 
 /// What stands in a field.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
