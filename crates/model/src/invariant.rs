@@ -22,17 +22,6 @@ pub enum Invariant {
 }
 
 impl Invariant {
-    /// All of them, for reports and documentation.
-    pub const ALL: [Invariant; 7] = [
-        Invariant::NoDoubleCount,
-        Invariant::Conservation,
-        Invariant::ContiguousPositions,
-        Invariant::LinearChain,
-        Invariant::MonotoneFrontiers,
-        Invariant::FinalIsFinal,
-        Invariant::LakeEqualsLog,
-    ];
-
     /// The id under which it is known in tests, metrics and documentation.
     pub const fn id(self) -> &'static str {
         match self {

@@ -6,6 +6,7 @@ use super::settings::TimestampUnit;
 use super::value::{Value, is_integer, unsigned};
 use adtally_model::time::{EVENT_TIME_END_MS, EVENT_TIME_MIN_MS, date_and_hour, parse_rfc3339};
 use std::borrow::Cow;
+use strum::IntoEnumIterator;
 
 const NEITHER: &str = "click_timestamp: neither a plain number nor RFC 3339 with an offset";
 const RANGE: &str = "click_timestamp: before 2000 or after 2099";
@@ -106,7 +107,7 @@ fn implausible(integer: &[u8], decimals: &[u8], unit: TimestampUnit) -> Cow<'sta
         None => format!("click_timestamp: {shown} in {} is not within the years 0 to 9999", unit.name()),
     };
     let fits = |unit: &TimestampUnit| i64::try_from(ms_of(integer, decimals, *unit)).is_ok_and(|ms| is_accepted(&ms));
-    match TimestampUnit::ALL.into_iter().find(fits) {
+    match TimestampUnit::iter().find(fits) {
         Some(other) => {
             let date = date(other).unwrap_or_default();
             format!("{is}; it would be {date} in {}: set input.timestamp_unit", other.name()).into()

@@ -2,6 +2,7 @@
 
 use adtally_model::{Error, Result};
 use serde::{Deserialize, Serialize};
+use strum::{EnumIter, IntoStaticStr};
 
 /// Longest line unless configured otherwise, in bytes without its line ending.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -36,37 +37,33 @@ pub const NULL_VALUE_BYTES_MAX: usize = 128;
 /// MySQL, of programs that write a null as text, and the UUID of zeros.
 pub const NULL_VALUES: [&str; 6] = ["", "-", "\\N", "null", "NULL", "00000000-0000-0000-0000-000000000000"];
 
-/// The unit of timestamps that are numbers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+/// The unit of timestamps that are numbers, the coarsest first. A number is a time from 2000 to 2099 in one of them at
+/// most.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, EnumIter, IntoStaticStr)]
 pub enum TimestampUnit {
     /// Seconds since the Unix epoch.
     #[serde(rename = "s")]
+    #[strum(serialize = "s")]
     Seconds,
     /// Milliseconds since the Unix epoch.
     #[default]
     #[serde(rename = "ms")]
+    #[strum(serialize = "ms")]
     Milliseconds,
     /// Microseconds since the Unix epoch.
     #[serde(rename = "us")]
+    #[strum(serialize = "us")]
     Microseconds,
     /// Nanoseconds since the Unix epoch.
     #[serde(rename = "ns")]
+    #[strum(serialize = "ns")]
     Nanoseconds,
 }
 
 impl TimestampUnit {
-    /// All of them, the coarsest first. A number is a time from 2000 to 2099 in one of them at most.
-    pub const ALL: [TimestampUnit; 4] =
-        [TimestampUnit::Seconds, TimestampUnit::Milliseconds, TimestampUnit::Microseconds, TimestampUnit::Nanoseconds];
-
     /// As the configuration names it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            TimestampUnit::Seconds => "s",
-            TimestampUnit::Milliseconds => "ms",
-            TimestampUnit::Microseconds => "us",
-            TimestampUnit::Nanoseconds => "ns",
-        }
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 }
 
