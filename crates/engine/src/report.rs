@@ -4,8 +4,8 @@ use crate::clock::Clock;
 use crate::first_rejections::{FirstRejection, FirstRejections};
 use crate::line_notes::{Countries, LineNotes};
 use crate::status::{
-    DurationHistogram, Gauges, InputLedger, LEDGER_INPUTS_MAX, LedgerReport, PartitionLedger, QueueDepth, Readiness,
-    Status,
+    DurationHistogram, Gauges, InputLedger, LEDGER_INPUTS_MAX, LedgerReport, PartitionLedger, Projection, QueueDepth,
+    Readiness, RunLoop, Status,
 };
 use adtally_model::{InputId, InputRow, InputStatus, Ledger, PartitionState, Progress};
 use adtally_pipeline::{ClockReading, EpochDraft, Partition, TimeSettings};
@@ -329,7 +329,7 @@ impl Status for Report {
             }],
             inputs,
             inputs_left_off,
-            revision: Some(Revision::of([&committed.progress])).filter(|revision| !revision.is_empty()),
+            revision: Revision::of([&committed.progress]).if_any(),
         }
     }
 
@@ -376,18 +376,23 @@ impl Status for Report {
         Gauges {
             lines: committed.progress.ledger,
             epochs_committed: committed.progress.number,
-            epoch_commits: self.commits.snapshot(),
-            queues: vec![QueueDepth {
-                queue: "read_ahead_bytes",
-                depth: live.read_ahead.0,
-                capacity: live.read_ahead.1,
-            }],
             watermark_lag_ms: lag(committed.progress.frontiers.watermark.get()),
             closed_lag_ms: lag(committed.progress.frontiers.closed.get()),
-            lake_epochs_behind: committed.progress.number.saturating_sub(live.lake_epoch),
-            live_identities: live.held.0 as u64,
-            live_minutes: live.held.1 as u64,
-            open_files: live.open_files,
+            projections: vec![Projection {
+                store: "lake",
+                epochs_behind: committed.progress.number.saturating_sub(live.lake_epoch),
+            }],
+            run_loop: Some(RunLoop {
+                epoch_commits: self.commits.snapshot(),
+                queues: vec![QueueDepth {
+                    queue: "read_ahead_bytes",
+                    depth: live.read_ahead.0,
+                    capacity: live.read_ahead.1,
+                }],
+                live_identities: live.held.0 as u64,
+                live_minutes: live.held.1 as u64,
+                open_files: live.open_files,
+            }),
         }
     }
 }

@@ -5,7 +5,6 @@ use crate::clock::Clock;
 use crate::report::Report;
 use crate::service::RunOptions;
 use adtally_model::{Error, Result};
-use adtally_store::embedded::Embedded;
 use adtally_store::questions::{AdClicks, Cost, Question, Questions, Revision, TopAds};
 use async_trait::async_trait;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,34 +53,34 @@ impl ServiceStart {
     }
 }
 
-/// Who answers questions, from the moment on at which somebody can.
+/// Who answers questions, from the moment on at which somebody can. Until then the revision is empty.
 #[derive(Default)]
-pub struct LateQuestions(OnceLock<Embedded>);
+pub struct LateQuestions(OnceLock<Box<dyn Questions>>);
 
 impl LateQuestions {
     /// The state is recovered.
-    pub fn open(&self, questions: Embedded) {
+    pub fn open(&self, questions: impl Questions + 'static) {
         // A start happens once.
-        let _ = self.0.set(questions);
+        let _ = self.0.set(Box::new(questions));
     }
 
     /// Who answers.
     ///
     /// # Errors
     /// External and retryable while the state is recovered; the server refuses questions until then.
-    fn get(&self) -> Result<&Embedded> {
-        self.0.get().ok_or_else(|| Error::transient("the state is still being recovered"))
+    fn get(&self) -> Result<&dyn Questions> {
+        self.0.get().map(Box::as_ref).ok_or_else(|| Error::transient("the state is still being recovered"))
     }
 }
 
 #[async_trait]
 impl Questions for LateQuestions {
     fn cost(&self, question: &Question) -> Cost {
-        self.get().map_or(Cost::Hot, |questions| questions.cost(question))
+        self.get().map_or(Cost::RecentCounts, |questions| questions.cost(question))
     }
 
     fn revision(&self) -> Revision {
-        self.get().map_or_else(|_| Revision::default(), Embedded::revision)
+        self.get().map_or_else(|_| Revision::default(), |questions| questions.revision())
     }
 
     async fn ad_clicks(&self, ad_id: u64, question: &Question, series: bool) -> Result<AdClicks> {

@@ -1,4 +1,5 @@
-//! What a process tells of itself, beside the answers: its ledger, its readiness and its gauges.
+//! What a process tells of itself, beside the answers: its ledger, its readiness and its gauges. Nothing here depends on
+//! which stores it has, or on whether it counts clicks itself.
 
 use adtally_model::{InputStatus, Ledger};
 use adtally_store::questions::Revision;
@@ -8,9 +9,14 @@ use std::time::Duration;
 /// How many rows of inputs a ledger has at most: some 3 MB of JSON. Beyond it they are summed in one of the rows.
 pub const LEDGER_INPUTS_MAX: usize = 10_000;
 
-/// The process behind the server, asked at every request; implementations must answer from memory, without I/O.
+/// The process behind the server, asked at every request. An implementation promises that
+///
+/// - it answers from memory, without I/O and without waiting for the work that it tells of;
+/// - ledgers are those of committed epochs and add up (`Ledger::check`), and [`LedgerReport::revision`] names these
+///   epochs;
+/// - totals of [`Gauges`] never decrease once [`Status::recovering`] is over.
 pub trait Status: Send + Sync {
-    /// Where every line went, as of the last commit.
+    /// Where every line went, as of the last commit that this process knows.
     fn ledger(&self) -> LedgerReport;
 
     /// Whether the process does its work.
@@ -90,16 +96,32 @@ pub struct Gauges {
     pub lines: Ledger,
     /// Epochs committed since the deployment began, over all partitions.
     pub epochs_committed: u64,
-    /// How long commits took since the process started.
-    pub epoch_commits: DurationSnapshot,
-    /// Queues between stages.
-    pub queues: Vec<QueueDepth>,
     /// How far the least watermark is behind the clock, in milliseconds; `None` before there is one.
     pub watermark_lag_ms: Option<i64>,
     /// How far the least closed frontier is behind the clock, in milliseconds; `None` before there is one.
     pub closed_lag_ms: Option<i64>,
-    /// Committed epochs that the lake does not hold yet.
-    pub lake_epochs_behind: u64,
+    /// The stores that epochs are projected into.
+    pub projections: Vec<Projection>,
+    /// The run loop; `None` in a process that answers questions and counts nothing.
+    pub run_loop: Option<RunLoop>,
+}
+
+/// How far a store follows the epoch log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Projection {
+    /// The name of the store, one word such as `lake`: it is part of the metric's name.
+    pub store: &'static str,
+    /// Committed epochs that it does not hold yet.
+    pub epochs_behind: u64,
+}
+
+/// The state of a run loop.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct RunLoop {
+    /// How long commits took since the process started.
+    pub epoch_commits: DurationSnapshot,
+    /// Queues between stages.
+    pub queues: Vec<QueueDepth>,
     /// Identities held for deduplication.
     pub live_identities: u64,
     /// Minutes whose identities are held.

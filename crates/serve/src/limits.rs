@@ -50,12 +50,12 @@ pub struct Limits {
     pub send_timeout: Duration,
     /// Questions in flight, running or waiting for their turn; further ones are told to come back.
     pub questions_max: usize,
-    /// Questions running at a time that counts in memory can answer: they are short and keep a core busy.
-    pub hot_running_max: usize,
-    /// Questions running at a time that read counts in the lake: each may hold hundreds of megabytes.
-    pub lake_running_max: usize,
-    /// Questions running at a time that read raw clicks: each may hold hundreds of megabytes.
-    pub raw_running_max: usize,
+    /// Questions running at a time that need recent counts: they are short and keep a core busy.
+    pub recent_counts_running_max: usize,
+    /// Questions running at a time that need older counts: each may hold hundreds of megabytes.
+    pub older_counts_running_max: usize,
+    /// Questions running at a time that need raw clicks: each may hold hundreds of megabytes.
+    pub raw_clicks_running_max: usize,
     /// How long answers in flight may go on after shutdown began; the whole process is to end within ten seconds.
     pub drain_timeout: Duration,
 }
@@ -70,9 +70,9 @@ impl Default for Limits {
             stall_timeout: Duration::from_secs(10),
             send_timeout: Duration::from_secs(60),
             questions_max: 64,
-            hot_running_max: 4,
-            lake_running_max: 2,
-            raw_running_max: 2,
+            recent_counts_running_max: 4,
+            older_counts_running_max: 2,
+            raw_clicks_running_max: 2,
             drain_timeout: Duration::from_secs(8),
         }
     }
@@ -87,9 +87,9 @@ impl Limits {
         let numbers = [
             ("connections_max", self.connections_max),
             ("questions_max", self.questions_max),
-            ("hot_running_max", self.hot_running_max),
-            ("lake_running_max", self.lake_running_max),
-            ("raw_running_max", self.raw_running_max),
+            ("recent_counts_running_max", self.recent_counts_running_max),
+            ("older_counts_running_max", self.older_counts_running_max),
+            ("raw_clicks_running_max", self.raw_clicks_running_max),
         ];
         let times = [
             ("header_timeout", self.header_timeout),
@@ -111,9 +111,9 @@ impl Limits {
 pub(crate) struct Gate {
     questions_max: usize,
     seats: Arc<Semaphore>,
-    hot: Arc<Semaphore>,
-    lake: Arc<Semaphore>,
-    raw: Arc<Semaphore>,
+    recent_counts: Arc<Semaphore>,
+    older_counts: Arc<Semaphore>,
+    raw_clicks: Arc<Semaphore>,
 }
 
 impl Gate {
@@ -123,9 +123,9 @@ impl Gate {
         Gate {
             questions_max: limits.questions_max,
             seats: places(limits.questions_max),
-            hot: places(limits.hot_running_max),
-            lake: places(limits.lake_running_max),
-            raw: places(limits.raw_running_max),
+            recent_counts: places(limits.recent_counts_running_max),
+            older_counts: places(limits.older_counts_running_max),
+            raw_clicks: places(limits.raw_clicks_running_max),
         }
     }
 
@@ -140,9 +140,9 @@ impl Gate {
     /// A turn to run, held until the question has run.
     pub(crate) async fn turn(&self, cost: Cost) -> Option<OwnedSemaphorePermit> {
         let lane = match cost {
-            Cost::Hot => &self.hot,
-            Cost::Lake => &self.lake,
-            Cost::Raw => &self.raw,
+            Cost::RecentCounts => &self.recent_counts,
+            Cost::OlderCounts => &self.older_counts,
+            Cost::RawClicks => &self.raw_clicks,
         };
         lane.clone().acquire_owned().await.ok()
     }
@@ -153,7 +153,8 @@ impl Gate {
     }
 }
 
-/// A place among the questions in flight.
+/// A place among the questions in flight. An answer keeps it until all of it is sent, so that clients that do not read
+/// cannot make answers pile up.
 #[derive(Debug)]
 pub(crate) struct Seat {
     _permit: OwnedSemaphorePermit,

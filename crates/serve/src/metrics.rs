@@ -1,6 +1,6 @@
 //! Metrics in the OpenMetrics text format. No label ever names an ad, an address or a user.
 
-use adtally_engine::status::{Gauges, Status};
+use adtally_engine::status::{Gauges, Projection, RunLoop, Status};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
@@ -20,7 +20,7 @@ pub(crate) const MEDIA_TYPE: &str = "application/openmetrics-text";
 /// The same with its parameters, as answers name it.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Upper bounds of request durations, in seconds: hot counts take less than a millisecond, raw clicks seconds.
+/// Upper bounds of request durations, in seconds: recent counts take less than a millisecond, raw clicks seconds.
 const REQUEST_BOUNDS_S: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -105,8 +105,12 @@ impl Collector for StatusCollector {
         let gauges = self.0.gauges();
         let ready = self.0.readiness().problems.is_empty();
         encode_lines(&mut encoder, &gauges)?;
-        encode_commits(&mut encoder, &gauges)?;
-        encode_queues(&mut encoder, &gauges)?;
+        let help = "Epochs committed since the deployment began.";
+        counter(&mut encoder, "epochs_committed", help, gauges.epochs_committed)?;
+        if let Some(run_loop) = &gauges.run_loop {
+            encode_commits(&mut encoder, run_loop)?;
+            encode_queues(&mut encoder, run_loop)?;
+        }
         let seconds = |ms: i64| ms as f64 / 1e3;
         let lag = "behind the clock; absent before there is one.";
         if let Some(ms) = gauges.watermark_lag_ms {
@@ -120,17 +124,22 @@ impl Collector for StatusCollector {
         if let Some(ms) = gauges.closed_lag_ms {
             gauge(&mut encoder, "closed_lag_seconds", &format!("How far the closed frontier is {lag}"), seconds(ms))?;
         }
-        let plain = [
-            ("lake_epochs_behind", "Committed epochs that the lake does not hold yet.", gauges.lake_epochs_behind),
-            ("live_identities", "Identities held for deduplication.", gauges.live_identities),
-            ("live_windows", "Minutes whose identities are held.", gauges.live_minutes),
-            ("open_files", "Input files that are held open.", gauges.open_files),
-            ("ready", "1 when nothing keeps the process from its work.", u64::from(ready)),
-        ];
-        for (name, help, value) in plain {
-            gauge(&mut encoder, name, help, value as f64)?;
+        for Projection { store, epochs_behind } in &gauges.projections {
+            let help = format!("Committed epochs that the {store} does not hold yet.");
+            gauge(&mut encoder, &format!("{store}_epochs_behind"), &help, *epochs_behind as f64)?;
         }
-        Ok(())
+        if let Some(run_loop) = &gauges.run_loop {
+            let held = [
+                ("live_identities", "Identities held for deduplication.", run_loop.live_identities),
+                ("live_windows", "Minutes whose identities are held.", run_loop.live_minutes),
+                ("open_files", "Input files that are held open.", run_loop.open_files),
+            ];
+            for (name, help, value) in held {
+                gauge(&mut encoder, name, help, value as f64)?;
+            }
+        }
+        let help = "1 when nothing keeps the process from its work.";
+        gauge(&mut encoder, "ready", help, f64::from(u8::from(ready)))
     }
 }
 
@@ -164,23 +173,22 @@ fn encode_lines(encoder: &mut DescriptorEncoder, gauges: &Gauges) -> fmt::Result
     counter(encoder, "nul_bytes", "NUL bytes that belong to no line.", lines.nul_bytes)
 }
 
-fn encode_commits(encoder: &mut DescriptorEncoder, gauges: &Gauges) -> fmt::Result {
-    counter(encoder, "epochs_committed", "Epochs committed since the deployment began.", gauges.epochs_committed)?;
-    let commits = &gauges.epoch_commits;
+fn encode_commits(encoder: &mut DescriptorEncoder, run_loop: &RunLoop) -> fmt::Result {
+    let commits = &run_loop.epoch_commits;
     let help = "Time to commit an epoch, since the process started.";
     let mut histogram = encoder.encode_descriptor("epoch_commit_seconds", help, None, MetricType::Histogram)?;
     histogram.encode_histogram::<NoLabelSet>(commits.sum_s(), commits.count(), &commits.classes_s(), None)
 }
 
-fn encode_queues(encoder: &mut DescriptorEncoder, gauges: &Gauges) -> fmt::Result {
+fn encode_queues(encoder: &mut DescriptorEncoder, run_loop: &RunLoop) -> fmt::Result {
     let help = "Items, or bytes where its name says so, in a queue between stages.";
     let mut depth = encoder.encode_descriptor("queue_depth", help, None, MetricType::Gauge)?;
-    for queue in &gauges.queues {
+    for queue in &run_loop.queues {
         ConstGauge::new(queue.depth as f64).encode(depth.encode_family(&[("queue", queue.queue)])?)?;
     }
     let help = "Items, or bytes where its name says so, that a queue between stages can hold.";
     let mut capacity = encoder.encode_descriptor("queue_capacity", help, None, MetricType::Gauge)?;
-    for queue in &gauges.queues {
+    for queue in &run_loop.queues {
         ConstGauge::new(queue.capacity as f64).encode(capacity.encode_family(&[("queue", queue.queue)])?)?;
     }
     Ok(())

@@ -51,7 +51,8 @@ pub(crate) fn ad_id(text: &str) -> Result<u64, Problem> {
 
 /// Reads everything that both questions have in common.
 pub(crate) fn question(given: &Given) -> Result<Question, Problem> {
-    Ok(Question { span: span(given)?, filters: filters(given)?, include_open: boolean(given, INCLUDE_OPEN)? })
+    let (span, filters, include_open) = (span(given)?, filters(given)?, boolean(given, INCLUDE_OPEN)?);
+    Ok(Question { filters, include_open, ..Question::about(span) })
 }
 
 /// Reads the revision that a client has seen, if it sends one.

@@ -252,7 +252,7 @@ async fn ledger(State(desk): State<Arc<Desk>>, uri: Uri) -> Result<Response, Pro
     desk.recovered()?;
     let seat = desk.gate.enter()?;
     let status = desk.status.clone();
-    let answer = desk.run(Cost::Hot, async move { LedgerAnswer::new(status.ledger()) }).await?;
+    let answer = desk.run(Cost::RecentCounts, async move { LedgerAnswer::new(status.ledger()) }).await?;
     desk.json(&answer, Some(seat))
 }
 

@@ -35,8 +35,8 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Answers questions on `listener` until `shutdown` is ready, and then until the answers in flight are sent or
 /// [`Limits::drain_timeout`] is over.
 ///
-/// Needs a Tokio runtime with timers and I/O. Questions run on its blocking threads, at most
-/// [`Limits::hot_running_max`], [`Limits::lake_running_max`] and [`Limits::raw_running_max`] of them.
+/// Needs a Tokio runtime with timers and I/O. Questions run on its blocking threads, at a time as many of each
+/// [`Cost`](adtally_store::questions::Cost) as [`Limits`] say.
 ///
 /// # Errors
 /// A user error when a limit is 0. What goes wrong with one connection ends only that one, and is logged.

@@ -24,7 +24,7 @@ const NOTHING: Coverage =
     Coverage { span: None, state: MinuteState::Open, watermark_ms: None, newest_click_ms: None, revision: None };
 
 /// A store that takes a ticket before it tells of an ad, and shows when it is asked. The most clicked ads it knows at
-/// once. Its lake holds what is older than an hour.
+/// once. What is older than an hour is not recent.
 struct Store {
     asked: Semaphore,
     tickets: Semaphore,
@@ -33,7 +33,7 @@ struct Store {
 #[async_trait]
 impl Questions for Store {
     fn cost(&self, question: &Question) -> Cost {
-        if matches!(question.span, Span::Last(60..)) { Cost::Lake } else { Cost::Hot }
+        if matches!(question.span, Span::Last(60..)) { Cost::OlderCounts } else { Cost::RecentCounts }
     }
 
     fn revision(&self) -> Revision {
@@ -282,7 +282,7 @@ fn fault_36_clients_that_read_too_slowly_are_closed() {
 
 #[test]
 fn fault_35_questions_beyond_the_bound_are_told_to_come_back() {
-    let limits = Limits { questions_max: 2, hot_running_max: 1, ..Limits::default() };
+    let limits = Limits { questions_max: 2, recent_counts_running_max: 1, ..Limits::default() };
     let server = Server::start(limits, 0);
     let mut running = server.connect();
     send(&mut running, QUESTION);
@@ -304,7 +304,7 @@ fn fault_35_questions_beyond_the_bound_are_told_to_come_back() {
 
 #[test]
 fn slow_questions_hold_up_no_quick_ones() {
-    let limits = Limits { hot_running_max: 1, lake_running_max: 1, ..Limits::default() };
+    let limits = Limits { recent_counts_running_max: 1, older_counts_running_max: 1, ..Limits::default() };
     let server = Server::start(limits, 0);
     let mut slow = [server.connect(), server.connect()];
     slow.iter_mut().for_each(|stream| send(stream, "/ads/42/clicks?minutes=10080"));
@@ -319,7 +319,7 @@ fn slow_questions_hold_up_no_quick_ones() {
 
 #[test]
 fn a_client_that_leaves_frees_its_place() {
-    let limits = Limits { questions_max: 1, hot_running_max: 1, ..Limits::default() };
+    let limits = Limits { questions_max: 1, recent_counts_running_max: 1, ..Limits::default() };
     let server = Server::start(limits, 0);
     let mut leaves = server.connect();
     send(&mut leaves, QUESTION);
@@ -367,8 +367,8 @@ fn limits_that_would_answer_nobody_are_refused() {
     };
     let limits = Limits::default();
     check(limits, None);
-    let refused = "the server's raw_running_max is 0, so that nobody would be answered";
-    check(Limits { raw_running_max: 0, ..limits }, Some(refused));
+    let refused = "the server's raw_clicks_running_max is 0, so that nobody would be answered";
+    check(Limits { raw_clicks_running_max: 0, ..limits }, Some(refused));
     let refused = "the server's header_timeout is 0, so that nobody would be answered";
     check(Limits { header_timeout: Duration::ZERO, ..limits }, Some(refused));
 }

@@ -30,12 +30,12 @@ impl Embedded {
 impl Questions for Embedded {
     fn cost(&self, question: &Question) -> Cost {
         if !question.filters.is_counted() {
-            return Cost::Raw;
+            return Cost::RawClicks;
         }
         let snapshot = self.hot.snapshot();
         match coverage(&snapshot, question).span {
-            Some((from, to)) if from < hot_from(&snapshot, from, to) => Cost::Lake,
-            _ => Cost::Hot,
+            Some((from, to)) if from < hot_from(&snapshot, from, to) => Cost::OlderCounts,
+            _ => Cost::RecentCounts,
         }
     }
 
@@ -44,6 +44,7 @@ impl Questions for Embedded {
     }
 
     async fn ad_clicks(&self, ad_id: u64, question: &Question, series: bool) -> Result<AdClicks> {
+        refuse_the_past(question)?;
         let snapshot = self.hot.snapshot();
         let coverage = coverage(&snapshot, question);
         let Some((from, to)) = coverage.span else {
@@ -88,6 +89,7 @@ impl Questions for Embedded {
     }
 
     async fn top_ads(&self, question: &Question, limit: usize) -> Result<TopAds> {
+        refuse_the_past(question)?;
         let snapshot = self.hot.snapshot();
         let coverage = coverage(&snapshot, question);
         let Some((from, to)) = coverage.span else { return Ok(TopAds { coverage, ads: Vec::new() }) };
@@ -170,6 +172,14 @@ impl Embedded {
     }
 }
 
+/// Refuses questions as of the past: the hot counts hold only what is known now.
+fn refuse_the_past(question: &Question) -> Result<()> {
+    match question.as_of {
+        None => Ok(()),
+        Some(_) => Err(Error::user("this store only answers as of now: leave as_of out")),
+    }
+}
+
 /// The clicks that signed rows sum up to: corrections take back what was counted, never more.
 fn clicks_of(sum: i64, ad_id: u64) -> Result<u64> {
     let negative = |_| Error::violated(Invariant::LakeEqualsLog, format!("the counts of ad {ad_id} sum up to {sum}"));
@@ -194,14 +204,8 @@ fn coverage(snapshot: &Snapshot, question: &Question) -> Coverage {
         }
     };
     let state = span.map_or(MinuteState::Open, |(_, to)| progress.state_of(Minute(to.0 - 1)));
-    let revision = Revision::of([progress]);
-    Coverage {
-        span,
-        state,
-        watermark_ms: progress.frontiers.watermark.get(),
-        newest_click_ms: newest,
-        revision: Some(revision).filter(|revision| !question.include_open && !revision.is_empty()),
-    }
+    let revision = if question.include_open { None } else { Revision::of([progress]).if_any() };
+    Coverage { span, state, watermark_ms: progress.frontiers.watermark.get(), newest_click_ms: newest, revision }
 }
 
 /// Where, within a span, the hot minutes begin.

@@ -1,4 +1,5 @@
-//! The questions that clicks are counted for, asked of any store that can answer them.
+//! The questions that clicks are counted for, asked of any store that can answer them. Nothing here depends on where a
+//! store keeps its counts.
 
 use adtally_model::{Country, Minute, MinuteState, Result};
 use async_trait::async_trait;
@@ -83,6 +84,15 @@ pub struct TopAds {
     pub ads: Vec<(u64, u64)>,
 }
 
+/// A past state of knowledge: an answer as of it has no later corrections in it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum KnownAt {
+    /// What was committed at this time, in milliseconds since the Unix epoch, UTC.
+    Time(i64),
+    /// What was committed at this revision.
+    Revision(Revision),
+}
+
 /// What a question is, apart from whose clicks it asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Question {
@@ -90,39 +100,54 @@ pub struct Question {
     pub span: Span,
     /// Which clicks.
     pub filters: Filters,
-    /// Whether minutes still open, and clicks not yet committed, are included.
+    /// Whether minutes still open, and clicks not yet committed where the store sees them, are included.
     pub include_open: bool,
+    /// The state of knowledge that is asked for; `None` is the present one. Only final minutes have a past one.
+    pub as_of: Option<KnownAt>,
 }
 
-/// What an answer takes, so that those who wait for slow ones hold up no quick ones.
+impl Question {
+    /// The question for all clicks of these minutes, as known now, without open minutes.
+    pub fn about(span: Span) -> Question {
+        Question { span, filters: Filters::default(), include_open: false, as_of: None }
+    }
+}
+
+/// What an answer needs, so that those who wait for slow answers hold up no quick ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cost {
-    /// Milliseconds: counts in memory.
-    Hot,
-    /// Up to seconds: counts in the lake.
-    Lake,
-    /// Up to many seconds: raw clicks.
-    Raw,
+    /// Counts of recent minutes, which every store keeps at hand: milliseconds.
+    RecentCounts,
+    /// Counts that go further back than those kept at hand: up to seconds.
+    OlderCounts,
+    /// The clicks themselves, since nothing counts them ahead: up to many seconds.
+    RawClicks,
 }
 
-/// A store that answers questions exactly.
+/// A store that answers questions. An implementation promises that
+///
+/// - an answer is exact and complete: it contains no approximation and no trimmed groups;
+/// - without [`Question::include_open`] an answer consists of committed epochs only, and bears their revision;
+/// - answers to one question at one revision are equal, on every node and in every kind of store;
+/// - [`Questions::revision`] never moves back;
+/// - a question that the store cannot answer as it was asked is refused: no part of it is ignored.
 #[async_trait]
 pub trait Questions: Send + Sync {
-    /// What an answer would take at the moment. Answers from memory, without I/O.
+    /// What an answer would need at the moment. Answers from memory, without I/O.
     fn cost(&self, question: &Question) -> Cost;
 
-    /// The revision of an answer that is asked for now. Answers from memory, without I/O.
+    /// The revision of an answer that is asked for now; empty before the first epoch. Answers from memory, without I/O.
     fn revision(&self) -> Revision;
 
     /// Clicks of one ad, with a row a minute when `series` is set.
     ///
     /// # Errors
-    /// External when a store cannot be read.
+    /// User when the store cannot answer such a question, external when it cannot be read.
     async fn ad_clicks(&self, ad_id: u64, question: &Question, series: bool) -> Result<AdClicks>;
 
     /// The `limit` most clicked ads.
     ///
     /// # Errors
-    /// External when a store cannot be read.
+    /// User when the store cannot answer such a question, external when it cannot be read.
     async fn top_ads(&self, question: &Question, limit: usize) -> Result<TopAds>;
 }

@@ -17,7 +17,7 @@ use adtally_model::ledger::thousands;
 use adtally_model::time::rfc3339;
 use adtally_model::{Error, Minute, Result};
 use adtally_store::embedded::Embedded;
-use adtally_store::questions::{Filters, Question, Questions, Span};
+use adtally_store::questions::{Question, Questions, Span};
 use clap::Args;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -234,7 +234,7 @@ impl Guide {
 
     /// Sample questions with their answers; `false` while nothing is closed yet.
     fn say_hello(&self, handle: &tokio::runtime::Handle) -> bool {
-        let question = Question { span: Span::Last(1), filters: Filters::default(), include_open: false };
+        let question = Question::about(Span::Last(1));
         let Ok(top) = handle.block_on(self.questions.top_ads(&question, 1)) else { return false };
         let Some(&(best, _)) = top.ads.first() else { return false };
         terminal::say("\nFirst answers:");

@@ -22,7 +22,7 @@ fn ok(reply: &Reply, expected: &str) {
 }
 
 fn question(span: Span) -> Question {
-    Question { span, filters: Filters::default(), include_open: false }
+    Question::about(span)
 }
 
 /// Every way to say which minutes and which clicks, as a query, the question meant, and the filters told.
@@ -67,6 +67,7 @@ fn questions() -> Vec<(&'static str, Question, &'static str)> {
                 span: hour,
                 filters: Filters { country: us, ip: v4, user_id: Some("u".into()) },
                 include_open: true,
+                as_of: None,
             },
             r#""country":"US","ip":"1.2.3.4","user_id":"u""#,
         ),

@@ -1,7 +1,8 @@
 //! A store that remembers what it was asked and answers from a table, and a process that is as told.
 
 use adtally_engine::status::{
-    DurationHistogram, Gauges, InputLedger, LedgerReport, PartitionLedger, QueueDepth, Readiness, Status,
+    DurationHistogram, Gauges, InputLedger, LedgerReport, PartitionLedger, Projection, QueueDepth, Readiness, RunLoop,
+    Status,
 };
 use adtally_model::time::parse_rfc3339;
 use adtally_model::{Error, InputStatus, Ledger, Minute, MinuteState, Progress, Result};
@@ -97,7 +98,7 @@ impl FakeStore {
 #[async_trait]
 impl Questions for FakeStore {
     fn cost(&self, question: &Question) -> Cost {
-        if question.filters.is_counted() { Cost::Hot } else { Cost::Raw }
+        if question.filters.is_counted() { Cost::RecentCounts } else { Cost::RawClicks }
     }
 
     fn revision(&self) -> Revision {
@@ -215,14 +216,16 @@ impl Status for FakeProcess {
         Gauges {
             lines: ledger(),
             epochs_committed: 3,
-            epoch_commits: commits.snapshot(),
-            queues: vec![QueueDepth { queue: "read_ahead_bytes", depth: 2, capacity: 8 }],
             watermark_lag_ms: Some(5_250),
             closed_lag_ms: None,
-            lake_epochs_behind: 1,
-            live_identities: 4,
-            live_minutes: 2,
-            open_files: 1,
+            projections: vec![Projection { store: "lake", epochs_behind: 1 }],
+            run_loop: Some(RunLoop {
+                epoch_commits: commits.snapshot(),
+                queues: vec![QueueDepth { queue: "read_ahead_bytes", depth: 2, capacity: 8 }],
+                live_identities: 4,
+                live_minutes: 2,
+                open_files: 1,
+            }),
         }
     }
 }

@@ -3,8 +3,8 @@
 use super::Embedded;
 use crate::hot_counts::{HotCounts, PendingEpoch};
 use crate::lake::{EpochProjection, Lake};
-use crate::questions::{Cost, Filters, Question, Questions, Span};
-use adtally_model::{Country, Frontiers, Minute, MinuteCounts, Progress, Watermark};
+use crate::questions::{Cost, Filters, KnownAt, Question, Questions, Span};
+use adtally_model::{Country, ErrorKind, Frontiers, Minute, MinuteCounts, Progress, Watermark};
 use object_store::memory::InMemory;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ async fn embedded() -> Embedded {
 
 fn question(from: i64, to: i64, country: Option<Country>) -> Question {
     let filters = Filters { country, ..Filters::default() };
-    Question { span: Span::Between(Minute(START + from), Minute(START + to)), filters, include_open: false }
+    Question { filters, ..Question::about(Span::Between(Minute(START + from), Minute(START + to))) }
 }
 
 #[tokio::test]
@@ -98,14 +98,24 @@ async fn what_an_answer_takes_is_known_before() {
     let embedded = embedded().await;
     let last = |minutes| Question { span: Span::Last(minutes), ..question(0, 1, None) };
     let check = |question: Question, expected: Cost| assert_eq!(embedded.cost(&question), expected, "{question:?}");
-    check(last(HOT_MINUTES), Cost::Hot);
-    check(last(HOT_MINUTES + 1), Cost::Lake);
-    check(Question { include_open: true, ..last(HOT_MINUTES) }, Cost::Hot);
-    check(question(190, 200, Some(Country::parse(b"DE"))), Cost::Hot);
-    check(question(189, 200, Some(Country::parse(b"DE"))), Cost::Lake);
-    check(question(200, 900, None), Cost::Hot);
+    check(last(HOT_MINUTES), Cost::RecentCounts);
+    check(last(HOT_MINUTES + 1), Cost::OlderCounts);
+    check(Question { include_open: true, ..last(HOT_MINUTES) }, Cost::RecentCounts);
+    check(question(190, 200, Some(Country::parse(b"DE"))), Cost::RecentCounts);
+    check(question(189, 200, Some(Country::parse(b"DE"))), Cost::OlderCounts);
+    check(question(200, 900, None), Cost::RecentCounts);
     let filters = Filters { user_id: Some("u".into()), ..Filters::default() };
-    check(Question { filters, ..last(1) }, Cost::Raw);
+    check(Question { filters, ..last(1) }, Cost::RawClicks);
     let nothing = Embedded::new(Arc::new(HotCounts::new(1)), Arc::clone(&embedded.lake));
-    assert_eq!(nothing.cost(&last(10_080)), Cost::Hot, "before any click");
+    assert_eq!(nothing.cost(&last(10_080)), Cost::RecentCounts, "before any click");
+}
+
+#[tokio::test]
+async fn the_past_is_refused() {
+    let embedded = embedded().await;
+    for known_at in [KnownAt::Time(0), KnownAt::Revision(embedded.revision())] {
+        let asked = Question { as_of: Some(known_at), ..question(0, 200, None) };
+        let refused = [embedded.ad_clicks(42, &asked, false).await.err(), embedded.top_ads(&asked, 1).await.err()];
+        assert_eq!(refused.map(|error| error.map(|error| error.kind())), [Some(ErrorKind::User); 2], "{asked:?}");
+    }
 }

@@ -53,9 +53,9 @@ impl Revision {
         Revision { epochs: with_log.map(|of| (of.partition, (of.log_id, of.number))).collect() }
     }
 
-    /// Whether it names no partition: there is no epoch yet.
-    pub fn is_empty(&self) -> bool {
-        self.epochs.is_empty()
+    /// The same, or `None` where it names no partition: before the first epoch there is nothing to come back to.
+    pub fn if_any(self) -> Option<Revision> {
+        if self.epochs.is_empty() { None } else { Some(self) }
     }
 
     /// Whether this one is as far as another.
