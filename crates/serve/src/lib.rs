@@ -1,6 +1,6 @@
 //! The room that knows HTTP: asks stores what clients want to know and words the answers.
 //!
-//! - **Receives** a listener, a store that answers [`adtally_store::questions::Questions`], and a
+//! - **Receives** a source of connections ([`Listener`]), a store that answers [`adtally_store::questions::Questions`], and a
 //!   [`Status`](adtally_engine::status::Status) that tells of the process itself.
 //! - **Emits** JSON with a fixed order of fields, metrics as Prometheus or OpenMetrics text, and RFC 9457 problem documents.
 //! - **Promises** that a request is answered exactly or refused with a reason, never in part; that clients are bounded
@@ -13,6 +13,7 @@ mod accept;
 mod answers;
 mod classic;
 mod limits;
+mod listener;
 mod metrics;
 mod parameters;
 mod problem;
@@ -25,4 +26,5 @@ mod tests;
 
 pub use answers::ledger_json;
 pub use limits::Limits;
+pub use listener::Listener;
 pub use server::serve;

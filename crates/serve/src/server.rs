@@ -1,6 +1,7 @@
 //! The server: accepts connections, bounds them, and drains them when told to stop.
 
 use crate::limits::{BUFFER_BYTES_MAX, HEADERS_READ_MAX, Limits};
+use crate::listener::Listener;
 use crate::problem::{Problem, ProblemKind};
 use crate::routes::{Desk, router};
 use crate::stall::{SendDeadline, StallGuard};
@@ -13,13 +14,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncWrite;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::{JoinError, JoinSet};
 use tower::Service;
 
@@ -41,7 +41,7 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// # Errors
 /// A user error when a limit is 0. What goes wrong with one connection ends only that one, and is logged.
 pub async fn serve(
-    listener: TcpListener,
+    mut listener: impl Listener,
     questions: Arc<dyn Questions>,
     status: Arc<dyn Status>,
     limits: Limits,
@@ -80,7 +80,7 @@ pub async fn serve(
             }
             Ok((stream, _)) => {
                 let (router, sending) = (router.clone(), SendDeadline::new(limits.send_timeout));
-                let stream = guarded(stream, &limits, sending.clone());
+                let stream = StallGuard::new(stream, limits.stall_timeout, sending.clone());
                 let service = service_fn(move |request| {
                     let (answered, sending) = (router.clone().call(request), sending.clone());
                     async move {
@@ -118,33 +118,17 @@ pub(crate) fn refusal(limits: &Limits) -> Bytes {
 
 /// Tells a client why it is refused, and waits a moment for it to close: closing while its request is still unread
 /// would reset the connection, and the answer might be lost.
-async fn refuse(mut stream: TcpStream, refusal: Bytes) {
+async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin, refusal: Bytes) {
     let told = async {
-        stream.writable().await?;
-        // A new connection has room for all of it.
-        stream.try_write(&refusal)?;
-        poll_fn(|context| Pin::new(&mut stream).poll_shutdown(context)).await?;
+        stream.write_all(&refusal).await?;
+        stream.shutdown().await?;
         let mut unread = [0; 1024];
-        loop {
-            stream.readable().await?;
-            match stream.try_read(&mut unread) {
-                Ok(0) => return io::Result::Ok(()),
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-                _ => {}
-            }
-        }
+        while stream.read(&mut unread).await? > 0 {}
+        io::Result::Ok(())
     };
     if !matches!(tokio::time::timeout(REFUSAL_TIMEOUT, told).await, Ok(Ok(()))) {
         tracing::debug!("a refused client did not listen");
     }
-}
-
-fn guarded(stream: TcpStream, limits: &Limits, sending: SendDeadline) -> StallGuard {
-    // Answers are written at once: waiting for more to send would only delay them. Failing to say so is harmless.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot set TCP_NODELAY");
-    }
-    StallGuard::new(stream, limits.stall_timeout, sending)
 }
 
 /// Whether the client is at fault, so that the next one can be accepted at once.

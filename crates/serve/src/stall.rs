@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
 /// When the answer that is being sent on a connection must have been read; shared by the connection and what answers
@@ -39,18 +38,18 @@ impl SendDeadline {
     }
 }
 
-/// A TCP connection on which no write may wait longer than `timeout`, nor beyond the deadline of its answer.
-pub(crate) struct StallGuard {
-    stream: TcpStream,
+/// A connection on which no write may wait longer than `timeout`, nor beyond the deadline of its answer.
+pub(crate) struct StallGuard<S> {
+    stream: S,
     timeout: Duration,
     sending: SendDeadline,
     deadline: Pin<Box<Sleep>>,
     waiting: bool,
 }
 
-impl StallGuard {
+impl<S> StallGuard<S> {
     /// Guards a connection.
-    pub(crate) fn new(stream: TcpStream, timeout: Duration, sending: SendDeadline) -> Self {
+    pub(crate) fn new(stream: S, timeout: Duration, sending: SendDeadline) -> Self {
         StallGuard { stream, timeout, sending, deadline: Box::pin(sleep(timeout)), waiting: false }
     }
 
@@ -73,13 +72,13 @@ impl StallGuard {
     }
 }
 
-impl AsyncRead for StallGuard {
+impl<S: AsyncRead + Unpin> AsyncRead for StallGuard<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_read(context, buffer)
     }
 }
 
-impl AsyncWrite for StallGuard {
+impl<S: AsyncWrite + Unpin> AsyncWrite for StallGuard<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write(context, bytes);

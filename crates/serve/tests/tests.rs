@@ -2,22 +2,25 @@
 //!
 //! - several requests on one connection, and what is on the wire;
 //! - clients that are slow to ask, silent, too large, too many, or do not read;
-//! - shutdown with answers in flight.
+//! - shutdown with answers in flight;
+//! - connections that are no TCP connections.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test; clippy only knows the tests themselves")]
 
 use adtally_engine::status::{Gauges, InputLedger, LedgerReport, PartitionLedger, Readiness, Status};
 use adtally_model::{Error, MinuteState, Result};
-use adtally_serve::{Limits, serve};
+use adtally_serve::{Limits, Listener, serve};
 use adtally_store::questions::{AdClicks, Cost, Coverage, Question, Questions, Revision, Span, TopAds};
 use async_trait::async_trait;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 const NOTHING: Coverage =
@@ -94,7 +97,7 @@ struct Server {
 
 impl Server {
     fn start(limits: Limits, tickets: usize) -> Server {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = runtime();
         let store = Arc::new(Store { asked: Semaphore::new(0), tickets: Semaphore::new(tickets) });
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
@@ -122,28 +125,47 @@ impl Server {
     }
 }
 
-/// Sends one request and reads one answer, whose length must be told.
-fn ask(stream: &mut TcpStream, target: &str) -> (String, String) {
+/// Sends one request and reads one answer.
+fn ask(stream: &mut (impl Read + Write), target: &str) -> (String, String) {
     send(stream, target);
     answer(stream)
 }
 
-fn send(stream: &mut TcpStream, target: &str) {
+fn send(stream: &mut impl Write, target: &str) {
     stream.write_all(format!("GET {target} HTTP/1.1\r\nHost: here\r\n\r\n").as_bytes()).unwrap();
 }
 
-fn answer(stream: &mut TcpStream) -> (String, String) {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        assert_eq!(stream.read(&mut byte).unwrap(), 1, "closed after {:?}", String::from_utf8_lossy(&head));
-        head.push(byte[0]);
+/// Reads one answer, which has a length or comes in chunks.
+fn answer(stream: &mut impl Read) -> (String, String) {
+    let head = read_until(stream, "\r\n\r\n");
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = Vec::new();
+    if let Some(length) = length {
+        body.resize(length.parse().unwrap(), 0);
+        stream.read_exact(&mut body).unwrap();
+        return (head, String::from_utf8(body).unwrap());
     }
-    let head = String::from_utf8(head).unwrap();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
-    let mut body = vec![0; length.parse().unwrap()];
-    stream.read_exact(&mut body).unwrap();
-    (head, String::from_utf8(body).unwrap())
+    assert!(head.contains("\r\ntransfer-encoding: chunked\r\n"), "{head}");
+    loop {
+        let size = usize::from_str_radix(read_until(stream, "\r\n").trim_end(), 16).unwrap();
+        let mut chunk = vec![0; size + 2];
+        stream.read_exact(&mut chunk).unwrap();
+        assert!(chunk.ends_with(b"\r\n"));
+        body.extend_from_slice(&chunk[..size]);
+        if size == 0 {
+            return (head, String::from_utf8(body).unwrap());
+        }
+    }
+}
+
+fn read_until(stream: &mut impl Read, end: &str) -> String {
+    let mut read = Vec::new();
+    while !read.ends_with(end.as_bytes()) {
+        let mut byte = [0];
+        assert_eq!(stream.read(&mut byte).unwrap(), 1, "closed after {:?}", String::from_utf8_lossy(&read));
+        read.push(byte[0]);
+    }
+    String::from_utf8(read).unwrap()
 }
 
 fn read_to_end(stream: &mut TcpStream) -> String {
@@ -164,6 +186,7 @@ fn one_connection_answers_many_requests() {
     for _ in 0..2 {
         let (head, body) = ask(&mut stream, QUESTION);
         assert!(head.starts_with("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"), "{head}");
+        assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", ANSWER.len())), "{head}");
         assert_eq!(body, ANSWER);
     }
     let (head, body) = ask(&mut stream, "/ads/42/clicks?minutes=1000000000");
@@ -173,6 +196,7 @@ fn one_connection_answers_many_requests() {
     assert!(metrics.contains("adtally_http_connections 1\n"), "{metrics}");
     let (_, ledger) = ask(&mut stream, "/ledger");
     assert!(ledger.len() > 30_000_000 && ledger.ends_with("}],\"revision\":null}"), "a large answer comes whole");
+    assert_eq!(ask(&mut stream, "/healthz").1, "ok\n", "the connection is good for the next request");
     drop(stream);
     server.stop();
 }
@@ -371,4 +395,97 @@ fn limits_that_would_answer_nobody_are_refused() {
     check(Limits { raw_clicks_running_max: 0, ..limits }, Some(refused));
     let refused = "the server's header_timeout is 0, so that nobody would be answered";
     check(Limits { header_timeout: Duration::ZERO, ..limits }, Some(refused));
+}
+
+/// Connections in memory.
+struct Pipes(mpsc::Receiver<DuplexStream>);
+
+impl Listener for Pipes {
+    type Stream = DuplexStream;
+    type Peer = ();
+
+    async fn accept(&mut self) -> io::Result<(DuplexStream, ())> {
+        match self.0.recv().await {
+            Some(stream) => Ok((stream, ())),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Serves what `listener` accepts; `client` asks from a thread that may block.
+fn serve_to(runtime: &Runtime, listener: impl Listener + 'static, limits: Limits, client: impl FnOnce()) {
+    let store = Arc::new(Store { asked: Semaphore::new(0), tickets: Semaphore::new(9) });
+    let (stop, stopped) = oneshot::channel::<()>();
+    let shutdown = async {
+        stopped.await.ok();
+    };
+    let served = runtime.spawn(serve(listener, store, Arc::new(Process), limits, shutdown));
+    client();
+    stop.send(()).unwrap();
+    runtime.block_on(served).unwrap().unwrap();
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+#[test]
+fn a_unix_socket_is_served_with_the_same_bounds() {
+    let (runtime, folder) = (runtime(), tempfile::tempdir().unwrap());
+    let path = folder.path().join("socket");
+    let listener = runtime.block_on(async { UnixListener::bind(&path) }).unwrap();
+    let limits = Limits { connections_max: 1, ..Limits::default() };
+    serve_to(&runtime, listener, limits, || {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        assert_eq!(ask(&mut stream, QUESTION).1, ANSWER);
+        assert!(ask(&mut stream, "/ledger").1.ends_with("}],\"revision\":null}"));
+        let mut refused = UnixStream::connect(&path).unwrap();
+        send(&mut refused, QUESTION);
+        assert!(answer(&mut refused).1.contains("/problems#too-many-connections"));
+    });
+}
+
+#[test]
+fn streams_in_memory_are_served_and_closed_when_nobody_reads() {
+    let runtime = runtime();
+    let (sender, receiver) = mpsc::channel(2);
+    let limits = Limits { stall_timeout: SOON, connections_max: 2, ..Limits::default() };
+    let connect = || {
+        let (ours, theirs) = tokio::io::duplex(4_096);
+        sender.blocking_send(theirs).unwrap();
+        Blocking { stream: ours, runtime: runtime.handle().clone() }
+    };
+    serve_to(&runtime, Pipes(receiver), limits, || {
+        let mut stream = connect();
+        assert_eq!(ask(&mut stream, QUESTION).1, ANSWER);
+        let mut deaf = connect();
+        while !ask(&mut stream, "/metrics").1.contains("adtally_http_connections 2\n") {}
+        send(&mut deaf, "/ledger");
+        while ask(&mut stream, "/metrics").1.contains("adtally_http_connections 2\n") {}
+        let mut read = Vec::new();
+        deaf.read_to_end(&mut read).unwrap();
+        assert!(read.starts_with(b"HTTP/1.1 200 OK\r\n") && read.len() < 8_192, "{}", read.len());
+    });
+}
+
+/// An asynchronous stream for clients that block.
+struct Blocking {
+    stream: DuplexStream,
+    runtime: Handle,
+}
+
+impl Read for Blocking {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.runtime.block_on(self.stream.read(bytes))
+    }
+}
+
+impl Write for Blocking {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.runtime.block_on(self.stream.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.runtime.block_on(self.stream.flush())
+    }
 }
