@@ -5,6 +5,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use strum::{EnumMessage, EnumProperty, IntoStaticStr, VariantArray};
 
 /// The media type of problem documents.
 const MEDIA_TYPE: &str = "application/problem+json";
@@ -22,142 +23,91 @@ const OUTAGE_RETRY_S: u32 = 5;
 /// How long a client should wait, in seconds, while the state is recovered: most recoveries last a second or two.
 const RECOVERY_RETRY_S: u32 = 1;
 
-/// Every way in which a request can fail. The order is that of the catalogue at `/problems`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Every way in which a request can fail, with its status and its title. The name in its `type` is that of the variant.
+/// The order is that of the catalogue at `/problems`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, EnumMessage, EnumProperty, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub(crate) enum ProblemKind {
+    #[strum(props(status = 404), message = "There is no such endpoint")]
     UnknownRoute,
+    #[strum(props(status = 405), message = "The endpoint does not know this method")]
     MethodNotAllowed,
+    #[strum(props(status = 400), message = "The ad is not a number from 0 to 9223372036854775807")]
     BadAdId,
+    #[strum(props(status = 400), message = "The question does not say which minutes it is about")]
     SpanMissing,
+    #[strum(props(status = 400), message = "The number of minutes is not a number")]
     BadMinutes,
+    #[strum(props(status = 400), message = "The number of minutes is not from 1 to 10080")]
     MinutesOutOfRange,
+    #[strum(props(status = 400), message = "The question gives its minutes in two ways")]
     SpanGivenTwice,
+    #[strum(props(status = 400), message = "The question gives only one end of its minutes")]
     SpanHalfGiven,
+    #[strum(props(status = 400), message = "The time is not RFC 3339 with an offset")]
     BadTime,
+    #[strum(props(status = 400), message = "The time is not the start of a minute")]
     TimeNotOnMinute,
+    #[strum(props(status = 400), message = "The end of the minutes is not after their start")]
     SpanEmpty,
+    #[strum(props(status = 400), message = "The question covers more than 10080 minutes")]
     SpanTooLong,
+    #[strum(props(status = 400), message = "The country is not a known code")]
     BadCountry,
+    #[strum(props(status = 400), message = "The address is not IPv4 or IPv6")]
     BadIp,
+    #[strum(props(status = 400), message = "The user is not 1 to 128 bytes long")]
     BadUserId,
+    #[strum(props(status = 400), message = "The value is neither true nor false")]
     BadBoolean,
+    #[strum(props(status = 400), message = "The text is not a revision")]
     BadRevision,
+    #[strum(props(status = 400), message = "The revision belongs to another data directory")]
     UnknownRevision,
+    #[strum(props(status = 400), message = "The endpoint does not know this parameter")]
     UnknownParameter,
+    #[strum(props(status = 400), message = "The parameter is given more than once")]
     RepeatedParameter,
+    #[strum(props(status = 400), message = "The query is not percent-encoded UTF-8")]
     BadEncoding,
+    #[strum(props(status = 400), message = "The question cannot be answered")]
     CannotBeAnswered,
+    #[strum(props(status = 414), message = "The address is too long")]
     UriTooLong,
+    #[strum(props(status = 431), message = "The headers are too large")]
     HeadersTooLarge,
+    #[strum(props(status = 500), message = "Adtally failed to answer; this is not your fault")]
     Internal,
+    #[strum(props(status = 503), message = "Too many questions are being answered")]
     TooManyQuestions,
+    #[strum(props(status = 503), message = "Too many connections are open")]
     TooManyConnections,
+    #[strum(props(status = 503), message = "The answer took longer than is allowed")]
     TimedOut,
+    #[strum(props(status = 503), message = "A store that the answer needs cannot be read")]
     StoreUnavailable,
+    #[strum(props(status = 503), message = "The revision has not been reached yet")]
     Behind,
+    #[strum(props(status = 503), message = "The process has started and still recovers its state")]
     Recovering,
 }
 
 impl ProblemKind {
-    /// All of them, in the order of the catalogue.
-    pub(crate) const ALL: [ProblemKind; 31] = [
-        ProblemKind::UnknownRoute,
-        ProblemKind::MethodNotAllowed,
-        ProblemKind::BadAdId,
-        ProblemKind::SpanMissing,
-        ProblemKind::BadMinutes,
-        ProblemKind::MinutesOutOfRange,
-        ProblemKind::SpanGivenTwice,
-        ProblemKind::SpanHalfGiven,
-        ProblemKind::BadTime,
-        ProblemKind::TimeNotOnMinute,
-        ProblemKind::SpanEmpty,
-        ProblemKind::SpanTooLong,
-        ProblemKind::BadCountry,
-        ProblemKind::BadIp,
-        ProblemKind::BadUserId,
-        ProblemKind::BadBoolean,
-        ProblemKind::BadRevision,
-        ProblemKind::UnknownRevision,
-        ProblemKind::UnknownParameter,
-        ProblemKind::RepeatedParameter,
-        ProblemKind::BadEncoding,
-        ProblemKind::CannotBeAnswered,
-        ProblemKind::UriTooLong,
-        ProblemKind::HeadersTooLarge,
-        ProblemKind::Internal,
-        ProblemKind::TooManyQuestions,
-        ProblemKind::TooManyConnections,
-        ProblemKind::TimedOut,
-        ProblemKind::StoreUnavailable,
-        ProblemKind::Behind,
-        ProblemKind::Recovering,
-    ];
-
-    /// Its name in the `type`, its status and its title: the fixed part of every document of the kind.
-    const fn fixed(self) -> (&'static str, StatusCode, &'static str) {
-        const BAD: StatusCode = StatusCode::BAD_REQUEST;
-        match self {
-            ProblemKind::UnknownRoute => ("unknown-route", StatusCode::NOT_FOUND, "There is no such endpoint"),
-            ProblemKind::MethodNotAllowed => {
-                ("method-not-allowed", StatusCode::METHOD_NOT_ALLOWED, "The endpoint does not know this method")
-            }
-            ProblemKind::BadAdId => ("bad-ad-id", BAD, "The ad is not a number from 0 to 9223372036854775807"),
-            ProblemKind::SpanMissing => ("span-missing", BAD, "The question does not say which minutes it is about"),
-            ProblemKind::BadMinutes => ("bad-minutes", BAD, "The number of minutes is not a number"),
-            ProblemKind::MinutesOutOfRange => {
-                ("minutes-out-of-range", BAD, "The number of minutes is not from 1 to 10080")
-            }
-            ProblemKind::SpanGivenTwice => ("span-given-twice", BAD, "The question gives its minutes in two ways"),
-            ProblemKind::SpanHalfGiven => ("span-half-given", BAD, "The question gives only one end of its minutes"),
-            ProblemKind::BadTime => ("bad-time", BAD, "The time is not RFC 3339 with an offset"),
-            ProblemKind::TimeNotOnMinute => ("time-not-on-minute", BAD, "The time is not the start of a minute"),
-            ProblemKind::SpanEmpty => ("span-empty", BAD, "The end of the minutes is not after their start"),
-            ProblemKind::SpanTooLong => ("span-too-long", BAD, "The question covers more than 10080 minutes"),
-            ProblemKind::BadCountry => ("bad-country", BAD, "The country is not a known code"),
-            ProblemKind::BadIp => ("bad-ip", BAD, "The address is not IPv4 or IPv6"),
-            ProblemKind::BadUserId => ("bad-user-id", BAD, "The user is not 1 to 128 bytes long"),
-            ProblemKind::BadBoolean => ("bad-boolean", BAD, "The value is neither true nor false"),
-            ProblemKind::BadRevision => ("bad-revision", BAD, "The text is not a revision"),
-            ProblemKind::UnknownRevision => ("unknown-revision", BAD, "The revision belongs to another data directory"),
-            ProblemKind::UnknownParameter => ("unknown-parameter", BAD, "The endpoint does not know this parameter"),
-            ProblemKind::RepeatedParameter => ("repeated-parameter", BAD, "The parameter is given more than once"),
-            ProblemKind::BadEncoding => ("bad-encoding", BAD, "The query is not percent-encoded UTF-8"),
-            ProblemKind::CannotBeAnswered => ("cannot-be-answered", BAD, "The question cannot be answered"),
-            ProblemKind::UriTooLong => ("uri-too-long", StatusCode::URI_TOO_LONG, "The address is too long"),
-            ProblemKind::HeadersTooLarge => {
-                ("headers-too-large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are too large")
-            }
-            ProblemKind::Internal => {
-                ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Adtally failed to answer; this is not your fault")
-            }
-            ProblemKind::TooManyQuestions => {
-                ("too-many-questions", StatusCode::SERVICE_UNAVAILABLE, "Too many questions are being answered")
-            }
-            ProblemKind::TooManyConnections => {
-                ("too-many-connections", StatusCode::SERVICE_UNAVAILABLE, "Too many connections are open")
-            }
-            ProblemKind::TimedOut => {
-                ("timed-out", StatusCode::SERVICE_UNAVAILABLE, "The answer took longer than is allowed")
-            }
-            ProblemKind::StoreUnavailable => {
-                ("store-unavailable", StatusCode::SERVICE_UNAVAILABLE, "A store that the answer needs cannot be read")
-            }
-            ProblemKind::Behind => ("behind", StatusCode::SERVICE_UNAVAILABLE, "The revision has not been reached yet"),
-            ProblemKind::Recovering => {
-                ("recovering", StatusCode::SERVICE_UNAVAILABLE, "The process has started and still recovers its state")
-            }
-        }
+    /// Its status.
+    pub(crate) fn status(self) -> StatusCode {
+        let status = self.get_int("status").and_then(|status| u16::try_from(status).ok());
+        // A test checks that every kind has one.
+        status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// Its status.
-    pub(crate) const fn status(self) -> StatusCode {
-        self.fixed().1
+    /// What it is called in every document.
+    fn title(self) -> &'static str {
+        self.get_message().unwrap_or_default()
     }
 
     /// Its `type`: a reference that leads to the catalogue on this same server.
     pub(crate) fn uri(self) -> String {
-        format!("/problems#{}", self.fixed().0)
+        format!("/problems#{}", <&str>::from(self))
     }
 
     const fn retry_after_s(self) -> Option<u32> {
@@ -218,7 +168,7 @@ impl Problem {
     fn document(&self) -> Vec<u8> {
         let document = Document {
             uri: self.kind.uri(),
-            title: self.kind.fixed().2,
+            title: self.kind.title(),
             status: self.kind.status().as_u16(),
             detail: &self.detail,
             instance: self.instance.as_deref(),
@@ -271,10 +221,8 @@ pub(crate) struct CatalogueRow {
 
 /// All problems that this server can answer with.
 pub(crate) fn catalogue() -> Vec<CatalogueRow> {
-    ProblemKind::ALL
-        .iter()
-        .map(|kind| CatalogueRow { uri: kind.uri(), status: kind.status().as_u16(), title: kind.fixed().2 })
-        .collect()
+    let kinds = ProblemKind::VARIANTS.iter();
+    kinds.map(|kind| CatalogueRow { uri: kind.uri(), status: kind.status().as_u16(), title: kind.title() }).collect()
 }
 
 /// A value that a client sent, quoted, cut and without control characters.

@@ -9,6 +9,7 @@ use adtally_engine::status::Readiness;
 use adtally_model::Country;
 use adtally_store::questions::MINUTES_MAX;
 use serde_json::{Value, json};
+use strum::{EnumMessage, EnumProperty, VariantArray};
 
 fn description() -> Value {
     serde_json::from_str(include_str!("../../openapi.json")).unwrap()
@@ -72,7 +73,11 @@ fn problems_are_those_of_the_code() {
     let description = description();
     let examples = description["components"]["examples"].as_object().unwrap();
     let documents = errors::documents();
-    assert_eq!(documents.len(), ProblemKind::ALL.len(), "a kind of problem is never tested");
+    assert_eq!(documents.len(), ProblemKind::VARIANTS.len(), "a kind of problem is never tested");
+    for kind in ProblemKind::VARIANTS {
+        assert!(kind.get_int("status").is_some_and(|status| status >= 400), "{kind:?} has no status");
+        assert!(kind.get_message().is_some(), "{kind:?} has no title");
+    }
     assert_eq!(examples.len(), documents.len());
     let schema = &description["components"]["schemas"]["Problem"];
     for (kind, document) in &documents {
