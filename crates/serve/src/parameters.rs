@@ -1,4 +1,5 @@
-//! Parameters: from the text of a request to a question, each rule with the problem that breaks it.
+//! Parameters that several endpoints take: from the text of a request to a question, each rule with the problem that
+//! breaks it.
 
 use crate::problem::{Problem, ProblemKind, quoted};
 use crate::query_string::Given;
@@ -20,36 +21,25 @@ pub(crate) const FILTER_IP: &str = "filter_ip";
 pub(crate) const FILTER_USER_ID: &str = "filter_user_id";
 /// Whether minutes that are still open are covered.
 pub(crate) const INCLUDE_OPEN: &str = "include_open";
-/// Whether the answer lists the clicks of each minute.
-pub(crate) const SERIES: &str = "series";
-
 /// The revision that the answer must have reached.
 pub(crate) const REVISION: &str = "revision";
 
-/// What `GET /ads/top100` takes.
-pub(crate) const TOP_PARAMETERS: &[&str] =
-    &[MINUTES, FROM, TO, FILTER_COUNTRY, FILTER_IP, FILTER_USER_ID, INCLUDE_OPEN, REVISION];
+/// What every question takes.
+pub(crate) const QUESTION: [&str; 8] =
+    [MINUTES, FROM, TO, FILTER_COUNTRY, FILTER_IP, FILTER_USER_ID, INCLUDE_OPEN, REVISION];
 
-/// What `GET /ads/{ad_id}/clicks` takes.
-pub(crate) const AD_PARAMETERS: &[&str] =
-    &[MINUTES, FROM, TO, FILTER_COUNTRY, FILTER_IP, FILTER_USER_ID, INCLUDE_OPEN, REVISION, SERIES];
+/// What a question takes that has a parameter of its own.
+pub(crate) const fn question_and(own: &'static str) -> [&'static str; QUESTION.len() + 1] {
+    let mut all = [own; QUESTION.len() + 1];
+    let (common, _) = all.split_at_mut(QUESTION.len());
+    common.copy_from_slice(&QUESTION);
+    all
+}
 
 /// The longest `user_id`, in bytes.
 pub(crate) const USER_ID_BYTES_MAX: usize = 128;
 
-/// The largest `ad_id`.
-pub(crate) const AD_ID_MAX: u64 = i64::MAX as u64;
-
-/// Reads the ad of a path.
-pub(crate) fn ad_id(text: &str) -> Result<u64, Problem> {
-    decimal(text).and_then(|digits| digits.parse::<u64>().ok()).filter(|ad_id| *ad_id <= AD_ID_MAX).ok_or_else(|| {
-        let detail =
-            format!("ad_id is {}; it is a number from 0 to {AD_ID_MAX} without sign or leading zero", quoted(text));
-        Problem::new(ProblemKind::BadAdId, detail).of("ad_id")
-    })
-}
-
-/// Reads everything that both questions have in common.
+/// Reads what all questions have in common, apart from [`revision`].
 pub(crate) fn question(given: &Given) -> Result<Question, Problem> {
     let (span, filters, include_open) = (span(given)?, filters(given)?, boolean(given, INCLUDE_OPEN)?);
     Ok(Question { filters, include_open, ..Question::about(span) })
@@ -110,7 +100,7 @@ fn minutes(text: &str) -> Result<u32, Problem> {
 }
 
 /// Text that is `0|[1-9][0-9]*`.
-fn decimal(text: &str) -> Option<&str> {
+pub(crate) fn decimal(text: &str) -> Option<&str> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     (digits && (text.len() == 1 || !text.starts_with('0'))).then_some(text)
 }

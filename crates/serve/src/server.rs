@@ -1,9 +1,10 @@
 //! The server: accepts connections, bounds them, and drains them when told to stop.
 
+use crate::desk::Desk;
 use crate::limits::{BUFFER_BYTES_MAX, HEADERS_READ_MAX, Limits};
 use crate::listener::Listener;
 use crate::problem::{Problem, ProblemKind};
-use crate::routes::{Desk, router};
+use crate::routes::router;
 use crate::stall::{SendDeadline, StallGuard};
 use adtally_engine::status::Status;
 use adtally_model::Result;

@@ -3,7 +3,7 @@
 //! - `answers`: every endpoint and parameter, alone and combined: the question asked and the bytes answered;
 //! - `errors`: every problem once;
 //! - `metrics`: both text formats, read strictly;
-//! - `openapi`: the committed description against all of this;
+//! - `openapi`: the committed description, put together from its parts and compared with all of this;
 //! - `fake`: the store and the process behind the routes.
 
 mod answers;
@@ -12,8 +12,9 @@ mod fake;
 mod metrics;
 mod openapi;
 
+use crate::desk::Desk;
 use crate::limits::Limits;
-use crate::routes::{Desk, router};
+use crate::routes::router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use fake::{FakeProcess, FakeStore};

@@ -130,6 +130,17 @@ fn the_top_has_100_ads() {
     assert!(reply.body.ends_with(r#"{"rank":100,"ad_id":"99","clicks":1}]}"#), "{}", reply.body);
 }
 
+/// What is too long to be held is the same text.
+#[test]
+fn a_week_of_minutes_comes_in_pieces() {
+    let bench = Bench::new();
+    bench.store.is(Mood::Long);
+    let reply = bench.get("/ads/42/clicks?minutes=10080&series=true");
+    let minutes = vec![r#"{"minute":"2026-01-31T10:00:00Z","clicks":1,"state":"final"}"#; 10_080].join(",");
+    ok(&reply, &format!(r#"{{"ad_id":"42","clicks":10080,{COVER},"filters":{{}},"minutes":[{minutes}]}}"#));
+    assert_eq!(bench.desk.gate.in_flight(), 0);
+}
+
 #[test]
 fn the_ledger() {
     let bench = Bench::new();
@@ -184,7 +195,7 @@ fn alive_and_ready() {
 #[test]
 fn head_is_get_without_the_body() {
     let bench = Bench::new();
-    for route in &crate::routes::ROUTES {
+    for route in crate::endpoints::ENDPOINTS {
         let got = bench.get(route.example);
         let head = bench.send(Request::head(route.example).body(Body::empty()).unwrap());
         assert_eq!((head.status, head.body.as_str()), (StatusCode::OK, ""), "{}", route.path);
@@ -201,7 +212,7 @@ fn the_index_leads_to_working_addresses() {
     let bench = Bench::new();
     let index: serde_json::Value = serde_json::from_str(&bench.get("/").body).unwrap();
     let endpoints = index["endpoints"].as_array().unwrap();
-    assert_eq!(endpoints.len(), crate::routes::ROUTES.len());
+    assert_eq!(endpoints.len(), crate::endpoints::ENDPOINTS.len());
     for endpoint in endpoints {
         assert_eq!(bench.get(endpoint["example"].as_str().unwrap()).status, StatusCode::OK, "{endpoint}");
     }
@@ -210,7 +221,7 @@ fn the_index_leads_to_working_addresses() {
 #[test]
 fn every_route_refuses_other_methods() {
     let bench = Bench::new();
-    for route in &crate::routes::ROUTES {
+    for route in crate::endpoints::ENDPOINTS {
         for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS, Method::TRACE] {
             let request = Request::builder().method(&method).uri(route.example).body(Body::empty()).unwrap();
             let reply = bench.send(request);

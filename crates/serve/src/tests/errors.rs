@@ -352,7 +352,7 @@ pub(super) fn moments() -> Vec<(ProblemKind, Reply, Value)> {
     add(ProblemKind::TooManyConnections, refused, "512 connections are open already; come back in a moment");
 
     let bench = Bench::new();
-    let seats: Vec<_> = (0..64).map(|_| bench.desk.gate().enter()).collect();
+    let seats: Vec<_> = (0..64).map(|_| bench.desk.gate.enter()).collect();
     let detail = "64 questions are in flight already; ask again in a moment";
     add(ProblemKind::TooManyQuestions, bench.get(question), detail);
     drop(seats);

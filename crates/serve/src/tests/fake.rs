@@ -6,7 +6,9 @@ use adtally_engine::status::{
 };
 use adtally_model::time::parse_rfc3339;
 use adtally_model::{Error, InputStatus, Ledger, Minute, MinuteState, Progress, Result};
-use adtally_store::questions::{AdClicks, Cost, Coverage, MinuteClicks, Question, Questions, Revision, TopAds};
+use adtally_store::questions::{
+    AdClicks, Cost, Coverage, MINUTES_MAX, MinuteClicks, Question, Questions, Revision, TopAds,
+};
 use async_trait::async_trait;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,6 +34,8 @@ pub(super) enum Mood {
     Empty,
     /// It names more ads than it was asked for.
     Generous,
+    /// It knows a minute for each of a week.
+    Long,
     /// It fails.
     Fails(fn() -> Error),
     /// It panics.
@@ -72,7 +76,7 @@ impl FakeStore {
             (Some((minute("2026-01-31T10:00:00Z"), minute("2026-01-31T10:02:00Z"))), MinuteState::Closed);
         let (mut hangs, mut panics) = (false, false);
         match &*self.mood.lock().unwrap() {
-            Mood::Well | Mood::Generous => {}
+            Mood::Well | Mood::Generous | Mood::Long => {}
             Mood::Empty => (span, state) = (None, MinuteState::Open),
             Mood::Fails(error) => return Err(error()),
             Mood::Panics => panics = true,
@@ -115,6 +119,9 @@ impl Questions for FakeStore {
         ];
         if coverage.span.is_none() {
             rows.clear();
+        }
+        if matches!(*self.mood.lock().unwrap(), Mood::Long) {
+            rows = vec![row("2026-01-31T10:00:00Z", 1, MinuteState::Final); MINUTES_MAX as usize];
         }
         let clicks = rows.iter().map(|row| row.clicks).sum();
         Ok(AdClicks { coverage, clicks, series: series.then_some(rows) })

@@ -1,18 +1,106 @@
-//! `openapi.json` against the code: routes, parameters, problems, schemas and examples are those of the server.
+//! `openapi.json` is put together from the parts of all endpoints, and compared with the code: routes, parameters,
+//! problems, schemas and examples are those of the server.
 
 use super::fake::Mood;
 use super::{Bench, errors};
-use crate::parameters::{AD_ID_MAX, AD_PARAMETERS, TOP_PARAMETERS, USER_ID_BYTES_MAX};
+use crate::endpoints::{AD_ID_MAX, ENDPOINTS};
+use crate::parameters::USER_ID_BYTES_MAX;
 use crate::problem::ProblemKind;
-use crate::routes::ROUTES;
 use adtally_engine::status::Readiness;
 use adtally_model::Country;
 use adtally_store::questions::MINUTES_MAX;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Write;
 use strum::{EnumMessage, EnumProperty, VariantArray};
 
 fn description() -> Value {
     serde_json::from_str(include_str!("../../openapi.json")).unwrap()
+}
+
+/// What endpoints share, which comes before their parts and begins with the head of the document.
+const SHARED: &str = include_str!("../endpoints/shared.json");
+
+/// What describes problems, which comes after them.
+const PROBLEM: &str = include_str!("../problem.json");
+
+/// The sections of the document, in their order.
+const SECTIONS: [&str; 5] = ["paths", "parameters", "schemas", "responses", "examples"];
+
+/// Set to put a new `openapi.json` in place of the committed one.
+const OVERWRITE: &str = "OPENAPI_OVERWRITE";
+
+/// The entries of each section of a part, as they stand there. Parts are indented like the whole.
+fn entries(part: &'static str) -> BTreeMap<&'static str, Vec<String>> {
+    let mut sections: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let mut section = "";
+    for line in part.lines() {
+        let entry_indent = if section == "paths" { 4 } else { 6 };
+        match (line.len() - line.trim_start().len(), line.trim().strip_suffix("\": {")) {
+            (2 | 4, Some(name)) if SECTIONS.contains(&&name[1..]) => section = &name[1..],
+            (indent, _) if section.is_empty() || indent < entry_indent => {}
+            (indent, _) => {
+                let entries = sections.entry(section).or_default();
+                if indent == entry_indent && line.trim_start().starts_with('"') {
+                    entries.push(String::new());
+                }
+                let entry = entries.last_mut().unwrap();
+                writeln!(entry, "{line}").unwrap();
+            }
+        }
+    }
+    for entry in sections.values_mut().flatten() {
+        entry.truncate(entry.trim_end_matches([',', '\n']).len());
+    }
+    sections
+}
+
+/// The examples of problems: what the tests of errors were answered.
+fn examples() -> Vec<String> {
+    let documents = errors::documents();
+    let mut examples = Vec::new();
+    for kind in ProblemKind::VARIANTS {
+        let document = &documents.iter().find(|(found, _)| found == kind).expect("a kind of problem is never tested").1;
+        let fields = ["type", "title", "status", "detail", "instance", "parameter"].into_iter();
+        let fields = fields.filter(|name| !document[name].is_null());
+        let fields: Vec<_> = fields.map(|name| format!("          \"{name}\": {}", document[name])).collect();
+        let name = kind.uri().replace("/problems#", "");
+        let (summary, fields) = (&document["title"], fields.join(",\n"));
+        examples.push(format!(
+            "      \"{name}\": {{\n        \"summary\": {summary},\n        \"value\": {{\n{fields}\n        }}\n      }}"
+        ));
+    }
+    examples
+}
+
+/// The document, from its parts.
+fn assembled() -> String {
+    let parts = [SHARED].into_iter().chain(ENDPOINTS.iter().map(|endpoint| endpoint.openapi)).chain([PROBLEM]);
+    let mut sections: BTreeMap<&str, Vec<String>> = BTreeMap::from([("examples", examples())]);
+    for (section, entries) in parts.flat_map(entries) {
+        sections.entry(section).or_default().extend(entries);
+    }
+    let [paths, components @ ..] = SECTIONS.map(|section| sections[section].join(",\n"));
+    let components: Vec<_> = SECTIONS[1..]
+        .iter()
+        .zip(components)
+        .map(|(name, text)| format!("    \"{name}\": {{\n{text}\n    }}"))
+        .collect();
+    let head = SHARED.split_once("  \"components\"").unwrap().0;
+    format!("{head}  \"paths\": {{\n{paths}\n  }},\n  \"components\": {{\n{}\n  }}\n}}\n", components.join(",\n"))
+}
+
+#[test]
+fn the_committed_description_is_that_of_its_parts() {
+    let (path, assembled) = (concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json"), assembled());
+    if std::env::var_os(OVERWRITE).is_some() {
+        std::fs::write(path, &assembled).unwrap();
+    }
+    let committed = std::fs::read_to_string(path).unwrap();
+    for (line, (committed, assembled)) in committed.lines().zip(assembled.lines()).enumerate() {
+        assert_eq!(committed, assembled, "line {} of openapi.json; {OVERWRITE}=1 writes it anew", line + 1);
+    }
+    assert_eq!(committed.len(), assembled.len(), "the end of openapi.json; {OVERWRITE}=1 writes it anew");
 }
 
 /// Follows a reference, where there is one.
@@ -31,22 +119,16 @@ fn operation<'a>(description: &'a Value, path: &str) -> &'a Value {
 fn routes_and_parameters_are_those_of_the_code() {
     let description = description();
     let paths: Vec<_> = description["paths"].as_object().unwrap().keys().map(String::as_str).collect();
-    let mut expected: Vec<_> = ROUTES.iter().map(|route| route.path).collect();
-    let mut found = paths.clone();
-    expected.sort_unstable();
-    found.sort_unstable();
-    assert_eq!(found, expected);
-    for path in paths {
+    assert_eq!(paths.len(), ENDPOINTS.len());
+    for endpoint in ENDPOINTS {
+        let path = endpoint.path;
         let methods: Vec<_> = description["paths"][path].as_object().unwrap().keys().collect();
         assert_eq!(methods, ["get"], "{path}");
         let parameters = operation(&description, path)["parameters"].as_array().cloned().unwrap_or_default();
         let names: Vec<_> =
             parameters.iter().map(|parameter| resolve(&description, parameter)["name"].as_str().unwrap()).collect();
-        let expected = match path {
-            "/ads/{ad_id}/clicks" => [&["ad_id"], AD_PARAMETERS].concat(),
-            "/ads/top100" => TOP_PARAMETERS.to_vec(),
-            _ => Vec::new(),
-        };
+        let in_path = path.split(['{', '}']).skip(1).step_by(2);
+        let expected: Vec<_> = in_path.chain(endpoint.parameters.iter().copied()).collect();
         assert_eq!(names, expected, "{path}");
     }
 }
@@ -85,12 +167,12 @@ fn problems_are_those_of_the_code() {
         assert_eq!(examples[&name]["value"], *document, "the example {name} should be {document}");
         conforms(&description, schema, document, &name);
     }
-    for route in &ROUTES {
-        for (status, response) in operation(&description, route.path)["responses"].as_object().unwrap() {
+    for endpoint in ENDPOINTS {
+        for (status, response) in operation(&description, endpoint.path)["responses"].as_object().unwrap() {
             let examples = &resolve(&description, response)["content"]["application/problem+json"]["examples"];
             for example in examples.as_object().into_iter().flat_map(|examples| examples.values()) {
                 let document = &resolve(&description, example)["value"];
-                assert_eq!(document["status"].to_string(), *status, "{} {document}", route.path);
+                assert_eq!(document["status"].to_string(), *status, "{} {document}", endpoint.path);
             }
         }
     }

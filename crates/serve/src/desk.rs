@@ -1,0 +1,167 @@
+//! The desk: what handlers share, and how a question gets its answer.
+
+use crate::limits::{Gate, Limits, Seat, SeatedBody};
+use crate::metrics::Metrics;
+use crate::parameters::{self, REVISION};
+use crate::problem::{Problem, ProblemKind};
+use crate::query_string::Given;
+use adtally_engine::status::Status;
+use adtally_model::{Error, ErrorKind};
+use adtally_store::questions::{Cost, Question, Questions, Reached, Revision};
+use axum::body::Body;
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::Response;
+use serde::Serialize;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
+
+/// The media type of answers.
+pub(crate) const JSON: &str = "application/json";
+
+/// How often a waiting question checks whether its revision is reached. Epochs are seconds apart.
+const REACH_POLL: Duration = Duration::from_millis(20);
+
+/// What handlers share.
+pub(crate) struct Desk {
+    questions: Arc<dyn Questions>,
+    /// The process itself.
+    pub(crate) status: Arc<dyn Status>,
+    /// How much clients may take.
+    pub(crate) limits: Limits,
+    /// Where questions are admitted.
+    pub(crate) gate: Gate,
+    /// What is measured.
+    pub(crate) metrics: Metrics,
+    failures: AtomicU64,
+}
+
+impl Desk {
+    /// A desk at which nobody has asked yet.
+    pub(crate) fn new(questions: Arc<dyn Questions>, status: Arc<dyn Status>, limits: Limits) -> Self {
+        let metrics = Metrics::new(status.clone());
+        Desk { questions, status, limits, gate: Gate::new(&limits), metrics, failures: AtomicU64::new(0) }
+    }
+
+    /// Refuses what needs the state, until it is recovered. Counters that begin at 0 and jump would be wrong, too.
+    pub(crate) fn recovered(&self) -> Result<(), Problem> {
+        match self.status.recovering() {
+            None => Ok(()),
+            Some(progress) => {
+                Err(Problem::new(ProblemKind::Recovering, format!("{progress}; /readyz tells when it is done")))
+            }
+        }
+    }
+
+    /// Waits until answers have reached the revision that a client has seen elsewhere: it must not see less here.
+    async fn reach(&self, wanted: Option<Revision>) -> Result<(), Problem> {
+        let Some(wanted) = wanted else { return Ok(()) };
+        let until = Instant::now() + self.limits.revision_timeout;
+        loop {
+            match self.questions.revision().reached(&wanted) {
+                Reached::Yes => return Ok(()),
+                Reached::Never => {
+                    let detail = "the epochs here are of another log than those of the revision; ask without one";
+                    return Err(Problem::new(ProblemKind::UnknownRevision, detail).of(REVISION));
+                }
+                Reached::NotYet if Instant::now() >= until => {
+                    let seconds = self.limits.revision_timeout.as_secs_f64();
+                    let detail = format!("it was not reached within {seconds} s; ask again later, or another node");
+                    return Err(Problem::new(ProblemKind::Behind, detail).of(REVISION));
+                }
+                Reached::NotYet => sleep(REACH_POLL).await,
+            }
+        }
+    }
+
+    /// A failure that is ours: the log has the reason, the client a number that leads to it.
+    pub(crate) fn failed(&self, reason: &str) -> Problem {
+        let number = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        tracing::error!(failure = number, reason, "could not answer");
+        let detail = format!("the server's log has the reason, under failure={number}");
+        Problem::new(ProblemKind::Internal, detail).at(format!("/problems#internal-{number}"))
+    }
+
+    /// What the client is told of an error; what is ours alone goes to the log.
+    fn explain(&self, error: &Error) -> Problem {
+        match error.kind() {
+            ErrorKind::User => Problem::new(ProblemKind::CannotBeAnswered, error.to_string()),
+            ErrorKind::External | ErrorKind::Fenced => {
+                tracing::warn!(reason = error.report(), "a store cannot be read");
+                let detail = "nothing was answered rather than a part; ask again later, and see /readyz";
+                Problem::new(ProblemKind::StoreUnavailable, detail)
+            }
+            ErrorKind::Corrupt | ErrorKind::Internal => self.failed(&error.report()),
+        }
+    }
+
+    /// Asks the store. `find` turns a question into the future of its answer; `given` may name the revision to wait for.
+    pub(crate) async fn ask<A, F>(
+        &self,
+        given: &Given,
+        question: Question,
+        find: impl FnOnce(Arc<dyn Questions>, Question) -> F,
+    ) -> Result<Response, Problem>
+    where
+        A: Serialize + Send + 'static,
+        F: Future<Output = adtally_model::Result<A>> + Send + 'static,
+    {
+        let revision = parameters::revision(given)?;
+        self.recovered()?;
+        self.reach(revision).await?;
+        let seat = self.gate.enter()?;
+        let cost = self.questions.cost(&question);
+        self.answer(seat, cost, find(Arc::clone(&self.questions), question)).await
+    }
+
+    /// Finds an answer on a thread that may block, when it is its turn. It is abandoned when the client leaves or its time
+    /// is up.
+    pub(crate) async fn answer<A, F>(&self, seat: Seat, cost: Cost, find: F) -> Result<Response, Problem>
+    where
+        A: Serialize + Send + 'static,
+        F: Future<Output = adtally_model::Result<A>> + Send + 'static,
+    {
+        let turn = self.gate.turn(cost).await;
+        let (waiting, gone) = oneshot::channel::<()>();
+        let runtime = Handle::current();
+        let running = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    _ = gone => None,
+                    answer = find => Some(answer),
+                }
+            })
+        });
+        let ended = running.await;
+        drop(waiting);
+        match ended {
+            Ok(Some(Ok(answer))) => {
+                let bytes = serde_json::to_vec(&answer).map_err(|error| self.failed(&error.to_string()))?;
+                Ok(content(JSON, Body::new(SeatedBody::new(bytes, Some(seat)))))
+            }
+            Ok(Some(Err(error))) => Err(self.explain(&error)),
+            Ok(None) => Err(self.failed("a question was abandoned although its client waited")),
+            Err(ended) => Err(self.failed(&format!("a question ended badly: {ended}"))),
+        }
+    }
+
+    /// An answer that is at hand and short.
+    pub(crate) fn json(&self, answer: &impl Serialize) -> Result<Response, Problem> {
+        let bytes = serde_json::to_vec(answer).map_err(|error| self.failed(&error.to_string()))?;
+        Ok(content(JSON, Body::from(bytes)))
+    }
+}
+
+/// A response with a body.
+pub(crate) fn content(media_type: &'static str, body: Body) -> Response {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}

@@ -1,0 +1,55 @@
+//! Endpoints, one per file: its address, its parameters, its handler and its answer. Beside it is its part of
+//! `openapi.json`.
+
+use crate::desk::Desk;
+use axum::routing::MethodRouter;
+use serde::Serialize;
+use std::sync::Arc;
+
+mod ad_clicks;
+mod healthz;
+mod index;
+mod ledger;
+mod metrics;
+mod openapi;
+mod problems;
+mod readyz;
+mod top_ads;
+
+#[cfg(test)]
+pub(crate) use ad_clicks::AD_ID_MAX;
+pub use ledger::ledger_json;
+
+/// All endpoints, in the order in which people read of them.
+pub(crate) static ENDPOINTS: &[&Endpoint] = &[
+    &ad_clicks::ENDPOINT,
+    &top_ads::ENDPOINT,
+    &ledger::ENDPOINT,
+    &healthz::ENDPOINT,
+    &readyz::ENDPOINT,
+    &metrics::ENDPOINT,
+    &problems::ENDPOINT,
+    &openapi::ENDPOINT,
+    &index::ENDPOINT,
+];
+
+/// An endpoint. It answers GET and HEAD.
+#[derive(Serialize)]
+pub(crate) struct Endpoint {
+    /// Its path, parameters in braces.
+    pub(crate) path: &'static str,
+    /// What it tells.
+    pub(crate) what: &'static str,
+    /// An address to try.
+    pub(crate) example: &'static str,
+    /// The parameters that its query may have.
+    #[serde(skip)]
+    pub(crate) parameters: &'static [&'static str],
+    /// What answers.
+    #[serde(skip)]
+    pub(crate) handler: fn() -> MethodRouter<Arc<Desk>>,
+    /// Its part of `openapi.json`, which a test puts together.
+    #[cfg(test)]
+    #[serde(skip)]
+    pub(crate) openapi: &'static str,
+}

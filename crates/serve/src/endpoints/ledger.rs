@@ -1,0 +1,138 @@
+//! `GET /ledger`: where every line went.
+
+use super::Endpoint;
+use crate::desk::Desk;
+use crate::problem::Problem;
+use crate::query_string::Given;
+use adtally_engine::status::{InputLedger, LedgerReport, PartitionLedger};
+use adtally_model::time::rfc3339;
+use adtally_model::{Error, InputStatus, Ledger};
+use adtally_store::questions::{Cost, Revision};
+use axum::extract::State;
+use axum::http::Uri;
+use axum::response::Response;
+use axum::routing::get;
+use serde::{Serialize, Serializer};
+use std::sync::Arc;
+
+pub(super) static ENDPOINT: Endpoint = Endpoint {
+    path: "/ledger",
+    what: "where every line that was read went",
+    example: "/ledger",
+    parameters: &[],
+    handler: || get(ledger),
+    #[cfg(test)]
+    openapi: include_str!("ledger.json"),
+};
+
+async fn ledger(State(desk): State<Arc<Desk>>, uri: Uri) -> Result<Response, Problem> {
+    Given::read(uri.query(), ENDPOINT.parameters)?;
+    desk.recovered()?;
+    let seat = desk.gate.enter()?;
+    let status = desk.status.clone();
+    // It is answered from memory, and keeps a core busy where there are many inputs.
+    desk.answer(seat, Cost::RecentCounts, async move { Answer::new(status.ledger()) }).await
+}
+
+/// The answer of `GET /ledger` as JSON, for those who ask a process without HTTP.
+///
+/// # Errors
+/// Internal when a ledger does not add up.
+pub fn ledger_json(report: LedgerReport) -> Result<String, Error> {
+    serde_json::to_string(&Answer::new(report)?)
+        .map_err(|e| Error::internal("the ledger cannot be written as JSON").because(e))
+}
+
+/// A ledger in full.
+#[derive(Serialize)]
+struct Lines {
+    #[serde(flatten)]
+    ledger: Ledger,
+    nul_bytes: u64,
+}
+
+impl From<Ledger> for Lines {
+    fn from(ledger: Ledger) -> Self {
+        Lines { ledger, nul_bytes: ledger.nul_bytes }
+    }
+}
+
+#[derive(Serialize)]
+struct Answer {
+    #[serde(flatten)]
+    total: Lines,
+    #[serde(serialize_with = "partitions")]
+    partitions: Vec<PartitionLedger>,
+    #[serde(serialize_with = "inputs")]
+    inputs: Vec<InputLedger>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inputs_left_off: Option<u64>,
+    revision: Option<String>,
+}
+
+impl Answer {
+    /// Words a report.
+    ///
+    /// # Errors
+    /// Internal when a ledger does not add up: a wrong ledger is never shown.
+    fn new(report: LedgerReport) -> Result<Self, Error> {
+        let mut total = Ledger::default();
+        for row in &report.partitions {
+            row.ledger.check(&format!("partition {}", row.partition))?;
+            total += &row.ledger;
+        }
+        Ok(Answer {
+            total: total.into(),
+            partitions: report.partitions,
+            inputs: report.inputs,
+            inputs_left_off: Some(report.inputs_left_off).filter(|&left_off| left_off > 0),
+            revision: report.revision.as_ref().map(Revision::to_string),
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct Partition {
+    partition: u32,
+    epoch: u64,
+    #[serde(flatten)]
+    lines: Lines,
+    watermark: Option<String>,
+    closed: Option<String>,
+    #[serde(rename = "final")]
+    final_: Option<String>,
+}
+
+fn partitions<S: Serializer>(rows: &[PartitionLedger], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(rows.iter().map(|row| Partition {
+        partition: row.partition,
+        epoch: row.epoch,
+        lines: row.ledger.into(),
+        watermark: row.watermark_ms.map(rfc3339),
+        closed: row.closed_ms.map(rfc3339),
+        final_: row.final_ms.map(rfc3339),
+    }))
+}
+
+#[derive(Serialize)]
+struct Input<'a> {
+    name: &'a str,
+    input: &'a str,
+    status: InputStatus,
+    position: u64,
+    watermark: Option<String>,
+    #[serde(flatten)]
+    lines: Lines,
+}
+
+/// Words the inputs one by one: there may be ten thousand of them.
+fn inputs<S: Serializer>(rows: &[InputLedger], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(rows.iter().map(|row| Input {
+        name: &row.name,
+        input: &row.origin,
+        status: row.status,
+        position: row.position,
+        watermark: row.watermark_ms.map(rfc3339),
+        lines: row.ledger.into(),
+    }))
+}
