@@ -1,8 +1,9 @@
 //! The desk: what handlers share, and how a question gets its answer.
 
-use crate::limits::{Gate, Limits, Seat, SeatedBody};
+use crate::limits::{Gate, Limits, Seat};
 use crate::metrics::Metrics;
 use crate::parameters::{self, REVISION};
+use crate::pieces::{self, PiecedBody};
 use crate::problem::{Problem, ProblemKind};
 use crate::query_string::Given;
 use adtally_engine::status::Status;
@@ -119,8 +120,8 @@ impl Desk {
         self.answer(seat, cost, find(Arc::clone(&self.questions), question)).await
     }
 
-    /// Finds an answer on a thread that may block, when it is its turn. It is abandoned when the client leaves or its time
-    /// is up.
+    /// Finds an answer on a thread that may block, when it is its turn, and writes it there. It is abandoned when the
+    /// client leaves or its time is up. What goes wrong before the first piece is a problem; later the answer breaks off.
     pub(crate) async fn answer<A, F>(&self, seat: Seat, cost: Cost, find: F) -> Result<Response, Problem>
     where
         A: Serialize + Send + 'static,
@@ -128,28 +129,30 @@ impl Desk {
     {
         let turn = self.gate.turn(cost).await;
         let (waiting, gone) = oneshot::channel::<()>();
+        let (begin, begun) = oneshot::channel();
         let runtime = Handle::current();
         let running = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            runtime.block_on(async {
+            let found = runtime.block_on(async {
                 tokio::select! {
                     biased;
                     _ = gone => None,
                     answer = find => Some(answer),
                 }
-            })
+            });
+            // A client that reads slowly holds up no other questions.
+            drop(turn);
+            found.map_or(Ok(()), |answer| pieces::write(&answer?, begin))
         });
-        let ended = running.await;
+        let begun = begun.await;
         drop(waiting);
-        match ended {
-            Ok(Some(Ok(answer))) => {
-                let bytes = serde_json::to_vec(&answer).map_err(|error| self.failed(&error.to_string()))?;
-                Ok(content(JSON, Body::new(SeatedBody::new(bytes, Some(seat)))))
-            }
-            Ok(Some(Err(error))) => Err(self.explain(&error)),
-            Ok(None) => Err(self.failed("a question was abandoned although its client waited")),
-            Err(ended) => Err(self.failed(&format!("a question ended badly: {ended}"))),
+        if let Ok(begun) = begun {
+            return Ok(content(JSON, Body::new(PiecedBody::new(begun, seat))));
         }
+        Err(match running.await {
+            Ok(Err(error)) => self.explain(&error),
+            Ok(Ok(())) => self.failed("a question was abandoned although its client waited"),
+            Err(ended) => self.failed(&format!("a question ended badly: {ended}")),
+        })
     }
 
     /// An answer that is at hand and short.

@@ -4,11 +4,7 @@ use crate::problem::{Problem, ProblemKind};
 use adtally_model::Error;
 use adtally_store::questions::Cost;
 use axum::http::Request;
-use hyper::body::{Body, Bytes, Frame, SizeHint};
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -29,9 +25,6 @@ pub(crate) const HEADERS_READ_MAX: usize = 1_024;
 /// wait to be sent. Beyond it hyper answers 431 without a document, as it answers 414 to a path and query of more than
 /// 65,534 bytes, and 400 to what is not HTTP.
 pub(crate) const BUFFER_BYTES_MAX: usize = 128 * 1024;
-
-/// How much of an answer is handed to the connection at a time.
-const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Bounds of the server. The defaults suit two cores that count clicks at the same time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -158,43 +151,6 @@ impl Gate {
 #[derive(Debug)]
 pub(crate) struct Seat {
     _permit: OwnedSemaphorePermit,
-}
-
-/// An answer that is sent in chunks and keeps its seat until the last of them is, so that clients that do not read
-/// cannot make answers pile up.
-pub(crate) struct SeatedBody {
-    rest: Bytes,
-    seat: Option<Seat>,
-}
-
-impl SeatedBody {
-    /// A body that holds `seat`.
-    pub(crate) fn new(bytes: Vec<u8>, seat: Option<Seat>) -> Self {
-        SeatedBody { rest: Bytes::from(bytes), seat }
-    }
-}
-
-impl Body for SeatedBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let this = self.get_mut();
-        if this.rest.is_empty() {
-            this.seat = None;
-            return Poll::Ready(None);
-        }
-        let chunk = this.rest.split_to(this.rest.len().min(CHUNK_BYTES));
-        Poll::Ready(Some(Ok(Frame::data(chunk))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest.len() as u64)
-    }
 }
 
 /// Refuses requests whose head is too large.

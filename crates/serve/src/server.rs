@@ -37,7 +37,8 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// [`Limits::drain_timeout`] is over.
 ///
 /// Needs a Tokio runtime with timers and I/O. Questions run on its blocking threads, at a time as many of each
-/// [`Cost`](adtally_store::questions::Cost) as [`Limits`] say.
+/// [`Cost`](adtally_store::questions::Cost) as [`Limits`] say. Long answers are written there too, while they are sent.
+/// Together these are at most [`Limits::questions_max`] threads.
 ///
 /// # Errors
 /// A user error when a limit is 0. What goes wrong with one connection ends only that one, and is logged.
