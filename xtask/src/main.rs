@@ -21,22 +21,23 @@ The toolbox of Adtally.
 Usage: cargo xtask <COMMAND>
 
 Commands:
-  test    All tests: unit, integration, documentation; makes a Python environment for one of them on first use
-  ci      What must pass before a change is merged: fmt, tidy, clippy, doc, test, a soak of one minute and a quick bench
-  soak    A log at the mission's rate, rotated, under a process that is killed all the time: exact at the end.
-          --minutes N (25), --long (75), --kills N a minute (1), --rate N a second (11574), --ads N (2000000),
-          --seed S (1), --verify-each (after every kill)
-  sim     Deployments simulated under seeds: crashes, power losses, failing disks, zombies; stops at the first promise that
-          breaks. --seeds N (1000), --from S (0), --minutes M (instead of N), --story (what happens, in words)
-  bench   Whole runs beside other systems, slopes, questions, life at the mission's rate; writes benches/README.md.
-          --clicks N (10000000), --rounds N (3), --only stages,whole,slopes,questions,live (some of them), --quick (small,
-          prints, not optimised), --beside PROGRAM (runs each part with another adtally too, prints how the figures compare)
-  fmt     Format the code; with --check only say what is not formatted
-  clippy  Lints, warnings as errors
-  doc     Build the documentation, warnings as errors
-  faults  Bring the table of faults and their tests in docs/faults.md up to date; tidy checks that it is
-  tidy    House rules: arrows between rooms, names, headers, links, sizes
-  deny    Known holes, licences and sources of dependencies, by cargo-deny; not part of ci, as it needs the network
+  test    Run all tests: unit, integration, documentation. Creates a Python environment on first use
+  ci      Run all checks that a change must pass: fmt, tidy, clippy, doc, test, a soak of one minute and a quick bench
+  soak    Run over a log that grows at 1 billion clicks a day and is rotated, kill the process again and again, and check
+          that the counts are exact. --minutes N (25), --long (75), --kills N per minute (1), --rate N per second (11574),
+          --ads N (2000000), --seed S (1), --verify-each (after every kill)
+  sim     Simulate deployments from seeds, with crashes, power losses, failing disks and fenced writers. Stops at the first
+          broken guarantee. --seeds N (1000), --from S (0), --minutes M (instead of N), --story (prints each event)
+  bench   Measure whole runs against other systems, slopes, questions and live traffic; writes benches/README.md.
+          --clicks N (10000000), --rounds N (3), --only stages,whole,slopes,questions,live (one or more of them), --quick
+          (small and not optimised; only prints), --beside PROGRAM (runs each part with another adtally too, and compares)
+  fmt     Format the code; --check only lists what is not formatted
+  clippy  Run the lints; warnings are errors
+  doc     Build the documentation; warnings are errors
+  faults  Update the table of faults and their tests in docs/faults.md; tidy checks it
+  tidy    Check the house rules: dependencies between rooms, names, headers, links, sizes
+  deny    Check dependencies for known vulnerabilities, licences and sources with cargo-deny. Not part of ci: needs the
+          network
 ";
 
 fn main() -> ExitCode {

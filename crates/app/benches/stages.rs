@@ -51,7 +51,7 @@ fn main() {
     let identifying = time(|| (), |()| columns.iter().fold(0, |mixed, columns| mixed ^ identify(&key, columns)));
     let bytes: usize = columns.iter().map(|columns| columns.len() * 33 + columns.user_bytes.len()).sum();
     let hashing = time(|| vec![1_u8; bytes], |bytes| codec::checksum(&bytes));
-    report("identity", identifying, "SipHash-2-4 over the fields in one piece", hashing, clicks);
+    report("identity", identifying, "SipHash-2-4 of the contiguous fields", hashing, clicks);
 
     let judging = time(
         || (partition(), batches.iter().cloned().map(PendingBatch::new).collect::<Vec<_>>()),
@@ -62,7 +62,7 @@ fn main() {
     );
     let probing =
         time(|| vec![0_u128; (clicks as usize * 2).next_power_of_two()], |slots| write_at_random(slots, &columns));
-    report("judge: watermark, deduplicate, window", judging, "one write of 16 bytes at random each", probing, clicks);
+    report("judge: watermark, deduplicate, window", judging, "one random write of 16 bytes per click", probing, clicks);
 
     let draft = || {
         let mut partition = partition();
@@ -72,13 +72,13 @@ fn main() {
     };
     let sorting = time(|| draft().windows, |windows| windows.finish());
     let copying = time(|| vec![0_u64; clicks as usize], |numbers| (0..4).map(|_| numbers.clone()).collect::<Vec<_>>());
-    report("sort counts", sorting, "four copies of 8 bytes a click", copying, clicks);
+    report("sort counts", sorting, "four copies of 8 bytes per click", copying, clicks);
 
     let one = draft();
     let parquet = time(|| (), |()| encode_clicks(&rows(&one), 0, 1, 1).expect("rows of ours"));
     let raw: Vec<u8> = columns.iter().flat_map(|columns| raw_bytes(columns)).collect();
     let zstd = time(|| (), |()| zstd::bulk::compress(&raw, 1).expect("memory to compress in"));
-    report("encode raw clicks as Parquet", parquet, "zstd, level 1, over the columns", zstd, clicks);
+    report("encode raw clicks as Parquet", parquet, "zstd, level 1, of the columns", zstd, clicks);
 
     let epoch = epoch(draft());
     let encoding = time(|| (), |()| codec::encode(&epoch).expect("a record of ours"));
@@ -115,7 +115,7 @@ fn main() {
     );
     let column = vec![1_u32; count_rows * 2];
     let reading = time(|| (), |()| column.iter().map(|&clicks| u64::from(black_box(clicks))).sum::<u64>());
-    report("top 100, a row of counts", top, "reading its 8 bytes", reading, count_rows as u64);
+    report("top 100, per row of counts", top, "reading its 8 bytes", reading, count_rows as u64);
 }
 
 fn text(clicks: u64) -> Vec<u8> {

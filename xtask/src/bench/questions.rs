@@ -58,7 +58,7 @@ pub(super) fn of_an_hour(site: &Site, clicks: u64, report: &mut Report) -> Resul
     }
     let loaded_s = (now() - began).as_secs_f64();
     eprintln!("{first_ms:.0} ms at first, loaded after {loaded_s:.2} s");
-    table.row(&["top 100 of 60 minutes, at once after a restart", &format!("{first_ms:.2}"), ""]);
+    table.row(&["top 100 of 60 minutes, right after a restart", &format!("{first_ms:.2}"), ""]);
     let mut ask = |what: &str, path: &dyn Fn(usize) -> String, target: Option<Target>| -> Result<(), String> {
         let mut times = Vec::new();
         for number in 0..TIMES {
@@ -95,18 +95,18 @@ pub(super) fn of_an_hour(site: &Site, clicks: u64, report: &mut Report) -> Resul
     let ready = service.ready_s;
     drop(service);
     let bytes_each = bytes as f64 / clicks as f64;
-    report.target("bytes of a raw click", bytes_each, "", Target::AtMost(22.0, 18.0));
+    report.target("bytes per raw click", bytes_each, "", Target::AtMost(22.0, 18.0));
     report.target("restart", ready, " s", Target::AtMost(3.0, 1.0));
     report.section(
         "Questions",
         &format!(
-            "{clicks} clicks of {ADS} ads in an hour, {rows} rows of counts; each question {TIMES} times, one after \
-             another over one HTTP connection, nothing cached."
+            "{clicks} clicks of {ADS} ads in an hour, {rows} rows of counts. Each question is asked {TIMES} times, one after \
+             another, over one HTTP connection. No answer is cached."
         ),
         table,
         &format!(
             "The raw clicks take {bytes_each:.2} bytes each in the lake, Bloom filters included. The service was ready {ready:.2} s \
-             after its start, held all hot minutes {loaded_s:.2} s after the first answer, and took {resident} MiB at most."
+             after its start, had loaded all hot minutes {loaded_s:.2} s after the first answer, and took at most {resident} MiB."
         ),
     );
     Ok(())

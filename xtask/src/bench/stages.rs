@@ -17,7 +17,7 @@ pub(super) fn beside_their_floors(quick: bool, report: &mut Report) -> Result<()
     if !output.status.success() {
         return Err(format!("cargo {}: {}", words.join(" "), output.status));
     }
-    let mut table = Table::new(&["stage", "ns a click", "floor", "ns a click", "times the floor"]);
+    let mut table = Table::new(&["stage", "ns per click", "floor", "ns per click", "times the floor"]);
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         let cells: Vec<&str> = line.split('\t').collect();
         let [stage, took, floor, least] = cells.as_slice() else { continue };
@@ -27,7 +27,7 @@ pub(super) fn beside_their_floors(quick: bool, report: &mut Report) -> Result<()
     }
     report.section(
         "Stages",
-        "A million clicks through each stage by itself, on one core; medians of seven.",
+        "Each stage processes a million clicks alone, on one core. Medians of seven runs.",
         table,
         "",
     );

@@ -48,9 +48,9 @@ pub(super) fn beside_others(site: &Site, clicks: u64, rounds: usize, report: &mu
     }
     let mine = median(ours.iter().map(|taken| taken.wall_s).collect());
     let rate = |seconds: f64| format!("{:.2}", clicks as f64 / 1e6 / seconds);
-    let mut table = Table::new(&["system", "seconds", "million clicks a second", "Adtally is faster by"]);
+    let mut table = Table::new(&["system", "seconds", "million clicks per second", "speed-up of Adtally"]);
     table.row(&["Adtally, `run --until-end`, everything on", &format!("{mine:.2}"), &rate(mine), ""]);
-    report.target("clicks a second", clicks as f64 / 1e6 / mine, " million", Target::Aim(2.5));
+    report.target("clicks per second", clicks as f64 / 1e6 / mine, " million", Target::Aim(2.5));
     for ((name, _, aim), times) in PEERS.into_iter().zip(others) {
         let theirs = median(times);
         report.target_beside_others(&format!("faster than {name}"), theirs / mine, "x", Target::AtLeast(1.5, aim));
@@ -62,10 +62,11 @@ pub(super) fn beside_others(site: &Site, clicks: u64, rounds: usize, report: &mu
     report.section(
         "Beside other systems",
         &format!(
-            "{clicks} clicks in one NDJSON file, 1 % of them copies; each system parses, deduplicates, counts by minute, \
-             ad and country, and writes the raw clicks as Parquet (zstd). Medians of {rounds} rounds in turn; in each, \
-             every count of every system was the same. Adtally's time is that of the whole process, with its ledger, \
-             its epoch log, fsync and the Delta tables; the others' begins with their first query."
+            "{clicks} clicks in one NDJSON file, 1 % of them duplicates. Each system parses, deduplicates, counts by minute, \
+             ad and country, and writes the raw clicks as Parquet (zstd). Medians of {rounds} rounds, in which the systems \
+             take turns; in each round, all counts of all systems were equal. The time of Adtally is that of the whole \
+             process, with its ledger, its epoch log, fsync and the Delta tables. The time of the others begins with \
+             their first query."
         ),
         table,
         &format!("Adtally took {cpu:.2} s of processor time and at most {most} MiB of memory."),
@@ -81,16 +82,16 @@ pub(super) fn count(site: &Site, log: &Path) -> Result<Taken, String> {
 }
 
 /// What time is held against.
-const CLICKS: &str = "time a click, from 10 to 100 million clicks, most by least";
-const FILES: &str = "time a click, from 1 to 64 files, most by least";
-const ADS: &str = "time a click and row, from 10 thousand to 20 million ads, most by least";
+const CLICKS: &str = "time per click, 10 to 100 million clicks, largest / smallest";
+const FILES: &str = "time per click, 1 to 64 files, largest / smallest";
+const ADS: &str = "time per click and row, 10 thousand to 20 million ads, largest / smallest";
 
 /// How time grows with the clicks, with the files that they come in, and with the ads.
 pub(super) fn slopes(site: &Site, millions: &[u64], report: &mut Report) -> Result<(), String> {
     let empty = site.path("empty.ndjson");
     fs::write(&empty, "").map_err(|error| format!("cannot write {}: {error}", empty.display()))?;
     let idle = count(site, &empty)?.wall_s;
-    let mut table = Table::new(&["what", "seconds", "microseconds a click", "MiB"]);
+    let mut table = Table::new(&["what", "seconds", "microseconds per click", "MiB"]);
     // How much more a click takes where it takes most than where it takes least.
     let mut slopes: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
     let mut row = |slope: &'static str, what: &str, clicks: u64, taken: Taken| {
@@ -128,7 +129,7 @@ pub(super) fn slopes(site: &Site, millions: &[u64], report: &mut Report) -> Resu
     }
     report.section(
         "Slopes",
-        "One run each. The time of an empty run is taken off before dividing; with ads, by clicks and rows together.",
+        "One run each. The time of an empty run is subtracted before dividing. For ads, the divisor is clicks plus rows.",
         table,
         &format!("An empty run takes {idle:.2} s."),
     );
