@@ -1,13 +1,13 @@
-//! The engine: the run loop in which clicks cross from room to room.
+//! The engine: the run loop, which passes clicks from room to room.
 //!
-//! `ingest` (tail, decode, judge) -> `commit` (stage, create the epoch record) -> `project` (bring the lake up to date).
-//! `upkeep` keeps the lake in order. Each is a thread with a bounded queue before it; `ingest` itself is a state machine
-//! that a caller may turn by hand.
+//! `ingest` (tail, decode, judge) -> `commit` (stage files, create the epoch record) -> `project` (update the lake). `upkeep`
+//! maintains the lake. Each runs on its own threads with a bounded queue before it. `ingest` itself is a state machine that a
+//! caller may also run step by step.
 //!
 //! - **Receives** settings, a clock and randomness.
-//! - **Emits** epochs to the log, the hot counts and the lake, and what it tells of itself ([`status`]).
-//! - **Promises** that clicks cross from room to room only here.
-//! - **Never** judges a line, and knows neither HTTP nor a command line.
+//! - **Emits** epochs to the log, the hot counts and the lake, and the state of the process ([`status`]).
+//! - **Promises** that data passes between rooms only here.
+//! - **Never** decides verdicts, and knows neither HTTP nor the command line.
 
 pub mod assembly;
 pub mod clock;

@@ -1,9 +1,9 @@
-//! The vocabulary of Adtally: what a click, a minute, a verdict, a ledger and an epoch are.
+//! The vocabulary of Adtally: click, minute, verdict, ledger, epoch.
 //!
 //! - **Receives** plain values.
-//! - **Emits** plain values; everything here is a pure function of its arguments.
-//! - **Promises** that progress is a type: a [`Watermark`] never regresses, a [`Position`] advances only
-//!   by contiguous `(from, to]` ranges, a [`Ledger`] that does not add up is an error.
+//! - **Emits** plain values. Everything here is a pure function of its arguments.
+//! - **Promises** that progress is a type: a [`Watermark`] never goes back, a [`Position`] advances only
+//!   by contiguous `(from, to]` ranges, and a [`Ledger`] that does not add up is an error.
 //! - **Never** does I/O, reads a clock, draws randomness or starts a thread.
 //!
 //! Times are `i64` milliseconds since the Unix epoch, UTC, unless a name says otherwise.

@@ -1,13 +1,13 @@
-//! What a line becomes: one stage a file, synchronous, batch in, batch out.
+//! The pipeline decides the verdict of each line: one stage per file, synchronous, batch in, batch out.
 //!
 //! alignment -> `future` -> `watermark` -> `lateness` -> `deduplicate` -> `tumbling_window` -> ledger; then the frontiers
 //! move. `partition/judge.rs` takes a batch along this way.
 //!
-//! - **Receives** decoded batches, a clock reading with each call, and what the source discovered.
-//! - **Emits** an [`EpochDraft`] at each epoch's end: everything that the epoch changes.
-//! - **Promises** one verdict a line; that no identity is counted twice while its minute is live; that what is final
-//!   stays so; and that, `future` aside, while no input goes idle, appears or ends midway, the counts are a function
-//!   of each input's record sequence alone, however inputs, batches and epochs interleave.
+//! - **Receives** decoded batches, a clock reading with each call, and the discoveries of the source.
+//! - **Emits** an [`EpochDraft`] at the end of each epoch: everything that the epoch changes.
+//! - **Promises** one verdict per line; that no identity is counted twice while its minute is live; that a final minute
+//!   never changes; and that, `future` aside, while no input becomes idle, appears or ends midway, the counts depend only
+//!   on the sequence of lines in each input, and not on how inputs, batches and epochs interleave.
 //! - **Never** does I/O, reads a clock, starts a thread or waits.
 
 pub mod clock_guard;

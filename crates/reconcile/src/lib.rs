@@ -1,9 +1,10 @@
-//! The room that checks what the others wrote, by a path of its own.
+//! This room checks and rebuilds stored data with independent code.
 //!
-//! - **Receives** a data directory, or a lake, and what a new log is written under.
-//! - **Emits** what was checked and what is wrong ([`Findings`]), and the state that a lost epoch log is written anew from.
-//! - **Promises** that what is stored is compared as records, tables and SQL tell it.
-//! - **Never** imports the pipeline: a checker that shares code with what it checks shares its faults. It changes nothing.
+//! - **Receives** a data directory or a lake, and the parameters of a new log.
+//! - **Emits** what was checked and what is wrong ([`Findings`]), and the state with which a lost epoch log is rebuilt.
+//! - **Promises** that records, tables and SQL results are compared with each other.
+//! - **Never** changes anything, and never imports the pipeline: a checker that shares code with what it checks shares its
+//!   bugs.
 
 mod rebuild;
 mod verify;

@@ -1,15 +1,14 @@
-//! Seeded simulation: the real run loop, recovery, committer, projector, upkeep, epoch log and tailer, turned by hand in a
-//! world
-//! of simulated clocks, disks, logs and luck.
+//! Seeded simulation: the real run loop, recovery, committer, projector, upkeep, epoch log and tailer run step by step in one
+//! thread, with simulated clocks, disks, logs and randomness.
 //!
-//! - **Receives** a seed, and perhaps a bug to plant.
-//! - **Emits** an [`Outcome`]: what happened, and what did not hold.
-//! - **Promises** that a seed always plays the same; that after every recovery and at the end the log is one linear
-//!   chain, ledgers add up, the lake is what the log says, every click is counted exactly once, and a client's minutes
-//!   never lose what they were told to have.
+//! - **Receives** a seed, and optionally a bug to plant.
+//! - **Emits** an [`Outcome`]: what happened, and which guarantee was broken.
+//! - **Promises** that a seed always replays exactly. After every recovery and at the end it checks that the log is one linear
+//!   chain, that ledgers add up, that the lake agrees with the log, that every click is counted exactly once, and that minutes
+//!   never lose clicks that a client has seen.
 //! - **Never** touches a real disk, clock or network, starts a thread of its own or sleeps.
 //!
-//! The lake is a model behind its trait, since the libraries of the real one have threads and clocks of their own.
+//! The lake is a model that implements its trait, because the libraries of the real lake have their own threads and clocks.
 
 mod disk;
 mod files;

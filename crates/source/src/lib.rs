@@ -1,14 +1,14 @@
-//! Where clicks come from: growing log files, read in blocks of whole lines and decoded into columns.
+//! The source of clicks: growing log files, read in blocks of whole lines and decoded into columns.
 //!
-//! - **Receives** patterns of files, what the epoch log knows of them ([`InputRow`](adtally_model::InputRow)) and the
+//! - **Receives** file patterns, what the epoch log knows of the inputs ([`InputRow`](adtally_model::InputRow)), and the
 //!   time, in monotonic milliseconds.
-//! - **Emits** [`Discovery`] (what happened to files), [`Block`] (whole lines of one input) and, from those,
-//!   [`DecodedBatch`](adtally_model::DecodedBatch) (clicks in columns, and the lines turned down).
-//! - **Promises** that the blocks of an input are contiguous from the position it was started at; that every line is
-//!   in exactly one block and either a click or a rejected line; that bytes which can never be read are reported as a
-//!   gap; that memory is bounded whatever stands in the files.
-//! - **Never** judges lateness or copies, writes a file, starts a thread or reads a clock. A line is decoded as a pure
-//!   function of its block, so that blocks can be decoded on many threads.
+//! - **Emits** [`Discovery`] (files that were found, renamed or ended), [`Block`] (whole lines of one input) and, from blocks,
+//!   [`DecodedBatch`](adtally_model::DecodedBatch) (clicks in columns, and rejected lines).
+//! - **Promises** that the blocks of an input are contiguous from its start position; that every line is in exactly one
+//!   block and is either a click or a rejected line; that bytes which can never be read are reported as a gap; and that
+//!   memory is bounded whatever the files contain.
+//! - **Never** decides lateness or duplicates, writes a file, starts a thread or reads a clock. Decoding a line is a pure
+//!   function of its block, so that many threads can decode blocks.
 
 pub mod block;
 mod compression;
