@@ -1,9 +1,9 @@
 //! The memory allocator of the binary (mimalloc), and the settings of its memory.
 //!
-//! This is the only room with unsafe code, because settings of mimalloc can be reached only through its C interface. A bounded
-//! run fills and frees some hundred megabytes a second. By default, mimalloc returns free memory to the kernel after a
-//! second, and the kernel clears the same pages again. If memory is kept longer, it is reused: the kernel hands out a
-//! sixth fewer pages, and a run over ten million clicks takes a tenth less time (ADR 12).
+//! This is the only room with unsafe code, because settings of mimalloc can be reached only through its C interface. A
+//! bounded run fills and frees some hundred megabytes a second. By default, mimalloc returns free memory to the kernel
+//! after a second, and the kernel clears the same pages again. If memory is kept longer, it is reused: the kernel hands
+//! out a sixth fewer pages, and a run over ten million clicks takes a tenth less time (ADR 12).
 
 use rustix::thread::disable_transparent_huge_pages;
 use std::ffi::c_long;

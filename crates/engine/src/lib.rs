@@ -1,8 +1,8 @@
 //! The engine: the run loop, which passes clicks from room to room.
 //!
-//! `ingest` (tail, decode, judge) -> `commit` (stage files, create the epoch record) -> `project` (update the lake). `upkeep`
-//! maintains the lake. Each runs on its own threads with a bounded queue before it. `ingest` itself is a state machine that a
-//! caller may also run step by step.
+//! `ingest` (tail, decode, judge) -> `commit` (stage files, create the epoch record) -> `project` (update the lake).
+//! `upkeep` maintains the lake. Each runs on its own threads with a bounded queue before it. `ingest` itself is a state
+//! machine that a caller may also run step by step.
 //!
 //! - **Receives** settings, a clock and randomness.
 //! - **Emits** epochs to the log, the hot counts and the lake, and the state of the process ([`status`]).

@@ -1,10 +1,10 @@
 //! `adtally generate`: click logs made from a seed, and their exact counts.
 //!
 //! - **Receives** settings.
-//! - **Emits** lines: clicks with Zipf-distributed ads, weighted countries, IPv4 and IPv6; and the requested fractions of
-//!   duplicates, late clicks, malformed and invalid lines. On request, it also emits the [`Truth`].
-//! - **Promises** the same lines for the same settings on every machine, and in every version that keeps the test of the
-//!   first thousand lines; any number of lines in constant memory.
+//! - **Emits** lines: clicks with Zipf-distributed ads, weighted countries, IPv4 and IPv6; and the requested fractions
+//!   of duplicates, late clicks, malformed and invalid lines. On request, it also emits the [`Truth`].
+//! - **Promises** the same lines for the same settings on every machine, and in every version that keeps the test of
+//!   the first thousand lines; any number of lines in constant memory.
 //! - **Never** reads a clock or the randomness of the system.
 
 mod broken;

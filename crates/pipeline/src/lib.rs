@@ -6,8 +6,8 @@
 //! - **Receives** decoded batches, a clock reading with each call, and the discoveries of the source.
 //! - **Emits** an [`EpochDraft`] at the end of each epoch: everything that the epoch changes.
 //! - **Promises** one verdict per line; that no identity is counted twice while its minute is live; that a final minute
-//!   never changes; and that, `future` aside, while no input becomes idle, appears or ends midway, the counts depend only
-//!   on the sequence of lines in each input, and not on how inputs, batches and epochs interleave.
+//!   never changes; and that, `future` aside, while no input becomes idle, appears or ends midway, the counts depend
+//!   only on the sequence of lines in each input, and not on how inputs, batches and epochs interleave.
 //! - **Never** does I/O, reads a clock, starts a thread or waits.
 
 pub mod clock_guard;
