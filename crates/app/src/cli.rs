@@ -11,10 +11,10 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::UnwindSafe;
 use std::process::ExitCode;
 
-/// Counts ad clicks for billing: log files in, exact counts per minute, ad and country out.
+/// Counts ad clicks for billing. Reads log files and gives exact counts per minute, ad and country.
 ///
-/// Start with `adtally demo` to see it work on live traffic, `adtally count FILE` to count a file, or `adtally inspect
-/// FILE` to see how a file of yours would be read.
+/// To begin, use `adtally demo` to watch it count live traffic, `adtally count FILE` to count a file, or `adtally inspect
+/// FILE` to see how a file would be read.
 #[derive(Debug, Parser)]
 #[command(name = "adtally", version, after_help = TABLE, max_term_width = 110)]
 pub struct Cli {
@@ -26,25 +26,25 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// See it work: generates live traffic into a temporary folder, counts it and serves the answers.
+    /// Show Adtally at work: write live traffic to a temporary folder, count it and answer questions.
     Demo(commands::demo::DemoArgs),
     /// Count growing log files, and answer questions over HTTP.
     Run(commands::run::RunArgs),
-    /// Count files once, in a temporary data directory, and print the top.
+    /// Count files once, in a temporary data directory, and print the highest counts.
     Count(commands::count::CountArgs),
     /// Show how a file would be read, without writing anything.
     Inspect(commands::inspect::InspectArgs),
     /// Check or show the configuration, without starting anything.
     Config(commands::config::ConfigArgs),
-    /// Write a deterministic click log, and the counts that are exact for it.
+    /// Write a deterministic click log and its exact counts.
     Generate(adtally_generate::GenerateArgs),
-    /// Ask the lake in SQL; read only, also while `run` is writing.
+    /// Query the Delta tables with SQL. Only reads, and works while `run` is writing.
     Sql(commands::sql::SqlArgs),
-    /// Print where every line went.
+    /// Print how many lines got which verdict, for each input and in total.
     Ledger(commands::ledger::LedgerArgs),
-    /// Check the stored data: checksums, chain, conservation, and that lake, log and raw clicks agree.
+    /// Check the stored data: checksums, the chain of records, sums, and that lake, epoch log and raw clicks agree.
     Verify(commands::verify::VerifyArgs),
-    /// Mend stored data that `verify` finds damaged, as far as what is left allows it.
+    /// Repair stored data that `verify` finds damaged, as far as the remaining data allows.
     Repair(commands::repair::RepairArgs),
     /// Print completions for a shell.
     Completions {
@@ -60,7 +60,7 @@ pub enum TableFormat {
     Table,
     /// Comma-separated values with a header.
     Csv,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -121,7 +121,7 @@ fn arguments() -> Result<Vec<String>> {
         Ok(word) => Ok(word),
         // The path of the program is its own affair.
         Err(_) if at == 0 => Ok(env!("CARGO_PKG_NAME").to_owned()),
-        Err(word) => Err(Error::user(format!("argument {at}, {word:?}, is not UTF-8: rename what it names"))),
+        Err(word) => Err(Error::user(format!("argument {at}, {word:?}, is not UTF-8: rename the file that it names"))),
     });
     words.collect()
 }

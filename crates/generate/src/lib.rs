@@ -43,60 +43,60 @@ const WRITE_BYTES: usize = 256 * 1024;
 /// Lines between two reports of progress.
 const PROGRESS_LINES: u64 = 1 << 14;
 
-/// What `adtally generate` is told.
+/// The arguments of `adtally generate`.
 #[derive(Clone, PartialEq, Debug, clap::Args)]
 pub struct GenerateArgs {
-    /// Clicks that an exact counter must count; copies, late, malformed and invalid lines come on top
+    /// Number of clicks that must be counted; duplicates, late, malformed and invalid lines are extra
     #[arg(long, value_name = "N", required_unless_present = "lines", value_parser = clap::value_parser!(u64).range(1..))]
     pub clicks: Option<u64>,
-    /// Instead of --clicks: lines to write, of every kind
+    /// Instead of --clicks: total number of lines to write
     #[arg(long, value_name = "N", conflicts_with = "clicks", value_parser = clap::value_parser!(u64).range(1..))]
     pub lines: Option<u64>,
-    /// Same seed, same lines, on every machine
+    /// The seed; the same seed gives the same lines on every machine
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
-    /// Lines a second of event time (lines are written as fast as they can be); the default makes a billion a day
+    /// Lines per second of event time; the default is a billion a day. Lines are written as fast as possible
     #[arg(long, value_name = "R", default_value_t = MISSION_RATE)]
     pub rate: f64,
-    /// Different ads, clicked by a Zipf law with exponent 17/16: of 2 million the first gets a tenth of all clicks
+    /// Number of different ads. Clicks follow a Zipf law with exponent 17/16: the first of 2 million ads gets a tenth of them
     #[arg(long, value_name = "A", default_value_t = MISSION_ADS)]
     pub ads: u64,
-    /// Fraction of lines that copy a click of the last 7 minutes, as 0.01 or 1%; one copy in eight has another country
+    /// Fraction of lines that duplicate a click of the last 7 minutes, as 0.01 or 1%; one in eight has another country
     #[arg(long, value_name = "P", default_value = "0", value_parser = read_fraction)]
     pub duplicates: f64,
-    /// Let copies agree with what they copy in their country, too
+    /// Give duplicates the same country as the original
     #[arg(long)]
     pub exact_copies: bool,
-    /// Fraction of lines that come so late that their minute is final; none in the first 6 minutes of event time
+    /// Fraction of lines whose minute is already final; none in the first 6 minutes of event time
     #[arg(long, value_name = "P", default_value = "0", value_parser = read_fraction)]
     pub late: f64,
     /// Fraction of lines that cannot be parsed
     #[arg(long, value_name = "P", default_value = "0", value_parser = read_fraction)]
     pub malformed: f64,
-    /// Fraction of lines with a field that breaks the rules
+    /// Fraction of lines with an invalid field
     #[arg(long, value_name = "P", default_value = "0", value_parser = read_fraction)]
     pub invalid: f64,
-    /// Fraction of clicks that carry a unique click_id
+    /// Fraction of clicks that have a unique click_id
     #[arg(long, value_name = "P", default_value = "0", value_parser = read_fraction)]
     pub click_ids: f64,
-    /// Event times lie up to this many milliseconds behind the order of lines
+    /// Lines are out of order by up to this many milliseconds of event time
     #[arg(long, value_name = "MS", default_value_t = 2_000)]
     pub out_of_order: i64,
     /// The first event time, RFC 3339 with an offset
     #[arg(long, value_name = "RFC3339", default_value = DEFAULT_START, value_parser = read_start)]
     pub start: i64,
-    /// How lines are written
+    /// The format of the lines
     #[arg(long, value_enum, default_value_t = Format::Ndjson)]
     pub format: Format,
-    /// Write the lines there instead of to the standard output, which - means as well
+    /// Write the lines to FILE instead of standard output; - means standard output
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Write what must be counted: totals, top 100, minutes and countries as JSON to FILE, and every count as CSV (minute,
-    /// ad_id, country, clicks; sorted) next to it with the extension .counts.csv. It holds for the lines read in this order as
-    /// one input under default settings after the last event time; one differing copy in 65,536 may go unnoticed as such
+    /// Write the expected results: totals, top 100, minutes and countries as JSON to FILE, and every count as CSV (minute,
+    /// ad_id, country, clicks; sorted) next to it with the extension .counts.csv. They are exact if the lines are read in
+    /// this order, as one input, with default settings, and after the last event time
     #[arg(long, value_name = "FILE")]
     pub truth: Option<PathBuf>,
-    /// Print one JSON object: the lines and files written and, with --truth, the clicks to be counted
+    /// Print one JSON object: the number of lines, the files and, with --truth, the number of clicks that must be counted
     #[arg(long, requires = "output")]
     pub json: bool,
 }

@@ -18,16 +18,16 @@ pub struct ConfigArgs {
 /// What to do with the configuration.
 #[derive(Debug, Subcommand)]
 pub enum Action {
-    /// Say whether it is valid, and if not, what is wrong where.
+    /// Check whether the configuration is valid, and print each mistake with its place.
     Check {
         /// As `run` takes them.
         #[command(flatten)]
         settings: RunSettings,
-        /// Print one JSON object: whether it is valid, and the mistakes.
+        /// Print one JSON object: whether the configuration is valid, and the mistakes.
         #[arg(long)]
         json: bool,
     },
-    /// Print every setting with its value and where that comes from; secrets are masked.
+    /// Print every setting with its value and its origin; secrets are masked.
     Show {
         /// As `run` takes them.
         #[command(flatten)]

@@ -55,19 +55,19 @@ const SECONDS_MAX: u64 = 31_536_000;
 /// Lines that the generator makes in all: days of traffic.
 const LINES_MAX: u64 = 4_000_000_000;
 
-/// See it work: generates live traffic into a temporary folder, counts it and serves the answers.
+/// Show Adtally at work: write live traffic to a temporary folder, count it and answer questions.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Lines a second; the default makes a billion a day.
+    /// Lines per second; the default is a billion a day.
     #[arg(long, value_name = "R", default_value_t = MISSION_RATE)]
     pub rate: f64,
-    /// Different ads.
+    /// Number of different ads.
     #[arg(long, value_name = "A", default_value_t = MISSION_ADS)]
     pub ads: u64,
-    /// Where to answer questions.
+    /// Address and port of the HTTP server.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: String,
-    /// Stop by itself after so many seconds; 0 goes on until Ctrl-C.
+    /// Stop after this many seconds; 0 means that only Ctrl-C stops the demo.
     #[arg(long, value_name = "S", default_value_t = 0,
         value_parser = clap::value_parser!(u64).range(..=SECONDS_MAX))]
     pub seconds: u64,

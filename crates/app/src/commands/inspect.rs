@@ -20,16 +20,15 @@ use std::path::{Path, PathBuf};
 
 /// Show how a file would be read, without writing anything.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Reads the first 1,000 lines, guesses the format, the names of the fields and the unit of time, \
-shows what becomes of each line, and prints the configuration that reads the file:\n\n  \
-adtally inspect clicks.csv > adtally.toml && adtally run --config adtally.toml"
-)]
+#[command(after_help = "Reads the first 1,000 lines, guesses the format, the field names and the unit of time, \
+shows how many lines would get each verdict, and prints a configuration that reads the file:\n\n  \
+adtally inspect clicks.csv > adtally.toml && adtally run --config adtally.toml")]
 pub struct InspectArgs {
-    /// The file; gzip and zstd are read as they are. - is standard input, of which, as of a pipe, the beginning is read.
+    /// The file; gzip and zstd files are recognised. - means standard input. Only the beginning of standard input and
+    /// pipes is read.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Print one JSON object: everything, the configuration included.
+    /// Print everything as one JSON object, including the configuration.
     #[arg(long)]
     pub json: bool,
 }

@@ -12,13 +12,13 @@ use adtally_store::backing::read_log;
 use clap::Args;
 use std::sync::Arc;
 
-/// Print where every line went.
+/// Print how many lines got which verdict, for each input and in total.
 #[derive(Debug, Args)]
 pub struct LedgerArgs {
-    /// Where the data is; watermarks follow the out_of_orderness of the configuration.
+    /// Where the data is. Watermarks depend on the setting out_of_orderness.
     #[command(flatten)]
     pub store: StoreSettings,
-    /// Print one JSON object: what `GET /ledger` answers under the same configuration and environment.
+    /// Print one JSON object: the answer of `GET /ledger` with the same configuration and environment.
     #[arg(long)]
     pub json: bool,
 }

@@ -22,23 +22,24 @@ use serde_json::json;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-/// Mend stored data that `verify` finds damaged; only says what it would do unless --yes is given.
+/// Repair stored data that `verify` finds damaged. Without --yes, only say what would be done.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Mends:
-  an entry of a lake table's log that is torn or empty: put aside; the next run writes it again from the epoch log
-  a damaged end of the epoch log that the lake does not hold: put aside; its lines are read again
-  an epoch log that is lost, or damaged where the lake goes on: written anew from the lake; all input that is
-    still there is read again, and nothing that the lake holds is counted twice
-What is put aside goes to the folder `damaged` of the data directory. Stop `run` first. Raw input is never touched.")]
+Repairs:
+  A torn or empty entry of a table's Delta log is moved aside. The next run writes it again from the epoch log.
+  A damaged end of the epoch log that is not in the lake yet is moved aside. The next run reads its lines again.
+  An epoch log that is lost, or whose damaged records are already in the lake, is written again from the lake. The
+    next run reads all inputs that still exist. Clicks that are in the lake are not counted again.
+Files that are moved aside go to the folder `damaged` of the data directory. Nothing is deleted, and raw input is
+never changed. Stop `run` first.")]
 pub struct RepairArgs {
-    /// Where the data is; a log written anew follows the settings of time of the configuration.
+    /// Where the data is. A rebuilt epoch log uses the settings in [time] of the configuration.
     #[command(flatten)]
     pub store: StoreSettings,
-    /// Do it.
+    /// Make the repairs.
     #[arg(long)]
     pub yes: bool,
-    /// Print one JSON object: whether there was something to repair, whether it was done, and the steps.
+    /// Print one JSON object: whether something was damaged, whether it was repaired, and the steps.
     #[arg(long)]
     pub json: bool,
 }

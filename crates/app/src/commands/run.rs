@@ -27,22 +27,22 @@ use tracing_subscriber::EnvFilter;
   adtally run 'logs/*.ndjson*' --data-dir data --until-end
   adtally run --config adtally.toml
 
-Questions, once it runs:
+Questions, while it runs:
   curl 'http://127.0.0.1:8080/ads/42/clicks?minutes=5'
   curl 'http://127.0.0.1:8080/ads/top100?minutes=5&filter_country=US'
   curl 'http://127.0.0.1:8080/ledger'
 
-Signals: SIGINT, SIGTERM and SIGHUP commit what was read and stop within ten seconds; the exit code is 0. Another one
-stops at once (130), and nothing is lost. A SIGHUP that is ignored at the start, as by nohup, stays ignored. No signal
-reads the configuration again: restart it.")]
+Signals: on SIGINT, SIGTERM or SIGHUP, the process commits what was read and stops within ten seconds, with exit code 0.
+A second signal stops it at once (130); no data is lost. If SIGHUP is ignored at the start, as with nohup, it stays
+ignored. To read a changed configuration, restart the process.")]
 pub struct RunArgs {
-    /// What is read, where it is kept, where questions are answered.
+    /// The settings that have flags.
     #[command(flatten)]
     pub settings: RunSettings,
-    /// Read all inputs to the size that they have now, commit, print the ledger as JSON and exit; serves no HTTP.
+    /// Read all inputs up to their present size, commit, print the ledger as JSON and exit. Does not start the HTTP server.
     #[arg(long)]
     pub until_end: bool,
-    /// With --until-end, for the last run over a body of data: make all minutes final.
+    /// With --until-end: make all minutes final. Use it when no more data will follow.
     #[arg(long = "final", requires = "until_end")]
     pub finalise: bool,
 }

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 /// The settings of `run` that have flags, with the configuration file.
 #[derive(Clone, Debug, Default, Args)]
 pub struct RunSettings {
-    /// Files, folders or globs; they replace those of the configuration.
+    /// Files, folders or globs to read; they replace those of the configuration.
     #[arg(value_name = "INPUT")]
     pub inputs: Vec<String>,
     /// Where the data is, and the configuration file.
     #[command(flatten)]
     pub store: StoreSettings,
-    /// Where to answer questions [default: 127.0.0.1:8080].
+    /// Address and port of the HTTP server [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<String>,
 }
@@ -23,10 +23,10 @@ pub struct RunSettings {
 /// What every command on a data directory takes.
 #[derive(Clone, Debug, Default, Args)]
 pub struct StoreSettings {
-    /// The configuration file (- is standard input); `adtally config show` prints every setting.
+    /// The configuration file (- means standard input); `adtally config show` prints every setting.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The data directory, where a `run` keeps everything [default: adtally-data].
+    /// The data directory, where `run` stores everything [default: adtally-data].
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 }

@@ -18,7 +18,7 @@ use std::path::Path;
 /// Rows that a table for people shows; the other formats show all.
 const TABLE_ROWS_MAX: usize = 10_000;
 
-/// Ask the lake in SQL; read only, also while `run` is writing.
+/// Query the Delta tables with SQL. Only reads, and works while `run` is writing.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Tables: clicks, clicks_by_minute, clicks_by_hour, clicks_by_day, dead_letters, corrections, ledger.\n\n\

@@ -8,14 +8,14 @@ use adtally_model::{Error, Result};
 use clap::Args;
 use serde_json::json;
 
-/// Check the stored data: checksums, chain, conservation, and that lake, log and raw clicks agree.
+/// Check the stored data: checksums, the chain of records, sums, and that lake, epoch log and raw clicks agree.
 #[derive(Debug, Args)]
-#[command(after_help = "Works beside a running `run`. Exits with 3 when something is damaged or differs.")]
+#[command(after_help = "Works while `run` is writing. Exits with 3 if something is damaged or differs.")]
 pub struct VerifyArgs {
     /// Where the data is.
     #[command(flatten)]
     pub store: StoreSettings,
-    /// Print one JSON object: whether the data is sound, what was checked and what is wrong.
+    /// Print one JSON object: whether the data is sound, which checks passed, and what is wrong.
     #[arg(long)]
     pub json: bool,
 }

@@ -69,7 +69,7 @@ impl Expected {
         self.check_csv("clicks", &site.sql(RECOUNT));
     }
 
-    /// Checks the copies that differ. One in 65,536 goes unnoticed, depending on the key; with [`KEY`] none of them.
+    /// Checks the copies that differ in their country.
     pub(crate) fn check_conflicts(&self, ledger: &Value) {
         assert_eq!(ledger["conflicting_duplicates"], self.report["conflicting_duplicates"]);
     }
