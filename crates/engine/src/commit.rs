@@ -199,7 +199,7 @@ impl Recorder {
                 waited = true;
             }
             if self.abandon.load(Ordering::Relaxed) {
-                return Err(Error::transient("waiting for the lake was given up because the process stops"));
+                return Err(Error::transient("waiting for the lake was cancelled, because the process is stopping"));
             }
             self.clock.sleep(LAKE_POLL);
         }
@@ -228,7 +228,7 @@ impl Recorder {
             let mut left_ms = pause_ms + jitter;
             while left_ms > 0 {
                 if self.abandon.load(Ordering::Relaxed) {
-                    return Err(Error::transient(format!("{what} was given up because the process stops")));
+                    return Err(Error::transient(format!("{what} was cancelled, because the process is stopping")));
                 }
                 let step = left_ms.min(50);
                 self.clock.sleep(Duration::from_millis(step));
@@ -236,7 +236,7 @@ impl Recorder {
             }
             pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
         }
-        Err(Error::internal("attempts ran out"))
+        Err(Error::internal("all attempts failed"))
     }
 }
 
@@ -321,7 +321,7 @@ fn join<T>(thread: Option<JoinHandle<Result<T>>>, name: &str) -> Result<T> {
     match thread.map(JoinHandle::join) {
         Some(Ok(result)) => result,
         Some(Err(_)) => Err(Error::internal(format!("the {name} panicked; its message is above"))),
-        None => Err(Error::internal(format!("the {name} has ended before"))),
+        None => Err(Error::internal(format!("the {name} has already ended"))),
     }
 }
 

@@ -214,7 +214,7 @@ impl LineNotes {
     /// What is worth telling at the moment.
     pub fn notes(&self, now_ms: i64) -> Vec<String> {
         let live = || self.watched.values().filter(|input| now_ms - input.seen_at_ms < QUIET_MS);
-        let mut notes = named(live().filter_map(Watched::refusal), "are refused as well");
+        let mut notes = named(live().filter_map(Watched::refusal), "are rejected as well");
         notes.extend(named(live().filter_map(Watched::countries), "have no known country either"));
         notes.extend(self.conflict());
         notes
@@ -230,8 +230,8 @@ impl LineNotes {
         let most = self.conflicts.iter().flat_map(|of| &of.click_ids).max_by_key(|(id, times)| (**times, *id));
         let which = most.map(|(id, _)| format!(": click_id {id:?} repeats")).unwrap_or_default();
         Some(format!(
-            "{conflicts} of {copies} copies have another user_id or ip than the click that was counted{which}; if that is a \
-             placeholder add it to input.null_values; the copies are in dead_letters (verdict conflict)"
+            "{conflicts} of {copies} duplicates have another user_id or ip than the counted click{which}; if this click_id is \
+             a placeholder, add it to input.null_values; the duplicates are in dead_letters (verdict conflict)"
         ))
     }
 
@@ -295,12 +295,12 @@ impl Watched {
         }
         let Watched { name, read, refused, .. } = self;
         let Some(reason) = self.reasons.values().max_by_key(|reason| reason.lines) else {
-            return Some(format!("{name}: {refused} of its last {read} lines are refused: see dead_letters"));
+            return Some(format!("{name}: {refused} of its last {read} lines are rejected: see dead_letters"));
         };
         let Reason { verdict, text, position, .. } = reason;
         let help = help(*verdict, text, name);
         Some(format!(
-            "{name}: {refused} of its last {read} lines are refused, most of them as the one at byte {position}: {verdict}: \
+            "{name}: {refused} of its last {read} lines are rejected, most of them like the one at byte {position}: {verdict}: \
              {text}{help}"
         ))
     }
@@ -310,8 +310,8 @@ impl Watched {
         let Watched { name, unknown_countries, country, .. } = self;
         (*unknown_countries >= UNKNOWN_COUNTRIES_MIN).then(|| {
             format!(
-                "{name}: none of its last {unknown_countries} clicks has a known country, they are counted as ZZ: the field \
-                 has {country:?} where a code of ISO 3166-1 alpha-2 such as \"DE\" is expected; see input.fields"
+                "{name}: none of its last {unknown_countries} clicks has a known country, so they are counted as ZZ: the field \
+                 has {country:?}, but a code of ISO 3166-1 alpha-2 such as \"DE\" is expected; see input.fields"
             )
         })
     }
@@ -337,7 +337,7 @@ fn help(verdict: Verdict, reason: &str, name: &str) -> String {
     if reason.contains("set input.") {
         String::new()
     } else if verdict == Verdict::Future {
-        "; see whether the clocks are right, and input.timestamp_unit".to_owned()
+        "; check the clocks and input.timestamp_unit".to_owned()
     } else {
         format!("; `adtally inspect '{name}'` shows what is wrong and proposes settings")
     }

@@ -144,7 +144,7 @@ impl Projector {
     pub fn has_room(&self) -> Result<bool> {
         let queue = self.shared.queue.lock();
         if queue.dead {
-            return Err(Error::internal("the projector has ended early; what it met is reported as well"));
+            return Err(Error::internal("the projector has ended early; its error is reported separately"));
         }
         Ok(queue.waiting.len() < STALLED_EPOCHS_MAX && queue.bytes() < STALLED_BYTES_MAX)
     }
@@ -286,8 +286,8 @@ impl Work {
         let parts = &self.parts;
         match parts.runtime.block_on(parts.log.collect(oldest_needed, parts.clock.wall_ms())) {
             Ok(0) => {}
-            Ok(deleted) => tracing::debug!(deleted, oldest_needed, "epoch records collected"),
-            Err(error) => tracing::warn!("old epoch records are left: {}", error.report()),
+            Ok(deleted) => tracing::debug!(deleted, oldest_needed, "old epoch records deleted"),
+            Err(error) => tracing::warn!("old epoch records could not be deleted: {}", error.report()),
         }
     }
 }

@@ -217,17 +217,17 @@ impl Report {
                 .take(5)
                 .map(|row| &*row.name)
                 .collect();
-            notes.push(format!("{gap} bytes could never be read (gap), among others of {}", of.join(", ")));
+            notes.push(format!("{gap} bytes could never be read (gap), for example of {}", of.join(", ")));
         }
         for row in committed.inputs.values().filter(|row| row.status == InputStatus::Released).take(5) {
             notes.push(format!(
-                "input {} lies so far behind that minutes no longer wait for it (dedup_capacity)",
+                "input {} is so far behind that minutes no longer wait for it (dedup_capacity)",
                 row.name
             ));
         }
         for row in committed.inputs.values().filter(|row| row.status == InputStatus::Unreadable).take(5) {
             notes.push(format!(
-                "input {} could not be read for idle_timeout: minutes do not wait for it; it is tried again all the time",
+                "input {} could not be read for idle_timeout: minutes no longer wait for it; reading is tried again",
                 row.name
             ));
         }
@@ -345,7 +345,7 @@ impl Status for Report {
         let still_ms = live.turned_ms.map_or(0, |turned| self.clock.monotonic_ms() - turned);
         if still_ms > STUCK_AFTER_MS {
             problems.push(format!(
-                "reading has stood still for {} s: see whether the folders of the inputs and the data directory answer",
+                "reading has made no progress for {} s: check that the folders of the inputs and the data directory respond",
                 still_ms / 1_000
             ));
         }
@@ -353,14 +353,14 @@ impl Status for Report {
         problems.extend(live.lake_failing.clone());
         if let Some(clock) = live.clock.filter(|clock| !clock.agrees) {
             problems.push(format!(
-                "the wall clock ({}) disagrees with the time that has passed ({}): the clock moves no minutes until they agree",
+                "the wall clock ({}) disagrees with the elapsed time ({}): the clock closes no minutes until they agree",
                 adtally_model::time::rfc3339(clock.wall_ms),
                 adtally_model::time::rfc3339(clock.guarded_ms)
             ));
         }
         let mut notes = Vec::new();
         if live.over_capacity {
-            notes.push(format!("{} identities are held, more than dedup_capacity", live.held.0));
+            notes.push(format!("{} identities are in memory, more than dedup_capacity", live.held.0));
         }
         notes.extend(live.upkeep_failing.clone());
         self.input_notes(&committed, &mut notes);

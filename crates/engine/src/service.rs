@@ -288,7 +288,7 @@ impl Service {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 if drain_time_is_over(stop, &ended, clock.as_ref(), || upkeep_stop.set()) {
-                    tracing::warn!("what was read last could not be committed in time: the next start reads it again");
+                    tracing::warn!("the last lines could not be committed in time: the next start reads them again");
                     abandon.store(true, Ordering::Relaxed);
                     projector.abandon();
                 }
@@ -373,7 +373,7 @@ impl Service {
 
 /// What a start ends with that was stopped without anybody who could.
 fn nobody_stopped_it() -> Error {
-    Error::internal("the start was stopped, and nobody could have")
+    Error::internal("the start was stopped, although nothing can stop it")
 }
 
 /// Sets a flag when it is dropped, also by a panic: nobody waits for the flag in vain.
@@ -408,7 +408,7 @@ fn drain_time_is_over(stop: &AtomicBool, ended: &AtomicBool, clock: &dyn Clock, 
 async fn load_older(mut older: OlderMinutes, hot: Arc<HotCounts>, lake: Arc<Lake>, abandon: Arc<AtomicBool>) {
     let mut pause = LOAD_PAUSE;
     while let Err(error) = older.load(&hot, lake.as_ref()).await {
-        tracing::warn!("hot minutes cannot be read, the lake answers for them: {}", error.report());
+        tracing::warn!("hot minutes cannot be loaded; the lake answers for them: {}", error.report());
         if !error.is_retryable() || abandon.load(Ordering::Relaxed) {
             return;
         }

@@ -199,7 +199,7 @@ impl Upkeep {
             && let Some(removed) = self.unless_stopped(lake.retain(&self.parts.keep, &now))?
             && removed > 0
         {
-            tracing::info!(files = removed, "files removed from lake tables: older than what is kept");
+            tracing::info!(files = removed, "files with expired rows removed from lake tables");
         }
         let mut compacted = 0;
         while compacted < work.compacted_bytes_max
@@ -229,7 +229,7 @@ impl Upkeep {
         let named = self.parts.log.staged_paths().boxed();
         let vacuumed = self.unless_stopped(self.parts.lake.vacuum(as_of, named))?;
         if let Some(vacuumed) = vacuumed.filter(|vacuumed| vacuumed.files > 0) {
-            tracing::info!(files = vacuumed.files, bytes = vacuumed.bytes, "lake files deleted that nothing names");
+            tracing::info!(files = vacuumed.files, bytes = vacuumed.bytes, "unreferenced lake files deleted");
         }
         Ok(())
     }

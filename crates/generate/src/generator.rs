@@ -319,30 +319,33 @@ impl Settings {
     fn check(&self) -> Result<()> {
         let refuse = |what: String| Err(Error::user(what));
         if !(1.0..=1e9).contains(&self.rate) {
-            return refuse(format!("--rate is lines a second of event time, from 1 to 1000000000, not {}", self.rate));
+            return refuse(format!(
+                "--rate must be from 1 to 1000000000 lines per second of event time, not {}",
+                self.rate
+            ));
         }
         if !(1..=ADS_MAX).contains(&self.ads) {
-            return refuse(format!("--ads is a number from 1 to {ADS_MAX}, not {}", self.ads));
+            return refuse(format!("--ads must be a number from 1 to {ADS_MAX}, not {}", self.ads));
         }
         if !(0..=OUT_OF_ORDER_MAX_MS).contains(&self.out_of_order_ms) {
             let given = self.out_of_order_ms;
-            return refuse(format!("--out-of-order is milliseconds from 0 to {OUT_OF_ORDER_MAX_MS}, not {given}"));
+            return refuse(format!("--out-of-order must be from 0 to {OUT_OF_ORDER_MAX_MS} milliseconds, not {given}"));
         }
         let fractions = self.fractions();
         if fractions.iter().chain([&self.click_ids]).any(|fraction| !(0.0..=1.0).contains(fraction)) {
-            return refuse("fractions lie from 0 to 1 (or 0% to 100%)".to_owned());
+            return refuse("fractions must be from 0 to 1 (or 0% to 100%)".to_owned());
         }
         if fractions.iter().sum::<f64>() > 1.0 {
             return refuse("--duplicates, --late, --malformed and --invalid add up to more than all lines".to_owned());
         }
         if matches!(self.amount, Amount::Clicks(_)) && fractions.iter().sum::<f64>() > CLICKS_FRACTION_MAX {
             return refuse(format!(
-                "--duplicates, --late, --malformed and --invalid add up to more than {CLICKS_FRACTION_MAX}, which leaves hardly \
-                 any line for --clicks: lower them, or say with --lines how many lines there are"
+                "--duplicates, --late, --malformed and --invalid add up to more than {CLICKS_FRACTION_MAX}, which leaves too \
+                 few lines for --clicks: lower them, or use --lines instead of --clicks"
             ));
         }
         if !(EVENT_TIME_MIN_MS..EVENT_TIME_END_MS).contains(&self.start_ms) {
-            return refuse("--start lies from 2000-01-01 to 2099-12-31".to_owned());
+            return refuse("--start must be from 2000-01-01 to 2099-12-31".to_owned());
         }
         Ok(())
     }

@@ -152,7 +152,7 @@ impl GenerateArgs {
     /// Refuses to write two files into one, and what is no file.
     fn check_files(&self) -> Result<()> {
         if self.truth.as_deref() == Some(Path::new("-")) {
-            return Err(Error::user("--truth is two files, and cannot be written to the standard output: name a file"));
+            return Err(Error::user("--truth writes two files and cannot use standard output: name a file"));
         }
         if self.json && self.output_file().is_none() {
             return Err(Error::user(
@@ -222,7 +222,7 @@ pub fn run(args: &GenerateArgs, stdout: &mut dyn Write, progress: &mut dyn FnMut
     if !wrote_all {
         let path = path.display();
         return Err(Error::external(format!(
-            "the reader of the lines went away: {path} was not written, run it again"
+            "the reader of the lines closed standard output, so {path} was not written: run the command again"
         )));
     }
     let report = truth.finish().map_err(|error| cannot_write(&counts_path(path), error))?;

@@ -150,7 +150,7 @@ impl Fold {
                 return Err(Error::violated(
                     Invariant::ContiguousPositions,
                     format!(
-                        "epoch {} reads {} from {}, and it was read to {read_to} before",
+                        "epoch {} reads {} from {}, but it was read to {read_to} before",
                         epoch.progress.number, row.name, row.position.from
                     ),
                 ));

@@ -36,7 +36,7 @@ impl DataDir {
         if let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             if error != Errno::WOULDBLOCK {
                 let message =
-                    format!("the lock {} cannot be taken: the file system must have locks", lock_path.display());
+                    format!("the lock {} cannot be taken: the file system must support locks", lock_path.display());
                 return Err(Error::external(message).because(error));
             }
             let mut owner = String::new();
@@ -106,8 +106,8 @@ pub fn read_key(data_dir: &Path) -> Result<Option<IdentityKey>> {
     };
     let damaged = || {
         Error::corrupt(format!(
-            "{} should hold 32 hexadecimal digits: restore it from a backup; without it, copies of earlier clicks cannot be \
-             recognised",
+            "{} must contain 32 hexadecimal digits: restore it from a backup; without it, duplicates of earlier clicks cannot \
+             be recognised",
             path.display()
         ))
     };

@@ -79,7 +79,7 @@ impl DurableLocal {
         let mut swept = 0;
         while let Some(folder) = folders.pop() {
             let failed = |error: io::Error| {
-                Error::external(format!("{}: cannot sweep temporary files: check permissions", folder.display()))
+                Error::external(format!("{}: cannot delete temporary files: check permissions", folder.display()))
                     .because(error)
             };
             for entry in fs::read_dir(&folder).map_err(failed)? {

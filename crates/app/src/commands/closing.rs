@@ -28,7 +28,7 @@ pub(crate) fn say(
         terminal::say(&sum.to_string());
     } else {
         let lines = thousands(summary.lines_of_run);
-        terminal::say(&format!("{sum}: of all runs together, {lines} lines in this one"));
+        terminal::say(&format!("{sum}: of all runs together; this run read {lines} lines"));
     }
     if !rejections.is_empty() {
         terminal::say("first rejected line of each reason:");
@@ -46,7 +46,7 @@ pub(crate) fn say(
     }
     for unread in &summary.unread {
         let unread = spool.named(unread);
-        terminal::error(&format!("{unread}: what is left of it was not read; the next run tries again"));
+        terminal::error(&format!("{unread}: the rest of it was not read; the next run tries again"));
     }
     match summary {
         Summary { interrupted: true, .. } => {

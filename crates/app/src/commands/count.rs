@@ -110,7 +110,7 @@ fn count_files(
     let summary = outcome?;
     let rows = runtime.block_on(top(&lake, args.by, args.top))?;
     terminal::print(&if args.json { json(args.by, &rows, &report, spool)? } else { table(args.by, &rows) })?;
-    let interrupted = "stopped before the end: only what was read until then is counted";
+    let interrupted = "stopped before the end: the counts cover only what was read until then";
     Ok(closing::say(&summary, &report.first_rejections(), &report.readiness().notes, interrupted, spool))
 }
 

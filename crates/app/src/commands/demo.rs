@@ -83,7 +83,8 @@ pub fn demo(args: &DemoArgs) -> Result<Exit> {
     let stopping = Stopping::on_signals(&runtime)?;
     let folder = stopping.temporary_folder("adtally-demo-")?;
     let logs = folder.path().join("logs");
-    std::fs::create_dir(&logs).map_err(|e| Error::external(format!("{} cannot be made", logs.display())).because(e))?;
+    std::fs::create_dir(&logs)
+        .map_err(|e| Error::external(format!("{} cannot be created", logs.display())).because(e))?;
     let config = configure(args, folder.path(), &logs)?;
     start_log(&config)?;
     let listener = Server::listen(&runtime, &config)?;
@@ -167,7 +168,7 @@ fn start_writer(generator: Generator, logs: &Path, stop: &Arc<AtomicBool>) -> Re
 /// Appends what is due to `clicks.log`, and renames it away every now and then.
 fn write_log(mut generator: Generator, logs: &Path, stop: &AtomicBool) -> Result<()> {
     let path = logs.join("clicks.log");
-    let failed = |e: std::io::Error| Error::external("the demo's log cannot be written").because(e);
+    let failed = |e: std::io::Error| Error::external("the log of the demo cannot be written").because(e);
     let mut file = File::create(&path).map_err(failed)?;
     let mut rotated: Vec<PathBuf> = Vec::new();
     let mut rotate_at_ms = SystemClock.monotonic_ms() + ROTATE_MS;

@@ -28,7 +28,9 @@ pub(crate) fn say(source: &SourceSettings) {
         }
         if source.paths.len() > 1 || files == "0" {
             let path = terminal::on_one_line(path);
-            terminal::say(&format!("no file with lines matches {path} yet: it is read as soon as there is one"));
+            terminal::say(&format!(
+                "no file with lines matches {path} yet: a matching file is read as soon as it appears"
+            ));
         }
     }
 }

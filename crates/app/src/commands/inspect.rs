@@ -55,13 +55,13 @@ pub fn inspect(args: &InspectArgs) -> Result<Exit> {
 fn inspect_file(args: &InspectArgs, file: &Path) -> Result<Exit> {
     let path = args.file.display().to_string();
     let cannot_read = |e: std::io::Error| match e.kind() {
-        ErrorKind::NotFound => Error::user(format!("{path} is not there: name one log file")),
+        ErrorKind::NotFound => Error::user(format!("{path} does not exist: give the path of a log file")),
         _ => Error::external(format!("{path} cannot be read")).because(e),
     };
     if !std::fs::metadata(file).map_err(cannot_read)?.is_file() {
-        return Err(Error::user(format!("{path} is not a file: name one log file")));
+        return Err(Error::user(format!("{path} is not a file: give the path of a log file")));
     }
-    let is_no_log = |foreign: Foreign| Error::user(format!("{path} is no log that can be read: it is {foreign}"));
+    let is_no_log = |foreign: Foreign| Error::user(format!("{path} is not a readable log: it is {foreign}"));
     let (first, compressed) = first_bytes(file).map_err(cannot_read)?;
     if let Some(foreign) = foreign::of_file(&first) {
         return Err(is_no_log(foreign));
@@ -124,7 +124,7 @@ fn decode(path: &str, sample: &[u8], guess: &Guess) -> Result<DecodedBatch> {
             ReadOutcome::Busy | ReadOutcome::Waits => {}
             ReadOutcome::Unreadable(error) => return Err(error),
             ReadOutcome::AtEnd | ReadOutcome::Ended => {
-                return Err(Error::user(format!("{path} holds no whole line")));
+                return Err(Error::user(format!("{path} has no complete line")));
             }
         }
     };

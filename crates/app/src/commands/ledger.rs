@@ -32,7 +32,8 @@ pub fn ledger(args: &LedgerArgs) -> Result<Exit> {
     existing(&config.run.store.data_dir)?;
     let runtime = runtime()?;
     let state = runtime.block_on(read_log(&config.run.store.data_dir)?.fold())?;
-    let state = state.ok_or_else(|| Error::user("nothing was committed in this data directory yet"))?;
+    let state = state
+        .ok_or_else(|| Error::user("nothing was committed in this data directory yet: start `adtally run` first"))?;
     let report = Report::new(config.run.time, &state, Arc::new(SystemClock));
     if args.json {
         terminal::print(&format!("{}\n", adtally_serve::ledger_json(report.ledger())?))?;

@@ -56,13 +56,13 @@ pub(crate) fn existing(data_dir: &Path) -> Result<()> {
             Ok(_) => {}
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
             Err(error) => {
-                let what = format!("the data directory {} cannot be looked at", data_dir.display());
+                let what = format!("the data directory {} cannot be read", data_dir.display());
                 return Err(Error::external(what).because(error));
             }
         }
     }
     Err(Error::user(format!(
-        "{} is no data directory of adtally: name the --data-dir of a `run` that has committed something",
+        "{} is not a data directory of adtally: use the --data-dir of a `run` that has committed something",
         data_dir.display()
     )))
 }
@@ -71,7 +71,7 @@ pub(crate) fn existing(data_dir: &Path) -> Result<()> {
 pub(crate) fn temporary_folder_failed(folder: &Path) -> Error {
     let parent = folder.parent().unwrap_or(folder).display();
     Error::external(format!(
-        "the temporary folder {} cannot be written: free some space in {parent}, or name a folder elsewhere in TMPDIR",
+        "the temporary folder {} cannot be written: free some space in {parent}, or set TMPDIR to another folder",
         folder.display()
     ))
 }

@@ -90,7 +90,7 @@ pub fn repair(args: &RepairArgs) -> Result<Exit> {
     let path = config.run.store.data_dir.clone();
     if !path.join("lake").is_dir() {
         return Err(Error::user(format!(
-            "{} has no lake: without it nothing can be repaired; name the --data-dir of a `run` that has committed something",
+            "{} has no lake, which a repair needs: use the --data-dir of a `run` that has committed something",
             path.display()
         )));
     }
@@ -106,7 +106,7 @@ pub fn repair(args: &RepairArgs) -> Result<Exit> {
     // On a thread of the runtime, whose stack is large enough for planning SQL.
     let mended = runtime.block_on(runtime.spawn(repair.mend()));
     drop(data_dir);
-    let (found, steps) = mended.map_err(|e| Error::internal("the repair died").because(e))?;
+    let (found, steps) = mended.map_err(|e| Error::internal("the repair stopped unexpectedly").because(e))?;
     let outcome = found.as_ref().ok().map(|found| match (found, args.yes) {
         (false, _) => "nothing to repair",
         (true, true) => "repaired; `adtally verify` checks it",
@@ -149,7 +149,7 @@ impl Repair {
         let entries = damaged_lake_entries(&self.path).await?;
         if let Some(entry) = entries.iter().find(|entry| !entry.dispensable) {
             return Err(Error::corrupt(format!(
-                "the log entry {} {} and later ones build on it: restore the lake from a backup",
+                "the log entry {} {}, and later entries depend on it: restore the lake from a backup",
                 entry.path, entry.what
             )));
         }
@@ -157,7 +157,7 @@ impl Repair {
             self.put_aside(&format!("lake/{}", entry.path), entry.what)?;
         }
         if !entries.is_empty() && !self.yes {
-            self.steps.push("what follows from that is told once it is done".to_owned());
+            self.steps.push("further repairs are found once this is done".to_owned());
             return Ok(true);
         }
         let (log, lake) = open_for_repair(&self.path).await?;
@@ -171,7 +171,7 @@ impl Repair {
                 for number in log.numbers().await?.into_iter().filter(|&number| number > sound) {
                     self.put_aside(
                         log.path(number).as_ref(),
-                        "lies at or behind damage, and the lake does not hold it",
+                        "is damaged or follows a damaged record, and is not in the lake",
                     )?;
                 }
             }
@@ -199,7 +199,7 @@ impl Repair {
         let what = format!("the epoch log up to {}, from epoch {upto} of the lake: {sum}", state.progress.number);
         self.steps.push(format!("{} {what}", if self.yes { "writing" } else { "would write" }));
         if self.path.join("epochs").is_dir() && newest > 0 {
-            self.put_aside("epochs", "is damaged, or not the one that the lake follows")?;
+            self.put_aside("epochs", "is damaged or does not belong to the lake")?;
         }
         if self.yes {
             log.rebuild(&state, SystemRandomness.next_u128()).await?;
@@ -214,8 +214,8 @@ impl Repair {
         }
         read_key(&self.path)?.ok_or_else(|| {
             Error::corrupt(format!(
-                "{} is missing: without it copies of clicks that are counted cannot be recognised. Restore it from a backup; if \
-                 the key was configured, name the --config that has it, or set ADTALLY_IDENTITY__KEY",
+                "{} is missing: without it, duplicates of counted clicks cannot be recognised. Restore it from a backup. If \
+                 the key was configured, use the --config that has it, or set ADTALLY_IDENTITY__KEY",
                 self.path.join("identity.key").display()
             ))
         })
@@ -225,14 +225,14 @@ impl Repair {
     fn put_aside(&mut self, what: &str, why: &str) -> Result<()> {
         let to = self.aside.join(what);
         if !self.yes {
-            self.steps.push(format!("would put aside {what}, which {why}"));
+            self.steps.push(format!("would move aside {what}, which {why}"));
             return Ok(());
         }
         let failed =
             |e: std::io::Error| Error::external(format!("{what} cannot be moved to {}", to.display())).because(e);
         let from = self.path.join(what);
         move_durably(&from, &to, &self.path).map_err(failed)?;
-        self.steps.push(format!("put aside {what}, which {why}: it is {} now", to.display()));
+        self.steps.push(format!("moved aside {what}, which {why}: it is now {}", to.display()));
         Ok(())
     }
 }

@@ -56,12 +56,12 @@ pub fn run(args: &RunArgs) -> Result<Exit> {
     start_log(&config)?;
     if config.run.source.paths.iter().any(|path| path == "-") {
         return Err(Error::user(
-            "`run` reads files, which it can read again after a crash, and not standard input: use `adtally count -`, or write \
-             the lines into a file (./- is the file of that name)",
+            "`run` cannot read standard input, because it must be able to read its inputs again after a crash: use `adtally \
+             count -`, or write the lines to a file (./- means a file named -)",
         ));
     }
     if config.run.source.paths.is_empty() {
-        return Err(Error::user("there is nothing to read: name files, folders or globs, or set input.paths"));
+        return Err(Error::user("no inputs are given: name files, folders or globs, or set input.paths"));
     }
     let ending = match (args.until_end, args.finalise) {
         (false, _) => Ending::Never,
@@ -111,7 +111,7 @@ fn until_end(options: &RunOptions) -> Result<Exit> {
     bar.finish_and_clear();
     let summary = outcome?;
     terminal::print(&format!("{}\n", adtally_serve::ledger_json(report.ledger())?))?;
-    let interrupted = "stopped before the end: what was read is committed, and the next run goes on from there";
+    let interrupted = "stopped before the end: what was read is committed, and the next run continues from there";
     Ok(closing::say(&summary, &report.first_rejections(), &report.readiness().notes, interrupted, &Spool::default()))
 }
 

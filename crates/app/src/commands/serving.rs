@@ -37,7 +37,10 @@ impl Server {
     pub(crate) fn listen(runtime: &Runtime, config: &Config) -> Result<TcpListener> {
         let address = config.listen;
         runtime.block_on(TcpListener::bind(address)).map_err(|e| {
-            Error::user(format!("{address} cannot be listened on: free it, or name another with --listen")).because(e)
+            Error::user(format!(
+                "cannot listen on {address}: stop the program that uses it, or choose another address with --listen"
+            ))
+            .because(e)
         })
     }
 
@@ -85,7 +88,7 @@ impl Server {
             // A question that is still being computed is not waited for.
             runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
         }
-        ended.map_err(|e| Error::internal("the watch over the HTTP server died").because(e))?
+        ended.map_err(|e| Error::internal("the monitor of the HTTP server stopped unexpectedly").because(e))?
     }
 }
 
@@ -95,11 +98,11 @@ async fn watched(server: JoinHandle<Result<()>>, stopping: Stopping) -> Result<(
     let asked = stopping.flag().load(Ordering::Relaxed);
     let error = match ended {
         Ok(Ok(())) if asked => return Ok(()),
-        Ok(Ok(())) => Error::internal("the HTTP server ended although nothing stopped it"),
+        Ok(Ok(())) => Error::internal("the HTTP server ended unexpectedly"),
         Ok(Err(error)) => error,
-        Err(died) => Error::internal("the HTTP server died; what it met is told above").because(died),
+        Err(died) => Error::internal("the HTTP server died; the cause is above").because(died),
     };
-    tracing::error!("no questions are answered any more, stopping: {}", error.report());
+    tracing::error!("questions can no longer be answered; stopping: {}", error.report());
     stopping.stop();
     Err(error)
 }

@@ -92,7 +92,7 @@ impl Spool {
 /// Copies on a thread, so that signals are heard while nothing comes; says whether it was done.
 fn copy_unless_stopped(name: &str, share: Share, to: &Path, stopping: &Stopping) -> Result<bool> {
     if name == STDIN && std::io::stdin().is_terminal() {
-        terminal::say("reading standard input; Ctrl-D on a line of its own ends it");
+        terminal::say("reading standard input; Ctrl-D on an empty line ends it");
     }
     let copied = Arc::new(AtomicU64::new(0));
     let copying = {
@@ -109,9 +109,7 @@ fn copy_unless_stopped(name: &str, share: Share, to: &Path, stopping: &Stopping)
         }
         if polls == TOLD_AFTER_POLLS && copied.load(Ordering::Relaxed) == 0 {
             let name = terminal::on_one_line(name);
-            terminal::say(&format!(
-                "nothing has come from {name} yet: waiting for its writer to write and to close it"
-            ));
+            terminal::say(&format!("no data from {name} yet: waiting for its writer to write data and close it"));
         }
         std::thread::sleep(POLL);
     }

@@ -34,7 +34,7 @@ impl Stopping {
     /// Begins to watch signals. Comes before anything that a signal could leave behind.
     ///
     /// # Errors
-    /// External when signals cannot be watched.
+    /// External when the handlers for signals cannot be installed.
     pub(crate) fn on_signals(runtime: &tokio::runtime::Runtime) -> Result<Stopping> {
         let _inside = runtime.enter();
         let stopping = Stopping::default();
@@ -43,7 +43,8 @@ impl Stopping {
             kinds.push(SignalKind::hangup());
         }
         for kind in kinds {
-            let mut signals = signal(kind).map_err(|e| Error::external("signals cannot be watched").because(e))?;
+            let mut signals =
+                signal(kind).map_err(|e| Error::external("the handlers for signals cannot be installed").because(e))?;
             let stopping = stopping.clone();
             runtime.spawn(async move {
                 while signals.recv().await.is_some() {
@@ -72,11 +73,11 @@ impl Stopping {
             let stopping = self.clone();
             let limit = std::thread::Builder::new().name("stop".into()).spawn(move || {
                 std::thread::sleep(STOP_TIMEOUT);
-                terminal::error("not everything ended in time: what is not committed is read again by the next start");
+                terminal::error("not everything ended in time: the next start reads again what is not committed");
                 stopping.end_at_once(Exit::Failure);
             });
             if limit.is_err() {
-                terminal::say("nothing limits how long stopping takes: no thread can be started");
+                terminal::say("the time for stopping cannot be limited: no thread can be started");
             }
         }
     }
@@ -88,13 +89,13 @@ impl Stopping {
     pub(crate) fn temporary_folder(&self, prefix: &str) -> Result<TempDir> {
         let parent = std::env::temp_dir();
         if parent.to_str().is_none() {
-            return Err(Error::user(format!("TMPDIR ({parent:?}) is not UTF-8: name another folder in it")));
+            return Err(Error::user(format!("TMPDIR ({parent:?}) is not UTF-8: set it to another folder")));
         }
         // Held meanwhile, so that a signal finds no folder or a folder with a name.
         let mut folder = self.folder.lock();
         let made = tempfile::Builder::new().prefix(prefix).tempdir();
         let made = made.map_err(|e| {
-            Error::external(format!("no temporary folder can be made in {}", parent.display())).because(e)
+            Error::external(format!("no temporary folder can be created in {}", parent.display())).because(e)
         })?;
         *folder = Some(made.path().to_owned());
         Ok(made)

@@ -33,7 +33,7 @@ pub fn verify(args: &VerifyArgs) -> Result<Exit> {
         .block_on(runtime.spawn(async move {
             adtally_reconcile::verify(&config.run.store.data_dir, config.run.identity_key).await
         }));
-    let findings = checked.map_err(|e| Error::internal("the checks died").because(e))??;
+    let findings = checked.map_err(|e| Error::internal("the checks stopped unexpectedly").because(e))??;
     let sound = findings.wrong.is_empty();
     if args.json {
         let report = json!({ "sound": sound, "checked": findings.checked, "wrong": findings.wrong, "left_off": findings.left_off });

@@ -99,7 +99,7 @@ fn read_file(path: &Path) -> Result<String> {
     };
     bytes.by_ref().take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
     if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(Error::user(format!("{}: a configuration file has at most 1 MiB", path.display())));
+        return Err(Error::user(format!("{}: a configuration file may have at most 1 MiB", path.display())));
     }
     Ok(text)
 }

@@ -46,7 +46,7 @@ fn syntax_and_unknown_names_are_told_with_their_place() {
 fn wrong_types_and_ranges_are_told_with_what_is_allowed() {
     check(
         "[time]\nmax_jump = 5",
-        &["c.toml:2: time.max_jump must be a span from \"1s\" to \"1d\"", "not the number 5"],
+        &["c.toml:2: time.max_jump must be a duration from \"1s\" to \"1d\"", "not the number 5"],
     );
     check("[time]\nmax_jump = \"5\"", &["such as \"250ms\", \"5s\"", "not the text \"5\""]);
     check("[time]\nmax_jump = \"2d\"", &["to \"1d\""]);

@@ -230,7 +230,7 @@ impl Reader<'_> {
 
     fn span_ms(&mut self, key: &str, range: RangeInclusive<i64>) -> i64 {
         let (least, most) = (format_span_ms(*range.start()), format_span_ms(*range.end()));
-        let wanted = format!("a span from \"{least}\" to \"{most}\" such as \"250ms\", \"5s\", \"10m\" or \"2h\"");
+        let wanted = format!("a duration from \"{least}\" to \"{most}\" such as \"250ms\", \"5s\", \"10m\" or \"2h\"");
         let read = |value: &Value| match value {
             Value::Text(text) => parse_span_ms(text).filter(|ms| range.contains(ms)),
             _ => None,
@@ -293,7 +293,7 @@ impl Reader<'_> {
         let Settings { time, source, .. } = &config.run;
         let decode = &*source.tail.decode;
         if time.dedup_horizon_ms < time.allowed_lateness_ms {
-            let why = "a copy that arrives between the two would be counted again: raise dedup_horizon";
+            let why = "a duplicate that arrives between the two would be counted again: raise dedup_horizon";
             self.clash("time.dedup_horizon", "must not be less than", "time.allowed_lateness", why);
         }
         if decode.line_bytes_max > source.tail.block_bytes {

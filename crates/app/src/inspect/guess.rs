@@ -178,7 +178,7 @@ pub fn guess(text: &[u8]) -> Guess {
         .collect();
     if !columns.is_empty() {
         let missing = FIELDS.iter().zip(&assigned).filter(|(field, at)| field.required && at.is_none());
-        notes.extend(missing.map(|(field, _)| format!("nothing looks like {}, which every click needs", field.name)));
+        notes.extend(missing.map(|(field, _)| format!("no field looks like {}, which every click needs", field.name)));
     }
     let times = assigned[0].map_or(&[][..], |at| &columns[at].values);
     let timestamp_unit = unit(times);

@@ -86,7 +86,7 @@ impl Inspection {
         for (row, event_time_ms) in batch.clicks.event_time_ms.iter().enumerate() {
             if *event_time_ms > now_ms.saturating_add(max_future_skew_ms) {
                 future += 1;
-                count(Verdict::Future, "its time lies ahead of the clock".to_owned(), batch.clicks.line_start[row]);
+                count(Verdict::Future, "its time is ahead of the clock".to_owned(), batch.clicks.line_start[row]);
             } else {
                 seen.push(batch.clicks.identity[row]);
             }
@@ -98,7 +98,9 @@ impl Inspection {
         let conflicts = copies().filter(|pair| pair[0].differs_in_user(pair[1])).count();
         let mut notes = guess.notes.clone();
         if conflicts > 0 {
-            notes.push(format!("{conflicts} duplicates have another user or address than the click of their click_id"));
+            notes.push(format!(
+                "{conflicts} duplicates have the click_id of another click, but another user or address"
+            ));
         }
         for line in &batch.rejected {
             count(line.verdict, line.reason.to_string(), line.line_start);

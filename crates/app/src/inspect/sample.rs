@@ -99,9 +99,8 @@ impl Sample {
         }
         let columns = columns.list;
         if columns.iter().any(|column| column.values.first().is_some_and(|cell| cell.text().starts_with("{\""))) {
-            notes.push(
-                "some fields lie inside of other objects: only keys of the outermost object can be read".to_owned(),
-            );
+            notes
+                .push("some fields are inside other objects: only keys of the outermost object can be read".to_owned());
         }
         Sample { format: FormatChoice::Ndjson, delimiter: b',', columns, notes }
     }

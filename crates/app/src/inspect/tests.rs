@@ -37,7 +37,7 @@ fn names_of_others_are_recognised() {
         r#"{"ts":1767225600,"adId":"7","uid":12,"remote_addr":"2001:db8::1","geo":"de","id":"c1","note":{"a":1}}"#;
     let guess = check(line, [Some("ts"), Some("adId"), Some("uid"), Some("remote_addr"), Some("geo"), Some("id")]);
     assert_eq!(guess.timestamp_unit, TimestampUnit::Seconds);
-    assert!(guess.notes[0].contains("inside of other objects"), "{:?}", guess.notes);
+    assert!(guess.notes[0].contains("inside other objects"), "{:?}", guess.notes);
 
     let line = r#"{"@timestamp":"2026-01-01T00:00:00Z","ad":1,"user":"x","client_ip":"192.0.2.1","host":"web-1","Country-Code":"US"}"#;
     check(line, [Some("@timestamp"), Some("ad"), Some("user"), Some("client_ip"), Some("Country-Code"), None]);
@@ -128,7 +128,7 @@ fn what_cannot_be_read_is_told() {
         [Some("1767225600"), None, None, Some("192.0.2.1"), None, None],
         "the first line looks like values",
     );
-    told("{\"a\":1}", none, "nothing looks like click_timestamp, which every click needs");
+    told("{\"a\":1}", none, "no field looks like click_timestamp, which every click needs");
     // A name that belongs to another field is not used for both.
     told(r#"{"ip":5,"country":"192.0.2.1"}"#, [None, None, None, Some("ip"), Some("country"), None], "user_id");
 }
@@ -197,9 +197,9 @@ fn the_verdicts_add_up_and_are_shown_with_their_places() {
     for expected in [
         "6 lines = 1 clicks + 1 duplicate + 1 future + 2 malformed + 1 invalid",
         "a.log:3: malformed: json: expected an object (2 lines)\n    nonsense \u{fffd}[31m\n",
-        "a.log:5: future: its time lies ahead of the clock\n",
+        "a.log:5: future: its time is ahead of the clock\n",
         "a.log:6: invalid: ip: missing\n    {\"a\":4}\n",
-        "note: nothing looks like ip",
+        "note: no field looks like ip",
     ] {
         assert!(shown.contains(expected), "{shown} lacks {expected}");
     }

@@ -62,7 +62,11 @@ fn fault_25_and_27_poison_is_set_aside_and_the_rest_counted() {
     // Malformed: bad UTF-8, a BOM in the midst, NaN, a list, null, the deep one, the long one. Invalid: no fields. The NUL
     // bytes with nothing behind them are no line.
     check_totals(&ended.json(), &[("read", 11), ("counted", 3), ("malformed", 7), ("invalid", 1)]);
-    assert!(ended.stderr.contains("poison.log: its last line has no end, 40 bytes stay unread"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("poison.log: its last line has no newline, so 40 bytes are not read"),
+        "{}",
+        ended.stderr
+    );
     for shown in ["poison.log:3: malformed: utf-8", "fifo.log: not a", "folder.log: not a"] {
         assert!(ended.stderr.contains(shown), "{shown}: {}", ended.stderr);
     }

@@ -27,11 +27,11 @@ fn inspect_names_what_is_no_log_and_proposes_nothing() {
     site.write("a.log.bz2", b"BZh91AY&SY\x8f\x01\x02\x03\0\0");
     site.write("a.log.xz", b"\xfd7zXZ\0\0\x04\xe6\xd6");
     for (file, expected) in [
-        ("utf-16.log", "text in UTF-16: write it as UTF-8"),
-        ("pretty.log", "JSON with an object over several lines: write one object a line"),
-        ("array.log", "a JSON array: write one object a line"),
-        ("cri.log", "(CRI): take them off"),
-        ("docker.log", "a log of Docker's json-file driver: take the lines out of it"),
+        ("utf-16.log", "text in UTF-16: convert it to UTF-8"),
+        ("pretty.log", "JSON with an object over several lines: write one object per line"),
+        ("array.log", "a JSON array: write one object per line"),
+        ("cri.log", "(CRI): remove these"),
+        ("docker.log", "a log of Docker's json-file driver: extract the lines"),
         ("a.zip", "a zip archive: unpack it"),
         ("once.gz", "compressed twice: decompress it once"),
         ("a.tar.gz", "a tar archive: unpack it"),

@@ -69,7 +69,7 @@ fn a_torn_entry_of_the_lake_is_put_aside_and_written_again() {
         .iter()
         .rfind(|path| path.extension().unwrap() == "json")
         .unwrap());
-    let ledger = check(&site, &expected, &["would put aside lake/clicks_by_minute/_delta_log/"]);
+    let ledger = check(&site, &expected, &["would move aside lake/clicks_by_minute/_delta_log/"]);
     check_ledger(&ledger, &expected.report);
 }
 
@@ -88,7 +88,7 @@ fn a_torn_end_of_the_log_is_put_aside_and_read_again() {
     let after = names(&site, "data/epochs/00000");
     assert!(after.len() > records + 2, "{} records", after.len());
     cut(after.last().unwrap());
-    let ledger = check(&site, &expected, &["would put aside epochs/00000/", "the lake does not hold it"]);
+    let ledger = check(&site, &expected, &["would move aside epochs/00000/", "is not in the lake"]);
     assert_eq!(ledger["read"], expected.lines() + 1);
     assert_eq!(ledger["invalid"].as_u64(), expected.report["invalid"].as_u64().map(|lines| lines + 1));
 }
@@ -103,7 +103,7 @@ fn a_damaged_record_that_the_lake_holds_is_made_up_for() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&records[records.len() - 1], bytes).unwrap();
-    let ledger = check(&site, &expected, &["would write the epoch log up to 192", "would put aside epochs"]);
+    let ledger = check(&site, &expected, &["would write the epoch log up to 192", "would move aside epochs"]);
     check_rebuilt(&ledger, &expected);
 }
 

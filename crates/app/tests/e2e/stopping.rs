@@ -82,7 +82,7 @@ fn an_interrupted_bounded_run_goes_on_later() {
     assert!(said.contains("what was read is committed"), "{said}");
     let ended = site.adtally("run clicks.log --data-dir data --until-end --final").ok();
     assert_eq!(ended.json()["read"], 200_000);
-    let words = format!("of all runs together, {} lines in this one", with_separators(200_000 - read));
+    let words = format!("of all runs together; this run read {} lines", with_separators(200_000 - read));
     assert!(ended.stderr.contains(&words), "{words}: {}", ended.stderr);
     site.verify();
 }
@@ -100,7 +100,10 @@ fn an_interrupted_count_tells_what_it_counted() {
     send(&child, Signal::TERM);
     assert_eq!(exit_of(&mut child).code(), Some(130));
     let said = rest(&mut child.stderr.unwrap());
-    assert!(said.contains("only what was read until then is counted") && !said.contains("is committed"), "{said}");
+    assert!(
+        said.contains("the counts cover only what was read until then") && !said.contains("is committed"),
+        "{said}"
+    );
     assert!(is_empty(&site, "tmp"));
 }
 
@@ -199,7 +202,7 @@ fn a_run_that_hangs_ends_before_a_container_runtime_kills_it() {
     hear(&mut said, "a second signal stops at once");
     assert_eq!(exit_of(&mut child).code(), Some(1));
     let said = rest(&mut said);
-    assert!(said.contains("not everything ended in time: what is not committed is read again"), "{said}");
+    assert!(said.contains("not everything ended in time: the next start reads again what is not committed"), "{said}");
     assert_eq!(site.adtally("run clicks.log --data-dir data --until-end").ok().json()["read"], 3_000);
     site.verify();
 }

@@ -93,7 +93,7 @@ impl<S: EpochSink> Ingest<S> {
                     self.partition.add_input(new_row(&facts, position), now);
                 }
                 Discovery::Continued { input: id } | Discovery::Resumed { input: id } => {
-                    tracing::debug!(id = id.0, "input goes on");
+                    tracing::debug!(id = id.0, "input continues");
                     self.quiet.remove(&id);
                     let lane = self.lanes.entry(id).or_default();
                     (lane.ended, lane.asked_ms) = (false, None);

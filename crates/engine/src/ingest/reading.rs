@@ -164,7 +164,7 @@ impl<S: EpochSink> Ingest<S> {
                 // Not idle: it may hold lines. Asked again like one at its end.
                 (lane.asked_ms, lane.at_end) = (Some(monotonic), false);
                 self.partition.note_unreadable(id, &now);
-                tracing::debug!(input = id.0, "unreadable for now: {}", error.report());
+                tracing::debug!(input = id.0, "cannot be read at the moment: {}", error.report());
                 if bounded && self.partition.is_given_up(id, &now) {
                     // It has not ended: the next run reads it.
                     lane.left = true;

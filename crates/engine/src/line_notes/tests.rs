@@ -100,13 +100,14 @@ fn an_input_whose_lines_are_refused_is_told_until_they_are_accepted() {
     let mut world = World::default();
     assert_eq!(world.epoch(&[Lines(1, 0, times(9, WRONG_UNIT)), Lines(2, 1_000, times(9, "ip: missing"))]), [""; 0]);
     assert_eq!(world.notes(), [""; 0]);
-    let told =
-        format!("1.log: 11 of its last 11 lines are refused, most of them as the one at byte 0: invalid: {WRONG_UNIT}");
+    let told = format!(
+        "1.log: 11 of its last 11 lines are rejected, most of them like the one at byte 0: invalid: {WRONG_UNIT}"
+    );
     assert_eq!(world.epoch(&[Lines(1, 0, times(2, WRONG_UNIT)), Lines(2, 1_000, times(400, "ip: missing"))]), [&*told]);
     assert_eq!(world.notes(), [&*told]);
     // Told once, shown as long as it lasts.
     assert_eq!(world.epoch(&[Lines(1, 0, times(300, WRONG_UNIT))]), [""; 0]);
-    assert!(world.notes()[0].starts_with("1.log: 311 of its last 311 lines are refused"));
+    assert!(world.notes()[0].starts_with("1.log: 311 of its last 311 lines are rejected"));
     assert_eq!(world.epoch(&[Lines(1, 3, times(1, WRONG_UNIT))]), [""; 0]);
     assert_eq!(world.notes(), [""; 0]);
     // An epoch without lines of an input changes nothing, an hour without any ends it.
@@ -128,7 +129,7 @@ fn the_most_frequent_reason_is_named_whatever_numbers_are_in_it() {
     reasons.extend((0..20).map(|second| Cow::Owned(WRONG_UNIT.replace("1767225600", &format!("17672256{second:02}")))));
     let warnings = world.epoch(&[Lines(1, 0, reasons)]);
     assert!(
-        warnings[0].contains("most of them as the one at byte 10: invalid: click_timestamp: 1767225600 is"),
+        warnings[0].contains("most of them like the one at byte 10: invalid: click_timestamp: 1767225600 is"),
         "{warnings:?}"
     );
 }
@@ -139,7 +140,7 @@ fn many_inputs_are_told_in_few_words() {
     let lines: Vec<_> = (1..=2_000).map(|id| Lines(id, 0, times(10, WRONG_UNIT))).collect();
     assert_eq!(world.epoch(&lines).len(), WARNINGS_MAX);
     let notes = world.notes();
-    assert_eq!((notes.len(), notes[NAMED_MAX].as_str()), (6, "1019 more inputs are refused as well"));
+    assert_eq!((notes.len(), notes[NAMED_MAX].as_str()), (6, "1019 more inputs are rejected as well"));
     assert_eq!(world.epoch(&lines), [""; 0]);
     world.now_ms += WARN_AGAIN_MS;
     assert_eq!(world.epoch(&lines).len(), WARNINGS_MAX, "it lasts");
@@ -148,8 +149,8 @@ fn many_inputs_are_told_in_few_words() {
 #[test]
 fn a_column_without_a_known_country_is_told_until_there_is_one() {
     let mut world = World::default();
-    let told = "1.log: none of its last 20 clicks has a known country, they are counted as ZZ: the field has \"Germany\" \
-                where a code of ISO 3166-1 alpha-2 such as \"DE\" is expected; see input.fields";
+    let told = "1.log: none of its last 20 clicks has a known country, so they are counted as ZZ: the field has \"Germany\", \
+                but a code of ISO 3166-1 alpha-2 such as \"DE\" is expected; see input.fields";
     assert_eq!(world.countries(19, Some("Germany")), [""; 0]);
     assert_eq!(world.countries(1, Some("Germany")), [told]);
     assert_eq!(world.notes(), [told]);
@@ -164,8 +165,8 @@ fn click_ids_that_many_bear_are_told_while_they_do() {
     let mut ids = vec!["-"; 60];
     ids.extend(vec!["other"; 39]);
     assert_eq!(world.copies(999, &ids), [""; 0]);
-    let told = "100 of 1000 copies have another user_id or ip than the click that was counted: click_id \"-\" repeats; if \
-                that is a placeholder add it to input.null_values; the copies are in dead_letters (verdict conflict)";
+    let told = "100 of 1000 duplicates have another user_id or ip than the counted click: click_id \"-\" repeats; if \
+                this click_id is a placeholder, add it to input.null_values; the duplicates are in dead_letters (verdict conflict)";
     assert_eq!(world.copies(1, &["-"]), [told]);
     assert_eq!(world.copies(0, &[]), [""; 0]);
     assert_eq!(world.notes(), [told]);

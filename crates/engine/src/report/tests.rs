@@ -68,7 +68,8 @@ fn reading_that_stands_still_is_a_problem() {
     check(1_000_000, &[]);
     report.turned(1_000_000);
     check(1_030_000, &[]);
-    let stuck = "reading has stood still for 31 s: see whether the folders of the inputs and the data directory answer";
+    let stuck =
+        "reading has made no progress for 31 s: check that the folders of the inputs and the data directory respond";
     check(1_031_000, &[stuck]);
     report.turned(1_031_000);
     check(1_031_001, &[]);

@@ -62,7 +62,7 @@ fn check_tables(held: &Held, scan: &Scan, findings: &mut Findings) {
         } else if epoch > by_all {
             findings
                 .checked
-                .push(format!("`{table}` is at epoch {epoch}, others at {by_all}: the next run brings them level"));
+                .push(format!("`{table}` is at epoch {epoch}, others at {by_all}: the next run updates it"));
         }
     }
 }

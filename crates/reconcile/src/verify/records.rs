@@ -94,7 +94,7 @@ async fn read_records(
     let oldest = newest.oldest_needed.clamp(1, fold_start(head));
     if oldest != newest.oldest_needed {
         findings.wrong(format!(
-            "epoch {head} says that records are needed from {} on, and its fold begins at {}",
+            "epoch {head} says that records are needed from {} on, but its fold begins at {}",
             newest.oldest_needed,
             fold_start(head)
         ));

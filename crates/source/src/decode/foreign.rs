@@ -33,9 +33,9 @@ impl fmt::Display for Foreign {
 }
 
 const UNPACK: &str = "unpack it";
-const COMPRESS: &str = "decompress it, or compress it with gzip or zstd, which are read as they are";
+const COMPRESS: &str = "decompress it, or compress it with gzip or zstd, which can be read";
 const EXPORT: &str = "export it as NDJSON or CSV";
-const RECODE: &str = "write it as UTF-8, as `iconv -f UTF-16 -t UTF-8` does";
+const RECODE: &str = "convert it to UTF-8, for example with `iconv -f UTF-16 -t UTF-8`";
 
 /// Magic numbers at the beginning of a file. Each has a byte that UTF-8 text does not have, or a control character.
 const MAGIC: [(&[u8], Foreign); 24] = [
@@ -59,8 +59,8 @@ const MAGIC: [(&[u8], Foreign); 24] = [
     (b"ARROW1\x00\x00", named("an Arrow file", EXPORT)),
     (b"SQLite format 3\x00", named("an SQLite database", EXPORT)),
     (b"\x89HDF\r\n\x1a\n", named("an HDF5 file", EXPORT)),
-    (b"\xff\xfe\x00\x00", named("text in UTF-32", "write it as UTF-8")),
-    (b"\x00\x00\xfe\xff", named("text in UTF-32", "write it as UTF-8")),
+    (b"\xff\xfe\x00\x00", named("text in UTF-32", "convert it to UTF-8")),
+    (b"\x00\x00\xfe\xff", named("text in UTF-32", "convert it to UTF-8")),
     (b"\xff\xfe", named("text in UTF-16", RECODE)),
     (b"\xfe\xff", named("text in UTF-16", RECODE)),
 ];
@@ -106,17 +106,18 @@ pub fn of_lines(text: &[u8]) -> Option<Foreign> {
     let first = text.split(|&byte| byte == b'\n').next()?.trim_ascii_end();
     match first {
         [b'[', ..] if !is_object(first) => {
-            Some(named("a JSON array", "write one object a line, as `jq -c '.[]'` does"))
+            Some(named("a JSON array", "write one object per line, for example with `jq -c '.[]'`"))
         }
         [b'{', ..] if is_docker(first) => {
-            Some(named("a log of Docker's json-file driver", "take the lines out of it, as `jq -rj .log` does"))
+            Some(named("a log of Docker's json-file driver", "extract the lines, for example with `jq -rj .log`"))
         }
-        [b'{', ..] if !is_object(first) && is_spread(text) => {
-            Some(named("JSON with an object over several lines", "write one object a line, as `jq -c .` does"))
-        }
+        [b'{', ..] if !is_object(first) && is_spread(text) => Some(named(
+            "JSON with an object over several lines",
+            "write one object per line, for example with `jq -c .`",
+        )),
         _ if is_cri(first) => Some(named(
-            "a container's log, each line behind a time, a stream and a tag (CRI)",
-            "take them off, as `cut -d' ' -f4-` does",
+            "a container log, whose lines begin with a time, a stream and a tag (CRI)",
+            "remove these, for example with `cut -d' ' -f4-`",
         )),
         _ => None,
     }

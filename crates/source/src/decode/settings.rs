@@ -156,11 +156,11 @@ impl DecodeSettings {
         }
         if self.null_values.len() > NULL_VALUES_MAX {
             let found = self.null_values.len();
-            return Err(Error::user(format!("null_values has {found} texts: it may have {NULL_VALUES_MAX} at most")));
+            return Err(Error::user(format!("null_values has {found} texts: at most {NULL_VALUES_MAX} are allowed")));
         }
         if let Some(text) = self.null_values.iter().find(|text| text.len() > NULL_VALUE_BYTES_MAX) {
             return Err(Error::user(format!(
-                "null_values has a text of {} bytes: each may have {NULL_VALUE_BYTES_MAX} at most",
+                "null_values has a text of {} bytes: at most {NULL_VALUE_BYTES_MAX} are allowed",
                 text.len()
             )));
         }

@@ -284,7 +284,7 @@ impl Prefix {
             return Err(Error::corrupt(format!("the record is cut short or empty ({} bytes)", bytes.len())));
         }
         if &bytes[..8] != MAGIC {
-            return Err(Error::corrupt("the record does not begin as an epoch record does"));
+            return Err(Error::corrupt("the record does not begin like an epoch record"));
         }
         let version = u16::from_le_bytes(array(&bytes[8..10]));
         if !(FORMAT_VERSION_MIN..=FORMAT_VERSION).contains(&version) {
@@ -390,7 +390,7 @@ impl<'a> Blobs<'a> {
     fn identities(&mut self, blob: &Blob) -> Result<MinuteIdentities> {
         let bytes = self.take(blob.bytes)?;
         if bytes.len() != blob.rows as usize * 16 {
-            return Err(Error::corrupt("a column of identities has another length than its rows"));
+            return Err(Error::corrupt("the length of a column of identities does not match its rows"));
         }
         let identities = bytes.chunks_exact(16).map(|chunk| Identity(u128::from_le_bytes(array(chunk)))).collect();
         Ok(MinuteIdentities { minute: blob.minute, identities })
@@ -421,7 +421,7 @@ impl<'a> Blobs<'a> {
                 None => Country::from_rank(place),
                 Some(known) => known.get(usize::from(place)).copied().flatten(),
             };
-            let none = || Error::corrupt(format!("a column of counts names country {place}, which is none"));
+            let none = || Error::corrupt(format!("a column of counts names country {place}, which does not exist"));
             counts.country.push(country.ok_or_else(none)?);
         }
         at += rows;

@@ -44,10 +44,7 @@ impl EpochLog {
     /// External when a record cannot be written, internal when the state is not of this form.
     pub async fn rebuild(&self, state: &PartitionState, writer: u128) -> Result<()> {
         if !state.progress.number.is_multiple_of(BASE_EVERY) || state.progress.number <= FOLD_BEFORE_BASE {
-            return Err(Error::internal(format!(
-                "a log cannot be written anew up to record {}",
-                state.progress.number
-            )));
+            return Err(Error::internal(format!("a log cannot be rebuilt up to record {}", state.progress.number)));
         }
         let oldest = state.progress.number - FOLD_BEFORE_BASE;
         let mut checksum = 0;

@@ -104,7 +104,7 @@ fn apply_one(epoch: &mut Epoch, Tagged { of, tag, value }: Tagged) -> Result<()>
         }
         (CSV_HEADER, Some(row), _) => row.csv_header = Some(value.into()),
         (NUL_BYTES, row, of) => {
-            let number = value.try_into().map_err(|_| wrong("is no number"))?;
+            let number = value.try_into().map_err(|_| wrong("is not a number"))?;
             let ledger = match (row, of) {
                 (Some(row), _) => &mut row.ledger,
                 (None, Part::Partition) => &mut epoch.progress.ledger,

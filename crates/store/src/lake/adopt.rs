@@ -59,7 +59,7 @@ impl LakeTable {
                 Err(error) => failure = Some(error),
             }
         }
-        Err(failure.unwrap_or_else(|| Error::internal("attempts ran out")))
+        Err(failure.unwrap_or_else(|| Error::internal("all attempts failed")))
     }
 
     /// Whether a file has rows of a partition after an epoch, and no others.

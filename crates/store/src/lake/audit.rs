@@ -22,7 +22,7 @@ impl Lake {
         for table in Table::ALL {
             let table = self.table(table);
             for DamagedEntry { path, what, dispensable } in damaged_entries_of(table.table, &self.store).await? {
-                let remedy = if dispensable { "`adtally repair` puts it aside" } else { "restore it from a backup" };
+                let remedy = if dispensable { "`adtally repair` moves it aside" } else { "restore it from a backup" };
                 wrong.push(format!("the log entry {path} {what}: {remedy}"));
             }
             table.audit_files(&mut wrong).await?;

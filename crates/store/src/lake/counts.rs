@@ -255,7 +255,7 @@ impl Lake {
 pub(super) async fn spawned<T: Send + 'static>(read: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
     // The task starts when the read is asked for, which bounds how many run.
     tokio::spawn(read).await.unwrap_or_else(|error| {
-        Err(Error::internal("reading a lake file was cut short: please report this").because(error))
+        Err(Error::internal("reading a lake file was cancelled: please report this").because(error))
     })
 }
 

@@ -156,8 +156,8 @@ impl LakeTable {
         match index.files.iter().find(|file| beyond(&file.bounds)) {
             None => Ok(()),
             Some(file) => Err(Error::corrupt(format!(
-                "the lake table `{}` has rows in {} of epochs after {held}, which is how far its log says it goes: an \
-                 entry of {}/_delta_log was cut; restore it from a backup",
+                "the lake table `{}` has rows in {} of epochs after {held}, where its log says it ends: an entry of \
+                 {}/_delta_log was cut; restore it from a backup",
                 self.table, file.path, self.table
             ))),
         }
@@ -286,7 +286,7 @@ impl LakeTable {
                 .map_err(|error| delta_error(self.table, "clean up", error))
         };
         if let Err(error) = kept.await {
-            tracing::warn!(table = %self.table, error = %error.report(), "log not checkpointed: tried again later");
+            tracing::warn!(table = %self.table, error = %error.report(), "the log of a table could not be checkpointed: trying again later");
         }
     }
 }

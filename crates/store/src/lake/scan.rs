@@ -135,7 +135,7 @@ impl Conditions {
 /// Which rows of a one-column batch are this text.
 fn equal(batch: &RecordBatch, wanted: &str) -> Result<BooleanArray, ArrowError> {
     let column = batch.columns().first().and_then(|column| column.as_string_opt::<i32>());
-    let column = column.ok_or_else(|| ArrowError::SchemaError("a column of texts is of another type".to_owned()))?;
+    let column = column.ok_or_else(|| ArrowError::SchemaError("a text column has another type".to_owned()))?;
     let (ends, bytes) = (column.value_offsets(), column.value_data());
     let found = ends.windows(2).map(|ends| &bytes[ends[0] as usize..ends[1] as usize] == wanted.as_bytes());
     Ok(BooleanArray::new(found.collect(), column.nulls().cloned()))

@@ -142,7 +142,7 @@ fn fault_39_a_drain_to_a_full_disk_ends_by_its_deadline() {
     let (site, _disk, server, text) = full();
     let (code, said) = stopped_in_time(server);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("could not be committed in time: the next start reads it again"), "{said}");
+    assert!(said.contains("could not be committed in time: the next start reads them again"), "{said}");
     std::fs::remove_file(site.path("data/ballast")).unwrap();
     until_end(&site);
     check(&site, &text, &[]);

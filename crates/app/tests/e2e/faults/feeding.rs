@@ -48,21 +48,25 @@ fn fault_65_whoever_feeds_seconds_as_milliseconds_is_told() {
     site.write("adtally.toml", "[epoch]\ninterval = \"100ms\"\n");
     let server = site.serve("logs --config adtally.toml");
     server.wait_read(600);
-    assert!(!server.text("/readyz").1.contains("refused"));
+    assert!(!server.text("/readyz").1.contains("are rejected"));
     site.write("logs/bad.log", &seconds);
     let told = "is 1970-01-21 in ms; it would be 2025-06-02 in s: set input.timestamp_unit";
     server.wait_readiness(200, told);
-    assert!(server.text("/readyz").1.contains("logs/bad.log: 300 of its last 300 lines are refused"));
+    assert!(server.text("/readyz").1.contains("logs/bad.log: 300 of its last 300 lines are rejected"));
     assert!(server.said().contains(told), "{}", server.said());
     site.append("logs/bad.log", clicks(600..1_200));
     server.wait_read(1_500);
-    assert!(!server.text("/readyz").1.contains("refused"));
+    assert!(!server.text("/readyz").1.contains("are rejected"));
     server.stop();
     check(&site, &clicks(0..1_200), &[("invalid", 300)]);
     for command in ["count logs/good.log logs/new.log", "run logs --data-dir data --until-end"] {
         site.write("logs/new.log", &seconds);
         let ended = site.adtally(command).ok();
-        assert!(ended.stderr.contains("note: logs/new.log: 300 of its last 300 lines are refused"), "{}", ended.stderr);
+        assert!(
+            ended.stderr.contains("note: logs/new.log: 300 of its last 300 lines are rejected"),
+            "{}",
+            ended.stderr
+        );
     }
 }
 
@@ -73,7 +77,7 @@ fn fault_65_a_column_without_a_known_country_is_told() {
     site.write("logs/a.log", clicks(0..300).replace("\"US\"", "\"Germany\""));
     site.write("logs/b.log", clicks(300..600).replace(",\"country\":\"US\"", ""));
     let ended = site.adtally("run logs --data-dir data --until-end").ok();
-    let told = "note: logs/a.log: none of its last 300 clicks has a known country, they are counted as ZZ: the field has \
+    let told = "note: logs/a.log: none of its last 300 clicks has a known country, so they are counted as ZZ: the field has \
                 \"Germany\"";
     assert!(ended.stderr.contains(told) && !ended.stderr.contains("note: logs/b.log"), "{}", ended.stderr);
     // A service tells it while it goes on, until a country is known.

@@ -187,7 +187,7 @@ fn fault_57_lines_of_which_none_is_counted_are_committed() {
     let mut command = site.program();
     command.args(["run", "logs", "--data-dir", "data", "--until-end"]);
     let ended = end(command).ok();
-    assert!(ended.stderr.contains(" 0 lines in this one") || ended.json()["read"] == 1_100, "{ended:?}");
+    assert!(ended.stderr.contains("this run read 0 lines") || ended.json()["read"] == 1_100, "{ended:?}");
     check(&site, &clicks(0..100), &[("late", 500), ("malformed", 250), ("invalid", 250)]);
 }
 

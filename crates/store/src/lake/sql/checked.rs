@@ -46,7 +46,7 @@ fn check_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
             // The names of its parts would have to be kept as well.
             let checked = expr.clone().transform_up(|expr| check_expr(expr, &inputs))?;
             return match checked.transformed {
-                true => plan_err!("ROLLUP, CUBE and GROUPING SETS take no arithmetic: calculate in a subquery"),
+                true => plan_err!("ROLLUP, CUBE and GROUPING SETS cannot contain arithmetic: calculate in a subquery"),
                 false => Ok(Transformed::no(expr)),
             };
         }

@@ -37,7 +37,7 @@ pub(super) fn query_error(error: DataFusionError) -> Error {
     let root = error.find_root();
     match root {
         DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => {
-            Error::internal("the query met a defect of the SQL engine: try to write it differently")
+            Error::internal("the query triggered a defect of the SQL engine: try to write it differently")
                 .because(plain(root))
         }
         DataFusionError::ResourcesExhausted(_) => Error::user(format!(
@@ -46,7 +46,7 @@ pub(super) fn query_error(error: DataFusionError) -> Error {
         )),
         DataFusionError::ArrowError(cause, _) if OVERFLOWS.iter().any(|said| cause.to_string().contains(said)) => {
             Error::user(format!(
-                "the query is wrong: a number is beyond what its type holds: cast to DECIMAL(38, 0) or DOUBLE before you \
+                "the query is wrong: a number does not fit its type: cast to DECIMAL(38, 0) or DOUBLE before you \
                  calculate with large numbers ({})",
                 plain(root)
             ))

@@ -110,7 +110,7 @@ fn whole_numbers_that_do_not_fit_are_errors() {
         ] {
             let error = outcome(&lake, &query).await.expect_err(&query);
             assert_eq!(error.kind(), ErrorKind::User, "{query}: {}", error.report());
-            assert!(error.report().contains("beyond what its type holds"), "{query}: {}", error.report());
+            assert!(error.report().contains("does not fit its type"), "{query}: {}", error.report());
         }
         let cases = [
             (

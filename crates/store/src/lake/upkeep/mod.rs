@@ -174,14 +174,17 @@ impl FileIndex {
         match self.kept_from(table).await? {
             Some(kept) if from < kept => {
                 let (what, remedy) = match table {
-                    Table::Clicks => ("raw clicks, which questions by address or user need, are", ""),
+                    Table::Clicks => ("raw clicks, which filter_ip and filter_user_id need, are", ""),
                     Table::ClicksByMinute => {
                         ("counts by minute are", ", or for whole hours or days before it, without series")
                     }
                     Table::ClicksByHour => ("counts by hour are", ", or for whole days before it"),
                     _ => ("rows are", ""),
                 };
-                Err(Error::user(format!("{what} kept from {} on: ask from then on{remedy}", rfc3339(kept.start_ms()))))
+                Err(Error::user(format!(
+                    "{what} kept from {} on: ask about times from then on{remedy}",
+                    rfc3339(kept.start_ms())
+                )))
             }
             _ => Ok(()),
         }

@@ -190,8 +190,8 @@ impl Lake {
             && (before.is_none() || begin < kept)
         {
             return Err(Error::corrupt(format!(
-                "`{}` lacks what `{}` no longer has, which keeps rows from {} on: the table was lost or replaced; restore \
-                 its folder from a backup",
+                "`{}` lacks rows that `{}` no longer keeps (it keeps rows from {} on): the table was lost or replaced; \
+                 restore its folder from a backup",
                 roll_up.table(),
                 roll_up.source(),
                 rfc3339(kept.start_ms())
@@ -217,8 +217,8 @@ fn check_no_rows_after(roll_up: RollUp, index: &FileIndex, partition: u32, befor
     match files.find(|file| file.bounds.time_ms.is_some_and(beyond)) {
         None => Ok(()),
         Some(file) => Err(Error::corrupt(format!(
-            "the lake table `{table}` has rows in {} of spans that its log does not say it holds: an entry of \
-             {table}/_delta_log was cut; restore it from a backup",
+            "the lake table `{table}` has rows in {} that its log does not mention: an entry of {table}/_delta_log was cut; \
+             restore it from a backup",
             file.path,
             table = roll_up.table()
         ))),
