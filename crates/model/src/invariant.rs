@@ -7,7 +7,7 @@ use std::fmt;
 pub enum Invariant {
     /// No click is counted twice.
     NoDoubleCount,
-    /// No line is lost: every line read is under exactly one verdict.
+    /// No line is lost: every line has exactly one verdict.
     Conservation,
     /// Positions advance by contiguous ranges only.
     ContiguousPositions,
@@ -15,7 +15,7 @@ pub enum Invariant {
     LinearChain,
     /// Watermarks and frontiers never move back.
     MonotoneFrontiers,
-    /// A final minute never changes, corrections aside.
+    /// A final minute never changes, except by corrections.
     FinalIsFinal,
     /// The lake holds exactly what the epoch log says, up to the epoch that it names.
     LakeEqualsLog,
@@ -39,11 +39,11 @@ impl Invariant {
     pub const fn text(self) -> &'static str {
         match self {
             Invariant::NoDoubleCount => "no click is counted twice",
-            Invariant::Conservation => "every line read is under exactly one verdict",
+            Invariant::Conservation => "every line has exactly one verdict",
             Invariant::ContiguousPositions => "positions advance by contiguous ranges only",
             Invariant::LinearChain => "the epoch log is one linear chain",
             Invariant::MonotoneFrontiers => "watermarks and frontiers never move back",
-            Invariant::FinalIsFinal => "a final minute never changes, corrections aside",
+            Invariant::FinalIsFinal => "a final minute never changes, except by corrections",
             Invariant::LakeEqualsLog => "the lake holds exactly what the epoch log says",
         }
     }

@@ -7,14 +7,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 const HELP: &str = "\
-Simulates a deployment under seeds; stops at the first that breaks a promise.
+Simulates deployments from seeds. Stops at the first broken guarantee.
 
 Usage: adtally-sim [--seeds N] [--from S] [--minutes M] [--story]
 
-  --seeds N    how many seeds (1000)
-  --from S     the first of them (0)
-  --minutes M  go on with further seeds for so long instead
-  --story      tell what happens under each seed
+  --seeds N    number of seeds (1000)
+  --from S     the first seed (0)
+  --minutes M  instead of --seeds: simulate seeds for this long
+  --story      print each event
 ";
 
 /// What was asked for.

@@ -70,11 +70,8 @@ impl Sample {
         match delimiter(&lines) {
             Some(delimiter) => Sample::of_csv(&lines, delimiter),
             None => {
-                let what = if lines.is_empty() {
-                    "the file is empty"
-                } else {
-                    "neither JSON objects nor columns under a header"
-                };
+                let what =
+                    if lines.is_empty() { "the file is empty" } else { "neither JSON objects nor CSV with a header" };
                 let notes = vec![what.to_owned()];
                 Sample { format: FormatChoice::Auto, delimiter: b',', columns: Vec::new(), notes }
             }

@@ -74,7 +74,7 @@ impl CsvHeader {
         }
         if header.fields_named() == 0 {
             // Likely it is a line of values, which must not be passed over in silence.
-            return CsvHeader::broken("csv: the first line is no header, since it names none of the fields".into());
+            return CsvHeader::broken("csv: the first line is not a header: it names none of the fields".into());
         }
         header
     }

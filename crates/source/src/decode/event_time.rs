@@ -99,7 +99,8 @@ fn implausible(integer: &[u8], decimals: &[u8], unit: TimestampUnit) -> Cow<'sta
     let shown = String::from_utf8_lossy(&text[..text.len().min(SHOWN_BYTES_MAX)]);
     let parsed = std::str::from_utf8(integer).ok().filter(|_| digits <= DIGITS_MAX).and_then(|text| text.parse().ok());
     let Some(integer) = parsed else {
-        return format!("click_timestamp: a number of {digits} digits is no time from 2000 to 2099 in any unit").into();
+        return format!("click_timestamp: a number of {digits} digits is not a time from 2000 to 2099 in any unit")
+            .into();
     };
     let date = |unit| date_of(integer, decimals, unit);
     let is = match date(unit) {

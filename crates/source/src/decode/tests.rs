@@ -114,7 +114,7 @@ fn click_timestamp() {
         ),
         (
             "123456789012345678901234567890",
-            "invalid click_timestamp: a number of 30 digits is no time from 2000 to 2099 \
+            "invalid click_timestamp: a number of 30 digits is not a time from 2000 to 2099 \
                                             in any unit",
         ),
         ("\"2026-01-01T00:00:00.123456Z\"", "click"),
@@ -413,7 +413,7 @@ fn csv_headers() {
     let text = "1767225600123,42,u1,1.2.3.4\n1767225600124,42,u1,1.2.3.4\n";
     let batch = decode_at(&decoder(settings()), "a.csv", text.as_bytes(), 0);
     assert_eq!((batch.clicks.len(), batch.rejected.len()), (0, 2));
-    assert_eq!(batch.rejected[0].reason, "csv: the first line is no header, since it names none of the fields");
+    assert_eq!(batch.rejected[0].reason, "csv: the first line is not a header: it names none of the fields");
     // Joined files have their headers in the midst.
     let text = "click_timestamp,ad_id,user_id,ip\r\n1767225600123,42,u1,1.2.3.4\n".repeat(2);
     let batch = decode_at(&decoder(settings()), "a", text.as_bytes(), 0);
