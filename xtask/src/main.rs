@@ -23,14 +23,14 @@ Usage: cargo xtask <COMMAND>
 Commands:
   test    Run all tests: unit, integration, documentation. Creates a Python environment on first use
   ci      Run all checks that a change must pass: fmt, tidy, clippy, doc, test, a soak of one minute and a quick bench
-  soak    Run over a log that grows at 1 billion clicks a day and is rotated, kill the process again and again, and check
-          that the counts are exact. --minutes N (25), --long (75), --kills N per minute (1), --rate N per second (11574),
-          --ads N (2000000), --seed S (1), --verify-each (after every kill)
-  sim     Simulate deployments from seeds, with crashes, power losses, failing disks and fenced writers. Stops at the first
-          broken guarantee. --seeds N (1000), --from S (0), --minutes M (instead of N), --story (prints each event)
+  soak    Run over a log that grows at 1 billion clicks a day and is rotated, kill the process again and again, and
+          check that the counts are exact. --minutes N (25), --long (75), --kills N per minute (1), --rate N per second
+          (11574), --ads N (2000000), --seed S (1), --verify-each (after every kill)
+  sim     Simulate deployments from seeds, with crashes, power losses, failing disks and fenced writers. Stops at the
+          first broken guarantee. --seeds N (1000), --from S (0), --minutes M (instead of N), --story (prints events)
   bench   Measure whole runs against other systems, slopes, questions and live traffic; writes benches/README.md.
-          --clicks N (10000000), --rounds N (3), --only stages,whole,slopes,questions,live (one or more of them), --quick
-          (small and not optimised; only prints), --beside PROGRAM (runs each part with another adtally too, and compares)
+          --clicks N (10000000), --rounds N (3), --only stages,whole,slopes,questions,live (one or more of them),
+          --quick (small and not optimised; only prints), --beside PROGRAM (compares with another adtally)
   fmt     Format the code; --check only lists what is not formatted
   clippy  Run the lints; warnings are errors
   doc     Build the documentation; warnings are errors

@@ -13,8 +13,8 @@ use std::process::ExitCode;
 
 /// Counts ad clicks for billing. Reads log files and gives exact counts per minute, ad and country.
 ///
-/// To begin, use `adtally demo` to watch it count live traffic, `adtally count FILE` to count a file, or `adtally inspect
-/// FILE` to see how a file would be read.
+/// To begin, use `adtally demo` to watch it count live traffic, `adtally count FILE` to count a file, or
+/// `adtally inspect FILE` to see how a file would be read.
 #[derive(Debug, Parser)]
 #[command(name = "adtally", version, after_help = TABLE, max_term_width = 110)]
 pub struct Cli {

@@ -20,8 +20,8 @@ pub fn limits(config: &Config) -> Limits {
     let connections_max = handles::share_of_process(wished).connections;
     if connections_max < wished {
         tracing::warn!(
-            "only {connections_max} connections at a time instead of {wished} (serve.max_connections): the limit of open files \
-             is too low; raise it (`ulimit -Hn`)"
+            "only {connections_max} connections at a time instead of {wished} (serve.max_connections): the limit of \
+             open files is too low; raise it (`ulimit -Hn`)"
         );
     }
     Limits { connections_max, ..config.limits }

@@ -417,7 +417,7 @@ impl<S: EpochSink> Ingest<S> {
             for (id, lane) in &mut self.lanes {
                 if !std::mem::replace(&mut lane.left, true) {
                     let name = self.partition.inputs().get(*id).map_or("", |input| &*input.row.name);
-                    self.unread.push(format!("{name}: not read further, because too much would have to be held until the other inputs can be read"));
+                    self.unread.push(format!("{name}: not read further: too much would be held without the others"));
                 }
                 lane.drop_batches();
             }

@@ -230,8 +230,9 @@ impl LineNotes {
         let most = self.conflicts.iter().flat_map(|of| &of.click_ids).max_by_key(|(id, times)| (**times, *id));
         let which = most.map(|(id, _)| format!(": click_id {id:?} repeats")).unwrap_or_default();
         Some(format!(
-            "{conflicts} of {copies} duplicates have another user_id or ip than the counted click{which}; if this click_id is \
-             a placeholder, add it to input.null_values; the duplicates are in dead_letters (verdict conflict)"
+            "{conflicts} of {copies} duplicates have another user_id or ip than the counted click{which}; if this \
+             click_id is a placeholder, add it to input.null_values; the duplicates are in dead_letters (verdict \
+             conflict)"
         ))
     }
 
@@ -300,8 +301,8 @@ impl Watched {
         let Reason { verdict, text, position, .. } = reason;
         let help = help(*verdict, text, name);
         Some(format!(
-            "{name}: {refused} of its last {read} lines are rejected, most of them like the one at byte {position}: {verdict}: \
-             {text}{help}"
+            "{name}: {refused} of its last {read} lines are rejected, most of them like the one at byte {position}: \
+             {verdict}: {text}{help}"
         ))
     }
 
@@ -310,8 +311,9 @@ impl Watched {
         let Watched { name, unknown_countries, country, .. } = self;
         (*unknown_countries >= UNKNOWN_COUNTRIES_MIN).then(|| {
             format!(
-                "{name}: none of its last {unknown_countries} clicks has a known country, so they are counted as ZZ: the field \
-                 has {country:?}, but a code of ISO 3166-1 alpha-2 such as \"DE\" is expected; see input.fields"
+                "{name}: none of its last {unknown_countries} clicks has a known country, so they are counted as ZZ: \
+                 the field has {country:?}, but a code of ISO 3166-1 alpha-2 such as \"DE\" is expected; see \
+                 input.fields"
             )
         })
     }

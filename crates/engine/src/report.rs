@@ -345,7 +345,8 @@ impl Status for Report {
         let still_ms = live.turned_ms.map_or(0, |turned| self.clock.monotonic_ms() - turned);
         if still_ms > STUCK_AFTER_MS {
             problems.push(format!(
-                "reading has made no progress for {} s: check that the folders of the inputs and the data directory respond",
+                "reading has made no progress for {} s: check that the folders of the inputs and the data directory \
+                 respond",
                 still_ms / 1_000
             ));
         }
@@ -353,7 +354,8 @@ impl Status for Report {
         problems.extend(live.lake_failing.clone());
         if let Some(clock) = live.clock.filter(|clock| !clock.agrees) {
             problems.push(format!(
-                "the wall clock ({}) disagrees with the elapsed time ({}): the clock closes no minutes until they agree",
+                "the wall clock ({}) disagrees with the elapsed time ({}): the clock closes no minutes until they \
+                 agree",
                 adtally_model::time::rfc3339(clock.wall_ms),
                 adtally_model::time::rfc3339(clock.guarded_ms)
             ));

@@ -340,8 +340,8 @@ impl Settings {
         }
         if matches!(self.amount, Amount::Clicks(_)) && fractions.iter().sum::<f64>() > CLICKS_FRACTION_MAX {
             return refuse(format!(
-                "--duplicates, --late, --malformed and --invalid add up to more than {CLICKS_FRACTION_MAX}, which leaves too \
-                 few lines for --clicks: lower them, or use --lines instead of --clicks"
+                "--duplicates, --late, --malformed and --invalid add up to more than {CLICKS_FRACTION_MAX}, which \
+                 leaves too few lines for --clicks: lower them, or use --lines instead of --clicks"
             ));
         }
         if !(EVENT_TIME_MIN_MS..EVENT_TIME_END_MS).contains(&self.start_ms) {

@@ -58,7 +58,7 @@ pub struct GenerateArgs {
     /// Lines per second of event time; the default is a billion a day. Lines are written as fast as possible
     #[arg(long, value_name = "R", default_value_t = MISSION_RATE)]
     pub rate: f64,
-    /// Number of different ads. Clicks follow a Zipf law with exponent 17/16: the first of 2 million ads gets a tenth of them
+    /// Number of different ads. Clicks follow a Zipf law with exponent 17/16: the first of 2 million ads gets a tenth
     #[arg(long, value_name = "A", default_value_t = MISSION_ADS)]
     pub ads: u64,
     /// Fraction of lines that duplicate a click of the last 7 minutes, as 0.01 or 1%; one in eight has another country
@@ -91,12 +91,12 @@ pub struct GenerateArgs {
     /// Write the lines to FILE instead of standard output; - means standard output
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Write the expected results: totals, top 100, minutes and countries as JSON to FILE, and every count as CSV (minute,
-    /// ad_id, country, clicks; sorted) next to it with the extension .counts.csv. They are exact if the lines are read in
-    /// this order, as one input, with default settings, and after the last event time
+    /// Write the expected results: totals, top 100, minutes and countries as JSON to FILE, and every count as CSV
+    /// (minute, ad_id, country, clicks; sorted) next to it with the extension .counts.csv. They are exact if the lines
+    /// are read in this order, as one input, with default settings, and after the last event time
     #[arg(long, value_name = "FILE")]
     pub truth: Option<PathBuf>,
-    /// Print one JSON object: the number of lines, the files and, with --truth, the number of clicks that must be counted
+    /// Print one JSON object: the number of lines, the files and, with --truth, the number of clicks to be counted
     #[arg(long, requires = "output")]
     pub json: bool,
 }

@@ -56,8 +56,8 @@ impl TimeSettings {
     pub fn check(&self) -> Result<()> {
         if self.dedup_horizon_ms < self.allowed_lateness_ms {
             return Err(Error::user(format!(
-                "dedup_horizon ({} ms) must be at least allowed_lateness ({} ms): otherwise a duplicate that arrives between \
-                 the two would be counted again",
+                "dedup_horizon ({} ms) must be at least allowed_lateness ({} ms): otherwise a duplicate that arrives \
+                 between the two would be counted again",
                 self.dedup_horizon_ms, self.allowed_lateness_ms
             )));
         }

@@ -106,8 +106,8 @@ pub fn read_key(data_dir: &Path) -> Result<Option<IdentityKey>> {
     };
     let damaged = || {
         Error::corrupt(format!(
-            "{} must contain 32 hexadecimal digits: restore it from a backup; without it, duplicates of earlier clicks cannot \
-             be recognised",
+            "{} must contain 32 hexadecimal digits: restore it from a backup; without it, duplicates of earlier \
+             clicks cannot be recognised",
             path.display()
         ))
     };

@@ -100,13 +100,14 @@ pub(super) fn of_an_hour(site: &Site, clicks: u64, report: &mut Report) -> Resul
     report.section(
         "Questions",
         &format!(
-            "{clicks} clicks of {ADS} ads in an hour, {rows} rows of counts. Each question is asked {TIMES} times, one after \
-             another, over one HTTP connection. No answer is cached."
+            "{clicks} clicks of {ADS} ads in an hour, {rows} rows of counts. Each question is asked {TIMES} times, \
+             one after another, over one HTTP connection. No answer is cached."
         ),
         table,
         &format!(
-            "The raw clicks take {bytes_each:.2} bytes each in the lake, Bloom filters included. The service was ready {ready:.2} s \
-             after its start, had loaded all hot minutes {loaded_s:.2} s after the first answer, and took at most {resident} MiB."
+            "The raw clicks take {bytes_each:.2} bytes each in the lake, Bloom filters included. The service was \
+             ready {ready:.2} s after its start, had loaded all hot minutes {loaded_s:.2} s after the first answer, \
+             and took at most {resident} MiB."
         ),
     );
     Ok(())

@@ -96,8 +96,8 @@ impl Report {
             table.row(&row.each_ref().map(String::as_str));
         }
         let about = wrapped(
-            "Each figure is explained below. [The measurements of the hot path](../docs/hot-path.md) explain what limits those \
-             whose aim is missed.",
+            "Each figure is explained below. [The measurements of the hot path](../docs/hot-path.md) explain what \
+             limits those whose aim is missed.",
         );
         format!("## Targets\n\n{about}\n\n{}\n", table.text)
     }

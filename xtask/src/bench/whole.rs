@@ -62,11 +62,11 @@ pub(super) fn beside_others(site: &Site, clicks: u64, rounds: usize, report: &mu
     report.section(
         "Beside other systems",
         &format!(
-            "{clicks} clicks in one NDJSON file, 1 % of them duplicates. Each system parses, deduplicates, counts by minute, \
-             ad and country, and writes the raw clicks as Parquet (zstd). Medians of {rounds} rounds, in which the systems \
-             take turns; in each round, all counts of all systems were equal. The time of Adtally is that of the whole \
-             process, with its ledger, its epoch log, fsync and the Delta tables. The time of the others begins with \
-             their first query."
+            "{clicks} clicks in one NDJSON file, 1 % of them duplicates. Each system parses, deduplicates, counts by \
+             minute, ad and country, and writes the raw clicks as Parquet (zstd). Medians of {rounds} rounds, in \
+             which the systems take turns; in each round, all counts of all systems were equal. The time of Adtally \
+             is that of the whole process, with its ledger, its epoch log, fsync and the Delta tables. The time of \
+             the others begins with their first query."
         ),
         table,
         &format!("Adtally took {cpu:.2} s of processor time and at most {most} MiB of memory."),
@@ -129,7 +129,8 @@ pub(super) fn slopes(site: &Site, millions: &[u64], report: &mut Report) -> Resu
     }
     report.section(
         "Slopes",
-        "One run each. The time of an empty run is subtracted before dividing. For ads, the divisor is clicks plus rows.",
+        "One run each. The time of an empty run is subtracted before dividing. For ads, the divisor is clicks plus \
+         rows.",
         table,
         &format!("An empty run takes {idle:.2} s."),
     );

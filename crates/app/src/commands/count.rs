@@ -31,8 +31,8 @@ const ROWS_AT_ONCE: usize = 2_000_000;
 /// Count files once, in a temporary data directory, and print the highest counts.
 #[derive(Debug, Args)]
 pub struct CountArgs {
-    /// Files, folders or globs; gzip and zstd files are recognised. - means standard input. Standard input and pipes are
-    /// copied to the temporary folder (TMPDIR) before they are counted.
+    /// Files, folders or globs; gzip and zstd files are recognised. - means standard input. Standard input and pipes
+    /// are copied to the temporary folder (TMPDIR) before they are counted.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<String>,
     /// How many rows to print.
@@ -41,7 +41,7 @@ pub struct CountArgs {
     /// What to sum by.
     #[arg(long, value_enum, default_value = "ad")]
     pub by: By,
-    /// The configuration file, for other formats and field names (- means standard input); `adtally inspect` prints one.
+    /// The configuration file, for other formats and field names (- means standard input); `inspect` prints one.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Print one JSON object: the ledger in the form of `GET /ledger`, and the rows.

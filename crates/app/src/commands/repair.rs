@@ -214,8 +214,8 @@ impl Repair {
         }
         read_key(&self.path)?.ok_or_else(|| {
             Error::corrupt(format!(
-                "{} is missing: without it, duplicates of counted clicks cannot be recognised. Restore it from a backup. If \
-                 the key was configured, use the --config that has it, or set ADTALLY_IDENTITY__KEY",
+                "{} is missing: without it, duplicates of counted clicks cannot be recognised. Restore it from a \
+                 backup. If the key was configured, use the --config that has it, or set ADTALLY_IDENTITY__KEY",
                 self.path.join("identity.key").display()
             ))
         })

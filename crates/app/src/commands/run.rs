@@ -39,7 +39,7 @@ pub struct RunArgs {
     /// The settings that have flags.
     #[command(flatten)]
     pub settings: RunSettings,
-    /// Read all inputs up to their present size, commit, print the ledger as JSON and exit. Does not start the HTTP server.
+    /// Read all inputs up to their present size, commit, print the ledger as JSON and exit; no HTTP server.
     #[arg(long)]
     pub until_end: bool,
     /// With --until-end: make all minutes final. Use it when no more data will follow.
@@ -56,8 +56,8 @@ pub fn run(args: &RunArgs) -> Result<Exit> {
     start_log(&config)?;
     if config.run.source.paths.iter().any(|path| path == "-") {
         return Err(Error::user(
-            "`run` cannot read standard input, because it must be able to read its inputs again after a crash: use `adtally \
-             count -`, or write the lines to a file (./- means a file named -)",
+            "`run` cannot read standard input, because it must be able to read its inputs again after a crash: use \
+             `adtally count -`, or write the lines to a file (./- means a file named -)",
         ));
     }
     if config.run.source.paths.is_empty() {

@@ -78,8 +78,8 @@ fn query(argument: &str) -> Result<String> {
     }
     if argument.starts_with('-') && !argument.contains(char::is_whitespace) {
         return Err(Error::user(format!(
-            "there is no flag `{argument}`: `adtally sql --help` lists the flags. If this is a comment, write the query on the \
-             next line"
+            "there is no flag `{argument}`: `adtally sql --help` lists the flags. If this is a comment, write the \
+             query on the next line"
         )));
     }
     Ok(argument.to_owned())
@@ -90,7 +90,8 @@ fn check_flat(answer: &SqlAnswer) -> Result<()> {
     match answer.schema.fields().iter().find(|field| field.data_type().is_nested()) {
         None => Ok(()),
         Some(nested) => Err(Error::user(format!(
-            "the column `{}` is {}, which CSV cannot represent: use --format json, or convert it to text, for example with array_to_string",
+            "the column `{}` is {}, which CSV cannot represent: use --format json, or convert it to text, for example \
+             with array_to_string",
             nested.name(),
             nested.data_type()
         ))),

@@ -149,8 +149,8 @@ fn many_inputs_are_told_in_few_words() {
 #[test]
 fn a_column_without_a_known_country_is_told_until_there_is_one() {
     let mut world = World::default();
-    let told = "1.log: none of its last 20 clicks has a known country, so they are counted as ZZ: the field has \"Germany\", \
-                but a code of ISO 3166-1 alpha-2 such as \"DE\" is expected; see input.fields";
+    let told = "1.log: none of its last 20 clicks has a known country, so they are counted as ZZ: the field has \
+                \"Germany\", but a code of ISO 3166-1 alpha-2 such as \"DE\" is expected; see input.fields";
     assert_eq!(world.countries(19, Some("Germany")), [""; 0]);
     assert_eq!(world.countries(1, Some("Germany")), [told]);
     assert_eq!(world.notes(), [told]);
@@ -166,7 +166,8 @@ fn click_ids_that_many_bear_are_told_while_they_do() {
     ids.extend(vec!["other"; 39]);
     assert_eq!(world.copies(999, &ids), [""; 0]);
     let told = "100 of 1000 duplicates have another user_id or ip than the counted click: click_id \"-\" repeats; if \
-                this click_id is a placeholder, add it to input.null_values; the duplicates are in dead_letters (verdict conflict)";
+                this click_id is a placeholder, add it to input.null_values; the duplicates are in dead_letters \
+                (verdict conflict)";
     assert_eq!(world.copies(1, &["-"]), [told]);
     assert_eq!(world.copies(0, &[]), [""; 0]);
     assert_eq!(world.notes(), [told]);

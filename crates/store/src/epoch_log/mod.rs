@@ -285,8 +285,8 @@ impl EpochLog {
                 && state.key_fingerprint != fingerprints.key
             {
                 return Err(Error::user(format!(
-                    "the identity key is not the one of this epoch log (fingerprint {:016x}, the log has {:016x}): restore \
-                     the right key; with another key, duplicates of clicks cannot be recognised",
+                    "the identity key is not the one of this epoch log (fingerprint {:016x}, the log has {:016x}): \
+                     restore the right key; with another key, duplicates of clicks cannot be recognised",
                     fingerprints.key, state.key_fingerprint
                 )));
             }

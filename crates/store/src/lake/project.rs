@@ -286,7 +286,7 @@ impl LakeTable {
                 .map_err(|error| delta_error(self.table, "clean up", error))
         };
         if let Err(error) = kept.await {
-            tracing::warn!(table = %self.table, error = %error.report(), "the log of a table could not be checkpointed: trying again later");
+            tracing::warn!(table = %self.table, error = %error.report(), "table log not checkpointed; trying again later");
         }
     }
 }

@@ -77,8 +77,8 @@ fn fault_65_a_column_without_a_known_country_is_told() {
     site.write("logs/a.log", clicks(0..300).replace("\"US\"", "\"Germany\""));
     site.write("logs/b.log", clicks(300..600).replace(",\"country\":\"US\"", ""));
     let ended = site.adtally("run logs --data-dir data --until-end").ok();
-    let told = "note: logs/a.log: none of its last 300 clicks has a known country, so they are counted as ZZ: the field has \
-                \"Germany\"";
+    let told = "note: logs/a.log: none of its last 300 clicks has a known country, so they are counted as ZZ: the \
+                field has \"Germany\"";
     assert!(ended.stderr.contains(told) && !ended.stderr.contains("note: logs/b.log"), "{}", ended.stderr);
     // A service tells it while it goes on, until a country is known.
     let server = site.serve("logs");

@@ -217,8 +217,8 @@ fn check_no_rows_after(roll_up: RollUp, index: &FileIndex, partition: u32, befor
     match files.find(|file| file.bounds.time_ms.is_some_and(beyond)) {
         None => Ok(()),
         Some(file) => Err(Error::corrupt(format!(
-            "the lake table `{table}` has rows in {} that its log does not mention: an entry of {table}/_delta_log was cut; \
-             restore it from a backup",
+            "the lake table `{table}` has rows in {} that its log does not mention: an entry of {table}/_delta_log \
+             was cut; restore it from a backup",
             file.path,
             table = roll_up.table()
         ))),
