@@ -122,7 +122,7 @@ fn what_cannot_be_read_is_told() {
         assert!(guess.notes.iter().any(|told| told.contains(note)), "{text}: {:?}", guess.notes);
     };
     told("", none, "the file is empty");
-    told("hello\nworld\n", none, "neither JSON objects nor columns");
+    told("hello\nworld\n", none, "neither JSON objects nor CSV");
     told(
         "1767225600,1,u1,192.0.2.1\n1767225601,2,u2,192.0.2.2\n",
         [Some("1767225600"), None, None, Some("192.0.2.1"), None, None],
