@@ -202,7 +202,12 @@ fn rows(draft: &EpochDraft) -> Vec<ClickRows<'_>> {
     draft
         .clicks
         .iter()
-        .map(|part| ClickRows { batch: &part.columns, rows: &part.rows, input_name: &part.input, from: part.from })
+        .map(|part| ClickRows {
+            batch: &part.columns,
+            rows: &part.rows,
+            input_name: &part.input,
+            positions: part.positions,
+        })
         .collect()
 }
 

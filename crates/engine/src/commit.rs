@@ -6,8 +6,10 @@ use crate::ingest::EpochSink;
 use crate::line_notes::{Countries, countries_of};
 use crate::project::Projector;
 use crate::report::Report;
-use adtally_model::epoch::fold_start;
-use adtally_model::{Base, Epoch, Error, LiveMinute, MinuteCounts, MinuteIdentities, Result, StagedFile};
+use adtally_model::epoch::{BASE_EVERY, fold_start};
+use adtally_model::{
+    Base, Epoch, Error, LiveMinute, Minute, MinuteCounts, MinuteIdentities, Progress, Result, StagedFile,
+};
 use adtally_pipeline::EpochDraft;
 use adtally_store::epoch_log::LogWriter;
 use adtally_store::fail_points;
@@ -85,10 +87,11 @@ impl Encoder {
                     batch: &part.columns,
                     rows: &part.rows,
                     input_name: &part.input,
-                    from: part.from,
+                    positions: part.positions,
                 })
                 .collect();
-            let files = self.lake.encode(&rows, &draft.dead_letters, draft.progress.number, token);
+            let epoch = (draft.progress.partition, draft.progress.number);
+            let files = self.lake.encode(&rows, &draft.dead_letters, epoch, token);
             (counts.join(), files)
         });
         let countries = countries_of(&draft.clicks);
@@ -138,9 +141,12 @@ impl Recorder {
         }
         drop(files);
         fail_points::reach("after_stage");
-        let base = (draft.progress.number.is_multiple_of(adtally_model::epoch::BASE_EVERY))
-            .then(|| self.base(&draft, &counts));
-        let oldest_needed = fold_start(draft.progress.number).min(fold_start(self.projector.lake_epoch().max(1)));
+        let Progress { partition, number, .. } = draft.progress;
+        let base = match number.is_multiple_of(BASE_EVERY) {
+            true => Some(self.retrying("reading epoch records", |recorder| recorder.base(&draft, &counts))?),
+            false => None,
+        };
+        let oldest_needed = fold_start(number).min(fold_start(self.projector.lake_epoch(partition).max(1)));
         let mut epoch = Epoch {
             progress: draft.progress,
             writer: 0,
@@ -174,11 +180,12 @@ impl Recorder {
         self.projector.committed(draft, pending, epoch.oldest_needed);
     }
 
-    /// What a base record repeats: all inputs, and the live minutes that began long ago.
-    fn base(&self, draft: &EpochDraft, counts: &[MinuteCounts]) -> Base {
-        let snapshot = self.hot.snapshot();
-        let minutes = draft.old_minutes.iter().map(|(minute, begun, identities)| {
-            let before = snapshot.minute_counts(*minute).unwrap_or_else(|| MinuteCounts::empty(*minute));
+    /// What a base record repeats: all inputs, and the live minutes that began long ago. Their identities are the
+    /// pipeline's; their clicks are what the log's records and this epoch have counted.
+    fn base(&self, draft: &EpochDraft, counts: &[MinuteCounts]) -> Result<Base> {
+        let old: Vec<Minute> = draft.old_minutes.iter().map(|(minute, ..)| *minute).collect();
+        let before = self.runtime.block_on(self.writer.log().counts_of(&old, self.writer.head()))?;
+        let minutes = draft.old_minutes.iter().zip(before).map(|((minute, begun, identities), before)| {
             let counts = match counts.iter().find(|counts| counts.minute == *minute) {
                 Some(more) => before.merge(more),
                 None => before,
@@ -186,7 +193,7 @@ impl Recorder {
             let identities = MinuteIdentities { minute: *minute, identities: identities.clone() };
             LiveMinute { begun: *begun, identities, counts }
         });
-        Base { minutes: minutes.collect(), inputs: draft.inputs.clone() }
+        Ok(Base { minutes: minutes.collect(), inputs: draft.inputs.clone() })
     }
 
     /// Waits until another epoch may wait for the lake. That nothing else is committed meanwhile is told.
@@ -399,9 +406,7 @@ mod tests {
         let hot = Arc::new(HotCounts::new(60));
         let report = Report::new(TimeSettings::default(), &PartitionState::default(), clock.clone());
         let parts = ProjectorParts {
-            log,
             lake: lake.clone(),
-            hot: Arc::clone(&hot),
             report: Arc::clone(&report),
             clock: clock.clone(),
             runtime: runtime.handle().clone(),
@@ -416,7 +421,8 @@ mod tests {
             oldest_needed: 1,
         };
         // As many as may wait.
-        let (projector, work) = Projector::new(parts, 0, (1..=4_096).map(waiting).collect());
+        let (projector, work) = Projector::new(parts);
+        projector.add(log, Arc::clone(&hot), 0, (1..=4_096).map(waiting).collect());
         assert!(!projector.has_room().unwrap());
         *clock.lake.lock() = Some(work);
         let recorder = Recorder {

@@ -1,15 +1,20 @@
 //! Decoding on several cores: blocks go in, batches come out in the order of each input.
 
-use adtally_model::{DecodedBatch, Error, Result};
-use adtally_source::{Block, Decoder};
+use adtally_model::{Error, Result};
+use adtally_pipeline::PendingBatch;
+use adtally_source::{Decoder, SourceBlock};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Blocks handed over but not yet taken by a worker; the reader's own bound is tighter.
 const QUEUE_BLOCKS: usize = 4_096;
 
-type Job = (Block, Sender<DecodedBatch>);
+/// What becomes of a block: a batch of text, or one for each record.
+type Batches = VecDeque<Box<PendingBatch>>;
+
+type Job = (SourceBlock, Sender<Batches>);
 
 /// Worker threads that decode; without any, decoding happens at once in the caller.
 pub struct DecodePool {
@@ -19,9 +24,16 @@ pub struct DecodePool {
     finished_sender: Sender<()>,
 }
 
-/// A batch that is being decoded.
+/// A block that is being decoded.
 pub struct Decoding {
-    reply: Receiver<DecodedBatch>,
+    reply: Receiver<Batches>,
+}
+
+fn decode(decoder: &Decoder, block: SourceBlock) -> Batches {
+    match block {
+        SourceBlock::Text(block) => VecDeque::from([Box::new(PendingBatch::new(decoder.decode(block)))]),
+        SourceBlock::Records(block) => PendingBatch::of_records(decoder.decode_records(block)).map(Box::new).collect(),
+    }
 }
 
 impl DecodePool {
@@ -47,7 +59,7 @@ impl DecodePool {
         let work = move || {
             for (block, reply) in queue {
                 // A reader that went away wants no answer.
-                let _ = reply.send(decoder.decode(block));
+                let _ = reply.send(decode(&decoder, block));
                 // One signal is enough, however many batches are ready.
                 let _ = finished.try_send(());
             }
@@ -63,11 +75,11 @@ impl DecodePool {
     ///
     /// # Errors
     /// Internal when the workers are gone.
-    pub fn submit(&self, block: Block) -> Result<Decoding> {
+    pub fn submit(&self, block: SourceBlock) -> Result<Decoding> {
         let (sender, reply) = bounded(1);
         match &self.jobs {
             None => {
-                let _ = sender.send(self.decoder.decode(block));
+                let _ = sender.send(decode(&self.decoder, block));
             }
             Some(jobs) => jobs.send((block, sender)).map_err(|_| Error::internal("the decoder threads are gone"))?,
         }
@@ -82,13 +94,13 @@ impl DecodePool {
 }
 
 impl Decoding {
-    /// The batch, if it is finished.
+    /// The batches, if the block is decoded.
     ///
     /// # Errors
     /// Internal when the decoder panicked over the block.
-    pub fn poll(&self) -> Result<Option<DecodedBatch>> {
+    pub fn poll(&self) -> Result<Option<Batches>> {
         match self.reply.try_recv() {
-            Ok(batch) => Ok(Some(batch)),
+            Ok(batches) => Ok(Some(batches)),
             Err(TryRecvError::Empty) => Ok(None),
             Err(TryRecvError::Disconnected) => Err(Error::internal("a decoder thread died; its message is above")),
         }

@@ -1,6 +1,7 @@
 //! Ingest: tail -> decode -> judge -> hand epochs over. A state machine turned by its caller.
 
 mod epoch_end;
+mod lane;
 mod reading;
 mod settings;
 #[cfg(test)]
@@ -11,13 +12,13 @@ pub use settings::{Bounds, IngestSettings};
 use crate::clock::Clock;
 use crate::decode_pool::{DecodePool, Decoding};
 use crate::report::Report;
-use adtally_model::{InputId, InputRow, Position, Result};
-use adtally_pipeline::{ClockGuard, ClockReading, EpochDraft, Partition, PendingBatch, RunEnd, Stopped};
-use adtally_source::{Discovery, InputFacts, ReadOutcome, Tailer, Unopened};
+use adtally_model::{InputId, InputRow, InputStatus, LaneId, Position, Result};
+use adtally_pipeline::{ClockGuard, ClockReading, EpochDraft, Partition, RunEnd, Stopped};
+use adtally_source::{Discovery, InputFacts, ReadOutcome, Source, SourceBlock, Unopened};
 use adtally_store::hot_counts::HotCounts;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use lane::Lane;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Batches read ahead of one input while others have a backlog as well.
 const READ_AHEAD: usize = 2;
@@ -67,70 +68,26 @@ pub enum Turn {
     Finished,
 }
 
-/// One input on its way in.
-#[derive(Default)]
-struct Lane {
-    /// Bytes of text of each block in `decoding`, and of `front` before them.
-    sizes: VecDeque<usize>,
-    decoding: VecDeque<Decoding>,
-    front: Option<Box<PendingBatch>>,
-    /// When it was last found to have nothing for the moment, by monotonic time.
-    asked_ms: Option<i64>,
-    /// Whether that was its end, still to be noted once what was read before is judged.
-    at_end: bool,
-    /// Its front batch waits for other inputs or for the end of the epoch.
-    waits: bool,
-    /// The source will deliver no more.
-    ended: bool,
-    /// A bounded run leaves the rest of it to the next.
-    left: bool,
-}
-
-impl Lane {
-    fn is_drained(&self) -> bool {
-        self.decoding.is_empty() && self.front.is_none()
-    }
-
-    fn depth(&self) -> usize {
-        self.decoding.len() + usize::from(self.front.is_some())
-    }
-
-    /// Bytes of text on their way.
-    fn held_bytes(&self) -> usize {
-        self.sizes.iter().sum()
-    }
-
-    /// What was read ahead is read again by a later run.
-    fn drop_batches(&mut self) {
-        self.decoding.clear();
-        self.sizes.clear();
-        self.front = None;
-    }
-
-    /// A lane of an input that was at its end and may have more now.
-    fn woken() -> Lane {
-        Lane { asked_ms: Some(i64::MIN / 2), ..Lane::default() }
-    }
-}
-
 /// The state machine.
 pub struct Ingest<S> {
     settings: IngestSettings,
     clock: Arc<dyn Clock>,
     guard: ClockGuard,
-    tailer: Tailer,
-    pool: DecodePool,
+    source: Box<dyn Source>,
+    pool: Arc<DecodePool>,
     partition: Partition,
-    lanes: BTreeMap<InputId, Lane>,
-    /// Inputs at their end that have no lane until their source tells of something new.
-    quiet: BTreeSet<InputId>,
-    /// Inputs of which a bounded run leaves lines to the next: whatever their source tells, they have not ended.
-    left: BTreeSet<InputId>,
+    lanes: BTreeMap<LaneId, Lane>,
+    /// Lanes at their end that are not asked until their source tells of something new.
+    quiet: BTreeSet<LaneId>,
+    /// Lanes of which a bounded run leaves lines to the next: whatever their source tells, they have not ended.
+    left: BTreeSet<LaneId>,
     hot: Arc<HotCounts>,
     report: Arc<Report>,
     sink: S,
     number: u64,
     discovered: Vec<Discovery>,
+    /// Inputs of a shared lane whose first records were read.
+    found: Vec<(InputId, Arc<str>)>,
     unread: Vec<String>,
     discovered_at_ms: Option<i64>,
     epoch_began_ms: i64,
@@ -143,10 +100,10 @@ pub struct Parts {
     pub settings: IngestSettings,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
-    /// The source.
-    pub tailer: Tailer,
+    /// Where lines come from.
+    pub source: Box<dyn Source>,
     /// The decoders.
-    pub pool: DecodePool,
+    pub pool: Arc<DecodePool>,
     /// The partition, recovered.
     pub partition: Partition,
     /// The guarded clock of the last epoch.
@@ -167,14 +124,18 @@ impl<S: EpochSink> Ingest<S> {
         if parts.settings.run_end != RunEnd::GoesOn {
             partition.set_bounded();
         }
+        let shared_lane = parts.source.shared_lane();
+        if shared_lane.is_some() {
+            partition.share_lane();
+        }
         Ingest {
             guard: ClockGuard::new(parts.clock.wall_ms(), monotonic, parts.last_clock_ms),
             settings: parts.settings,
             clock: parts.clock,
-            tailer: parts.tailer,
             pool: parts.pool,
+            lanes: shared_lane.map(|lane| (lane, Lane::shared())).into_iter().collect(),
+            source: parts.source,
             partition,
-            lanes: BTreeMap::new(),
             quiet: BTreeSet::new(),
             left: BTreeSet::new(),
             hot: parts.hot,
@@ -182,6 +143,7 @@ impl<S: EpochSink> Ingest<S> {
             sink,
             number: parts.number,
             discovered: Vec::new(),
+            found: Vec::new(),
             unread: Vec::new(),
             discovered_at_ms: None,
             epoch_began_ms: monotonic,
@@ -189,20 +151,32 @@ impl<S: EpochSink> Ingest<S> {
         }
     }
 
+    /// Sets what the other partitions of the process leave to this one.
+    pub fn share(&mut self, settings: IngestSettings, held_elsewhere: usize) {
+        self.settings = settings;
+        self.partition.set_held_elsewhere(held_elsewhere);
+    }
+
     /// The partition, for reports.
     pub fn partition(&self) -> &Partition {
         &self.partition
     }
 
+    /// The partition, for a simulation that plants bugs.
+    #[doc(hidden)]
+    pub fn partition_mut(&mut self) -> &mut Partition {
+        &mut self.partition
+    }
+
     /// The source, for reports.
-    pub fn tailer(&mut self) -> &mut Tailer {
-        &mut self.tailer
+    pub fn source(&self) -> &dyn Source {
+        self.source.as_ref()
     }
 
     /// Lets the report say how much is read ahead, and how many files are open for it.
     pub fn report_reading(&self) {
         let held = self.lanes.values().map(Lane::held_bytes).sum();
-        self.report.reading(self.tailer.open_files(), held, self.held_max());
+        self.report.reading(self.partition.number(), self.source.open_files(), held, self.held_max());
     }
 
     /// Gives the sink back, and all else up.
@@ -220,11 +194,6 @@ impl<S: EpochSink> Ingest<S> {
     /// What a bounded run left unread because it could not be read, and why.
     pub fn unread(&self) -> &[String] {
         &self.unread
-    }
-
-    /// Waits a moment for decoders or for lines to come.
-    pub fn wait(&self) {
-        self.pool.wait(Duration::from_millis(5));
     }
 
     fn now(&mut self) -> (ClockReading, i64) {
@@ -251,10 +220,10 @@ impl<S: EpochSink> Ingest<S> {
         self.settle_left(&now);
         if self.is_over(monotonic) {
             // What the last reads found out of lost bytes comes with one more look.
-            let found = self.tailer.discover_all(monotonic)?;
+            let found = self.source.discover_all(monotonic)?;
             self.discovered.extend(found);
             if self.is_over(monotonic) {
-                self.unread.extend(self.tailer.unopened().map(|unopened| unopened.reason.clone()));
+                self.unread.extend(self.source.unopened().iter().map(|unopened| unopened.reason.clone()));
                 let all_is_read = self.unread.is_empty();
                 // What was left unread must not find its minutes final.
                 self.end_epoch(if all_is_read { self.settings.run_end } else { RunEnd::Close })?;
@@ -278,16 +247,18 @@ impl<S: EpochSink> Ingest<S> {
         let due = self.discovered_at_ms.is_none_or(|at| monotonic - at >= self.settings.discovery_interval_ms);
         if due {
             self.discovered_at_ms = Some(monotonic);
-            let found = self.tailer.discover(monotonic)?;
+            let found = self.source.discover(monotonic)?;
             self.discovered.extend(found);
             self.note_warnings();
-            for id in self.tailer.take_woken() {
+            for id in self.source.take_woken() {
                 if self.quiet.remove(&id) {
-                    self.lanes.insert(id, Lane::woken());
+                    self.lanes.insert(id, Lane::woken(id));
                 }
             }
             let (now, _) = self.now();
-            self.partition.note_watched(&now);
+            if self.source.shared_lane().is_none() {
+                self.partition.note_watched(&now);
+            }
             self.note_unopened(&now, monotonic);
         }
         Ok(())
@@ -300,41 +271,41 @@ impl<S: EpochSink> Ingest<S> {
 
     /// Lets what could not be looked at hold the watermark: a live run for `idle_timeout`, a bounded one to its end.
     fn note_unopened(&mut self, now: &ClockReading, monotonic: i64) {
-        for &id in self.tailer.unreachable() {
+        for &id in self.source.unreachable() {
             self.partition.note_unreadable(id, now);
         }
         let is_recent = |unopened: &Unopened| monotonic - unopened.since_ms < self.partition.idle_timeout_ms();
-        let holds = self.tailer.unopened().any(|unopened| self.is_bounded() || is_recent(unopened));
+        let holds = self.source.unopened().into_iter().any(|unopened| self.is_bounded() || is_recent(unopened));
         self.partition.note_unopened(holds);
     }
 
     /// Whether a bounded run has given up what it could not look at.
     fn unopened_are_given_up(&self, monotonic: i64) -> bool {
         let waited = |unopened: &Unopened| monotonic - unopened.since_ms >= self.partition.idle_timeout_ms();
-        self.tailer.unopened().all(|unopened| unopened.is_lasting || waited(unopened))
+        self.source.unopened().into_iter().all(|unopened| unopened.is_lasting || waited(unopened))
     }
 
     /// Logs what is newly wrong with inputs, and lets `/readyz` and the end of a run show what still is.
     fn note_warnings(&mut self) {
-        for warning in self.tailer.new_warnings() {
+        for warning in self.source.new_warnings() {
             tracing::warn!("{warning}");
         }
-        self.report.note_source(self.tailer.warnings());
+        self.report.note_source(self.source.warnings());
     }
 
-    /// Judges batches, the input with the least watermark first, until the epoch is full or all wait.
+    /// Judges batches, the lane with the least watermark first, until the epoch is full or all wait.
     fn judge(&mut self) -> Result<bool> {
-        let mut order: Vec<(Option<i64>, InputId)> = Vec::new();
+        let mut order: Vec<(Option<i64>, LaneId)> = Vec::new();
         for (&id, lane) in &mut self.lanes {
-            if lane.front.is_none()
+            if lane.batches.is_empty()
                 && let Some(decoding) = lane.decoding.front()
-                && let Some(batch) = decoding.poll()?
+                && let Some(batches) = decoding.poll()?
             {
                 lane.decoding.pop_front();
-                lane.front = Some(Box::new(PendingBatch::new(batch)));
+                lane.batches = batches;
             }
-            if lane.front.is_some() {
-                order.push((self.partition.watermark_of(id), id));
+            if !lane.batches.is_empty() {
+                order.push((lane.input.and_then(|input| self.partition.watermark_of(input)), id));
             }
         }
         order.sort_unstable();
@@ -342,29 +313,51 @@ impl<S: EpochSink> Ingest<S> {
         let (now, _) = self.now();
         let mut worked = false;
         for (_, id) in order {
-            let (lines, bytes) = self.partition.epoch_size();
-            let room = self.epoch_lines_max().saturating_sub(lines);
-            let many_pieces = self.partition.epoch_pieces() >= self.settings.bounds.epoch_pieces_max;
-            if room == 0 || bytes >= self.settings.epoch_bytes_max || many_pieces {
-                break;
-            }
-            let Some(lane) = self.lanes.get_mut(&id) else { continue };
-            let Some(batch) = &mut lane.front else { continue };
-            let judged = self.partition.judge(batch, &now, JUDGE_LINES.min(room as usize))?;
-            lane.waits = judged.stopped == Stopped::Aligned;
-            if judged.stopped == Stopped::BatchEnd
-                && let Some(batch) = lane.front.take()
+            let mut lines_left = JUDGE_LINES;
+            while lines_left > 0
+                && let Some(room) = self.epoch_room()
             {
-                lane.sizes.pop_front();
-                self.tailer.recycle(batch.into_text());
-            }
-            worked |= judged.lines > 0 || judged.stopped == Stopped::BatchEnd;
-            // A bounded run answers no questions.
-            if let Some(counted) = judged.counted.filter(|_| self.settings.run_end == RunEnd::GoesOn) {
-                self.hot.open(self.number, counted);
+                let (lines, is_done) = self.judge_one(id, &now, lines_left.min(room))?;
+                worked |= lines > 0 || is_done;
+                // Of a block of records the next one follows at once.
+                if !is_done {
+                    break;
+                }
+                lines_left = lines_left.saturating_sub(lines.max(1));
             }
         }
         Ok(worked)
+    }
+
+    /// How many lines the epoch may still take; none when it is full.
+    fn epoch_room(&self) -> Option<usize> {
+        let (lines, bytes) = self.partition.epoch_size();
+        let room = self.epoch_lines_max().saturating_sub(lines);
+        let many_pieces = self.partition.epoch_pieces() >= self.settings.bounds.epoch_pieces_max;
+        (room > 0 && bytes < self.settings.epoch_bytes_max && !many_pieces).then_some(room as usize)
+    }
+
+    /// Judges lines of a lane's first batch. Returns how many, and whether the batch is done with.
+    fn judge_one(&mut self, id: LaneId, now: &ClockReading, lines_max: usize) -> Result<(usize, bool)> {
+        let Some(lane) = self.lanes.get_mut(&id) else { return Ok((0, false)) };
+        let Some(batch) = lane.batches.front_mut() else { return Ok((0, false)) };
+        if batch.is_record() && self.partition.inputs().get(batch.input).is_none() {
+            // It is known once the epoch has ended.
+            lane.waits = true;
+            return Ok((0, false));
+        }
+        let judged = self.partition.judge(batch, now, lines_max)?;
+        lane.waits = judged.stopped == Stopped::Aligned;
+        let is_done = judged.stopped == Stopped::BatchEnd;
+        if is_done && let Some(text) = lane.batches.pop_front().and_then(|batch| batch.into_text()) {
+            lane.sizes.pop_front();
+            self.source.recycle(text);
+        }
+        // A bounded run answers no questions.
+        if let Some(counted) = judged.counted.filter(|_| self.settings.run_end == RunEnd::GoesOn) {
+            self.hot.open(self.number, counted);
+        }
+        Ok((judged.lines, is_done))
     }
 
     /// Notes the inputs that were found at their end and of which everything is judged: also those that are written to
@@ -374,49 +367,59 @@ impl<S: EpochSink> Ingest<S> {
         for (&id, lane) in &mut self.lanes {
             if lane.at_end && lane.is_drained() {
                 lane.at_end = false;
-                self.partition.note_at_end(id, self.tailer.modified_ms(id), now);
-                if !lane.ended && self.tailer.is_quiet(id, monotonic) {
-                    quiet.push(id);
+                let Some(input) = lane.input else {
+                    self.partition.note_shared_lane(true, now);
+                    continue;
+                };
+                self.partition.note_at_end(input, self.source.modified_ms(input), now);
+                if !lane.ended && self.source.is_quiet(id, monotonic) {
+                    quiet.push((id, input));
                 }
             }
         }
-        for id in quiet {
-            self.partition.note_quiet(id);
-            self.tailer.rest(id);
+        for (id, input) in quiet {
+            self.partition.note_quiet(input);
+            self.source.rest(id);
             self.lanes.remove(&id);
             self.quiet.insert(id);
         }
     }
 
-    /// Inputs that the source is done with, and of which everything is judged, have ended, unless the source found more
-    /// meanwhile.
+    /// Inputs of lanes that the source is done with, and of which everything is judged, have ended, unless the source found
+    /// more meanwhile.
     fn settle_ended(&mut self) {
-        let done: Vec<InputId> = self
-            .lanes
-            .iter()
-            .filter(|(_, lane)| lane.ended && !lane.left && lane.is_drained())
-            .map(|(&id, _)| id)
-            .collect();
-        for id in done {
-            let resumes = |found: &Discovery| matches!(found, Discovery::Resumed { input } if *input == id);
+        let is_done = |(_, lane): &(&LaneId, &Lane)| lane.ended && !lane.left && lane.is_drained();
+        let done: Vec<(LaneId, Option<InputId>)> =
+            self.lanes.iter().filter(is_done).map(|(&id, lane)| (id, lane.input)).collect();
+        for (id, input) in done {
+            let Some(input) = input else {
+                let active = self.partition.inputs().iter().filter(|input| input.row.status != InputStatus::Ended);
+                self.discovered.extend(active.map(|input| Discovery::Ended { input: input.row.id }));
+                self.lanes.remove(&id);
+                continue;
+            };
+            let resumes =
+                |found: &Discovery| matches!(found, Discovery::Resumed { input: resumed } if *resumed == input);
             if self.discovered.iter().any(resumes) {
                 continue;
             }
             self.lanes.remove(&id);
-            self.discovered.push(Discovery::Ended { input: id });
+            self.discovered.push(Discovery::Ended { input });
         }
     }
 
     /// Lets go of the inputs that a bounded run leaves to the next. Without one of them no frontier moves: where as much is
     /// held as may be, the others are left as well.
     fn settle_left(&mut self, now: &ClockReading) {
-        let waits = |(id, lane): (&InputId, &Lane)| {
-            lane.waits || (lane.is_drained() && (lane.left || self.partition.must_wait(*id, now)))
+        let waits = |lane: &Lane| {
+            let must_wait = |input| self.partition.must_wait(input, now);
+            lane.waits || (lane.is_drained() && (lane.left || lane.input.is_some_and(must_wait)))
         };
-        if self.is_bounded() && self.partition.is_stuck() && self.lanes.iter().all(waits) {
-            for (id, lane) in &mut self.lanes {
+        if self.is_bounded() && self.partition.is_stuck() && self.lanes.values().all(waits) {
+            for lane in self.lanes.values_mut() {
                 if !std::mem::replace(&mut lane.left, true) {
-                    let name = self.partition.inputs().get(*id).map_or("", |input| &*input.row.name);
+                    let input = lane.input.and_then(|input| self.partition.inputs().get(input));
+                    let name = input.map_or("", |input| &*input.row.name);
                     self.unread.push(format!("{name}: not read further: too much would be held without the others"));
                 }
                 lane.drop_batches();

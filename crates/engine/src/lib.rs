@@ -9,10 +9,11 @@
 //! - **Promises** that data passes between rooms only here.
 //! - **Never** decides verdicts, and knows neither HTTP nor the command line.
 
-pub mod assembly;
 pub mod clock;
 pub mod commit;
 pub mod decode_pool;
+pub mod engine;
+pub mod files;
 pub mod first_rejections;
 pub mod ingest;
 pub mod line_notes;

@@ -9,8 +9,8 @@ use adtally_store::fail_points;
 use adtally_store::hot_counts::{HotCounts, PendingEpoch};
 use adtally_store::lake::{EpochProjection, LakeStore};
 use parking_lot::{Condvar, Mutex};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -68,12 +68,23 @@ impl Queue {
     }
 }
 
+/// A partition whose epochs are projected.
+struct Member {
+    /// The log whose records are deleted.
+    log: EpochLog,
+    /// Readers' view.
+    hot: Arc<HotCounts>,
+    /// The last epoch that the lake holds.
+    lake_epoch: EpochNumber,
+    /// How far the partition had come in the last epoch that this process has projected.
+    projected: Option<Progress>,
+}
+
+#[derive(Default)]
 struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
-    lake_epoch: AtomicU64,
-    /// The last epoch that the lake was seen to hold.
-    held: Mutex<Option<Progress>>,
+    members: Mutex<BTreeMap<u32, Member>>,
 }
 
 /// A handle on the projector thread.
@@ -84,12 +95,8 @@ pub struct Projector {
 
 /// What the projector works with.
 pub struct ProjectorParts {
-    /// The log whose records it deletes.
-    pub log: EpochLog,
     /// The lake.
     pub lake: Arc<dyn LakeStore>,
-    /// Readers' view.
-    pub hot: Arc<HotCounts>,
     /// What the process tells of itself.
     pub report: Arc<Report>,
     /// What time it is.
@@ -105,25 +112,36 @@ pub struct ProjectorParts {
 }
 
 impl Projector {
-    /// A projector that begins with what recovery found waiting, and its work, to be done by a thread or by hand.
-    pub fn new(parts: ProjectorParts, lake_epoch: EpochNumber, waiting: Vec<Waiting>) -> (Projector, Work) {
-        let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue { waiting, ..Queue::default() }),
-            changed: Condvar::new(),
-            lake_epoch: AtomicU64::new(lake_epoch),
-            held: Mutex::new(None),
-        });
+    /// A projector without partitions, and its work, to be done by a thread or by hand.
+    pub fn new(parts: ProjectorParts) -> (Projector, Work) {
+        let shared: Arc<Shared> = Arc::default();
         (Projector { shared: Arc::clone(&shared) }, Work { parts, shared })
     }
 
-    /// The last epoch that the lake holds.
-    pub fn lake_epoch(&self) -> EpochNumber {
-        self.shared.lake_epoch.load(Ordering::Acquire)
+    /// A partition comes, with the epochs that recovery found waiting.
+    pub fn add(&self, log: EpochLog, hot: Arc<HotCounts>, lake_epoch: EpochNumber, waiting: Vec<Waiting>) {
+        let member = Member { hot, lake_epoch, projected: None, log };
+        self.shared.members.lock().insert(member.log.partition(), member);
+        self.shared.queue.lock().waiting.extend(waiting);
+        self.shared.changed.notify_all();
     }
 
-    /// The last epoch that this process has projected; each begins with one that takes possession.
-    pub fn held(&self) -> Option<Progress> {
-        *self.shared.held.lock()
+    /// A partition goes: its next owner projects what waits.
+    pub fn remove(&self, partition: u32) {
+        self.shared.members.lock().remove(&partition);
+        self.shared.queue.lock().waiting.retain(|waiting| waiting.progress.partition != partition);
+    }
+
+    /// The last epoch of a partition that the lake holds.
+    pub fn lake_epoch(&self, partition: u32) -> EpochNumber {
+        self.shared.members.lock().get(&partition).map_or(0, |member| member.lake_epoch)
+    }
+
+    /// How far each partition had come in the last epoch that this process has projected; none before the first of a
+    /// partition, which is the one that took possession of it.
+    pub fn projected(&self) -> Option<Vec<Progress>> {
+        let members = self.shared.members.lock();
+        members.values().map(|member| member.projected).collect::<Option<Vec<_>>>().filter(|of| !of.is_empty())
     }
 
     /// An epoch is committed and waits for the lake.
@@ -250,12 +268,14 @@ impl Work {
         self.shared.queue.lock().waiting.clone()
     }
 
-    /// Brings the lake up to the last of these epochs, and deletes records that nobody needs any more.
+    /// Brings the lake up to the last of these epochs of each partition, and deletes records that nobody needs any more.
     ///
     /// # Errors
     /// As [`LakeStore::project`].
     pub fn project(&self, waiting: &[Waiting]) -> Result<()> {
-        let Some(last) = waiting.last() else { return Ok(()) };
+        let mut waiting: Vec<&Waiting> = waiting.iter().collect();
+        // The epochs of a partition stand together.
+        waiting.sort_by_key(|waiting| (waiting.progress.partition, waiting.progress.number));
         let epochs: Vec<EpochProjection> = waiting
             .iter()
             .map(|waiting| EpochProjection {
@@ -265,29 +285,42 @@ impl Work {
                 inputs: Arc::clone(&waiting.inputs),
             })
             .collect();
+        if epochs.is_empty() {
+            return Ok(());
+        }
         let parts = &self.parts;
         fail_points::reach("before_projection");
         parts.runtime.block_on(parts.lake.project(&epochs, parts.file_token))?;
         fail_points::reach("after_projection");
-        let held = last.pending.epoch;
-        self.shared.lake_epoch.store(held, Ordering::Release);
-        parts.hot.projected(held);
-        parts.report.lake_epoch(held);
-        *self.shared.held.lock() = Some(last.progress);
-        self.shared.queue.lock().waiting.retain(|waiting| waiting.pending.epoch > held);
+        let of_partitions = waiting.chunk_by(|one, next| one.progress.partition == next.progress.partition);
+        let last: Vec<&Waiting> = of_partitions.filter_map(|of_partition| of_partition.last().copied()).collect();
+        for waiting in &last {
+            let Progress { partition, number, .. } = waiting.progress;
+            let mut members = self.shared.members.lock();
+            let Some(member) = members.get_mut(&partition) else { continue };
+            member.hot.projected(number);
+            parts.report.lake_holds(partition, number);
+            (member.lake_epoch, member.projected) = (number, Some(waiting.progress));
+        }
+        let is_projected = |waiting: &Waiting| {
+            let of_partition = last.iter().find(|last| last.progress.partition == waiting.progress.partition);
+            of_partition.is_some_and(|last| waiting.progress.number <= last.progress.number)
+        };
+        self.shared.queue.lock().waiting.retain(|waiting| !is_projected(waiting));
         fail_points::reach("before_collect");
-        self.collect(last.oldest_needed);
+        last.iter().for_each(|waiting| self.collect(waiting.progress.partition, waiting.oldest_needed));
         Ok(())
     }
 
-    /// Deletes records that nobody needs any more, by what the newest projected record itself says, so that whoever
-    /// reads it finds all that it names. What is left over is deleted the next time.
-    fn collect(&self, oldest_needed: EpochNumber) {
+    /// Deletes a partition's records that nobody needs any more, by what the newest projected record itself says, so that
+    /// whoever reads it finds all that it names. What is left over is deleted the next time.
+    fn collect(&self, partition: u32, oldest_needed: EpochNumber) {
+        let Some(log) = self.shared.members.lock().get(&partition).map(|member| member.log.clone()) else { return };
         let parts = &self.parts;
-        match parts.runtime.block_on(parts.log.collect(oldest_needed, parts.clock.wall_ms())) {
+        match parts.runtime.block_on(log.collect(oldest_needed, parts.clock.wall_ms())) {
             Ok(0) => {}
-            Ok(deleted) => tracing::debug!(deleted, oldest_needed, "old epoch records deleted"),
-            Err(error) => tracing::warn!("old epoch records could not be deleted: {}", error.report()),
+            Ok(deleted) => tracing::debug!(partition, deleted, oldest_needed, "old epoch records deleted"),
+            Err(error) => tracing::warn!(partition, "old epoch records could not be deleted: {}", error.report()),
         }
     }
 }
@@ -298,12 +331,7 @@ mod tests {
 
     #[test]
     fn who_waits_for_a_projector_that_has_died_hears_of_it() {
-        let shared = Arc::new(Shared {
-            queue: Mutex::default(),
-            changed: Condvar::new(),
-            lake_epoch: AtomicU64::new(0),
-            held: Mutex::new(None),
-        });
+        let shared: Arc<Shared> = Arc::default();
         let projector = Projector { shared: Arc::clone(&shared) };
         assert!(projector.has_room().unwrap());
         let pending = PendingEpoch { epoch: 1, counts: Arc::default(), staged: Vec::new() };

@@ -7,7 +7,7 @@ use crate::status::{
     DurationHistogram, Gauges, InputLedger, LEDGER_INPUTS_MAX, LedgerReport, PartitionLedger, Projection, QueueDepth,
     Readiness, RunLoop, Status,
 };
-use adtally_model::{InputId, InputRow, InputStatus, Ledger, PartitionState, Progress};
+use adtally_model::{EpochNumber, InputId, InputRow, InputStatus, Ledger, PartitionState, Progress};
 use adtally_pipeline::{ClockReading, EpochDraft, Partition, TimeSettings};
 use adtally_store::epoch_log::ReadProgress;
 use adtally_store::questions::Revision;
@@ -35,19 +35,26 @@ struct Committed {
     inputs: BTreeMap<InputId, Arc<InputRow>>,
 }
 
-#[derive(Default)]
-struct Live {
-    clock: Option<ClockReading>,
-    held: (usize, usize),
+/// What a partition holds and reads at the moment.
+#[derive(Clone, Copy, Default)]
+struct Holds {
+    identities: usize,
+    minutes: usize,
     open_files: u64,
     /// Bytes, and how many there may be.
     read_ahead: (u64, u64),
+    /// The last epoch that the lake holds.
+    lake_epoch: EpochNumber,
+}
+
+#[derive(Default)]
+struct Live {
+    clock: Option<ClockReading>,
+    partitions: BTreeMap<u32, Holds>,
     store_failing: Option<String>,
     lake_failing: Option<String>,
     upkeep_failing: Option<String>,
     source_notes: Vec<String>,
-    over_capacity: bool,
-    lake_epoch: u64,
     starting: bool,
     recovering: bool,
     /// How far reading the epoch log is, once that has begun.
@@ -60,11 +67,11 @@ struct Live {
 pub struct Report {
     settings: TimeSettings,
     clock: Arc<dyn Clock>,
-    committed: Mutex<Committed>,
+    committed: Mutex<BTreeMap<u32, Committed>>,
     live: Mutex<Live>,
     commits: DurationHistogram,
     rejections: Mutex<FirstRejections>,
-    lines: Mutex<LineNotes>,
+    lines: Mutex<BTreeMap<u32, LineNotes>>,
 }
 
 impl Report {
@@ -93,19 +100,31 @@ impl Report {
         self.live.lock().records = Some(records);
     }
 
-    /// The state is recovered.
+    /// The state of a partition is recovered.
     pub fn recovered(&self, state: &PartitionState) {
-        *self.committed.lock() = Committed { progress: state.progress, inputs: state.inputs.clone() };
+        let committed = Committed { progress: state.progress, inputs: state.inputs.clone() };
+        self.committed.lock().insert(state.progress.partition, committed);
         self.live.lock().recovering = false;
+    }
+
+    /// A partition has gone to another process.
+    pub fn left(&self, partition: u32) {
+        self.committed.lock().remove(&partition);
+        self.live.lock().partitions.remove(&partition);
+        self.lines.lock().remove(&partition);
     }
 
     /// An epoch is committed, whose clicks say this of their countries.
     pub fn committed(&self, draft: &EpochDraft, countries: &[Countries], took_ms: i64) {
         self.commits.observe(Duration::from_millis(took_ms.max(0) as u64));
         self.rejections.lock().observe(&draft.dead_letters);
-        let mut committed = self.committed.lock();
+        let mut partitions = self.committed.lock();
+        let committed = partitions.entry(draft.progress.partition).or_default();
         let (before, total, now_ms) = (&committed.inputs, &committed.progress.ledger, self.clock.monotonic_ms());
-        for warning in self.lines.lock().observe(draft, countries, before, total, now_ms) {
+        let mut lines = self.lines.lock();
+        for warning in
+            lines.entry(draft.progress.partition).or_default().observe(draft, countries, before, total, now_ms)
+        {
             tracing::warn!("{warning}");
         }
         if draft.progress.number.is_multiple_of(adtally_model::epoch::BASE_EVERY) {
@@ -137,23 +156,24 @@ impl Report {
         self.live.lock().clock = Some(*now);
     }
 
-    /// What ingest reads: files held open, and bytes of text read ahead of what they may be.
-    pub fn reading(&self, open_files: usize, held_bytes: usize, held_bytes_max: usize) {
+    /// What a partition reads: files held open, and bytes of text read ahead of what they may be.
+    pub fn reading(&self, partition: u32, open_files: usize, held_bytes: usize, held_bytes_max: usize) {
         let mut live = self.live.lock();
-        live.open_files = open_files as u64;
-        live.read_ahead = (held_bytes as u64, held_bytes_max as u64);
+        let holds = live.partitions.entry(partition).or_default();
+        holds.open_files = open_files as u64;
+        holds.read_ahead = (held_bytes as u64, held_bytes_max as u64);
     }
 
-    /// Where ingest stands.
-    pub fn ingest(&self, partition: &Partition) {
+    /// What a partition holds.
+    pub fn holds(&self, partition: &Partition) {
         let mut live = self.live.lock();
-        live.held = partition.held();
-        live.over_capacity = live.held.0 > self.settings.dedup_capacity;
+        let holds = live.partitions.entry(partition.number()).or_default();
+        (holds.identities, holds.minutes) = partition.held();
     }
 
-    /// The lake holds everything up to an epoch.
-    pub fn lake_epoch(&self, epoch: u64) {
-        self.live.lock().lake_epoch = epoch;
+    /// The lake holds all of a partition up to an epoch.
+    pub fn lake_holds(&self, partition: u32, epoch: EpochNumber) {
+        self.live.lock().partitions.entry(partition).or_default().lake_epoch = epoch;
     }
 
     /// What is wrong with inputs at the moment and stops nothing.
@@ -194,12 +214,12 @@ impl Report {
 
     /// Event time of the newest click committed.
     pub fn newest_click_ms(&self) -> Option<i64> {
-        self.committed.lock().progress.newest_click_ms
+        self.committed.lock().values().filter_map(|committed| committed.progress.newest_click_ms).max()
     }
 
-    /// The partition's lines by verdict, as committed.
+    /// The lines of all partitions by verdict, as committed.
     pub fn total(&self) -> Ledger {
-        self.committed.lock().progress.ledger
+        total(&self.committed.lock())
     }
 
     fn watermark_of(&self, row: &InputRow) -> Option<i64> {
@@ -255,6 +275,13 @@ impl Report {
     }
 }
 
+/// The lines of all partitions by verdict.
+fn total(committed: &BTreeMap<u32, Committed>) -> Ledger {
+    let mut sum = Ledger::default();
+    committed.values().for_each(|committed| sum += &committed.progress.ledger);
+    sum
+}
+
 /// A row that sums inputs.
 fn sum_row(name: &str, ledger: Ledger) -> InputLedger {
     InputLedger {
@@ -268,18 +295,18 @@ fn sum_row(name: &str, ledger: Ledger) -> InputLedger {
 }
 
 impl Report {
-    /// The inputs, at most [`LEDGER_INPUTS_MAX`] rows that add up to the partition, and how many of them are not listed.
-    /// Where there are too many, those are listed that have not ended, then the newest.
-    fn input_rows(&self, committed: &Committed) -> (Vec<InputLedger>, u64) {
+    /// The inputs of a partition, at most `rows_max` rows that add up to it, and how many of them are not listed. Where
+    /// there are too many, those are listed that have not ended, then the newest.
+    fn input_rows(&self, committed: &Committed, rows_max: usize) -> (Vec<InputLedger>, u64) {
         let mut listed: Vec<&InputRow> = committed.inputs.values().map(Arc::as_ref).collect();
         let mut rows = Vec::new();
         if committed.progress.gone != Ledger::default() {
             rows.push(sum_row("(gone)", committed.progress.gone));
         }
         let mut others = Vec::new();
-        if rows.len() + listed.len() > LEDGER_INPUTS_MAX {
+        if rows.len() + listed.len() > rows_max {
             listed.sort_by_key(|row| (row.status == InputStatus::Ended, Reverse(row.id)));
-            others = listed.split_off(LEDGER_INPUTS_MAX - 1 - rows.len());
+            others = listed.split_off(rows_max.saturating_sub(1 + rows.len()));
         }
         rows.extend(listed.into_iter().map(|row| InputLedger {
             name: row.name.to_string(),
@@ -317,19 +344,27 @@ impl Status for Report {
 
     fn ledger(&self) -> LedgerReport {
         let committed = self.committed.lock();
-        let (inputs, inputs_left_off) = self.input_rows(&committed);
+        let rows_max = LEDGER_INPUTS_MAX / committed.len().max(1);
+        let (mut inputs, mut inputs_left_off) = (Vec::new(), 0);
+        for committed in committed.values() {
+            let (rows, left_off) = self.input_rows(committed, rows_max);
+            inputs.extend(rows);
+            inputs_left_off += left_off;
+        }
+        let of_partition = |Committed { progress, .. }: &Committed| PartitionLedger {
+            partition: progress.partition,
+            epoch: progress.number,
+            ledger: progress.ledger,
+            watermark_ms: progress.frontiers.watermark.get(),
+            closed_ms: progress.frontiers.closed.get(),
+            final_ms: progress.frontiers.final_.get(),
+        };
+        let revision = Revision::of(committed.values().map(|committed| &committed.progress));
         LedgerReport {
-            partitions: vec![PartitionLedger {
-                partition: committed.progress.partition,
-                epoch: committed.progress.number,
-                ledger: committed.progress.ledger,
-                watermark_ms: committed.progress.frontiers.watermark.get(),
-                closed_ms: committed.progress.frontiers.closed.get(),
-                final_ms: committed.progress.frontiers.final_.get(),
-            }],
+            partitions: committed.values().map(of_partition).collect(),
             inputs,
             inputs_left_off,
-            revision: Revision::of([&committed.progress]).if_any(),
+            revision: revision.if_any(),
         }
     }
 
@@ -361,12 +396,14 @@ impl Status for Report {
             ));
         }
         let mut notes = Vec::new();
-        if live.over_capacity {
-            notes.push(format!("{} identities are in memory, more than dedup_capacity", live.held.0));
+        let identities: usize = live.partitions.values().map(|holds| holds.identities).sum();
+        if identities > self.settings.dedup_capacity {
+            notes.push(format!("{identities} identities are in memory, more than dedup_capacity"));
         }
         notes.extend(live.upkeep_failing.clone());
-        self.input_notes(&committed, &mut notes);
-        notes.extend(self.lines.lock().notes(self.clock.monotonic_ms()));
+        committed.values().for_each(|committed| self.input_notes(committed, &mut notes));
+        let now_ms = self.clock.monotonic_ms();
+        notes.extend(self.lines.lock().values().flat_map(|lines| lines.notes(now_ms)));
         notes.extend(live.source_notes.iter().cloned());
         Readiness { problems, notes }
     }
@@ -374,26 +411,29 @@ impl Status for Report {
     fn gauges(&self) -> Gauges {
         let committed = self.committed.lock();
         let live = self.live.lock();
+        let progress = || committed.values().map(|committed| &committed.progress);
         let lag = |time: Option<i64>| Some(live.clock?.wall_ms - time?);
+        let holds = || live.partitions.values();
+        let in_lake = |partition| live.partitions.get(&partition).map_or(0, |holds| holds.lake_epoch);
         Gauges {
-            lines: committed.progress.ledger,
-            epochs_committed: committed.progress.number,
-            watermark_lag_ms: lag(committed.progress.frontiers.watermark.get()),
-            closed_lag_ms: lag(committed.progress.frontiers.closed.get()),
+            lines: total(&committed),
+            epochs_committed: progress().map(|progress| progress.number).sum(),
+            watermark_lag_ms: lag(progress().filter_map(|progress| progress.frontiers.watermark.get()).min()),
+            closed_lag_ms: lag(progress().filter_map(|progress| progress.frontiers.closed.get()).min()),
             projections: vec![Projection {
                 store: "lake",
-                epochs_behind: committed.progress.number.saturating_sub(live.lake_epoch),
+                epochs_behind: progress().map(|of| of.number.saturating_sub(in_lake(of.partition))).sum(),
             }],
             run_loop: Some(RunLoop {
                 epoch_commits: self.commits.snapshot(),
                 queues: vec![QueueDepth {
                     queue: "read_ahead_bytes",
-                    depth: live.read_ahead.0,
-                    capacity: live.read_ahead.1,
+                    depth: holds().map(|holds| holds.read_ahead.0).sum(),
+                    capacity: holds().map(|holds| holds.read_ahead.1).sum(),
                 }],
-                live_identities: live.held.0 as u64,
-                live_minutes: live.held.1 as u64,
-                open_files: live.open_files,
+                live_identities: holds().map(|holds| holds.identities as u64).sum(),
+                live_minutes: holds().map(|holds| holds.minutes as u64).sum(),
+                open_files: holds().map(|holds| holds.open_files).sum(),
             }),
         }
     }

@@ -1,22 +1,23 @@
 //! The whole job on one machine: stores, recovery, threads, and how they start and stop.
 
-use crate::assembly::{Assembly, Environment, tailer};
 use crate::clock::{Clock, Randomness};
 use crate::commit::CommitThreads;
-use crate::ingest::{Ingest, Turn};
+use crate::engine::{Engine, Environment, Owned, Workers};
+use crate::files::file_source;
+use crate::ingest::Turn;
 use crate::project::Projector;
 use crate::recovery::{self, OlderMinutes};
 use crate::report::Report;
 use crate::settings::Settings;
 use crate::start::ServiceStart;
 use crate::upkeep::{Upkeep, UpkeepStop, UpkeepThread};
-use adtally_model::{Error, Ledger, Result};
+use adtally_model::{Error, Ledger, PartitionState, Result};
 use adtally_pipeline::RunEnd;
 use adtally_source::{LocalFiles, Progress as ReadProgress};
-pub use adtally_store::backing::{Backing, Stores};
+pub use adtally_store::backing::{Backing, EMBEDDED, Stores};
 use adtally_store::data_dir::DataDir;
 use adtally_store::durable::DurableLocal;
-use adtally_store::embedded::Embedded;
+use adtally_store::embedded::{Embedded, HotPartitions};
 use adtally_store::epoch_log::Fingerprints;
 use adtally_store::hot_counts::HotCounts;
 use adtally_store::lake::Lake;
@@ -103,15 +104,15 @@ enum UpkeepMode {
     /// Now and then, by a thread.
     Always(UpkeepThread),
     /// When a bounded run has read everything.
-    AtEnd(Box<Upkeep>),
+    AtEnd(Arc<Upkeep>),
     /// The same, but for what only a lake needs that is kept.
-    RollUpAtEnd(Box<Upkeep>),
+    RollUpAtEnd(Arc<Upkeep>),
 }
 
 /// The job, started.
 pub struct Service {
-    ingest: Ingest<CommitThreads>,
-    hot: Arc<HotCounts>,
+    engine: Engine<CommitThreads>,
+    hot: HotPartitions,
     lake: Arc<Lake>,
     report: Arc<Report>,
     projector: Projector,
@@ -164,13 +165,15 @@ impl Service {
     ) -> Result<Option<Service>> {
         let Settings { time, epoch, store, .. } = &options.settings;
         time.check()?;
-        if !store.data_dir.exists() {
+        if !store.data_dir.folder().exists() {
             // A mistake in the arguments leaves no data directory behind. Where there is one, a path may be known from
             // before that holds nothing just now.
-            tailer(&options.settings, options.ending, Box::new(LocalFiles), Vec::new(), 1, start.clock().as_ref())?;
+            let nothing_read = PartitionState::default();
+            let files = Box::new(LocalFiles);
+            file_source(&options.settings, options.ending, files, &nothing_read, start.clock().as_ref())?;
         }
-        let data_dir = DataDir::own(&store.data_dir)?;
-        let backing = Backing::local(data_dir.path(), epoch.fsync)?;
+        let data_dir = DataDir::own(store.data_dir.folder())?;
+        let backing = Backing::for_owner(&store.data_dir, epoch.fsync)?;
         sweep(data_dir.path(), start.clock().wall_ms())?;
         Self::begin_on(options, data_dir, &backing, start, randomness, runtime)
     }
@@ -203,7 +206,8 @@ impl Service {
         let (report, clock) = (Arc::clone(&start.report), Arc::clone(start.clock()));
         settings.time.check()?;
         let Some(stores) = runtime.block_on(start.unless_stopped(backing.open()))? else { return Ok(None) };
-        let Stores { log, lake, log_is_empty } = stores;
+        let Stores { logs, lake, log_is_empty } = stores;
+        let log = logs.log(EMBEDDED);
         report.reads(log.progress());
         let key = match settings.identity_key {
             Some(key) => key,
@@ -219,34 +223,35 @@ impl Service {
         let Some(mut recovered) = runtime.block_on(start.unless_stopped(recovering))? else { return Ok(None) };
         let (hot, older) = recovery::warm(&mut recovered, hot_minutes, clock.wall_ms());
         let read_before = recovered.state.progress.ledger.read;
-        start.questions.open(Embedded::new(Arc::clone(&hot), Arc::clone(&lake)));
+        let shown = HotPartitions::of(EMBEDDED, Arc::clone(&hot));
+        start.questions.open(Embedded::new(shown.clone(), Arc::clone(&lake)));
         let environment = Environment {
-            log,
+            logs,
             lake: lake.clone(),
-            files: Box::new(LocalFiles),
             clock: Arc::clone(&clock),
             randomness,
             runtime: runtime.clone(),
             decode_threads: std::thread::available_parallelism().map_or(1, NonZero::get),
             report: Arc::clone(&report),
         };
-        let assembly = Assembly::new(options, key, recovered, Arc::clone(&hot), environment)?;
-        let Assembly { reading, committer, projector, projecting, upkeep, abandon } = assembly;
+        let source = file_source(settings, options.ending, Box::new(LocalFiles), &recovered.state, clock.as_ref())?;
+        let (mut engine, Workers { projecting, upkeep }) = Engine::new(options, key, shown.clone(), environment)?;
+        let (projector, abandon) = (engine.projector(), engine.abandon());
+        engine.add(Owned { log, recovered, hot: Arc::clone(&hot), source }, CommitThreads::start)?;
         let projector_thread = projecting.start()?;
         let upkeep_stop = upkeep.stop_handle();
         let upkeep = match options.ending {
             Ending::Never => UpkeepMode::Always(upkeep.start()?),
-            Ending::UntilEnd | Ending::Final => UpkeepMode::AtEnd(Box::new(upkeep)),
-            Ending::Scratch => UpkeepMode::RollUpAtEnd(Box::new(upkeep)),
+            Ending::UntilEnd | Ending::Final => UpkeepMode::AtEnd(upkeep),
+            Ending::Scratch => UpkeepMode::RollUpAtEnd(upkeep),
         };
         // A bounded run answers no questions.
         if let Some(older) = older.filter(|_| !bounded) {
             runtime.spawn(load_older(older, Arc::clone(&hot), lake.clone(), Arc::clone(&abandon)));
         }
-        let ingest = Ingest::new(reading, CommitThreads::start(committer)?);
         Ok(Some(Service {
-            ingest,
-            hot,
+            engine,
+            hot: shown,
             lake,
             report,
             projector,
@@ -262,7 +267,7 @@ impl Service {
 
     /// Who answers questions.
     pub fn questions(&self) -> Arc<Embedded> {
-        Arc::new(Embedded::new(Arc::clone(&self.hot), Arc::clone(&self.lake)))
+        Arc::new(Embedded::new(self.hot.clone(), Arc::clone(&self.lake)))
     }
 
     /// The lake, for SQL while running.
@@ -302,25 +307,24 @@ impl Service {
         let (mut turns, mut finished, mut told) = (0_u32, false, u64::MAX);
         let outcome = loop {
             if stop.load(Ordering::Relaxed) {
-                break self.ingest.stop();
+                break self.engine.stop();
             }
-            match self.ingest.turn() {
+            match self.engine.turn() {
                 Ok(Turn::Finished) => {
                     finished = true;
                     break Ok(());
                 }
                 Ok(Turn::Worked) => {}
-                Ok(Turn::Nothing) => self.ingest.wait(),
+                Ok(Turn::Nothing) => self.engine.wait(),
                 Err(error) => break Err(error),
             }
             turns = turns.wrapping_add(1);
             // Adding up what many quiet inputs hold would cost more than watching them.
-            let is_reading = self.ingest.partition().ledger().read != told;
+            let ledger = self.engine.ledger();
+            let is_reading = ledger.read != told;
             if turns.is_multiple_of(if is_reading { TURNS_TOLD } else { TURNS_TOLD_QUIET }) {
-                told = self.ingest.partition().ledger().read;
-                self.ingest.report_reading();
-                let progress = self.ingest.tailer().progress();
-                watch(&progress, self.ingest.partition().ledger());
+                told = ledger.read;
+                watch(&self.engine.report_reading(), &ledger);
             }
             if self.projector_thread.as_ref().is_some_and(JoinHandle::is_finished) {
                 break Err(Error::internal("the projector has ended early"));
@@ -341,9 +345,11 @@ impl Service {
             }
             at_end => Some(at_end).filter(|_| !interrupted),
         };
-        let mut unread = self.ingest.unread().to_vec();
-        unread.extend(self.ingest.tailer().foreign());
-        let committed = self.ingest.into_sink().finish().map(|_| ());
+        let unread = self.engine.unread();
+        let mut committed = Ok(());
+        for sink in self.engine.into_sinks() {
+            committed = committed.and(sink.finish().map(|_| ()));
+        }
         let outcome = outcome.and(committed);
         if outcome.is_ok() {
             self.projector.close();

@@ -4,10 +4,10 @@ use crate::ingest::Bounds;
 use adtally_model::IdentityKey;
 use adtally_pipeline::TimeSettings;
 use adtally_source::{DecodeSettings, NULL_VALUES, TailSettings};
+use adtally_store::backing::StoreUrl;
 use adtally_store::lake::Keep;
 use siphasher::sip::SipHasher24;
 use std::hash::Hasher;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// All settings of a run.
@@ -89,8 +89,8 @@ pub struct EpochSettings {
 /// Where results are kept, and for how long.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StoreSettings {
-    /// The folder that holds everything.
-    pub data_dir: PathBuf,
+    /// Where everything is kept.
+    pub data_dir: StoreUrl,
     /// Minutes of counts in memory.
     pub hot_minutes: u32,
     /// How often the lake is brought up to date.

@@ -7,12 +7,13 @@
 use crate::clock::{Clock, Randomness};
 use crate::project::Projector;
 use crate::report::Report;
-use adtally_model::{EpochNumber, Error, Result};
+use adtally_model::{EpochNumber, Error, Progress, Result};
 use adtally_pipeline::ClockGuard;
-use adtally_store::epoch_log::EpochLog;
+use adtally_store::epoch_log::EpochLogs;
 use adtally_store::lake::{AsOf, Keep, LakeStore, RollUp};
 use futures::FutureExt;
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -40,8 +41,8 @@ struct Work {
 
 /// What upkeep works with.
 pub struct UpkeepParts {
-    /// The log whose records name files.
-    pub log: EpochLog,
+    /// The logs of all partitions, whose records name files.
+    pub logs: EpochLogs,
     /// The lake.
     pub lake: Arc<dyn LakeStore>,
     /// Knows how far the lake is.
@@ -58,17 +59,17 @@ pub struct UpkeepParts {
     pub interval: Duration,
     /// How long to keep what.
     pub keep: Keep,
-    /// See [`AsOf::fresh_from`].
-    pub fresh_from: Option<EpochNumber>,
-    /// The clock of the last epoch.
-    pub last_clock_ms: i64,
+    /// Whether the run leaves the larger files that it makes to the next one: see [`AsOf::fresh_from`].
+    pub leaves_fresh: bool,
 }
 
 /// Keeps the lake in order.
 pub struct Upkeep {
     parts: UpkeepParts,
-    /// What time it is: a round may take longer than the run loop's last turn is old.
-    guard: Mutex<ClockGuard>,
+    /// What time it is: a round may take longer than the run loop's last turn is old. It begins with the first partition.
+    guard: Mutex<Option<ClockGuard>>,
+    /// The epoch with which this process took each partition.
+    taken_at: Mutex<BTreeMap<u32, EpochNumber>>,
     stop: UpkeepStop,
 }
 
@@ -106,9 +107,7 @@ impl UpkeepThread {
 impl Upkeep {
     /// Upkeep that has not begun.
     pub fn new(parts: UpkeepParts) -> Upkeep {
-        let (wall_ms, monotonic_ms) = (parts.clock.wall_ms(), parts.clock.monotonic_ms());
-        let guard = Mutex::new(ClockGuard::new(wall_ms, monotonic_ms, parts.last_clock_ms));
-        Upkeep { parts, guard, stop: UpkeepStop::default() }
+        Upkeep { parts, guard: Mutex::default(), taken_at: Mutex::default(), stop: UpkeepStop::default() }
     }
 
     /// What stops it.
@@ -120,7 +119,7 @@ impl Upkeep {
     ///
     /// # Errors
     /// External when a thread cannot be started.
-    pub fn start(self) -> Result<UpkeepThread> {
+    pub fn start(self: Arc<Self>) -> Result<UpkeepThread> {
         let stop = self.stop.clone();
         let thread = std::thread::Builder::new()
             .name("upkeep".into())
@@ -130,7 +129,7 @@ impl Upkeep {
         Ok(UpkeepThread { stop, thread })
     }
 
-    fn run(self) {
+    fn run(&self) {
         let clock = &self.parts.clock;
         let interval_ms = self.parts.interval.as_millis() as i64;
         let mut due_ms = clock.monotonic_ms() + interval_ms.min(FIRST_ROUND_MS_MAX);
@@ -169,31 +168,46 @@ impl Upkeep {
         self.parts.report.upkeep_failing(problem);
     }
 
-    /// How far the lake is; `None` before this process has projected anything.
+    /// This process has taken a partition, whose state is that of its claim.
+    pub fn took(&self, claimed: &Progress) {
+        let clock = &self.parts.clock;
+        let begin = || ClockGuard::new(clock.wall_ms(), clock.monotonic_ms(), claimed.clock_ms);
+        self.guard.lock().get_or_insert_with(begin);
+        self.taken_at.lock().insert(claimed.partition, claimed.number);
+    }
+
+    /// How far the lake is; `None` before this process has projected all of its partitions.
     fn as_of(&self) -> Option<AsOf> {
-        let held = self.parts.projector.held()?;
-        Some(AsOf {
-            log_id: held.log_id,
-            partition: held.partition,
-            epoch: held.number,
-            final_ms: held.frontiers.final_.get(),
-            clock_ms: held.clock_ms,
-            now_ms: held.clock_ms,
-            fresh_from: self.parts.fresh_from,
-        })
+        let partitions = self.parts.projector.projected()?;
+        let mut as_of = AsOf { partitions, ..AsOf::default() };
+        as_of.now_ms = as_of.clock_ms();
+        if self.parts.leaves_fresh {
+            as_of.fresh_from = self.taken_at.lock().iter().map(|(&partition, &epoch)| (partition, epoch)).collect();
+        }
+        Some(as_of)
     }
 
     /// The same with the time that it is now; `None` while the wall clock is in doubt: files that leave a table then would be
     /// stamped with a wrong time, and be deleted too early.
     fn now(&self, as_of: &AsOf) -> Option<AsOf> {
         let clock = &self.parts.clock;
-        let reading = self.guard.lock().read(clock.wall_ms(), clock.monotonic_ms());
-        reading.agrees.then_some(AsOf { now_ms: reading.guarded_ms, ..*as_of })
+        let reading = self.guard.lock().as_mut()?.read(clock.wall_ms(), clock.monotonic_ms());
+        reading.agrees.then(|| AsOf { now_ms: reading.guarded_ms, ..as_of.clone() })
+    }
+
+    /// Whether the least partition that has a log is this process's: its owner keeps the lake in order.
+    fn is_keeper(&self, as_of: &AsOf) -> Result<bool> {
+        let partitions = self.unless_stopped(self.parts.logs.partitions())?;
+        let least = partitions.and_then(|partitions| partitions.first().copied());
+        Ok(as_of.partitions.iter().any(|progress| Some(progress.partition) == least))
     }
 
     fn round(&self, work: &Work) -> Result<()> {
         let Some(as_of) = self.as_of() else { return Ok(()) };
         self.roll_up(&as_of)?;
+        if !self.is_keeper(&as_of)? {
+            return Ok(());
+        }
         let (lake, tokens) = (&self.parts.lake, || self.parts.randomness.next_u128());
         if let Some(now) = self.now(&as_of)
             && let Some(removed) = self.unless_stopped(lake.retain(&self.parts.keep, &now))?
@@ -226,7 +240,7 @@ impl Upkeep {
     }
 
     fn vacuum(&self, as_of: &AsOf) -> Result<()> {
-        let named = self.parts.log.staged_paths().boxed();
+        let named = self.parts.logs.staged_paths().boxed();
         let vacuumed = self.unless_stopped(self.parts.lake.vacuum(as_of, named))?;
         if let Some(vacuumed) = vacuumed.filter(|vacuumed| vacuumed.files > 0) {
             tracing::info!(files = vacuumed.files, bytes = vacuumed.bytes, "unreferenced lake files deleted");

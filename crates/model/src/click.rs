@@ -1,6 +1,6 @@
 //! Clicks in columns, as they travel from the decoder to the stores.
 
-use crate::{Country, Identity, InputId, Rejected};
+use crate::{Country, Identity, InputId, LinePositions, Record, Rejected};
 use std::sync::Arc;
 
 /// Clicks of one block of lines, a column a field, in the order of the lines. All columns have one length; the
@@ -123,8 +123,8 @@ pub struct CountedClicks {
     pub rows: Vec<u32>,
     /// Name of the input.
     pub input: Arc<str>,
-    /// The `from` of the batch: a click's position is `from + line_start`.
-    pub from: u64,
+    /// Where the lines of the batch are in their source.
+    pub positions: LinePositions,
 }
 
 /// A block of whole lines of one input after decoding. Each of its lines is either a row of `clicks` or an entry of
@@ -144,6 +144,19 @@ pub struct DecodedBatch {
     /// NUL bytes that belong to no line: between lines, and behind the text.
     pub nul_bytes: u64,
     /// The text of the block, for dead letters; may be shorter than `to - from` where an overlong line was cut.
+    pub text: Vec<u8>,
+}
+
+/// A block of whole records of one lane after decoding. Lines are in it as in a [`DecodedBatch`].
+#[derive(Clone, Debug)]
+pub struct DecodedRecords {
+    /// The records, in the order of their offsets.
+    pub records: Vec<Record>,
+    /// Lines that are clicks.
+    pub clicks: ClickColumns,
+    /// Lines that are not.
+    pub rejected: Vec<Rejected>,
+    /// The text of all records, for dead letters.
     pub text: Vec<u8>,
 }
 

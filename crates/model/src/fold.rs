@@ -46,6 +46,8 @@ pub struct Fold {
     repeated: Vec<Minute>,
     /// Where each input met so far was read to, also before the base.
     read_to: BTreeMap<InputId, u64>,
+    /// The same of a source that has one position for all inputs.
+    source_read_to: Option<u64>,
 }
 
 impl Fold {
@@ -77,7 +79,13 @@ impl Fold {
                 state.live.insert(minute.counts.minute, folded);
             }
         }
-        Ok(Fold { state, base: base.map(|base| base.progress.number), repeated, read_to: BTreeMap::new() })
+        Ok(Fold {
+            state,
+            base: base.map(|base| base.progress.number),
+            repeated,
+            read_to: BTreeMap::new(),
+            source_read_to: None,
+        })
     }
 
     /// The number of the record that comes next.
@@ -157,6 +165,19 @@ impl Fold {
             }
         }
         self.read_to.extend(rows.map(|row| (row.id, row.position.to)));
+        let (before, source) = (self.source_read_to, epoch.progress.source);
+        if let (Some(read_to), Some(source)) = (before, source)
+            && source.from != read_to
+        {
+            return Err(Error::violated(
+                Invariant::ContiguousPositions,
+                format!(
+                    "epoch {} reads the source from {}, and it was read to {read_to} before",
+                    epoch.progress.number, source.from
+                ),
+            ));
+        }
+        self.source_read_to = source.map(|source| source.to).or(before);
         Ok(())
     }
 

@@ -15,6 +15,16 @@ impl fmt::Display for InputId {
     }
 }
 
+/// What a source reads and pauses as a whole: a file, or a Kafka partition. A file's number is that of its input.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LaneId(pub u64);
+
+impl From<InputId> for LaneId {
+    fn from(InputId(number): InputId) -> LaneId {
+        LaneId(number)
+    }
+}
+
 /// By what a file is known again: hashes of its content, never its path or inode alone.
 ///
 /// All lengths are bytes of uncompressed text; hashes are SipHash-2-4 with a fixed key.

@@ -1,6 +1,6 @@
 //! Progress: how far a partition has come.
 
-use crate::{EpochNumber, Frontiers, Ledger, Minute, MinuteState};
+use crate::{EpochNumber, Frontiers, Ledger, Minute, MinuteState, Position};
 
 /// How far a partition has come at the end of an epoch: all of its state that does not belong to one input or one minute.
 /// Every epoch records it, and the next one goes on from it.
@@ -12,6 +12,9 @@ pub struct Progress {
     pub partition: u32,
     /// The epoch; 0 before the first.
     pub number: EpochNumber,
+    /// What was read of the source in the epoch, where it has one position for all inputs, such as a Kafka partition. A
+    /// partition that reads files has none: each input has its own.
+    pub source: Option<Position>,
     /// The guarded clock, in milliseconds since the Unix epoch.
     pub clock_ms: i64,
     /// The watermark, and where minutes are closed, final and expired.

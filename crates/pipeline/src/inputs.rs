@@ -3,47 +3,15 @@
 use crate::clock_guard::ClockReading;
 use crate::settings::TimeSettings;
 use crate::watermark;
-use adtally_model::{InputId, InputRow, InputStatus, Ledger};
+use adtally_model::{InputId, InputRow, InputStatus, Ledger, RecordTime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+mod input;
 #[cfg(test)]
 mod tests;
 
-/// One input and what is known of it in this process.
-#[derive(Debug)]
-pub struct Input {
-    /// What the last epoch recorded of it; once it is touched, what the next one records. It is shared with whoever keeps
-    /// what was recorded, until it changes.
-    pub row: Arc<InputRow>,
-    /// When it was last seen, by the guarded clock: see [`InputRow::seen_at_ms`].
-    pub(crate) seen_at_ms: i64,
-    /// When it was last seen at its end, by the guarded clock.
-    pub at_end_at_ms: Option<i64>,
-    /// What was found when it was last asked for lines.
-    pub asked: Asked,
-    /// Since when it cannot be read, by the guarded clock.
-    unreadable_since_ms: Option<i64>,
-    /// Whether it was last written so long before its end was first reached that it is idle without a wait.
-    idle_at_once: bool,
-    /// Whether it is at its end as long as its source tells nothing else: see [`Inputs::note_watched`].
-    pub(crate) quiet: bool,
-    /// Whether the next epoch must record it.
-    touched: bool,
-}
-
-/// What was found when an input was last asked for lines.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Asked {
-    /// This process has not asked yet.
-    NotYet,
-    /// There is more to read.
-    Backlog,
-    /// It was at its end.
-    AtEnd,
-    /// It could not be opened or read: it may hold lines.
-    Unreadable,
-}
+pub(crate) use input::{Asked, Input};
 
 /// Another input that holds the watermark without having one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,6 +47,17 @@ pub struct Inputs {
     watched_at_ms: Option<i64>,
     /// Whether there are lines that no input can deliver just now: they hold the watermark like an input without one.
     lines_missing: bool,
+    /// The lane that all inputs share; none where each has its own.
+    shared_lane: Option<SharedLane>,
+}
+
+/// A lane that brings the lines of all inputs, such as a Kafka partition.
+#[derive(Clone, Copy, Debug)]
+struct SharedLane {
+    /// What was found when it was last asked for lines.
+    asked: Asked,
+    /// Since when it is at its end without a break, by the guarded clock.
+    at_end_since_ms: Option<i64>,
 }
 
 /// The key of an input among those that hold, if its status says so.
@@ -91,132 +70,6 @@ fn is_backlogged(input: &Input) -> bool {
     input.asked == Asked::Backlog && holding_key(&input.row).is_some_and(|(largest, _)| largest == watermark::NONE)
 }
 
-impl Input {
-    /// An input as an epoch recorded it.
-    pub(crate) fn new(row: Arc<InputRow>) -> Self {
-        Input {
-            seen_at_ms: row.seen_at_ms,
-            row,
-            at_end_at_ms: None,
-            asked: Asked::NotYet,
-            unreadable_since_ms: None,
-            idle_at_once: false,
-            quiet: false,
-            touched: false,
-        }
-    }
-
-    /// Whether the next epoch must record it.
-    pub fn is_touched(&self) -> bool {
-        self.touched
-    }
-
-    /// The next epoch must record it: its position goes on from where the last one left it.
-    pub(crate) fn touch(&mut self) -> &mut InputRow {
-        if !self.touched {
-            self.touched = true;
-            self.begin_position();
-        }
-        Arc::make_mut(&mut self.row)
-    }
-
-    /// What is recorded of it next; not a reason to record it.
-    pub(crate) fn row_mut(&mut self) -> &mut InputRow {
-        Arc::make_mut(&mut self.row)
-    }
-
-    /// Its position goes on from where the last epoch left it.
-    fn begin_position(&mut self) {
-        let next = self.row.position.next();
-        if self.row.position != next {
-            Arc::make_mut(&mut self.row).position = next;
-        }
-    }
-
-    /// What an epoch records of it.
-    fn record(&mut self) -> Arc<InputRow> {
-        if !self.touched {
-            self.begin_position();
-        }
-        if self.row.seen_at_ms != self.seen_at_ms {
-            Arc::make_mut(&mut self.row).seen_at_ms = self.seen_at_ms;
-        }
-        Arc::clone(&self.row)
-    }
-
-    /// Notes what was found when it was asked for lines.
-    pub(crate) fn note(&mut self, asked: Asked) {
-        (self.asked, self.quiet) = (asked, false);
-        if asked != Asked::Unreadable {
-            self.unreadable_since_ms = None;
-        }
-        if asked == Asked::Backlog {
-            self.idle_at_once = false;
-        }
-    }
-
-    /// Notes that everything of it is judged and it is at its end; `modified_ms` is when it was last written, by the wall
-    /// clock. One that was written long before its end was first reached will hardly be written now; if it is, the
-    /// ordinary rule holds from then on. A clock that disagrees says nothing.
-    pub(crate) fn note_at_end(&mut self, now: &ClockReading, modified_ms: Option<i64>, settings: &TimeSettings) {
-        self.note(Asked::AtEnd);
-        let is_old = |modified_ms: i64| now.wall_ms.saturating_sub(modified_ms) > settings.idle_timeout_ms;
-        if self.at_end_at_ms.is_none() {
-            self.idle_at_once = now.agrees && modified_ms.is_some_and(is_old);
-        }
-        self.at_end_at_ms = Some(now.guarded_ms);
-        self.seen_at_ms = now.guarded_ms;
-    }
-
-    /// Notes that it could not be opened or read.
-    pub(crate) fn note_unreadable(&mut self, now_ms: i64) {
-        self.note(Asked::Unreadable);
-        self.unreadable_since_ms.get_or_insert(now_ms);
-    }
-
-    /// Whether it could not be opened or read for `idle_timeout`.
-    pub(crate) fn is_given_up(&self, now_ms: i64, settings: &TimeSettings) -> bool {
-        self.unreadable_since_ms.is_some_and(|since| now_ms - since >= settings.idle_timeout_ms)
-    }
-
-    /// Its watermark, or [`watermark::NONE`].
-    pub(crate) fn watermark(&self, settings: &TimeSettings) -> i64 {
-        watermark::of(&self.row.time, settings)
-    }
-
-    /// Whether it was at its end within `idle_timeout`; `watched_ms` is when the quiet ones were last watched.
-    fn at_end_lately(&self, now_ms: i64, watched_ms: Option<i64>, settings: &TimeSettings) -> bool {
-        let at = self.at_end_at_ms.max(watched_ms.filter(|_| self.quiet));
-        at.is_some_and(|at| now_ms - at <= settings.idle_timeout_ms)
-    }
-
-    /// Whether it is idle at a moment: at its end lately, and its watermark has stood still for `idle_timeout`, or its file
-    /// has since before its end was first reached.
-    fn is_idle(&self, now_ms: i64, watched_ms: Option<i64>, settings: &TimeSettings) -> bool {
-        let stood_still = now_ms - self.row.time.advanced_at_ms >= settings.idle_timeout_ms;
-        self.at_end_lately(now_ms, watched_ms, settings) && (stood_still || self.idle_at_once)
-    }
-
-    /// Whether it holds the partition's watermark, given the final frontier.
-    pub(crate) fn holds(&self, final_ms: i64, settings: &TimeSettings) -> bool {
-        let own = self.watermark(settings);
-        self.row.status == InputStatus::Holding && (own == watermark::NONE || own >= final_ms)
-    }
-
-    /// Whether it has a watermark and that lies before another.
-    fn lies_before(&self, watermark_ms: i64, settings: &TimeSettings) -> bool {
-        let own = self.watermark(settings);
-        own != watermark::NONE && own < watermark_ms
-    }
-
-    /// Changes its status, to be recorded by the next epoch.
-    fn set_status(&mut self, status: InputStatus) {
-        if self.row.status != status {
-            self.touch().status = status;
-        }
-    }
-}
-
 impl Inputs {
     /// Adds or replaces an input.
     pub(crate) fn insert(&mut self, input: Input) {
@@ -227,7 +80,9 @@ impl Inputs {
         if input.row.status != InputStatus::Ended {
             self.active.insert(id);
         }
-        self.inputs.insert(id, Box::new(input));
+        let mut input = Box::new(input);
+        input.quiet |= self.shared_lane.is_some();
+        self.inputs.insert(id, input);
     }
 
     fn remove(&mut self, id: InputId) -> Option<Input> {
@@ -246,6 +101,7 @@ impl Inputs {
         let before = holding_key(&input.row);
         self.backlogged -= usize::from(is_backlogged(input));
         let result = change(input);
+        input.quiet |= self.shared_lane.is_some();
         self.backlogged += usize::from(is_backlogged(input));
         let after = holding_key(&input.row);
         if before != after {
@@ -266,7 +122,7 @@ impl Inputs {
     /// Returns its watermark before each of them; see [`watermark::scan`].
     pub(crate) fn watermarks_before(
         &mut self,
-        id: InputId,
+        (id, by): (InputId, RecordTime),
         event_time_ms: &[i64],
         future_ms: i64,
         limit_ms: i64,
@@ -275,7 +131,13 @@ impl Inputs {
     ) -> Vec<i64> {
         let watermarks = self.change(id, |input| {
             let mut time = input.row.time;
-            let watermarks = watermark::scan(&mut time, event_time_ms, future_ms, limit_ms, settings);
+            let watermarks = match by {
+                RecordTime::Guarded => watermark::scan(&mut time, event_time_ms, future_ms, limit_ms, settings),
+                RecordTime::Stamped(stamp_ms) => {
+                    watermark::take(&mut time, stamp_ms, future_ms, settings);
+                    vec![watermark::of(&time, settings); event_time_ms.len()]
+                }
+            };
             if watermark::of(&time, settings) > input.watermark(settings) {
                 time.advanced_at_ms = now.guarded_ms;
             }
@@ -291,6 +153,28 @@ impl Inputs {
     /// The source watches the inputs that are quiet and would have told of anything new: they are at their end now.
     pub(crate) fn note_watched(&mut self, now_ms: i64) {
         self.watched_at_ms = Some(now_ms);
+    }
+
+    /// All inputs come from one lane from now on.
+    pub(crate) fn share_lane(&mut self) {
+        self.shared_lane = Some(SharedLane { asked: Asked::NotYet, at_end_since_ms: None });
+        self.inputs.values_mut().for_each(|input| input.quiet = true);
+    }
+
+    /// The lane that all inputs share was asked for lines. At its end, all of them are at theirs.
+    pub(crate) fn note_shared_lane(&mut self, asked: Asked, now_ms: i64) {
+        let since = self.shared_lane.and_then(|lane| lane.at_end_since_ms);
+        let is_at_end = asked == Asked::AtEnd;
+        let at_end_since_ms = is_at_end.then(|| since.unwrap_or(now_ms));
+        self.shared_lane = Some(SharedLane { asked, at_end_since_ms });
+        if is_at_end {
+            self.watched_at_ms = Some(now_ms);
+        }
+    }
+
+    /// What was found when an input was last asked for lines, or its lane.
+    fn asked(&self, input: &Input) -> Asked {
+        self.shared_lane.map_or(input.asked, |lane| lane.asked)
     }
 
     /// Whether an input was at its end within `idle_timeout`.
@@ -473,6 +357,10 @@ impl Inputs {
         }
         match self.active().filter(|input| !is_left_out(input)).map(since).max() {
             Some(last) => Some(last),
+            None if self.inputs.is_empty() => {
+                let at_end_since_ms = self.shared_lane?.at_end_since_ms?;
+                Some(at_end_since_ms.saturating_add(settings.idle_timeout_ms)).filter(|&since| since <= now_ms)
+            }
             None if self.active.is_empty() => self.iter().map(since).max(),
             None => None,
         }
@@ -486,11 +374,11 @@ impl Inputs {
     /// The least watermark of the holding inputs that are known to have a backlog; what was known `before` stands
     /// until each input was asked once.
     pub(crate) fn reopened_from_ms(&self, before: Option<i64>, final_ms: i64, settings: &TimeSettings) -> Option<i64> {
-        let unasked = self.active().any(|input| input.asked == Asked::NotYet);
+        let unasked = self.active().any(|input| self.asked(input) == Asked::NotYet);
         let behind = self
             .active()
             .filter(|input| {
-                matches!(input.asked, Asked::Backlog | Asked::Unreadable) && input.holds(final_ms, settings)
+                matches!(self.asked(input), Asked::Backlog | Asked::Unreadable) && input.holds(final_ms, settings)
             })
             .map(|input| input.watermark(settings))
             .filter(|&watermark| watermark != watermark::NONE);

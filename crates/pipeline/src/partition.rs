@@ -13,7 +13,8 @@ use crate::settings::TimeSettings;
 use crate::tumbling_window::Windows;
 use crate::watermark;
 use adtally_model::{
-    CountedClicks, DeadLetter, Frontiers, InputId, InputRow, InputStatus, Ledger, Minute, PartitionState, Progress,
+    CountedClicks, DeadLetter, Frontiers, InputId, InputRow, InputStatus, Ledger, Minute, PartitionState, Position,
+    Progress,
 };
 use std::sync::Arc;
 
@@ -63,6 +64,8 @@ pub struct Partition {
     bounded: bool,
     unopened: bool,
     releases_unopened: bool,
+    /// Identities that the other partitions of the process hold.
+    held_elsewhere: usize,
     observed: end_epoch::Observed,
     /// What the epoch under construction will record: its number, and progress so far.
     progress: Progress,
@@ -89,7 +92,8 @@ impl Partition {
             }
             inputs.insert(Input::new(row));
         }
-        let progress = Progress { number: state.progress.number + 1, ..state.progress };
+        let source = state.progress.source.map(Position::next);
+        let progress = Progress { number: state.progress.number + 1, source, ..state.progress };
         Partition {
             settings,
             inputs,
@@ -99,6 +103,7 @@ impl Partition {
             bounded: false,
             unopened: false,
             releases_unopened: false,
+            held_elsewhere: 0,
             observed: end_epoch::Observed::default(),
             windows: Windows::default(),
             clicks: Vec::new(),
@@ -120,9 +125,30 @@ impl Partition {
         self.releases_unopened = true;
     }
 
+    /// The inputs come in records from one lane, whose position is that of the source.
+    pub fn share_lane(&mut self) {
+        self.inputs.share_lane();
+    }
+
+    /// The lane that all inputs share has more to read, or was found at its end with everything before it judged.
+    pub fn note_shared_lane(&mut self, at_end: bool, now: &ClockReading) {
+        let asked = if at_end { Asked::AtEnd } else { Asked::Backlog };
+        self.inputs.note_shared_lane(asked, now.guarded_ms);
+    }
+
+    /// Sets how many identities the other partitions of the process hold: `dedup_capacity` is for all of them together.
+    pub fn set_held_elsewhere(&mut self, identities: usize) {
+        self.held_elsewhere = identities;
+    }
+
     /// How long an input may stand still or fail before the partition goes on without it, in milliseconds.
     pub fn idle_timeout_ms(&self) -> i64 {
         self.settings.idle_timeout_ms
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u32 {
+        self.progress.partition
     }
 
     /// The inputs.

@@ -1,27 +1,42 @@
-//! A decoded batch with a cursor: how much of it was judged.
+//! Decoded lines of one input with a cursor: how much of them was judged.
 
 use crate::ClockReading;
-use adtally_model::{ClickColumns, DeadLetter, DecodedBatch, InputId, Rejected, Verdict};
+use adtally_model::{
+    ClickColumns, DeadLetter, DecodedBatch, DecodedRecords, InputId, LinePositions, Record, RecordTime, Rejected,
+    Verdict,
+};
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// A decoded batch on its way through the pipeline; alignment may let only a part of it pass at a time.
+/// Decoded lines of one input on their way through the pipeline; alignment may let only a part of them pass at a time.
 #[derive(Debug)]
 pub struct PendingBatch {
     /// The input.
     pub input: InputId,
-    pub(crate) from: u64,
-    to: u64,
+    /// Where the lines come from.
+    pub(crate) lines: Lines,
     pub(crate) columns: Arc<ClickColumns>,
-    rejected: Vec<Rejected>,
+    rejected: VecDeque<Rejected>,
     /// NUL bytes that are not booked yet.
     pub(crate) nul_bytes: u64,
-    text: Vec<u8>,
+    text: Arc<Vec<u8>>,
     /// The cursor: the first row that is not judged yet.
     pub(crate) row: usize,
-    /// The position up to which lines are booked. Rejected lines before the first click are booked without moving the cursor.
+    /// The row behind the last.
+    pub(crate) end_row: usize,
+    /// Up to where lines are booked, as an offset in the block's text. Rejected lines before the first click are booked
+    /// without moving the cursor.
     pub(crate) booked_to: u64,
-    rejected_row: usize,
+}
+
+/// Where the lines of a batch come from, and so where an epoch may end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lines {
+    /// From the text of their input, between these offsets. An epoch may end behind each line.
+    Text { from: u64, to: u64 },
+    /// From a record. An epoch may end behind the record.
+    Record(Record),
 }
 
 impl PendingBatch {
@@ -29,37 +44,84 @@ impl PendingBatch {
     pub fn new(batch: DecodedBatch) -> Self {
         PendingBatch {
             input: batch.input,
-            from: batch.from,
-            to: batch.to,
+            lines: Lines::Text { from: batch.from, to: batch.to },
+            end_row: batch.clicks.len(),
             columns: Arc::new(batch.clicks),
-            rejected: batch.rejected,
+            rejected: batch.rejected.into(),
             nul_bytes: batch.nul_bytes,
-            text: batch.text,
+            text: Arc::new(batch.text),
             row: 0,
-            booked_to: batch.from,
-            rejected_row: 0,
+            booked_to: 0,
         }
     }
 
-    /// Bytes of text that it stands for.
-    pub fn bytes(&self) -> u64 {
-        self.to - self.from
+    /// A batch for each record of a block; all share the block's columns and text.
+    pub fn of_records(block: DecodedRecords) -> impl Iterator<Item = Self> {
+        let (columns, text) = (Arc::new(block.clicks), Arc::new(block.text));
+        let mut rejected: VecDeque<Rejected> = block.rejected.into();
+        let (mut row, mut text_begin) = (0, 0);
+        block.records.into_iter().map(move |record| {
+            let rows = &columns.line_start[row..];
+            let end_row = row + rows.partition_point(|&start| start < record.text_end);
+            let refused = rejected.partition_point(|rejected| rejected.line_start < record.text_end);
+            let later = rejected.split_off(refused);
+            let batch = PendingBatch {
+                input: record.input,
+                lines: Lines::Record(record),
+                columns: Arc::clone(&columns),
+                rejected: std::mem::replace(&mut rejected, later),
+                nul_bytes: 0,
+                text: Arc::clone(&text),
+                row,
+                end_row,
+                booked_to: text_begin,
+            };
+            (row, text_begin) = (end_row, u64::from(record.text_end));
+            batch
+        })
+    }
+
+    /// Whether an epoch may end only behind the last of its lines.
+    pub fn is_record(&self) -> bool {
+        matches!(self.lines, Lines::Record(_))
+    }
+
+    /// By what the watermark of its input is known before its first line.
+    pub(crate) fn time(&self) -> RecordTime {
+        match self.lines {
+            Lines::Record(record) => record.time,
+            Lines::Text { .. } => RecordTime::Guarded,
+        }
     }
 
     /// The text of the block before a position within it; none where the position is not within it.
     pub fn text_before(&self, position: u64) -> Option<&[u8]> {
-        let len = usize::try_from(position.checked_sub(self.from)?).ok()?;
+        let Lines::Text { from, .. } = self.lines else { return None };
+        let len = usize::try_from(position.checked_sub(from)?).ok()?;
         self.text.get(..len).filter(|text| !text.is_empty())
     }
 
-    /// The text, to be used again once everything was judged.
-    pub fn into_text(self) -> Vec<u8> {
-        self.text
+    /// The text, to be used again once everything was judged; none while others share it.
+    pub fn into_text(self) -> Option<Vec<u8>> {
+        Arc::try_unwrap(self.text).ok()
     }
 
-    /// Where the line of a row begins; where the batch ends, behind the last row.
-    pub(crate) fn position_at(&self, row: usize) -> u64 {
-        self.columns.line_start.get(row).map_or(self.to, |&start| self.from + u64::from(start))
+    /// Where lines are in their source.
+    pub(crate) fn positions(&self) -> LinePositions {
+        match self.lines {
+            Lines::Text { from, .. } => LinePositions::Text(from),
+            Lines::Record(record) => LinePositions::Record(record.position.to - 1),
+        }
+    }
+
+    /// Where the line of a row begins in the block's text; where the batch ends, behind the last row.
+    pub(crate) fn text_at(&self, row: usize) -> u64 {
+        let end = match self.lines {
+            Lines::Text { from, to } => to - from,
+            Lines::Record(record) => u64::from(record.text_end),
+        };
+        let starts = &self.columns.line_start[..self.end_row];
+        starts.get(row).map_or(end, |&start| u64::from(start))
     }
 
     fn payload(&self, row: usize) -> Vec<u8> {
@@ -83,7 +145,7 @@ impl PendingBatch {
             reason,
             payload: self.payload(row),
             input: Arc::clone(origin),
-            position: self.position_at(row),
+            position: self.positions().of(self.columns.line_start[row]),
             received_at_ms: now.guarded_ms,
             event_time_ms: Some(self.columns.event_time_ms[row]),
         }
@@ -91,19 +153,14 @@ impl PendingBatch {
 
     /// The dead letter of the next rejected line, if that lies before the cursor.
     pub(crate) fn next_rejected(&mut self, origin: &Arc<str>, now: &ClockReading) -> Option<DeadLetter> {
-        let upto = self.position_at(self.row);
-        let rejected = self.rejected.get_mut(self.rejected_row)?;
-        let position = self.from + u64::from(rejected.line_start);
-        if position >= upto {
-            return None;
-        }
-        self.rejected_row += 1;
+        let (upto, positions) = (self.text_at(self.row), self.positions());
+        let rejected = self.rejected.pop_front_if(|rejected| u64::from(rejected.line_start) < upto)?;
         Some(DeadLetter {
             verdict: rejected.verdict,
-            reason: std::mem::take(&mut rejected.reason),
-            payload: std::mem::take(&mut rejected.payload),
+            position: positions.of(rejected.line_start),
+            reason: rejected.reason,
+            payload: rejected.payload,
             input: Arc::clone(origin),
-            position,
             received_at_ms: now.guarded_ms,
             event_time_ms: None,
         })

@@ -56,6 +56,12 @@ pub(crate) fn scan(
     before
 }
 
+/// Moves an input's time to the watermark with which its lines are stamped, but not beyond `limit_ms`.
+pub(crate) fn take(time: &mut InputTime, stamp_ms: Option<i64>, limit_ms: i64, settings: &TimeSettings) {
+    let largest = stamp_ms.map(|watermark| watermark.saturating_add(settings.out_of_orderness_ms).min(limit_ms));
+    time.largest_ms = time.largest_ms.max(largest);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

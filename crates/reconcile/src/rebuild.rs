@@ -37,10 +37,7 @@ pub struct Rebuilt<'a> {
     pub clock_ms: i64,
 }
 
-/// The partition of an embedded process.
-const PARTITION: u32 = 0;
-
-/// What the lake holds up to epoch `upto` as the state at the end of a new log, whose numbers lie beyond those of the
+/// What the lake holds of a partition up to epoch `upto` as the state at the end of a new log, whose numbers lie beyond those of the
 /// lake and of the old log, which reached `newest`.
 ///
 /// No input is known any more: all that is still there is read again. What lies behind the final frontier is late then,
@@ -50,11 +47,11 @@ const PARTITION: u32 = 0;
 /// External when the lake cannot be read, corrupt when it contradicts itself.
 pub async fn rebuild(
     lake: &Lake,
+    partition: u32,
     under: Rebuilt<'_>,
-    upto: EpochNumber,
-    newest: EpochNumber,
+    (upto, newest): (EpochNumber, EpochNumber),
 ) -> Result<PartitionState> {
-    let (_, ledger, _) = lake.ledger(PARTITION).await?.unwrap_or((0, Ledger::default(), BTreeMap::new()));
+    let (_, ledger, _) = lake.ledger(partition).await?.unwrap_or((0, Ledger::default(), BTreeMap::new()));
     let newest_click_ms = one_time(lake, "SELECT max(click_timestamp) FROM clicks").await?;
     // As an input's clock is: no single click moves it, nor fifteen.
     let guarded = format!(
@@ -65,7 +62,7 @@ pub async fn rebuild(
     if let Some(largest) = largest_guarded_ms {
         let watermark = largest - under.out_of_orderness_ms;
         // What is rolled up was final.
-        let rolled = lake.rolled_up(RollUp::Hour, PARTITION).await?.map_or(i64::MIN, Minute::start_ms);
+        let rolled = lake.rolled_up(RollUp::Hour, partition).await?.map_or(i64::MIN, Minute::start_ms);
         let final_ms = (watermark - under.allowed_lateness_ms).max(rolled);
         frontiers.watermark = Watermark::at(watermark);
         frontiers.closed = Watermark::at(watermark.max(final_ms));
@@ -75,7 +72,7 @@ pub async fn rebuild(
     Ok(PartitionState {
         progress: Progress {
             log_id: under.log_id.max(1),
-            partition: PARTITION,
+            partition,
             number: rebuilt_end(upto.max(newest)),
             clock_ms: under.clock_ms,
             frontiers,

@@ -7,12 +7,11 @@ mod lake;
 mod records;
 
 use adtally_model::{ErrorKind, IdentityKey, Result};
-use adtally_store::backing::{read_lake, read_log};
-use adtally_store::data_dir::read_key;
+use adtally_store::backing::{Backing, StoreUrl};
 use adtally_store::epoch_log::EpochLog;
 use adtally_store::lake::{Held, Lake};
 use records::Scan;
-use std::path::Path;
+use std::collections::BTreeSet;
 
 /// Differences that are listed, the first; the rest is counted.
 const FINDINGS_MAX: usize = 50;
@@ -52,6 +51,13 @@ impl Findings {
         }
     }
 
+    /// The same, with the partition named in each.
+    fn of_partition(self, partition: u32) -> Findings {
+        let name =
+            |texts: Vec<String>| texts.into_iter().map(|text| format!("partition {partition}: {text}")).collect();
+        Findings { checked: name(self.checked), wrong: name(self.wrong), left_off: self.left_off }
+    }
+
     fn absorb(&mut self, more: Findings) {
         self.checked.extend(more.checked);
         more.wrong.into_iter().for_each(|what| self.wrong(what));
@@ -59,32 +65,56 @@ impl Findings {
     }
 }
 
-/// Checks a data directory; `key` is the identity key that is configured, if one is.
+/// Checks a deployment's stores; `key` is the identity key that is configured, if one is.
 ///
 /// # Errors
 /// External when the stores cannot be read; what is damaged is a finding.
-pub async fn verify(data_dir: &Path, key: Option<IdentityKey>) -> Result<Findings> {
+pub async fn verify(url: &StoreUrl, key: Option<IdentityKey>) -> Result<Findings> {
     let mut findings = Findings::default();
-    let log = read_log(data_dir)?;
-    let lake = findings.or_wrong(read_lake(data_dir).await)?;
-    let held = match &lake {
-        Some(lake) => what_is_held(&log, lake, &mut findings).await?,
+    let backing = Backing::for_reader(url)?;
+    let logs = backing.logs();
+    let lake = findings.or_wrong(backing.existing_lake().await)?;
+    let mut partitions: BTreeSet<u32> = logs.partitions().await?.into_iter().collect();
+    if let Some(lake) = &lake
+        && let Some(epochs) = findings.or_wrong(lake.epochs().await)?
+    {
+        // A log may be lost.
+        partitions.extend(epochs.iter().map(|(partition, _)| partition));
+    }
+    let several = partitions.len() > 1;
+    for partition in partitions {
+        let found = verify_partition(url, &logs.log(partition), lake.as_ref(), key).await?;
+        findings.absorb(if several { found.of_partition(partition) } else { found });
+    }
+    if let Some(lake) = &lake
+        && let Some(wrong) = findings.or_wrong(lake.audit().await)?
+    {
+        findings.checked.push("the lake's log entries, and the sizes of the files that they name".into());
+        wrong.into_iter().for_each(|what| findings.wrong(what));
+    }
+    Ok(findings)
+}
+
+/// Checks one partition's log, and what the lake holds of it.
+async fn verify_partition(
+    url: &StoreUrl,
+    log: &EpochLog,
+    lake: Option<&Lake>,
+    key: Option<IdentityKey>,
+) -> Result<Findings> {
+    let mut findings = Findings::default();
+    let held = match lake {
+        Some(lake) => what_is_held(log, lake, &mut findings).await?,
         None => None,
     };
     // Where nobody knows what the lake holds, nothing is expected to follow it.
     let upto = held.as_ref().map_or(u64::MAX, Held::by_all);
-    let scan = records::scan(&log, upto, &mut findings).await?;
+    let scan = records::scan(log, upto, &mut findings).await?;
     if let Some(scan) = &scan {
-        check_key(data_dir, key, scan, &mut findings)?;
+        check_key(url, key, scan, &mut findings)?;
     }
-    if let Some(lake) = &lake {
-        if let Some(wrong) = findings.or_wrong(lake.audit().await)? {
-            findings.checked.push("the lake's log entries, and the sizes of the files that they name".into());
-            wrong.into_iter().for_each(|what| findings.wrong(what));
-        }
-        if let (Some(held), Some(scan)) = (&held, &scan) {
-            lake::check(&log, lake, held, scan, &mut findings).await?;
-        }
+    if let (Some(lake), Some(held), Some(scan)) = (lake, &held, &scan) {
+        lake::check(log, lake, held, scan, &mut findings).await?;
     }
     Ok(findings)
 }
@@ -102,7 +132,7 @@ async fn what_is_held(log: &EpochLog, lake: &Lake, findings: &mut Findings) -> R
 }
 
 /// The key that is configured, or else kept in the data directory, against the one that the log was written with.
-fn check_key(data_dir: &Path, key: Option<IdentityKey>, scan: &Scan, findings: &mut Findings) -> Result<()> {
+fn check_key(url: &StoreUrl, key: Option<IdentityKey>, scan: &Scan, findings: &mut Findings) -> Result<()> {
     if let Some(key) = key {
         if key.fingerprint() == scan.key_fingerprint {
             findings.checked.push("the identity key is the log's".into());
@@ -116,11 +146,11 @@ fn check_key(data_dir: &Path, key: Option<IdentityKey>, scan: &Scan, findings: &
         }
         return Ok(());
     }
-    match findings.or_wrong(read_key(data_dir))?.flatten() {
+    match findings.or_wrong(url.read_key())?.flatten() {
         Some(key) if key.fingerprint() != scan.key_fingerprint => findings.wrong(format!(
             "{} is not the key that the epoch log was written with (fingerprint {:016x}, the log has {:016x}): restore it \
              from a backup",
-            data_dir.join("identity.key").display(),
+            url.folder().join("identity.key").display(),
             key.fingerprint(),
             scan.key_fingerprint
         )),

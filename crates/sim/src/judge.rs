@@ -44,9 +44,12 @@ struct Told {
     rows: Rows,
 }
 
-/// The judge.
+/// The judge of one partition.
 #[derive(Default)]
 pub(crate) struct Judge {
+    partition: u32,
+    /// Up to where the source was read, where it has one position for all inputs.
+    source: Option<u64>,
     records: Vec<Known>,
     frontiers: Frontiers,
     inputs: BTreeMap<InputId, Arc<InputRow>>,
@@ -70,10 +73,6 @@ fn ensure(holds: bool, invariant: Invariant, what: impl FnOnce() -> String) -> V
     if holds { Ok(()) } else { broken(invariant, what()) }
 }
 
-fn path_of(number: EpochNumber) -> String {
-    format!("{ROOT}/epochs/00000/{number:020}.epoch")
-}
-
 fn add_rows(rows: &mut Rows, counts: &MinuteCounts) {
     for (ad, country, clicks) in counts.rows() {
         *rows.entry((ad, country)).or_default() += clicks;
@@ -93,6 +92,15 @@ fn sum(ledger: &Ledger) -> u64 {
 }
 
 impl Judge {
+    /// Of a partition of which there is no record yet.
+    pub(crate) fn new(partition: u32) -> Judge {
+        Judge { partition, ..Judge::default() }
+    }
+
+    fn path_of(&self, number: EpochNumber) -> String {
+        format!("{ROOT}/epochs/{:05}/{number:020}.epoch", self.partition)
+    }
+
     /// The newest record that is known.
     pub(crate) fn head(&self) -> EpochNumber {
         self.records.len() as EpochNumber
@@ -117,7 +125,7 @@ impl Judge {
         servers: &Servers,
     ) -> Verdict<Vec<u128>> {
         let mut writers = Vec::new();
-        while let Ok(bytes) = disk.read(&path_of(self.head() + 1)) {
+        while let Ok(bytes) = disk.read(&self.path_of(self.head() + 1)) {
             let decoded = codec::decode(bytes);
             let (epoch, checksum) = match decoded {
                 Ok(decoded) => decoded,
@@ -218,6 +226,13 @@ impl Judge {
     }
 
     fn absorb_inputs(&mut self, epoch: &Epoch) -> Verdict {
+        if let Some(source) = epoch.progress.source {
+            let known = self.source.unwrap_or(source.from);
+            ensure(source.from == known && source.to >= known, Invariant::ContiguousPositions, || {
+                format!("epoch {} reads {source:?} of a source that was read to {known}", epoch.progress.number)
+            })?;
+            self.source = Some(source.to);
+        }
         for row in &epoch.inputs {
             let known = self.inputs.get(&row.id).map_or(0, |known| known.position.to);
             ensure(row.position.from == known && row.position.to >= known, Invariant::ContiguousPositions, || {
@@ -275,6 +290,7 @@ impl Judge {
             };
             let is_right = match (verdict, &line.content, at_ms) {
                 ("malformed", Content::Malformed, _) | ("invalid", Content::Invalid, _) => true,
+                _ if line.partition != self.partition => false,
                 ("late", _, Some(at_ms)) => may_be_late(epoch, at_ms, scenario),
                 // The clock may have been set back.
                 ("future", _, Some(at_ms)) => at_ms > line.written_ms || scenario.clock_jumps > 0,
@@ -294,6 +310,12 @@ impl Judge {
         self.records.get(number as usize - 1).is_some_and(|known| known.is_claim)
     }
 
+    /// Who wrote the newest record that stands on a disk, known or not.
+    pub(crate) fn newest_writer(&self, disk: &Disk) -> Option<u128> {
+        let bytes = (self.head()..).map_while(|number| disk.read(&self.path_of(number.max(1))).ok()).last()?;
+        codec::decode(bytes).ok().map(|(epoch, _)| epoch.writer)
+    }
+
     /// Who wrote the newest record.
     pub(crate) fn writer(&self) -> Option<u128> {
         self.records.last().map(|known| known.writer)
@@ -310,10 +332,11 @@ fn text_of(tables: &SharedTables, file: &StagedFile) -> Verdict<String> {
 
 /// What readers see of a minute: hot counts where they are complete, else the lake and what it does not hold yet.
 fn shown(snapshot: &Snapshot, minute: Minute, tables: &SharedTables) -> Rows {
+    let partition = snapshot.progress.partition;
     if snapshot.complete_from.is_none_or(|from| minute >= from) {
         return rows_of(snapshot.minute_counts(minute).as_ref());
     }
-    let mut rows = rows_of(tables.counts(snapshot.lake_epoch).get(&minute));
+    let mut rows = rows_of(tables.counts(partition, snapshot.lake_epoch).get(&minute));
     let pending = snapshot.pending.iter().flat_map(|pending| pending.counts.iter());
     pending.filter(|counts| counts.minute == minute).for_each(|counts| add_rows(&mut rows, counts));
     rows

@@ -6,7 +6,8 @@ use crate::plant::Plant;
 use adtally_engine::clock::Clock;
 use adtally_model::fold::merge_all;
 use adtally_model::{
-    DeadLetter, Epoch, EpochNumber, Error, Invariant, Ledger, Minute, MinuteCounts, Result, StagedFile, StagedTable,
+    DeadLetter, Epoch, EpochNumber, Error, Invariant, Ledger, Minute, MinuteCounts, Progress, Result, StagedFile,
+    StagedTable,
 };
 use adtally_store::lake::{
     AsOf, ClickRows, EncodedFile, EpochProjection, Epochs, Held, Keep, LakeStore, RollUp, Table, Tokens, Vacuumed,
@@ -23,6 +24,12 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 struct Tables {
     files: LakeFiles,
+    partitions: BTreeMap<u32, Partition>,
+}
+
+/// What the tables hold of a partition.
+#[derive(Debug, Default)]
+struct Partition {
     log_id: Option<u128>,
     held: BTreeMap<Table, EpochNumber>,
     counts: Vec<(EpochNumber, MinuteCounts)>,
@@ -46,22 +53,23 @@ impl SharedTables {
         self.0.lock().files.get(path)
     }
 
-    /// The last epoch that all tables hold.
-    pub(crate) fn held_by_all(&self) -> EpochNumber {
+    /// The last epoch of a partition that all tables hold.
+    pub(crate) fn held_by_all(&self, partition: u32) -> EpochNumber {
         let tables = self.0.lock();
-        Table::PROJECTED
-            .iter()
-            .map(|table| tables.held.get(table).copied().unwrap_or_default())
-            .min()
-            .unwrap_or_default()
+        let Some(partition) = tables.partitions.get(&partition) else { return 0 };
+        let held = Table::PROJECTED.iter().map(|table| partition.held.get(table).copied().unwrap_or_default());
+        held.min().unwrap_or_default()
     }
 
-    /// All counts of the epochs up to one, and the ledger.
-    pub(crate) fn counts(&self, upto: EpochNumber) -> BTreeMap<Minute, MinuteCounts> {
+    /// All counts of a partition's epochs up to one.
+    pub(crate) fn counts(&self, partition: u32, upto: EpochNumber) -> BTreeMap<Minute, MinuteCounts> {
         let mut minutes: BTreeMap<Minute, Vec<MinuteCounts>> = BTreeMap::new();
-        for (_, counts) in self.0.lock().counts.iter().filter(|(epoch, _)| *epoch <= upto) {
+        let tables = self.0.lock();
+        let counts = tables.partitions.get(&partition).into_iter().flat_map(|partition| &partition.counts);
+        for (_, counts) in counts.filter(|(epoch, _)| *epoch <= upto) {
             minutes.entry(counts.minute).or_default().push(counts.clone());
         }
+        drop(tables);
         minutes.into_iter().map(|(minute, parts)| (minute, merge_all(minute, parts))).collect()
     }
 
@@ -70,15 +78,16 @@ impl SharedTables {
         self.0.lock().files.violation()
     }
 
-    /// Rows of clicks that the table has or had, and the epoch up to which it holds them.
-    pub(crate) fn click_rows(&self) -> (u64, EpochNumber) {
+    /// Rows of a partition's clicks that the table has or had, and the epoch up to which it holds them.
+    pub(crate) fn click_rows(&self, partition: u32) -> (u64, EpochNumber) {
         let tables = self.0.lock();
-        (tables.files.click_rows(), tables.held.get(&Table::Clicks).copied().unwrap_or_default())
+        let held = tables.partitions.get(&partition).and_then(|of| of.held.get(&Table::Clicks).copied());
+        (tables.files.click_rows(partition), held.unwrap_or_default())
     }
 
-    /// The newest ledger, and its epoch.
-    pub(crate) fn ledger(&self) -> Option<(EpochNumber, Ledger)> {
-        self.0.lock().ledger
+    /// A partition's newest ledger, and its epoch.
+    pub(crate) fn ledger(&self, partition: u32) -> Option<(EpochNumber, Ledger)> {
+        self.0.lock().partitions.get(&partition)?.ledger
     }
 
     /// Projects an epoch whose record does not exist yet: a planted bug.
@@ -95,9 +104,19 @@ impl SharedTables {
         }
     }
 
+    /// Adds epochs of all their partitions at once, or none.
     fn write(&self, table: Table, epochs: &[EpochProjection]) -> Result<()> {
+        let of_one = |one: &EpochProjection, next: &EpochProjection| one.progress.partition == next.progress.partition;
+        epochs.chunk_by(of_one).try_for_each(|epochs| self.write_partition(table, epochs))
+    }
+
+    fn write_partition(&self, table: Table, epochs: &[EpochProjection]) -> Result<()> {
         let mut tables = self.0.lock();
-        let Some(log_id) = epochs.first().map(|epoch| epoch.progress.log_id) else { return Ok(()) };
+        let Some(&Progress { log_id, partition, .. }) = epochs.first().map(|epoch| &epoch.progress) else {
+            return Ok(());
+        };
+        let Tables { files, partitions } = &mut *tables;
+        let tables = partitions.entry(partition).or_default();
         if *tables.log_id.get_or_insert(log_id) != log_id {
             return Err(Error::corrupt(format!("the lake table `{table}` holds epochs of another log")));
         }
@@ -110,11 +129,11 @@ impl SharedTables {
         }
         for epoch in pending {
             for file in epoch.staged.iter().filter(|file| table_of(file) == table) {
-                if tables.files.get(&file.path).is_none() {
+                if files.get(&file.path).is_none() {
                     let what = format!("epoch {} names {}, which was never staged", epoch.progress.number, file.path);
                     return Err(Error::violated(Invariant::LakeEqualsLog, what));
                 }
-                tables.files.enter(&file.path, file.table, epoch.progress.number, file.rows);
+                files.enter(&file.path, file.table, (partition, epoch.progress.number), file.rows);
             }
             match table {
                 Table::ClicksByMinute => {
@@ -145,7 +164,7 @@ impl ModelLake {
     /// The time that upkeep stamps on files which leave a table.
     fn stamp_ms(&self, as_of: &AsOf) -> i64 {
         match self.plant {
-            Plant::TombstonesByOldClock => as_of.clock_ms,
+            Plant::TombstonesByOldClock => as_of.clock_ms(),
             _ => as_of.now_ms,
         }
     }
@@ -165,11 +184,17 @@ impl ModelLake {
     }
 }
 
-fn encoded(table: StagedTable, epoch: EpochNumber, token: u128, rows: usize, text: String) -> EncodedFile {
+fn encoded(
+    table: StagedTable,
+    (partition, epoch): (u32, EpochNumber),
+    token: u128,
+    rows: usize,
+    text: String,
+) -> EncodedFile {
     let name = if table == StagedTable::Clicks { "clicks" } else { "dead_letters" };
     let staged = StagedFile {
         table,
-        path: format!("{name}-{epoch}-{token:032x}"),
+        path: format!("{name}-{partition}-{epoch}-{token:032x}"),
         size: text.len() as u64,
         rows: rows as u64,
         partition_values: Vec::new(),
@@ -187,7 +212,7 @@ impl LakeStore for ModelLake {
         &self,
         clicks: &[ClickRows<'_>],
         letters: &[DeadLetter],
-        epoch: EpochNumber,
+        (partition, epoch): (u32, EpochNumber),
         file_token: u128,
     ) -> Result<Vec<EncodedFile>> {
         let (mut text, mut rows) = (String::new(), 0);
@@ -203,7 +228,7 @@ impl LakeStore for ModelLake {
         }
         let mut files = Vec::new();
         if rows > 0 {
-            files.push(encoded(StagedTable::Clicks, epoch, file_token, rows, text));
+            files.push(encoded(StagedTable::Clicks, (partition, epoch), file_token, rows, text));
         }
         if !letters.is_empty() {
             let mut text = String::new();
@@ -211,7 +236,7 @@ impl LakeStore for ModelLake {
                 let payload = String::from_utf8_lossy(&letter.payload);
                 let _ = writeln!(text, "{} {payload}", letter.verdict);
             }
-            files.push(encoded(StagedTable::DeadLetters, epoch, file_token, letters.len(), text));
+            files.push(encoded(StagedTable::DeadLetters, (partition, epoch), file_token, letters.len(), text));
         }
         Ok(files)
     }
@@ -228,9 +253,10 @@ impl LakeStore for ModelLake {
         Ok(())
     }
 
-    async fn held(&self, log_id: u128, _: u32) -> Result<Held> {
+    async fn held(&self, log_id: u128, partition: u32) -> Result<Held> {
         self.step("look into the lake", || {
-            let tables = self.tables.0.lock();
+            let mut tables = self.tables.0.lock();
+            let tables = tables.partitions.entry(partition).or_default();
             if tables.log_id.is_some_and(|known| known != log_id) {
                 return Err(Error::corrupt("the lake holds epochs of another log"));
             }
@@ -248,8 +274,11 @@ impl LakeStore for ModelLake {
 
     async fn minute_counts(&self, from: Minute, to: Minute, upto: &Epochs) -> Result<Vec<MinuteCounts>> {
         self.step("read counts", || {
-            let upto = upto.last(0).min(self.tables.held_by_all());
-            let counts = self.tables.counts(upto).into_values();
+            let of_partition = |(partition, epoch): (u32, EpochNumber)| {
+                let upto = epoch.min(self.tables.held_by_all(partition));
+                self.tables.counts(partition, upto).into_values()
+            };
+            let counts = upto.iter().flat_map(of_partition);
             Ok(counts.filter(|counts| (from..to).contains(&counts.minute)).collect())
         })
     }
@@ -260,14 +289,14 @@ impl LakeStore for ModelLake {
     }
 
     async fn retain(&self, keep: &Keep, as_of: &AsOf) -> Result<u64> {
-        let Some(final_ms) = as_of.final_ms else { return Ok(0) };
-        let from_ms = final_ms.min(as_of.clock_ms) - keep.clicks_ms;
+        let Some(final_ms) = as_of.final_ms() else { return Ok(0) };
+        let from_ms = final_ms.min(as_of.clock_ms()) - keep.clicks_ms;
         let (stamp_ms, now_ms) = (self.stamp_ms(as_of), self.machine.wall_ms());
-        self.step("drop", || Ok(self.tables.0.lock().files.drop_before(from_ms, as_of.epoch, stamp_ms, now_ms)))
+        self.step("drop", || Ok(self.tables.0.lock().files.drop_before(from_ms, &as_of.epochs(), stamp_ms, now_ms)))
     }
 
     async fn compact(&self, as_of: &AsOf, tokens: Tokens<'_>) -> Result<Option<u64>> {
-        let group = self.step("plan a compaction", || Ok(self.tables.0.lock().files.group(as_of.epoch)))?;
+        let group = self.step("plan a compaction", || Ok(self.tables.0.lock().files.group(&as_of.epochs())))?;
         let Some((group, content)) = group else { return Ok(None) };
         let (path, bytes) = (format!("compacted-{:032x}", tokens()), content.len() as u64);
         self.machine.note("compact into", &path);

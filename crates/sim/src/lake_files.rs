@@ -2,6 +2,7 @@
 //! when each left, and finds fault with whoever deletes one that readers may still read.
 
 use adtally_model::{EpochNumber, Invariant, StagedTable};
+use adtally_store::lake::Epochs;
 use bytes::Bytes;
 use hashbrown::HashSet;
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ struct Stored {
 #[derive(Clone, Debug)]
 struct Member {
     table: StagedTable,
+    partition: u32,
     /// The newest epoch in it.
     epoch: EpochNumber,
     rows: u64,
@@ -50,8 +52,8 @@ pub(crate) struct LakeFiles {
     stored: BTreeMap<String, Stored>,
     members: BTreeMap<String, Member>,
     left: BTreeMap<String, Left>,
-    /// Rows of clicks that retention removed.
-    dropped_rows: u64,
+    /// Rows of clicks that retention removed, by partition.
+    dropped_rows: BTreeMap<u32, u64>,
     violation: Option<String>,
 }
 
@@ -66,8 +68,8 @@ impl LakeFiles {
     }
 
     /// A staged file becomes part of its table.
-    pub(crate) fn enter(&mut self, path: &str, table: StagedTable, epoch: EpochNumber, rows: u64) {
-        self.members.insert(path.to_owned(), Member { table, epoch, rows });
+    pub(crate) fn enter(&mut self, path: &str, table: StagedTable, (partition, epoch): (u32, EpochNumber), rows: u64) {
+        self.members.insert(path.to_owned(), Member { table, partition, epoch, rows });
     }
 
     fn leave(&mut self, path: &str, stamped_ms: i64, wall_ms: i64) -> Option<Member> {
@@ -76,10 +78,13 @@ impl LakeFiles {
         Some(member)
     }
 
-    /// Files of one table that compaction would make one of, and their content together.
-    pub(crate) fn group(&self, upto: EpochNumber) -> Option<(Vec<String>, Bytes)> {
-        [StagedTable::Clicks, StagedTable::DeadLetters].into_iter().find_map(|table| {
-            let fits = |member: &Member| member.table == table && member.rows < SMALL_ROWS_MAX && member.epoch <= upto;
+    /// Files of one table and partition that compaction would make one of, and their content together.
+    pub(crate) fn group(&self, upto: &Epochs) -> Option<(Vec<String>, Bytes)> {
+        let tables = [StagedTable::Clicks, StagedTable::DeadLetters];
+        let kinds = upto.iter().flat_map(|of| tables.map(|table| (table, of)));
+        kinds.into_iter().find_map(|(table, (partition, upto))| {
+            let is_small = |member: &Member| member.rows < SMALL_ROWS_MAX && member.epoch <= upto;
+            let fits = |member: &Member| (member.table, member.partition) == (table, partition) && is_small(member);
             let group = self.members.iter().filter(|(_, member)| fits(member)).map(|(path, _)| path.clone());
             let group: Vec<String> = group.take(GROUP_FILES_MAX).collect();
             let content = group.iter().filter_map(|path| self.get(path)).collect::<Vec<_>>().concat();
@@ -99,6 +104,7 @@ impl LakeFiles {
         let Some(first) = members.first() else { return false };
         let member = Member {
             table: first.table,
+            partition: first.partition,
             epoch: members.iter().map(|member| member.epoch).max().unwrap_or_default(),
             rows: members.iter().map(|member| member.rows).sum(),
         };
@@ -107,14 +113,17 @@ impl LakeFiles {
     }
 
     /// Removes the clicks that are all older than `from_ms`; returns how many files left.
-    pub(crate) fn drop_before(&mut self, from_ms: i64, upto: EpochNumber, stamped_ms: i64, wall_ms: i64) -> u64 {
+    pub(crate) fn drop_before(&mut self, from_ms: i64, upto: &Epochs, stamped_ms: i64, wall_ms: i64) -> u64 {
         let is_old = |path: &str, member: &Member| {
-            member.table == StagedTable::Clicks && member.epoch <= upto && newest_ms(self.get(path)) < Some(from_ms)
+            let is_held = member.epoch <= upto.last(member.partition);
+            member.table == StagedTable::Clicks && is_held && newest_ms(self.get(path)) < Some(from_ms)
         };
         let old: Vec<String> =
             self.members.iter().filter(|(path, member)| is_old(path, member)).map(|(path, _)| path.clone()).collect();
         for path in &old {
-            self.dropped_rows += self.leave(path, stamped_ms, wall_ms).map_or(0, |member| member.rows);
+            if let Some(member) = self.leave(path, stamped_ms, wall_ms) {
+                *self.dropped_rows.entry(member.partition).or_default() += member.rows;
+            }
         }
         old.len() as u64
     }
@@ -153,10 +162,11 @@ impl LakeFiles {
         Some(format!("{}: {missing} is part of a table and was deleted", Invariant::LakeEqualsLog))
     }
 
-    /// Rows of clicks in the table, and those that retention removed.
-    pub(crate) fn click_rows(&self) -> u64 {
-        let rows = self.members.values().filter(|member| member.table == StagedTable::Clicks).map(|member| member.rows);
-        rows.sum::<u64>() + self.dropped_rows
+    /// Rows of a partition's clicks in the table, and those that retention removed.
+    pub(crate) fn click_rows(&self, partition: u32) -> u64 {
+        let is_of = |member: &&Member| (member.table, member.partition) == (StagedTable::Clicks, partition);
+        let rows: u64 = self.members.values().filter(is_of).map(|member| member.rows).sum();
+        rows + self.dropped_rows.get(&partition).copied().unwrap_or_default()
     }
 }
 

@@ -23,7 +23,10 @@ mod random;
 mod scenario;
 mod servers;
 mod store;
+mod stream;
+mod topics;
 mod world;
 
 pub use plant::Plant;
+pub use stream::simulate_stream;
 pub use world::{Outcome, simulate};

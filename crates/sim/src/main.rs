@@ -1,7 +1,7 @@
 //! Simulates seeds on as many threads as there are cores, and says how fast.
 
 use adtally_engine::clock::{Clock, SystemClock};
-use adtally_sim::{Outcome, Plant, simulate};
+use adtally_sim::{Outcome, Plant, simulate, simulate_stream};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 const HELP: &str = "\
 Simulates deployments from seeds. Stops at the first broken guarantee.
 
-Usage: adtally-sim [--seeds N] [--from S] [--minutes M] [--story]
+Usage: adtally-sim [--seeds N] [--from S] [--minutes M] [--partitions P] [--story]
 
-  --seeds N    number of seeds (1000)
-  --from S     the first seed (0)
-  --minutes M  instead of --seeds: simulate seeds for this long
-  --story      print each event
+  --seeds N       number of seeds (1000)
+  --from S        the first seed (0)
+  --minutes M     instead of --seeds: simulate seeds for this long
+  --partitions P  read a topic with P partitions, which move between two processes, instead of files
+  --story         print each event
 ";
 
 /// What was asked for.
@@ -22,6 +23,8 @@ struct Task {
     from: u64,
     seeds: u64,
     minutes: Option<u64>,
+    /// Of a topic; without any, files are read.
+    partitions: Option<u32>,
     tells: bool,
 }
 
@@ -91,18 +94,19 @@ fn main() -> ExitCode {
 }
 
 fn parse(words: &[String]) -> Option<Task> {
-    let mut task = Task { from: 0, seeds: 1_000, minutes: None, tells: false };
+    let mut task = Task { from: 0, seeds: 1_000, minutes: None, partitions: None, tells: false };
     let mut words = words.iter();
     while let Some(word) = words.next() {
         if word == "--story" {
             task.tells = true;
             continue;
         }
-        let number = words.next()?.parse().ok()?;
+        let number: u64 = words.next()?.parse().ok()?;
         match word.as_str() {
             "--seeds" => task.seeds = number,
             "--from" => task.from = number,
             "--minutes" => task.minutes = Some(number),
+            "--partitions" => task.partitions = u32::try_from(number).ok().filter(|&partitions| partitions > 0),
             _ => return None,
         }
     }
@@ -124,7 +128,10 @@ fn run(task: &Task, clock: &SystemClock) -> Sums {
             if is_over(seed) {
                 return;
             }
-            let outcome = simulate(seed, Plant::Nothing, task.tells);
+            let outcome = match task.partitions {
+                None => simulate(seed, Plant::Nothing, task.tells),
+                Some(partitions) => simulate_stream(seed, partitions, Plant::Nothing, task.tells),
+            };
             if outcome.violation.is_some() {
                 stop.store(true, Ordering::Relaxed);
             }

@@ -22,11 +22,13 @@ pub enum Plant {
     UnopenedReleased,
     /// Files that leave a table are stamped with the clock of the last epoch, which may be days old.
     TombstonesByOldClock,
+    /// Vacuum asks the log of the first partition alone which files are named.
+    VacuumOfOneLog,
 }
 
 impl Plant {
     /// All bugs.
-    pub const ALL: [Plant; 8] = [
+    pub const ALL: [Plant; 9] = [
         Plant::LakeBeforeRecord,
         Plant::ContentNotSynced,
         Plant::EntryNotSynced,
@@ -35,5 +37,6 @@ impl Plant {
         Plant::PositionBeforeCommit,
         Plant::UnopenedReleased,
         Plant::TombstonesByOldClock,
+        Plant::VacuumOfOneLog,
     ];
 }

@@ -6,18 +6,20 @@ use crate::machine::Machine;
 use crate::plant::Plant;
 use crate::scenario::Scenario;
 use crate::store::{SharedDisk, SimStore};
-use adtally_engine::assembly::{Assembly, Environment};
 use adtally_engine::clock::{Clock, Randomness};
 use adtally_engine::commit::Committer;
-use adtally_engine::ingest::{EpochSink, Ingest, Turn};
+use adtally_engine::engine::{Engine, Environment, Owned, Workers};
+use adtally_engine::ingest::{EpochSink, Turn};
 use adtally_engine::project::{Waiting, Work};
 use adtally_engine::recovery::{Recovered, take_over, warm};
 use adtally_engine::report::Report;
 use adtally_engine::upkeep::Upkeep;
 use adtally_engine::{Ending, RunOptions};
 use adtally_model::{EpochNumber, IdentityKey, InputId, PartitionState, Result, Watermark};
-use adtally_pipeline::EpochDraft;
-use adtally_store::epoch_log::{EpochLog, Fingerprints};
+use adtally_pipeline::{EpochDraft, Partition};
+use adtally_source::Source;
+use adtally_store::embedded::HotPartitions;
+use adtally_store::epoch_log::{EpochLog, EpochLogs, Fingerprints};
 use adtally_store::hot_counts::HotCounts;
 use adtally_store::lake::LakeStore;
 use parking_lot::Mutex;
@@ -74,59 +76,47 @@ impl EpochSink for Slot {
     }
 }
 
-/// A process that has taken over.
-pub(crate) struct Process {
-    ingest: Ingest<Slot>,
+/// What a process knows of a partition that it took.
+pub(crate) struct Taken {
     slot: Slot,
-    work: Work,
-    upkeep: Upkeep,
-    /// What was to be projected when projecting began: commits may come between.
-    projecting: Option<Vec<Waiting>>,
     pub(crate) hot: Arc<HotCounts>,
-    /// Its id in records.
+    /// The process's id in records.
     pub(crate) writer: u128,
     /// The record by which it took over.
     pub(crate) claim: EpochNumber,
-    /// How it ends.
-    pub(crate) ending: Ending,
-    /// When it took over, by the true time.
-    pub(crate) began_ms: i64,
     /// The final frontier when it took over.
     pub(crate) final_before: Watermark,
 }
 
+/// A process, which takes partitions over.
+pub(crate) struct Process {
+    ground: Ground,
+    engine: Engine<Slot>,
+    logs: EpochLogs,
+    lake: Arc<dyn LakeStore>,
+    hot_minutes: u32,
+    pub(crate) taken: BTreeMap<u32, Taken>,
+    work: Work,
+    upkeep: Arc<Upkeep>,
+    /// What was to be projected when projecting began: commits may come between.
+    projecting: Option<Vec<Waiting>>,
+    /// How it ends.
+    pub(crate) ending: Ending,
+    /// When it began, by the true time.
+    pub(crate) began_ms: i64,
+}
+
 impl Process {
-    /// Starts a process as [`adtally_engine::Service`] does, to end as `ending` says. `read` are positions up to which an
-    /// earlier process had read, for a planted bug.
-    pub(crate) fn start(
-        ground: &Ground,
-        scenario: &Scenario,
-        ending: Ending,
-        read: &BTreeMap<InputId, u64>,
-    ) -> Result<Process> {
+    /// Starts a process without partitions, to end as `ending` says.
+    pub(crate) fn start(ground: &Ground, scenario: &Scenario, ending: Ending) -> Result<Process> {
         let machine = &ground.machine;
-        let began_ms = machine.true_ms();
         let clock: Arc<dyn Clock> = Arc::new(machine.clone());
         let lake: Arc<dyn LakeStore> = Arc::new(ModelLake::new(ground.tables.clone(), machine.clone(), ground.plant));
         let store = SimStore::new(ground.disk.clone(), ground.tables.clone(), machine.clone(), ground.plant);
-        let log = EpochLog::new(Arc::new(store), 0);
-        let key = IdentityKey::new(KEY);
-        let fingerprints = Fingerprints { config: 1, key: key.fingerprint() };
-        let (writer, fresh) = (machine.next_u128(), machine.next_u128());
-        let mut recovered = match ground.plant {
-            Plant::ClaimForgotten => without_claim(ground, &log, lake.as_ref(), (writer, fresh), fingerprints)?,
-            _ => ground.runtime.block_on(take_over(&log, lake.as_ref(), writer, fresh, fingerprints))?,
-        };
-        let (hot, older) = warm(&mut recovered, scenario.settings.store.hot_minutes, machine.wall_ms());
-        if let Some(mut older) = older {
-            ground.runtime.block_on(older.load(&hot, lake.as_ref()))?;
-        }
-        spoil(ground, &log, &mut recovered.state, read)?;
-        let (claim, final_before) = (recovered.state.progress.number, recovered.state.progress.frontiers.final_);
+        let logs = EpochLogs::new(Arc::new(store));
         let environment = Environment {
-            log,
-            lake,
-            files: Box::new(ground.files.clone()),
+            logs: logs.clone(),
+            lake: Arc::clone(&lake),
             clock: Arc::clone(&clock),
             randomness: Arc::new(machine.clone()),
             runtime: ground.runtime.clone(),
@@ -135,19 +125,75 @@ impl Process {
         };
         // A process dies before it has tried as often as that.
         let options = RunOptions { settings: scenario.settings.clone(), ending, attempts_max: u32::MAX };
-        let assembly = Assembly::new(&options, key, recovered, Arc::clone(&hot), environment)?;
-        let Assembly { mut reading, committer, projecting: work, upkeep, .. } = assembly;
-        if ground.plant == Plant::UnopenedReleased {
-            reading.partition.release_unopened();
+        let (engine, Workers { projecting: work, upkeep }) =
+            Engine::new(&options, IdentityKey::new(KEY), HotPartitions::default(), environment)?;
+        Ok(Process {
+            ground: ground.clone(),
+            engine,
+            logs,
+            lake,
+            hot_minutes: scenario.settings.store.hot_minutes,
+            taken: BTreeMap::new(),
+            work,
+            upkeep,
+            projecting: None,
+            ending,
+            began_ms: machine.true_ms(),
+        })
+    }
+
+    /// Takes a partition over, to read what `source` makes of its state. `read` are positions up to which an earlier process
+    /// had read, for a planted bug.
+    pub(crate) fn take(
+        &mut self,
+        partition: u32,
+        read: &BTreeMap<InputId, u64>,
+        source: impl FnOnce(&PartitionState) -> Result<Box<dyn Source>>,
+    ) -> Result<()> {
+        let (ground, lake, log) = (&self.ground, self.lake.as_ref(), self.logs.log(partition));
+        let machine = &ground.machine;
+        let fingerprints = Fingerprints { config: 1, key: IdentityKey::new(KEY).fingerprint() };
+        let (writer, fresh) = (machine.next_u128(), machine.next_u128());
+        let mut recovered = match ground.plant {
+            Plant::ClaimForgotten => without_claim(ground, &log, lake, (writer, fresh), fingerprints)?,
+            _ => ground.runtime.block_on(take_over(&log, lake, writer, fresh, fingerprints))?,
+        };
+        let (hot, older) = warm(&mut recovered, self.hot_minutes, machine.wall_ms());
+        if let Some(mut older) = older {
+            ground.runtime.block_on(older.load(&hot, lake))?;
         }
-        let slot = Slot(Arc::new(Mutex::new(Desk { committer, draft: None, machine: machine.clone() })));
-        let ingest = Ingest::new(reading, slot.clone());
-        Ok(Process { ingest, slot, work, upkeep, projecting: None, hot, writer, claim, ending, began_ms, final_before })
+        spoil(ground, &log, &mut recovered.state, read)?;
+        let (claim, final_before) = (recovered.state.progress.number, recovered.state.progress.frontiers.final_);
+        let source = source(&recovered.state)?;
+        let mut slot = None;
+        let owned = Owned { log, recovered, hot: Arc::clone(&hot), source };
+        self.engine.add(owned, |committer| {
+            let desk = Desk { committer, draft: None, machine: machine.clone() };
+            Ok(slot.insert(Slot(Arc::new(Mutex::new(desk)))).clone())
+        })?;
+        if ground.plant == Plant::UnopenedReleased {
+            self.engine.partitions_mut().for_each(Partition::release_unopened);
+        }
+        if let Some(slot) = slot {
+            self.taken.insert(partition, Taken { slot, hot, writer, claim, final_before });
+        }
+        Ok(())
+    }
+
+    /// Gives a partition up, in good order or as if nothing of its last epoch had been read.
+    pub(crate) fn give_up(&mut self, partition: u32, commits: bool) -> Result<()> {
+        if commits {
+            self.engine.stop()?;
+            self.commit()?;
+        }
+        self.engine.remove(partition);
+        self.taken.remove(&partition);
+        Ok(())
     }
 
     /// Turns the run loop once.
     pub(crate) fn turn(&mut self) -> Result<Turn> {
-        self.ingest.turn()
+        self.engine.turn()
     }
 
     /// The same, several times where the run is bounded: else most of them would die before they are over.
@@ -164,9 +210,13 @@ impl Process {
         Ok(turn)
     }
 
-    /// Commits the epoch that waits; says whether there was one.
+    /// Commits the epochs that wait; says whether there was one.
     pub(crate) fn commit(&mut self) -> Result<bool> {
-        self.slot.commit()
+        let mut committed = false;
+        for taken in self.taken.values() {
+            committed |= taken.slot.commit()?;
+        }
+        Ok(committed)
     }
 
     /// Takes up what is to be projected, or projects what was taken up; says whether the lake was brought on.
@@ -190,16 +240,16 @@ impl Process {
 
     /// Stops in good order: commits what was read and projects it.
     pub(crate) fn stop(&mut self) -> Result<()> {
-        self.ingest.stop()?;
+        self.engine.stop()?;
         self.finish()
     }
 
     /// What a bounded run left unread.
-    pub(crate) fn unread(&self) -> &[String] {
-        self.ingest.unread()
+    pub(crate) fn unread(&self) -> Vec<String> {
+        self.engine.unread()
     }
 
-    /// Commits the last epoch and projects everything.
+    /// Commits the last epochs and projects everything.
     pub(crate) fn finish(&mut self) -> Result<()> {
         self.commit()?;
         self.projecting = None;
@@ -214,7 +264,8 @@ impl Process {
 
     /// Up to where it has judged each input.
     pub(crate) fn positions(&self) -> BTreeMap<InputId, u64> {
-        self.ingest.partition().inputs().iter().map(|input| (input.row.id, input.row.position.to)).collect()
+        let inputs = self.engine.partitions().flat_map(|partition| partition.inputs().iter());
+        inputs.map(|input| (input.row.id, input.row.position.to)).collect()
     }
 }
 
@@ -230,7 +281,7 @@ fn without_claim(
         return ground.runtime.block_on(take_over(log, lake, writer, fresh, fingerprints));
     };
     let aside = SimStore::new(ground.disk.fork(), ground.tables.clone(), ground.machine.clone(), Plant::Nothing);
-    let aside = EpochLog::new(Arc::new(aside), 0);
+    let aside = EpochLog::new(Arc::new(aside), log.partition());
     let mut recovered = ground.runtime.block_on(take_over(&aside, lake, writer, fresh, fingerprints))?;
     recovered.waiting.retain(|waiting| waiting.pending.epoch <= state.progress.number);
     recovered.writer = log.writer_after(&state, writer, fingerprints);

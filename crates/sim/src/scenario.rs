@@ -7,8 +7,8 @@ use adtally_engine::ingest::Bounds;
 use adtally_engine::{EpochSettings, Settings, SourceSettings, StoreSettings};
 use adtally_pipeline::TimeSettings;
 use adtally_source::{DecodeSettings, TailSettings};
+use adtally_store::backing::StoreUrl;
 use adtally_store::lake::Keep;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,7 +112,7 @@ impl Scenario {
                 epoch,
                 store: StoreSettings {
                     // There is none: log and lake are simulated.
-                    data_dir: PathBuf::new(),
+                    data_dir: StoreUrl::of_folder(""),
                     hot_minutes,
                     lake_interval: Duration::ZERO,
                     upkeep_interval: Duration::ZERO,

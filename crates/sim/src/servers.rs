@@ -3,6 +3,7 @@
 use crate::files::{FOLDER, FileHandle, Files};
 use crate::random::Random;
 use crate::scenario::Scenario;
+use crate::topics::Topics;
 use std::path::PathBuf;
 
 const COUNTRIES: [&str; 5] = ["US", "DE", "JP", "BR", "ZZ"];
@@ -52,6 +53,8 @@ pub(crate) struct Line {
     pub(crate) at: String,
     /// Whether its file was deleted before it surely was read.
     pub(crate) may_be_lost: bool,
+    /// The partition that it belongs to.
+    pub(crate) partition: u32,
 }
 
 /// A server and its current log.
@@ -72,6 +75,8 @@ struct Server {
 /// All servers, their lines, and what they did to their files.
 pub(crate) struct Servers {
     random: Random,
+    /// Where lines go, if not into files.
+    topics: Option<Topics>,
     servers: Vec<Server>,
     pub(crate) lines: Vec<Line>,
     /// Every click once.
@@ -89,7 +94,7 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    pub(crate) fn new(scenario: &Scenario, mut random: Random, now_ms: i64) -> Servers {
+    pub(crate) fn new(scenario: &Scenario, topics: Option<Topics>, mut random: Random, now_ms: i64) -> Servers {
         let servers = (0..scenario.servers).map(|number| Server {
             path: PathBuf::from(format!("{FOLDER}/server-{number}.log")),
             file: None,
@@ -103,6 +108,7 @@ impl Servers {
         let servers = servers.collect();
         Servers {
             random,
+            topics,
             servers,
             lines: Vec::new(),
             clicks: Vec::new(),
@@ -160,10 +166,21 @@ impl Servers {
         let content = self.content(at, scenario, now_ms);
         let number = self.lines.len();
         let text = text_of(&content, number);
+        if let Some(topics) = &self.topics {
+            self.produce(&topics.clone(), at, content, &text, scenario, now_ms);
+            return;
+        }
         let server = &self.servers[at];
         let end = server.file.as_ref().map_or(0, FileHandle::len);
         let place = format!("{} {end}, after {} rotations", server.path.display(), server.rotations);
-        self.lines.push(Line { content, written_ms: now_ms, is_whole: true, at: place, may_be_lost: false });
+        self.lines.push(Line {
+            content,
+            written_ms: now_ms,
+            is_whole: true,
+            at: place,
+            may_be_lost: false,
+            partition: 0,
+        });
         self.servers[at].lines.push(number);
         if self.random.chance(50) {
             let cut = 1 + self.random.below(text.len() as u64 - 1) as usize;
@@ -173,6 +190,21 @@ impl Servers {
         } else {
             self.append(at, files, &text);
         }
+    }
+
+    /// Lets a server's agent produce a line: clicks by their ad, and what is none anywhere.
+    fn produce(&mut self, topics: &Topics, at: usize, content: Content, text: &str, scenario: &Scenario, now_ms: i64) {
+        let number = self.lines.len();
+        let (key, at_ms) = match &content {
+            Content::Click(click) => (click.who.ad, Some(click.who.at_ms)),
+            Content::Malformed | Content::Invalid => (number as u64, None),
+        };
+        let partition = (key % u64::from(topics.partitions())) as u32;
+        let place = format!("server {at}, partition {partition}");
+        self.lines.push(Line { content, written_ms: now_ms, is_whole: true, at: place, may_be_lost: false, partition });
+        // An agent's clock is right.
+        let accepted_ms = at_ms.filter(|&at_ms| at_ms <= now_ms + scenario.settings.time.max_future_skew_ms);
+        topics.append(at as u64, partition, text, accepted_ms, &mut self.random);
     }
 
     fn append(&mut self, at: usize, files: &Files, text: &str) {

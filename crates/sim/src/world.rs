@@ -11,6 +11,7 @@ use crate::scenario::Scenario;
 use crate::servers::Servers;
 use crate::store::{SharedDisk, SimStore};
 use adtally_engine::Ending;
+use adtally_engine::files::file_source;
 use adtally_engine::ingest::Turn;
 use adtally_model::{ErrorKind, InputId, Invariant, Result};
 use adtally_store::epoch_log::EpochLog;
@@ -25,6 +26,9 @@ const STEPS_MAX: usize = 40_000;
 
 /// Processes that are suspended at the same time at most.
 const ZOMBIES_MAX: usize = 2;
+
+/// The partition of an embedded process.
+const PARTITION: u32 = 0;
 
 /// How long, once all is written and nothing goes wrong, nothing more is read before all is taken to be read, beyond
 /// twice the idle timeout: the guarded clock stands still for a minute after the wall clock was set back.
@@ -76,7 +80,7 @@ struct World {
 }
 
 /// What became of a call into a process.
-enum Ended<T> {
+pub(crate) enum Ended<T> {
     /// It returned.
     Well(T),
     /// The process died in it.
@@ -87,32 +91,50 @@ enum Ended<T> {
 
 /// Runs the simulation of a seed; with `tells` it tells its story on stdout.
 pub fn simulate(seed: u64, plant: Plant, tells: bool) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    let runtime = match runtime {
+    outcome_of(seed, |runtime| {
+        let mut world = World::new(seed, plant, tells, runtime);
+        let ended = catch_unwind(AssertUnwindSafe(|| world.run()));
+        let (epochs, lines) = (world.judge.head(), world.servers.lines.len() as u64);
+        (ended, Outcome { epochs, lines, ..world.outcome }, world.ground.machine.clone())
+    })
+}
+
+/// How a world ended, and what was counted of it.
+type Run = (std::thread::Result<Verdict>, Outcome, Machine);
+
+/// What came of a world that `run` lets play.
+pub(crate) fn outcome_of(seed: u64, run: impl FnOnce(tokio::runtime::Handle) -> Run) -> Outcome {
+    let runtime = match tokio::runtime::Builder::new_current_thread().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             let violation = Some(format!("no runtime for the simulation: {error}"));
             return Outcome { seed, violation, ..Outcome::default() };
         }
     };
-    let mut world = World::new(seed, plant, tells, runtime.handle().clone());
-    let ended = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let (ended, outcome, machine) = run(runtime.handle().clone());
     let violation = match ended {
         Ok(verdict) => verdict.err(),
         Err(panic) => Some(format!("a panic: {}", words_of(panic.as_ref()))),
     };
-    let machine = &world.ground.machine;
     let tally = machine.tally();
     Outcome {
         seed,
         points: tally.points,
         deaths: tally.deaths,
         failures: tally.failures,
-        epochs: world.judge.head(),
-        lines: world.servers.lines.len() as u64,
         trace: machine.trace(),
         violation,
-        ..world.outcome
+        ..outcome
+    }
+}
+
+/// Calls into a process; what unwinds out of it other than its death goes on.
+pub(crate) fn call<T>(call: impl FnOnce() -> Result<T>) -> Ended<T> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ended::Well(value),
+        Ok(Err(error)) => Ended::Failed(error),
+        Err(panic) if panic.is::<Death>() => Ended::Died,
+        Err(panic) => resume_unwind(panic),
     }
 }
 
@@ -127,7 +149,7 @@ impl World {
         let scenario = Scenario::new(seed, &mut random);
         let machine = Machine::new(random.fork(), tells);
         machine.note("scenario", &format!("{scenario:?}"));
-        let servers = Servers::new(&scenario, random.fork(), machine.true_ms());
+        let servers = Servers::new(&scenario, None, random.fork(), machine.true_ms());
         let files = Files::new(machine.clone());
         let (disk, tables) = (SharedDisk::default(), SharedTables::default());
         World {
@@ -211,16 +233,6 @@ impl World {
         });
     }
 
-    /// Calls into a process; what unwinds out of it other than its death goes on.
-    fn call<T>(&self, call: impl FnOnce() -> Result<T>) -> Ended<T> {
-        match catch_unwind(AssertUnwindSafe(call)) {
-            Ok(Ok(value)) => Ended::Well(value),
-            Ok(Err(error)) => Ended::Failed(error),
-            Err(panic) if panic.is::<Death>() => Ended::Died,
-            Err(panic) => resume_unwind(panic),
-        }
-    }
-
     /// How the next process ends.
     fn next_ending(&mut self) -> Ending {
         match self.random.chance(self.scenario.bounded) {
@@ -233,12 +245,21 @@ impl World {
     /// A process takes over, or dies trying.
     fn start(&mut self, ending: Ending) -> Verdict {
         self.ground.machine.note("starts", &format!("{ending:?}"));
-        match self.call(|| Process::start(&self.ground, &self.scenario, ending, &self.read)) {
+        let started = call(|| {
+            let mut process = Process::start(&self.ground, &self.scenario, ending)?;
+            let files = Box::new(self.ground.files.clone());
+            process.take(PARTITION, &self.read, |state| {
+                file_source(&self.scenario.settings, ending, files, state, &self.ground.machine)
+            })?;
+            Ok(process)
+        });
+        match started {
             Ended::Well(process) => {
+                let Some(taken) = process.taken.get(&PARTITION) else { return Err("nothing is taken".to_owned()) };
                 self.outcome.starts += 1;
-                self.ground.machine.note("owns from", &process.claim);
+                self.ground.machine.note("owns from", &taken.claim);
                 if ending == Ending::Final {
-                    self.judge.note_final_run(process.writer);
+                    self.judge.note_final_run(taken.writer);
                 }
                 self.process = Some(process);
                 self.absorb()?;
@@ -266,7 +287,7 @@ impl World {
         let before = self.judge.head();
         let writers = self.judge.absorb(&disk, &self.ground.tables, &self.scenario, &self.servers)?;
         if self.judge.head() > before
-            && let Some(process) = &self.process
+            && let Some(process) = self.process.as_ref().and_then(|process| process.taken.get(&PARTITION))
         {
             drop(disk);
             let mut is_succeeded = false;
@@ -294,7 +315,8 @@ impl World {
         self.judge.check_kept(&self.ground.disk.disk.lock())?;
         self.judge.check_lake(&self.ground.tables)?;
         if self.ground.plant == Plant::Nothing {
-            let owner = self.process.as_ref().map(|process| process.writer);
+            let owner =
+                self.process.as_ref().and_then(|process| process.taken.get(&PARTITION)).map(|taken| taken.writer);
             if self.judge.writer() != owner {
                 return Err(format!("{}: the newest record is not the owner's claim", Invariant::LinearChain));
             }
@@ -302,7 +324,7 @@ impl World {
         // Through a store on which nothing goes wrong.
         let machine = Machine::new(Random::new(0), false);
         let store = SimStore::new(self.ground.disk.clone(), self.ground.tables.clone(), machine, Plant::Nothing);
-        let log = EpochLog::new(Arc::new(store), 0);
+        let log = EpochLog::new(Arc::new(store), PARTITION);
         match self.ground.runtime.block_on(log.fold()) {
             Ok(Some(state)) => self.judge.check_fold(&state),
             Ok(None) => Err(format!("{}: the log is empty", Invariant::LinearChain)),
@@ -314,7 +336,7 @@ impl World {
     fn work(&mut self) -> Verdict {
         let Some(mut process) = self.process.take() else { return Ok(()) };
         let what = self.random.below(10);
-        let ended = self.call(|| match what {
+        let ended = call(|| match what {
             0..=5 => process.turns().map(|turn| (turn == Turn::Finished, false)),
             6..=8 => process.commit().map(|_| (false, false)),
             _ => process.project().map(|projected| (false, projected)),
@@ -338,7 +360,7 @@ impl World {
     /// The process brings the lake up to date and keeps it in order.
     fn keep_lake(&mut self) -> Verdict {
         let Some(mut process) = self.process.take() else { return Ok(()) };
-        let kept = self.call(|| {
+        let kept = call(|| {
             process.project()?;
             process.project()?;
             // Reads the clock.

@@ -1,10 +1,13 @@
 //! The simulation: seeds that must hold, seeds that replay, and planted bugs that must be found.
 
-use adtally_sim::{Plant, simulate};
+use adtally_sim::{Outcome, Plant, simulate, simulate_stream};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seeds that are simulated in each run of the tests: some tens of seconds on two cores.
 const SEEDS: u64 = 2_000;
+
+/// Partitions of the topic, where there is one.
+const PARTITIONS: u32 = 3;
 
 /// Within so many seeds a planted bug is found.
 const FOUND_WITHIN: u64 = 50;
@@ -52,17 +55,42 @@ fn every_promise_holds_under_every_seed() {
 }
 
 #[test]
+fn every_promise_holds_with_three_partitions_under_every_seed() {
+    let sums: [AtomicU64; 3] = Default::default();
+    on_two_threads(SEEDS / 2, |seed| {
+        let outcome = simulate_stream(seed, PARTITIONS, Plant::Nothing, false);
+        assert_eq!(
+            outcome.violation, None,
+            "seed {seed}: `cargo xtask sim --partitions {PARTITIONS} --from {seed} --seeds 1 --story` replays it"
+        );
+        for (sum, more) in sums.iter().zip([outcome.deaths, outcome.zombies, outcome.power_losses]) {
+            sum.fetch_add(more, Ordering::Relaxed);
+        }
+    });
+    let [deaths, zombies, power_losses] = sums.map(AtomicU64::into_inner);
+    assert!(
+        deaths > 2 * SEEDS && zombies > SEEDS / 20 && power_losses > SEEDS / 2,
+        "{deaths} {zombies} {power_losses}"
+    );
+}
+
+#[test]
 fn a_seed_plays_the_same_again() {
     on_two_threads(40, |seed| {
-        let (once, again) = (simulate(seed, Plant::Nothing, false), simulate(seed, Plant::Nothing, false));
-        assert_eq!(once, again, "seed {seed}");
+        let twice = |of: &dyn Fn() -> Outcome| assert_eq!(of(), of(), "seed {seed}");
+        twice(&|| simulate(seed, Plant::Nothing, false));
+        twice(&|| simulate_stream(seed, PARTITIONS, Plant::Nothing, false));
     });
 }
 
 /// How many seeds it takes to find a planted bug, and what gives it away.
 fn found(plant: Plant, within: u64) -> (u64, String) {
     for seed in 0..within {
-        if let Some(violation) = simulate(seed, plant, false).violation {
+        let outcome = match plant {
+            Plant::VacuumOfOneLog => simulate_stream(seed, PARTITIONS, plant, false),
+            _ => simulate(seed, plant, false),
+        };
+        if let Some(violation) = outcome.violation {
             return (seed + 1, violation);
         }
     }
@@ -109,6 +137,11 @@ fn finds_a_release_of_an_input_that_was_not_opened() {
 #[test]
 fn finds_files_that_are_vacuumed_because_an_old_clock_stamped_them() {
     check(Plant::TombstonesByOldClock, FOUND_WITHIN_RARE, &["ST-1"]);
+}
+
+#[test]
+fn finds_a_vacuum_that_sees_one_log_only() {
+    check(Plant::VacuumOfOneLog, FOUND_WITHIN_RARE, &["ST-1"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A block of whole lines of one input: what the tailer hands to the decoder.
 
-use adtally_model::InputId;
+use adtally_model::{InputId, Record};
 use std::sync::Arc;
 
 /// Whole lines of one input. The last one may lack its line ending where its file will not grow any more.
@@ -20,6 +20,20 @@ pub struct Block {
     pub nul_bytes: u64,
     /// Whether the block is one single line, longer than a block, of which `text` holds only the first bytes.
     pub overlong: bool,
+}
+
+/// Whole records of one lane. The lines of each are whole, too, and end with a line ending.
+#[derive(Clone, Debug)]
+pub struct RecordBlock {
+    /// The text of all records, one after another.
+    pub text: Vec<u8>,
+    /// The records, in the order of their offsets.
+    pub records: Vec<Record>,
+    /// The inputs among them that are not known yet, and what tables are to call them. They are known from the end of an
+    /// epoch on; until then their records wait.
+    pub found: Vec<(InputId, Arc<str>)>,
+    /// How their lines are to be read.
+    pub format: Format,
 }
 
 /// How the lines of an input are to be read.

@@ -25,10 +25,12 @@ pub use settings::{
     TimestampUnit,
 };
 
-use crate::block::{Block, CsvHeader, Format};
+use crate::block::{Block, CsvHeader, Format, RecordBlock};
 use adtally_model::dead_letter::PAYLOAD_BYTES_MAX;
 use adtally_model::identity::IdentityFields;
-use adtally_model::{ClickColumns, ClickRef, Country, DecodedBatch, IdentityKey, Rejected, Result, Verdict};
+use adtally_model::{
+    ClickColumns, ClickRef, Country, DecodedBatch, DecodedRecords, IdentityKey, InputId, Rejected, Result, Verdict,
+};
 use json::{Kind, Scanned, Scanner};
 use memchr::memchr;
 use null_values::NullValues;
@@ -121,6 +123,14 @@ impl Decoder {
         }
         work.clicks.unknown_country = self.unknown_country(&text, &format, &work.clicks);
         DecodedBatch { input, from, to, clicks: work.clicks, rejected: work.rejected, nul_bytes: work.nul_bytes, text }
+    }
+
+    /// Decodes a block of records.
+    pub fn decode_records(&self, RecordBlock { text, records, format, .. }: RecordBlock) -> DecodedRecords {
+        let to = text.len() as u64;
+        let block = Block { input: InputId(0), from: 0, to, text, format, nul_bytes: 0, overlong: false };
+        let DecodedBatch { clicks, rejected, text, .. } = self.decode(block);
+        DecodedRecords { records, clicks, rejected, text }
     }
 
     /// What stands in the field of the country, where it is there and no click of a block has a known country. Asked once a

@@ -16,8 +16,9 @@ pub mod decode;
 pub mod file_system;
 pub mod file_tail;
 pub mod line_number;
+pub mod source;
 
-pub use block::{Block, CsvHeader, Format};
+pub use block::{Block, CsvHeader, Format, RecordBlock};
 pub use decode::foreign;
 pub use decode::{
     DecodeSettings, Decoder, FieldNames, FormatChoice, NULL_VALUE_BYTES_MAX, NULL_VALUES, NULL_VALUES_MAX,
@@ -28,3 +29,4 @@ pub use file_tail::{
     BLOCK_BYTES_MIN, Discovery, InputFacts, Progress, ReadOutcome, Survey, TailSettings, Tailer, Unopened, survey,
 };
 pub use line_number::{line_number, open_text};
+pub use source::{Source, SourceBlock};

@@ -1,34 +1,141 @@
-//! The object stores under a deployment, and the stores in them.
+//! The object stores under a deployment, and the stores in them. Every command comes to its data through here.
 
+use crate::data_dir::read_key;
 use crate::durable::DurableLocal;
-use crate::epoch_log::EpochLog;
+use crate::epoch_log::EpochLogs;
 use crate::lake::{DamagedEntry, Lake, damaged_entries};
-use adtally_model::{Error, Result};
+use adtally_model::{Error, IdentityKey, Result};
+use futures::StreamExt;
 use object_store::ObjectStore;
-use std::path::Path;
+use object_store::prefix::PrefixStore;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 
-/// The partition of an embedded process.
-const PARTITION: u32 = 0;
+/// The partition of an embedded process, whose source are log files.
+pub const EMBEDDED: u32 = 0;
 
-/// The object stores under a deployment: local folders by default.
+/// The lake's folder below that of a deployment.
+const LAKE: &str = "lake";
+
+/// Where a deployment keeps its data: a folder, given as a path or as a `file://` URL.
+///
+/// ```
+/// # use adtally_store::backing::StoreUrl;
+/// let url: StoreUrl = "file:///srv/adtally".parse().unwrap();
+/// assert_eq!(url, "/srv/adtally".parse().unwrap());
+/// assert!("s3://bucket/adtally".parse::<StoreUrl>().is_err());
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoreUrl {
+    folder: PathBuf,
+}
+
+impl StoreUrl {
+    /// A folder.
+    pub fn of_folder(folder: impl Into<PathBuf>) -> StoreUrl {
+        StoreUrl { folder: folder.into() }
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The identity key that is kept there, if there is one.
+    ///
+    /// # Errors
+    /// As [`read_key`].
+    pub fn read_key(&self) -> Result<Option<IdentityKey>> {
+        read_key(&self.folder)
+    }
+}
+
+impl FromStr for StoreUrl {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<StoreUrl> {
+        let folder = match text.split_once("://") {
+            None => text,
+            Some(("file", path)) if path.starts_with('/') => path,
+            Some(("file", _)) => {
+                return Err(Error::user(format!("{text} is not a file URL: it must be file:// and an absolute path")));
+            }
+            Some((scheme, _)) => {
+                return Err(Error::user(format!(
+                    "{text}: data cannot be kept in {scheme}: give a folder or a file:// URL"
+                )));
+            }
+        };
+        Ok(StoreUrl::of_folder(folder))
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.folder.display().fmt(f)
+    }
+}
+
+fn lake_name(url: &StoreUrl) -> String {
+    format!("{url}/{LAKE}")
+}
+
+/// The object stores under a deployment.
 #[derive(Clone)]
 pub struct Backing {
     /// Where epoch records live, below `epochs/`.
     pub log: Arc<dyn ObjectStore>,
     /// The lake's folder.
     pub lake: Arc<dyn ObjectStore>,
+    /// What the lake is called in messages.
+    pub lake_name: String,
 }
 
 impl Backing {
-    /// The folders of a data directory, which are created where they are missing.
+    /// The stores at a place for their owner; they are created where they are missing.
     ///
     /// # Errors
     /// External when a folder cannot be opened.
-    pub fn local(data_dir: &Path, fsync: bool) -> Result<Backing> {
-        let root = DurableLocal::open(data_dir, fsync)?;
-        let lake = DurableLocal::open(&data_dir.join("lake"), fsync)?;
-        Ok(Backing { log: Arc::new(root), lake: Arc::new(lake) })
+    pub fn for_owner(url: &StoreUrl, fsync: bool) -> Result<Backing> {
+        let root = DurableLocal::open(url.folder(), fsync)?;
+        let lake = DurableLocal::open(&url.folder().join(LAKE), fsync)?;
+        Ok(Backing { log: Arc::new(root), lake: Arc::new(lake), lake_name: lake_name(url) })
+    }
+
+    /// The stores at a place for a reader; nothing is created.
+    ///
+    /// # Errors
+    /// External when the folder cannot be opened.
+    pub fn for_reader(url: &StoreUrl) -> Result<Backing> {
+        let root: Arc<dyn ObjectStore> = Arc::new(DurableLocal::open_existing(url.folder(), false)?);
+        let lake = Arc::new(PrefixStore::new(Arc::clone(&root), LAKE));
+        Ok(Backing { log: root, lake, lake_name: lake_name(url) })
+    }
+
+    /// The epoch logs.
+    pub fn logs(&self) -> EpochLogs {
+        EpochLogs::new(Arc::clone(&self.log))
+    }
+
+    /// Opens a lake that is there, and changes nothing.
+    ///
+    /// # Errors
+    /// Corrupt when the lake or a table is missing or damaged, external when it cannot be read.
+    pub async fn existing_lake(&self) -> Result<Lake> {
+        if self.lake.list(None).next().await.is_none() {
+            return Err(Error::corrupt(format!("the lake {} is missing: restore it from a backup", self.lake_name)));
+        }
+        Lake::open_existing(Arc::clone(&self.lake)).await
+    }
+
+    /// The damaged entries of the logs of the lake's tables, which keep it from being opened.
+    ///
+    /// # Errors
+    /// External when they cannot be read.
+    pub async fn damaged_lake_entries(&self) -> Result<Vec<DamagedEntry>> {
+        damaged_entries(&self.lake).await
     }
 
     /// Opens the stores in it for their owner. The lake's tables are made before an epoch log has its first record;
@@ -37,60 +144,22 @@ impl Backing {
     /// # Errors
     /// External when a store cannot be read, corrupt when a lake table is damaged or lost.
     pub async fn open(&self) -> Result<Stores> {
-        let log = EpochLog::new(Arc::clone(&self.log), PARTITION);
-        let log_is_empty = log.numbers().await?.is_empty();
+        let logs = self.logs();
+        let log_is_empty = logs.partitions().await?.is_empty();
         let lake = match log_is_empty {
             true => Lake::open(Arc::clone(&self.lake)).await?,
             false => Lake::open_existing(Arc::clone(&self.lake)).await?,
         };
-        Ok(Stores { log, lake, log_is_empty })
+        Ok(Stores { logs, lake, log_is_empty })
     }
 }
 
 /// The stores of a deployment.
 pub struct Stores {
-    /// The epoch log.
-    pub log: EpochLog,
+    /// The epoch logs.
+    pub logs: EpochLogs,
     /// The lake.
     pub lake: Lake,
-    /// Whether the log had no record when it was opened.
+    /// Whether no log had a record when it was opened.
     pub log_is_empty: bool,
-}
-
-/// The damaged entries of the lake's table logs in a data directory, which keep it from being opened.
-///
-/// # Errors
-/// External when they cannot be read.
-pub async fn damaged_lake_entries(data_dir: &Path) -> Result<Vec<DamagedEntry>> {
-    let lake: Arc<dyn ObjectStore> = Arc::new(DurableLocal::open_existing(&data_dir.join("lake"), false)?);
-    damaged_entries(&lake).await
-}
-
-/// Opens the stores in a data directory for their owner to repair them: a log that is lost is an empty one.
-///
-/// # Errors
-/// Corrupt when a lake table is damaged or missing, external when it cannot be read.
-pub async fn open_for_repair(data_dir: &Path) -> Result<(EpochLog, Lake)> {
-    let Backing { log, lake } = Backing::local(data_dir, true)?;
-    Ok((EpochLog::new(log, PARTITION), Lake::open_existing(lake).await?))
-}
-
-/// Opens the epoch log in a data directory for reading; nothing is created.
-///
-/// # Errors
-/// External when the folder cannot be opened.
-pub fn read_log(data_dir: &Path) -> Result<EpochLog> {
-    Ok(EpochLog::new(Arc::new(DurableLocal::open_existing(data_dir, false)?), PARTITION))
-}
-
-/// Opens the lake in a data directory for reading; nothing is created.
-///
-/// # Errors
-/// Corrupt when a table is damaged or missing, external when it cannot be read.
-pub async fn read_lake(data_dir: &Path) -> Result<Lake> {
-    let folder = data_dir.join("lake");
-    if !folder.is_dir() {
-        return Err(Error::corrupt(format!("the lake {} is missing: restore it from a backup", folder.display())));
-    }
-    Lake::open_existing(Arc::new(DurableLocal::open_existing(&folder, false)?)).await
 }

@@ -1,10 +1,11 @@
 //! Answers from the embedded stores: hot counts, the lake for what is older, raw clicks for what is not counted ahead.
 
-use crate::hot_counts::{AdSums, HotCounts, Snapshot};
-use crate::lake::{ClickScan, Epochs, Lake, Selection};
+use crate::hot_counts::AdSums;
+use crate::lake::{ClickScan, Lake, Selection};
 use crate::questions::{AdClicks, Cost, Coverage, Filters, MinuteClicks, Question, Questions, Revision, Span, TopAds};
 use adtally_model::{
-    ClickColumns, CountedClicks, Error, Invariant, Minute, MinuteCounts, MinuteState, Result, StagedFile, StagedTable,
+    ClickColumns, CountedClicks, Country, Error, Invariant, Minute, MinuteCounts, MinuteState, Result, StagedFile,
+    StagedTable,
 };
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -12,16 +13,19 @@ use std::sync::Arc;
 
 #[cfg(test)]
 mod tests;
+mod view;
+
+pub use view::{HotPartitions, View};
 
 /// The stores of one process.
 pub struct Embedded {
-    hot: Arc<HotCounts>,
+    hot: HotPartitions,
     lake: Arc<Lake>,
 }
 
 impl Embedded {
     /// Answers from these.
-    pub fn new(hot: Arc<HotCounts>, lake: Arc<Lake>) -> Self {
+    pub fn new(hot: HotPartitions, lake: Arc<Lake>) -> Self {
         Embedded { hot, lake }
     }
 }
@@ -32,40 +36,42 @@ impl Questions for Embedded {
         if !question.filters.is_counted() {
             return Cost::RawClicks;
         }
-        let snapshot = self.hot.snapshot();
-        match coverage(&snapshot, question).span {
-            Some((from, to)) if from < hot_from(&snapshot, from, to) => Cost::OlderCounts,
+        let view = self.hot.view();
+        match coverage(&view, question).span {
+            Some((from, to)) if from < view.hot_from(from, to) => Cost::OlderCounts,
             _ => Cost::RecentCounts,
         }
     }
 
     fn revision(&self) -> Revision {
-        Revision::of([&self.hot.snapshot().progress])
+        self.hot.view().revision()
     }
 
     async fn ad_clicks(&self, ad_id: u64, question: &Question, series: bool) -> Result<AdClicks> {
         refuse_the_past(question)?;
-        let snapshot = self.hot.snapshot();
-        let coverage = coverage(&snapshot, question);
+        let view = self.hot.view();
+        let coverage = coverage(&view, question);
         let Some((from, to)) = coverage.span else {
             return Ok(AdClicks { coverage, clicks: 0, series: series.then(Vec::new) });
         };
         let mut minutes: BTreeMap<Minute, i64> = BTreeMap::new();
         if question.filters.is_counted() {
             let country = question.filters.country;
-            let hot_from = hot_from(&snapshot, from, to);
-            for (minute, clicks) in snapshot.ad_minutes(ad_id, hot_from, to, country) {
-                *minutes.entry(minute).or_default() += clicks;
+            let hot_from = view.hot_from(from, to);
+            for snapshot in view.partitions() {
+                for (minute, clicks) in snapshot.ad_minutes(ad_id, hot_from, to, country) {
+                    *minutes.entry(minute).or_default() += clicks;
+                }
             }
             if from < hot_from {
                 let selection = Selection { ad_id: Some(ad_id), country };
-                self.older(&snapshot, (from, hot_from), selection, series, |minute, _, clicks| {
+                self.older(&view, (from, hot_from), selection, series, |minute, _, clicks| {
                     *minutes.entry(minute).or_default() += clicks;
                 })
                 .await?;
             }
         } else {
-            self.raw(&snapshot, from, to, &question.filters, |minute, ad, clicks| {
+            self.raw(&view, from, to, &question.filters, |minute, ad, clicks| {
                 if ad == ad_id {
                     *minutes.entry(minute).or_default() += clicks;
                 }
@@ -73,7 +79,7 @@ impl Questions for Embedded {
             .await?;
         }
         if question.include_open {
-            each_open(&snapshot, from, to, &question.filters, |minute, ad| {
+            each_open(&view, from, to, &question.filters, |minute, ad| {
                 if ad == ad_id {
                     *minutes.entry(minute).or_default() += 1;
                 }
@@ -82,7 +88,7 @@ impl Questions for Embedded {
         let clicks = clicks_of(minutes.values().sum(), ad_id)?;
         let row = |minute| {
             let clicks = clicks_of(minutes.get(&minute).copied().unwrap_or_default(), ad_id)?;
-            Ok(MinuteClicks { minute, clicks, state: snapshot.progress.state_of(minute) })
+            Ok(MinuteClicks { minute, clicks, state: view.state_of(minute) })
         };
         let series = series.then(|| (from.0..to.0).map(Minute).map(row).collect::<Result<_>>()).transpose()?;
         Ok(AdClicks { coverage, clicks, series })
@@ -90,24 +96,23 @@ impl Questions for Embedded {
 
     async fn top_ads(&self, question: &Question, limit: usize) -> Result<TopAds> {
         refuse_the_past(question)?;
-        let snapshot = self.hot.snapshot();
-        let coverage = coverage(&snapshot, question);
+        let view = self.hot.view();
+        let coverage = coverage(&view, question);
         let Some((from, to)) = coverage.span else { return Ok(TopAds { coverage, ads: Vec::new() }) };
         let mut sums: AdSums<'_>;
         if question.filters.is_counted() {
-            sums = snapshot.sums();
-            let hot_from = hot_from(&snapshot, from, to);
-            snapshot.add_minutes(&mut sums, hot_from, to, question.filters.country);
+            let hot_from = view.hot_from(from, to);
+            sums = sums_of(&view, hot_from, to, question.filters.country);
             if from < hot_from {
                 let selection = Selection { ad_id: None, country: question.filters.country };
-                self.older(&snapshot, (from, hot_from), selection, false, |_, ad, clicks| sums.add(ad, clicks)).await?;
+                self.older(&view, (from, hot_from), selection, false, |_, ad, clicks| sums.add(ad, clicks)).await?;
             }
         } else {
-            sums = snapshot.sparse_sums();
-            self.raw(&snapshot, from, to, &question.filters, |_, ad, clicks| sums.add(ad, clicks)).await?;
+            sums = AdSums::default();
+            self.raw(&view, from, to, &question.filters, |_, ad, clicks| sums.add(ad, clicks)).await?;
         }
         if question.include_open {
-            each_open(&snapshot, from, to, &question.filters, |_, ad| sums.add(ad, 1));
+            each_open(&view, from, to, &question.filters, |_, ad| sums.add(ad, 1));
         }
         Ok(TopAds { coverage, ads: sums.top(limit) })
     }
@@ -118,7 +123,7 @@ impl Embedded {
     /// Whole hours and days come together, under their first minute, unless they are wanted `by_minute`.
     async fn older(
         &self,
-        snapshot: &Snapshot,
+        view: &View,
         (from, to): (Minute, Minute),
         selection: Selection,
         by_minute: bool,
@@ -131,14 +136,15 @@ impl Embedded {
                 }
             }
         };
-        let upto = Epochs::of(snapshot.progress.partition, snapshot.lake_epoch);
+        let upto = view.lake_epochs();
         if by_minute {
             self.lake.each_minute((from, to), Some(&upto), selection, &mut show).await?;
         } else {
             // Minutes of later epochs are in no hour or day that is rolled up: those are final.
             self.lake.each_count((from, to), &upto, selection, &mut show).await?;
         }
-        let pending = snapshot.pending.iter().flat_map(|pending| pending.counts.iter());
+        let pending = view.partitions().flat_map(|snapshot| &snapshot.pending);
+        let pending = pending.flat_map(|pending| pending.counts.iter());
         pending.filter(|counts| (from..to).contains(&counts.minute)).for_each(show);
         Ok(())
     }
@@ -146,22 +152,22 @@ impl Embedded {
     /// Counts of raw clicks: those of the lake up to the epoch that it holds, and the staged files of later epochs.
     async fn raw(
         &self,
-        snapshot: &Snapshot,
+        view: &View,
         from: Minute,
         to: Minute,
         filters: &Filters,
         mut add: impl FnMut(Minute, u64, i64) + Send,
     ) -> Result<()> {
-        let staged: Vec<StagedFile> = snapshot
-            .pending
-            .iter()
+        let staged: Vec<StagedFile> = view
+            .partitions()
+            .flat_map(|snapshot| &snapshot.pending)
             .flat_map(|pending| &pending.staged)
             .filter(|file| file.table == StagedTable::Clicks)
             .cloned()
             .collect();
         // The tables may have gone on since the snapshot was taken: what they hold by now is read from them, up to the
         // snapshot's epoch, and only what they do not hold from the staged files.
-        let upto = Epochs::of(snapshot.progress.partition, snapshot.progress.number);
+        let upto = view.epochs();
         let scan = ClickScan { from, to, filters, upto: Some(&upto), staged: &staged };
         for counts in self.lake.scan_clicks(&scan).await?.minutes {
             for (ad, _, clicks) in counts.rows() {
@@ -186,12 +192,25 @@ fn clicks_of(sum: i64, ad_id: u64) -> Result<u64> {
     u64::try_from(sum).map_err(negative)
 }
 
+/// The sums of hot minutes over all partitions. Those of the first one are summed in place.
+fn sums_of(view: &View, from: Minute, to: Minute, country: Option<Country>) -> AdSums<'_> {
+    let mut sums: Option<AdSums<'_>> = None;
+    for snapshot in view.partitions() {
+        let mut of_partition = snapshot.sums();
+        snapshot.add_minutes(&mut of_partition, from, to, country);
+        match &mut sums {
+            None => sums = Some(of_partition),
+            Some(sums) => of_partition.each(|ad, clicks| sums.add(ad, clicks)),
+        }
+    }
+    sums.unwrap_or_default()
+}
+
 /// The minutes that a question covers, and what there is to say of them.
-fn coverage(snapshot: &Snapshot, question: &Question) -> Coverage {
-    let progress = &snapshot.progress;
-    let mut newest = progress.newest_click_ms;
+fn coverage(view: &View, question: &Question) -> Coverage {
+    let mut newest = view.newest_click_ms();
     if question.include_open {
-        for clicks in snapshot.open_clicks() {
+        for clicks in view.open_clicks() {
             let times = clicks.rows.iter().map(|&row| clicks.columns.event_time_ms[row as usize]);
             newest = newest.max(times.max());
         }
@@ -200,22 +219,17 @@ fn coverage(snapshot: &Snapshot, question: &Question) -> Coverage {
         Span::Between(from, to) => Some((from, to)),
         Span::Last(minutes) => {
             let open = newest.filter(|_| question.include_open).map(|newest| Minute::of(newest).next());
-            progress.to().max(open).map(|to| (Minute(to.0 - i64::from(minutes)), to))
+            view.to().max(open).map(|to| (Minute(to.0 - i64::from(minutes)), to))
         }
     };
-    let state = span.map_or(MinuteState::Open, |(_, to)| progress.state_of(Minute(to.0 - 1)));
-    let revision = if question.include_open { None } else { Revision::of([progress]).if_any() };
-    Coverage { span, state, watermark_ms: progress.frontiers.watermark.get(), newest_click_ms: newest, revision }
-}
-
-/// Where, within a span, the hot minutes begin.
-fn hot_from(snapshot: &Snapshot, from: Minute, to: Minute) -> Minute {
-    snapshot.complete_from.map_or(from, |complete| complete.clamp(from, to))
+    let state = span.map_or(MinuteState::Open, |(_, to)| view.state_of(Minute(to.0 - 1)));
+    let revision = if question.include_open { None } else { view.revision().if_any() };
+    Coverage { span, state, watermark_ms: view.watermark_ms(), newest_click_ms: newest, revision }
 }
 
 /// Shows the clicks that are not committed yet and match.
-fn each_open(snapshot: &Snapshot, from: Minute, to: Minute, filters: &Filters, mut show: impl FnMut(Minute, u64)) {
-    for CountedClicks { columns, rows, .. } in snapshot.open_clicks() {
+fn each_open(view: &View, from: Minute, to: Minute, filters: &Filters, mut show: impl FnMut(Minute, u64)) {
+    for CountedClicks { columns, rows, .. } in view.open_clicks() {
         for &row in rows {
             let row = row as usize;
             let minute = Minute::of(columns.event_time_ms[row]);

@@ -225,11 +225,6 @@ impl Snapshot {
         AdSums::new(&self.ads, self.numbers)
     }
 
-    /// An empty sum that expects few ads, all by their id.
-    pub fn sparse_sums(&self) -> AdSums<'_> {
-        AdSums::new(&self.ads, 0)
-    }
-
     /// Adds the hot minutes `[from, to)` to a sum.
     pub fn add_minutes(&self, sums: &mut AdSums<'_>, from: Minute, to: Minute, country: Option<Country>) {
         let mut next = from;

@@ -14,6 +14,7 @@ use adtally_engine::status::Status;
 use adtally_engine::{Ending, RunOptions, Service};
 use adtally_model::ledger::thousands;
 use adtally_model::{Country, Error, ErrorKind, Minute, Result};
+use adtally_store::backing::StoreUrl;
 use adtally_store::lake::Lake;
 use clap::{Args, ValueEnum};
 use std::cmp::Reverse;
@@ -76,7 +77,7 @@ pub fn count(args: &CountArgs) -> Result<Exit> {
     let runtime = runtime()?;
     let stopping = Stopping::on_signals(&runtime)?;
     let folder = stopping.temporary_folder("adtally-count-")?;
-    config.run.store.data_dir = folder.path().join("data");
+    config.run.store.data_dir = StoreUrl::of_folder(folder.path().join("data"));
     // What dies with the command need not survive a power loss.
     config.run.epoch.fsync = false;
     config.log.level = "warn";

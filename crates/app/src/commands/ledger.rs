@@ -8,7 +8,7 @@ use adtally_engine::clock::SystemClock;
 use adtally_engine::report::Report;
 use adtally_engine::status::Status;
 use adtally_model::{Error, Result};
-use adtally_store::backing::read_log;
+use adtally_store::backing::Backing;
 use clap::Args;
 use std::sync::Arc;
 
@@ -31,24 +31,32 @@ pub fn ledger(args: &LedgerArgs) -> Result<Exit> {
     let config = args.store.load()?;
     existing(&config.run.store.data_dir)?;
     let runtime = runtime()?;
-    let state = runtime.block_on(read_log(&config.run.store.data_dir)?.fold())?;
-    let state = state
-        .ok_or_else(|| Error::user("nothing was committed in this data directory yet: start `adtally run` first"))?;
-    let report = Report::new(config.run.time, &state, Arc::new(SystemClock));
+    let logs = Backing::for_reader(&config.run.store.data_dir)?.logs();
+    let mut states = Vec::new();
+    for partition in runtime.block_on(logs.partitions())? {
+        states.extend(runtime.block_on(logs.log(partition).fold())?);
+    }
+    if states.is_empty() {
+        return Err(Error::user("nothing was committed in this data directory yet: start `adtally run` first"));
+    }
+    let report = Report::recovers(config.run.time, Arc::new(SystemClock));
+    states.iter().for_each(|state| report.recovered(state));
     if args.json {
         terminal::print(&format!("{}\n", adtally_serve::ledger_json(report.ledger())?))?;
         return Ok(Exit::Success);
     }
-    let mut text = format!("{}\n", state.progress.ledger);
-    for row in state.inputs.values() {
-        let mut name = terminal::on_one_line(&row.name).to_string();
-        if row.origin != row.name {
-            name.push_str(&format!(" ({} in tables)", terminal::on_one_line(&row.origin)));
+    let mut text = format!("{}\n", report.total());
+    for state in &states {
+        for row in state.inputs.values() {
+            let mut name = terminal::on_one_line(&row.name).to_string();
+            if row.origin != row.name {
+                name.push_str(&format!(" ({} in tables)", terminal::on_one_line(&row.origin)));
+            }
+            text.push_str(&format!("  {name}: {}\n", row.ledger));
         }
-        text.push_str(&format!("  {name}: {}\n", row.ledger));
-    }
-    if state.progress.gone.read > 0 {
-        text.push_str(&format!("  (gone): {}\n", state.progress.gone));
+        if state.progress.gone.read > 0 {
+            text.push_str(&format!("  (gone): {}\n", state.progress.gone));
+        }
     }
     terminal::print_text(&text)?;
     Ok(Exit::Success)

@@ -20,6 +20,7 @@ pub mod verify;
 use crate::exit::Exit;
 use crate::terminal;
 use adtally_model::{Error, Result};
+use adtally_store::backing::StoreUrl;
 use clap::CommandFactory;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -49,21 +50,20 @@ pub(crate) fn leave_running(runtime: tokio::runtime::Runtime) {
 }
 
 /// Refuses a data directory that is not there, which reading commands must not create.
-pub(crate) fn existing(data_dir: &Path) -> Result<()> {
+pub(crate) fn existing(data_dir: &StoreUrl) -> Result<()> {
     for folder in ["epochs", "lake"] {
-        match std::fs::metadata(data_dir.join(folder)) {
+        match std::fs::metadata(data_dir.folder().join(folder)) {
             Ok(found) if found.is_dir() => return Ok(()),
             Ok(_) => {}
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
             Err(error) => {
-                let what = format!("the data directory {} cannot be read", data_dir.display());
+                let what = format!("the data directory {data_dir} cannot be read");
                 return Err(Error::external(what).because(error));
             }
         }
     }
     Err(Error::user(format!(
-        "{} is not a data directory of adtally: use the --data-dir of a `run` that has committed something",
-        data_dir.display()
+        "{data_dir} is not a data directory of adtally: use the --data-dir of a `run` that has committed something"
     )))
 }
 

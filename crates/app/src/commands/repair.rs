@@ -13,8 +13,8 @@ use adtally_engine::clock::{Clock, Randomness, SystemClock, SystemRandomness};
 use adtally_model::time::rfc3339;
 use adtally_model::{EpochNumber, Error, ErrorKind, IdentityKey, Result};
 use adtally_reconcile::Rebuilt;
-use adtally_store::backing::{damaged_lake_entries, open_for_repair};
-use adtally_store::data_dir::{DataDir, read_key};
+use adtally_store::backing::{Backing, EMBEDDED};
+use adtally_store::data_dir::DataDir;
 use adtally_store::epoch_log::EpochLog;
 use adtally_store::lake::Lake;
 use clap::Args;
@@ -87,7 +87,7 @@ fn decide(facts: &Facts) -> Step {
 /// Fenced while a run owns the data directory; corrupt when what is left does not allow a repair.
 pub fn repair(args: &RepairArgs) -> Result<Exit> {
     let config = args.store.load()?;
-    let path = config.run.store.data_dir.clone();
+    let path = config.run.store.data_dir.folder().to_owned();
     if !path.join("lake").is_dir() {
         return Err(Error::user(format!(
             "{} has no lake, which a repair needs: use the --data-dir of a `run` that has committed something",
@@ -146,7 +146,8 @@ impl Repair {
     }
 
     async fn mend_all(&mut self) -> Result<bool> {
-        let entries = damaged_lake_entries(&self.path).await?;
+        let backing = Backing::for_owner(&self.config.run.store.data_dir, true)?;
+        let entries = backing.damaged_lake_entries().await?;
         if let Some(entry) = entries.iter().find(|entry| !entry.dispensable) {
             return Err(Error::corrupt(format!(
                 "the log entry {} {}, and later entries depend on it: restore the lake from a backup",
@@ -160,7 +161,8 @@ impl Repair {
             self.steps.push("further repairs are found once this is done".to_owned());
             return Ok(true);
         }
-        let (log, lake) = open_for_repair(&self.path).await?;
+        // A log that is lost is an empty one.
+        let (log, lake) = (backing.logs().log(EMBEDDED), backing.existing_lake().await?);
         let step = decide(&facts(&log, &lake).await?);
         match step {
             Step::Nothing => {}
@@ -194,7 +196,7 @@ impl Repair {
             log_id: SystemRandomness.next_u128(),
             clock_ms: SystemClock.wall_ms(),
         };
-        let state = adtally_reconcile::rebuild(lake, under, upto, newest).await?;
+        let state = adtally_reconcile::rebuild(lake, log.partition(), under, (upto, newest)).await?;
         let sum = state.progress.ledger;
         let what = format!("the epoch log up to {}, from epoch {upto} of the lake: {sum}", state.progress.number);
         self.steps.push(format!("{} {what}", if self.yes { "writing" } else { "would write" }));
@@ -212,7 +214,7 @@ impl Repair {
         if let Some(key) = self.config.run.identity_key {
             return Ok(key);
         }
-        read_key(&self.path)?.ok_or_else(|| {
+        self.config.run.store.data_dir.read_key()?.ok_or_else(|| {
             Error::corrupt(format!(
                 "{} is missing: without it, duplicates of counted clicks cannot be recognised. Restore it from a \
                  backup. If the key was configured, use the --config that has it, or set ADTALLY_IDENTITY__KEY",

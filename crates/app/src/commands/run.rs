@@ -131,7 +131,7 @@ fn tail(config: &Config, options: &RunOptions) -> Result<Exit> {
     let server = Server::start(&runtime, listener, config, &start, &stopping)?;
     let outcome = Service::begin(options, &start, Arc::new(SystemRandomness), runtime.handle()).and_then(|service| {
         let Some(service) = service else { return Ok(None) };
-        let data_dir = config.run.store.data_dir.display();
+        let data_dir = &config.run.store.data_dir;
         terminal::say(&format!("answering on http://{}; data in {data_dir}", server.address()));
         found::say(&config.run.source);
         let report = service.report();

@@ -6,7 +6,7 @@ use crate::cli::TableFormat;
 use crate::exit::Exit;
 use crate::terminal;
 use adtally_model::{Error, Result};
-use adtally_store::backing::read_lake;
+use adtally_store::backing::Backing;
 use adtally_store::lake::SqlAnswer;
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
@@ -52,7 +52,7 @@ pub fn sql(args: &SqlArgs) -> Result<Exit> {
     let (query, format, data_dir) = (query(&args.query)?, args.format, config.run.store.data_dir);
     // On a thread of the runtime, whose stack is large enough for planning.
     let answered = runtime.block_on(runtime.spawn(async move {
-        let answer = read_lake(&data_dir).await?.sql(&query).await?;
+        let answer = Backing::for_reader(&data_dir)?.existing_lake().await?.sql(&query).await?;
         match format {
             TableFormat::Table => print_table(answer).await,
             TableFormat::Csv => {

@@ -11,10 +11,10 @@ use adtally_serve::Limits;
 use adtally_source::{
     DecodeSettings, FieldNames, FormatChoice, NULL_VALUE_BYTES_MAX, NULL_VALUES_MAX, TailSettings, TimestampUnit,
 };
+use adtally_store::backing::StoreUrl;
 use adtally_store::lake::Keep;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -131,7 +131,7 @@ fn time(reader: &mut Reader<'_>) -> TimeSettings {
 
 fn store(reader: &mut Reader<'_>) -> StoreSettings {
     StoreSettings {
-        data_dir: PathBuf::from(reader.text("store.data_dir", 1..=4096)),
+        data_dir: reader.store_url("store.data_dir"),
         hot_minutes: reader.integer("store.hot_minutes", 1..=10_080) as u32,
         lake_interval: reader.duration("store.lake_interval", SECOND..=DAY),
         upkeep_interval: reader.duration("store.upkeep_interval", SECOND..=DAY),
@@ -188,6 +188,15 @@ impl Reader<'_> {
             _ => None,
         };
         self.read(key, &wanted, read).unwrap_or_default()
+    }
+
+    fn store_url(&mut self, key: &str) -> StoreUrl {
+        let read = |value: &Value| match value {
+            Value::Text(text) if (1..=4096).contains(&text.len()) && !text.contains('\0') => text.parse().ok(),
+            _ => None,
+        };
+        let wanted = "a folder, as a path or a file:// URL, of 1 to 4096 bytes";
+        self.read(key, wanted, read).unwrap_or_else(|| StoreUrl::of_folder(""))
     }
 
     fn texts(&mut self, key: &str) -> Vec<String> {

@@ -8,6 +8,7 @@ use adtally_engine::clock::{Clock, Randomness, SystemClock};
 use adtally_engine::{Backing, Ending, Service, Summary};
 use adtally_model::fold::merge_all;
 use adtally_model::{IdentityKey, Ledger, Minute, MinuteCounts, PartitionState, Result, StagedTable};
+use adtally_store::backing::EMBEDDED;
 use adtally_store::data_dir::DataDir;
 use adtally_store::epoch_log::EpochLog;
 use futures::{StreamExt, TryStreamExt};
@@ -118,7 +119,11 @@ impl Deployment {
     pub(crate) fn run(&self, fault: Fault, attempts_max: u32) -> (Result<Summary>, Faults) {
         let faults = Faults::new(fault);
         let options = wiring::run_options(&self.config, Ending::UntilEnd, attempts_max);
-        let backing = Backing { log: faults.wrap("", &self.epochs), lake: faults.wrap("lake/", &self.lake) };
+        let backing = Backing {
+            log: faults.wrap("", &self.epochs),
+            lake: faults.wrap("lake/", &self.lake),
+            lake_name: "lake".to_owned(),
+        };
         let started = DataDir::own(self.data.path()).and_then(|data_dir| {
             let (clock, numbers) = (Arc::clone(&self.clock), Arc::clone(&self.numbers));
             Service::start_on(&options, data_dir, &backing, clock, numbers, RUNTIME.handle())
@@ -159,10 +164,11 @@ impl Deployment {
 
     /// Checks what is stored; returns the state that the log folds to.
     fn stored(&self, expected: &Expected, context: &str) -> PartitionState {
-        let backing = Backing { log: self.epochs.clone(), lake: self.lake.clone() };
+        let backing = Backing { log: self.epochs.clone(), lake: self.lake.clone(), lake_name: "lake".to_owned() };
         RUNTIME.block_on(async {
             let stores = backing.open().await.expect(context);
-            let state = stores.log.fold().await.expect(context).expect(context);
+            let log = stores.logs.log(EMBEDDED);
+            let state = log.fold().await.expect(context).expect(context);
             check_ledger(&state.progress.ledger, expected, context);
             state.check_conservation().expect(context);
             let held = stores.lake.held(state.progress.log_id, 0).await.expect(context);
@@ -181,7 +187,7 @@ impl Deployment {
                 assert_eq!(Some(&log), lake, "{context}: the fold of a live minute");
                 assert_eq!(folded.identities.len() as i64, log.total(), "{context}: identities of a live minute");
             }
-            self.check_chain(&stores.log, &state, expected, context).await;
+            self.check_chain(&log, &state, expected, context).await;
             state
         })
     }

@@ -11,6 +11,7 @@
 //! - `truth`: generated logs, plain and rotated under a running process, come out exactly, in every answer;
 //! - `restarts`: the same after many kills at any moment;
 //! - `questions`: both endpoints with every parameter against a recount, and minutes from open to closed to final;
+//! - `partitions`: the same logs as a topic with three partitions, and as files;
 //! - `problems`: every error that a client can make, once;
 //! - `exits`: every exit code;
 //! - `starting`: what answers while the state is recovered, and the death of the server;
@@ -38,6 +39,7 @@ mod files;
 mod first_sight;
 mod foreign;
 mod lake;
+mod partitions;
 mod problems;
 mod questions;
 mod repair;

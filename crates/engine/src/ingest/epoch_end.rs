@@ -20,16 +20,16 @@ impl<S: EpochSink> Ingest<S> {
         let backlog = self.lanes.values().any(|lane| lane.asked_ms.is_none());
         let passed = self.partition.passed_a_minute() && (!backlog || age >= BACKLOG_EPOCH_MS);
         let stalled = !worked
-            && self.lanes.values().any(|lane| lane.front.is_some())
+            && self.lanes.values().any(|lane| !lane.batches.is_empty())
             && monotonic - self.stalled_at_ms >= STALL_EPOCH_MS;
-        let due = full || passed || stalled || age >= self.settings.epoch_interval_ms || !self.discovered.is_empty();
+        let discovered = !self.discovered.is_empty() || !self.found.is_empty();
+        let due = full || passed || stalled || age >= self.settings.epoch_interval_ms || discovered;
         if !due || !(full || self.sink.is_ready()) {
             return Ok(false);
         }
         if stalled {
             self.stalled_at_ms = monotonic;
         }
-        let discovered = !self.discovered.is_empty();
         self.end_epoch(RunEnd::GoesOn)?;
         if self.lanes.len() >= CROWD {
             adtally_allocator::give_back_freed_memory();
@@ -52,9 +52,9 @@ impl<S: EpochSink> Ingest<S> {
             .map(|input| (input.row.id, input.row.position.to))
             .collect();
         for (id, position) in touched {
-            let front = self.lanes.get(&id).and_then(|lane| lane.front.as_ref());
+            let front = self.lanes.get(&id.into()).and_then(|lane| lane.batches.front());
             let before = front.and_then(|batch| batch.text_before(position));
-            if let Some(facts) = self.tailer.facts(id, position, before) {
+            if let Some(facts) = self.source.facts(id, position, before) {
                 self.partition.describe_input(id, |row| describe(row, &facts));
             }
         }
@@ -63,7 +63,7 @@ impl<S: EpochSink> Ingest<S> {
             self.sink.submit(draft)?;
         }
         for id in self.partition.take_forgotten() {
-            self.tailer.forget(id);
+            self.source.forget(id);
         }
         // Handing over may have taken long: what appears now has not been waiting all the while.
         let (now, monotonic) = self.now();
@@ -71,31 +71,36 @@ impl<S: EpochSink> Ingest<S> {
         if run_end == RunEnd::GoesOn {
             self.apply_discovered(&now);
         }
-        self.report.ingest(&self.partition);
+        self.report.holds(&self.partition);
         Ok(())
     }
 
     /// Inputs that ended long ago and whose files are still there are not gone.
     pub(super) fn note_listed(&mut self, now: &ClockReading) {
         for id in self.partition.long_unseen(now) {
-            if self.tailer.is_listed(id) {
+            if self.source.is_listed(id) {
                 self.partition.note_seen(id, now);
             }
         }
     }
 
     pub(super) fn apply_discovered(&mut self, now: &ClockReading) {
+        for (input, name) in std::mem::take(&mut self.found) {
+            self.partition.add_input(InputRow::new(input, name, 0), now);
+        }
         for discovery in std::mem::take(&mut self.discovered) {
             match discovery {
                 Discovery::Found { facts, position } => {
                     tracing::debug!(input = &*facts.name, id = facts.input.0, position, "input found");
-                    self.lanes.insert(facts.input, Lane::default());
+                    let lane = facts.input.into();
+                    self.lanes.insert(lane, Lane::of(lane));
                     self.partition.add_input(new_row(&facts, position), now);
                 }
                 Discovery::Continued { input: id } | Discovery::Resumed { input: id } => {
                     tracing::debug!(id = id.0, "input continues");
-                    self.quiet.remove(&id);
-                    let lane = self.lanes.entry(id).or_default();
+                    let lane = id.into();
+                    self.quiet.remove(&lane);
+                    let lane = self.lanes.entry(lane).or_insert_with(|| Lane::of(lane));
                     (lane.ended, lane.asked_ms) = (false, None);
                     self.partition.resume_input(id);
                 }
@@ -104,15 +109,18 @@ impl<S: EpochSink> Ingest<S> {
                     self.partition.describe_input(id, |row| row.name = name);
                 }
                 Discovery::Ended { input: id } => {
-                    self.quiet.remove(&id);
-                    if self.left.contains(&id) {
+                    let lane = id.into();
+                    self.quiet.remove(&lane);
+                    if self.left.contains(&lane) {
                         continue;
                     }
                     // Lines still on their way are judged first: then it comes here again.
-                    match self.lanes.get_mut(&id) {
+                    match self.lanes.get_mut(&lane).filter(|lane| lane.input == Some(id)) {
                         Some(lane) if !lane.is_drained() => lane.ended = true,
-                        _ => {
-                            self.lanes.remove(&id);
+                        found => {
+                            if found.is_some() {
+                                self.lanes.remove(&lane);
+                            }
                             self.partition.end_input(id);
                         }
                     }
@@ -120,7 +128,7 @@ impl<S: EpochSink> Ingest<S> {
                 Discovery::Gap { input: id, bytes, reason } => {
                     tracing::error!(id = id.0, bytes, reason, "bytes can never be read: a gap in the ledger");
                     self.partition.book_gap(id, bytes);
-                    self.tailer.gap_booked(id);
+                    self.source.gap_booked(id);
                 }
             }
         }

@@ -14,14 +14,14 @@ const BLOCK_BYTES: usize = 4 << 10;
 const WAITING_SHARE: usize = 4;
 
 /// An input that may have something to read: how much of it is read ahead, its watermark, and its number.
-type Due = (usize, Option<i64>, InputId);
+type Due = (usize, Option<i64>, LaneId);
 
 impl<S: EpochSink> Ingest<S> {
     /// Reads blocks of the inputs that may have some, those with nothing read ahead first, and of these the ones that lie
     /// behind the others; then asks those that were at their end, the ones first that were not asked for longest.
     pub(super) fn read(&mut self, monotonic: i64) -> Result<bool> {
         let mut lanes: Vec<Due> = Vec::new();
-        let mut at_end: Vec<(i64, usize, InputId)> = Vec::new();
+        let mut at_end: Vec<(i64, usize, LaneId)> = Vec::new();
         let (mut backlog, mut total, mut held, mut waiting) = (0, 0, 0, 0);
         for (&id, lane) in &self.lanes {
             backlog += usize::from(lane.asked_ms.is_none() && !lane.ended);
@@ -37,7 +37,7 @@ impl<S: EpochSink> Ingest<S> {
                 continue;
             }
             match lane.asked_ms {
-                None => lanes.push((lane.depth(), self.partition.watermark_of(id), id)),
+                None => lanes.push((lane.depth(), self.watermark_of(lane), id)),
                 Some(at) if monotonic - at >= POLL_MS => at_end.push((at, lane.depth(), id)),
                 Some(_) => {}
             }
@@ -46,7 +46,7 @@ impl<S: EpochSink> Ingest<S> {
         // Blocks that reach further than inputs may run ahead would only be held.
         let block_min = if waiting > held_max / WAITING_SHARE { BLOCK_BYTES_MIN } else { BLOCK_BYTES };
         let block = (READ_AHEAD_BYTES / backlog.max(1)).max(block_min);
-        self.tailer.set_block_bytes(block.min(self.settings.block_bytes));
+        self.source.set_block_bytes(block.min(self.settings.block_bytes));
         let each = if backlog <= 1 { READ_AHEAD_TOTAL } else { READ_AHEAD };
         lanes.sort_unstable();
         let turn_max = self.settings.bounds.turn_blocks_max;
@@ -58,10 +58,11 @@ impl<S: EpochSink> Ingest<S> {
         at_end.sort_unstable();
         let backlogged = lanes.len();
         for (_, depth, id) in at_end {
-            lanes.push((depth, self.partition.watermark_of(id), id));
             // It has had its turn, also where there is no room to ask it.
             if let Some(lane) = self.lanes.get_mut(&id) {
                 lane.asked_ms = Some(monotonic);
+                let watermark = lane.input.and_then(|input| self.partition.watermark_of(input));
+                lanes.push((depth, watermark, id));
             }
         }
         let (now, _) = self.now();
@@ -75,7 +76,7 @@ impl<S: EpochSink> Ingest<S> {
             let room = match depth {
                 0 if holds_up || held < held_max / 2 => true,
                 // It would only wait with what it reads.
-                0 if self.partition.must_wait(id, &now) => false,
+                0 if self.must_wait(id, &now) => false,
                 0 if held < held_max => true,
                 0 if beyond > 0 && held < beyond_max => {
                     beyond -= 1;
@@ -99,6 +100,17 @@ impl<S: EpochSink> Ingest<S> {
         Ok(worked)
     }
 
+    /// The watermark of a lane's input; none where it has none, and where inputs share the lane.
+    fn watermark_of(&self, lane: &Lane) -> Option<i64> {
+        self.partition.watermark_of(lane.input?)
+    }
+
+    /// Whether a lane has to wait for others now.
+    fn must_wait(&self, id: LaneId, now: &ClockReading) -> bool {
+        let input = self.lanes.get(&id).and_then(|lane| lane.input);
+        input.is_some_and(|input| self.partition.must_wait(input, now))
+    }
+
     /// Bytes of text that may be held: where many inputs wait, what is kept for each of them needs room, too.
     pub(super) fn held_max(&self) -> usize {
         let max = self.settings.bounds.held_bytes_max;
@@ -107,17 +119,18 @@ impl<S: EpochSink> Ingest<S> {
 
     /// Lets an input that lies further ahead give up its decoder for one that waits for one. `ahead` are those that could,
     /// the furthest last, once they are known.
-    pub(super) fn make_room(&mut self, id: InputId, ahead: &mut Option<Vec<(i64, InputId)>>) -> bool {
+    fn make_room(&mut self, id: LaneId, ahead: &mut Option<Vec<(i64, LaneId)>>) -> bool {
         let ahead = ahead.get_or_insert_with(|| {
-            let streaming = self.lanes.keys().filter(|&&id| self.tailer.is_streaming(id));
-            let mut ahead: Vec<_> = streaming.filter_map(|&id| Some((self.partition.watermark_of(id)?, id))).collect();
+            let streaming = self.lanes.iter().filter(|&(&id, _)| self.source.is_streaming(id));
+            let mut ahead: Vec<_> = streaming.filter_map(|(&id, lane)| Some((self.watermark_of(lane)?, id))).collect();
             ahead.sort_unstable();
             ahead
         });
+        let own = self.lanes.get(&id).and_then(|lane| self.watermark_of(lane));
         match ahead.last() {
-            Some(&(watermark, other)) if Some(watermark) > self.partition.watermark_of(id) => {
+            Some(&(watermark, other)) if Some(watermark) > own => {
                 ahead.pop();
-                self.tailer.give_way(other);
+                self.source.give_way(other);
                 true
             }
             _ => false,
@@ -125,47 +138,54 @@ impl<S: EpochSink> Ingest<S> {
     }
 
     /// Reads one block; says whether there was one.
-    pub(super) fn read_one(
-        &mut self,
-        id: InputId,
-        monotonic: i64,
-        ahead: &mut Option<Vec<(i64, InputId)>>,
-    ) -> Result<bool> {
-        let mut outcome = self.tailer.read(id, monotonic)?;
+    fn read_one(&mut self, id: LaneId, monotonic: i64, ahead: &mut Option<Vec<(i64, LaneId)>>) -> Result<bool> {
+        let mut outcome = self.source.read(id, monotonic)?;
         if matches!(outcome, ReadOutcome::Waits) && self.make_room(id, ahead) {
-            outcome = self.tailer.read(id, monotonic)?;
+            outcome = self.source.read(id, monotonic)?;
         }
         let (now, _) = self.now();
-        let bounded = self.is_bounded();
+        let is_bounded = self.is_bounded();
         let Some(lane) = self.lanes.get_mut(&id) else { return Ok(false) };
+        let input = lane.input;
+        let note_backlog = |partition: &mut Partition| match input {
+            Some(input) => partition.note_backlog(input),
+            None => partition.note_shared_lane(false, &now),
+        };
         match outcome {
             ReadOutcome::Block(block) => {
                 (lane.asked_ms, lane.at_end) = (None, false);
-                lane.sizes.push_back(block.text.len());
+                lane.sizes.push_back(text_of(&block).len());
+                if let SourceBlock::Records(records) = &block {
+                    self.found.extend(records.found.iter().cloned());
+                }
                 lane.decoding.push_back(self.pool.submit(block)?);
-                self.partition.note_backlog(id);
+                note_backlog(&mut self.partition);
                 if self.lanes.len() >= CROWD {
-                    self.tailer.rest(id);
+                    self.source.rest(id);
                 }
                 return Ok(true);
             }
             ReadOutcome::Busy => {
                 (lane.asked_ms, lane.at_end) = (None, false);
-                self.partition.note_backlog(id);
+                note_backlog(&mut self.partition);
                 return Ok(true);
             }
             ReadOutcome::AtEnd => (lane.asked_ms, lane.at_end) = (Some(monotonic), true),
             ReadOutcome::Ended => lane.ended = true,
             ReadOutcome::Waits => {
                 (lane.asked_ms, lane.at_end) = (Some(monotonic), false);
-                self.partition.note_backlog(id);
+                note_backlog(&mut self.partition);
             }
             ReadOutcome::Unreadable(error) => {
                 // Not idle: it may hold lines. Asked again like one at its end.
                 (lane.asked_ms, lane.at_end) = (Some(monotonic), false);
-                self.partition.note_unreadable(id, &now);
-                tracing::debug!(input = id.0, "cannot be read at the moment: {}", error.report());
-                if bounded && self.partition.is_given_up(id, &now) {
+                tracing::debug!(lane = id.0, "cannot be read at the moment: {}", error.report());
+                let Some(input) = input else {
+                    note_backlog(&mut self.partition);
+                    return Ok(false);
+                };
+                self.partition.note_unreadable(input, &now);
+                if is_bounded && self.partition.is_given_up(input, &now) {
                     // It has not ended: the next run reads it.
                     lane.left = true;
                     self.unread.push(error.report());
@@ -173,5 +193,13 @@ impl<S: EpochSink> Ingest<S> {
             }
         }
         Ok(false)
+    }
+}
+
+/// The text of a block.
+fn text_of(block: &SourceBlock) -> &[u8] {
+    match block {
+        SourceBlock::Text(block) => &block.text,
+        SourceBlock::Records(block) => &block.text,
     }
 }

@@ -62,6 +62,25 @@ impl IngestSettings {
     }
 }
 
+impl IngestSettings {
+    /// Those of one of several partitions, which share what a process may hold.
+    #[must_use]
+    pub fn shared_by(self, partitions: usize) -> IngestSettings {
+        let share = |whole: usize| (whole / partitions.max(1)).max(1);
+        let share_u64 = |whole: u64| (whole / partitions.max(1) as u64).max(1);
+        IngestSettings {
+            epoch_lines_max: share_u64(self.epoch_lines_max),
+            epoch_bytes_max: share_u64(self.epoch_bytes_max),
+            bounds: Bounds {
+                held_bytes_max: share(self.bounds.held_bytes_max),
+                turn_blocks_max: share(self.bounds.turn_blocks_max),
+                epoch_pieces_max: share(self.bounds.epoch_pieces_max),
+            },
+            ..self
+        }
+    }
+}
+
 impl Default for Bounds {
     fn default() -> Bounds {
         Bounds { held_bytes_max: HELD_BYTES_MAX, turn_blocks_max: TURN_BLOCKS_MAX, epoch_pieces_max: EPOCH_PIECES_MAX }

@@ -3,7 +3,7 @@
 use super::*;
 use adtally_model::{IdentityKey, PartitionState};
 use adtally_pipeline::TimeSettings;
-use adtally_source::{Decoder, LocalFiles, TailSettings};
+use adtally_source::{Decoder, LocalFiles, TailSettings, Tailer};
 use std::path::Path;
 
 /// It stands still: no turn does anything because time has passed.
@@ -52,8 +52,10 @@ fn ingest(folder: &Path, bounds: Bounds) -> Ingest<Lines> {
     let state = PartitionState::default();
     let parts = Parts {
         settings,
-        tailer: Tailer::new(Box::new(LocalFiles), tail, &[folder.display().to_string()], Vec::new(), 1).unwrap(),
-        pool: DecodePool::new(Arc::new(decoder), 0).unwrap(),
+        source: Box::new(
+            Tailer::new(Box::new(LocalFiles), tail, &[folder.display().to_string()], Vec::new(), 1).unwrap(),
+        ),
+        pool: Arc::new(DecodePool::new(Arc::new(decoder), 0).unwrap()),
         last_clock_ms: 0,
         number: 1,
         hot: Arc::new(HotCounts::new(0)),

@@ -1,7 +1,7 @@
 //! What is told of refused lines, unknown countries and conflicting copies, and when it is over.
 
 use super::*;
-use adtally_model::ClickColumns;
+use adtally_model::{ClickColumns, LinePositions};
 use std::borrow::Cow;
 
 const WRONG_UNIT: &str = "click_timestamp: 1767225600 is 1970-01-21 in ms; it would be 2026-01-01 in s: set \
@@ -55,7 +55,12 @@ impl World {
             ..ClickColumns::default()
         };
         let rows = (0..clicks as u32).collect();
-        let part = CountedClicks { columns: Arc::new(columns), rows, input: Arc::clone(&row.name), from: 0 };
+        let part = CountedClicks {
+            columns: Arc::new(columns),
+            rows,
+            input: Arc::clone(&row.name),
+            positions: LinePositions::Text(0),
+        };
         let draft = EpochDraft { inputs: vec![row.into()], ..EpochDraft::default() };
         self.commit(&draft, &countries_of(&[Arc::new(part)]))
     }

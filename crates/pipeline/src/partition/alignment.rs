@@ -5,6 +5,7 @@ use crate::clock_guard::ClockReading;
 use crate::frontier::{self, NEVER};
 use crate::inputs::Blocker;
 use crate::lateness::LineFrontiers;
+use crate::pending_batch::PendingBatch;
 use crate::settings::LIVE_MINUTES_MAX;
 use crate::watermark;
 use adtally_model::{Error, InputId, InputStatus, Result};
@@ -25,12 +26,13 @@ pub(super) struct Allowance {
 }
 
 impl Partition {
-    /// How far an input may go now.
+    /// How far the input of a batch may go now, by at most so many lines. A record is not divided: only lanes wait for one
+    /// another, and the inputs of records share theirs.
     ///
     /// # Errors
-    /// An internal error when the partition does not know it.
-    pub(super) fn allowance(&self, id: InputId, now: &ClockReading) -> Result<Allowance> {
-        let limit_ms = self.alignment_limit(id, now);
+    /// An internal error when the partition does not know the input.
+    pub(super) fn allowance(&self, batch: &PendingBatch, lines_max: usize, now: &ClockReading) -> Result<Allowance> {
+        let id = batch.input;
         let unknown = || Error::internal(format!("input {id} is not known to the partition"));
         let status = self.inputs.get(id).ok_or_else(unknown)?.row.status;
         let final_ms = frontier::ms(self.progress.frontiers.final_);
@@ -40,12 +42,13 @@ impl Partition {
             InputStatus::Holding => self.inputs.least_holding(final_ms, &self.settings, Some(id)).unwrap_or(i64::MAX),
             _ => NEVER,
         };
-        Ok(Allowance {
-            limit_ms,
-            // Each line may open a minute.
-            lines_max: if is_blocked { BLOCKED_MINUTES_MAX } else { usize::MAX },
-            frontiers: LineFrontiers::new(&self.progress.frontiers, watermark_max_ms, &self.settings),
-        })
+        let frontiers = LineFrontiers::new(&self.progress.frontiers, watermark_max_ms, &self.settings);
+        if batch.is_record() {
+            return Ok(Allowance { limit_ms: i64::MAX, lines_max: usize::MAX, frontiers });
+        }
+        // Each line may open a minute.
+        let lines_max = if is_blocked { lines_max.min(BLOCKED_MINUTES_MAX) } else { lines_max };
+        Ok(Allowance { limit_ms: self.alignment_limit(id, now), lines_max, frontiers })
     }
 
     /// Where an input's watermark must not be beyond for its next line to be judged.
@@ -77,7 +80,7 @@ impl Partition {
 
     /// Whether as many identities are held as should be.
     fn is_full(&self) -> bool {
-        self.held.held() >= self.settings.dedup_capacity
+        self.held.held() + self.held_elsewhere >= self.settings.dedup_capacity
     }
 
     /// Whether an input with a backlog has to wait for others now.

@@ -2,9 +2,9 @@
 
 use super::Partition;
 use crate::clock_guard::ClockReading;
-use crate::pending_batch::PendingBatch;
+use crate::pending_batch::{Lines, PendingBatch};
 use crate::verdicts::Verdicts;
-use adtally_model::{CountedClicks, Error, Ledger, Result, Verdict};
+use adtally_model::{CountedClicks, Error, Ledger, Position, Result, Verdict};
 use std::sync::Arc;
 
 impl Partition {
@@ -37,15 +37,22 @@ impl Partition {
             tally.book(letter.verdict, 1);
             self.dead_letters.push(letter);
         }
-        if end == batch.columns.len() {
+        if end == batch.end_row {
             tally.nul_bytes = std::mem::take(&mut batch.nul_bytes);
         }
-        let to = batch.position_at(end);
+        let to = batch.text_at(end);
         let from = std::mem::replace(&mut batch.booked_to, to);
+        let lines = batch.lines;
+        if let Lines::Record(record) = lines {
+            let source = self.progress.source.get_or_insert(Position::at(record.position.from));
+            source.advance(record.position.from, record.position.to)?;
+        }
         let booked = self.inputs.change(batch.input, |input| {
             if to > from {
                 let row = input.touch();
-                row.position.advance(from, to)?;
+                if let Lines::Text { from: begin, .. } = lines {
+                    row.position.advance(begin + from, begin + to)?;
+                }
                 row.ledger += &tally;
             }
             Ok::<_, Error>(input.row.time.largest_ms)
@@ -59,7 +66,7 @@ impl Partition {
             return Ok(None);
         }
         let columns = Arc::clone(&batch.columns);
-        let counted = Arc::new(CountedClicks { columns, rows: counted, input: origin, from: batch.from });
+        let counted = Arc::new(CountedClicks { columns, rows: counted, input: origin, positions: batch.positions() });
         self.clicks.push(Arc::clone(&counted));
         Ok(Some(counted))
     }

@@ -7,7 +7,9 @@ use crate::frontier;
 use crate::inputs::{Input, Unreadable};
 use crate::watermark;
 use adtally_model::epoch::{BASE_EVERY, FOLD_BEFORE_BASE};
-use adtally_model::{Error, Frontiers, InputId, InputStatus, Invariant, Minute, MinuteIdentities, Progress, Result};
+use adtally_model::{
+    Error, Frontiers, InputId, InputStatus, Invariant, Minute, MinuteIdentities, Position, Progress, Result,
+};
 
 /// How long before its row is summed up an ended input is looked for once more: bases come far more often than daily.
 const SEEN_AGAIN_MS: i64 = 24 * 3_600_000;
@@ -97,7 +99,11 @@ impl Partition {
     /// behind comes up to them, and nothing needs to be late. While one without a watermark holds, releasing others
     /// would move nothing.
     fn release_inputs(&mut self, now_ms: i64) {
-        while self.held.held_after(frontier::ms(self.progress.frontiers.expired)) > self.settings.dedup_capacity {
+        let held = |partition: &Partition| {
+            let expired_ms = frontier::ms(partition.progress.frontiers.expired);
+            partition.held.held_after(expired_ms) + partition.held_elsewhere
+        };
+        while held(self) > self.settings.dedup_capacity {
             let final_ms = frontier::ms(self.progress.frontiers.final_);
             let least = self.inputs.least_holding(final_ms, &self.settings, None);
             let least = least.filter(|&least| least != watermark::NONE || self.releases_unopened);
@@ -140,6 +146,7 @@ impl Partition {
         };
         self.epoch_frontiers = self.progress.frontiers;
         self.progress.number += 1;
+        self.progress.source = self.progress.source.map(Position::next);
         (self.lines, self.bytes) = (0, 0);
         Ok(draft)
     }

@@ -17,11 +17,11 @@ impl Partition {
         let first = batch.row;
         let future_ms = future::limit_ms(now, self.settings.max_future_skew_ms);
 
-        let allowance = self.allowance(batch.input, now)?;
-        let quota = columns.len().min(first.saturating_add(lines_max.min(allowance.lines_max)));
+        let allowance = self.allowance(batch, lines_max, now)?;
+        let quota = batch.end_row.min(first.saturating_add(allowance.lines_max));
         let event_time_ms = &columns.event_time_ms[first..quota];
         let watermarks = self.inputs.watermarks_before(
-            batch.input,
+            (batch.input, batch.time()),
             event_time_ms,
             future_ms,
             allowance.limit_ms,
@@ -38,7 +38,7 @@ impl Partition {
         self.expire();
 
         let stopped = match end {
-            end if end == columns.len() => Stopped::BatchEnd,
+            end if end == batch.end_row => Stopped::BatchEnd,
             end if end == quota => Stopped::Quota,
             _ => Stopped::Aligned,
         };

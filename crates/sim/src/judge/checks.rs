@@ -12,8 +12,9 @@ impl Judge {
     /// is read, and final if it was to be; else nothing more is final.
     pub(crate) fn check_bounded(&self, process: &Process, servers: &Servers) -> Verdict {
         let (ending, began_ms, is_whole) = (process.ending, process.began_ms, process.unread().is_empty());
+        let final_before = process.taken.get(&self.partition).map(|taken| taken.final_before).unwrap_or_default();
         let newest_end = self.counts.keys().next_back().map_or(0, |newest| newest.end_ms());
-        let became_final = self.frontiers.final_.reached(newest_end) && !process.final_before.reached(newest_end);
+        let became_final = self.frontiers.final_.reached(newest_end) && !final_before.reached(newest_end);
         ensure(is_whole || !became_final, Invariant::FinalIsFinal, || {
             format!("all is final, although {:?} could not be read", process.unread())
         })?;
@@ -47,7 +48,7 @@ impl Judge {
         for (at, known) in self.records.iter().enumerate() {
             let number = at as EpochNumber + 1;
             let superfluous = number > 1 && number < oldest_needed && number + KEPT <= self.head();
-            match disk.read(&path_of(number)) {
+            match disk.read(&self.path_of(number)) {
                 Ok(bytes) => {
                     // Where one was deleted, a late writer may create another, which nobody reads.
                     let same = bytes.ends_with(&known.checksum.to_le_bytes());
@@ -97,7 +98,7 @@ impl Judge {
 
     /// The lake holds exactly what the records up to its epoch say.
     pub(crate) fn check_lake(&self, tables: &SharedTables) -> Verdict {
-        let held = tables.held_by_all();
+        let held = tables.held_by_all(self.partition);
         ensure(held <= self.head(), Invariant::LakeEqualsLog, || {
             format!("the lake holds epoch {held}, the log ends at {}", self.head())
         })?;
@@ -108,19 +109,19 @@ impl Judge {
         if let Some(violation) = tables.violation() {
             return Err(violation);
         }
-        let (rows, held_clicks) = tables.click_rows();
+        let (rows, held_clicks) = tables.click_rows(self.partition);
         let counted = self.records.iter().take(held_clicks as usize).flat_map(|known| &known.counts);
         let counted: i64 = counted.map(MinuteCounts::total).sum();
         ensure(i64::try_from(rows) == Ok(counted), Invariant::LakeEqualsLog, || {
             format!("the table of clicks has {rows} rows at epoch {held_clicks}, of {counted} clicks")
         })?;
-        let lake = tables.counts(held);
+        let lake = tables.counts(self.partition, held);
         let found: BTreeMap<Minute, Rows> =
             lake.iter().map(|(&minute, counts)| (minute, rows_of(Some(counts)))).collect();
         ensure(found == expected, Invariant::LakeEqualsLog, || {
             format!("the lake at epoch {held} has {found:?}, the log {expected:?}")
         })?;
-        if let Some((epoch, ledger)) = tables.ledger().filter(|&(epoch, _)| epoch <= self.head()) {
+        if let Some((epoch, ledger)) = tables.ledger(self.partition).filter(|&(epoch, _)| epoch <= self.head()) {
             let known = self.records.get(epoch as usize - 1).map(|known| known.ledger);
             ensure(known == Some(ledger), Invariant::LakeEqualsLog, || {
                 format!("the ledger of epoch {epoch} is {ledger:?} in the lake and {known:?} in the log")
@@ -132,7 +133,7 @@ impl Judge {
     /// Every file that a record names is there.
     pub(crate) fn check_staged(&self, disk: &Disk, tables: &SharedTables) -> Verdict {
         for number in 1..=self.head() {
-            let Ok(bytes) = disk.read(&path_of(number)) else { continue };
+            let Ok(bytes) = disk.read(&self.path_of(number)) else { continue };
             let Ok((epoch, _)) = codec::decode(bytes) else { continue };
             for file in &epoch.staged {
                 text_of(tables, file)?;
@@ -187,7 +188,8 @@ impl Judge {
             format!("gaps are booked, and nothing is missing: {gaps:?}")
         })?;
         let mut lines_of: BTreeMap<&Who, usize> = BTreeMap::new();
-        for (number, line) in servers.lines.iter().enumerate() {
+        let lines = || servers.lines.iter().enumerate().filter(|(_, line)| line.partition == self.partition);
+        for (number, line) in lines() {
             let letters = self.letters.get(&number).map_or(0, Vec::len);
             let counted = match &line.content {
                 Content::Click(click) => {
@@ -209,7 +211,7 @@ impl Judge {
         ensure(foreign.is_none(), Invariant::NoDoubleCount, || {
             format!("{foreign:?} is counted and was never written")
         })?;
-        let written = servers.lines.len() as u64;
+        let written = lines().count() as u64;
         let exact = if servers.copied { self.ledger.read >= written } else { self.ledger.read == written };
         ensure(exact || lossy, Invariant::Conservation, || {
             format!("{written} lines were written, {} read", self.ledger.read)

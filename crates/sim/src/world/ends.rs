@@ -18,7 +18,7 @@ impl World {
     pub(super) fn stop(&mut self) -> Verdict {
         let Some(mut process) = self.process.take() else { return Ok(()) };
         self.ground.machine.note("stops", &"");
-        match self.call(|| process.stop()) {
+        match call(|| process.stop()) {
             Ended::Well(()) => {
                 self.process = Some(process);
                 self.absorb()?;
@@ -38,7 +38,7 @@ impl World {
     /// A bounded run has read everything: it commits and projects what it has, and ends.
     pub(super) fn finish(&mut self, mut process: Process) -> Verdict {
         self.ground.machine.note("has read everything but", &process.unread().len());
-        match self.call(|| process.finish()) {
+        match call(|| process.finish()) {
             Ended::Well(()) => {
                 self.process = Some(process);
                 self.absorb()?;
@@ -80,15 +80,18 @@ impl World {
         let mut zombie = self.zombies.swap_remove(at);
         // What its successor wrote last is known.
         self.absorb()?;
-        self.ground.machine.note("resumed", &zombie.claim);
-        if self.process.is_none() && self.judge.writer() == Some(zombie.writer) {
+        let Some((claim, writer)) = zombie.taken.get(&PARTITION).map(|taken| (taken.claim, taken.writer)) else {
+            return Ok(());
+        };
+        self.ground.machine.note("resumed", &claim);
+        if self.process.is_none() && self.judge.writer() == Some(writer) {
             // Its successor died before it had claimed.
             self.process = Some(zombie);
             return Ok(());
         }
         self.outcome.zombies += 1;
         let turns = self.random.below(20);
-        let ended = self.call(|| {
+        let ended = call(|| {
             for _ in 0..turns {
                 if zombie.turn()? == Turn::Finished {
                     break;
@@ -147,7 +150,7 @@ impl World {
     }
 
     pub(super) fn check_end(&self) -> Verdict {
-        let held = self.ground.tables.held_by_all();
+        let held = self.ground.tables.held_by_all(PARTITION);
         if held != self.judge.head() {
             let what = format!("the lake holds epoch {held}, the log ends at {}", self.judge.head());
             return Err(format!("{}: {what}", Invariant::LakeEqualsLog));

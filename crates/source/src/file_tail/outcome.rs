@@ -71,9 +71,9 @@ pub enum Discovery {
 
 /// What a read brought.
 #[derive(Debug)]
-pub enum ReadOutcome {
+pub enum ReadOutcome<B = Block> {
     /// Whole lines.
-    Block(Block),
+    Block(B),
     /// Nothing yet, but the input is not at its end: it is on its way through text that was read before, or through a
     /// line without end. Read again.
     Busy,
@@ -86,6 +86,20 @@ pub enum ReadOutcome {
     Unreadable(Error),
     /// It has to wait until fewer compressed files are being read; that is not idleness either.
     Waits,
+}
+
+impl<B> ReadOutcome<B> {
+    /// The same with another kind of block.
+    pub fn map<C>(self, block: impl FnOnce(B) -> C) -> ReadOutcome<C> {
+        match self {
+            ReadOutcome::Block(read) => ReadOutcome::Block(block(read)),
+            ReadOutcome::Busy => ReadOutcome::Busy,
+            ReadOutcome::AtEnd => ReadOutcome::AtEnd,
+            ReadOutcome::Ended => ReadOutcome::Ended,
+            ReadOutcome::Unreadable(error) => ReadOutcome::Unreadable(error),
+            ReadOutcome::Waits => ReadOutcome::Waits,
+        }
+    }
 }
 
 /// How far a run has come, in bytes on disk (compressed ones for compressed files), of what there was to read when each

@@ -1,6 +1,6 @@
 //! Answers that join hot counts, the lake and what is between them, against plain sums.
 
-use super::Embedded;
+use super::{Embedded, HotPartitions};
 use crate::hot_counts::{HotCounts, PendingEpoch};
 use crate::lake::{EpochProjection, Lake};
 use crate::questions::{Cost, Filters, KnownAt, Question, Questions, Span};
@@ -57,7 +57,7 @@ async fn embedded() -> Embedded {
     }
     lake.project(&epochs[..3], 1).await.unwrap();
     hot.projected(2);
-    Embedded::new(hot, lake)
+    Embedded::new(HotPartitions::of(0, hot), lake)
 }
 
 fn question(from: i64, to: i64, country: Option<Country>) -> Question {
@@ -106,7 +106,7 @@ async fn what_an_answer_takes_is_known_before() {
     check(question(200, 900, None), Cost::RecentCounts);
     let filters = Filters { user_id: Some("u".into()), ..Filters::default() };
     check(Question { filters, ..last(1) }, Cost::RawClicks);
-    let nothing = Embedded::new(Arc::new(HotCounts::new(1)), Arc::clone(&embedded.lake));
+    let nothing = Embedded::new(HotPartitions::of(0, Arc::new(HotCounts::new(1))), Arc::clone(&embedded.lake));
     assert_eq!(nothing.cost(&last(10_080)), Cost::RecentCounts, "before any click");
 }
 

@@ -346,6 +346,7 @@ fn read_blobs(header: Header, mut blobs: Blobs<'_>) -> Result<Epoch> {
             log_id: header.log_id,
             partition: header.partition,
             number: header.number,
+            source: None,
             clock_ms: header.clock_ms,
             frontiers: header.frontiers,
             newest_click_ms: header.newest_click_ms,

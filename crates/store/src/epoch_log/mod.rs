@@ -1,29 +1,32 @@
 //! The epoch log: immutable records numbered from 1, each created with put-if-absent. Creating record N is the commit.
 
 pub mod codec;
+mod logs;
 mod progress;
 mod rebuild;
 mod tagged;
 #[cfg(test)]
 mod tests;
+mod writer;
 
+pub use logs::EpochLogs;
 pub use progress::ReadProgress;
 pub use rebuild::rebuilt_end;
+pub use writer::LogWriter;
 
 use crate::fail_points;
 use adtally_model::epoch::{RECORDS_KEPT, base_before, fold_start};
 use adtally_model::fold::merge_all;
-use adtally_model::{
-    Base, Epoch, EpochNumber, Error, Fold, Invariant, LiveMinute, MinuteIdentities, PartitionState, Progress, Result,
-};
+use adtally_model::{Epoch, EpochNumber, Error, Fold, Minute, MinuteCounts, PartitionState, Progress, Result};
 use bytes::Bytes;
-use codec::Pieces;
 use futures::{StreamExt, TryStreamExt, stream};
 use hashbrown::HashSet;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::runtime::{Handle, RuntimeFlavor};
+use writer::claim_record;
 
 /// How often a fold begins anew because records were collected before it came to them. Each time the log has grown by
 /// dozens of records meanwhile.
@@ -74,21 +77,10 @@ pub struct Fingerprints {
     pub key: u64,
 }
 
-/// The right to append to a partition's log.
-pub struct LogWriter {
-    log: EpochLog,
-    writer: u128,
-    log_id: u128,
-    head: EpochNumber,
-    head_checksum: u128,
-    fingerprints: Fingerprints,
-}
-
 impl EpochLog {
     /// The log of a partition in a store's folder `epochs/`.
     pub fn new(store: Arc<dyn ObjectStore>, partition: u32) -> Self {
-        let folder = Path::from(format!("epochs/{partition:05}"));
-        EpochLog { store, folder, partition, min_age_ms: None, progress: Arc::default() }
+        EpochLog { store, folder: logs::folder(partition), partition, min_age_ms: None, progress: Arc::default() }
     }
 
     /// Deletes no record younger than this, in milliseconds: for stores that other machines write to as well, see
@@ -110,7 +102,7 @@ impl EpochLog {
 
     /// Where a record lies.
     pub fn path(&self, number: EpochNumber) -> Path {
-        self.folder.clone().join(format!("{number:020}.epoch"))
+        self.folder.clone().join(logs::name(number))
     }
 
     /// The numbers of all records, ascending.
@@ -268,6 +260,41 @@ impl EpochLog {
         fold.finish().map(Ok)
     }
 
+    /// All clicks of some minutes in the records up to `head`, which must be live there: what a base record repeats of
+    /// them. Where a minute began long ago this reads as many records as a fold.
+    ///
+    /// # Errors
+    /// As [`EpochLog::fold`].
+    pub async fn counts_of(&self, minutes: &[Minute], head: EpochNumber) -> Result<Vec<MinuteCounts>> {
+        if minutes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut parts: BTreeMap<Minute, Vec<MinuteCounts>> = minutes.iter().map(|&at| (at, Vec::new())).collect();
+        let base = match base_before(head) {
+            Some(number) => Some((number, self.read_present(number).await?.0)),
+            None => None,
+        };
+        let mut repeated = BTreeSet::new();
+        for minute in base.iter().flat_map(|(_, base)| &base.base).flat_map(|base| &base.minutes) {
+            if let Some(parts) = parts.get_mut(&minute.counts.minute) {
+                repeated.insert(minute.counts.minute);
+                parts.push(minute.counts.clone());
+            }
+        }
+        let base = base.map_or(0, |(number, _)| number);
+        let records = stream::iter(fold_start(head)..=head).map(|number| self.read_present(number));
+        let mut records = std::pin::pin!(records.buffered(FOLD_READ_AHEAD));
+        while let Some((epoch, _)) = records.try_next().await? {
+            for counts in epoch.counts {
+                let is_repeated = epoch.progress.number <= base && repeated.contains(&counts.minute);
+                if let Some(parts) = parts.get_mut(&counts.minute).filter(|_| !is_repeated) {
+                    parts.push(counts);
+                }
+            }
+        }
+        Ok(parts.into_iter().map(|(minute, parts)| merge_all(minute, parts)).collect())
+    }
+
     /// Takes possession of the partition: folds the log and creates an empty claim record, again until that creation
     /// wins. `writer` and `fresh_log_id` are random.
     ///
@@ -356,128 +383,5 @@ impl EpochLog {
             return Ok(None);
         };
         Ok(<[u8; 16]>::try_from(bytes.as_ref()).ok().map(u128::from_le_bytes))
-    }
-}
-
-/// An empty record that repeats a state: progress as it was, nothing read.
-fn claim_record(state: &PartitionState) -> Epoch {
-    let base =
-        (state.progress.number + 1).is_multiple_of(adtally_model::epoch::BASE_EVERY).then(|| Box::new(base_of(state)));
-    Epoch {
-        progress: Progress { number: state.progress.number + 1, ..state.progress },
-        writer: 0,
-        predecessor: state.checksum,
-        oldest_needed: state.oldest_needed.max(1),
-        claim: true,
-        inputs: Vec::new(),
-        counts: Vec::new(),
-        identities: Vec::new(),
-        staged: Vec::new(),
-        config_fingerprint: state.config_fingerprint,
-        key_fingerprint: state.key_fingerprint,
-        base,
-    }
-}
-
-/// What a base record at the next number repeats of a state.
-fn base_of(state: &PartitionState) -> Base {
-    let old = (state.progress.number + 1).saturating_sub(adtally_model::epoch::FOLD_BEFORE_BASE);
-    let minutes = state.live.iter().filter(|(_, folded)| folded.begun < old);
-    Base {
-        inputs: state
-            .inputs
-            .values()
-            .map(|row| Arc::new(adtally_model::InputRow { position: row.position.next(), ..(**row).clone() }))
-            .collect(),
-        minutes: minutes
-            .map(|(&minute, folded)| LiveMinute {
-                begun: folded.begun,
-                identities: MinuteIdentities { minute, identities: folded.identities.clone() },
-                counts: merge_all(minute, folded.counts.clone()),
-            })
-            .collect(),
-    }
-}
-
-impl LogWriter {
-    /// The log's id.
-    pub fn log_id(&self) -> u128 {
-        self.log_id
-    }
-
-    /// The newest record.
-    pub fn head(&self) -> EpochNumber {
-        self.head
-    }
-
-    /// The log itself.
-    pub fn log(&self) -> &EpochLog {
-        &self.log
-    }
-
-    /// Commits the next epoch: fills in who writes and what it follows, creates the record, and checks that the one
-    /// before it is still the one that it follows. Returns its checksum. After a retryable error the same call may be
-    /// repeated: if the record had been created after all, it is found again.
-    ///
-    /// # Errors
-    /// Fenced when another process owns the partition: nothing more may be written then.
-    pub async fn append(&mut self, epoch: &mut Epoch) -> Result<u128> {
-        if epoch.progress.number != self.head + 1 {
-            return Err(Error::violated(
-                Invariant::LinearChain,
-                format!("epoch {} cannot follow epoch {}", epoch.progress.number, self.head),
-            ));
-        }
-        epoch.progress.log_id = self.log_id;
-        epoch.progress.partition = self.log.partition;
-        epoch.writer = self.writer;
-        epoch.predecessor = self.head_checksum;
-        epoch.config_fingerprint = self.fingerprints.config;
-        epoch.key_fingerprint = self.fingerprints.key;
-        let Pieces { head, blobs, checksum } = codec::pieces(epoch)?;
-        let record = [head, blobs, checksum.to_le_bytes().to_vec()].map(Bytes::from);
-        self.create(epoch.progress.number, PutPayload::from_iter(record), checksum).await?;
-        if self.head > 0 && self.log.checksum_of(self.head).await? != Some(self.head_checksum) {
-            return Err(Error::fenced(format!(
-                "epoch {} is not the record that epoch {} follows: another process owns partition {}",
-                self.head, epoch.progress.number, self.log.partition
-            )));
-        }
-        if self.head == 1 {
-            self.check_newest(epoch.progress.number).await?;
-        }
-        self.head = epoch.progress.number;
-        self.head_checksum = checksum;
-        Ok(checksum)
-    }
-
-    /// Record 1 is never deleted, so that finding it does not show that its successor is the first of that number: the
-    /// first one may have been collected long ago. Then there are later records.
-    async fn check_newest(&self, number: EpochNumber) -> Result<()> {
-        match self.log.numbers().await?.last() {
-            Some(&newest) if newest > number => Err(Error::fenced(format!(
-                "epoch {newest} follows epoch {number}: another process owns partition {}",
-                self.log.partition
-            ))),
-            _ => Ok(()),
-        }
-    }
-
-    async fn create(&self, number: EpochNumber, bytes: PutPayload, checksum: u128) -> Result<()> {
-        let path = self.log.path(number);
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        let error = match self.log.store.put_opts(&path, bytes, options).await {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
-        };
-        // The reply may have been lost: what counts is what is there.
-        match self.log.checksum_of(number).await? {
-            Some(found) if found == checksum => Ok(()),
-            Some(_) => Err(Error::fenced(format!(
-                "epoch record {path} was written by another process, which now owns partition {}",
-                self.log.partition
-            ))),
-            None => Err(Error::transient(format!("epoch record {path} cannot be created")).because(error)),
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! Fields of a record that came with format 2: tagged, so that a reader ignores those which it does not know.
 
 use adtally_model::input::origin;
-use adtally_model::{Epoch, Error, InputRow, Ledger, Result};
+use adtally_model::{Epoch, Error, InputRow, Ledger, Position, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -13,6 +13,10 @@ const CSV_HEADER: u16 = 2;
 
 /// [`Ledger::nul_bytes`], a u64, little-endian; left out where it is 0.
 const NUL_BYTES: u16 = 3;
+
+/// [`Progress::source`](adtally_model::Progress::source): two u64, little-endian; left out where the source has no
+/// position of its own.
+const SOURCE: u16 = 4;
 
 /// One field.
 #[derive(Serialize, Deserialize)]
@@ -39,6 +43,10 @@ enum Part {
 pub(super) fn of(epoch: &Epoch) -> Vec<Tagged> {
     let mut fields = Vec::new();
     of_ledger(&epoch.progress.ledger, Part::Partition, &mut fields);
+    if let Some(Position { from, to }) = epoch.progress.source {
+        let value = [from.to_le_bytes(), to.to_le_bytes()].concat();
+        fields.push(Tagged { of: Part::Partition, tag: SOURCE, value });
+    }
     of_ledger(&epoch.progress.gone, Part::Gone, &mut fields);
     for (row, at) in epoch.inputs.iter().zip(0..) {
         of_input(row, Part::Input(at), &mut fields);
@@ -112,6 +120,11 @@ fn apply_one(epoch: &mut Epoch, Tagged { of, tag, value }: Tagged) -> Result<()>
                 (None, _) => return Err(wrong("belongs to no input")),
             };
             ledger.nul_bytes = u64::from_le_bytes(number);
+        }
+        (SOURCE, _, Part::Partition) => {
+            let halves = value.split_at_checked(8).ok_or_else(|| wrong("is no position"))?;
+            let number = |half: &[u8]| half.try_into().map(u64::from_le_bytes).map_err(|_| wrong("is no position"));
+            epoch.progress.source = Some(Position { from: number(halves.0)?, to: number(halves.1)? });
         }
         (ORIGIN | CSV_HEADER, None, _) => return Err(wrong("belongs to no input")),
         _ => {}

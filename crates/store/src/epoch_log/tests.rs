@@ -6,6 +6,7 @@ use super::*;
 use adtally_model::epoch::{BASE_EVERY, FOLD_BEFORE_BASE};
 use adtally_model::fold::FoldedMinute;
 use adtally_model::input::Fingerprint;
+use adtally_model::{Base, LiveMinute, MinuteIdentities};
 use adtally_model::{
     Country, ErrorKind, Identity, InputId, InputRow, InputStatus, InputTime, Ledger, Minute, MinuteCounts, Position,
     Verdict,
@@ -15,6 +16,7 @@ use futures::executor::block_on;
 use futures::stream::{BoxStream, StreamExt};
 use object_store::memory::InMemory;
 use object_store::{CopyOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutMultipartOptions, PutResult};
+use object_store::{PutOptions, PutPayload};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

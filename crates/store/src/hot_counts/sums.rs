@@ -6,8 +6,10 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// Sums clicks by ad, over hot columns and over rows that come with their ad.
+#[derive(Default)]
 pub struct AdSums<'a> {
-    ads: &'a AdIndex,
+    /// From the numbers of `dense` to ads; none where there are none.
+    ads: Option<&'a AdIndex>,
     pub(super) dense: Vec<i64>,
     others: HashTable<(u64, i64)>,
 }
@@ -15,7 +17,7 @@ pub struct AdSums<'a> {
 impl<'a> AdSums<'a> {
     /// Nothing summed; the first `numbers` ads of the index have a place each.
     pub(super) fn new(ads: &'a AdIndex, numbers: usize) -> Self {
-        AdSums { ads, dense: vec![0; numbers], others: HashTable::new() }
+        AdSums { ads: Some(ads), dense: vec![0; numbers], others: HashTable::new() }
     }
 
     /// Adds clicks of an ad that comes by its id.
@@ -26,25 +28,38 @@ impl<'a> AdSums<'a> {
             .or_insert((ad_id, clicks));
     }
 
+    /// Shows each sum that is not 0.
+    pub fn each(&self, mut show: impl FnMut(u64, i64)) {
+        if let Some(ads) = self.ads {
+            let ads = ads.ads();
+            for (number, &sum) in self.dense.iter().enumerate().filter(|&(_, &sum)| sum != 0) {
+                show(ads.ad(number as u32), sum);
+            }
+        }
+        self.others.iter().for_each(|&(ad, sum)| show(ad, sum));
+    }
+
     /// The `limit` most clicked ads, ties by ascending ad; none whose clicks were all taken back.
     pub fn top(mut self, limit: usize) -> Vec<(u64, u64)> {
         // What came by id is added where the ad has a place: sums are exact only when they are whole.
-        let (ads, dense) = (self.ads, &mut self.dense);
-        self.others.retain(|&mut (ad, sum)| match ads.number(ad).and_then(|number| dense.get_mut(number as usize)) {
-            Some(place) => {
-                *place += sum;
-                false
-            }
-            None => true,
-        });
         let mut best = Best::new(limit);
-        let ads = self.ads.ads();
-        for (number, &sum) in self.dense.iter().enumerate() {
-            if sum >= best.bar {
-                best.offer(sum, ads.ad(number as u32));
+        if let Some(index) = self.ads {
+            let dense = &mut self.dense;
+            let place_of = |ad| index.number(ad).map(|number| number as usize);
+            self.others.retain(|&mut (ad, sum)| match place_of(ad).and_then(|number| dense.get_mut(number)) {
+                Some(place) => {
+                    *place += sum;
+                    false
+                }
+                None => true,
+            });
+            let ads = index.ads();
+            for (number, &sum) in self.dense.iter().enumerate() {
+                if sum >= best.bar {
+                    best.offer(sum, ads.ad(number as u32));
+                }
             }
         }
-        drop(ads);
         for &(ad, sum) in &self.others {
             if sum >= best.bar {
                 best.offer(sum, ad);

@@ -2,7 +2,7 @@
 
 use super::{HotCounts, PendingEpoch, Progress, Snapshot};
 use adtally_model::{
-    ClickColumns, ClickRef, CountedClicks, Country, Frontiers, Identity, Minute, MinuteCounts, Watermark,
+    ClickColumns, ClickRef, CountedClicks, Country, Frontiers, Identity, LinePositions, Minute, MinuteCounts, Watermark,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -158,7 +158,12 @@ fn open_clicks_are_shown_until_their_epoch_is_committed() {
     let country = Country::UNKNOWN;
     let click = ClickRef { event_time_ms: 1, ad_id: 4, country, ip: 0, user_id: b"u", click_id: b"" };
     columns.push(&click, 0, Identity(1));
-    let clicks = CountedClicks { columns: Arc::new(columns), rows: vec![0], input: "a".into(), from: 0 };
+    let clicks = CountedClicks {
+        columns: Arc::new(columns),
+        rows: vec![0],
+        input: "a".into(),
+        positions: LinePositions::Text(0),
+    };
     hot.open(1, Arc::new(clicks.clone()));
     hot.open(2, Arc::new(clicks));
     assert_eq!(hot.snapshot().open_clicks().count(), 2);

@@ -11,7 +11,7 @@ use super::encode::{
 use super::schema::{Table, timestamp_type};
 use super::statistics::Statistics;
 use adtally_model::time::date_and_hour;
-use adtally_model::{ClickColumns, Country, Result, StagedTable};
+use adtally_model::{ClickColumns, Country, LinePositions, Result, StagedTable};
 use arrow::array::{ArrayRef, DictionaryArray, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray};
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::Int32Type;
@@ -48,8 +48,8 @@ pub struct ClickRows<'a> {
     pub rows: &'a [u32],
     /// Name of the input.
     pub input_name: &'a str,
-    /// Offset in the input's text at which the block begins.
-    pub from: u64,
+    /// Where the block's lines are in their source.
+    pub positions: LinePositions,
 }
 
 /// Counted clicks of one part that follow one another: a block has a handful of runs, unless it is full of copies.
@@ -181,7 +181,7 @@ fn columns(runs: &[ClickRun<'_>], partition: u32, epoch: u64) -> Result<Vec<Arra
         times.extend(batch.event_time_ms[rows.clone()].iter().map(|ms| ms * 1_000));
         for (&ad, &start) in batch.ad_id[rows.clone()].iter().zip(&batch.line_start[rows.clone()]) {
             ads.push(long(ad)?);
-            positions.push(long(part.from + u64::from(start))?);
+            positions.push(long(part.positions.of(start))?);
         }
         users.extend(&batch.user_bytes, &batch.user_end, rows.clone());
         click_ids.extend(&batch.click_id_bytes, &batch.click_id_end, rows.clone());

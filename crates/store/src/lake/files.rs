@@ -33,6 +33,12 @@ const FOOTER_BYTES: usize = 32 * 1024;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Epochs(BTreeMap<u32, u64>);
 
+impl FromIterator<(u32, u64)> for Epochs {
+    fn from_iter<I: IntoIterator<Item = (u32, u64)>>(epochs: I) -> Self {
+        Epochs(epochs.into_iter().collect())
+    }
+}
+
 impl Epochs {
     /// One partition's.
     pub fn of(partition: u32, epoch: u64) -> Self {

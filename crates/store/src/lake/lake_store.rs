@@ -12,7 +12,7 @@ use hashbrown::HashSet;
 /// Where epochs are staged and projected to. What each method promises is said at [`Lake`]'s of the same name.
 #[async_trait]
 pub trait LakeStore: Send + Sync {
-    /// The files of one epoch of partition 0; it only computes. `file_token` is random and makes their names unique.
+    /// The files of one epoch, named by its partition and number; it only computes. `file_token` is random and makes their names unique.
     ///
     /// # Errors
     /// Internal when rows cannot be encoded.
@@ -20,7 +20,7 @@ pub trait LakeStore: Send + Sync {
         &self,
         clicks: &[ClickRows<'_>],
         letters: &[DeadLetter],
-        epoch: EpochNumber,
+        of: (u32, EpochNumber),
         file_token: u128,
     ) -> Result<Vec<EncodedFile>>;
 
@@ -79,11 +79,11 @@ impl LakeStore for Lake {
         &self,
         clicks: &[ClickRows<'_>],
         letters: &[DeadLetter],
-        epoch: EpochNumber,
+        (partition, epoch): (u32, EpochNumber),
         file_token: u128,
     ) -> Result<Vec<EncodedFile>> {
-        let mut files = encode_clicks(clicks, 0, epoch, file_token)?;
-        files.extend(encode_dead_letters(letters, 0, epoch, file_token)?);
+        let mut files = encode_clicks(clicks, partition, epoch, file_token)?;
+        files.extend(encode_dead_letters(letters, partition, epoch, file_token)?);
         Ok(files)
     }
 

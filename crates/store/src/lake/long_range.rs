@@ -6,6 +6,7 @@ use super::files::Epochs;
 use super::schema::Table;
 use super::upkeep::RollUp;
 use adtally_model::{Minute, MinuteCounts, Result};
+use std::collections::BTreeMap;
 
 impl Lake {
     /// Shows the selected counts of `[from, to)` in the epochs up to `upto` that all tables hold, in pieces of bounded
@@ -20,11 +21,37 @@ impl Lake {
         selection: Selection,
         mut show: impl FnMut(&MinuteCounts) + Send,
     ) -> Result<()> {
+        for upto in self.rolled_alike(upto).await? {
+            self.each_count_of((from, to), &upto, selection, &mut show).await?;
+        }
+        Ok(())
+    }
+
+    /// Partitions of which hours and days are rolled up to the same ends, together: one that lags behind, or has no
+    /// roll-ups yet, makes no others read their minutes.
+    async fn rolled_alike(&self, upto: &Epochs) -> Result<Vec<Epochs>> {
+        let mut alike: BTreeMap<[Option<Minute>; 2], Epochs> = BTreeMap::new();
+        for (partition, epoch) in upto.iter() {
+            let mut ends = [None; 2];
+            for (roll_up, end) in RollUp::ALL.into_iter().zip(&mut ends) {
+                *end = self.rolled_up(roll_up, partition).await?;
+            }
+            alike.entry(ends).or_default().note(partition, epoch);
+        }
+        Ok(alike.into_values().collect())
+    }
+
+    async fn each_count_of(
+        &self,
+        (from, to): (Minute, Minute),
+        upto: &Epochs,
+        selection: Selection,
+        mut show: impl FnMut(&MinuteCounts) + Send,
+    ) -> Result<()> {
         // In this order: what one table no longer keeps is in the next one by then.
         let minutes = self.count_reader(Table::ClicksByMinute, Some(upto), selection).await?;
         let hours = self.count_reader(Table::ClicksByHour, Some(upto), selection).await?;
         let days = self.count_reader(Table::ClicksByDay, Some(upto), selection).await?;
-        // With several partitions, what all of them have rolled up.
         let by_hour = whole(RollUp::Hour, (from, to), rolled(&hours.index, RollUp::Hour, upto).await?);
         let by_day = whole(RollUp::Day, by_hour, rolled(&days.index, RollUp::Day, upto).await?);
         let edges = [

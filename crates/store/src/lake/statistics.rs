@@ -2,6 +2,7 @@
 //!
 //! Format: Delta protocol, "Per-file Statistics". Times are truncated to milliseconds there, which ours are anyway.
 
+use super::encode::bound;
 use adtally_model::Minute;
 use adtally_model::time::{parse_rfc3339, rfc3339};
 use serde_json::{Map, Value, json};
@@ -106,6 +107,12 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
+    /// Whether there may be rows of a partition's epoch or of a later one of it.
+    pub(crate) fn reaches(&self, partition: u32, epoch: u64) -> bool {
+        let is_of = self.partition.is_none_or(|(least, largest)| (least..=largest).contains(&i64::from(partition)));
+        is_of && self.epoch.is_none_or(|(_, last)| last >= bound(epoch))
+    }
+
     /// Reads them from the statistics of a file; `time_column` names the table's main time.
     pub(crate) fn read(stats: Option<&str>, time_column: &str) -> Bounds {
         let Some(Ok(stats)) = stats.map(serde_json::from_str::<Value>) else { return Bounds::default() };

@@ -7,8 +7,8 @@ use super::*;
 use crate::durable::DurableLocal;
 use crate::questions::Filters;
 use adtally_model::{
-    ClickColumns, ClickRef, Country, DeadLetter, ErrorKind, Identity, Ledger, Minute, MinuteCounts, Progress,
-    StagedFile, Verdict,
+    ClickColumns, ClickRef, Country, DeadLetter, ErrorKind, Identity, Ledger, LinePositions, Minute, MinuteCounts,
+    Progress, StagedFile, Verdict,
 };
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::TryStreamExt;
@@ -106,8 +106,13 @@ fn epoch(number: u64) -> (EpochProjection, Vec<EncodedFile>) {
     let columns = columns(&clicks);
     let (first, second): (Vec<u32>, Vec<u32>) = (0..columns.len() as u32).partition(|row| row % 2 == 0);
     let parts = [
-        ClickRows { batch: &columns, rows: &first, input_name: "logs/a.log", from: 1_000 * number },
-        ClickRows { batch: &columns, rows: &second, input_name: "logs/b.log", from: 0 },
+        ClickRows {
+            batch: &columns,
+            rows: &first,
+            input_name: "logs/a.log",
+            positions: LinePositions::Text(1_000 * number),
+        },
+        ClickRows { batch: &columns, rows: &second, input_name: "logs/b.log", positions: LinePositions::Text(0) },
     ];
     let mut files = encode_clicks(&parts, 0, number, u128::from(number)).unwrap();
     let letters = [DeadLetter {
@@ -427,7 +432,7 @@ fn an_epoch_over_several_hours_is_a_file_an_hour() {
     let clicks: Vec<Click> = times.map(|ms| Click { ms, ..clicks(1).remove(0) }).to_vec();
     let columns = columns(&clicks);
     let rows = [0, 1, 2, 3];
-    let part = ClickRows { batch: &columns, rows: &rows, input_name: "in", from: 0 };
+    let part = ClickRows { batch: &columns, rows: &rows, input_name: "in", positions: LinePositions::Text(0) };
     let files = encode_clicks(&[part], 2, 9, 1).unwrap();
     let folders: Vec<(&str, u64)> =
         files.iter().map(|file| (file.staged.path.rsplit_once('/').unwrap().0, file.staged.rows)).collect();

@@ -9,6 +9,7 @@ use adtally_engine::clock::{Clock, SystemClock, SystemRandomness};
 use adtally_engine::report::Report;
 use adtally_engine::status::Status;
 use adtally_engine::{Ending, Service};
+use adtally_store::backing::StoreUrl;
 use rustix::process::Signal;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -77,7 +78,7 @@ impl Turned {
     fn start(site: &Site) -> Turned {
         let (_, mut config) = config::load(None, &[], &[]).unwrap();
         config.run.source.paths = vec![site.path("logs").display().to_string()];
-        config.run.store.data_dir = site.path("data");
+        config.run.store.data_dir = StoreUrl::of_folder(site.path("data"));
         config.run.epoch.interval = Duration::from_millis(100);
         config.run.epoch.fsync = false;
         let clock = Arc::new(TurnedClock::default());

@@ -27,6 +27,7 @@ fn small() -> Epoch {
     let counted = counts(29_453_760, &[(7, "DE", 1), (7, "US", 200), (i64::MAX as u64, "ZZ", u32::MAX.into())]);
     Epoch {
         progress: Progress {
+            source: None,
             log_id: 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff,
             partition: 3,
             number: 64,

@@ -48,15 +48,16 @@ pub(super) fn projections(numbers: std::ops::RangeInclusive<u64>) -> Vec<EpochPr
 /// Where the tables are after an epoch: all of its minutes but the last ten are final.
 pub(super) fn as_of(epoch: u64) -> AsOf {
     let end = Minute(BEGIN.0 + epoch as i64 * EPOCH_MINUTES);
-    AsOf {
-        log_id: LOG_ID,
-        partition: 0,
-        epoch,
-        final_ms: Some(Minute(end.0 - 10).start_ms()),
-        clock_ms: end.start_ms(),
-        now_ms: end.start_ms(),
-        fresh_from: None,
+    held(epoch, Some(Minute(end.0 - 10).start_ms()), end.start_ms(), end.start_ms())
+}
+
+/// Where the tables are when they hold an epoch with this final frontier and this clock.
+pub(super) fn held(epoch: u64, final_ms: Option<i64>, clock_ms: i64, now_ms: i64) -> AsOf {
+    let mut progress = Progress { log_id: LOG_ID, number: epoch, clock_ms, ..Progress::default() };
+    if let Some(final_ms) = final_ms {
+        progress.frontiers.final_.advance(final_ms);
     }
+    AsOf { partitions: vec![progress], now_ms, ..AsOf::default() }
 }
 
 /// Tokens that no process of this test draws twice.
@@ -100,7 +101,7 @@ async fn expected(lake: &Lake, span: &str, from: Minute, to: Minute) -> Vec<Stri
 }
 
 async fn check_rolled(lake: &Lake, as_of: &AsOf) {
-    let end = Minute::of(as_of.final_ms.unwrap());
+    let end = Minute::of(as_of.final_ms().unwrap());
     for (roll_up, span) in [(RollUp::Hour, "hour"), (RollUp::Day, "day")] {
         let end = roll_up.floor(end);
         let found = rows(lake, roll_up.table().name(), span).await;
@@ -121,7 +122,7 @@ fn hours_and_days_are_the_sums_of_their_final_minutes_and_are_made_once() {
         for last in [1_usize, 2, 9, 18] {
             lake.project(&epochs[..last], TOKEN).await.unwrap();
             let as_of = as_of(last as u64);
-            let none = AsOf { final_ms: None, ..as_of };
+            let none = held(last as u64, None, as_of.now_ms, as_of.now_ms);
             assert!(!lake.roll_up(RollUp::Hour, &none, &tokens).await.unwrap());
             for _ in 0..2 {
                 roll_up(&lake, &as_of, 1_000_000).await.unwrap();
@@ -179,7 +180,8 @@ fn rows_of_a_log_that_was_cut_or_lost_are_not_added_again() {
         let lake = Lake::open(Arc::clone(&store)).await.unwrap();
         lake.project(&projections(1..=9), TOKEN).await.unwrap();
         roll_up(&lake, &as_of(9), 1_000_000).await.unwrap();
-        let foreign = AsOf { log_id: 99, ..as_of(9) };
+        let mut foreign = as_of(9);
+        foreign.partitions[0].log_id = 99;
         let error = lake.roll_up(RollUp::Hour, &foreign, &tokens()).await.unwrap_err();
         assert!(error.to_string().contains("another epoch log"), "{error}");
         let entry = Path::from("clicks_by_hour/_delta_log/00000000000000000001.json");

@@ -1,7 +1,7 @@
 //! Compaction, retention and vacuum: no answer changes but for what is no longer kept.
 
 use super::super::upkeep::{AsOf, Keep, RollUp};
-use super::rolling_up::{as_of, projections, tokens};
+use super::rolling_up::{as_of, held, projections, tokens};
 use super::*;
 use crate::epoch_log::EpochLog;
 use hashbrown::HashSet;
@@ -11,7 +11,7 @@ const DAY_MS: i64 = 86_400_000;
 /// Where the tables are after `epoch` of the clicks of these tests: two hours after them, or days.
 fn later(epoch: u64, ms: i64) -> AsOf {
     let at = START.start_ms() + ms;
-    AsOf { log_id: LOG_ID, partition: 0, epoch, final_ms: Some(at), clock_ms: at, now_ms: at, fresh_from: None }
+    held(epoch, Some(at), at, at)
 }
 
 async fn compact_all(lake: &Lake, as_of: &AsOf) -> u32 {
@@ -58,7 +58,7 @@ fn compaction_leaves_few_files_and_every_answer() {
         }
         let before = everything(&lake).await;
         assert_eq!(compact_all(&lake, &later(6, 60_000)).await, 0, "nothing is over");
-        assert_eq!(compact_all(&lake, &AsOf { final_ms: None, ..later(6, DAY_MS) }).await, 0);
+        assert_eq!(compact_all(&lake, &held(6, None, later(6, DAY_MS).now_ms, later(6, DAY_MS).now_ms)).await, 0);
         // The last epoch is not in all tables, as far as is known.
         assert!(compact_all(&lake, &later(5, 2 * DAY_MS)).await >= 3);
         assert_eq!(files(&lake, Table::Clicks).await, 2);
@@ -162,8 +162,12 @@ fn raw_clicks_before_what_is_kept_are_refused() {
         let epochs = staged(&lake, 1..=3).await;
         lake.project(&epochs, TOKEN).await.unwrap();
         let at = later(3, 2 * DAY_MS);
-        assert_eq!(lake.retain(&KEEP, &AsOf { epoch: 0, ..at }).await.unwrap(), 0);
-        assert_eq!(lake.retain(&KEEP, &AsOf { clock_ms: 0, ..at }).await.unwrap(), 0, "the earlier of the two");
+        assert_eq!(lake.retain(&KEEP, &later(0, 2 * DAY_MS)).await.unwrap(), 0);
+        assert_eq!(
+            lake.retain(&KEEP, &held(3, Some(at.now_ms), 0, at.now_ms)).await.unwrap(),
+            0,
+            "the earlier of the two"
+        );
         assert_eq!(lake.retain(&KEEP, &at).await.unwrap(), 3);
         let error = lake.recount(START, EVER.1, None).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::User);
@@ -220,7 +224,7 @@ fn vacuum_deletes_what_nothing_names_and_nothing_else() {
             async move { Ok(paths) }
         };
         // The clock of the last epoch is that of a stop days ago.
-        let at = |epoch, now_ms| AsOf { final_ms: None, clock_ms: 0, now_ms, ..later(epoch, 0) };
+        let at = |epoch, now_ms| held(epoch, None, 0, now_ms);
         let day_later = written_ms + DAY_MS + 1_000;
         lake.vacuum(&at(3, written_ms + DAY_MS / 2), named(&[])).await.unwrap();
         assert_eq!(stored(&store).await, before, "all is young");
@@ -262,7 +266,7 @@ fn fault_64_what_leaves_a_table_after_a_stop_of_days_stays_for_a_day() {
         lake.vacuum(&first, none()).await.unwrap();
         let kept = stored(&store).await;
         assert!(before.is_subset(&kept), "{:?}", before.difference(&kept));
-        lake.vacuum(&AsOf { now_ms: first.now_ms + DAY_MS - 1, ..first }, none()).await.unwrap();
+        lake.vacuum(&AsOf { now_ms: first.now_ms + DAY_MS - 1, ..first.clone() }, none()).await.unwrap();
         assert!(before.is_subset(&stored(&store).await));
         lake.vacuum(&AsOf { now_ms: first.now_ms + DAY_MS + 1_000, ..first }, none()).await.unwrap();
         // What is still part of a table, the newest ledger above all, stays for good.

@@ -45,7 +45,7 @@ impl Lake {
     /// # Errors
     /// External when the store fails, corrupt when a file is damaged.
     pub async fn compact(&self, as_of: &AsOf, tokens: Tokens<'_>) -> Result<Option<u64>> {
-        let Some(final_ms) = as_of.final_ms else { return Ok(None) };
+        let Some(final_ms) = as_of.final_ms() else { return Ok(None) };
         for table in COMPACTED {
             let table = self.table(table);
             let index = table.files().await?;
@@ -81,7 +81,8 @@ impl Lake {
         let folder =
             group[0].path.as_ref().rsplit_once('/').map(|(folder, _)| format!("{folder}/")).unwrap_or_default();
         // The first part is what others read of a name: which partition it is of.
-        let path = format!("{folder}{}-compacted-{token:032x}.parquet", as_of.partition);
+        let partition = group[0].bounds.partition.map_or(0, |(least, _)| least);
+        let path = format!("{folder}{partition}-compacted-{token:032x}.parquet");
         let size = bytes.len() as u64;
         table.put(&path, bytes.into()).await?;
         let mut add = new_add(path.clone(), size, as_of.now_ms, statistics.to_json())?;

@@ -1,4 +1,5 @@
-//! Upkeep of the tables: roll-ups, compaction, retention, vacuum. One process does it, the owner of partition 0.
+//! Upkeep of the tables: roll-ups, compaction, retention, vacuum. One process does it, the owner
+//! of the least partition.
 //!
 //! - **Receives** how far the tables are, random names, and how long to keep what.
 //! - **Promises** that no answer changes: a change is committed on exactly the state that it was worked out for, once;
@@ -18,11 +19,11 @@ pub use retain::Keep;
 pub use roll_up::RollUp;
 pub use vacuum::Vacuumed;
 
-use super::files::{FileEntry, FileIndex};
+use super::files::{Epochs, FileEntry, FileIndex};
 use super::project::{COMMIT_ATTEMPTS_MAX, mark};
 use super::{LakeTable, Table};
 use adtally_model::time::{MINUTE_MS, rfc3339};
-use adtally_model::{Error, Minute, Result};
+use adtally_model::{Error, Minute, Progress, Result};
 use deltalake_core::DeltaTable;
 use deltalake_core::kernel::{Action, Add, Remove, Transaction};
 use deltalake_core::protocol::DeltaOperation;
@@ -31,25 +32,34 @@ use hashbrown::HashSet;
 /// The `txn` that says from when on a table's rows are all kept, in milliseconds.
 const KEPT_FROM: &str = "adtally-kept-from";
 
-/// How far the tables are.
-#[derive(Clone, Copy, Debug)]
+/// What upkeep goes by: how far the tables are, and what time it is.
+#[derive(Clone, Debug, Default)]
 pub struct AsOf {
-    /// The epoch log that they hold.
-    pub log_id: u128,
-    /// Its partition.
-    pub partition: u32,
-    /// The last epoch that all tables hold.
-    pub epoch: u64,
-    /// The final frontier of that epoch, in milliseconds; none before any minute is final.
-    pub final_ms: Option<i64>,
-    /// The guarded clock of that epoch, in milliseconds: old by as long as nothing was read since.
-    pub clock_ms: i64,
+    /// How far each partition had come at the last of its epochs that all tables hold.
+    pub partitions: Vec<Progress>,
     /// What time it is, in milliseconds: when files are made, and when they leave a table.
     pub now_ms: i64,
-    /// The first epoch whose larger files compaction leaves alone; none where it takes them as well. A run that reads a
-    /// body of data in bulk leaves its own to the next run: rewriting them at once would take about half as long again
-    /// as reading took.
-    pub fresh_from: Option<u64>,
+    /// By partition the first epoch whose larger files compaction leaves alone; none where it takes them as well. A run
+    /// that reads a body of data in bulk leaves its own to the next run: rewriting them at once would take about half as
+    /// long again as reading took.
+    pub fresh_from: Epochs,
+}
+
+impl AsOf {
+    /// The last epoch of each partition that all tables hold.
+    pub fn epochs(&self) -> Epochs {
+        self.partitions.iter().map(|progress| (progress.partition, progress.number)).collect()
+    }
+
+    /// Up to where minutes are final in every partition, in milliseconds; none while there is a partition without any.
+    pub fn final_ms(&self) -> Option<i64> {
+        self.partitions.iter().map(|progress| progress.frontiers.final_.get()).min().flatten()
+    }
+
+    /// The least guarded clock of these epochs, in milliseconds: old by as long as nothing was read since.
+    pub fn clock_ms(&self) -> i64 {
+        self.partitions.iter().map(|progress| progress.clock_ms).min().unwrap_or_default()
+    }
 }
 
 /// Draws random bits, which make the names of files unique.

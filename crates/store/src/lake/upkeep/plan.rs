@@ -3,7 +3,6 @@
 
 use super::AsOf;
 use crate::lake::Table;
-use crate::lake::encode::bound;
 use crate::lake::files::FileEntry;
 use adtally_model::Minute;
 use std::collections::BTreeMap;
@@ -48,17 +47,18 @@ struct SpanKey<'a> {
 pub(super) fn spans<'a>(table: Table, files: &'a [FileEntry], as_of: &AsOf, final_ms: i64) -> Vec<Span<'a>> {
     // Times of reading follow the clock, times of clicks the final frontier.
     let over_ms = match table {
-        Table::DeadLetters | Table::Ledger => as_of.clock_ms,
+        Table::DeadLetters | Table::Ledger => as_of.clock_ms(),
         _ => final_ms,
     };
     let floor = |minute: Minute, minutes: i64| minute.0 - minute.0.rem_euclid(minutes);
     let over = Minute::of(over_ms);
     let mut spans: BTreeMap<SpanKey<'_>, Vec<&FileEntry>> = BTreeMap::new();
+    let held = as_of.epochs();
     for file in files {
-        let (Some((least, end)), Some((_, epoch))) = (file.bounds.time_ms, file.bounds.epoch) else { continue };
-        let is_fresh = as_of.fresh_from.is_some_and(|fresh| epoch >= bound(fresh));
+        let Some((least, end)) = file.bounds.time_ms else { continue };
+        let is_fresh = as_of.fresh_from.iter().any(|(partition, epoch)| file.bounds.reaches(partition, epoch));
         let large = if is_fresh { FRESH_BYTES_MAX } else { GROUP_BYTES_MAX / 2 };
-        if file.size >= large || epoch > bound(as_of.epoch) {
+        if file.size >= large || !held.surely_hold(&file.bounds) {
             continue;
         }
         let (least, last) = (Minute::of(least), Minute::of(end - 1));
@@ -117,6 +117,7 @@ impl<'a> Span<'a> {
 mod tests {
     use super::*;
     use crate::lake::statistics::Bounds;
+    use adtally_model::Progress;
     use object_store::path::Path;
     use proptest::prelude::*;
 
@@ -131,8 +132,7 @@ mod tests {
     /// Groups of files with these sizes and bytes in memory, as the numbers of the files.
     fn groups(files: &[(u64, u64)]) -> Vec<Vec<usize>> {
         let entries: Vec<FileEntry> = files.iter().enumerate().map(|(name, &(size, _))| file(name, size)).collect();
-        let as_of =
-            AsOf { log_id: 1, partition: 0, epoch: 1, final_ms: None, clock_ms: 0, now_ms: 0, fresh_from: None };
+        let as_of = AsOf { partitions: vec![Progress { number: 1, ..Progress::default() }], ..AsOf::default() };
         let found = spans(Table::ClicksByMinute, &entries, &as_of, 2 * DAY_MINUTES * 60_000);
         let Some(span) = found.first() else { return Vec::new() };
         let number = |file: &&FileEntry| file.path.as_ref().parse::<usize>().unwrap();

@@ -4,7 +4,6 @@
 //! years after it was logged is kept as long as if it had been read at once, and no wrong clock drops anything.
 
 use super::{AsOf, Change, KEPT_FROM, RollUp};
-use crate::lake::encode::bound;
 use crate::lake::files::FileEntry;
 use crate::lake::{Lake, Table};
 use adtally_model::time::MINUTE_MS;
@@ -33,8 +32,8 @@ impl Lake {
     /// # Errors
     /// External when the store fails.
     pub async fn retain(&self, keep: &Keep, as_of: &AsOf) -> Result<u64> {
-        let Some(final_ms) = as_of.final_ms else { return Ok(0) };
-        let now_ms = final_ms.min(as_of.clock_ms);
+        let Some(final_ms) = as_of.final_ms() else { return Ok(0) };
+        let now_ms = final_ms.min(as_of.clock_ms());
         let mut removed = 0;
         for (table, kept_ms) in [
             (Table::Clicks, keep.clicks_ms),
@@ -51,7 +50,7 @@ impl Lake {
             };
             let from = match sums {
                 None => from,
-                Some(sums) => match self.rolled_up(sums, as_of.partition).await? {
+                Some(sums) => match self.rolled_up_in_all(sums, as_of).await? {
                     None => continue,
                     // Whole spans leave, so that what begins with one can be answered from its sum.
                     Some(end) => sums.floor(from).min(end),
@@ -62,16 +61,27 @@ impl Lake {
         Ok(removed)
     }
 
+    /// Where the spans end that are rolled up in every partition; none while there is a partition without any.
+    async fn rolled_up_in_all(&self, roll_up: RollUp, as_of: &AsOf) -> Result<Option<Minute>> {
+        let mut least: Option<Minute> = None;
+        for progress in &as_of.partitions {
+            let Some(end) = self.rolled_up(roll_up, progress.partition).await? else { return Ok(None) };
+            least = Some(least.map_or(end, |least| least.min(end)));
+        }
+        Ok(least)
+    }
+
     /// Removes the files whose rows are all of before `from`, and notes that rows are complete from then on only.
     async fn remove_before(&self, table: Table, from: Minute, as_of: &AsOf) -> Result<u64> {
         let table = self.table(table);
         let index = table.files().await?;
+        let held = as_of.epochs();
         let goes = |file: &&FileEntry| {
             let old = file.bounds.time_ms.is_some_and(|(_, end)| end <= from.start_ms());
             // The newest ledger says what all tables hold.
-            let needed =
-                table.table == Table::Ledger && file.bounds.epoch.is_none_or(|(_, last)| last >= bound(as_of.epoch));
-            old && !needed && file.bounds.epoch.is_some_and(|(_, last)| last <= bound(as_of.epoch))
+            let is_newest = |(partition, epoch)| file.bounds.reaches(partition, epoch);
+            let needed = table.table == Table::Ledger && held.iter().any(is_newest);
+            old && !needed && held.surely_hold(&file.bounds)
         };
         let removes: Vec<&FileEntry> = index.files.iter().filter(goes).take(FILES_MAX).collect();
         if removes.is_empty() {

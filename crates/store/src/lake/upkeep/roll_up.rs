@@ -9,12 +9,11 @@ use super::{AsOf, Change, Tokens};
 use crate::lake::counts::{CountReader, Selection};
 use crate::lake::files::{Epochs, FileIndex};
 use crate::lake::project::{check_log, log_app, log_mark, new_add};
-use crate::lake::rows::{RowFile, encode_spans};
+use crate::lake::rows::encode_spans;
 use crate::lake::{Lake, Table};
 use adtally_model::fold::merge_all;
 use adtally_model::time::{MINUTE_MS, rfc3339};
-use adtally_model::{Error, Minute, MinuteCounts, Result};
-use deltalake_core::kernel::Add;
+use adtally_model::{Error, Minute, MinuteCounts, Progress, Result};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use std::collections::BTreeMap;
 
@@ -95,7 +94,8 @@ impl FileIndex {
         let Some(end) = self.mark(roll_up.table(), &rolled_app(partition)).await? else { return Ok(None) };
         let mut end = Minute(end.div_euclid(MINUTE_MS));
         // Spans are rolled up in order, and so are the epochs stamped on them.
-        for file in self.files.iter().filter(|file| !upto.surely_hold(&file.bounds)) {
+        let of_partition = self.files.iter().filter(|file| file.bounds.reaches(partition, 0));
+        for file in of_partition.filter(|file| !upto.surely_hold(&file.bounds)) {
             end = end.min(file.bounds.time_ms.map_or(Minute(i64::MIN), |(least, _)| Minute::of(least)));
         }
         Ok(Some(end))
@@ -112,7 +112,7 @@ impl Lake {
         Ok(end.map(|ms| Minute(ms.div_euclid(MINUTE_MS))))
     }
 
-    /// Rolls up the next spans that are final, as many as fit into memory. True when there may be more.
+    /// Rolls up the next spans that are final in their partition, as many as fit into memory. True when there may be more.
     ///
     /// # Errors
     /// External when the store fails, corrupt when tables contradict one another.
@@ -128,34 +128,54 @@ impl Lake {
         tokens: Tokens<'_>,
         rows_max: usize,
     ) -> Result<bool> {
+        let mut is_more = false;
+        for held in &as_of.partitions {
+            is_more |= self.roll_up_of(roll_up, held, as_of.now_ms, tokens, rows_max).await?;
+        }
+        Ok(is_more)
+    }
+
+    /// Rolls up the next spans of one partition. True when there may be more.
+    async fn roll_up_of(
+        &self,
+        roll_up: RollUp,
+        held: &Progress,
+        now_ms: i64,
+        tokens: Tokens<'_>,
+        rows_max: usize,
+    ) -> Result<bool> {
+        let &Progress { log_id, partition, number: epoch, .. } = held;
         let table = self.table(roll_up.table());
         let latest = table.latest().await?;
-        check_log(roll_up.table(), &latest, as_of.log_id, as_of.partition).await?;
+        check_log(roll_up.table(), &latest, log_id, partition).await?;
         let index = table.files_of(&latest)?;
-        let app = rolled_app(as_of.partition);
+        let app = rolled_app(partition);
         let before = index.mark(roll_up.table(), &app).await?;
-        check_no_rows_after(roll_up, &index, as_of.partition, before)?;
-        let upto = Epochs::of(as_of.partition, as_of.epoch);
+        check_no_rows_after(roll_up, &index, partition, before)?;
+        let upto = Epochs::of(partition, epoch);
         let source = self.count_reader(roll_up.source(), Some(&upto), Selection::default()).await?;
-        let Some((begin, end)) = self.due(roll_up, as_of, before, &source.index).await? else { return Ok(false) };
+        let Some((begin, end)) = self.due(roll_up, held, before, &source.index).await? else { return Ok(false) };
         let mut sums = gather(&source, roll_up, (begin, end), 0, rows_max).await?;
         let done = sums.end;
         let mut adds = Vec::new();
         loop {
-            let rows: Vec<(u64, &MinuteCounts)> = sums.spans.values().map(|counts| (as_of.epoch, counts)).collect();
-            if let Some(file) = encode_spans(roll_up.table(), &rows, as_of.partition)? {
-                adds.push(self.put_span_file(roll_up, as_of, file, tokens()).await?);
+            let rows: Vec<(u64, &MinuteCounts)> = sums.spans.values().map(|counts| (epoch, counts)).collect();
+            if let Some(file) = encode_spans(roll_up.table(), &rows, partition)? {
+                let path = format!("{partition}-{epoch:010}-{:032x}.parquet", tokens());
+                let size = file.bytes.len() as u64;
+                table.put(&path, file.bytes.into()).await?;
+                adds.push(new_add(path, size, now_ms, file.statistics.to_json())?);
             }
             let Some(next) = sums.next_ad else { break };
             sums = gather(&source, roll_up, (begin, done), next, rows_max).await?;
         }
         let change = Change {
             mark: Some((app, before, done.start_ms())),
-            also: vec![(log_app(as_of.partition), log_mark(as_of.log_id))],
+            also: vec![(log_app(partition), log_mark(log_id))],
             adds,
             removes: Vec::new(),
             operation: DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None },
-            at_ms: as_of.now_ms,
+            at_ms: now_ms,
         };
         table.change(&change).await?;
         Ok(done < end)
@@ -165,14 +185,15 @@ impl Lake {
     async fn due(
         &self,
         roll_up: RollUp,
-        as_of: &AsOf,
+        held: &Progress,
         before: Option<i64>,
         source: &FileIndex,
     ) -> Result<Option<(Minute, Minute)>> {
-        let Some(final_ms) = as_of.final_ms else { return Ok(None) };
+        let Some(final_ms) = held.frontiers.final_.get() else { return Ok(None) };
         let mut end = roll_up.floor(Minute::of(final_ms));
         if roll_up == RollUp::Day {
-            let hours = source.rolled(RollUp::Hour, as_of.partition, &Epochs::of(as_of.partition, as_of.epoch)).await?;
+            let upto = Epochs::of(held.partition, held.number);
+            let hours = source.rolled(RollUp::Hour, held.partition, &upto).await?;
             let Some(hours) = hours else { return Ok(None) };
             end = end.min(roll_up.floor(hours));
         }
@@ -198,13 +219,6 @@ impl Lake {
             )));
         }
         Ok((begin < end).then_some((begin, end)))
-    }
-
-    async fn put_span_file(&self, roll_up: RollUp, as_of: &AsOf, file: RowFile, token: u128) -> Result<Add> {
-        let path = format!("{}-{:010}-{token:032x}.parquet", as_of.partition, as_of.epoch);
-        let size = file.bytes.len() as u64;
-        self.table(roll_up.table()).put(&path, file.bytes.into()).await?;
-        new_add(path, size, as_of.now_ms, file.statistics.to_json())
     }
 }
 

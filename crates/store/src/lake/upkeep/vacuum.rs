@@ -5,6 +5,7 @@
 //! trusts the wall clock.
 
 use super::AsOf;
+use crate::lake::files::Epochs;
 use crate::lake::{Lake, LakeTable, Table, delta_error};
 use adtally_model::{Error, Result};
 use futures::TryStreamExt;
@@ -32,15 +33,17 @@ pub struct Vacuumed {
 
 impl Lake {
     /// Deletes the files of all tables that nothing names, and that were made and removed more than a day ago. `named`
-    /// are the paths, below the tables' folders, of all files that retained epoch records name; it is asked after the
-    /// files were listed.
+    /// are the paths, below the tables' folders, of all files that retained epoch records of any partition name; it is
+    /// asked after the files were listed.
     ///
     /// # Errors
     /// External when the store fails.
     pub async fn vacuum(&self, as_of: &AsOf, named: impl Future<Output = Result<HashSet<String>>>) -> Result<Vacuumed> {
+        // Of all partitions, whoever owns them.
+        let held = self.epochs().await?;
         let mut listed = Vec::new();
         for table in Table::ALL {
-            let old = self.table(table).old_files(as_of).await?;
+            let old = self.table(table).old_files(&held, as_of.now_ms).await?;
             listed.extend((!old.is_empty()).then_some((table, old)));
         }
         let mut vacuumed = Vacuumed::default();
@@ -71,14 +74,14 @@ impl Lake {
 
 impl LakeTable {
     /// Files that are old enough and of epochs that all tables hold.
-    async fn old_files(&self, as_of: &AsOf) -> Result<Vec<ObjectMeta>> {
+    async fn old_files(&self, held: &Epochs, now_ms: i64) -> Result<Vec<ObjectMeta>> {
         let listed: Vec<ObjectMeta> = self.store.list(None).try_collect().await.map_err(|error| {
             Error::transient(format!("the files of the lake table `{}` cannot be listed", self.table)).because(error)
         })?;
         let old = |file: &ObjectMeta| {
             is_data(&file.location)
-                && file.last_modified.timestamp_millis() < as_of.now_ms.saturating_sub(KEPT_MS)
-                && epochs_of(&file.location).all(|epoch| epoch <= as_of.epoch)
+                && file.last_modified.timestamp_millis() < now_ms.saturating_sub(KEPT_MS)
+                && epochs_of(&file.location).all(|(partition, epoch)| epoch <= held.last(partition))
         };
         Ok(listed.into_iter().filter(old).collect())
     }
@@ -109,9 +112,11 @@ fn is_data(path: &Path) -> bool {
     path.ends_with(".parquet") && !path.starts_with("_delta_log/")
 }
 
-/// The epochs in a file's name.
-fn epochs_of(path: &Path) -> impl Iterator<Item = u64> + '_ {
+/// The epochs in a file's name, which begins with the partition that they are of.
+fn epochs_of(path: &Path) -> impl Iterator<Item = (u32, u64)> + '_ {
     let name = path.filename().unwrap_or_default();
+    let partition = name.split('-').next().and_then(|part| part.parse().ok());
     let numbers = name.split(['-', '.']).filter(|part| part.len() == EPOCH_DIGITS);
-    numbers.filter_map(|part| part.parse().ok())
+    // A name that is not ours says nothing.
+    numbers.filter_map(move |part| Some((partition?, part.parse().ok()?)))
 }

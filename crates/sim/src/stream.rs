@@ -1,0 +1,400 @@
+//! The simulated world of a stream: agents produce records, partitions move between two processes, and everything is judged
+//! all the time.
+
+use crate::files::Files;
+use crate::judge::{Judge, Verdict};
+use crate::lake::SharedTables;
+use crate::machine::{Luck, Machine};
+use crate::plant::Plant;
+use crate::process::{Ground, Process};
+use crate::random::Random;
+use crate::scenario::Scenario;
+use crate::servers::Servers;
+use crate::store::{SharedDisk, SimStore};
+use crate::topics::Topics;
+use crate::world::{Ended, Outcome, call, outcome_of};
+use adtally_engine::Ending;
+use adtally_model::{ErrorKind, Invariant};
+use adtally_store::epoch_log::EpochLog;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Processes that share the partitions.
+const WORKERS: usize = 2;
+
+/// Steps after which a simulation must have come to its end.
+const STEPS_MAX: usize = 60_000;
+
+/// How long, once all is written and nothing goes wrong, nothing more is read before all is taken to be read, beyond
+/// twice the idle timeout.
+const SETTLE_MS: i64 = 90_000;
+
+/// Added to the seed, so that the world of a stream is not that of the files of the same seed.
+const STREAM: u64 = 0x7374_7265_616d;
+
+/// The world of one seed.
+struct Stream {
+    scenario: Scenario,
+    random: Random,
+    ground: Ground,
+    topics: Topics,
+    servers: Servers,
+    /// By partition.
+    judges: Vec<Judge>,
+    /// Who claimed each partition last.
+    owners: Vec<Option<u128>>,
+    /// Whose each partition is to be.
+    assigned: Vec<usize>,
+    workers: [Option<Process>; WORKERS],
+    outcome: Outcome,
+    /// Whether nothing has happened for a day and more since the last process.
+    is_rested: bool,
+}
+
+/// Runs the simulation of a seed with a topic of so many partitions; with `tells` it tells its story on stdout.
+pub fn simulate_stream(seed: u64, partitions: u32, plant: Plant, tells: bool) -> Outcome {
+    outcome_of(seed, |runtime| {
+        let mut stream = Stream::new(seed, partitions, plant, tells, runtime);
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| stream.run()));
+        let epochs = stream.judges.iter().map(Judge::head).sum();
+        let outcome = Outcome { epochs, lines: stream.servers.lines.len() as u64, ..stream.outcome };
+        (ended, outcome, stream.ground.machine.clone())
+    })
+}
+
+impl Stream {
+    fn new(seed: u64, partitions: u32, plant: Plant, tells: bool, runtime: tokio::runtime::Handle) -> Stream {
+        let mut random = Random::new(seed ^ STREAM);
+        let mut scenario = Scenario::new(seed, &mut random);
+        // There are no files to rotate, and no runs that end.
+        (scenario.rotations, scenario.bounded, scenario.deletes_unread) = (1, 0, false);
+        let machine = Machine::new(random.fork(), tells);
+        machine.note("scenario", &format!("{scenario:?}"));
+        let has_foreign_agent = random.chance(300);
+        let topics =
+            Topics::new(partitions, scenario.servers, has_foreign_agent, scenario.settings.time, machine.clone());
+        let servers = Servers::new(&scenario, Some(topics.clone()), random.fork(), machine.true_ms());
+        let files = Files::new(machine.clone());
+        let (disk, tables) = (SharedDisk::default(), SharedTables::default());
+        Stream {
+            random,
+            ground: Ground { machine, disk, tables, files, runtime, plant },
+            scenario,
+            topics,
+            servers,
+            judges: (0..partitions).map(Judge::new).collect(),
+            owners: vec![None; partitions as usize],
+            assigned: (0..partitions as usize).map(|at| at % WORKERS).collect(),
+            workers: Default::default(),
+            outcome: Outcome { seed, ..Outcome::default() },
+            is_rested: false,
+        }
+    }
+
+    fn run(&mut self) -> Verdict {
+        self.ground.machine.set_luck(self.scenario.luck);
+        let mut steps = 0;
+        while !self.servers.are_done() {
+            self.step()?;
+            steps += 1;
+            if steps > STEPS_MAX {
+                return Err("the simulation does not come to its end".to_owned());
+            }
+        }
+        self.settle()
+    }
+
+    /// Some time passes, and something happens.
+    fn step(&mut self) -> Verdict {
+        let ms = match self.random.below(100) {
+            0 => self.random.between(10_000, 90_000),
+            1..=9 => self.random.between(1_000, 5_000),
+            _ => self.random.between(5, 1_000),
+        };
+        self.ground.machine.advance(ms);
+        self.servers.act(&self.scenario, &self.ground.files, self.ground.machine.true_ms());
+        self.topics.linger(false, &mut self.random);
+        if self.random.chance(self.scenario.clock_jumps) {
+            let day = 86_400_000;
+            let skew_ms = self.random.pick(&[0, 0, day, -day, 90_000, -90_000]);
+            self.ground.machine.note("the clock is off by", &skew_ms);
+            self.ground.machine.set_skew(skew_ms);
+        }
+        if self.random.chance(50) {
+            self.ground.disk.catch_up();
+        }
+        let worker = self.random.below(WORKERS as u64) as usize;
+        if self.random.chance(10) {
+            return self.rebalance();
+        }
+        if self.workers[worker].is_none() {
+            return self.start(worker);
+        }
+        if self.takes_partition(worker)? {
+            return Ok(());
+        }
+        if self.random.chance(self.scenario.stops) {
+            return self.stop(worker);
+        }
+        if self.random.chance(self.scenario.upkeep) {
+            return self.keep_lake(worker);
+        }
+        self.work(worker)
+    }
+
+    fn start(&mut self, worker: usize) -> Verdict {
+        self.ground.machine.note("starts", &worker);
+        match call(|| Process::start(&self.ground, &self.scenario, Ending::Never)) {
+            Ended::Well(process) => {
+                self.outcome.starts += 1;
+                self.workers[worker] = Some(process);
+                Ok(())
+            }
+            Ended::Died => self.die(worker),
+            Ended::Failed(error) => Err(format!("a process cannot start: {}", error.report())),
+        }
+    }
+
+    /// A process takes over a partition that is assigned to it and that it does not have; says whether there was one.
+    fn takes_partition(&mut self, worker: usize) -> Verdict<bool> {
+        let Some(mut process) = self.workers[worker].take() else { return Ok(false) };
+        let is_missing =
+            |&partition: &usize| self.assigned[partition] == worker && !process.taken.contains_key(&(partition as u32));
+        let Some(partition) = (0..self.judges.len()).find(is_missing) else {
+            self.workers[worker] = Some(process);
+            return Ok(false);
+        };
+        self.ground.machine.note("takes partition", &format!("{partition} by {worker}"));
+        let topics = self.topics.clone();
+        let taken = call(|| {
+            process.take(partition as u32, &BTreeMap::new(), |state| Ok(topics.source(partition as u32, state)))
+        });
+        match taken {
+            Ended::Well(()) => {
+                self.workers[worker] = Some(process);
+                self.absorb(partition)?;
+                self.check_recovered(partition)?;
+                if std::mem::take(&mut self.is_rested) {
+                    // Before anything is read.
+                    self.keep_lake(worker)?;
+                }
+            }
+            Ended::Died => self.die(worker)?,
+            Ended::Failed(error) if error.is_retryable() => self.workers[worker] = Some(process),
+            Ended::Failed(error) => return Err(format!("partition {partition} cannot be taken: {}", error.report())),
+        }
+        Ok(true)
+    }
+
+    /// A partition moves to another process. Its owner commits what it has read, or drops it, or does not hear of it.
+    fn rebalance(&mut self) -> Verdict {
+        let partition = self.random.below(self.judges.len() as u64) as usize;
+        let (from, to) = (self.assigned[partition], self.random.below(WORKERS as u64) as usize);
+        self.ground.machine.note("is assigned", &format!("{partition} from {from} to {to}"));
+        self.assigned[partition] = to;
+        let how = self.random.below(3);
+        let Some(mut process) = self.workers[from].take() else { return Ok(()) };
+        if from == to || how == 0 || !process.taken.contains_key(&(partition as u32)) {
+            self.outcome.zombies += u64::from(from != to);
+            self.workers[from] = Some(process);
+            return Ok(());
+        }
+        match call(|| process.give_up(partition as u32, how == 1)) {
+            Ended::Well(()) => {
+                self.workers[from] = Some(process);
+                self.absorb_of(from)?;
+                self.absorb(partition)
+            }
+            Ended::Died => self.die(from),
+            Ended::Failed(error) => self.failed(from, &process, &error),
+        }
+    }
+
+    /// An owner that does not go on must have been succeeded.
+    fn failed(&mut self, worker: usize, process: &Process, error: &adtally_model::Error) -> Verdict {
+        let disk = self.ground.disk.disk.lock();
+        let is_succeeded = process
+            .taken
+            .iter()
+            .any(|(&partition, taken)| self.judges[partition as usize].newest_writer(&disk) != Some(taken.writer));
+        if error.kind() == ErrorKind::Fenced && is_succeeded {
+            self.ground.machine.note("is fenced", &worker);
+            return Ok(());
+        }
+        Err(format!("an owner stops: {}", error.report()))
+    }
+
+    /// What a process has written is committed. What one that died has written may be lost with the power, until somebody
+    /// builds on it.
+    fn absorb_of(&mut self, worker: usize) -> Verdict {
+        let partitions: Vec<u32> =
+            self.workers[worker].iter().flat_map(|process| process.taken.keys()).copied().collect();
+        partitions.into_iter().try_for_each(|partition| self.absorb(partition as usize))
+    }
+
+    /// What stands in a log is what is committed; nobody but its owner wrote to it.
+    fn absorb(&mut self, partition: usize) -> Verdict {
+        let judge = &mut self.judges[partition];
+        let before = judge.head();
+        let disk = self.ground.disk.disk.lock();
+        let writers = judge.absorb(&disk, &self.ground.tables, &self.scenario, &self.servers)?;
+        drop(disk);
+        for (number, writer) in (before + 1..).zip(writers) {
+            if judge.is_claim(number) {
+                self.owners[partition] = Some(writer);
+            } else if self.owners[partition] != Some(writer) {
+                let what = format!("epoch {number} of partition {partition} is of a process that was succeeded");
+                return Err(format!("{}: {what}", Invariant::LinearChain));
+            }
+        }
+        if judge.head() == before {
+            return Ok(());
+        }
+        for process in self.workers.iter().flatten() {
+            let taken = process.taken.get(&(partition as u32));
+            if let Some(taken) = taken.filter(|taken| self.owners[partition] == Some(taken.writer)) {
+                judge.check_told(&taken.hot, &self.ground.tables)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_recovered(&self, partition: usize) -> Verdict {
+        let judge = &self.judges[partition];
+        judge.check_kept(&self.ground.disk.disk.lock())?;
+        judge.check_lake(&self.ground.tables)?;
+        // Through a store on which nothing goes wrong.
+        let machine = Machine::new(Random::new(0), false);
+        let store = SimStore::new(self.ground.disk.clone(), self.ground.tables.clone(), machine, Plant::Nothing);
+        let log = EpochLog::new(Arc::new(store), partition as u32);
+        match self.ground.runtime.block_on(log.fold()) {
+            Ok(Some(state)) => judge.check_fold(&state),
+            Ok(None) => Err(format!("{}: the log is empty", Invariant::LinearChain)),
+            Err(error) => Err(format!("the log cannot be folded: {}", error.report())),
+        }
+    }
+
+    /// A process does some of its work.
+    fn work(&mut self, worker: usize) -> Verdict {
+        let what = self.random.below(10);
+        self.with(worker, |process| match what {
+            0..=5 => process.turn().map(drop),
+            6..=8 => process.commit().map(drop),
+            _ => process.project().map(drop),
+        })?;
+        if what < 9 { Ok(()) } else { self.check_lake() }
+    }
+
+    /// A process brings the lake up to date and keeps it in order.
+    fn keep_lake(&mut self, worker: usize) -> Verdict {
+        self.with(worker, |process| {
+            process.project()?;
+            process.project()?;
+            // Reads the clock.
+            process.turn()?;
+            process.keep_lake();
+            Ok(())
+        })?;
+        self.check_lake()?;
+        let disk = self.ground.disk.disk.lock();
+        self.judges.iter().try_for_each(|judge| judge.check_staged(&disk, &self.ground.tables))
+    }
+
+    fn stop(&mut self, worker: usize) -> Verdict {
+        self.ground.machine.note("stops", &worker);
+        self.with(worker, Process::stop)?;
+        self.workers[worker] = None;
+        self.rest();
+        self.check_lake()
+    }
+
+    /// Lets a process do something, after which its work is judged.
+    fn with(&mut self, worker: usize, does: impl FnOnce(&mut Process) -> adtally_model::Result<()>) -> Verdict {
+        let Some(mut process) = self.workers[worker].take() else { return Ok(()) };
+        match call(|| does(&mut process)) {
+            Ended::Well(()) => {
+                self.workers[worker] = Some(process);
+                self.absorb_of(worker)
+            }
+            Ended::Died => self.die(worker),
+            Ended::Failed(error) => self.failed(worker, &process, &error),
+        }
+    }
+
+    fn check_lake(&self) -> Verdict {
+        self.judges.iter().try_for_each(|judge| judge.check_lake(&self.ground.tables))
+    }
+
+    /// A process died: with it, perhaps, the power of the machine on which all of them run.
+    fn die(&mut self, worker: usize) -> Verdict {
+        self.workers[worker] = None;
+        if self.random.chance(self.scenario.power_losses) {
+            self.outcome.power_losses += 1;
+            self.ground.machine.note("power is lost", &"");
+            self.ground.disk.lose_power(&mut self.random);
+            self.workers = Default::default();
+        }
+        if self.random.chance(200) {
+            let ms = self.random.between(0, 300_000);
+            self.ground.machine.advance(ms);
+        }
+        self.rest();
+        Ok(())
+    }
+
+    /// Nothing happens for a day and more, now and then, and only where no process runs.
+    fn rest(&mut self) {
+        if self.workers.iter().all(Option::is_none) && self.random.chance(self.scenario.nights) {
+            let ms = self.random.between(25, 40) * 3_600_000;
+            self.ground.machine.note("nothing happens for", &ms);
+            self.ground.machine.advance(ms);
+            self.servers.rest(ms);
+            self.is_rested = true;
+        }
+    }
+
+    /// Everything is written and nothing goes wrong any more: the processes must come to have read it all.
+    fn settle(&mut self) -> Verdict {
+        self.ground.machine.note("settles", &"");
+        self.ground.machine.set_luck(Luck::default());
+        self.ground.machine.set_skew(0);
+        self.ground.disk.catch_up();
+        self.topics.linger(true, &mut self.random);
+        // Those that were succeeded are fenced when they go on.
+        self.workers = Default::default();
+        for worker in 0..WORKERS {
+            self.start(worker)?;
+            while self.takes_partition(worker)? {}
+        }
+        let quiet_ms = SETTLE_MS + 2 * self.scenario.settings.time.idle_timeout_ms;
+        let read = |judges: &[Judge]| -> u64 { judges.iter().map(Judge::read).sum() };
+        let (mut last, mut since_ms) = (read(&self.judges), self.ground.machine.true_ms());
+        while self.ground.machine.true_ms() - since_ms < quiet_ms {
+            for worker in 0..WORKERS {
+                self.with(worker, |process| {
+                    process.turn()?;
+                    process.commit().map(drop)
+                })?;
+            }
+            if read(&self.judges) > last {
+                (last, since_ms) = (read(&self.judges), self.ground.machine.true_ms());
+            }
+            self.ground.machine.advance(500);
+        }
+        for worker in 0..WORKERS {
+            self.with(worker, Process::stop)?;
+        }
+        self.check_lake()?;
+        let disk = self.ground.disk.disk.lock();
+        for (partition, judge) in self.judges.iter().enumerate() {
+            let held = self.ground.tables.held_by_all(partition as u32);
+            if held != judge.head() {
+                let what = format!("the lake holds epoch {held}, log {partition} ends at {}", judge.head());
+                return Err(format!("{}: {what}", Invariant::LakeEqualsLog));
+            }
+            judge.check_kept(&disk)?;
+            judge.check_end(&self.servers)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,149 @@
+//! Appending to a log: the claim that takes a partition over, and one record after another.
+
+use super::codec::{self, Pieces};
+use super::{EpochLog, Fingerprints};
+use adtally_model::fold::merge_all;
+use adtally_model::{
+    Base, Epoch, EpochNumber, Error, Invariant, LiveMinute, MinuteIdentities, PartitionState, Position, Progress,
+    Result,
+};
+use bytes::Bytes;
+use object_store::{ObjectStore, PutMode, PutOptions, PutPayload};
+use std::sync::Arc;
+
+/// The right to append to a partition's log.
+pub struct LogWriter {
+    pub(super) log: EpochLog,
+    pub(super) writer: u128,
+    pub(super) log_id: u128,
+    pub(super) head: EpochNumber,
+    pub(super) head_checksum: u128,
+    pub(super) fingerprints: Fingerprints,
+}
+
+/// An empty record that repeats a state: progress as it was, nothing read.
+pub(super) fn claim_record(state: &PartitionState) -> Epoch {
+    let base =
+        (state.progress.number + 1).is_multiple_of(adtally_model::epoch::BASE_EVERY).then(|| Box::new(base_of(state)));
+    Epoch {
+        progress: Progress {
+            number: state.progress.number + 1,
+            source: state.progress.source.map(Position::next),
+            ..state.progress
+        },
+        writer: 0,
+        predecessor: state.checksum,
+        oldest_needed: state.oldest_needed.max(1),
+        claim: true,
+        inputs: Vec::new(),
+        counts: Vec::new(),
+        identities: Vec::new(),
+        staged: Vec::new(),
+        config_fingerprint: state.config_fingerprint,
+        key_fingerprint: state.key_fingerprint,
+        base,
+    }
+}
+
+/// What a base record at the next number repeats of a state.
+fn base_of(state: &PartitionState) -> Base {
+    let old = (state.progress.number + 1).saturating_sub(adtally_model::epoch::FOLD_BEFORE_BASE);
+    let minutes = state.live.iter().filter(|(_, folded)| folded.begun < old);
+    Base {
+        inputs: state
+            .inputs
+            .values()
+            .map(|row| Arc::new(adtally_model::InputRow { position: row.position.next(), ..(**row).clone() }))
+            .collect(),
+        minutes: minutes
+            .map(|(&minute, folded)| LiveMinute {
+                begun: folded.begun,
+                identities: MinuteIdentities { minute, identities: folded.identities.clone() },
+                counts: merge_all(minute, folded.counts.clone()),
+            })
+            .collect(),
+    }
+}
+
+impl LogWriter {
+    /// The log's id.
+    pub fn log_id(&self) -> u128 {
+        self.log_id
+    }
+
+    /// The newest record.
+    pub fn head(&self) -> EpochNumber {
+        self.head
+    }
+
+    /// The log itself.
+    pub fn log(&self) -> &EpochLog {
+        &self.log
+    }
+
+    /// Commits the next epoch: fills in who writes and what it follows, creates the record, and checks that the one
+    /// before it is still the one that it follows. Returns its checksum. After a retryable error the same call may be
+    /// repeated: if the record had been created after all, it is found again.
+    ///
+    /// # Errors
+    /// Fenced when another process owns the partition: nothing more may be written then.
+    pub async fn append(&mut self, epoch: &mut Epoch) -> Result<u128> {
+        if epoch.progress.number != self.head + 1 {
+            return Err(Error::violated(
+                Invariant::LinearChain,
+                format!("epoch {} cannot follow epoch {}", epoch.progress.number, self.head),
+            ));
+        }
+        epoch.progress.log_id = self.log_id;
+        epoch.progress.partition = self.log.partition;
+        epoch.writer = self.writer;
+        epoch.predecessor = self.head_checksum;
+        epoch.config_fingerprint = self.fingerprints.config;
+        epoch.key_fingerprint = self.fingerprints.key;
+        let Pieces { head, blobs, checksum } = codec::pieces(epoch)?;
+        let record = [head, blobs, checksum.to_le_bytes().to_vec()].map(Bytes::from);
+        self.create(epoch.progress.number, PutPayload::from_iter(record), checksum).await?;
+        if self.head > 0 && self.log.checksum_of(self.head).await? != Some(self.head_checksum) {
+            return Err(Error::fenced(format!(
+                "epoch {} is not the record that epoch {} follows: another process owns partition {}",
+                self.head, epoch.progress.number, self.log.partition
+            )));
+        }
+        if self.head == 1 {
+            self.check_newest(epoch.progress.number).await?;
+        }
+        self.head = epoch.progress.number;
+        self.head_checksum = checksum;
+        Ok(checksum)
+    }
+
+    /// Record 1 is never deleted, so that finding it does not show that its successor is the first of that number: the
+    /// first one may have been collected long ago. Then there are later records.
+    async fn check_newest(&self, number: EpochNumber) -> Result<()> {
+        match self.log.numbers().await?.last() {
+            Some(&newest) if newest > number => Err(Error::fenced(format!(
+                "epoch {newest} follows epoch {number}: another process owns partition {}",
+                self.log.partition
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    async fn create(&self, number: EpochNumber, bytes: PutPayload, checksum: u128) -> Result<()> {
+        let path = self.log.path(number);
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let error = match self.log.store.put_opts(&path, bytes, options).await {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        // The reply may have been lost: what counts is what is there.
+        match self.log.checksum_of(number).await? {
+            Some(found) if found == checksum => Ok(()),
+            Some(_) => Err(Error::fenced(format!(
+                "epoch record {path} was written by another process, which now owns partition {}",
+                self.log.partition
+            ))),
+            None => Err(Error::transient(format!("epoch record {path} cannot be created")).because(error)),
+        }
+    }
+}
