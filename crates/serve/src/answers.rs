@@ -1,4 +1,4 @@
-//! Answers: what the JSON documents of several endpoints have in common. Fields have a fixed order.
+//! Parts that the JSON answers of several endpoints share. Fields have a fixed order.
 
 use adtally_model::time::rfc3339;
 use adtally_model::{Country, ip};

@@ -1,4 +1,4 @@
-//! The desk: what handlers share, and how a question gets its answer.
+//! The state that handlers share, and how questions are answered.
 
 use crate::limits::{Gate, Limits, Seat};
 use crate::metrics::Metrics;
@@ -28,14 +28,14 @@ pub(crate) const JSON: &str = "application/json";
 /// How often a waiting question checks whether its revision is reached. Epochs are seconds apart.
 const REACH_POLL: Duration = Duration::from_millis(20);
 
-/// What handlers share.
+/// The state that handlers share.
 pub(crate) struct Desk {
     questions: Arc<dyn Questions>,
     /// The process itself.
     pub(crate) status: Arc<dyn Status>,
-    /// How much clients may take.
+    /// The limits of clients.
     pub(crate) limits: Limits,
-    /// Where questions are admitted.
+    /// Admits questions.
     pub(crate) gate: Gate,
     /// What is measured.
     pub(crate) metrics: Metrics,
@@ -54,7 +54,7 @@ impl Desk {
         match self.status.recovering() {
             None => Ok(()),
             Some(progress) => {
-                Err(Problem::new(ProblemKind::Recovering, format!("{progress}; /readyz tells when it is done")))
+                Err(Problem::new(ProblemKind::Recovering, format!("{progress}; /readyz reports when this is done")))
             }
         }
     }
@@ -67,12 +67,14 @@ impl Desk {
             match self.questions.revision().reached(&wanted) {
                 Reached::Yes => return Ok(()),
                 Reached::Never => {
-                    let detail = "the epochs here are of another log than those of the revision; ask without one";
+                    let detail = "the revision belongs to another epoch log; ask without a revision";
                     return Err(Problem::new(ProblemKind::UnknownRevision, detail).of(REVISION));
                 }
                 Reached::NotYet if Instant::now() >= until => {
                     let seconds = self.limits.revision_timeout.as_secs_f64();
-                    let detail = format!("it was not reached within {seconds} s; ask again later, or another node");
+                    let detail = format!(
+                        "the revision was not reached within {seconds} s; ask again later, or ask another node"
+                    );
                     return Err(Problem::new(ProblemKind::Behind, detail).of(REVISION));
                 }
                 Reached::NotYet => sleep(REACH_POLL).await,
@@ -94,14 +96,15 @@ impl Desk {
             ErrorKind::User => Problem::new(ProblemKind::CannotBeAnswered, error.to_string()),
             ErrorKind::External | ErrorKind::Fenced => {
                 tracing::warn!(reason = error.report(), "a store cannot be read");
-                let detail = "nothing was answered rather than a part; ask again later, and see /readyz";
+                let detail = "an incomplete answer is never given; ask again later, and see /readyz for the cause";
                 Problem::new(ProblemKind::StoreUnavailable, detail)
             }
             ErrorKind::Corrupt | ErrorKind::Internal => self.failed(&error.report()),
         }
     }
 
-    /// Asks the store. `find` turns a question into the future of its answer; `given` may name the revision to wait for.
+    /// Asks the store. `find` turns a question into the future of its answer. `given` may contain a revision to wait
+    /// for.
     pub(crate) async fn ask<A, F>(
         &self,
         given: &Given,
@@ -120,8 +123,9 @@ impl Desk {
         self.answer(seat, cost, find(Arc::clone(&self.questions), question)).await
     }
 
-    /// Finds an answer on a thread that may block, when it is its turn, and writes it there. It is abandoned when the
-    /// client leaves or its time is up. What goes wrong before the first piece is a problem; later the answer breaks off.
+    /// Waits for a turn, then finds and writes an answer on a blocking thread. It is cancelled if the client
+    /// disconnects or the time is up. An error before the first piece is answered with a problem; a later error cuts
+    /// the answer off.
     pub(crate) async fn answer<A, F>(&self, seat: Seat, cost: Cost, find: F) -> Result<Response, Problem>
     where
         A: Serialize + Send + 'static,
@@ -139,7 +143,7 @@ impl Desk {
                     answer = find => Some(answer),
                 }
             });
-            // A client that reads slowly holds up no other questions.
+            // A client that reads slowly does not delay other questions.
             drop(turn);
             found.map_or(Ok(()), |answer| pieces::write(&answer?, begin))
         });
@@ -150,12 +154,12 @@ impl Desk {
         }
         Err(match running.await {
             Ok(Err(error)) => self.explain(&error),
-            Ok(Ok(())) => self.failed("a question was abandoned although its client waited"),
-            Err(ended) => self.failed(&format!("a question ended badly: {ended}")),
+            Ok(Ok(())) => self.failed("a question was cancelled although its client was waiting"),
+            Err(ended) => self.failed(&format!("the task of a question failed: {ended}")),
         })
     }
 
-    /// An answer that is at hand and short.
+    /// A short answer that is already known.
     pub(crate) fn json(&self, answer: &impl Serialize) -> Result<Response, Problem> {
         let bytes = serde_json::to_vec(answer).map_err(|error| self.failed(&error.to_string()))?;
         Ok(content(JSON, Body::from(bytes)))

@@ -1,5 +1,5 @@
-//! Endpoints, one per file: its address, its parameters, its handler and its answer. Beside it is its part of
-//! `openapi.json`.
+//! Endpoints: each file has the path, the parameters, the handler and the answer of one endpoint. The JSON file beside
+//! it is the endpoint's part of `openapi.json`.
 
 use crate::desk::Desk;
 use axum::routing::MethodRouter;
@@ -20,7 +20,7 @@ mod top_ads;
 pub(crate) use ad_clicks::AD_ID_MAX;
 pub use ledger::ledger_json;
 
-/// All endpoints, in the order in which people read of them.
+/// All endpoints, in the order in which they are listed.
 pub(crate) static ENDPOINTS: &[&Endpoint] = &[
     &ad_clicks::ENDPOINT,
     &top_ads::ENDPOINT,
@@ -38,17 +38,17 @@ pub(crate) static ENDPOINTS: &[&Endpoint] = &[
 pub(crate) struct Endpoint {
     /// Its path, parameters in braces.
     pub(crate) path: &'static str,
-    /// What it tells.
+    /// What it answers with.
     pub(crate) what: &'static str,
-    /// An address to try.
+    /// An example of its use.
     pub(crate) example: &'static str,
-    /// The parameters that its query may have.
+    /// The parameters that its query accepts.
     #[serde(skip)]
     pub(crate) parameters: &'static [&'static str],
-    /// What answers.
+    /// Makes its handler.
     #[serde(skip)]
     pub(crate) handler: fn() -> MethodRouter<Arc<Desk>>,
-    /// Its part of `openapi.json`, which a test puts together.
+    /// Its part of `openapi.json`, which a test assembles.
     #[cfg(test)]
     #[serde(skip)]
     pub(crate) openapi: &'static str,

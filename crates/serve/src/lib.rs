@@ -1,7 +1,7 @@
 //! This room knows HTTP: it passes questions to the stores and writes the answers.
 //!
-//! - **Receives** a source of connections ([`Listener`]), a store that answers [`adtally_store::questions::Questions`], and the
-//!   [`Status`](adtally_engine::status::Status) of the process.
+//! - **Receives** a source of connections ([`Listener`]), a store that answers
+//!   [`adtally_store::questions::Questions`], and the [`Status`](adtally_engine::status::Status) of the process.
 //! - **Emits** JSON with a fixed order of fields, metrics as Prometheus or OpenMetrics text, and RFC 9457 problem
 //!   documents. A long answer is sent in pieces while it is written.
 //! - **Promises** that a request is answered exactly or refused with a reason, never in part (if a connection closes

@@ -41,7 +41,7 @@ pub struct Limits {
     pub stall_timeout: Duration,
     /// How long a client may take to read the whole of an answer: a long ledger of 3 MB asks for 50 KB/s.
     pub send_timeout: Duration,
-    /// Questions in flight, running or waiting for their turn; further ones are told to come back.
+    /// Questions in flight, running or waiting for their turn; further questions are refused.
     pub questions_max: usize,
     /// Questions running at a time that need recent counts: they are short and keep a core busy.
     pub recent_counts_running_max: usize,
@@ -94,7 +94,7 @@ impl Limits {
         let times = times.iter().filter(|(_, value)| value.is_zero()).map(|(name, _)| *name);
         match numbers.chain(times).next() {
             None => Ok(()),
-            Some(name) => Err(Error::user(format!("the server's {name} is 0, so that nobody would be answered"))),
+            Some(name) => Err(Error::user(format!("the server's {name} is 0, so no request could be answered"))),
         }
     }
 }
@@ -125,7 +125,7 @@ impl Gate {
     /// A seat, held until the answer is sent.
     pub(crate) fn enter(&self) -> Result<Seat, Problem> {
         self.seats.clone().try_acquire_owned().map(|_permit| Seat { _permit }).map_err(|_| {
-            let detail = format!("{} questions are in flight already; ask again in a moment", self.questions_max);
+            let detail = format!("{} questions are already in flight; ask again in a moment", self.questions_max);
             Problem::new(ProblemKind::TooManyQuestions, detail)
         })
     }
@@ -146,8 +146,8 @@ impl Gate {
     }
 }
 
-/// A place among the questions in flight. An answer keeps it until all of it is sent, so that clients that do not read
-/// cannot make answers pile up.
+/// A place among the questions in flight. An answer keeps it until it is completely sent, so clients that do not read
+/// cannot make answers accumulate.
 #[derive(Debug)]
 pub(crate) struct Seat {
     _permit: OwnedSemaphorePermit,
@@ -157,17 +157,17 @@ pub(crate) struct Seat {
 pub(crate) fn check_size<B>(request: &Request<B>) -> Result<(), Problem> {
     let uri = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
     if uri > URI_BYTES_MAX {
-        let detail = format!("path and query are {uri} bytes long; at most {URI_BYTES_MAX} are read");
+        let detail = format!("path and query are {uri} bytes long; at most {URI_BYTES_MAX} are allowed");
         return Err(Problem::new(ProblemKind::UriTooLong, detail));
     }
     let count = request.headers().len();
     if count > HEADERS_MAX {
-        let detail = format!("there are {count} headers; at most {HEADERS_MAX} are read");
+        let detail = format!("there are {count} headers; at most {HEADERS_MAX} are allowed");
         return Err(Problem::new(ProblemKind::HeadersTooLarge, detail));
     }
     let headers: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if headers > HEADER_BYTES_MAX {
-        let detail = format!("the headers are {headers} bytes long; at most {HEADER_BYTES_MAX} are read");
+        let detail = format!("the headers are {headers} bytes long; at most {HEADER_BYTES_MAX} are allowed");
         return Err(Problem::new(ProblemKind::HeadersTooLarge, detail));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Where connections come from. The server takes any stream of bytes: TCP, Unix sockets, TLS on top of either, or memory.
+//! Sources of connections. The server accepts any stream of bytes: TCP, Unix sockets, TLS on top of either, or memory.
 
 use std::future::Future;
 use std::io;
@@ -8,16 +8,16 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, unix};
 
 /// A source of connections for [`serve`](crate::serve). All limits hold for every kind of stream.
 pub trait Listener: Send {
-    /// A connection. Its writes must wait while its client does not read: that is how stalled clients are noticed.
+    /// A connection. Its writes must wait while its client does not read: this is how stalled clients are detected.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-    /// Who is at the other end. The server neither looks at it nor logs it.
+    /// The address of the client. The server neither uses nor logs it.
     type Peer: Send;
 
-    /// Waits for the next connection. Safe to cancel: a future that is dropped loses no connection.
+    /// Waits for the next connection. It is safe to cancel: dropping the future loses no connection.
     ///
     /// # Errors
-    /// When the next connection could not be accepted. The server then asks again, after a pause unless the error
-    /// concerns one client alone.
+    /// If the next connection could not be accepted. The server then tries again; unless the error concerns only one
+    /// client, it pauses first.
     fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Stream, Self::Peer)>> + Send;
 }
 
@@ -27,7 +27,7 @@ impl Listener for TcpListener {
 
     async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
         let (stream, peer) = TcpListener::accept(self).await?;
-        // Answers are written at once: waiting for more to send would only delay them. Failing to say so is harmless.
+        // Answers are written at once: waiting for more data would only delay them. An error here is harmless.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }

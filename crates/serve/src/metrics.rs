@@ -57,7 +57,7 @@ impl Metrics {
         registry.register("http_requests", "Requests answered, by route and status", requests.clone());
         registry.register("http_request_seconds", "Time to answer a request, by route", request_seconds.clone());
         registry.register("http_connections", "Connections open", connections.clone());
-        registry.register("http_connections_refused", "Connections beyond the limit", refused.clone());
+        registry.register("http_connections_refused", "Connections refused because of the limit", refused.clone());
         registry.register("questions_in_flight", "Questions running, waiting or being sent", questions.clone());
         registry.register_collector(Box::new(StatusCollector(status)));
         Metrics { registry, requests, request_seconds, connections, refused, questions }
@@ -130,15 +130,15 @@ impl Collector for StatusCollector {
         }
         if let Some(run_loop) = &gauges.run_loop {
             let held = [
-                ("live_identities", "Identities held for deduplication.", run_loop.live_identities),
-                ("live_windows", "Minutes whose identities are held.", run_loop.live_minutes),
+                ("live_identities", "Identities in memory for deduplication.", run_loop.live_identities),
+                ("live_windows", "Minutes whose identities are in memory.", run_loop.live_minutes),
                 ("open_files", "Input files that are held open.", run_loop.open_files),
             ];
             for (name, help, value) in held {
                 gauge(&mut encoder, name, help, value as f64)?;
             }
         }
-        let help = "1 when nothing keeps the process from its work.";
+        let help = "1 if the process is working, 0 if it has a problem.";
         gauge(&mut encoder, "ready", help, f64::from(u8::from(ready)))
     }
 }
@@ -181,12 +181,12 @@ fn encode_commits(encoder: &mut DescriptorEncoder, run_loop: &RunLoop) -> fmt::R
 }
 
 fn encode_queues(encoder: &mut DescriptorEncoder, run_loop: &RunLoop) -> fmt::Result {
-    let help = "Items, or bytes where its name says so, in a queue between stages.";
+    let help = "Items in a queue between stages; bytes if its name says so.";
     let mut depth = encoder.encode_descriptor("queue_depth", help, None, MetricType::Gauge)?;
     for queue in &run_loop.queues {
         ConstGauge::new(queue.depth as f64).encode(depth.encode_family(&[("queue", queue.queue)])?)?;
     }
-    let help = "Items, or bytes where its name says so, that a queue between stages can hold.";
+    let help = "Items that a queue between stages can hold; bytes if its name says so.";
     let mut capacity = encoder.encode_descriptor("queue_capacity", help, None, MetricType::Gauge)?;
     for queue in &run_loop.queues {
         ConstGauge::new(queue.capacity as f64).encode(capacity.encode_family(&[("queue", queue.queue)])?)?;

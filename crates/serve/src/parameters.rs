@@ -1,5 +1,5 @@
-//! Parameters that several endpoints take: from the text of a request to a question, each rule with the problem that
-//! breaks it.
+//! Parameters that several endpoints accept: they turn the text of a request into a question. A broken rule is answered
+//! with the problem that belongs to it.
 
 use crate::problem::{Problem, ProblemKind, quoted};
 use crate::query_string::Given;
@@ -9,9 +9,9 @@ use adtally_store::questions::{Filters, MINUTES_MAX, Question, Revision, Span};
 
 /// How many of the last minutes the question covers.
 pub(crate) const MINUTES: &str = "minutes";
-/// The first minute covered.
+/// The first covered minute.
 pub(crate) const FROM: &str = "from";
-/// The minute after the last covered.
+/// The end of the covered minutes, excluded.
 pub(crate) const TO: &str = "to";
 /// Only clicks from this country.
 pub(crate) const FILTER_COUNTRY: &str = "filter_country";
@@ -24,11 +24,11 @@ pub(crate) const INCLUDE_OPEN: &str = "include_open";
 /// The revision that the answer must have reached.
 pub(crate) const REVISION: &str = "revision";
 
-/// What every question takes.
+/// The parameters that every question accepts.
 pub(crate) const QUESTION: [&str; 8] =
     [MINUTES, FROM, TO, FILTER_COUNTRY, FILTER_IP, FILTER_USER_ID, INCLUDE_OPEN, REVISION];
 
-/// What a question takes that has a parameter of its own.
+/// The parameters of a question that has one of its own.
 pub(crate) const fn question_and(own: &'static str) -> [&'static str; QUESTION.len() + 1] {
     let mut all = [own; QUESTION.len() + 1];
     let (common, _) = all.split_at_mut(QUESTION.len());
@@ -39,7 +39,7 @@ pub(crate) const fn question_and(own: &'static str) -> [&'static str; QUESTION.l
 /// The longest `user_id`, in bytes.
 pub(crate) const USER_ID_BYTES_MAX: usize = 128;
 
-/// Reads what all questions have in common, apart from [`revision`].
+/// Reads the parameters that all questions share, except [`revision`].
 pub(crate) fn question(given: &Given) -> Result<Question, Problem> {
     let (span, filters, include_open) = (span(given)?, filters(given)?, boolean(given, INCLUDE_OPEN)?);
     Ok(Question { filters, include_open, ..Question::about(span) })
@@ -49,7 +49,7 @@ pub(crate) fn question(given: &Given) -> Result<Question, Problem> {
 pub(crate) fn revision(given: &Given) -> Result<Option<Revision>, Problem> {
     let Some(text) = given.get(REVISION) else { return Ok(None) };
     text.parse().map(Some).map_err(|_| {
-        let detail = format!("revision is {}; send the one of an earlier answer as it is", quoted(text));
+        let detail = format!("revision is {}; send the revision of an earlier answer unchanged", quoted(text));
         Problem::new(ProblemKind::BadRevision, detail).of(REVISION)
     })
 }
@@ -60,7 +60,7 @@ pub(crate) fn boolean(given: &Given, name: &str) -> Result<bool, Problem> {
         None | Some("false") => Ok(false),
         Some("true") => Ok(true),
         Some(other) => {
-            let detail = format!("{name} is {}; it is true or false", quoted(other));
+            let detail = format!("{name} is {}; it must be true or false", quoted(other));
             Err(Problem::new(ProblemKind::BadBoolean, detail).of(name))
         }
     }
@@ -71,7 +71,7 @@ fn span(given: &Given) -> Result<Span, Problem> {
         (Some(text), None, None) => minutes(text).map(Span::Last),
         (None, Some(start), Some(end)) => between(minute(start, FROM)?, minute(end, TO)?),
         (None, None, None) => {
-            let detail = format!("give minutes (1 to {MINUTES_MAX}, the last so many), or from and to (RFC 3339)");
+            let detail = format!("give minutes=M (the last M minutes, 1 to {MINUTES_MAX}), or from and to (RFC 3339)");
             Err(Problem::new(ProblemKind::SpanMissing, detail).of(MINUTES))
         }
         (Some(_), _, _) => {
@@ -89,12 +89,12 @@ fn half_given(given: &str, missing: &str) -> Problem {
 
 fn minutes(text: &str) -> Result<u32, Problem> {
     let Some(digits) = decimal(text) else {
-        let detail = format!("minutes is {}; it is a number from 1 to {MINUTES_MAX}", quoted(text));
+        let detail = format!("minutes is {}; it must be a number from 1 to {MINUTES_MAX}", quoted(text));
         return Err(Problem::new(ProblemKind::BadMinutes, detail).of(MINUTES));
     };
     // Digits that do not fit are a number too large, like any other.
     digits.parse().ok().filter(|minutes| (1..=MINUTES_MAX).contains(minutes)).ok_or_else(|| {
-        let detail = format!("minutes is {}; it is from 1 to {MINUTES_MAX} (a week)", quoted(text));
+        let detail = format!("minutes is {}; it must be from 1 to {MINUTES_MAX} (a week)", quoted(text));
         Problem::new(ProblemKind::MinutesOutOfRange, detail).of(MINUTES)
     })
 }
@@ -108,11 +108,11 @@ pub(crate) fn decimal(text: &str) -> Option<&str> {
 fn minute(text: &str, name: &str) -> Result<Minute, Problem> {
     let text = restore_plus(text);
     let Some(ms) = parse_rfc3339(text.as_bytes()) else {
-        let detail = format!("{name} is {}; it is a time such as 2026-01-31T10:00:00Z", quoted(&text));
+        let detail = format!("{name} is {}; it must be a time such as 2026-01-31T10:00:00Z", quoted(&text));
         return Err(Problem::new(ProblemKind::BadTime, detail).of(name));
     };
     if ms.rem_euclid(MINUTE_MS) != 0 || has_fraction(&text) {
-        let detail = format!("{name} is {}; minutes are whole: its seconds must be 00", quoted(&text));
+        let detail = format!("{name} is {}; it must be the start of a minute, with 00 seconds", quoted(&text));
         return Err(Problem::new(ProblemKind::TimeNotOnMinute, detail).of(name));
     }
     Ok(Minute::of(ms))
@@ -136,12 +136,12 @@ fn has_fraction(text: &str) -> bool {
 
 fn between(from: Minute, to: Minute) -> Result<Span, Problem> {
     if from >= to {
-        let detail = "from is not before to; minutes are half-open, so that to is the minute after the last";
+        let detail = "from must be before to; the range is half-open, so to is excluded";
         return Err(Problem::new(ProblemKind::SpanEmpty, detail).of(TO));
     }
     let long = to.0 - from.0;
     if long > i64::from(MINUTES_MAX) {
-        let detail = format!("from and to are {long} minutes apart; at most {MINUTES_MAX} (a week) are covered");
+        let detail = format!("from and to are {long} minutes apart; at most {MINUTES_MAX} (a week) are allowed");
         return Err(Problem::new(ProblemKind::SpanTooLong, detail).of(TO));
     }
     Ok(Span::Between(from, to))
@@ -157,7 +157,7 @@ fn filters(given: &Given) -> Result<Filters, Problem> {
 fn country(text: &str) -> Result<Country, Problem> {
     Country::parse_known(text.as_bytes()).ok_or_else(|| {
         let detail = format!(
-            "filter_country is {}; it is an ISO 3166-1 alpha-2 code such as US, XK (Kosovo), or ZZ (unknown)",
+            "filter_country is {}; it must be an ISO 3166-1 alpha-2 code such as US, XK (Kosovo), or ZZ (unknown)",
             quoted(text)
         );
         Problem::new(ProblemKind::BadCountry, detail).of(FILTER_COUNTRY)
@@ -167,7 +167,7 @@ fn country(text: &str) -> Result<Country, Problem> {
 fn address(text: &str) -> Result<u128, Problem> {
     ip::parse(text.as_bytes()).ok_or_else(|| {
         let detail =
-            format!("filter_ip is {}; it is one IPv4 or IPv6 address without zone or prefix length", quoted(text));
+            format!("filter_ip is {}; it must be one IPv4 or IPv6 address without zone or prefix length", quoted(text));
         Problem::new(ProblemKind::BadIp, detail).of(FILTER_IP)
     })
 }
@@ -176,6 +176,6 @@ fn user_id(text: &str) -> Result<String, Problem> {
     if (1..=USER_ID_BYTES_MAX).contains(&text.len()) {
         return Ok(text.to_owned());
     }
-    let detail = format!("filter_user_id is {} bytes long; it is 1 to {USER_ID_BYTES_MAX}", text.len());
+    let detail = format!("filter_user_id is {} bytes long; it must be 1 to {USER_ID_BYTES_MAX}", text.len());
     Err(Problem::new(ProblemKind::BadUserId, detail).of(FILTER_USER_ID))
 }

@@ -1,8 +1,7 @@
-//! Answers in pieces: a long answer is written while it is sent, so that nobody holds all of it.
+//! Answers in pieces: a long answer is sent while it is being written, so it is never in memory as a whole.
 //!
-//! A thread that may block writes JSON into a [`PieceWriter`]. An answer that fits into one piece becomes a body with a
-//! length. The body of a longer one receives the further pieces through a bounded channel, so that the writer waits for the
-//! client.
+//! A blocking thread writes JSON into a [`PieceWriter`]. An answer that fits into one piece becomes a body with a
+//! length. A longer answer is passed to its body through a bounded channel, so the writer waits for the client.
 
 use crate::limits::Seat;
 use adtally_model::{Error, Result};
@@ -13,26 +12,26 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::sync::{mpsc, oneshot};
 
-/// The most bytes of an answer that are handed to the connection at a time: some 1,000 minutes of a series. Smaller
-/// pieces cost more switches between threads; larger ones take memory for each of the questions in flight.
+/// The maximum size of a piece, in bytes: some 1,000 minutes of a series. Smaller pieces cost more thread switches;
+/// larger pieces cost more memory for each question in flight.
 pub(crate) const PIECE_BYTES: usize = 64 * 1024;
 
-/// Pieces that wait for the connection: the next one is written while one is sent.
+/// Pieces that wait for the connection: the next piece is written while one is being sent.
 const WAITING_MAX: usize = 1;
 
 /// The beginning of an answer.
 #[derive(Debug)]
 pub(crate) enum Begun {
-    /// All of it.
+    /// The whole answer.
     Whole(Bytes),
-    /// Its first piece, and where the others come from.
+    /// The first piece, and the channel for the others.
     Long(Bytes, mpsc::Receiver<Piece>),
 }
 
 /// A piece after the first.
 #[derive(Debug)]
 pub(crate) enum Piece {
-    /// More will follow. When nothing does, the answer broke off, and its client must not take it for the whole.
+    /// More pieces follow. If none follows, the answer is incomplete, and the client must be able to detect that.
     More(Bytes),
     /// The end of the answer.
     Last(Bytes),
@@ -41,8 +40,8 @@ pub(crate) enum Piece {
 /// Writes an answer as JSON and hands its beginning to `begin`. Blocks while the client does not read.
 ///
 /// # Errors
-/// Internal when the answer cannot be written. If `begin` was not used by then, nothing was sent. It is no error that a
-/// client left.
+/// Internal if the answer cannot be serialized. If `begin` is not used yet, nothing has been sent. A disconnected
+/// client is not an error.
 pub(crate) fn write(answer: &impl Serialize, begin: oneshot::Sender<Begun>) -> Result<()> {
     let mut writer = PieceWriter { piece: Vec::new(), begin: Some(begin), rest: None };
     match serde_json::to_writer(&mut writer, answer) {
@@ -53,24 +52,24 @@ pub(crate) fn write(answer: &impl Serialize, begin: oneshot::Sender<Begun>) -> R
         Err(error) if error.is_io() => Ok(()),
         Err(error) => {
             if writer.begin.is_none() {
-                tracing::error!(%error, "an answer broke off");
+                tracing::error!(%error, "an answer was cut off");
             }
             Err(Error::internal("an answer cannot be written as JSON").because(error))
         }
     }
 }
 
-/// Cuts what is written into pieces of [`PIECE_BYTES`].
+/// Splits the written bytes into pieces of [`PIECE_BYTES`].
 struct PieceWriter {
     piece: Vec<u8>,
-    /// Taken with the first piece.
+    /// Until the first piece is passed on.
     begin: Option<oneshot::Sender<Begun>>,
-    /// There after the first piece.
+    /// Set after the first piece.
     rest: Option<mpsc::Sender<Piece>>,
 }
 
 impl PieceWriter {
-    /// Hands over a full piece that more will follow.
+    /// Passes on a full piece that is not the last.
     fn pass_on(&mut self) -> io::Result<()> {
         let piece = Bytes::from(std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES)));
         let passed = match (self.begin.take(), &self.rest) {
@@ -82,10 +81,10 @@ impl PieceWriter {
             (None, Some(rest)) => rest.blocking_send(Piece::More(piece)).is_ok(),
             (None, None) => false,
         };
-        if passed { Ok(()) } else { Err(io::Error::new(io::ErrorKind::BrokenPipe, "the client left")) }
+        if passed { Ok(()) } else { Err(io::Error::new(io::ErrorKind::BrokenPipe, "the client disconnected")) }
     }
 
-    /// Hands over what is left. Clients that left by now are no error.
+    /// Passes on the last piece. A disconnected client is not an error.
     fn finish(self) {
         let piece = Bytes::from(self.piece);
         if let Some(begin) = self.begin {
@@ -98,7 +97,7 @@ impl PieceWriter {
 
 impl io::Write for PieceWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Only now it is known that the full piece is not the last.
+        // The full piece is not the last, because more bytes follow.
         if self.piece.len() == PIECE_BYTES && !bytes.is_empty() {
             self.pass_on()?;
         }
@@ -115,7 +114,7 @@ impl io::Write for PieceWriter {
 /// The body of an answer. It keeps its seat until the last piece is sent.
 pub(crate) struct PiecedBody {
     next: Option<Bytes>,
-    /// There until the last piece has come.
+    /// Set until the last piece is received.
     rest: Option<mpsc::Receiver<Piece>>,
     seat: Option<Seat>,
 }
@@ -150,8 +149,8 @@ impl Body for PiecedBody {
         }
         Poll::Ready(Some(match received {
             Some(Piece::More(piece) | Piece::Last(piece)) => Ok(Frame::data(piece)),
-            // The connection is closed without an end of the body.
-            None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the answer broke off")),
+            // The connection is closed before the end of the body.
+            None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the answer was cut off")),
         }))
     }
 

@@ -23,32 +23,32 @@ const OUTAGE_RETRY_S: u32 = 5;
 /// How long a client should wait, in seconds, while the state is recovered: most recoveries last a second or two.
 const RECOVERY_RETRY_S: u32 = 1;
 
-/// Every way in which a request can fail, with its status and its title. The name in its `type` is that of the variant.
-/// The order is that of the catalogue at `/problems`.
+/// All ways in which a request can fail, with status and title. The `type` is named after the variant. The catalogue at
+/// `/problems` has the same order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, EnumMessage, EnumProperty, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "kebab-case")]
 pub(crate) enum ProblemKind {
     #[strum(props(status = 404), message = "There is no such endpoint")]
     UnknownRoute,
-    #[strum(props(status = 405), message = "The endpoint does not know this method")]
+    #[strum(props(status = 405), message = "The endpoint does not support this method")]
     MethodNotAllowed,
     #[strum(props(status = 400), message = "The ad is not a number from 0 to 9223372036854775807")]
     BadAdId,
-    #[strum(props(status = 400), message = "The question does not say which minutes it is about")]
+    #[strum(props(status = 400), message = "The question has no time range")]
     SpanMissing,
-    #[strum(props(status = 400), message = "The number of minutes is not a number")]
+    #[strum(props(status = 400), message = "minutes is not a number")]
     BadMinutes,
-    #[strum(props(status = 400), message = "The number of minutes is not from 1 to 10080")]
+    #[strum(props(status = 400), message = "minutes is not from 1 to 10080")]
     MinutesOutOfRange,
-    #[strum(props(status = 400), message = "The question gives its minutes in two ways")]
+    #[strum(props(status = 400), message = "The question has two time ranges")]
     SpanGivenTwice,
-    #[strum(props(status = 400), message = "The question gives only one end of its minutes")]
+    #[strum(props(status = 400), message = "The question has only one of from and to")]
     SpanHalfGiven,
     #[strum(props(status = 400), message = "The time is not RFC 3339 with an offset")]
     BadTime,
     #[strum(props(status = 400), message = "The time is not the start of a minute")]
     TimeNotOnMinute,
-    #[strum(props(status = 400), message = "The end of the minutes is not after their start")]
+    #[strum(props(status = 400), message = "from is not before to")]
     SpanEmpty,
     #[strum(props(status = 400), message = "The question covers more than 10080 minutes")]
     SpanTooLong,
@@ -64,7 +64,7 @@ pub(crate) enum ProblemKind {
     BadRevision,
     #[strum(props(status = 400), message = "The revision belongs to another data directory")]
     UnknownRevision,
-    #[strum(props(status = 400), message = "The endpoint does not know this parameter")]
+    #[strum(props(status = 400), message = "The endpoint has no such parameter")]
     UnknownParameter,
     #[strum(props(status = 400), message = "The parameter is given more than once")]
     RepeatedParameter,
@@ -76,19 +76,19 @@ pub(crate) enum ProblemKind {
     UriTooLong,
     #[strum(props(status = 431), message = "The headers are too large")]
     HeadersTooLarge,
-    #[strum(props(status = 500), message = "Adtally failed to answer; this is not your fault")]
+    #[strum(props(status = 500), message = "Adtally failed to answer because of an internal error")]
     Internal,
     #[strum(props(status = 503), message = "Too many questions are being answered")]
     TooManyQuestions,
     #[strum(props(status = 503), message = "Too many connections are open")]
     TooManyConnections,
-    #[strum(props(status = 503), message = "The answer took longer than is allowed")]
+    #[strum(props(status = 503), message = "The answer took too long")]
     TimedOut,
     #[strum(props(status = 503), message = "A store that the answer needs cannot be read")]
     StoreUnavailable,
     #[strum(props(status = 503), message = "The revision has not been reached yet")]
     Behind,
-    #[strum(props(status = 503), message = "The process has started and still recovers its state")]
+    #[strum(props(status = 503), message = "The process is still recovering its state")]
     Recovering,
 }
 
@@ -100,7 +100,7 @@ impl ProblemKind {
         status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// What it is called in every document.
+    /// Its title in every document.
     fn title(self) -> &'static str {
         self.get_message().unwrap_or_default()
     }

@@ -39,15 +39,15 @@ impl Given {
 
 fn unknown(name: &str, known: &[&str]) -> Problem {
     let detail = if known.is_empty() {
-        format!("there is no parameter {}; this endpoint takes none", quoted(name))
+        format!("there is no parameter {}; this endpoint accepts none", quoted(name))
     } else {
-        format!("there is no parameter {}; this endpoint knows {}", quoted(name), known.join(", "))
+        format!("there is no parameter {}; this endpoint accepts {}", quoted(name), known.join(", "))
     };
     Problem::new(ProblemKind::UnknownParameter, detail).of(name)
 }
 
 fn badly_encoded(text: &str) -> Problem {
-    let detail = format!("{} is not percent-encoded UTF-8; a literal % is written %25", quoted(text));
+    let detail = format!("{} is not percent-encoded UTF-8; write a literal % as %25", quoted(text));
     Problem::new(ProblemKind::BadEncoding, detail)
 }
 

@@ -1,4 +1,4 @@
-//! Routes: the endpoints, with what goes for every request around them.
+//! Routes: the endpoints, and the layers around them that apply to every request.
 
 use crate::desk::Desk;
 use crate::endpoints::ENDPOINTS;
@@ -52,7 +52,8 @@ async fn in_time(State(desk): State<Arc<Desk>>, request: Request, next: Next) ->
     match timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
-            let detail = format!("no answer within {} s; ask for fewer minutes, or again later", limit.as_secs_f64());
+            let detail =
+                format!("no answer within {} s; ask for fewer minutes, or try again later", limit.as_secs_f64());
             Problem::new(ProblemKind::TimedOut, detail).into_response()
         }
     }

@@ -36,9 +36,9 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Answers questions on `listener` until `shutdown` is ready, and then until the answers in flight are sent or
 /// [`Limits::drain_timeout`] is over.
 ///
-/// Needs a Tokio runtime with timers and I/O. Questions run on its blocking threads, at a time as many of each
-/// [`Cost`](adtally_store::questions::Cost) as [`Limits`] say. Long answers are written there too, while they are sent.
-/// Together these are at most [`Limits::questions_max`] threads.
+/// Needs a Tokio runtime with timers and I/O. Questions run on its blocking threads; [`Limits`] bounds how many
+/// questions of each [`Cost`](adtally_store::questions::Cost) run at a time. Long answers are also written there while
+/// they are sent. Together they use at most [`Limits::questions_max`] threads.
 ///
 /// # Errors
 /// A user error when a limit is 0. What goes wrong with one connection ends only that one, and is logged.
@@ -95,7 +95,7 @@ pub async fn serve(
             }
             Err(error) if concerns_one_client(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot accept connections for now");
+                tracing::warn!(%error, "connections cannot be accepted; trying again");
                 tokio::select! {
                     biased;
                     () = &mut shutdown => break,
@@ -106,7 +106,7 @@ pub async fn serve(
     }
     drop(listener);
     if tokio::time::timeout(limits.drain_timeout, graceful.shutdown()).await.is_err() {
-        tracing::warn!(connections = connections.len(), "connections did not drain in time, closing them");
+        tracing::warn!(connections = connections.len(), "connections did not finish in time; closing them");
     }
     connections.shutdown().await;
     Ok(())
@@ -114,7 +114,7 @@ pub async fn serve(
 
 /// What a client reads whose connection is one too many.
 pub(crate) fn refusal(limits: &Limits) -> Bytes {
-    let detail = format!("{} connections are open already; come back in a moment", limits.connections_max);
+    let detail = format!("{} connections are already open; try again in a moment", limits.connections_max);
     Problem::new(ProblemKind::TooManyConnections, detail).last_words().into()
 }
 
@@ -129,7 +129,7 @@ async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin, refusal: Bytes)
         io::Result::Ok(())
     };
     if !matches!(tokio::time::timeout(REFUSAL_TIMEOUT, told).await, Ok(Ok(()))) {
-        tracing::debug!("a refused client did not listen");
+        tracing::debug!("a refused client did not read its answer");
     }
 }
 

@@ -1,4 +1,5 @@
-//! A connection that ends when its client stops reading, or reads too slowly: hyper has a timeout for reading heads, none for writing.
+//! A connection that ends if its client stops reading or reads too slowly. Hyper has a timeout for reading heads, but
+//! none for writing.
 
 use std::future::Future;
 use std::io;
@@ -38,7 +39,7 @@ impl SendDeadline {
     }
 }
 
-/// A connection on which no write may wait longer than `timeout`, nor beyond the deadline of its answer.
+/// A connection on which no write may wait longer than `timeout` or beyond the deadline of its answer.
 pub(crate) struct StallGuard<S> {
     stream: S,
     timeout: Duration,

@@ -191,7 +191,7 @@ fn one_connection_answers_many_requests() {
     }
     let (head, body) = ask(&mut stream, "/ads/42/clicks?minutes=1000000000");
     assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\n"), "{head}");
-    assert!(body.starts_with(r#"{"type":"/problems#minutes-out-of-range","title":"The number of minutes is not from 1 to 10080","status":400,"detail":"#), "{body}");
+    assert!(body.starts_with(r#"{"type":"/problems#minutes-out-of-range","title":"minutes is not from 1 to 10080","status":400,"detail":"#), "{body}");
     let (_, metrics) = ask(&mut stream, "/metrics");
     assert!(metrics.contains("adtally_http_connections 1\n"), "{metrics}");
     let (_, ledger) = ask(&mut stream, "/ledger");
@@ -391,9 +391,9 @@ fn limits_that_would_answer_nobody_are_refused() {
     };
     let limits = Limits::default();
     check(limits, None);
-    let refused = "the server's raw_clicks_running_max is 0, so that nobody would be answered";
+    let refused = "the server's raw_clicks_running_max is 0, so no request could be answered";
     check(Limits { raw_clicks_running_max: 0, ..limits }, Some(refused));
-    let refused = "the server's header_timeout is 0, so that nobody would be answered";
+    let refused = "the server's header_timeout is 0, so no request could be answered";
     check(Limits { header_timeout: Duration::ZERO, ..limits }, Some(refused));
 }
 

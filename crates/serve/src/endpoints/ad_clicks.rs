@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 pub(super) static ENDPOINT: Endpoint = Endpoint {
     path: "/ads/{ad_id}/clicks",
-    what: "clicks of one ad in the last minutes, or from one minute to another",
+    what: "clicks of one ad in the last minutes, or in a range of minutes",
     example: "/ads/42/clicks?minutes=5&series=true",
     parameters: &parameters::question_and(SERIES),
     handler: || get(ad_clicks),
@@ -38,7 +38,7 @@ async fn ad_clicks(
     ad_id: Result<Path<String>, PathRejection>,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    // A path that is not UTF-8 names no ad either.
+    // A path that is not UTF-8 is not a valid ad either.
     let ad_id = read_ad_id(ad_id.as_ref().map_or("\u{fffd}", |Path(text)| text))?;
     let given = Given::read(uri.query(), ENDPOINT.parameters)?;
     let question = parameters::question(&given)?;
@@ -53,8 +53,10 @@ async fn ad_clicks(
 fn read_ad_id(text: &str) -> Result<u64, Problem> {
     let number = parameters::decimal(text).and_then(|digits| digits.parse::<u64>().ok());
     number.filter(|ad_id| *ad_id <= AD_ID_MAX).ok_or_else(|| {
-        let detail =
-            format!("ad_id is {}; it is a number from 0 to {AD_ID_MAX} without sign or leading zero", quoted(text));
+        let detail = format!(
+            "ad_id is {}; it must be a number from 0 to {AD_ID_MAX} without sign or leading zero",
+            quoted(text)
+        );
         Problem::new(ProblemKind::BadAdId, detail).of("ad_id")
     })
 }
@@ -65,7 +67,7 @@ struct Answer {
     clicks: u64,
     #[serde(flatten)]
     covered: Covered,
-    /// Always told, if only to say that there were none.
+    /// Always present, even without filters.
     filters: Filtered,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "series")]
     minutes: Option<Vec<MinuteClicks>>,
@@ -90,7 +92,7 @@ struct Minute {
     state: MinuteState,
 }
 
-/// Words the minutes one by one: there may be ten thousand of them.
+/// Writes the minutes one by one: there may be ten thousand of them.
 fn series<S: Serializer>(minutes: &Option<Vec<MinuteClicks>>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(minutes.iter().flatten().map(|row| Minute {
         minute: rfc3339(row.minute.start_ms()),

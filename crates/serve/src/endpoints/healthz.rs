@@ -1,4 +1,4 @@
-//! `GET /healthz`: whether the process lives.
+//! `GET /healthz`: whether the process is alive.
 
 use super::Endpoint;
 use crate::desk::content;
@@ -7,7 +7,7 @@ use axum::routing::get;
 
 pub(super) static ENDPOINT: Endpoint = Endpoint {
     path: "/healthz",
-    what: "whether the process lives",
+    what: "whether the process is alive",
     example: "/healthz",
     parameters: &[],
     handler: || get(async || content("text/plain; charset=utf-8", Body::from("ok\n"))),

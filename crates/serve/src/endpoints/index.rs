@@ -1,4 +1,4 @@
-//! `GET /`: the endpoints, each with an address to try.
+//! `GET /`: the endpoints, with an example for each.
 
 use super::{ENDPOINTS, Endpoint};
 use crate::desk::Desk;

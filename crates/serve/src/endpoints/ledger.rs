@@ -1,4 +1,4 @@
-//! `GET /ledger`: where every line went.
+//! `GET /ledger`: how many lines got which verdict.
 
 use super::Endpoint;
 use crate::desk::Desk;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 pub(super) static ENDPOINT: Endpoint = Endpoint {
     path: "/ledger",
-    what: "where every line that was read went",
+    what: "how many lines got which verdict",
     example: "/ledger",
     parameters: &[],
     handler: || get(ledger),
@@ -30,11 +30,11 @@ async fn ledger(State(desk): State<Arc<Desk>>, uri: Uri) -> Result<Response, Pro
     desk.recovered()?;
     let seat = desk.gate.enter()?;
     let status = desk.status.clone();
-    // It is answered from memory, and keeps a core busy where there are many inputs.
+    // It is answered from memory, but keeps a core busy if there are many inputs.
     desk.answer(seat, Cost::RecentCounts, async move { Answer::new(status.ledger()) }).await
 }
 
-/// The answer of `GET /ledger` as JSON, for those who ask a process without HTTP.
+/// The answer of `GET /ledger` as JSON, for callers without HTTP.
 ///
 /// # Errors
 /// Internal when a ledger does not add up.
@@ -125,7 +125,7 @@ struct Input<'a> {
     lines: Lines,
 }
 
-/// Words the inputs one by one: there may be ten thousand of them.
+/// Writes the inputs one by one: there may be ten thousand of them.
 fn inputs<S: Serializer>(rows: &[InputLedger], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(rows.iter().map(|row| Input {
         name: &row.name,

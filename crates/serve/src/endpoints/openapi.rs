@@ -1,4 +1,4 @@
-//! `GET /openapi.json`: all endpoints for machines.
+//! `GET /openapi.json`: the description of all endpoints.
 
 use super::Endpoint;
 use crate::desk::{JSON, content};
@@ -7,7 +7,7 @@ use axum::routing::get;
 
 pub(super) static ENDPOINT: Endpoint = Endpoint {
     path: "/openapi.json",
-    what: "all of this for machines (OpenAPI 3.1)",
+    what: "the description of this interface (OpenAPI 3.1)",
     example: "/openapi.json",
     parameters: &[],
     handler: || get(async || content(JSON, Body::from(DESCRIPTION))),
@@ -15,5 +15,5 @@ pub(super) static ENDPOINT: Endpoint = Endpoint {
     openapi: include_str!("openapi.json"),
 };
 
-/// Put together from the parts of all endpoints by a test.
+/// A test assembles it from the parts of all endpoints.
 const DESCRIPTION: &str = include_str!("../../openapi.json");

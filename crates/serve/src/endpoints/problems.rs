@@ -1,4 +1,4 @@
-//! `GET /problems`: the catalogue to which the type of a problem leads.
+//! `GET /problems`: all types of problem documents.
 
 use super::Endpoint;
 use crate::desk::Desk;

@@ -1,4 +1,4 @@
-//! `GET /readyz`: whether the process does its work.
+//! `GET /readyz`: whether the process is working, and if not, why.
 
 use super::Endpoint;
 use crate::desk::Desk;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 pub(super) static ENDPOINT: Endpoint = Endpoint {
     path: "/readyz",
-    what: "whether it does its work, and what keeps it from it",
+    what: "whether the process is working, and if not, why",
     example: "/readyz",
     parameters: &[],
     handler: || get(readyz),

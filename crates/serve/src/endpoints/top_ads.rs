@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 pub(super) static ENDPOINT: Endpoint = Endpoint {
     path: "/ads/top100",
-    what: "the 100 most clicked ads, by country, address and user where filters say so",
+    what: "the 100 most clicked ads, with optional filters by country, address and user",
     example: "/ads/top100?minutes=5&filter_country=US",
     parameters: &parameters::QUESTION,
     handler: || get(top_ads),
@@ -24,7 +24,7 @@ pub(super) static ENDPOINT: Endpoint = Endpoint {
     openapi: include_str!("top_ads.json"),
 };
 
-/// How many ads the answer names.
+/// The number of ads in the answer.
 const ADS_MAX: usize = 100;
 
 async fn top_ads(State(desk): State<Arc<Desk>>, uri: Uri) -> Result<Response, Problem> {
@@ -41,7 +41,7 @@ async fn top_ads(State(desk): State<Arc<Desk>>, uri: Uri) -> Result<Response, Pr
 struct Answer {
     #[serde(flatten)]
     covered: Covered,
-    /// Always told, if only to say that there were none.
+    /// Always present, even without filters.
     filters: Filtered,
     ads: Vec<RankedAd>,
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// A request that is refused, with the kind of problem, the parameter at fault (or none) and what is said.
 type Refused = (&'static str, ProblemKind, &'static str, &'static str);
 
-const AD_ID_RULE: &str = "it is a number from 0 to 9223372036854775807 without sign or leading zero";
+const AD_ID_RULE: &str = "it must be a number from 0 to 9223372036854775807 without sign or leading zero";
 
 /// Requests that are refused for what they say.
 const REFUSED: &[Refused] = &[
@@ -23,19 +23,19 @@ const REFUSED: &[Refused] = &[
         "/ads/42/clicks",
         ProblemKind::SpanMissing,
         "minutes",
-        "give minutes (1 to 10080, the last so many), or from and to (RFC 3339)",
+        "give minutes=M (the last M minutes, 1 to 10080), or from and to (RFC 3339)",
     ),
     (
         "/ads/top100?minutes=five",
         ProblemKind::BadMinutes,
         "minutes",
-        r#"minutes is "five"; it is a number from 1 to 10080"#,
+        r#"minutes is "five"; it must be a number from 1 to 10080"#,
     ),
     (
         "/ads/top100?minutes=1000000000",
         ProblemKind::MinutesOutOfRange,
         "minutes",
-        r#"minutes is "1000000000"; it is from 1 to 10080 (a week)"#,
+        r#"minutes is "1000000000"; it must be from 1 to 10080 (a week)"#,
     ),
     (
         "/ads/top100?minutes=5&from=2026-01-31T10:00:00Z&to=2026-01-31T11:00:00Z",
@@ -48,67 +48,67 @@ const REFUSED: &[Refused] = &[
         "/ads/top100?from=yesterday&to=2026-01-31T11:00:00Z",
         ProblemKind::BadTime,
         "from",
-        r#"from is "yesterday"; it is a time such as 2026-01-31T10:00:00Z"#,
+        r#"from is "yesterday"; it must be a time such as 2026-01-31T10:00:00Z"#,
     ),
     (
         "/ads/top100?from=2026-01-31T10:00:30Z&to=2026-01-31T11:00:00Z",
         ProblemKind::TimeNotOnMinute,
         "from",
-        r#"from is "2026-01-31T10:00:30Z"; minutes are whole: its seconds must be 00"#,
+        r#"from is "2026-01-31T10:00:30Z"; it must be the start of a minute, with 00 seconds"#,
     ),
     (
         "/ads/top100?from=2026-01-31T11:00:00Z&to=2026-01-31T11:00:00Z",
         ProblemKind::SpanEmpty,
         "to",
-        "from is not before to; minutes are half-open, so that to is the minute after the last",
+        "from must be before to; the range is half-open, so to is excluded",
     ),
     (
         "/ads/top100?from=2026-01-24T10:00:00Z&to=2026-01-31T10:01:00Z",
         ProblemKind::SpanTooLong,
         "to",
-        "from and to are 10081 minutes apart; at most 10080 (a week) are covered",
+        "from and to are 10081 minutes apart; at most 10080 (a week) are allowed",
     ),
     (
         "/ads/top100?minutes=5&filter_country=UK",
         ProblemKind::BadCountry,
         "filter_country",
-        r#"filter_country is "UK"; it is an ISO 3166-1 alpha-2 code such as US, XK (Kosovo), or ZZ (unknown)"#,
+        r#"filter_country is "UK"; it must be an ISO 3166-1 alpha-2 code such as US, XK (Kosovo), or ZZ (unknown)"#,
     ),
     (
         "/ads/top100?minutes=5&filter_ip=10.0.0.0/8",
         ProblemKind::BadIp,
         "filter_ip",
-        r#"filter_ip is "10.0.0.0/8"; it is one IPv4 or IPv6 address without zone or prefix length"#,
+        r#"filter_ip is "10.0.0.0/8"; it must be one IPv4 or IPv6 address without zone or prefix length"#,
     ),
     (
         "/ads/top100?minutes=5&filter_user_id=",
         ProblemKind::BadUserId,
         "filter_user_id",
-        "filter_user_id is 0 bytes long; it is 1 to 128",
+        "filter_user_id is 0 bytes long; it must be 1 to 128",
     ),
     (
         "/ads/top100?minutes=5&include_open=yes",
         ProblemKind::BadBoolean,
         "include_open",
-        r#"include_open is "yes"; it is true or false"#,
+        r#"include_open is "yes"; it must be true or false"#,
     ),
     (
         "/ads/top100?minutes=5&revision=7",
         ProblemKind::BadRevision,
         "revision",
-        r#"revision is "7"; send the one of an earlier answer as it is"#,
+        r#"revision is "7"; send the revision of an earlier answer unchanged"#,
     ),
     (
         "/ads/top100?minutes=5&revision=AQEABwE",
         ProblemKind::UnknownRevision,
         "revision",
-        "the epochs here are of another log than those of the revision; ask without one",
+        "the revision belongs to another epoch log; ask without a revision",
     ),
     (
         "/ads/top100?minutes=5&country=US",
         ProblemKind::UnknownParameter,
         "country",
-        r#"there is no parameter "country"; this endpoint knows minutes, from, to, filter_country, filter_ip, filter_user_id, include_open, revision"#,
+        r#"there is no parameter "country"; this endpoint accepts minutes, from, to, filter_country, filter_ip, filter_user_id, include_open, revision"#,
     ),
     (
         "/ads/top100?minutes=5&minutes=5",
@@ -120,7 +120,7 @@ const REFUSED: &[Refused] = &[
         "/ads/top100?minutes=5&filter_user_id=100%",
         ProblemKind::BadEncoding,
         "filter_user_id",
-        r#""100%" is not percent-encoded UTF-8; a literal % is written %25"#,
+        r#""100%" is not percent-encoded UTF-8; write a literal % as %25"#,
     ),
     // From here on kinds repeat: the other ways to get them.
     ("/ads/", ProblemKind::UnknownRoute, "", r#"there is nothing at "/ads/"; / lists the endpoints"#),
@@ -152,44 +152,49 @@ const REFUSED: &[Refused] = &[
         "/ads/top100?include_open=true&filter_country=US",
         ProblemKind::SpanMissing,
         "minutes",
-        "give minutes (1 to 10080, the last so many), or from and to (RFC 3339)",
+        "give minutes=M (the last M minutes, 1 to 10080), or from and to (RFC 3339)",
     ),
-    ("/ads/top100?minutes=", ProblemKind::BadMinutes, "minutes", r#"minutes is ""; it is a number from 1 to 10080"#),
+    (
+        "/ads/top100?minutes=",
+        ProblemKind::BadMinutes,
+        "minutes",
+        r#"minutes is ""; it must be a number from 1 to 10080"#,
+    ),
     (
         "/ads/top100?minutes=-5",
         ProblemKind::BadMinutes,
         "minutes",
-        r#"minutes is "-5"; it is a number from 1 to 10080"#,
+        r#"minutes is "-5"; it must be a number from 1 to 10080"#,
     ),
     (
         "/ads/top100?minutes=5.0",
         ProblemKind::BadMinutes,
         "minutes",
-        r#"minutes is "5.0"; it is a number from 1 to 10080"#,
+        r#"minutes is "5.0"; it must be a number from 1 to 10080"#,
     ),
     (
         "/ads/top100?minutes=5;DROP%20TABLE%20clicks",
         ProblemKind::BadMinutes,
         "minutes",
-        r#"minutes is "5;DROP TABLE clicks"; it is a number from 1 to 10080"#,
+        r#"minutes is "5;DROP TABLE clicks"; it must be a number from 1 to 10080"#,
     ),
     (
         "/ads/top100?minutes=0",
         ProblemKind::MinutesOutOfRange,
         "minutes",
-        r#"minutes is "0"; it is from 1 to 10080 (a week)"#,
+        r#"minutes is "0"; it must be from 1 to 10080 (a week)"#,
     ),
     (
         "/ads/top100?minutes=10081",
         ProblemKind::MinutesOutOfRange,
         "minutes",
-        r#"minutes is "10081"; it is from 1 to 10080 (a week)"#,
+        r#"minutes is "10081"; it must be from 1 to 10080 (a week)"#,
     ),
     (
         "/ads/top100?minutes=99999999999999999999999999",
         ProblemKind::MinutesOutOfRange,
         "minutes",
-        r#"minutes is "99999999999999999999999999"; it is from 1 to 10080 (a week)"#,
+        r#"minutes is "99999999999999999999999999"; it must be from 1 to 10080 (a week)"#,
     ),
     (
         "/ads/top100?minutes=5&to=2026-01-31T11:00:00Z",
@@ -202,87 +207,92 @@ const REFUSED: &[Refused] = &[
         "/ads/top100?from=2026-01-31T10:00:00Z&to=2026-01-31T11:00:00",
         ProblemKind::BadTime,
         "to",
-        r#"to is "2026-01-31T11:00:00"; it is a time such as 2026-01-31T10:00:00Z"#,
+        r#"to is "2026-01-31T11:00:00"; it must be a time such as 2026-01-31T10:00:00Z"#,
     ),
     (
         "/ads/top100?from=2026-02-30T10:00:00Z&to=2026-03-01T11:00:00Z",
         ProblemKind::BadTime,
         "from",
-        r#"from is "2026-02-30T10:00:00Z"; it is a time such as 2026-01-31T10:00:00Z"#,
+        r#"from is "2026-02-30T10:00:00Z"; it must be a time such as 2026-01-31T10:00:00Z"#,
     ),
     (
         "/ads/top100?from=%C3%A4%20%C3%A4%20%C3%A4%C3%A4%C3%A4%C3%A4&to=1",
         ProblemKind::BadTime,
         "from",
-        r#"from is "ä ä ääää"; it is a time such as 2026-01-31T10:00:00Z"#,
+        r#"from is "ä ä ääää"; it must be a time such as 2026-01-31T10:00:00Z"#,
     ),
     (
         "/ads/top100?from=2026-01-31T10:00:00Z&to=2026-01-31T11:00:00.00001Z",
         ProblemKind::TimeNotOnMinute,
         "to",
-        r#"to is "2026-01-31T11:00:00.00001Z"; minutes are whole: its seconds must be 00"#,
+        r#"to is "2026-01-31T11:00:00.00001Z"; it must be the start of a minute, with 00 seconds"#,
     ),
     (
         "/ads/top100?from=2026-01-31T11:00:00Z&to=2026-01-31T11:00:00%2B01:00",
         ProblemKind::SpanEmpty,
         "to",
-        "from is not before to; minutes are half-open, so that to is the minute after the last",
+        "from must be before to; the range is half-open, so to is excluded",
     ),
     (
         "/ads/top100?from=0000-01-01T00:00:00Z&to=9999-12-31T23:59:00Z",
         ProblemKind::SpanTooLong,
         "to",
-        "from and to are 5259491999 minutes apart; at most 10080 (a week) are covered",
+        "from and to are 5259491999 minutes apart; at most 10080 (a week) are allowed",
     ),
     (
         "/ads/top100?minutes=5&filter_country=",
         ProblemKind::BadCountry,
         "filter_country",
-        r#"filter_country is ""; it is an ISO 3166-1 alpha-2 code such as US, XK (Kosovo), or ZZ (unknown)"#,
+        r#"filter_country is ""; it must be an ISO 3166-1 alpha-2 code such as US, XK (Kosovo), or ZZ (unknown)"#,
     ),
     (
         "/ads/top100?minutes=5&filter_country=US'%20OR%20''='",
         ProblemKind::BadCountry,
         "filter_country",
-        r#"filter_country is "US' OR ''='"; it is an ISO 3166-1 alpha-2 code such as US, XK (Kosovo), or ZZ (unknown)"#,
+        r#"filter_country is "US' OR ''='"; it must be an ISO 3166-1 alpha-2 code such as US, XK (Kosovo), or ZZ (unknown)"#,
     ),
     (
         "/ads/top100?minutes=5&filter_ip=",
         ProblemKind::BadIp,
         "filter_ip",
-        r#"filter_ip is ""; it is one IPv4 or IPv6 address without zone or prefix length"#,
+        r#"filter_ip is ""; it must be one IPv4 or IPv6 address without zone or prefix length"#,
     ),
     (
         "/ads/top100?minutes=5&filter_ip=fe80::1%25eth0",
         ProblemKind::BadIp,
         "filter_ip",
-        r#"filter_ip is "fe80::1%eth0"; it is one IPv4 or IPv6 address without zone or prefix length"#,
+        r#"filter_ip is "fe80::1%eth0"; it must be one IPv4 or IPv6 address without zone or prefix length"#,
     ),
-    ("/ads/42/clicks?minutes=5&series=1", ProblemKind::BadBoolean, "series", r#"series is "1"; it is true or false"#),
-    ("/ads/42/clicks?minutes=5&series", ProblemKind::BadBoolean, "series", r#"series is ""; it is true or false"#),
+    (
+        "/ads/42/clicks?minutes=5&series=1",
+        ProblemKind::BadBoolean,
+        "series",
+        r#"series is "1"; it must be true or false"#,
+    ),
+    ("/ads/42/clicks?minutes=5&series", ProblemKind::BadBoolean, "series", r#"series is ""; it must be true or false"#),
     (
         "/ads/top100?minutes=5&series=true",
         ProblemKind::UnknownParameter,
         "series",
-        r#"there is no parameter "series"; this endpoint knows minutes, from, to, filter_country, filter_ip, filter_user_id, include_open, revision"#,
+        r#"there is no parameter "series"; this endpoint accepts minutes, from, to, filter_country, filter_ip, filter_user_id, include_open, revision"#,
     ),
     (
         "/ads/42/clicks?Minutes=5",
         ProblemKind::UnknownParameter,
         "Minutes",
-        r#"there is no parameter "Minutes"; this endpoint knows minutes, from, to, filter_country, filter_ip, filter_user_id, include_open, revision, series"#,
+        r#"there is no parameter "Minutes"; this endpoint accepts minutes, from, to, filter_country, filter_ip, filter_user_id, include_open, revision, series"#,
     ),
     (
         "/ledger?minutes=5",
         ProblemKind::UnknownParameter,
         "minutes",
-        r#"there is no parameter "minutes"; this endpoint takes none"#,
+        r#"there is no parameter "minutes"; this endpoint accepts none"#,
     ),
     (
         "/ads/top100?minutes=5&filter_user_id=%ff",
         ProblemKind::BadEncoding,
         "filter_user_id",
-        r#""%ff" is not percent-encoded UTF-8; a literal % is written %25"#,
+        r#""%ff" is not percent-encoded UTF-8; write a literal % as %25"#,
     ),
 ];
 
@@ -322,7 +332,7 @@ fn long_values_are_cut() {
     let encoded = user.replace('ä', "%C3%A4");
     assert_eq!(bench.get(&format!("/ads/top100?minutes=5&filter_user_id={encoded}")).status, 200);
     let reply = bench.get(&format!("/ads/top100?minutes=5&filter_user_id={encoded}x"));
-    let mut expected = document(ProblemKind::BadUserId, "filter_user_id is 129 bytes long; it is 1 to 128");
+    let mut expected = document(ProblemKind::BadUserId, "filter_user_id is 129 bytes long; it must be 1 to 128");
     expected["parameter"] = json!("filter_user_id");
     check(&reply, ProblemKind::BadUserId, &expected);
     let reply = bench.get(&format!("/{}", "y".repeat(1_000)));
@@ -341,35 +351,35 @@ pub(super) fn moments() -> Vec<(ProblemKind, Reply, Value)> {
     add(ProblemKind::MethodNotAllowed, post, r#"the method is "POST"; this endpoint answers GET and HEAD"#);
 
     let long = Bench::new().get(&format!("/ads/top100?minutes={}", "5".repeat(9_000)));
-    add(ProblemKind::UriTooLong, long, "path and query are 9020 bytes long; at most 8192 are read");
+    add(ProblemKind::UriTooLong, long, "path and query are 9020 bytes long; at most 8192 are allowed");
 
     let request = Request::get(question).header("cookie", "c".repeat(20_000)).body(Body::empty());
     let large = Bench::new().send(request.unwrap());
-    add(ProblemKind::HeadersTooLarge, large, "the headers are 20006 bytes long; at most 16384 are read");
+    add(ProblemKind::HeadersTooLarge, large, "the headers are 20006 bytes long; at most 16384 are allowed");
 
     let refused = Reply::of_wire(&crate::server::refusal(&Limits::default()));
     assert_eq!(refused.header("connection"), Some("close"));
-    add(ProblemKind::TooManyConnections, refused, "512 connections are open already; come back in a moment");
+    add(ProblemKind::TooManyConnections, refused, "512 connections are already open; try again in a moment");
 
     let bench = Bench::new();
     let seats: Vec<_> = (0..64).map(|_| bench.desk.gate.enter()).collect();
-    let detail = "64 questions are in flight already; ask again in a moment";
+    let detail = "64 questions are already in flight; ask again in a moment";
     add(ProblemKind::TooManyQuestions, bench.get(question), detail);
     drop(seats);
     assert_eq!(bench.get(question).status, 200, "seats are given back");
 
     let bench = Bench::with(Limits { request_timeout: Duration::from_millis(500), ..Limits::default() });
     bench.store.is(Mood::Hangs);
-    let detail = "no answer within 0.5 s; ask for fewer minutes, or again later";
+    let detail = "no answer within 0.5 s; ask for fewer minutes, or try again later";
     add(ProblemKind::TimedOut, bench.get(question), detail);
 
     let bench = Bench::new();
     bench.store.is(Mood::Fails(|| Error::transient("cannot read /data/lake/clicks").because("disk on fire")));
-    let detail = "nothing was answered rather than a part; ask again later, and see /readyz";
+    let detail = "an incomplete answer is never given; ask again later, and see /readyz for the cause";
     add(ProblemKind::StoreUnavailable, bench.get(question), detail);
 
     let bench = Bench::with(Limits { revision_timeout: Duration::ZERO, ..Limits::default() });
-    let detail = "it was not reached within 0 s; ask again later, or another node";
+    let detail = "the revision was not reached within 0 s; ask again later, or ask another node";
     add(ProblemKind::Behind, bench.get(&format!("{question}&revision={}", revision(900))), detail);
     if let Some((_, _, behind)) = found.last_mut() {
         behind["parameter"] = json!("revision");
@@ -378,7 +388,7 @@ pub(super) fn moments() -> Vec<(ProblemKind, Reply, Value)> {
 
     let bench = Bench::new();
     bench.process.recovers("12 of 97 records are read");
-    let detail = "12 of 97 records are read; /readyz tells when it is done";
+    let detail = "12 of 97 records are read; /readyz reports when this is done";
     add(ProblemKind::Recovering, bench.get(question), detail);
 
     let bench = Bench::new();
@@ -440,7 +450,7 @@ fn other_failures_of_stores() {
     for error in [|| Error::external("disk gone"), || Error::new(ErrorKind::Fenced, "another process owns it")] {
         bench.store.is(Mood::Fails(error));
         let reply = bench.get("/ads/top100?minutes=5&filter_user_id=u");
-        let detail = "nothing was answered rather than a part; ask again later, and see /readyz";
+        let detail = "an incomplete answer is never given; ask again later, and see /readyz for the cause";
         check(&reply, ProblemKind::StoreUnavailable, &document(ProblemKind::StoreUnavailable, detail));
     }
 }
@@ -450,7 +460,7 @@ fn other_failures_of_stores() {
 fn while_the_state_is_recovered_nothing_is_made_up() {
     let bench = Bench::new();
     bench.process.recovers("12 of 97 records are read");
-    let expected = document(ProblemKind::Recovering, "12 of 97 records are read; /readyz tells when it is done");
+    let expected = document(ProblemKind::Recovering, "12 of 97 records are read; /readyz reports when this is done");
     for refused in ["/ads/7/clicks?minutes=5", "/ads/top100?minutes=5", "/ledger", "/metrics"] {
         let reply = bench.get(refused);
         check(&reply, ProblemKind::Recovering, &expected);
@@ -470,7 +480,7 @@ fn many_headers_are_refused() {
         Bench::new().send(request.body(Body::empty()).unwrap())
     };
     assert_eq!(ask(100).status, 200);
-    let expected = document(ProblemKind::HeadersTooLarge, "there are 101 headers; at most 100 are read");
+    let expected = document(ProblemKind::HeadersTooLarge, "there are 101 headers; at most 100 are allowed");
     check(&ask(101), ProblemKind::HeadersTooLarge, &expected);
 }
 

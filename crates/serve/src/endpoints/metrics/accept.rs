@@ -6,9 +6,9 @@ use axum::http::header::ACCEPT;
 /// Quality of what is given without one, in thousandths.
 const QUALITY_MAX: u16 = 1_000;
 
-/// Whether a client prefers the media type `special` to `ordinary`, which it gets otherwise, also where the header accepts
-/// neither: a metric in the wrong format says more than a refusal. What does not name `special` itself, as `*/*`, is no wish
-/// for it; of two that are equally welcome the special one was asked for by name.
+/// Whether a client prefers the media type `special` to `ordinary`. The client gets `ordinary` otherwise, even if the
+/// header accepts neither: metrics in the wrong format are more useful than a refusal. A range that does not name
+/// `special` itself, such as `*/*`, does not ask for it. If both have equal quality, `special` is preferred.
 pub(crate) fn prefers(headers: &HeaderMap, special: &str, ordinary: &str) -> bool {
     let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let ranges: Vec<Range<'_>> = values.flat_map(|value| split(value, b',')).filter_map(Range::parse).collect();
@@ -17,7 +17,7 @@ pub(crate) fn prefers(headers: &HeaderMap, special: &str, ordinary: &str) -> boo
     wished > 0 && wished >= quality(&ranges, ordinary)
 }
 
-/// How welcome a media type is: the most specific range that matches decides, of equally specific ones the best.
+/// The quality of a media type. The most specific range that matches decides; of equally specific ranges, the best.
 fn quality(ranges: &[Range<'_>], media_type: &str) -> u16 {
     let matching = ranges.iter().filter_map(|range| Some((range.specificity(media_type)?, range.quality)));
     matching.max().map_or(0, |(_, quality)| quality)
@@ -43,7 +43,7 @@ struct Range<'a> {
 }
 
 impl<'a> Range<'a> {
-    /// What is written wrong is no wish.
+    /// A malformed element is ignored.
     fn parse(text: &'a str) -> Option<Self> {
         let mut parts = split(text, b';').map(trim);
         let (group, name) = parts.next()?.split_once('/')?;
@@ -52,7 +52,7 @@ impl<'a> Range<'a> {
         }
         let mut quality = None;
         for parameter in parts {
-            // An empty one is left by a trailing semicolon.
+            // A trailing semicolon leaves an empty parameter.
             if parameter.is_empty() {
                 continue;
             }

@@ -6,8 +6,8 @@ pub(crate) const MEDIA_TYPE: &str = "text/plain";
 /// The same with its parameters, as answers name it.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The same metrics in the classic format: there a family bears the name of its samples, knows no units and no
-/// information, and ends with the text.
+/// The same metrics in the classic format. There, a family has the name of its samples, units and the type `info` do
+/// not exist, and the text has no end marker.
 pub(crate) fn from_open_metrics(text: &str) -> String {
     let mut classic = String::with_capacity(text.len() + text.len() / 8);
     let mut help = "";
