@@ -4,9 +4,9 @@
 //! compression; a path that begins anew (truncation, rotation) becomes a new input. Files are held open while they are
 //! read, so that a deleted or renamed one is read to its end first.
 //!
-//! Imports go one way: from here to the files that act (`discover`, `identify`, `search`, `adopt`, `settle`, `read`), then to
-//! `decide`, which decides by facts alone, and to what is known of an `input`: its `stage`, its file `on_disk`, its `text`,
-//! `layout` and `size`.
+//! Imports go in one direction: from this file to the files that act (`discover`, `identify`, `search`, `adopt`,
+//! `settle`, `read`), then to `decide`, which makes decisions from facts alone, and to the facts about an `input`: its
+//! `stage`, its file `on_disk`, its `text`, `layout` and `size`.
 //!
 //! One race remains: a file that is cut and has grown beyond the old position with the very same bytes before that
 //! position cannot be told from one that only grew. And what is written between the last read and a truncation is lost
@@ -61,8 +61,8 @@ const SPARE_MAX: usize = 16;
 
 impl Tailer {
     /// Looks at the paths: new files, renames, truncation, deletion, growth. Meant to be called a few times a second:
-    /// where folders are watched, only what changed is looked at, and where there are very many files, all of them are not
-    /// looked at each time. What it returns takes effect in the caller at an epoch boundary.
+    /// where folders are watched, only what changed is looked at, and where there are very many files, all of them are
+    /// not looked at each time. What it returns takes effect in the caller at an epoch boundary.
     ///
     /// # Errors
     /// None at present: what is wrong with files is kept as [`Tailer::warnings`].
@@ -138,8 +138,8 @@ impl Tailer {
         }
     }
 
-    /// What could not be looked at in the last look, nor since: files and folders, each of which may hold lines of inputs
-    /// that are not known yet.
+    /// What could not be looked at in the last look, nor since: files and folders, each of which may hold lines of
+    /// inputs that are not known yet.
     pub fn unopened(&self) -> impl Iterator<Item = &Unopened> {
         self.unopened.values()
     }
@@ -161,8 +161,8 @@ impl Tailer {
         !input.disk.place.is_nowhere() || listing.is_unknown(Path::new(&*input.name))
     }
 
-    /// Forgets an input that has ended and is not listed, when the epoch log has summed it up. Should its file come back
-    /// after that, it is a new input.
+    /// Forgets an input that has ended and is not listed, when the epoch log has summed it up. Should its file come
+    /// back after that, it is a new input.
     pub fn forget(&mut self, input: InputId) {
         let ended = |input: &Input| input.stage.is_ended() && input.disk.place.is_nowhere();
         if self.inputs.get(&input).map(Box::as_ref).is_some_and(ended) {

@@ -1,4 +1,4 @@
-//! Decisions about inputs, as pure functions of facts that were read before. Other files read the facts and act.
+//! Decisions about inputs, as pure functions of facts. Other files read the facts first and act on the decisions.
 
 #[cfg(test)]
 mod tests;
@@ -8,23 +8,23 @@ use super::settings::TailSettings;
 use super::stage::Stage;
 use crate::file_system::FileStat;
 
-/// What became of a file that is not where it was.
+/// What happened to a file that is no longer at its path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Missing {
-    /// It has another path: its inode is there, and cannot be used again while the file is held open.
+    /// It has another path: its inode is there and cannot be reused while the file is open.
     Renamed,
-    /// Its inode is at another path, where another file may use it: only the content tells.
+    /// Its inode is at another path, but may belong to another file now: the content has to be compared.
     Unsure,
-    /// It is at no path, and is read on while it is held open. It looks like this now.
+    /// It has no path, but is open and still read. This is its present state.
     HeldOpen(FileStat),
     /// It is gone.
     Lost,
-    /// It is gone, after its input had ended.
+    /// It is gone, and its input had already ended.
     Ended,
 }
 
-/// Decides what became of a file that is not where it was, by whether its inode is `elsewhere` and by what it looks like if
-/// it is held `open`, unless that cannot be told.
+/// Decides what happened to a file that is no longer at its path. `elsewhere` says whether its inode is at another
+/// path; `open` is set if the file is open, and contains its state if that is known.
 pub(super) fn missing(stage: &Stage, elsewhere: bool, open: Option<Option<FileStat>>) -> Missing {
     match (elsewhere, open) {
         (true, Some(_)) => Missing::Renamed,
@@ -38,33 +38,34 @@ pub(super) fn missing(stage: &Stage, elsewhere: bool, open: Option<Option<FileSt
 /// A look at the file of an input.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sighting {
-    /// What the file looked like before.
+    /// The previous state of the file.
     pub(super) known: FileStat,
-    /// What it looks like now.
+    /// The present state of the file.
     pub(super) now: FileStat,
     /// Whether it is compressed.
     pub(super) compressed: bool,
-    /// Whether it is held open.
+    /// Whether it is open.
     pub(super) open: bool,
-    /// Up to where its text was read.
+    /// The position up to which its text was read.
     pub(super) position: u64,
 }
 
 /// What a look at a file means for its input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Sighted {
-    /// The file is as it was.
+    /// The file is unchanged.
     Same,
-    /// The file has another length or another time.
+    /// The length or the time of the file changed.
     Changed,
-    /// The file changed after its input had ended and while it was closed. Its inode may belong to another file now: only
-    /// the content tells.
+    /// The file changed while it was closed, after its input had ended. Its inode may belong to another file now: the
+    /// content has to be compared.
     Unsure,
-    /// The file was cut before the position, or it is compressed and was cut at all. It is not the input's any more.
+    /// The file was truncated before the position, or at any length if it is compressed. It no longer belongs to the
+    /// input.
     Cut,
 }
 
-/// Compares a file with what it looked like before.
+/// Compares the present state of a file with its previous state.
 pub(super) fn sighted(stage: &Stage, look: Sighting) -> Sighted {
     let kept = if look.compressed { look.known.len } else { look.position };
     match (look.now.len, look.now.changed_ns) {
@@ -75,8 +76,8 @@ pub(super) fn sighted(stage: &Stage, look: Sighting) -> Sighted {
     }
 }
 
-/// Whether an input that had ended goes on, since its file changed: the file has grown, or NUL bytes at its end may have
-/// been written. `read` is the length of its text that was read or is known not to be read.
+/// Whether an ended input resumes because its file changed: the file has grown, or text may have replaced NUL bytes at
+/// its end. `read` is the length of the text that was read or is known to stay unread.
 pub(super) fn resumes(stage: &Stage, look: Sighting, read: u64, bounded: bool) -> bool {
     let is_longer = !look.compressed && look.now.len > read;
     stage.is_ended() && !bounded && (look.now.len > look.known.len || is_longer)
@@ -85,17 +86,17 @@ pub(super) fn resumes(stage: &Stage, look: Sighting, read: u64, bounded: bool) -
 /// What the end of a plain text means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum TextEnd {
-    /// There is nothing more until the file changes.
+    /// There is no more text until the file changes.
     Settled,
-    /// Text may replace NUL bytes without a change of length or time: the end is read again.
+    /// Text may replace NUL bytes without changing length or time, so the end is read again.
     Unsure,
-    /// The file is read for good.
+    /// The file is completely read.
     Done,
-    /// The file is read for good, but for half a line.
+    /// The file is read except for an incomplete last line.
     HalfLine,
 }
 
-/// Decides at the end of a plain text of which `left` bytes are unread, all in one line.
+/// Decides what the end of a plain text means. `left` bytes are unread; they are part of one line.
 pub(super) fn text_end(bounded: bool, left: u64, may_be_written: bool) -> TextEnd {
     match bounded {
         false if may_be_written => TextEnd::Unsure,
@@ -110,36 +111,36 @@ pub(super) fn text_end(bounded: bool, left: u64, may_be_written: bool) -> TextEn
 pub(super) struct StreamStop<'a> {
     /// How the last decoding ended.
     pub(super) last: &'a Inflated,
-    /// Whether all members that were begun have ended.
+    /// Whether every started member is complete.
     pub(super) whole: bool,
-    /// Whether the input's position lies behind this point.
+    /// Whether this point is before the input's position.
     pub(super) before_position: bool,
-    /// Whether the file changed since the stream began, and the stream may begin anew for that.
+    /// Whether the file changed after the stream was started, and the stream may be restarted because of that.
     pub(super) may_restart: bool,
-    /// How long the file has stayed as it is, in milliseconds.
+    /// How long the file has been unchanged, in milliseconds.
     pub(super) unchanged_ms: i64,
 }
 
-/// What is done where the text of a compressed file stops.
+/// What to do where the text of a compressed file stops.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum StreamEnd {
-    /// Decoding goes on.
+    /// Decoding continues.
     Busy,
     /// The file may grow.
     Wait,
-    /// The file is another one: it holds a whole text that is shorter than what was read.
+    /// It is another file: its complete text is shorter than the text that was read.
     Refuse,
-    /// The file was perhaps overwritten in place: it is decoded once more from its beginning.
+    /// The file may have been overwritten in place: it is decoded again from the beginning.
     Restart,
     /// A later run reads the rest.
     Incomplete,
     /// The rest is lost.
     GiveUp,
-    /// All whole lines were read.
+    /// All complete lines were read.
     Complete,
 }
 
-/// Decides where the text of a compressed file stops.
+/// Decides what to do where the text of a compressed file stops.
 pub(super) fn stream_end(stop: StreamStop<'_>, settings: &TailSettings) -> StreamEnd {
     let has_waited = |wait_ms: i64| settings.bounded || stop.unchanged_ms >= wait_ms;
     match stop.last {
@@ -155,43 +156,43 @@ pub(super) fn stream_end(stop: StreamStop<'_>, settings: &TailSettings) -> Strea
     }
 }
 
-/// What is known of an input at the end of a look.
+/// The facts about an input at the end of a look.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LookEnd {
     /// Whether its file is compressed.
     pub(super) compressed: bool,
-    /// Whether its file has left the path at which it was written.
+    /// Whether its file was moved away from the path at which it was written.
     pub(super) rotated: bool,
     /// The length of its file.
     pub(super) len: u64,
-    /// How much of that is to be read.
+    /// The part of that length that is to be read.
     pub(super) end: u64,
-    /// How long its file has stayed as it is, in milliseconds.
+    /// How long its file has been unchanged, in milliseconds.
     pub(super) unchanged_ms: i64,
-    /// Whether its file is gone with bytes that were not read and not told.
+    /// Whether its file is gone with bytes that were neither read nor reported.
     pub(super) loses_text: bool,
-    /// Whether its path cannot be looked at: its file may be there.
+    /// Whether its path cannot be examined, so its file may still be there.
     pub(super) hidden: bool,
-    /// How long a file that is gone is waited for, in milliseconds.
+    /// How long to wait for a file that is gone, in milliseconds.
     pub(super) gone_wait_ms: i64,
 }
 
-/// What becomes of an input at the end of a look.
+/// What happens to an input at the end of a look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Settled {
-    /// It stays as it is.
+    /// Nothing.
     Stays,
-    /// Something was appended after it was read for good.
+    /// Text was appended after the file was completely read.
     Resumes,
     /// It ends.
     Ends,
-    /// It was rotated and read: it ends once its last line is judged.
+    /// It was rotated and read: it ends after a decision about its last line.
     EndsAfterLastLine,
-    /// It is given up, with what was not read of it.
+    /// It is given up, together with its unread bytes.
     IsGivenUp,
 }
 
-/// Decides what becomes of an input.
+/// Decides what happens to an input.
 pub(super) fn settled(stage: &Stage, look: LookEnd, settings: &TailSettings, now_ms: i64) -> Settled {
     let is_given_up = |gone_ms: i64| gone_ms >= look.gone_wait_ms && !look.hidden;
     let may_end = look.rotated && !look.compressed && !settings.bounded;
@@ -211,21 +212,21 @@ pub(super) fn settled(stage: &Stage, look: LookEnd, settings: &TailSettings, now
     }
 }
 
-/// What becomes of the last line of an input that was rotated and read.
+/// The state of the last line of an input that was rotated and read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum LastLine {
     /// It has to be read, or read again.
     Unread,
-    /// All lines have an end.
+    /// All lines end with a newline.
     Whole,
-    /// It has no end. It is a gap once its file is gone.
+    /// It has no newline. It becomes a gap when its file is gone.
     Half,
-    /// It has no end, and its file is gone.
+    /// It has no newline, and its file is gone.
     Lost,
 }
 
-/// Decides on the last line: `left` bytes of the text are unread, of which `half` are known to be half a line. `unsure` says
-/// that NUL bytes follow which were not gone through since the file is complete.
+/// Decides about the last line. `left` bytes of the text are unread; `half` of them are known to be an incomplete line.
+/// `unsure` says that NUL bytes follow which were not scanned after the file was complete.
 pub(super) fn last_line(left: u64, half: u64, unsure: bool, gone: bool) -> LastLine {
     match left {
         _ if left != half || unsure => LastLine::Unread,
@@ -235,18 +236,19 @@ pub(super) fn last_line(left: u64, half: u64, unsure: bool, gone: bool) -> LastL
     }
 }
 
-/// What was cut off a file behind the position.
+/// What a truncation removed from a file after the position.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Cut {
-    /// Whole lines, or NUL bytes that its writer had put there for what was to come.
+    /// Complete lines, or NUL bytes that the writer had preallocated.
     MaybePadding,
     /// The rest of a line.
     Text,
-    /// All: the file holds another text.
+    /// Everything: the file contains another text.
     All,
 }
 
-/// Decides what was cut off a file, by whether it holds the text that was read and by its last byte.
+/// Decides what a truncation removed. `holds_text` says whether the file still contains the text that was read; `last`
+/// is its last byte.
 pub(super) fn cut(holds_text: bool, last: Option<u8>) -> Cut {
     match last {
         _ if !holds_text => Cut::All,

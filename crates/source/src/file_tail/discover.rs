@@ -122,7 +122,7 @@ impl Tailer {
             }
         }
         if listing.is_cut() {
-            let reason = format!("more than {} files match: those beyond are not read", self.settings.files_max);
+            let reason = format!("more than {} files match: the others are not read", self.settings.files_max);
             self.unopened.insert(PathBuf::new(), Unopened { since_ms: since_cut, reason, is_lasting: true });
         }
     }

@@ -1,4 +1,5 @@
-//! Which files are held open, and which compressed ones have a decoder: both are bounded, whatever the number of inputs.
+//! Which files are held open, and which compressed ones have a decoder: both are bounded, whatever the number of
+//! inputs.
 
 use super::input::Input;
 use super::open_file::OpenFile;
@@ -15,8 +16,8 @@ const CLOSED_SHARE: usize = 8;
 
 impl Tailer {
     /// Whether an input, if it is compressed, may be read now. Where decoders take as much memory as they may together,
-    /// one that has none waits until another's rests, or gives way ([`Tailer::give_way`]). Each decoder begins anew when it
-    /// comes back, so those in use are not closed here.
+    /// one that has none waits until another's rests, or gives way ([`Tailer::give_way`]). Each decoder begins anew
+    /// when it comes back, so those in use are not closed here.
     pub(super) fn may_stream(&mut self, id: InputId, now_ms: i64) -> bool {
         if self.inputs.get(&id).is_none_or(|input| !input.disk.is_compressed() || input.stream_bytes() > 0) {
             return true;
@@ -72,8 +73,9 @@ impl Tailer {
         }
     }
 
-    /// Closes the files that were used longest ago: those of inputs that have ended first, those being decoded last, since
-    /// they would have to begin anew. A file without a listed name could not be opened again; of those there are few.
+    /// Closes the files that were used longest ago: those of inputs that have ended first, those being decoded last,
+    /// since they would have to begin anew. A file without a listed name could not be opened again; of those there are
+    /// few.
     fn close_least_used(&mut self) {
         let inputs = &self.inputs;
         self.opened.retain(|id| inputs.get(id).is_some_and(|input| input.file.is_some()));

@@ -148,7 +148,7 @@ impl Tailer {
             let only_a_line = probe.head.len() == HEAD_BYTES && !probe.head.contains(&b'\n');
             if self.settings.bounded || only_a_line {
                 let name = path.display();
-                let message = format!("{name}: not opened, since it begins like a file that is still there");
+                let message = format!("{name}: not opened, because it begins like a file that still exists");
                 self.warnings.set_for(&path, message);
             }
             self.waiting.insert(path, probe);
@@ -156,8 +156,9 @@ impl Tailer {
         open
     }
 
-    /// Reads the first bytes of live files again that were given back, of some of them: a shorter text has to be compared
-    /// byte by byte. A copy that is not recognised for want of them is read beside its original, which does no harm.
+    /// Reads the first bytes of live files again that were given back, of some of them: a shorter text has to be
+    /// compared byte by byte. A copy that is not recognised for want of them is read beside its original, which does no
+    /// harm.
     fn recall_heads(&mut self) {
         let given_back = |input: &&mut Input| {
             let head = &input.text.head;

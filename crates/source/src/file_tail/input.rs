@@ -13,8 +13,8 @@ use crate::file_system::FileStat;
 use adtally_model::{InputId, InputRow, InputStatus};
 use std::sync::Arc;
 
-/// How long after its last change a file is asked for more all the time, in milliseconds: many a log is written every few
-/// seconds. After that, its changes are told by the look at the files, some hundred milliseconds later.
+/// How long after its last change a file is asked for more all the time, in milliseconds: many a log is written every
+/// few seconds. After that, its changes are told by the look at the files, some hundred milliseconds later.
 const WARM_MS: i64 = 10_000;
 
 /// Memory of an input without what it points to, in bytes: 117 MB for 262,144 inputs.
@@ -103,8 +103,8 @@ impl Input {
         there && !self.size.loss.is_told() && range.contains(&self.disk.text_len())
     }
 
-    /// Closes its file, which can be opened again. The search for a line's end goes on where it was, unless a stream has
-    /// to begin anew.
+    /// Closes its file, which can be opened again. The search for a line's end goes on where it was, unless a stream
+    /// has to begin anew.
     pub(super) fn close(&mut self) {
         self.file = None;
         if self.disk.is_compressed() {
@@ -138,8 +138,8 @@ impl Input {
     }
 
     /// The size to be persisted with a position. While a compressed file is read it is what is left of it on disk;
-    /// after its end it says that there is nothing beyond the position while the file has that length, so it is withheld
-    /// where that is not so.
+    /// after its end it says that there is nothing beyond the position while the file has that length, so it is
+    /// withheld where that is not so.
     fn size_at(&self, position: u64) -> u64 {
         let size = self.largest();
         let Coding::Compressed { consumed, .. } = self.disk.coding else { return size };

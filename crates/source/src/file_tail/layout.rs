@@ -1,43 +1,43 @@
-//! How the lines of an input are to be read.
+//! The layout of an input: how its lines are parsed.
 
 use crate::block::Format;
 use std::sync::Arc;
 
-/// How the lines of an input are to be read, as far as that was found out.
+/// How the lines of an input are parsed, as far as this is known.
 #[derive(Debug, Default)]
 pub(super) struct Layout {
-    /// Its format, once its first bytes tell.
+    /// Its format, once its first bytes are known.
     pub(super) format: Option<Format>,
     /// The header of CSV.
     pub(super) header: Header,
 }
 
-/// The header line under which rows are read, or would be if their file had none of its own.
+/// The header line for rows whose file has no header of its own.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) enum Header {
-    /// It is not known yet, and was not looked for elsewhere.
+    /// It is not known, and other files were not searched for it yet.
     #[default]
     Unknown,
-    /// There is none, or it is of no use: the lines are JSON.
+    /// There is no header, or none is needed because the lines are JSON.
     Missing,
     /// This line.
     Line(Arc<[u8]>),
 }
 
 impl Header {
-    /// The line if it is known; else it is still to be looked for.
+    /// The line if it is known; otherwise unknown.
     pub(super) fn of(line: Option<Arc<[u8]>>) -> Header {
         line.map_or(Header::Unknown, Header::Line)
     }
 
-    /// The line, where it is known.
+    /// The line, if it is known.
     pub(super) fn line(&self) -> Option<&Arc<[u8]>> {
         if let Header::Line(line) = self { Some(line) } else { None }
     }
 }
 
 impl Layout {
-    /// Notes the format, or that it is not known yet.
+    /// Sets the format, or `None` if it is not known yet.
     pub(super) fn set_format(&mut self, format: Option<Format>) {
         match &format {
             Some(Format::Csv(header)) => {
@@ -51,7 +51,7 @@ impl Layout {
         self.format = format;
     }
 
-    /// Whether a header is still to be looked for.
+    /// Whether a header still has to be searched for.
     pub(super) fn may_lack_header(&self) -> bool {
         self.format.is_none() && self.header == Header::Unknown
     }

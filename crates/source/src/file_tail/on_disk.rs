@@ -1,56 +1,56 @@
-//! What is known of an input's file: where it is, what it looked like last, and how its bytes hold text.
+//! The known facts about an input's file: its path, its last state, and the encoding of its text.
 
 use super::unwritten::{self, Behind, NulScan};
 use crate::file_system::{FileStat, TailFile};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What is known of a file. There may be very many: what few of them have is boxed.
+/// The known facts about a file. There may be very many files, so rarely used fields are boxed.
 #[derive(Debug, Default)]
 pub(super) struct OnDisk {
-    /// Where it is now.
+    /// Its present place.
     pub(super) place: Place,
-    /// What it looked like last.
+    /// Its last known state.
     pub(super) stat: Option<FileStat>,
-    /// Whether its bytes are text or compressed text.
+    /// Whether it is plain or compressed text.
     pub(super) coding: Coding,
-    /// Whether it has left the path at which it was written.
+    /// Whether it was moved away from the path at which it was written.
     pub(super) rotated: bool,
     /// When it last grew or moved, in monotonic milliseconds.
     pub(super) changed_at_ms: i64,
-    /// In a bounded run: how many of its bytes are to be read.
+    /// In a bounded run: the number of its bytes to be read.
     pub(super) limit: Option<u64>,
-    /// Inode of a file that looked like this one and turned out not to be.
+    /// Inode of a file that resembled this one but proved to be another file.
     pub(super) refused: Option<Box<(u64, u64)>>,
 }
 
-/// Where a file is.
+/// The place of a file.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) enum Place {
-    /// Nowhere to be seen.
+    /// Its path is not known.
     #[default]
     Nowhere,
-    /// At a path that a pattern names.
+    /// A path that matches a pattern.
     Listed(PathBuf),
-    /// Where the search of its folder found it, under a name that no pattern matches.
+    /// A path that matches no pattern, found by searching the folder.
     Unlisted(PathBuf),
 }
 
-/// How the bytes of a file hold text.
+/// The encoding of the text in a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Coding {
-    /// As they are.
+    /// Plain text.
     Plain {
-        /// The offset from which only NUL bytes follow, if they reach up to the file's end: the text ends there for now.
+        /// The offset after which only NUL bytes follow up to the end of the file: the text ends there for now.
         unwritten_from: Option<u64>,
-        /// How far these NUL bytes have been gone through.
+        /// How far these NUL bytes have been scanned.
         nul_scan: Option<Box<NulScan>>,
     },
     /// Compressed.
     Compressed {
-        /// About how many bytes of the file hold the text up to the position.
+        /// The approximate number of bytes of the file that contain the text up to the position.
         consumed: u64,
-        /// Whether its stream was begun anew because the file had changed meanwhile.
+        /// Whether its stream was restarted because the file had changed in the meantime.
         restarted: bool,
     },
 }
@@ -70,7 +70,7 @@ impl Place {
         }
     }
 
-    /// Whether there is none.
+    /// Whether there is no path.
     pub(super) fn is_nowhere(&self) -> bool {
         *self == Place::Nowhere
     }
@@ -82,22 +82,22 @@ impl OnDisk {
         matches!(self.coding, Coding::Compressed { .. })
     }
 
-    /// Its length as last seen.
+    /// Its last known length.
     pub(super) fn len(&self) -> u64 {
         self.stat.map_or(0, |stat| stat.len)
     }
 
-    /// Whether it is deleted: it has no name any more.
+    /// Whether it is deleted: it no longer has a name.
     pub(super) fn is_deleted(&self) -> bool {
         self.stat.is_some_and(|stat| stat.links == 0)
     }
 
-    /// Whether it is deleted and no path leads to it.
+    /// Whether it is deleted and has no known path.
     pub(super) fn is_gone(&self) -> bool {
         self.place.is_nowhere() && self.is_deleted()
     }
 
-    /// The offset from which only NUL bytes follow, if they reach up to its end.
+    /// The offset after which only NUL bytes follow up to its end.
     pub(super) fn unwritten_from(&self) -> Option<u64> {
         match self.coding {
             Coding::Plain { unwritten_from, .. } => unwritten_from,
@@ -105,26 +105,26 @@ impl OnDisk {
         }
     }
 
-    /// Notes that only NUL bytes follow from an offset, or that nothing is known of any.
+    /// Sets the offset after which only NUL bytes follow, or `None` if no such offset is known.
     pub(super) fn set_unwritten_from(&mut self, from: Option<u64>) {
         if let Coding::Plain { unwritten_from, .. } = &mut self.coding {
             *unwritten_from = from;
         }
     }
 
-    /// Forgets how far NUL bytes at its end have been gone through.
+    /// Forgets how far NUL bytes at its end have been scanned.
     pub(super) fn scan_anew(&mut self) {
         if let Coding::Plain { nul_scan, .. } = &mut self.coding {
             *nul_scan = None;
         }
     }
 
-    /// Its length without NUL bytes at its end, as far as these are known.
+    /// Its length without the known NUL bytes at its end.
     pub(super) fn text_len(&self) -> u64 {
         self.unwritten_from().map_or(self.len(), |from| from.min(self.len()))
     }
 
-    /// Looks for what stands behind NUL bytes in it, see [`unwritten::behind`].
+    /// Looks for text after NUL bytes in it, see [`unwritten::behind`].
     pub(super) fn behind(
         &mut self,
         file: &mut dyn TailFile,
@@ -136,26 +136,25 @@ impl OnDisk {
         unwritten::behind(nul_scan, file, start, end, complete)
     }
 
-    /// Whether NUL bytes at its end were perhaps written behind where its writer would have gone on: they were not gone
-    /// through since it is complete.
+    /// Whether text may be hidden among the NUL bytes at its end: they were not scanned after the file was complete.
     pub(super) fn may_hide_text(&self) -> bool {
         let Coding::Plain { unwritten_from: Some(_), nul_scan } = &self.coding else { return false };
         !nul_scan.as_ref().is_some_and(|scan| scan.is_last(self.len()))
     }
 
-    /// How many bytes of it are to be read, of the `len` that there are.
+    /// The number of bytes to be read, of the existing `len`.
     pub(super) fn end(&self, len: u64) -> u64 {
         self.limit.map_or(len, |limit| limit.min(len))
     }
 
-    /// Forgets the file: another one has taken its place, or it is gone.
+    /// Forgets the file: it is gone, or another file has replaced it.
     pub(super) fn detach(&mut self) {
         (self.place, self.stat, self.rotated) = (Place::Nowhere, None, true);
         self.set_unwritten_from(None);
         self.scan_anew();
     }
 
-    /// How long it has stayed as it is, in milliseconds.
+    /// How long it has been unchanged, in milliseconds.
     pub(super) fn unchanged_ms(&self, now_ms: i64) -> i64 {
         now_ms.saturating_sub(self.changed_at_ms)
     }

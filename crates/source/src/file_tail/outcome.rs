@@ -1,41 +1,41 @@
-//! What the tailer tells its caller: what happened to files, what a read brought, and what is to be persisted.
+//! What the tailer reports to its caller: changes of files, results of reads, and facts to persist.
 
 use crate::block::Block;
 use adtally_model::input::Fingerprint;
 use adtally_model::{Error, InputId};
 use std::sync::Arc;
 
-/// What is to be persisted of an input, for it to be known again.
+/// The facts to persist about an input, so that it is recognized again.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InputFacts {
     /// The input.
     pub input: InputId,
     /// The path at which it was last seen.
     pub name: Arc<str>,
-    /// By what its content is known again, as of the position asked for.
+    /// The fingerprint of its content at the requested position.
     pub fingerprint: Fingerprint,
     /// How often its path had begun anew when it was found.
     pub generation: u32,
-    /// Whether its file is compressed; positions are of the text all the same.
+    /// Whether its file is compressed. Positions refer to the text in any case.
     pub compressed: bool,
     /// The header line under which its rows are read, if it is CSV.
     pub csv_header: Option<Arc<[u8]>>,
-    /// The largest size seen, in bytes, of its text. Of a compressed file, on disk: what is left to be read of it, and once
-    /// it has ended its length, 0 where not all was read.
+    /// The largest known size of its text, in bytes. For a compressed file, bytes on disk: while it is being read,
+    /// those that are left to read; after its end, its length, or 0 if not everything was read.
     pub size: u64,
 }
 
-/// What a look at the files found out.
+/// A result of a look at the files.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Discovery {
     /// A new input.
     Found {
-        /// What is to be persisted of it.
+        /// The facts to persist about it.
         facts: InputFacts,
         /// Offset in its text at which reading starts, in bytes.
         position: u64,
     },
-    /// An input that the epoch log knew as not ended was found again; reading goes on at its position.
+    /// An input that the epoch log knew as not ended was found again; reading continues at its position.
     Continued {
         /// The input.
         input: InputId,
@@ -57,34 +57,34 @@ pub enum Discovery {
         /// The input.
         input: InputId,
     },
-    /// Bytes of an input that can never be read; its end follows, if that was not told before. To be answered with
-    /// [`Tailer::gap_booked`](super::Tailer::gap_booked).
+    /// Bytes of an input that can never be read. Its end follows, unless it was reported before. The caller must answer
+    /// with [`Tailer::gap_booked`](super::Tailer::gap_booked).
     Gap {
         /// The input.
         input: InputId,
-        /// How many: of text, or of compressed bytes where the text is not known.
+        /// The number of bytes: of text, or of compressed bytes if the text is not known.
         bytes: u64,
         /// What happened.
         reason: String,
     },
 }
 
-/// What a read brought.
+/// The result of a read.
 #[derive(Debug)]
 pub enum ReadOutcome<B = Block> {
-    /// Whole lines.
+    /// Complete lines.
     Block(B),
-    /// Nothing yet, but the input is not at its end: it is on its way through text that was read before, or through a
-    /// line without end. Read again.
+    /// Nothing yet, but the input is not at its end: it is skipping text that was read before, or searching for the end
+    /// of a long line. Read again.
     Busy,
-    /// Nothing more for the moment.
+    /// Nothing more at present.
     AtEnd,
-    /// Nothing more ever, unless the input is resumed. Where there is a gap, only
-    /// [`Tailer::discover`](super::Tailer::discover) tells the end.
+    /// Nothing more, unless the input is resumed. If there is a gap, only
+    /// [`Tailer::discover`](super::Tailer::discover) reports the end.
     Ended,
-    /// Its file cannot be read just now; that is not idleness.
+    /// Its file cannot be read at present. The input does not count as idle.
     Unreadable(Error),
-    /// It has to wait until fewer compressed files are being read; that is not idleness either.
+    /// It has to wait until fewer compressed files are being read. The input does not count as idle.
     Waits,
 }
 
@@ -102,8 +102,8 @@ impl<B> ReadOutcome<B> {
     }
 }
 
-/// How far a run has come, in bytes on disk (compressed ones for compressed files), of what there was to read when each
-/// input was found.
+/// The progress of a run, in bytes on disk (compressed bytes for compressed files), relative to the bytes that existed
+/// when each input was found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Progress {
     /// Bytes to be read.
@@ -112,13 +112,13 @@ pub struct Progress {
     pub read_bytes: u64,
 }
 
-/// Something that may hold files to be read and could not be looked at so far.
+/// A path that may contain files to read and could not be examined so far.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Unopened {
     /// Since when, in monotonic milliseconds.
     pub since_ms: i64,
-    /// What and why, for people.
+    /// The path and the reason, in words.
     pub reason: String,
-    /// Whether waiting alone will not help.
+    /// Whether waiting alone does not help.
     pub is_lasting: bool,
 }

@@ -104,8 +104,8 @@ impl Listing {
 }
 
 impl Patterns {
-    /// Reads the patterns; in a bounded run each must match a file now. A path that is `known` from an earlier run may hold
-    /// nothing just now: its log was perhaps rotated a moment ago.
+    /// Reads the patterns; in a bounded run each must match a file now. A path that is `known` from an earlier run may
+    /// hold nothing just now: its log was perhaps rotated a moment ago.
     pub(super) fn new(
         fs: &dyn FileSystem,
         texts: &[String],
@@ -156,7 +156,7 @@ impl Pattern {
             Err(_) if has_meta(text) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(Error::user(format!(
-                    "there is no file or folder {text:?}: check the path, or give a glob for files that will come"
+                    "there is no file or folder {text:?}: check the path, or use a glob for files that do not exist yet"
                 )));
             }
             // It is there and may become readable; until then it is a warning, not an error.
@@ -230,7 +230,7 @@ fn insert(listing: &mut Listing, path: PathBuf, stat: FileStat, files_max: usize
         listing.files.insert(path, stat);
     } else {
         listing.left_off = true;
-        warnings.set("files_max", format!("more than {files_max} files match: those beyond are not read"));
+        warnings.set("files_max", format!("more than {files_max} files match: the others are not read"));
     }
 }
 
@@ -244,7 +244,7 @@ fn look(fs: &dyn FileSystem, path: &Path, listing: &mut Listing, warnings: &mut 
         Ok(stat) => Some(stat),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => {
-            warnings.set_for(path, format!("{}: cannot be looked at: {error}", path.display()));
+            warnings.set_for(path, format!("{}: cannot be examined: {error}", path.display()));
             listing.fail(path, &error);
             None
         }

@@ -1,4 +1,4 @@
-//! What the beginning of a file says.
+//! What the beginning of a file shows about it.
 
 use super::compressed::{Inflated, Inflater};
 use super::fingerprint::{HEAD_BYTES, without_padding};
@@ -7,18 +7,18 @@ use crate::decode::foreign::Foreign;
 use crate::file_system::{FileStat, TailFile, read_range};
 use std::io;
 
-/// What the beginning of a file says.
+/// What the beginning of a file shows about it.
 #[derive(Debug)]
 pub(super) struct Probe {
     pub(super) stat: FileStat,
     pub(super) compression: Option<Compression>,
     /// First bytes of its text.
     pub(super) head: Vec<u8>,
-    /// Whether there is too little to tell what it is.
+    /// Whether it is too short to decide what it is.
     pub(super) undecided: bool,
-    /// What it is if it is no log: it is set aside as long as it stays as it is.
+    /// What it is if it is not a log: it is ignored until it changes.
     pub(super) foreign: Option<Foreign>,
-    /// Since when it has looked like this, in monotonic milliseconds.
+    /// When this was first found, in monotonic milliseconds.
     pub(super) since_ms: i64,
 }
 
@@ -33,13 +33,13 @@ impl Probe {
         self.compression.is_some()
     }
 
-    /// Whether waiting alone may tell more.
+    /// Whether waiting alone may help.
     pub(super) fn is_undecided(&self) -> bool {
         self.undecided
     }
 }
 
-/// Compression, first bytes of text, and whether there are too few to tell.
+/// Compression, first bytes of text, and whether these are too few to decide.
 pub(super) fn probe_file(file: &mut dyn TailFile, last: bool) -> io::Result<(Option<Compression>, Vec<u8>, bool)> {
     let head = read_range(file, 0, HEAD_BYTES)?;
     match magic(&head) {

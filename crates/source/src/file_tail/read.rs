@@ -39,7 +39,7 @@ impl Tailer {
             Ok(Step::Lost) => {
                 if input.disk.place.is_nowhere() && input.disk.len() > 0 {
                     self.warnings.note(format!(
-                        "{name}: was cut and written anew after it was rotated: what it holds now is not read"
+                        "{name}: was truncated and written again after it was rotated: its new content is not read"
                     ));
                 }
                 input.detach();
@@ -66,8 +66,8 @@ impl Tailer {
         outcome
     }
 
-    /// Looks for the header of an input that perhaps has none of its own: what was rotated has perhaps been read since its
-    /// file was found.
+    /// Looks for the header of an input that perhaps has none of its own: what was rotated has perhaps been read since
+    /// its file was found.
     fn look_for_header(&mut self, id: InputId) {
         let Some(input) = self.inputs.get(&id) else { return };
         if !input.layout.may_lack_header() || input.text.head.bytes.first() == Some(&b'{') {

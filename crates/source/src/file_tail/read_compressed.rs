@@ -124,8 +124,8 @@ fn prefix_bytes(settings: &TailSettings) -> usize {
     format::prefix_bytes(&settings.decode).max(HEAD_BYTES)
 }
 
-/// Where text without a line ending is ended by NUL bytes, and where these end: at its beginning they belong to no line.
-/// Nobody goes on writing behind them in a compressed file.
+/// Where text without a line ending is ended by NUL bytes, and where these end: at its beginning they belong to no
+/// line. Nobody goes on writing behind them in a compressed file.
 fn ended_by_nul_bytes(text: &[u8]) -> Option<(usize, usize)> {
     match nul_bytes::leading(text) {
         0 => nul_bytes::run(text, false),
@@ -192,7 +192,7 @@ fn stopped(input: &mut Input, stream: &mut Stream, settings: &TailSettings, now_
             Step::Busy
         }
         StreamEnd::Incomplete => {
-            let warning = format!("{}: stops in its midst; a later run reads what is added to it", input.name);
+            let warning = format!("{}: is incomplete; a later run reads what is appended", input.name);
             Step::Done(Done { at: input.disk.end(input.disk.len()), rest: Rest::Later }, Some(warning))
         }
         StreamEnd::GiveUp => give_up(input, stream),
@@ -216,7 +216,7 @@ fn complete(input: &mut Input, stream: &mut Stream, settings: &TailSettings) -> 
 
 /// The rest cannot be decoded.
 fn give_up(input: &Input, stream: &Stream) -> Step {
-    let why = if let Inflated::Corrupt(why) = &stream.last { why } else { "it stops in its midst" };
+    let why = if let Inflated::Corrupt(why) = &stream.last { why } else { "it is incomplete" };
     let at = input.disk.end(input.disk.len());
     let bytes = at.saturating_sub(stream.inflater.consumed).max(stream.carry.len() as u64);
     let reason = format!("{}: cannot be decoded to its end: {why}; about {bytes} bytes are lost", input.name);

@@ -192,7 +192,8 @@ fn before_nul_bytes(
     }
 }
 
-/// Text from a position on: a block, or where that holds no whole line, twice as much, up to what the longest line needs.
+/// Text from a position on: a block, or where that holds no whole line, twice as much, up to what the longest line
+/// needs.
 fn read_block(
     file: &mut dyn TailFile,
     position: u64,

@@ -1,5 +1,5 @@
-//! The search for logs that were rotated while nobody watched: a path that is named alone now holds another file, or none,
-//! and the rest of what was read stands in its folder under any name.
+//! The search for logs that were rotated while nobody watched: a path that is named alone now holds another file, or
+//! none, and the rest of what was read stands in its folder under any name.
 
 use super::content::continues;
 use super::input::Input;
@@ -18,10 +18,11 @@ use std::path::{Path, PathBuf};
 const SEARCHED_MAX: usize = 1_024;
 
 impl Tailer {
-    /// Searches the folders of inputs that were not read to their end and whose files are not where they were. A file that
-    /// is found is read to its end, and then left alone; what is not found is told. Done once, by the first look.
+    /// Searches the folders of inputs that were not read to their end and whose files are not where they were. A file
+    /// that is found is read to its end, and then left alone; what is not found is told. Done once, by the first look.
     pub(super) fn search_folders(&mut self, listing: &mut Listing, now_ms: i64, found: &mut Vec<Discovery>) {
-        // The latest at each path: it may have been written to until it was rotated, even if it was read to its end then.
+        // The latest at each path: it may have been written to until it was rotated, even if it was read to its end
+        // then.
         let mut newest: BTreeMap<&str, InputId> = BTreeMap::new();
         for input in self.inputs.values().filter(|input| input.stage.is_unseen()) {
             newest.entry(&input.name).and_modify(|id| *id = input.id.max(*id)).or_insert(input.id);
@@ -51,8 +52,8 @@ impl Tailer {
                     continue;
                 }
                 self.warnings.note(format!(
-                    "{}: it was followed up to byte {} and is not found in its folder under any name: what was written to it \
-                     after that, while this process was stopped, is not read",
+                    "{}: it was read up to byte {} and is no longer in its folder under any name: what was written to \
+                     it after that, while this process was stopped, is not read",
                     input.name, input.text.position
                 ));
             }

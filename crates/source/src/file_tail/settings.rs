@@ -3,42 +3,41 @@
 use crate::decode::DecodeSettings;
 use std::sync::Arc;
 
-/// Least text delivered at a time, in bytes: some ten lines, so that the cost of a block is shared.
+/// Minimum text delivered at a time, in bytes: some ten lines, which share the cost of a block.
 pub const BLOCK_BYTES_MIN: usize = 1024;
 
-/// Bytes gone through in one call without delivering any (a line without end, text read before, padding): some ten
-/// milliseconds, so that others get their turn whatever one file holds.
+/// Bytes scanned in one call without delivering any (an unterminated line, text read before, padding): some ten
+/// milliseconds, so that no file delays the others.
 pub(super) const SCAN_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// How files are tailed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TailSettings {
-    /// How lines are to be read: the format of each file is found out here.
+    /// How lines are parsed. The format of each file is detected by the tailer.
     pub decode: Arc<DecodeSettings>,
     /// Text delivered at a time, in bytes; more only where a line is longer.
     pub block_bytes: usize,
-    /// How long a renamed or vanished file is waited for before its input ends, in milliseconds.
+    /// How long to wait for a renamed or deleted file before its input ends, in milliseconds.
     pub rotate_wait_ms: i64,
-    /// How long a compressed file that stops in its midst is taken for one that is still being written, in
-    /// milliseconds.
+    /// How long an incomplete compressed file is assumed to be still being written, in milliseconds.
     pub incomplete_wait_ms: i64,
-    /// In a bounded run: an unterminated last row of CSV that has all its columns is a line if its file was last written
-    /// at or before this time, in milliseconds of the wall clock; none means that it stays unread. RFC 4180 lets the last
-    /// row lack its line ending, but a writer may be in its midst.
+    /// In a bounded run: an unterminated last row of CSV that has all its columns is a line if its file was last
+    /// written at or before this time, in milliseconds of the wall clock; none means that it stays unread. RFC 4180
+    /// lets the last row lack its line ending, but a writer may be in its midst.
     pub last_rows_before_ms: Option<i64>,
     /// Whether each file is read only to the size that it had at the first look (`--until-end`).
     pub bounded: bool,
-    /// Files that are followed at most; those beyond are reported, not read.
+    /// Maximum number of followed files; further files are reported but not read.
     pub files_max: usize,
-    /// Files held open at most; those beyond are opened again when they are read.
+    /// Maximum number of open files; other files are opened again when they are read.
     pub open_max: usize,
-    /// Memory of the decoders of compressed files together, in bytes; the last that is begun may go over it.
+    /// Total memory of the decoders of compressed files, in bytes; the last started decoder may exceed it.
     pub stream_bytes_max: usize,
 }
 
 impl TailSettings {
-    /// Text read at a time where a line is longer than a block, in bytes: one of the longest length fits, with its ending
-    /// and a byte order mark.
+    /// Text read at a time where a line is longer than a block, in bytes: one of the longest length fits, with its
+    /// ending and a byte order mark.
     pub(super) fn long_block_bytes(&self) -> usize {
         self.block_bytes.max(2 * self.decode.line_bytes_max)
     }

@@ -1,4 +1,4 @@
-//! What becomes of inputs whose file is gone, was cut, or is read for good.
+//! Inputs whose file is gone, was truncated, or is completely read.
 
 use super::content::is_continued;
 use super::decide::{self, Cut, LastLine, LookEnd, Settled};
@@ -20,10 +20,10 @@ use std::path::{Path, PathBuf};
 const DELETED_KEEP_MS: i64 = 60_000;
 
 impl Tailer {
-    /// Inputs that have ended, and what was lost with them.
+    /// Reports ended inputs, and the bytes lost with them.
     pub(super) fn settle(&mut self, listing: &Listing, now_ms: i64, found: &mut Vec<Discovery>) {
         let gone_wait_ms = match self.settings.bounded {
-            // What is lost may be behind a path that cannot be looked at just now; but such a path holds nobody for ever.
+            // A lost file may be at a path that cannot be examined at present, but the wait for it is limited.
             _ if listing.hides_something() => self.settings.incomplete_wait_ms,
             true => 0,
             false => self.settings.rotate_wait_ms,
@@ -53,8 +53,9 @@ impl Tailer {
         }
     }
 
-    /// Finds out what was cut off a file before it was read, and names the gap where it is one. Where the file now ends
-    /// with a whole line, perhaps all that was cut off were NUL bytes which its writer had put there for what was to come.
+    /// Finds out what a truncation removed from a file before it was read, and returns the gap if there is one. If the
+    /// file now ends with a complete line, the removed bytes may have been only NUL bytes that the writer had
+    /// preallocated.
     fn settle_cut(&mut self, id: InputId, now_ms: i64) -> Option<Gap> {
         let input = self.inputs.get_mut(&id)?;
         if !input.size.loss.is_seen()
@@ -70,16 +71,16 @@ impl Tailer {
                 if error.kind() == io::ErrorKind::NotFound {
                     input.size.loss = Loss::None;
                 }
-                // Else another look will tell.
+                // Otherwise another look decides.
                 return None;
             }
         };
         let (name, before) = (&input.name, input.size.largest);
-        let what = format!("{name} was cut from {before} to {len} bytes before it was read to its end");
+        let what = format!("{name} was truncated from {before} to {len} bytes before it was read to its end");
         match decide::cut(holds_text, last) {
             Cut::MaybePadding => {
                 (input.size.largest, input.size.loss) = (len, Loss::None);
-                self.warnings.note(format!("{what}: what stood there, unless it was padding, is not read"));
+                self.warnings.note(format!("{what}: the removed text, unless it was padding, is not read"));
                 None
             }
             Cut::Text => {
@@ -94,7 +95,7 @@ impl Tailer {
         }
     }
 
-    /// Ends an input that was rotated and read, once its last line is judged, should that have no end.
+    /// Ends an input that was rotated and read, after a decision about an unterminated last line.
     fn end_rotated(&mut self, id: InputId, found: &mut Vec<Discovery>) {
         let Some(input) = self.inputs.get_mut(&id) else { return };
         let left = input.disk.text_len().saturating_sub(input.text.position);
@@ -104,14 +105,14 @@ impl Tailer {
             LastLine::Half => self.warnings.hold(&input.name, half_line(input)),
             LastLine::Lost => {
                 input.size.loss = Loss::Told { size: input.text.position };
-                let reason = format!("{} is deleted and its last line has no end", input.name);
+                let reason = format!("{} was deleted, and its last line has no newline", input.name);
                 found.push(Discovery::Gap { input: id, bytes: left, reason });
             }
         }
         end(input, false, found);
     }
 
-    /// An input that is gone for good.
+    /// Gives up an input whose file is gone.
     fn give_up(&mut self, id: InputId, found: &mut Vec<Discovery>) {
         let covered = self.is_covered(id);
         let Some(input) = self.inputs.get_mut(&id) else { return };
@@ -119,7 +120,7 @@ impl Tailer {
         // Should its file come back, there is something to read.
         let size = if input.disk.is_compressed() { 0 } else { input.text.position };
         if bytes > 0 && !covered {
-            let reason = format!("{} is gone or was cut before it was read to its end", input.name);
+            let reason = format!("{} was deleted or truncated before it was read to its end", input.name);
             found.push(Discovery::Gap { input: id, bytes, reason });
             input.size.loss = Loss::Told { size };
         } else {
@@ -172,7 +173,7 @@ fn last_byte(file: &mut dyn TailFile, len: u64) -> io::Result<Option<u8>> {
     Ok(read_range(file, len.saturating_sub(1), len.min(1) as usize)?.first().copied())
 }
 
-/// What is known of an input at the end of a look.
+/// The facts about an input at the end of a look.
 fn look_end(input: &Input, listing: &Listing, gone_wait_ms: i64, now_ms: i64) -> LookEnd {
     let disk = &input.disk;
     let is_gone = disk.is_gone() || (disk.place.is_nowhere() && input.file.is_none());
@@ -188,7 +189,7 @@ fn look_end(input: &Input, listing: &Listing, gone_wait_ms: i64, now_ms: i64) ->
     }
 }
 
-/// Gives back what is not needed of an input that has ended.
+/// Releases memory that an ended input does not need.
 fn keep_ended(input: &mut Input, is_first_look: bool, now_ms: i64) {
     if is_first_look && input.stage.is_unseen() {
         input.disk.changed_at_ms = now_ms;
@@ -203,7 +204,7 @@ fn keep_ended(input: &mut Input, is_first_look: bool, now_ms: i64) {
 fn end(input: &mut Input, bounded: bool, found: &mut Vec<Discovery>) {
     if input.disk.is_compressed() {
         match (&input.stage, input.stage.done()) {
-            // Not all was read.
+            // The input was not completely read.
             (_, Some(Done { rest: Rest::Later, .. })) => input.size.largest = 0,
             (Stage::Done(done), _) => input.size.largest = done.at,
             _ => {}

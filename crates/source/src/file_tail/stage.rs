@@ -1,105 +1,105 @@
-//! The life of an input, as a type: a combination of facts that cannot be is not one of its values.
+//! The life cycle of an input, as a type that cannot represent impossible states.
 
-/// Where an input is in its life.
+/// The stage of an input in its life cycle.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Stage {
-    /// Its file is read, and more may come.
+    /// Its file is being read, and more text may follow.
     Reading {
-        /// Length of its file when all that can be read of it had been read.
+        /// The length of its file when all readable text had been read.
         settled: Option<u64>,
     },
-    /// Its file is read for good; the next look tells its end.
+    /// Its file is completely read; the next look reports its end.
     Done(Done),
-    /// Its file is gone or not its own any more; it may turn up elsewhere.
+    /// Its file is gone or belongs to another input; it may be found elsewhere.
     Lost {
-        /// Since when, in monotonic milliseconds, once a look has seen it.
+        /// When a look first noticed this, in monotonic milliseconds.
         since_ms: Option<i64>,
-        /// What it was until then.
+        /// Its stage before.
         before: Before,
     },
-    /// Gone, or read for good.
+    /// Its file is gone or completely read.
     Ended {
-        /// Whether only the epoch log knows it: nothing was seen of its file in this run.
+        /// Whether only the epoch log knows it: its file was not seen in this run.
         unseen: bool,
     },
 }
 
-/// What an input was before it lost its file.
+/// The stage of an input before it lost its file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Before {
-    /// Followed by another run. Nothing was seen of its file in this one.
+    /// Another run read it. Its file was not seen in this run.
     OtherRun,
-    /// Read.
+    /// It was being read.
     Reading,
-    /// Read for good, without a look since.
+    /// It was completely read; no look has reported that yet.
     Done(Done),
 }
 
-/// A file that was read for good.
+/// A completely read file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Done {
-    /// Bytes of a compressed file that were read, or given up for lost; 0 of a plain one.
+    /// Bytes of a compressed file that were read or given up; 0 for a plain file.
     pub(super) at: u64,
-    /// What is left of it, but for half a line.
+    /// What is left unread, except an incomplete last line.
     pub(super) rest: Rest,
 }
 
-/// What is left of a file that was read for good.
+/// What is left unread of a completely read file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Rest {
     /// Nothing.
     Nothing,
-    /// The rest of a compressed file that stops in its midst: a later run reads what is added.
+    /// The rest of an incomplete compressed file: a later run reads what is appended.
     Later,
-    /// What cannot be decoded; the next look tells the gap.
+    /// Bytes that cannot be decoded; the next look reports the gap.
     Lost(Box<Gap>),
 }
 
 /// Bytes that cannot be read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Gap {
-    /// How many.
+    /// The number of bytes.
     pub(super) bytes: u64,
-    /// What happened, for people.
+    /// What happened, in words.
     pub(super) reason: String,
 }
 
-/// What the adoption of a file means for an input.
+/// What a found file means for an input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Adopted {
-    /// It goes on as before.
+    /// It continues as before.
     GoesOn,
-    /// It was followed by another run and is found again.
+    /// It was read by another run and is found again.
     Continued,
     /// It had ended and has more to read.
     Resumed,
 }
 
-/// Read, and not at the end.
+/// Being read, and not at the end.
 pub(super) const READING: Stage = Stage::Reading { settled: None };
 
 impl Stage {
-    /// Whether the input has a file, and its end was not told.
+    /// Whether the input has a file and its end was not reported.
     pub(super) fn is_active(&self) -> bool {
         matches!(self, Stage::Reading { .. } | Stage::Done(_))
     }
 
-    /// Whether the file is gone, and the end was not told.
+    /// Whether the file is gone and the end was not reported.
     pub(super) fn is_lost(&self) -> bool {
         matches!(self, Stage::Lost { .. })
     }
 
-    /// Whether the end was told.
+    /// Whether the end was reported.
     pub(super) fn is_ended(&self) -> bool {
         matches!(self, Stage::Ended { .. })
     }
 
-    /// Whether only the epoch log knows the input: nothing was seen of its file in this run.
+    /// Whether only the epoch log knows the input: its file was not seen in this run.
     pub(super) fn is_unseen(&self) -> bool {
         matches!(self, Stage::Lost { before: Before::OtherRun, .. } | Stage::Ended { unseen: true })
     }
 
-    /// How the file was read for good, where it was and the end was not told; also if it was lost after that.
+    /// The result for a completely read file whose end was not reported; also if the file was lost afterwards.
     pub(super) fn done(&self) -> Option<&Done> {
         match self {
             Stage::Done(done) | Stage::Lost { before: Before::Done(done), .. } => Some(done),
@@ -107,14 +107,14 @@ impl Stage {
         }
     }
 
-    /// The file changed: there may be something to read.
+    /// The file changed: there may be text to read.
     pub(super) fn unsettle(&mut self) {
         if let Stage::Reading { settled } = self {
             *settled = None;
         }
     }
 
-    /// The file is not the input's any more.
+    /// The file no longer belongs to the input.
     pub(super) fn detach(&mut self) {
         let before = match self.take() {
             Stage::Reading { .. } => Before::Reading,
@@ -124,18 +124,18 @@ impl Stage {
         *self = Stage::Lost { since_ms: None, before };
     }
 
-    /// A look saw that the file is lost.
+    /// A look noticed that the file is lost.
     pub(super) fn note_lost(&mut self, now_ms: i64) {
         if let Stage::Lost { since_ms, .. } = self {
             since_ms.get_or_insert(now_ms);
         }
     }
 
-    /// A file was found that continues the input, with more text than is known or not.
+    /// A file was found that continues the input. `more` says whether it has more text than is known.
     pub(super) fn adopt(&mut self, more: bool) -> Adopted {
         let (stage, adopted) = match self.take() {
             Stage::Done(mut done) | Stage::Lost { before: Before::Done(mut done), .. } => {
-                // What a later run reads was the rest of the file before.
+                // The text left for a later run was the rest of the previous file.
                 done.rest = if done.rest == Rest::Later { Rest::Nothing } else { done.rest };
                 (Stage::Done(done), Adopted::GoesOn)
             }
@@ -148,7 +148,7 @@ impl Stage {
         adopted
     }
 
-    /// Takes out the gap that is to be told, so that it is not told again.
+    /// Takes the gap that is to be reported, so it is reported only once.
     pub(super) fn take_gap(&mut self) -> Option<Gap> {
         let (Stage::Done(done) | Stage::Lost { before: Before::Done(done), .. }) = self else { return None };
         let Rest::Lost(gap) = &mut done.rest else { return None };
@@ -157,7 +157,7 @@ impl Stage {
         Some(gap)
     }
 
-    /// Takes out the stage; the caller puts the next one in its place.
+    /// Takes the stage; the caller sets the next one.
     fn take(&mut self) -> Stage {
         std::mem::replace(self, READING)
     }

@@ -1,4 +1,4 @@
-//! How a reading step went, and the blocks that it delivers.
+//! The result of a reading step, and the blocks that it delivers.
 
 use super::fingerprint::TAIL_BYTES;
 use super::input::Input;
@@ -8,26 +8,26 @@ use super::text::Overlong;
 use crate::block::{Block, Format};
 use crate::decode::{csv, format, json};
 
-/// How a reading step went.
+/// The result of a reading step.
 pub(super) enum Step {
-    /// It brought whole lines.
+    /// Complete lines were read.
     Block(Block),
-    /// It brought nothing yet, and reading goes on.
+    /// No complete line was read yet; reading continues.
     Busy,
-    /// There is nothing more for the moment.
+    /// There is no more text at present.
     AtEnd,
-    /// The file is not this input's any more.
+    /// The file no longer belongs to this input.
     Lost,
-    /// The file is read for good. The warning says what stays unread.
+    /// The file is completely read. The warning says what stays unread.
     Done(Done, Option<String>),
 }
 
-/// The warning about a last line that is not taken.
+/// The warning about a last line that is not read.
 pub(super) fn half_line(input: &Input) -> String {
-    format!("{}: its last line has no end, {} bytes stay unread", input.name, input.text.half)
+    format!("{}: its last line has no newline, so {} bytes are not read", input.name, input.text.half)
 }
 
-/// A block from the position on, which moves behind it.
+/// Makes a block at the position, and moves the position to its end.
 pub(super) fn deliver(input: &mut Input, text: Vec<u8>, format: Format) -> Block {
     let from = input.text.position;
     let to = from + text.len() as u64;
@@ -41,7 +41,7 @@ pub(super) fn deliver_before_nul_bytes(input: &mut Input, text: Vec<u8>, nul_byt
     let from = input.text.position;
     let to = from + text.len() as u64 + nul_bytes;
     input.text.tail.push(&text);
-    // All that the tail covers, or as much of it as there is.
+    // No more NUL bytes than the tail can hold.
     let nul = vec![0; usize::try_from(nul_bytes).unwrap_or(usize::MAX).min(TAIL_BYTES)];
     input.text.tail.push(&nul);
     input.text.advance(to);
@@ -50,7 +50,7 @@ pub(super) fn deliver_before_nul_bytes(input: &mut Input, text: Vec<u8>, nul_byt
     Block { input: input.id, from, to, text, nul_bytes, format, overlong: false }
 }
 
-/// The block of a line too long for one, whose end has been found.
+/// The block of an overlong line whose end was found.
 pub(super) fn deliver_overlong(input: &mut Input, line: Overlong, last: &[u8]) -> Block {
     let from = input.text.position;
     let to = line.scanned + last.len() as u64;
@@ -61,8 +61,8 @@ pub(super) fn deliver_overlong(input: &mut Input, line: Overlong, last: &[u8]) -
     Block { input: input.id, from, to, text: line.first, nul_bytes: 0, format, overlong: true }
 }
 
-/// Whether text at an input's position, which no line ending follows, is a line all the same: one whole object of JSON, or
-/// where that is asked for, a row of CSV that has all its columns.
+/// Whether text at an input's position is a line although it has no newline: a complete JSON object or, if the settings
+/// allow it, a CSV row with all columns.
 pub(super) fn is_last_line(text: &[u8], input: &Input, format: &Format, settings: &TailSettings) -> bool {
     let text = if input.text.position == 0 { text.strip_prefix(format::BOM).unwrap_or(text) } else { text };
     match format {

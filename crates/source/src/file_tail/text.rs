@@ -1,4 +1,4 @@
-//! How far the text of an input was read, and by what it is known again.
+//! How far the text of an input was read, and how the text is recognized again.
 
 use super::fingerprint::{Excerpt, hash};
 use adtally_model::dead_letter::PAYLOAD_BYTES_MAX;
@@ -8,20 +8,20 @@ use std::collections::VecDeque;
 /// Fingerprints kept of positions that are read and not yet committed: one a block, so of some ten thousand blocks.
 const MARKS_MAX: usize = 65_536;
 
-/// The text of an input, as far as it was read.
+/// The text of an input that was read.
 #[derive(Debug, Default)]
 pub(super) struct Text {
-    /// Up to where it was read, in bytes.
+    /// The position up to which it was read, in bytes.
     pub(super) position: u64,
     /// Its first bytes.
     pub(super) head: Excerpt,
     /// Bytes before the position.
     pub(super) tail: Excerpt,
-    /// Tails at positions read but perhaps not committed, ascending.
+    /// Tails at positions that may not be committed yet, ascending.
     marks: VecDeque<(u64, u32, u64)>,
-    /// A line longer than a block whose end has not been found yet.
+    /// A line longer than a block whose end was not found yet.
     pub(super) overlong: Option<Box<Overlong>>,
-    /// Bytes of a last line without end that is no whole object, once that is known.
+    /// The length of a last line without newline that is known to be incomplete, in bytes.
     pub(super) half: u64,
 }
 
@@ -30,14 +30,14 @@ pub(super) struct Text {
 pub(super) struct Overlong {
     /// Its first bytes.
     pub(super) first: Vec<u8>,
-    /// Up to where it has been searched for its end.
+    /// The position up to which its end was searched for.
     pub(super) scanned: u64,
-    /// Bytes before that.
+    /// Bytes before that position.
     pub(super) tail: Excerpt,
 }
 
 impl Overlong {
-    /// A line that begins at an offset with a text in which it does not end.
+    /// A line that starts at `from`; `text` is its beginning and does not contain its end.
     pub(super) fn new(from: u64, text: &[u8]) -> Overlong {
         let mut tail = Excerpt::default();
         tail.push(text);
@@ -47,7 +47,7 @@ impl Overlong {
 }
 
 impl Text {
-    /// A text of which the epoch log knows a position and the fingerprint there.
+    /// A text whose position and fingerprint are known from the epoch log.
     pub(super) fn known(position: u64, fingerprint: &Fingerprint) -> Text {
         let Fingerprint { head_len, head_hash, tail_len, tail_hash } = *fingerprint;
         Text {
@@ -58,7 +58,7 @@ impl Text {
         }
     }
 
-    /// Notes that text up to an offset was read.
+    /// Moves the position to an offset.
     pub(super) fn advance(&mut self, to: u64) {
         self.position = to;
         if self.marks.len() >= MARKS_MAX {

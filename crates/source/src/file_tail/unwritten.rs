@@ -1,7 +1,7 @@
 //! NUL bytes in plain files: what was preallocated and is not written yet, and what a writer left before its text.
 //!
-//! Whether NUL bytes will be written in place is not to be known. They are taken for a file's end as long as nothing stands
-//! behind them, and are gone through to find that out; once something does, they belong to no line.
+//! Whether NUL bytes will be written in place is not to be known. They are taken for a file's end as long as nothing
+//! stands behind them, and are gone through to find that out; once something does, they belong to no line.
 
 use super::settings::SCAN_BYTES_MAX;
 use crate::decode::nul_bytes;
@@ -40,9 +40,9 @@ pub(super) enum Behind {
     Unknown,
 }
 
-/// Looks for what stands behind the NUL bytes that begin at `start`, at most [`SCAN_BYTES_MAX`] at a time. Those that were
-/// gone through before (`known`) are not gone through again while a writer may go on at their beginning; a complete file
-/// is gone through from there once more.
+/// Looks for what stands behind the NUL bytes that begin at `start`, at most [`SCAN_BYTES_MAX`] at a time. Those that
+/// were gone through before (`known`) are not gone through again while a writer may go on at their beginning; a
+/// complete file is gone through from there once more.
 pub(super) fn behind(
     known: &mut Option<Box<NulScan>>,
     file: &mut dyn TailFile,

@@ -1,30 +1,30 @@
-//! What is wrong with files but stops nothing: kept while it lasts, told once, bounded.
+//! Warnings: problems with files that do not stop anything. Each is kept while it lasts and reported once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Warnings told at a time: more would tell a person nothing more.
+/// Warnings reported at a time: more would not help a reader.
 const TOLD_MAX: usize = 100;
 
-/// Warnings held: as many as there may be files, whatever else lies in their folders.
+/// Maximum number of warnings: as many as there may be files, whatever else their folders contain.
 const HELD_MAX: usize = 65_536;
 
-/// Begins the keys of what concerns all files: first in their order, so that it is always told.
+/// Prefix of the keys of warnings about all files. They come first, so they are always reported.
 const ALL: &str = "all ";
 
-/// Begins the keys of what concerns the reading of a file.
+/// Prefix of the keys of warnings about reading a file.
 const FILE: &str = "file ";
 
-/// Begins the keys of what concerns a path as seen in a look.
+/// Prefix of the keys of warnings about a path, found by a look.
 const LOOK: &str = "look ";
 
 /// Messages by what they are about.
 #[derive(Debug, Default)]
 pub(super) struct Warnings {
     current: BTreeMap<String, String>,
-    /// Keys of messages not told yet.
+    /// Keys of messages that are not reported yet.
     untold: BTreeSet<String>,
-    /// What happened once and stays true.
+    /// Events that happened once and stay true.
     notes: Vec<String>,
     notes_told: usize,
     /// Warnings set since [`Warnings::begin_look`]; those of looks before are over.
@@ -32,7 +32,8 @@ pub(super) struct Warnings {
 }
 
 impl Warnings {
-    /// Begins a look at the files: what concerns their listing and is not found again by [`Warnings::end_look`] is over.
+    /// Begins a look at the files: what concerns their listing and is not found again by [`Warnings::end_look`] is
+    /// over.
     pub(super) fn begin_look(&mut self) {
         self.looked = Some(BTreeSet::new());
     }
@@ -44,29 +45,29 @@ impl Warnings {
         }
     }
 
-    /// Something is wrong with all files, as seen in a look.
+    /// Adds a warning about all files, found by a look.
     pub(super) fn set(&mut self, key: &str, message: String) {
         self.insert(format!("{ALL}{key}"), message);
     }
 
-    /// Something is wrong with a path, as seen in a look.
+    /// Adds a warning about a path, found by a look.
     pub(super) fn set_for(&mut self, path: &Path, message: String) {
         self.insert(format!("{LOOK}{}", path.display()), message);
     }
 
-    /// Something is wrong with a file, until it is cleared.
+    /// Adds a warning about a file, until it is cleared.
     pub(super) fn hold(&mut self, name: &str, message: String) {
         self.insert(format!("{FILE}{name}"), message);
     }
 
-    /// Something that happened once and stays true for as long as this process runs.
+    /// Adds an event that happened once and stays true as long as this process runs.
     pub(super) fn note(&mut self, message: String) {
         if self.notes.len() < TOLD_MAX {
             self.notes.push(message);
         }
     }
 
-    /// Nothing is wrong with that file any more.
+    /// Clears the warning about a file.
     pub(super) fn clear(&mut self, name: &str) {
         if !self.current.is_empty() {
             let key = format!("{FILE}{name}");
@@ -75,7 +76,7 @@ impl Warnings {
         }
     }
 
-    /// Whether something is held until it is cleared.
+    /// Whether there are warnings that stay until they are cleared.
     pub(super) fn concern_files(&self) -> bool {
         self.current.keys().any(|key| key.starts_with(FILE))
     }
@@ -98,12 +99,12 @@ impl Warnings {
         }
     }
 
-    /// All that is wrong now, and how much of it is left off.
+    /// All present warnings, and the number of those left out.
     pub(super) fn all(&self) -> Vec<String> {
         told(self.current.values().chain(&self.notes))
     }
 
-    /// What has not been told yet, and how much of it is left off.
+    /// The warnings that are not reported yet, and the number of those left out.
     pub(super) fn news(&mut self) -> Vec<String> {
         let untold = std::mem::take(&mut self.untold);
         let notes_told = std::mem::replace(&mut self.notes_told, self.notes.len());
@@ -116,7 +117,7 @@ fn told<'a>(messages: impl Iterator<Item = &'a String>) -> Vec<String> {
     let mut told: Vec<String> = messages.by_ref().take(TOLD_MAX).collect();
     let left = messages.count();
     if left > 0 {
-        told.push(format!("something is wrong with {left} more files as well"));
+        told.push(format!("{left} more files have problems as well"));
     }
     told
 }
@@ -136,7 +137,7 @@ mod tests {
         warnings.end_look();
         let all = warnings.all();
         assert_eq!((all.len(), &*all[0]), (101, "too many"));
-        assert_eq!(all[100], "something is wrong with 51 more files as well");
+        assert_eq!(all[100], "51 more files have problems as well");
         assert_eq!(warnings.news(), all);
         assert_eq!(warnings.news(), [""; 0]);
         warnings.keep_files(|name| name == "a149");

@@ -12,7 +12,8 @@ use std::io::{self, ErrorKind};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
-/// Covered files looked at in each round all the same: some 2,000 a second, 100,000 in a minute, at about 1 % of a core.
+/// Covered files looked at in each round all the same: some 2,000 a second, 100,000 in a minute, at about 1 % of a
+/// core.
 const ROUND_FILES: usize = 512;
 
 /// Files without cover that are looked at in each round. With more, each round looks at everything.

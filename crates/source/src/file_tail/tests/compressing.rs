@@ -192,8 +192,8 @@ fn fault_61_what_is_appended_between_the_end_and_the_next_look_is_read() {
     }
 }
 
-/// A process stops within the first block of a compressed file; then another text with the same first KiB is in its place.
-/// It is known to be another, and read as a whole.
+/// A process stops within the first block of a compressed file; then another text with the same first KiB is in its
+/// place. It is known to be another, and read as a whole.
 fn check_another(other: &str, bytes: Vec<u8>) {
     let mut rig = Rig::new();
     let text = lines("a", 0..1_000);
@@ -399,7 +399,7 @@ fn a_bomb_and_a_line_without_end() {
     rig.poll_after(2);
     assert_eq!(rig.text(1), "{}\n<overlong>{}\n");
     assert_eq!(rig.tailer.inputs[&InputId(1)].text.position, 20_000_000 + 7);
-    assert!(rig.tailer.warnings()[0].ends_with("its last line has no end, 20000000 bytes stay unread"));
+    assert!(rig.tailer.warnings()[0].ends_with("its last line has no newline, so 20000000 bytes are not read"));
     assert_eq!(rig.poll(), ["ended 1"]);
     rig.remove("bomb.gz");
     rig.poll();

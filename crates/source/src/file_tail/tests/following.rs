@@ -161,7 +161,7 @@ fn rotated_with_a_last_line_without_end() {
     assert_eq!(rig.poll_after(2), [""; 0]);
     assert_eq!((rig.text(1), rig.text(2)), ("{\"a\":1}\n{\"a\":2}", "{\"b\":1}\n"));
     assert_eq!(rig.poll(), ["ended 1", "ended 2"]);
-    assert!(rig.tailer.warnings()[0].ends_with("b.1: its last line has no end, 6 bytes stay unread"));
+    assert!(rig.tailer.warnings()[0].ends_with("b.1: its last line has no newline, so 6 bytes are not read"));
     assert!(rig.tailer.is_listed(InputId(2)));
     // It is no gap as long as it is there.
     rig.restart(|_| {});
@@ -170,7 +170,7 @@ fn rotated_with_a_last_line_without_end() {
     assert_eq!(rig.poll_after(10), [""; 0]);
     rig.rename("b.1", "b.0");
     assert_eq!(rig.poll(), ["renamed 2 b.0"]);
-    assert!(rig.tailer.warnings()[0].ends_with("b.0: its last line has no end, 6 bytes stay unread"));
+    assert!(rig.tailer.warnings()[0].ends_with("b.0: its last line has no newline, so 6 bytes are not read"));
     rig.rename("b.0", "b.1");
     rig.append("b.1", "}\n");
     assert_eq!(rig.poll(), ["renamed 2 b.1", "resumed 2"]);
@@ -330,7 +330,7 @@ fn progress_and_files_max() {
     assert_eq!(rig.tailer.progress(), Progress { total_bytes, read_bytes: 0 });
     rig.read_all();
     assert_eq!(rig.tailer.progress(), Progress { total_bytes, read_bytes: total_bytes });
-    assert_eq!(rig.tailer.warnings(), ["more than 2 files match: those beyond are not read"]);
+    assert_eq!(rig.tailer.warnings(), ["more than 2 files match: the others are not read"]);
     assert_eq!(rig.tailer.new_warnings().len(), 1);
     rig.look();
     assert_eq!(rig.tailer.new_warnings().len(), 0);

@@ -1,5 +1,5 @@
-//! Random writers against a tailer that starts, stops and is killed at random, judged by an oracle that knows every line
-//! that ever stood in a file: each is read, or its loss is told, and nothing is read that nobody wrote.
+//! Random writers against a tailer that starts, stops and is killed at random, judged by an oracle that knows every
+//! line that ever stood in a file: each is read, or its loss is told, and nothing is read that nobody wrote.
 //!
 //! `TAIL_CASES` sets how many cases are tried, `TAIL_SEED` the first seed.
 //!
@@ -19,8 +19,8 @@ use disk::{Disk, FOLDER};
 use process::Process;
 use writers::Log;
 
-/// Cases that are tried unless `TAIL_CASES` says otherwise: some seconds. Of 20,000 some still find text that was seen and
-/// never read, in a file that was cut and written anew twice between two looks.
+/// Cases that are tried unless `TAIL_CASES` says otherwise: some seconds. Of 20,000 some still find text that was seen
+/// and never read, in a file that was cut and written anew twice between two looks.
 const CASES: u64 = 400;
 
 /// Steps of a case at most.

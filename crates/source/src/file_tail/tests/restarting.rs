@@ -54,7 +54,7 @@ fn fault_61_a_log_that_is_not_found_any_more_is_told() {
     rig.poll();
     assert_eq!(rig.text(2), lines("c", 0..100));
     let warnings = rig.tailer.new_warnings();
-    assert!(warnings.len() == 1 && warnings[0].contains("a.log: it was followed up to byte"), "{warnings:?}");
+    assert!(warnings.len() == 1 && warnings[0].contains("a.log: it was read up to byte"), "{warnings:?}");
 }
 
 #[test]

@@ -20,8 +20,7 @@ fn what_is_no_regular_file() {
     rig.poll_after(10);
     assert_eq!(rig.text(1), lines("good", 0..3));
     let warnings = rig.tailer.warnings().join("\n");
-    for name in
-        ["folder.log: not a regular file", "a.log: cannot be looked at", "b.log", "pipe.log: not a regular file"]
+    for name in ["folder.log: not a regular file", "a.log: cannot be examined", "b.log", "pipe.log: not a regular file"]
     {
         assert!(warnings.contains(name), "{name}: {warnings}");
     }
