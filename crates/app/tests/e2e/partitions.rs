@@ -15,8 +15,8 @@ use adtally_engine::recovery::{take_over, warm};
 use adtally_engine::report::Report;
 use adtally_engine::{Backing, Ending, RunOptions, Service};
 use adtally_model::{
-    Country, IdentityKey, InputId, InputTime, LaneId, Ledger, Minute, PartitionState, Position, Record, RecordTime,
-    Result, ip,
+    Country, DecodedBatch, IdentityKey, InputId, InputTime, LaneId, Ledger, Minute, PartitionState, Position, Record,
+    RecordTime, Result, ip,
 };
 use adtally_pipeline::watermark;
 use adtally_source::{
@@ -58,25 +58,43 @@ struct Line {
     click: Option<(u64, i64)>,
 }
 
+/// A log, decoded in one block.
+fn decoded(text: &[u8]) -> DecodedBatch {
+    let decoder = Decoder::new(DecodeSettings::default(), IdentityKey::new([7; 16])).unwrap();
+    let (input, to, text) = (InputId(1), text.len() as u64, text.to_vec());
+    decoder.decode(Block { input, from: 0, to, text, format: Format::Ndjson, nul_bytes: 0, overlong: false })
+}
+
+/// The same log with every copy of a click as its first: which of them is read first depends on how logs are read.
+fn with_equal_copies(text: &[u8]) -> Vec<u8> {
+    let clicks = decoded(text).clicks;
+    let mut firsts = BTreeMap::new();
+    let mut first_of = BTreeMap::new();
+    for row in 0..clicks.len() {
+        let click = clicks.get(row);
+        let by = match click.click_id {
+            b"" => (click.user_id.to_vec(), click.ip),
+            click_id => (click_id.to_vec(), u128::MAX),
+        };
+        let at = clicks.line_start[row] as usize;
+        let first = *firsts.entry((click.event_time_ms, click.ad_id, by)).or_insert(at);
+        first_of.insert(at, first);
+    }
+    let mut equal = Vec::with_capacity(text.len());
+    let mut at = 0;
+    for line in text.split_inclusive(|&byte| byte == b'\n') {
+        let from = first_of.get(&at).copied().unwrap_or(at);
+        equal.extend(text[from..].split_inclusive(|&byte| byte == b'\n').next().unwrap_or(line));
+        at += line.len();
+    }
+    equal
+}
+
 /// The lines of a log in their order.
 fn lines_of(text: &[u8], now_ms: i64) -> Vec<Line> {
-    let decoder = Decoder::new(DecodeSettings::default(), IdentityKey::new([7; 16])).unwrap();
-    let to = text.len() as u64;
-    let block = Block {
-        input: InputId(1),
-        from: 0,
-        to,
-        text: text.to_vec(),
-        format: Format::Ndjson,
-        nul_bytes: 0,
-        overlong: false,
-    };
-    let decoded = decoder.decode(block);
-    let clicks = &decoded.clicks;
-    let mut found: BTreeMap<usize, (u64, i64)> = BTreeMap::new();
-    for row in 0..clicks.len() {
-        found.insert(clicks.line_start[row] as usize, (clicks.ad_id[row], clicks.event_time_ms[row]));
-    }
+    let clicks = decoded(text).clicks;
+    let row = |row: usize| (clicks.line_start[row] as usize, (clicks.ad_id[row], clicks.event_time_ms[row]));
+    let found: BTreeMap<usize, (u64, i64)> = (0..clicks.len()).map(row).collect();
     let mut lines = Vec::new();
     let mut at = 0;
     for line in text.split_inclusive(|&byte| byte == b'\n') {
@@ -251,7 +269,7 @@ fn three_partitions_of_stamped_records_answer_as_the_files_do() {
                  --click-ids 30% --start 2025-03-01T00:00:00Z";
     let expected = Expected::generate(&site, "whole.log", words);
     site.write("key.toml", KEY);
-    let text = site.read("whole.log");
+    let text = with_equal_copies(&site.read("whole.log"));
     let mut logs = vec![Vec::new(); LOGS];
     for (at, line) in text.split_inclusive(|&byte| byte == b'\n').enumerate() {
         logs[at % LOGS].extend_from_slice(line);
