@@ -61,6 +61,13 @@ impl SharedTables {
         held.min().unwrap_or_default()
     }
 
+    /// The last epoch of a partition that a table holds.
+    pub(crate) fn held_by_one(&self, partition: u32) -> EpochNumber {
+        let tables = self.0.lock();
+        let held = tables.partitions.get(&partition).into_iter().flat_map(|partition| partition.held.values());
+        held.copied().max().unwrap_or_default()
+    }
+
     /// All counts of a partition's epochs up to one.
     pub(crate) fn counts(&self, partition: u32, upto: EpochNumber) -> BTreeMap<Minute, MinuteCounts> {
         let mut minutes: BTreeMap<Minute, Vec<MinuteCounts>> = BTreeMap::new();

@@ -323,8 +323,8 @@ impl Stream {
 
     fn check_lake(&mut self) -> Verdict {
         for partition in 0..self.judges.len() {
-            // A process may have died after its last record was projected: then the record is there for good.
-            if self.ground.tables.held_by_all(partition as u32) > self.judges[partition].head() {
+            // A process may have died while its last record was projected: then the record is there for good.
+            if self.ground.tables.held_by_one(partition as u32) > self.judges[partition].head() {
                 self.absorb(partition)?;
             }
             self.judges[partition].check_lake(&self.ground.tables)?;
