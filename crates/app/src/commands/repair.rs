@@ -33,7 +33,7 @@ Repairs:
 Files that are moved aside go to the folder `damaged` of the data directory. Nothing is deleted, and raw input is
 never changed. Stop `run` first.")]
 pub struct RepairArgs {
-    /// Where the data is. A rebuilt epoch log uses the settings in [time] of the configuration.
+    /// Where the data is. A rebuilt epoch log uses the time settings of the configuration.
     #[command(flatten)]
     pub store: StoreSettings,
     /// Make the repairs.

@@ -21,24 +21,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// 2025-06-02T00:00:00Z: long past on any machine's clock, so that nothing is `future`.
-const START: i64 = 1_748_822_400_000;
+pub(crate) const START: i64 = 1_748_822_400_000;
 
 /// A file with a size that may only be written, whoever asks: reading it fails, also as root.
 const UNREADABLE: &str = "/sys/bus/platform/drivers_probe";
 
 /// In milliseconds.
-const SECOND: i64 = 1_000;
+pub(crate) const SECOND: i64 = 1_000;
 const MINUTE: i64 = 60 * SECOND;
 const HOUR: i64 = 60 * MINUTE;
 
 /// A click by a user, whose number chooses the ad.
-fn click(at: i64, user: i64) -> String {
+pub(crate) fn click(at: i64, user: i64) -> String {
     let ad = user % 7;
     format!("{{\"click_timestamp\":{at},\"ad_id\":{ad},\"user_id\":{user},\"ip\":\"10.0.0.1\",\"country\":\"US\"}}\n")
 }
 
 /// Clicks a second apart.
-fn clicks(users: Range<i64>) -> String {
+pub(crate) fn clicks(users: Range<i64>) -> String {
     users.map(|user| click(START + user * SECOND, user)).collect()
 }
 
@@ -58,13 +58,13 @@ fn recount(text: &str) -> BTreeMap<(i64, i64), u64> {
 }
 
 /// Runs the folder `logs` to its end.
-fn until_end(site: &Site) -> Value {
+pub(crate) fn until_end(site: &Site) -> Value {
     site.adtally("run logs --data-dir data --until-end").ok().json()
 }
 
 /// Checks that `data` has counted exactly these clicks, each once: in the ledger, in the counts and in the raw clicks,
 /// that its ledger has these lines under other verdicts and no more, and that `verify` finds nothing. Returns the ledger.
-fn check(site: &Site, counted: &str, others: &[(&str, u64)]) -> Value {
+pub(crate) fn check(site: &Site, counted: &str, others: &[(&str, u64)]) -> Value {
     let expected = recount(counted);
     let ledger = site.ledger();
     let total: u64 = expected.values().sum();

@@ -20,6 +20,7 @@
 //! - `stopping`: signals at any moment, temporary folders, and nobody who reads what is said;
 //! - `first_sight`: what a newcomer sees: the demo, what `run` says it found, bars on a terminal;
 //! - `foreign`: files that are no logs, named and not read;
+//! - `golden`: data directories of earlier formats go on;
 //! - `commands`: inspect, config, count, completions, JSON, colours and pipes;
 //! - `faults`: the faults of `docs/faults.md`, one after another;
 //! - `files`: files that are poison, half, gone, compressed or of yesterday;
@@ -38,6 +39,7 @@ mod feed;
 mod files;
 mod first_sight;
 mod foreign;
+mod golden;
 mod lake;
 mod partitions;
 mod problems;
