@@ -6,7 +6,7 @@ use crate::exit::{Exit, TABLE};
 use crate::limits;
 use crate::terminal;
 use adtally_model::{Error, Result};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::UnwindSafe;
 use std::process::ExitCode;
@@ -51,17 +51,6 @@ pub enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
-}
-
-/// How rows are printed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum TableFormat {
-    /// For people.
-    Table,
-    /// Comma-separated values with a header.
-    Csv,
-    /// One JSON object per line.
-    Json,
 }
 
 /// Runs the command that the process's arguments name.
@@ -138,8 +127,16 @@ fn dispatch(command: &Command) -> Result<Exit> {
         Command::Ledger(args) => commands::ledger::ledger(args),
         Command::Verify(args) => commands::verify::verify(args),
         Command::Repair(args) => commands::repair::repair(args),
-        Command::Completions { shell } => commands::completions(*shell),
+        Command::Completions { shell } => completions(*shell),
     }
+}
+
+/// Prints completions for a shell.
+fn completions(shell: clap_complete::Shell) -> Result<Exit> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "adtally", &mut script);
+    terminal::print(&String::from_utf8_lossy(&script))?;
+    Ok(Exit::Success)
 }
 
 #[cfg(test)]

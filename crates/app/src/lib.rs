@@ -12,5 +12,6 @@ pub mod exit;
 pub mod handles;
 pub mod inspect;
 mod limits;
+mod pattern;
 pub mod terminal;
 pub mod wiring;

@@ -1,7 +1,7 @@
 //! The source of an embedded process: log files.
 
 use crate::clock::Clock;
-use crate::service::Ending;
+use crate::options::Ending;
 use crate::settings::Settings;
 use adtally_model::{PartitionState, Result};
 use adtally_source::{FileSystem, Source, TailSettings, Tailer};

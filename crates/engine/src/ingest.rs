@@ -7,7 +7,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use settings::{Bounds, IngestSettings};
+pub use settings::IngestSettings;
 
 use crate::clock::Clock;
 use crate::decode_pool::{DecodePool, Decoding};

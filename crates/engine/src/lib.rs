@@ -17,6 +17,7 @@ pub mod files;
 pub mod first_rejections;
 pub mod ingest;
 pub mod line_notes;
+pub mod options;
 pub mod project;
 pub mod recovery;
 pub mod report;
@@ -26,6 +27,7 @@ pub mod start;
 pub mod status;
 pub mod upkeep;
 
-pub use service::{ATTEMPTS_MAX, Backing, Ending, RunOptions, Service, Summary};
-pub use settings::{EpochSettings, Settings, SourceSettings, StoreSettings};
+pub use options::{ATTEMPTS_MAX, Ending, RunOptions};
+pub use service::{Backing, Service, Summary};
+pub use settings::{Bounds, EpochSettings, Settings, SourceSettings, StoreSettings};
 pub use start::{LateQuestions, ServiceStart};

@@ -5,6 +5,7 @@ use crate::commit::CommitThreads;
 use crate::engine::{Engine, Environment, Owned, Workers};
 use crate::files::file_source;
 use crate::ingest::Turn;
+use crate::options::{Ending, RunOptions};
 use crate::project::Projector;
 use crate::recovery::{self, OlderMinutes};
 use crate::report::Report;
@@ -12,7 +13,6 @@ use crate::settings::Settings;
 use crate::start::ServiceStart;
 use crate::upkeep::{Upkeep, UpkeepStop, UpkeepThread};
 use adtally_model::{Error, Ledger, PartitionState, Result};
-use adtally_pipeline::RunEnd;
 use adtally_source::{LocalFiles, Progress as ReadProgress};
 pub use adtally_store::backing::{Backing, EMBEDDED, Stores};
 use adtally_store::data_dir::DataDir;
@@ -27,50 +27,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-/// How a run ends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ending {
-    /// Tails and serves until it is stopped.
-    Never,
-    /// Reads all inputs to their end and closes the minutes seen.
-    UntilEnd,
-    /// The same, and makes them final.
-    Final,
-    /// The same over inputs that nobody writes to any more, so that an unterminated last row of CSV is a line, into a lake
-    /// that is thrown away afterwards, so that keeping it in order is worth nothing.
-    Scratch,
-}
-
-impl Ending {
-    /// Whether the run ends with its inputs.
-    pub fn is_bounded(self) -> bool {
-        self != Ending::Never
-    }
-
-    /// How the last epoch ends.
-    pub fn run_end(self) -> RunEnd {
-        match self {
-            Ending::Never => RunEnd::GoesOn,
-            Ending::UntilEnd => RunEnd::Close,
-            Ending::Final | Ending::Scratch => RunEnd::Finalise,
-        }
-    }
-}
-
-/// What to run.
-#[derive(Clone, Debug)]
-pub struct RunOptions {
-    /// All settings.
-    pub settings: Settings,
-    /// How it ends.
-    pub ending: Ending,
-    /// How often a bounded run tries to write before it gives up; a service tries for ever.
-    pub attempts_max: u32,
-}
-
-/// Attempts of a bounded run before it gives up: about a minute.
-pub const ATTEMPTS_MAX: u32 = 20;
 
 /// How long a run that was told to stop goes on trying to commit what it has read and to bring the lake up to date:
 /// less than the ten seconds after which container runtimes kill. Giving up loses nothing; the next start goes on.

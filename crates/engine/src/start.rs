@@ -2,8 +2,8 @@
 //! the state is recovered.
 
 use crate::clock::Clock;
+use crate::options::RunOptions;
 use crate::report::Report;
-use crate::service::RunOptions;
 use adtally_model::{Error, Result};
 use adtally_store::questions::{AdClicks, Cost, Question, Questions, Revision, TopAds};
 use async_trait::async_trait;

@@ -3,7 +3,7 @@
 use crate::files::FOLDER;
 use crate::machine::Luck;
 use crate::random::Random;
-use adtally_engine::ingest::Bounds;
+use adtally_engine::Bounds;
 use adtally_engine::{EpochSettings, Settings, SourceSettings, StoreSettings};
 use adtally_pipeline::TimeSettings;
 use adtally_source::{DecodeSettings, TailSettings};

@@ -1,11 +1,12 @@
 //! `adtally demo`: the whole job on traffic that it makes itself.
 
 use super::run::start_log;
+use super::runtime;
 use super::serving::Server;
 use super::stopping::Stopping;
-use super::{literally, runtime};
 use crate::config::{self, Config, FlagSetting, LogFormat, Value};
 use crate::exit::Exit;
+use crate::pattern::literally;
 use crate::terminal;
 use crate::wiring;
 use adtally_engine::clock::{Clock, SystemClock, SystemRandomness};

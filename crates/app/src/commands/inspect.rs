@@ -2,10 +2,11 @@
 
 use super::spool::{Share, Spool, is_stream};
 use super::stopping::Stopping;
-use super::{literally, runtime, settings};
+use super::{runtime, settings};
 use crate::config::Value;
 use crate::exit::Exit;
 use crate::inspect::{Guess, Inspection, guess, read_sample};
+use crate::pattern::literally;
 use crate::terminal;
 use adtally_engine::clock::{Clock, SystemClock};
 use adtally_model::{DecodedBatch, Error, IdentityKey, Result};

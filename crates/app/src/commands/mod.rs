@@ -17,11 +17,8 @@ pub mod sql;
 mod stopping;
 pub mod verify;
 
-use crate::exit::Exit;
-use crate::terminal;
 use adtally_model::{Error, Result};
 use adtally_store::backing::StoreUrl;
-use clap::CommandFactory;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -74,27 +71,4 @@ pub(crate) fn temporary_folder_failed(folder: &Path) -> Error {
         "the temporary folder {} cannot be written: free some space in {parent}, or set TMPDIR to another folder",
         folder.display()
     ))
-}
-
-/// The pattern that means one path and nothing else: what is special in patterns is escaped.
-pub(crate) fn literally(path: &str) -> String {
-    let escaped = |c: char| match c {
-        '*' | '?' | '[' | ']' | '{' | '}' => vec!['[', c, ']'],
-        // Escapes the character behind it.
-        '\\' => vec!['\\', '\\'],
-        _ => vec![c],
-    };
-    if path.contains(['*', '?', '[', ']', '{', '}']) {
-        path.chars().flat_map(escaped).collect()
-    } else {
-        path.to_owned()
-    }
-}
-
-/// Prints completions for a shell.
-pub(crate) fn completions(shell: clap_complete::Shell) -> Result<Exit> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut crate::cli::Cli::command(), "adtally", &mut script);
-    terminal::print(&String::from_utf8_lossy(&script))?;
-    Ok(Exit::Success)
 }

@@ -1,9 +1,9 @@
 //! Standard input and pipes as inputs of a command that reads files: they are copied into its temporary folder first. Only a
 //! file can be read again from a position, and has an end that is known beforehand.
 
-use super::literally;
 use super::stopping::Stopping;
 use crate::inspect::{SAMPLE_BYTES_MAX, SAMPLE_LINES};
+use crate::pattern::literally;
 use crate::terminal;
 use adtally_model::{Error, Result};
 use std::fs::File;

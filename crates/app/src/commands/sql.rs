@@ -2,7 +2,6 @@
 
 use super::settings::StoreSettings;
 use super::{existing, runtime};
-use crate::cli::TableFormat;
 use crate::exit::Exit;
 use crate::terminal;
 use adtally_model::{Error, Result};
@@ -10,7 +9,7 @@ use adtally_store::backing::Backing;
 use adtally_store::lake::SqlAnswer;
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use futures::TryStreamExt;
 use std::io::Read;
 use std::path::Path;
@@ -34,6 +33,17 @@ pub struct SqlArgs {
     /// How rows are printed.
     #[arg(long, value_enum, default_value = "table")]
     pub format: TableFormat,
+}
+
+/// How rows are printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum TableFormat {
+    /// For people.
+    Table,
+    /// Comma-separated values with a header.
+    Csv,
+    /// One JSON object per line.
+    Json,
 }
 
 /// Runs the command.

@@ -3,7 +3,7 @@
 use super::layers::{self, RawConfig, Setting, Value};
 use super::quantity::{format_size, format_span_ms, parse_size, parse_span_ms};
 use super::{Config, LogConfig, LogFormat};
-use adtally_engine::ingest::Bounds;
+use adtally_engine::Bounds;
 use adtally_engine::{EpochSettings, Settings, SourceSettings, StoreSettings};
 use adtally_model::{IdentityKey, Result};
 use adtally_pipeline::TimeSettings;

@@ -1,8 +1,8 @@
 //! Which column holds which field: by its name and by whether its values can be read as that field.
 
 use super::sample::{Cell, Column, Sample};
-use crate::commands::literally;
 use crate::config::{FlagSetting, Value};
+use crate::pattern::literally;
 use adtally_model::time::{EVENT_TIME_END_MS, EVENT_TIME_MIN_MS, parse_rfc3339};
 use adtally_model::{Country, ip};
 use adtally_source::{FormatChoice, TimestampUnit};

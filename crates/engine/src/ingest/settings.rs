@@ -1,21 +1,8 @@
 //! What a caller decides of ingest, and what bounds its memory.
 
-use crate::service::Ending;
-use crate::settings::Settings;
+use crate::options::Ending;
+use crate::settings::{Bounds, Settings};
 use adtally_pipeline::RunEnd;
-
-/// Text that is being decoded, judged or waits, beyond which only inputs that hold the others up are read: those without
-/// a watermark, the one that the others wait for, and of many inputs some more, until 4 KiB for each of them are held. Each
-/// adds one block, of 4 KiB where there are many, of 1 KiB once much waits for others, or a line.
-const HELD_BYTES_MAX: usize = 24 << 20;
-
-/// Inputs asked for a block before what is read is judged: each block takes a kilobyte more than its text. So many more are
-/// asked that were at their end.
-const TURN_BLOCKS_MAX: usize = 4_096;
-
-/// Pieces of blocks whose clicks an epoch holds. Each takes a kilobyte more than its clicks, which is most where many files
-/// bring a line each.
-const EPOCH_PIECES_MAX: usize = 65_536;
 
 /// What ingest needs to know.
 #[derive(Clone, Copy, Debug)]
@@ -34,17 +21,6 @@ pub struct IngestSettings {
     pub run_end: RunEnd,
     /// What bounds memory.
     pub bounds: Bounds,
-}
-
-/// What bounds the memory of reading and of an epoch. Nobody sets it; the simulation makes it small.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Bounds {
-    /// Text being decoded, judged or waiting, beyond which only inputs that hold the others up are read.
-    pub held_bytes_max: usize,
-    /// Inputs with a backlog, and inputs at their end, asked in a turn.
-    pub turn_blocks_max: usize,
-    /// Pieces of blocks whose clicks an epoch holds.
-    pub epoch_pieces_max: usize,
 }
 
 impl IngestSettings {
@@ -78,11 +54,5 @@ impl IngestSettings {
             },
             ..self
         }
-    }
-}
-
-impl Default for Bounds {
-    fn default() -> Bounds {
-        Bounds { held_bytes_max: HELD_BYTES_MAX, turn_blocks_max: TURN_BLOCKS_MAX, epoch_pieces_max: EPOCH_PIECES_MAX }
     }
 }

@@ -1,6 +1,7 @@
 //! Ingest, turned by hand over files.
 
 use super::*;
+use crate::settings::Bounds;
 use adtally_model::{IdentityKey, PartitionState};
 use adtally_pipeline::TimeSettings;
 use adtally_source::{Decoder, LocalFiles, TailSettings, Tailer};

@@ -1,9 +1,10 @@
 //! Making the tables follow another epoch log, after the one that they followed was lost.
 
-use super::encode::{bound, long};
+use super::encode::long;
 use super::project::{COMMIT_ATTEMPTS_MAX, epoch_app, held, log_app, log_mark};
 use super::schema::Table;
 use super::statistics::Bounds;
+use super::statistics::bound;
 use super::upkeep::RollUp;
 use super::{Lake, LakeTable, delta_error};
 use adtally_model::{EpochNumber, Error, Result};

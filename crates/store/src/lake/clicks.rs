@@ -5,11 +5,10 @@
 //! or user are pruned by Bloom filters instead of by order.
 
 use super::encode::{
-    EncodedFile, Run, arrow_defect, bound, country_column, encoded, file_of_groups, int, long, pieces, properties,
-    rows_of,
+    EncodedFile, Run, arrow_defect, country_column, encoded, file_of_groups, int, long, pieces, properties, rows_of,
 };
 use super::schema::{Table, timestamp_type};
-use super::statistics::Statistics;
+use super::statistics::{Statistics, bound};
 use adtally_model::time::date_and_hour;
 use adtally_model::{ClickColumns, Country, LinePositions, Result, StagedTable};
 use arrow::array::{ArrayRef, DictionaryArray, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray};

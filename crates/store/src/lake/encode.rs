@@ -199,12 +199,6 @@ pub(super) fn arrow_defect(table: Table, error: ArrowError) -> Error {
     Error::internal(format!("cannot arrange rows of `{table}`: please report this")).because(error)
 }
 
-/// Where a number of ours lies among those that Delta holds: one beyond them lies at their end. For comparisons and bounds
-/// alone; what is written goes through [`long`].
-pub(super) fn bound(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
 /// A number of ours as Delta holds it.
 ///
 /// # Errors

@@ -5,10 +5,10 @@
 //! commit fails and all is looked up anew. An error may come after the commit was durable (the reply was lost), so it
 //! means nothing until the table was loaded again.
 
-use super::encode::{bound, long};
+use super::encode::long;
 use super::rows::{RowFile, encode_counts, encode_ledgers};
 use super::schema::Table;
-use super::statistics::Bounds;
+use super::statistics::{Bounds, bound};
 use super::{CHECKPOINT_EVERY, EncodedFile, Lake, LakeTable, delta_error};
 use crate::durable::NotReadSoon;
 use crate::fail_points;

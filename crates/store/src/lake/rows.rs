@@ -2,11 +2,11 @@
 
 use super::EpochProjection;
 use super::encode::{
-    EncodedFile, FileWriter, Run, bound, country_column, encoded, file_of_groups, int, long, longs, pieces, properties,
+    EncodedFile, FileWriter, Run, country_column, encoded, file_of_groups, int, long, longs, pieces, properties,
     rows_of,
 };
 use super::schema::{Table, timestamp_type};
-use super::statistics::Statistics;
+use super::statistics::{Statistics, bound};
 use adtally_model::{DeadLetter, Ledger, MinuteCounts, Result, StagedTable};
 use arrow::array::{ArrayRef, BinaryArray, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray};
 use bytes::Bytes;

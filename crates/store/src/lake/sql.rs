@@ -113,7 +113,7 @@ impl Lake {
 fn within(epochs: &Epochs) -> Expr {
     let of = |(partition, epoch): (u32, u64)| {
         let partition = col("partition").eq(lit(i64::from(partition)));
-        partition.and(col("epoch").lt_eq(lit(super::encode::bound(epoch))))
+        partition.and(col("epoch").lt_eq(lit(super::statistics::bound(epoch))))
     };
     epochs.iter().map(of).reduce(Expr::or).unwrap_or_else(|| lit(false))
 }

@@ -2,7 +2,6 @@
 //!
 //! Format: Delta protocol, "Per-file Statistics". Times are truncated to milliseconds there, which ours are anyway.
 
-use super::encode::bound;
 use adtally_model::Minute;
 use adtally_model::time::{parse_rfc3339, rfc3339};
 use serde_json::{Map, Value, json};
@@ -24,6 +23,12 @@ enum Bound {
     Time(i64, i64),
     /// Least and largest text.
     Text(String, String),
+}
+
+/// Where a number of ours lies among those that Delta holds: one beyond them lies at their end. For comparisons and bounds
+/// alone; what is written goes through [`long`](super::encode::long).
+pub(super) fn bound(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 impl Statistics {

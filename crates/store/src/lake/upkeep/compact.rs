@@ -8,11 +8,11 @@
 use super::plan::{GROUP_BYTES_MAX, spans};
 use super::{AsOf, Change, Tokens};
 use crate::lake::clicks::click_properties;
-use crate::lake::encode::{FileWriter, arrow_defect, bound};
+use crate::lake::encode::{FileWriter, arrow_defect};
 use crate::lake::files::{FileEntry, FileIndex};
 use crate::lake::project::new_add;
 use crate::lake::rows::{count_properties, plain_properties};
-use crate::lake::statistics::Statistics;
+use crate::lake::statistics::{Statistics, bound};
 use crate::lake::{Lake, LakeTable, Table};
 use adtally_model::Result;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
