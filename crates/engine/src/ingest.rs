@@ -12,7 +12,7 @@ pub use settings::IngestSettings;
 use crate::clock::Clock;
 use crate::decode_pool::{DecodePool, Decoding};
 use crate::report::Report;
-use adtally_model::{InputId, InputRow, InputStatus, LaneId, Position, Result};
+use adtally_model::{FileLog, InputId, InputLog, InputRow, InputStatus, LaneId, Position, Result};
 use adtally_pipeline::{ClockGuard, ClockReading, EpochDraft, Partition, RunEnd, Stopped};
 use adtally_source::{Discovery, InputFacts, ReadOutcome, Source, SourceBlock, Unopened};
 use adtally_store::hot_counts::HotCounts;

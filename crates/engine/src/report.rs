@@ -312,7 +312,7 @@ impl Report {
             name: row.name.to_string(),
             origin: row.origin.to_string(),
             status: row.status,
-            position: row.position.to,
+            position: row.position().to,
             watermark_ms: self.watermark_of(row),
             ledger: row.ledger,
         }));

@@ -153,18 +153,20 @@ impl Fold {
         let rows = epoch.inputs.iter().chain(repeated);
         for row in rows.clone() {
             if let Some(&read_to) = self.read_to.get(&row.id)
-                && row.position.from != read_to
+                && row.position().from != read_to
             {
                 return Err(Error::violated(
                     Invariant::ContiguousPositions,
                     format!(
                         "epoch {} reads {} from {}, but it was read to {read_to} before",
-                        epoch.progress.number, row.name, row.position.from
+                        epoch.progress.number,
+                        row.name,
+                        row.position().from
                     ),
                 ));
             }
         }
-        self.read_to.extend(rows.map(|row| (row.id, row.position.to)));
+        self.read_to.extend(rows.map(|row| (row.id, row.position().to)));
         let (before, source) = (self.source_read_to, epoch.progress.source);
         if let (Some(read_to), Some(source)) = (before, source)
             && source.from != read_to

@@ -71,18 +71,40 @@ pub enum InputStatus {
 }
 
 /// What an epoch says of one input. There may be very many, so that whoever keeps one shares it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InputRow {
     /// Its number.
     pub id: InputId,
-    /// Its name for people: the path at which it was last seen.
+    /// Its name for people: of a file the path at which it was last seen.
     pub name: Arc<str>,
-    /// What tables call it for life, see [`origin`]; (`origin`, position) leads to one line. Not part of format 1.
-    #[serde(skip)]
+    /// What tables call it for life, see [`origin`]; (`origin`, position) leads to one line, or one record. Not part of
+    /// format 1.
     pub origin: Arc<str>,
-    /// The header line of a CSV log without its line ending, kept for a log that goes on without one. Not part of format 1.
-    #[serde(skip)]
-    pub csv_header: Option<Arc<[u8]>>,
+    /// How it is read.
+    pub log: InputLog,
+    /// Its guarded event time.
+    pub time: InputTime,
+    /// Whether it holds the partition.
+    pub status: InputStatus,
+    /// Its lines by verdict, cumulative.
+    pub ledger: Ledger,
+    /// When it was last seen, by the guarded clock; rows unseen for 30 days are summed into one.
+    pub seen_at_ms: i64,
+}
+
+/// How an input is read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum InputLog {
+    /// It is a file, which has a position of its own.
+    File(FileLog),
+    /// It comes in the records of a lane that inputs share. What was read of that is in
+    /// [`Progress::source`](crate::Progress::source).
+    Records,
+}
+
+/// A file, and what it is rotated into.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct FileLog {
     /// By what its content is known again.
     pub fingerprint: Fingerprint,
     /// How often its path had begun anew when it was found (truncation, rotation).
@@ -94,35 +116,52 @@ pub struct InputRow {
     pub size: u64,
     /// What was read of it in the epoch.
     pub position: Position,
-    /// Its guarded event time.
-    pub time: InputTime,
-    /// Whether it holds the partition.
-    pub status: InputStatus,
-    /// Its lines by verdict, cumulative.
-    pub ledger: Ledger,
-    /// When it was last seen, by the guarded clock; rows unseen for 30 days are summed into one.
-    pub seen_at_ms: i64,
+    /// The header line of a CSV log without its line ending, kept for a log that goes on without one. Not part of format 1.
+    pub csv_header: Option<Arc<[u8]>>,
 }
 
 impl InputRow {
-    /// An input that was just found at a path which had begun anew `generation` times before; nothing of it is read.
+    /// A file that was just found at a path which had begun anew `generation` times before; nothing of it is read.
     pub fn new(id: InputId, name: impl Into<Arc<str>>, generation: u32) -> InputRow {
+        let name = name.into();
+        let log = InputLog::File(FileLog { generation, ..FileLog::default() });
+        InputRow { origin: origin(&name, generation), log, ..InputRow::of_records(id, name) }
+    }
+
+    /// An input of which the first record was just read.
+    pub fn of_records(id: InputId, name: impl Into<Arc<str>>) -> InputRow {
         let name = name.into();
         InputRow {
             id,
-            origin: origin(&name, generation),
+            origin: Arc::clone(&name),
             name,
-            csv_header: None,
-            fingerprint: Fingerprint::default(),
-            generation,
-            compressed: false,
-            size: 0,
-            position: Position::at(0),
+            log: InputLog::Records,
             time: InputTime::default(),
             status: InputStatus::Holding,
             ledger: Ledger::default(),
             seen_at_ms: 0,
         }
+    }
+
+    /// What is known of its file; none where it has none.
+    pub fn file(&self) -> Option<&FileLog> {
+        match &self.log {
+            InputLog::File(file) => Some(file),
+            InputLog::Records => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn file_mut(&mut self) -> Option<&mut FileLog> {
+        match &mut self.log {
+            InputLog::File(file) => Some(file),
+            InputLog::Records => None,
+        }
+    }
+
+    /// What was read of its file in the epoch; nothing where it has none.
+    pub fn position(&self) -> Position {
+        self.file().map_or(Position::at(0), |file| file.position)
     }
 }
 

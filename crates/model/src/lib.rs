@@ -31,7 +31,7 @@ pub use epoch::{Base, Epoch, EpochNumber, LiveMinute, MinuteCounts, MinuteIdenti
 pub use error::{Error, ErrorKind, Result};
 pub use fold::{Fold, PartitionState};
 pub use identity::{Identity, IdentityKey};
-pub use input::{InputId, InputRow, InputStatus, InputTime, LaneId};
+pub use input::{FileLog, InputId, InputLog, InputRow, InputStatus, InputTime, LaneId};
 pub use invariant::Invariant;
 pub use ledger::Ledger;
 pub use position::Position;

@@ -113,7 +113,7 @@ impl Judge {
 
     /// Whether an input at a path was committed up to a length.
     pub(crate) fn is_read(&self, path: &str, len: u64) -> bool {
-        self.inputs.values().any(|row| *row.name == *path && row.position.to == len)
+        self.inputs.values().any(|row| *row.name == *path && row.position().to == len)
     }
 
     /// Takes note of records that are new since the last time; all of them must be by one writer.
@@ -234,12 +234,10 @@ impl Judge {
             self.source = Some(source.to);
         }
         for row in &epoch.inputs {
-            let known = self.inputs.get(&row.id).map_or(0, |known| known.position.to);
-            ensure(row.position.from == known && row.position.to >= known, Invariant::ContiguousPositions, || {
-                format!(
-                    "epoch {} reads {:?} of {}, which was read to {known}",
-                    epoch.progress.number, row.position, row.name
-                )
+            let known = self.inputs.get(&row.id).map_or(0, |known| known.position().to);
+            let position = row.position();
+            ensure(position.from == known && position.to >= known, Invariant::ContiguousPositions, || {
+                format!("epoch {} reads {position:?} of {}, which was read to {known}", epoch.progress.number, row.name)
             })?;
             self.inputs.insert(row.id, row.clone());
         }

@@ -265,7 +265,7 @@ impl Process {
     /// Up to where it has judged each input.
     pub(crate) fn positions(&self) -> BTreeMap<InputId, u64> {
         let inputs = self.engine.partitions().flat_map(|partition| partition.inputs().iter());
-        inputs.map(|input| (input.row.id, input.row.position.to)).collect()
+        inputs.map(|input| (input.row.id, input.row.position().to)).collect()
     }
 }
 
@@ -304,7 +304,9 @@ fn spoil(ground: &Ground, log: &EpochLog, state: &mut PartitionState, read: &BTr
             for row in state.inputs.values_mut() {
                 if let Some(&to) = read.get(&row.id) {
                     let row = Arc::make_mut(row);
-                    row.position.to = row.position.to.max(to);
+                    if let Some(file) = row.file_mut() {
+                        file.position.to = file.position.to.max(to);
+                    }
                 }
             }
         }

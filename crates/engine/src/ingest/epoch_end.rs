@@ -49,7 +49,7 @@ impl<S: EpochSink> Ingest<S> {
             .inputs()
             .iter()
             .filter(|input| input.is_touched())
-            .map(|input| (input.row.id, input.row.position.to))
+            .map(|input| (input.row.id, input.row.position().to))
             .collect();
         for (id, position) in touched {
             let front = self.lanes.get(&id.into()).and_then(|lane| lane.batches.front());
@@ -86,7 +86,7 @@ impl<S: EpochSink> Ingest<S> {
 
     pub(super) fn apply_discovered(&mut self, now: &ClockReading) {
         for (input, name) in std::mem::take(&mut self.found) {
-            self.partition.add_input(InputRow::new(input, name, 0), now);
+            self.partition.add_input(InputRow::of_records(input, name), now);
         }
         for discovery in std::mem::take(&mut self.discovered) {
             match discovery {
@@ -137,18 +137,22 @@ impl<S: EpochSink> Ingest<S> {
 
 fn describe(row: &mut InputRow, facts: &InputFacts) {
     row.name.clone_from(&facts.name);
-    row.fingerprint = facts.fingerprint;
-    row.size = facts.size;
-    row.compressed = facts.compressed;
-    row.csv_header.clone_from(&facts.csv_header);
+    let Some(file) = row.file_mut() else { return };
+    file.fingerprint = facts.fingerprint;
+    file.size = facts.size;
+    file.compressed = facts.compressed;
+    file.csv_header.clone_from(&facts.csv_header);
 }
 
 fn new_row(facts: &InputFacts, position: u64) -> InputRow {
-    InputRow {
+    let file = FileLog {
         fingerprint: facts.fingerprint,
+        generation: facts.generation,
         compressed: facts.compressed,
         size: facts.size,
         position: Position::at(position),
-        ..InputRow::new(facts.input, facts.name.clone(), facts.generation)
-    }
+        csv_header: None,
+    };
+    let row = InputRow::new(facts.input, facts.name.clone(), facts.generation);
+    InputRow { log: InputLog::File(file), ..row }
 }

@@ -3,7 +3,9 @@
 use super::Report;
 use crate::clock::Clock;
 use crate::status::{LEDGER_INPUTS_MAX, Status};
-use adtally_model::{InputId, InputRow, InputStatus, InputTime, Ledger, PartitionState, Position, Progress, Watermark};
+use adtally_model::{
+    FileLog, InputId, InputLog, InputRow, InputStatus, InputTime, Ledger, PartitionState, Position, Progress, Watermark,
+};
 use adtally_pipeline::TimeSettings;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -31,7 +33,7 @@ fn lines(read: u64) -> Ledger {
 fn input(id: u64, status: InputStatus, behind_ms: Option<i64>) -> InputRow {
     let settings = TimeSettings::default();
     InputRow {
-        position: Position::at(id),
+        log: InputLog::File(FileLog { position: Position::at(id), ..FileLog::default() }),
         time: InputTime {
             largest_ms: behind_ms.map(|behind| NOON_MS - behind + settings.out_of_orderness_ms),
             ..InputTime::default()

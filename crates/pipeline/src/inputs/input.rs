@@ -77,9 +77,11 @@ impl Input {
 
     /// Its position goes on from where the last epoch left it.
     fn begin_position(&mut self) {
-        let next = self.row.position.next();
-        if self.row.position != next {
-            Arc::make_mut(&mut self.row).position = next;
+        let next = self.row.position().next();
+        if self.row.position() != next
+            && let Some(file) = Arc::make_mut(&mut self.row).file_mut()
+        {
+            file.position = next;
         }
     }
 

@@ -50,8 +50,8 @@ impl Partition {
         let booked = self.inputs.change(batch.input, |input| {
             if to > from {
                 let row = input.touch();
-                if let Lines::Text { from: begin, .. } = lines {
-                    row.position.advance(begin + from, begin + to)?;
+                if let (Lines::Text { from: begin, .. }, Some(file)) = (lines, row.file_mut()) {
+                    file.position.advance(begin + from, begin + to)?;
                 }
                 row.ledger += &tally;
             }

@@ -223,7 +223,7 @@ fn an_input_with_a_backlog_waits_for_the_least_one() {
     assert!(!world.partition.must_wait(InputId(2), &clock(world.now)));
     world.epoch();
     let row = world.log.epochs.last().unwrap().inputs.iter().find(|row| row.id == InputId(2)).unwrap().clone();
-    assert_eq!(row.position.to, 19 * LINE_BYTES);
+    assert_eq!(row.position().to, 19 * LINE_BYTES);
 }
 
 #[test]

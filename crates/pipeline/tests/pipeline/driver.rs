@@ -203,7 +203,7 @@ fn start(log: &Log, settings: TimeSettings, inputs: usize) -> Partition {
 
 /// Lines read of an input, uncommitted ones included.
 fn read(partition: &Partition, input: usize) -> usize {
-    let row = partition.inputs().get(InputId(input as u64 + 1)).map(|input| input.row.position.to);
+    let row = partition.inputs().get(InputId(input as u64 + 1)).map(|input| input.row.position().to);
     (row.unwrap_or_default() / LINE_BYTES) as usize
 }
 

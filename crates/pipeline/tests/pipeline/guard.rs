@@ -8,7 +8,7 @@ use adtally_pipeline::{Partition, RunEnd, TimeSettings};
 
 /// Judges lines from where the input stands up to line number `to`, in one batch.
 fn judge(partition: &mut Partition, lines: &[Line], to: usize) {
-    let from = partition.inputs().get(InputId(1)).map_or(0, |input| input.row.position.to / LINE_BYTES) as usize;
+    let from = partition.inputs().get(InputId(1)).map_or(0, |input| input.row.position().to / LINE_BYTES) as usize;
     if from < to {
         let mut pending = batch(1, from as u64, &lines[from..to]);
         partition.judge(&mut pending, &clock(LATER), usize::MAX).unwrap();

@@ -28,7 +28,7 @@ impl FewOpen<'_> {
     }
 
     fn read(&self, input: usize) -> usize {
-        let row = self.partition.inputs().get(Self::id(input)).map(|input| input.row.position.to);
+        let row = self.partition.inputs().get(Self::id(input)).map(|input| input.row.position().to);
         (row.unwrap_or_default() / LINE_BYTES) as usize
     }
 

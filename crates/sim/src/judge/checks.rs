@@ -183,7 +183,7 @@ impl Judge {
         // Where logs are copied and truncated several times between two looks, what was read from a copy may be booked
         // as a gap of the original as well.
         let gaps = self.inputs.values().filter(|row| row.ledger.gap_bytes > 0);
-        let gaps: Vec<_> = gaps.map(|row| (&row.name, row.position.to, row.size, row.ledger.gap_bytes)).collect();
+        let gaps: Vec<_> = gaps.map(|row| (&row.name, &row.log, row.ledger.gap_bytes)).collect();
         ensure(lossy || gaps.is_empty() || servers.copied, Invariant::Conservation, || {
             format!("gaps are booked, and nothing is missing: {gaps:?}")
         })?;
@@ -199,7 +199,7 @@ impl Judge {
                 Content::Malformed | Content::Invalid => false,
             };
             ensure(counted || letters > 0 || line.may_be_lost, Invariant::Conservation, || {
-                let inputs = self.inputs.values().map(|row| format!("{} to {}", row.name, row.position.to));
+                let inputs = self.inputs.values().map(|row| format!("{} to {}", row.name, row.position().to));
                 let inputs: Vec<String> = inputs.collect();
                 format!("line {number} is lost: {:?}, at {}; read are {inputs:?}", line.content, line.at)
             })?;

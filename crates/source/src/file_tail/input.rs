@@ -10,7 +10,7 @@ use super::size::{Loss, Size, share};
 use super::stage::{Before, Done, READING, Rest, Stage};
 use super::text::Text;
 use crate::file_system::FileStat;
-use adtally_model::{InputId, InputRow, InputStatus};
+use adtally_model::{FileLog, InputId, InputRow, InputStatus};
 use std::sync::Arc;
 
 /// How long after its last change a file is asked for more all the time, in milliseconds: many a log is written every
@@ -61,18 +61,18 @@ impl Input {
     }
 
     /// One that the epoch log knows.
-    pub(super) fn restored(row: &InputRow) -> Input {
-        let mut input = Input::new(row.id, Arc::clone(&row.name), row.generation);
+    pub(super) fn restored(row: &InputRow, file: &FileLog) -> Input {
+        let mut input = Input::new(row.id, Arc::clone(&row.name), file.generation);
         input.stage = match row.status {
             InputStatus::Ended => Stage::Ended { unseen: true },
             _ => Stage::Lost { since_ms: None, before: Before::OtherRun },
         };
-        if row.compressed {
+        if file.compressed {
             input.disk.coding = Coding::Compressed { consumed: 0, restarted: false };
         }
-        input.text = Text::known(row.position.to, &row.fingerprint);
-        input.layout.header = Header::of(row.csv_header.clone());
-        input.size.largest = row.size;
+        input.text = Text::known(file.position.to, &file.fingerprint);
+        input.layout.header = Header::of(file.csv_header.clone());
+        input.size.largest = file.size;
         input
     }
 

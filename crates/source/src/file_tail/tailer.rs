@@ -88,20 +88,21 @@ impl Tailer {
         let mut generations: HashMap<PathBuf, u32> = HashMap::new();
         let mut headers = HashMap::new();
         let mut newest: HashMap<&str, u32> = HashMap::new();
-        for row in &known {
+        for (row, file) in known.iter().filter_map(|row| Some((row, row.file()?))) {
             // Where its log is written, whatever its file is called by now.
             let path =
-                row.origin.rsplit_once('#').filter(|_| row.generation > 0).map_or(&*row.origin, |(path, _)| path);
-            let newer = newest.get(path).is_none_or(|&generation| generation <= row.generation);
-            if let Some(header) = row.csv_header.as_ref().filter(|_| newer) {
-                newest.insert(path, row.generation);
+                row.origin.rsplit_once('#').filter(|_| file.generation > 0).map_or(&*row.origin, |(path, _)| path);
+            let newer = newest.get(path).is_none_or(|&generation| generation <= file.generation);
+            if let Some(header) = file.csv_header.as_ref().filter(|_| newer) {
+                newest.insert(path, file.generation);
                 headers.insert(PathBuf::from(path), header.clone());
             }
-            let generation = generations.entry(PathBuf::from(&*row.name)).or_insert(row.generation);
-            *generation = row.generation.max(*generation);
+            let generation = generations.entry(PathBuf::from(&*row.name)).or_insert(file.generation);
+            *generation = file.generation.max(*generation);
         }
         let next_input = known.iter().map(|row| row.id.0 + 1).max().unwrap_or(1).max(next_input);
-        let inputs = known.into_iter().map(|row| (row.id, Box::new(Input::restored(&row)))).collect();
+        let restored = |row: Arc<InputRow>| Some((row.id, Box::new(Input::restored(&row, row.file()?))));
+        let inputs = known.into_iter().filter_map(restored).collect();
         Ok(Tailer {
             fs,
             settings,

@@ -19,7 +19,7 @@ mod surviving;
 use super::*;
 use crate::decode::DecodeSettings;
 use crate::file_system::{FileStat, FileSystem, FolderWatch, LocalFiles, TailFile};
-use adtally_model::{InputRow, InputStatus, Position};
+use adtally_model::{FileLog, InputLog, InputRow, InputStatus, Position};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
@@ -208,12 +208,16 @@ impl Rig {
     fn row(&mut self, id: InputId) -> InputRow {
         let position = self.tailer.inputs[&id].text.position;
         let facts = self.tailer.facts(id, position, None).expect("an input");
-        InputRow {
+        let file = FileLog {
             fingerprint: facts.fingerprint,
+            generation: facts.generation,
             csv_header: facts.csv_header,
             compressed: facts.compressed,
             size: facts.size,
             position: Position::at(position),
+        };
+        InputRow {
+            log: InputLog::File(file),
             status: if self.ended.contains(&id.0) { InputStatus::Ended } else { InputStatus::Holding },
             ..InputRow::new(id, facts.name, facts.generation)
         }
@@ -222,7 +226,7 @@ impl Rig {
     /// Stops, does something to the files, and starts again from what the epoch log knows.
     fn restart(&mut self, meanwhile: impl FnOnce(&Path)) {
         let rows = self.rows();
-        self.started = rows.iter().map(|row| (row.id.0, row.position.to)).collect();
+        self.started = rows.iter().map(|row| (row.id.0, row.position().to)).collect();
         self.positions.clone_from(&self.started);
         self.text.clear();
         // Files are closed before anything happens to them.

@@ -13,13 +13,13 @@
 //! before it; it is also what the next record names as its predecessor. Countries are written as their letters; version 1
 //! wrote their rank in the list of that time, and clicks without a sign.
 
+use super::row::{self, Row};
 use super::tagged::{self, Tagged};
 use adtally_model::epoch::{Base, Epoch, LiveMinute, MinuteCounts, MinuteIdentities, StagedFile};
-use adtally_model::{Country, Error, Frontiers, Identity, InputRow, Ledger, Minute, Progress, Result};
+use adtally_model::{Country, Error, Frontiers, Identity, Ledger, Minute, Progress, Result};
 use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128, SipHasher24};
 use std::hash::Hasher;
-use std::sync::Arc;
 
 /// The format written by this version.
 pub const FORMAT_VERSION: u16 = 2;
@@ -63,7 +63,7 @@ struct Header {
     next_input: u64,
     all_ended: bool,
     reopened_from_ms: Option<i64>,
-    inputs: Vec<Arc<InputRow>>,
+    inputs: Vec<Row>,
     gone: Ledger,
     ledger: Ledger,
     counts: Vec<Blob>,
@@ -76,7 +76,7 @@ struct Header {
 
 #[derive(Serialize, Deserialize)]
 struct BaseHeader {
-    inputs: Vec<Arc<InputRow>>,
+    inputs: Vec<Row>,
     minutes: Vec<(u64, Blob, Blob)>,
 }
 
@@ -139,7 +139,7 @@ pub(super) fn pieces(epoch: &Epoch) -> Result<Pieces> {
         next_input: epoch.progress.next_input,
         all_ended: epoch.progress.all_ended,
         reopened_from_ms: epoch.progress.reopened_from_ms,
-        inputs: epoch.inputs.clone(),
+        inputs: row::written(&epoch.inputs),
         gone: epoch.progress.gone,
         ledger: epoch.progress.ledger,
         counts: epoch.counts.iter().map(|counts| write_counts(counts, &mut blobs)).collect::<Result<_>>()?,
@@ -167,7 +167,7 @@ fn write_base(base: &Base, blobs: &mut Vec<u8>) -> Result<BaseHeader> {
     let minutes = base.minutes.iter().map(|minute| {
         Ok((minute.begun, write_counts(&minute.counts, blobs)?, write_identities(&minute.identities, blobs)?))
     });
-    Ok(BaseHeader { inputs: base.inputs.clone(), minutes: minutes.collect::<Result<_>>()? })
+    Ok(BaseHeader { inputs: row::written(&base.inputs), minutes: minutes.collect::<Result<_>>()? })
 }
 
 fn blob(minute: Minute, rows: usize, bytes: usize) -> Result<Blob> {
@@ -339,7 +339,7 @@ fn read_blobs(header: Header, mut blobs: Blobs<'_>) -> Result<Epoch> {
         let minutes = base.minutes.iter().map(|(begun, counts, identities)| {
             Ok(LiveMinute { begun: *begun, counts: blobs.counts(counts)?, identities: blobs.identities(identities)? })
         });
-        Ok(Box::new(Base { minutes: minutes.collect::<Result<_>>()?, inputs: base.inputs }))
+        Ok(Box::new(Base { minutes: minutes.collect::<Result<_>>()?, inputs: row::read(base.inputs) }))
     });
     Ok(Epoch {
         progress: Progress {
@@ -361,7 +361,7 @@ fn read_blobs(header: Header, mut blobs: Blobs<'_>) -> Result<Epoch> {
         predecessor: header.predecessor,
         oldest_needed: header.oldest_needed,
         claim: header.claim,
-        inputs: header.inputs,
+        inputs: row::read(header.inputs),
         counts,
         identities,
         staged: header.staged,

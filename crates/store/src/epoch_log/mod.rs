@@ -4,6 +4,7 @@ pub mod codec;
 mod logs;
 mod progress;
 mod rebuild;
+mod row;
 mod tagged;
 #[cfg(test)]
 mod tests;

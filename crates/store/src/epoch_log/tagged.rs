@@ -1,14 +1,14 @@
 //! Fields of a record that came with format 2: tagged, so that a reader ignores those which it does not know.
 
 use adtally_model::input::origin;
-use adtally_model::{Epoch, Error, InputRow, Ledger, Position, Result};
+use adtally_model::{Epoch, Error, InputLog, InputRow, Ledger, Position, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// [`InputRow::origin`], UTF-8; left out where it follows from name and generation.
 const ORIGIN: u16 = 1;
 
-/// [`InputRow::csv_header`], as it stands in the file.
+/// [`FileLog::csv_header`](adtally_model::FileLog::csv_header), as it stands in the file.
 const CSV_HEADER: u16 = 2;
 
 /// [`Ledger::nul_bytes`], a u64, little-endian; left out where it is 0.
@@ -17,6 +17,9 @@ const NUL_BYTES: u16 = 3;
 /// [`Progress::source`](adtally_model::Progress::source): two u64, little-endian; left out where the source has no
 /// position of its own.
 const SOURCE: u16 = 4;
+
+/// That the input is [`InputLog::Records`]; empty.
+const RECORDS: u16 = 5;
 
 /// One field.
 #[derive(Serialize, Deserialize)]
@@ -67,7 +70,10 @@ fn of_input(row: &InputRow, of: Part, fields: &mut Vec<Tagged>) {
     if !is_derived(row) {
         fields.push(Tagged { of, tag: ORIGIN, value: row.origin.as_bytes().to_vec() });
     }
-    if let Some(header) = &row.csv_header {
+    if row.log == InputLog::Records {
+        fields.push(Tagged { of, tag: RECORDS, value: Vec::new() });
+    }
+    if let Some(header) = row.file().and_then(|file| file.csv_header.as_ref()) {
         fields.push(Tagged { of, tag: CSV_HEADER, value: header.to_vec() });
     }
     of_ledger(&row.ledger, of, fields);
@@ -76,7 +82,7 @@ fn of_input(row: &InputRow, of: Part, fields: &mut Vec<Tagged>) {
 /// Whether an input's origin follows from its name and generation.
 fn is_derived(row: &InputRow) -> bool {
     let rest = row.origin.strip_prefix(&*row.name);
-    rest.is_some_and(|rest| match row.generation {
+    rest.is_some_and(|rest| match row.file().map_or(0, |file| file.generation) {
         0 => rest.is_empty(),
         generation => rest.strip_prefix('#').is_some_and(|number| number == generation.to_string()),
     })
@@ -90,7 +96,7 @@ pub(super) fn apply(epoch: &mut Epoch, fields: Vec<Tagged>) -> Result<()> {
     let base = epoch.base.as_deref_mut().map_or(&mut [][..], |base| &mut base.inputs);
     for row in epoch.inputs.iter_mut().chain(base) {
         let row = Arc::make_mut(row);
-        row.origin = origin(&row.name, row.generation);
+        row.origin = origin(&row.name, row.file().map_or(0, |file| file.generation));
     }
     for field in fields {
         apply_one(epoch, field)?;
@@ -110,7 +116,11 @@ fn apply_one(epoch: &mut Epoch, Tagged { of, tag, value }: Tagged) -> Result<()>
         (ORIGIN, Some(row), _) => {
             row.origin = String::from_utf8(value).map_err(|_| wrong("is not UTF-8"))?.into();
         }
-        (CSV_HEADER, Some(row), _) => row.csv_header = Some(value.into()),
+        (CSV_HEADER, Some(row), _) => {
+            let file = row.file_mut().ok_or_else(|| wrong("belongs to no file"))?;
+            file.csv_header = Some(value.into());
+        }
+        (RECORDS, Some(row), _) => row.log = InputLog::Records,
         (NUL_BYTES, row, of) => {
             let number = value.try_into().map_err(|_| wrong("is not a number"))?;
             let ledger = match (row, of) {
@@ -126,7 +136,7 @@ fn apply_one(epoch: &mut Epoch, Tagged { of, tag, value }: Tagged) -> Result<()>
             let number = |half: &[u8]| half.try_into().map(u64::from_le_bytes).map_err(|_| wrong("is no position"));
             epoch.progress.source = Some(Position { from: number(halves.0)?, to: number(halves.1)? });
         }
-        (ORIGIN | CSV_HEADER, None, _) => return Err(wrong("belongs to no input")),
+        (ORIGIN | CSV_HEADER | RECORDS, None, _) => return Err(wrong("belongs to no input")),
         _ => {}
     }
     Ok(())

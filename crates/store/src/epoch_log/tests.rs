@@ -6,7 +6,7 @@ use super::*;
 use adtally_model::epoch::{BASE_EVERY, FOLD_BEFORE_BASE};
 use adtally_model::fold::FoldedMinute;
 use adtally_model::input::Fingerprint;
-use adtally_model::{Base, LiveMinute, MinuteIdentities};
+use adtally_model::{Base, FileLog, InputLog, LiveMinute, MinuteIdentities};
 use adtally_model::{
     Country, ErrorKind, Identity, InputId, InputRow, InputStatus, InputTime, Ledger, Minute, MinuteCounts, Position,
     Verdict,
@@ -40,11 +40,16 @@ fn counts(minute: i64, rows: &[(u64, &str, i64)]) -> MinuteCounts {
 }
 
 fn input(id: u64, position: Position, ledger: Ledger) -> InputRow {
-    InputRow {
+    let file = FileLog {
         fingerprint: Fingerprint { head_len: 4_096, head_hash: 0x0102_0304, tail_len: 64, tail_hash: u64::MAX },
+        generation: 2,
         compressed: true,
         size: 123_456,
         position,
+        csv_header: None,
+    };
+    InputRow {
+        log: InputLog::File(file),
         time: InputTime { largest_ms: Some(1_767_225_600_123), run: 3, run_least_ms: -1, advanced_at_ms: 5 },
         status: InputStatus::Idle,
         ledger,
@@ -73,7 +78,7 @@ fn next_epoch(state: &mut PartitionState, minute: i64, ad: u64) -> Epoch {
     epoch.counts = vec![counts(minute, &[(ad, "US", 1)])];
     let identity = Identity(u128::from(epoch.progress.number) << 16);
     epoch.identities = vec![MinuteIdentities { minute: Minute(minute), identities: vec![identity] }];
-    let before = state.inputs.get(&InputId(1)).map_or(0, |row| row.position.to);
+    let before = state.inputs.get(&InputId(1)).map_or(0, |row| row.position().to);
     epoch.inputs = vec![input(1, Position { from: before, to: before + 1 }, epoch.progress.ledger).into()];
     // A minute's clicks are held for three minutes after it.
     epoch.progress.frontiers.expired.advance(Minute(minute - 3).start_ms());
@@ -141,7 +146,7 @@ fn facts(state: &PartitionState) -> impl PartialEq + std::fmt::Debug {
             (minute, (held.begun, identities, merge_all(minute, held.counts.clone())))
         })
         .collect();
-    let positions: Vec<_> = state.inputs.values().map(|row| (row.id, row.position.to, row.ledger)).collect();
+    let positions: Vec<_> = state.inputs.values().map(|row| (row.id, row.position().to, row.ledger)).collect();
     (state.progress.number, state.checksum, state.progress.frontiers, state.progress.ledger, positions, live)
 }
 

@@ -4,8 +4,8 @@ use super::codec::{self, Pieces};
 use super::{EpochLog, Fingerprints};
 use adtally_model::fold::merge_all;
 use adtally_model::{
-    Base, Epoch, EpochNumber, Error, Invariant, LiveMinute, MinuteIdentities, PartitionState, Position, Progress,
-    Result,
+    Base, Epoch, EpochNumber, Error, InputRow, Invariant, LiveMinute, MinuteIdentities, PartitionState, Position,
+    Progress, Result,
 };
 use bytes::Bytes;
 use object_store::{ObjectStore, PutMode, PutOptions, PutPayload};
@@ -53,7 +53,13 @@ fn base_of(state: &PartitionState) -> Base {
         inputs: state
             .inputs
             .values()
-            .map(|row| Arc::new(adtally_model::InputRow { position: row.position.next(), ..(**row).clone() }))
+            .map(|row| {
+                let mut row = InputRow::clone(row);
+                if let Some(file) = row.file_mut() {
+                    file.position = file.position.next();
+                }
+                Arc::new(row)
+            })
             .collect(),
         minutes: minutes
             .map(|(&minute, folded)| LiveMinute {

@@ -203,7 +203,8 @@ fn check_another(other: &str, bytes: Vec<u8>) {
     let position = lines("a", 0..70).len() as u64;
     let facts = rig.tailer.facts(InputId(1), position, Some(&text.as_bytes()[..position as usize])).expect("facts");
     let mut row = rig.row(InputId(1));
-    (row.fingerprint, row.position) = (facts.fingerprint, Position::at(position));
+    let file = row.file_mut().expect("a file");
+    (file.fingerprint, file.position) = (facts.fingerprint, Position::at(position));
     fs::write(rig.path("a.gz"), bytes).expect("written");
     rig.tailer =
         Tailer::new(Box::new(Sparing), rig.settings.clone(), &rig.patterns, vec![row.into()], 1).expect("a tailer");

@@ -107,7 +107,8 @@ fn positions_within_a_block() {
     let facts = rig.tailer.facts(InputId(1), within, None).expect("facts");
     assert_eq!(facts.fingerprint.tail_len, 1024);
     let mut row = rig.row(InputId(1));
-    (row.fingerprint, row.position, row.size) = (facts.fingerprint, Position::at(within), facts.size);
+    let file = row.file_mut().expect("a file");
+    (file.fingerprint, file.position, file.size) = (facts.fingerprint, Position::at(within), facts.size);
     // Cut, and grown beyond that position with the same first bytes.
     let text = lines("a", 0..30) + &lines("b", 0..1000);
     fs::write(rig.path("a"), &text).expect("written");

@@ -103,7 +103,7 @@ fn a_position_that_does_not_follow_is_noticed() {
         let mut epoch = next_epoch(&mut state, 2_000, 1);
         assert_eq!(epoch.base.is_some(), base);
         let rows = epoch.base.as_mut().map_or(&mut epoch.inputs, |base| &mut base.inputs);
-        Arc::make_mut(&mut rows[0]).position.from += 1;
+        Arc::make_mut(&mut rows[0]).file_mut().unwrap().position.from += 1;
         block_on(owner.append(&mut epoch)).unwrap();
         let error = block_on(log.fold()).unwrap_err();
         assert!(error.to_string().contains("EO-3"), "{error}");

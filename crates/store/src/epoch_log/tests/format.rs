@@ -5,8 +5,8 @@ use crate::epoch_log::codec;
 use adtally_model::epoch::{Base, Epoch, LiveMinute, MinuteCounts, MinuteIdentities, StagedFile, StagedTable};
 use adtally_model::input::origin;
 use adtally_model::{
-    Country, ErrorKind, Frontiers, Identity, InputRow, InputStatus, InputTime, Ledger, Minute, Position, Progress,
-    Verdict, Watermark,
+    Country, ErrorKind, Frontiers, Identity, InputLog, InputRow, InputStatus, InputTime, Ledger, Minute, Position,
+    Progress, Verdict, Watermark,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -90,8 +90,8 @@ fn with_tagged_fields() -> Epoch {
     for row in epoch.inputs.iter_mut().chain(&mut base.inputs) {
         let row = Arc::make_mut(row);
         row.origin = "logs/before-it-was-rotated.log".into();
-        row.csv_header = Some(b"click_timestamp,ad_id"[..].into());
-        row.ledger.nul_bytes = row.position.to;
+        row.ledger.nul_bytes = row.position().to;
+        row.file_mut().unwrap().csv_header = Some(b"click_timestamp,ad_id"[..].into());
     }
     epoch
 }
@@ -188,16 +188,18 @@ fn any_input() -> impl Strategy<Value = Arc<InputRow>> {
     (any::<[u64; 6]>(), ".{0,40}", any::<bool>(), 0..4_usize, option::of(any::<i64>())).prop_map(
         |(numbers, name, compressed, status, largest_ms)| {
             let name: Arc<str> = name.into();
+            let mut row = input(numbers[0], Position { from: numbers[1], to: numbers[2] }, Ledger::default());
+            let file = row.file_mut().unwrap();
+            (file.compressed, file.size, file.generation) = (compressed, numbers[2], numbers[3] as u32);
+            let log = if numbers[5].is_multiple_of(3) { InputLog::Records } else { row.log.clone() };
             Arc::new(InputRow {
                 origin: origin(&name, numbers[3] as u32),
                 name,
-                compressed,
-                size: numbers[2],
-                generation: numbers[3] as u32,
+                log,
                 seen_at_ms: numbers[4] as i64,
                 time: InputTime { largest_ms, run: numbers[5] as u32, ..InputTime::default() },
                 status: [InputStatus::Holding, InputStatus::Idle, InputStatus::Ended, InputStatus::Released][status],
-                ..input(numbers[0], Position { from: numbers[1], to: numbers[2] }, Ledger::default())
+                ..row
             })
         },
     )

@@ -194,7 +194,7 @@ impl Process {
         match tailer.read(id, self.now_ms).expect("an input") {
             ReadOutcome::Block(block) => {
                 let before = self.blocks.entry(id).or_default();
-                let from = before.back().map_or(self.rows[&id].position.to, |block| block.to);
+                let from = before.back().map_or(self.rows[&id].position().to, |block| block.to);
                 if block.from != from {
                     return Err(format!("input {id}: a block from {} follows position {from}", block.from));
                 }
@@ -238,7 +238,7 @@ impl Process {
         let tailer = self.tailer.as_mut().expect("a tailer");
         for id in std::mem::take(&mut self.touched) {
             let row = self.rows.get_mut(&id).expect("a row");
-            if let Some(facts) = tailer.facts(id, row.position.to, None) {
+            if let Some(facts) = tailer.facts(id, row.position().to, None) {
                 describe(row, &facts);
             }
             self.committed.insert(id, row.clone());
@@ -277,7 +277,7 @@ impl Process {
 
     fn judge(&mut self, id: InputId, block: &Block, to: u64) -> Result<(), String> {
         let row = self.rows.get_mut(&id).expect("a row");
-        row.position = Position::at(to);
+        row.file_mut().expect("a file").position = Position::at(to);
         self.touched.insert(id);
         let state = self.disk.state();
         if block.overlong {
@@ -322,7 +322,7 @@ impl Process {
                 Discovery::Found { facts, position } => {
                     let mut row = InputRow::new(facts.input, facts.name.clone(), facts.generation);
                     describe(&mut row, &facts);
-                    row.position = Position::at(position);
+                    row.file_mut().expect("a file").position = Position::at(position);
                     self.touched.insert(row.id);
                     self.rows.insert(row.id, row);
                 }
@@ -371,19 +371,18 @@ impl Process {
 
     /// What the process knows of its inputs, for people.
     pub(super) fn in_words(&self) -> Vec<String> {
-        let word = |row: &InputRow| {
-            format!("{} {} ({:?}): read to {}, size {}", row.id, row.name, row.status, row.position.to, row.size)
-        };
+        let word = |row: &InputRow| format!("{} {} ({:?}): {:?}", row.id, row.name, row.status, row.log);
         self.rows.values().map(word).collect()
     }
 }
 
 fn describe(row: &mut InputRow, facts: &InputFacts) {
     row.name.clone_from(&facts.name);
-    row.fingerprint = facts.fingerprint;
-    row.size = facts.size;
-    row.compressed = facts.compressed;
-    row.csv_header.clone_from(&facts.csv_header);
+    let file = row.file_mut().expect("a file");
+    file.fingerprint = facts.fingerprint;
+    file.size = facts.size;
+    file.compressed = facts.compressed;
+    file.csv_header.clone_from(&facts.csv_header);
 }
 
 fn is_whole_row(text: &[u8]) -> bool {
