@@ -12,10 +12,13 @@ use adtally_model::{Error, MinuteState, Result};
 use adtally_serve::{Limits, Listener, serve};
 use adtally_store::questions::{AdClicks, Cost, Coverage, Question, Questions, Revision, Span, TopAds};
 use async_trait::async_trait;
+use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpListener, UnixListener};
@@ -44,8 +47,15 @@ impl Questions for Store {
     }
 
     async fn ad_clicks(&self, _: u64, _: &Question, _: bool) -> Result<AdClicks> {
+        let mut ticket = pin!(self.tickets.acquire());
+        let at_once = poll_fn(|context| Poll::Ready(ticket.as_mut().poll(context))).await;
+        // It is in line by now: a question that was asked later is not served first.
         self.asked.add_permits(1);
-        self.tickets.acquire().await.map_err(|error| Error::internal(error.to_string()))?.forget();
+        let ticket = match at_once {
+            Poll::Ready(ticket) => ticket,
+            Poll::Pending => ticket.await,
+        };
+        ticket.map_err(|error| Error::internal(error.to_string()))?.forget();
         Ok(AdClicks { coverage: NOTHING, clicks: 0, series: None })
     }
 
