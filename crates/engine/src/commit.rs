@@ -8,7 +8,7 @@ use crate::project::Projector;
 use crate::report::Report;
 use adtally_model::epoch::{BASE_EVERY, fold_start};
 use adtally_model::{
-    Base, Epoch, Error, LiveMinute, Minute, MinuteCounts, MinuteIdentities, Progress, Result, StagedFile,
+    Base, Epoch, EpochNumber, Error, LiveMinute, Minute, MinuteCounts, MinuteIdentities, Progress, Result, StagedFile,
 };
 use adtally_pipeline::EpochDraft;
 use adtally_store::epoch_log::LogWriter;
@@ -106,6 +106,8 @@ impl Encoder {
 pub struct Recorder {
     /// The right to append to the log.
     pub writer: LogWriter,
+    /// The last epoch that the lake was known to hold.
+    pub lake_epoch: EpochNumber,
     /// Where files are staged.
     pub lake: Arc<dyn LakeStore>,
     /// Readers' view.
@@ -127,6 +129,10 @@ pub struct Recorder {
 }
 
 impl Recorder {
+    fn partition(&self) -> u32 {
+        self.writer.log().partition()
+    }
+
     /// Records one epoch.
     ///
     /// # Errors
@@ -146,7 +152,9 @@ impl Recorder {
             true => Some(self.retrying("reading epoch records", |recorder| recorder.base(&draft, &counts))?),
             false => None,
         };
-        let oldest_needed = fold_start(number).min(fold_start(self.projector.lake_epoch(partition).max(1)));
+        // What a partition that has gone lacks in the lake is its next owner's concern.
+        self.lake_epoch = self.projector.lake_epoch(partition).unwrap_or(self.lake_epoch);
+        let oldest_needed = fold_start(number).min(fold_start(self.lake_epoch.max(1)));
         let mut epoch = Epoch {
             progress: draft.progress,
             writer: 0,
@@ -202,7 +210,8 @@ impl Recorder {
         while !self.projector.has_room()? {
             if !waited {
                 tracing::warn!("too many epochs wait for the lake: reading is paused");
-                self.report.store_failing("too many epochs wait for the lake: reading is paused".to_owned());
+                self.report
+                    .store_failing(self.partition(), "too many epochs wait for the lake: reading is paused".to_owned());
                 waited = true;
             }
             if self.abandon.load(Ordering::Relaxed) {
@@ -211,7 +220,7 @@ impl Recorder {
             self.clock.sleep(LAKE_POLL);
         }
         if waited {
-            self.report.store_mended();
+            self.report.store_mended(self.partition());
         }
         Ok(())
     }
@@ -222,12 +231,13 @@ impl Recorder {
         for attempt in 1.. {
             match call(self) {
                 Ok(value) => {
-                    self.report.store_mended();
+                    self.report.store_mended(self.partition());
                     return Ok(value);
                 }
                 Err(error) if error.is_retryable() && self.attempts_max.is_none_or(|max| attempt < max) => {
                     tracing::warn!(attempt, "{what} failed, trying again: {}", error.report());
-                    self.report.store_failing(format!("{what} fails, trying again: {}", error.report()));
+                    let problem = format!("{what} fails, trying again: {}", error.report());
+                    self.report.store_failing(self.partition(), problem);
                 }
                 Err(error) => return Err(error),
             }
@@ -427,6 +437,7 @@ mod tests {
         *clock.lake.lock() = Some(work);
         let recorder = Recorder {
             writer,
+            lake_epoch: 0,
             lake,
             hot,
             report: Arc::clone(&report),

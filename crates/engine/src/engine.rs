@@ -70,6 +70,8 @@ pub struct Engine<S> {
     upkeep: Arc<Upkeep>,
     abandon: Arc<AtomicBool>,
     partitions: BTreeMap<u32, Member<S>>,
+    /// Whether what a process may hold was shared out in the last turn.
+    is_shared: bool,
 }
 
 /// A partition at work.
@@ -123,6 +125,7 @@ impl<S: EpochSink> Engine<S> {
             upkeep: Arc::clone(&upkeep),
             abandon: Arc::new(AtomicBool::new(false)),
             partitions: BTreeMap::new(),
+            is_shared: false,
         };
         Ok((engine, Workers { projecting, upkeep }))
     }
@@ -138,6 +141,7 @@ impl<S: EpochSink> Engine<S> {
         let encoder = Encoder { lake: Arc::clone(lake), randomness: Arc::clone(randomness), clock: Arc::clone(clock) };
         let recorder = Recorder {
             writer,
+            lake_epoch,
             lake: Arc::clone(lake),
             hot: Arc::clone(&hot),
             report: Arc::clone(report),
@@ -203,9 +207,10 @@ impl<S: EpochSink> Engine<S> {
     /// Shares out what the process may hold.
     fn share(&mut self) {
         let count = self.partitions.len();
-        if count < 2 {
+        if count < 2 && !self.is_shared {
             return;
         }
+        self.is_shared = count > 1;
         let held = |member: &Member<S>| member.ingest.partition().held().0;
         let total: usize = self.partitions.values().map(held).sum();
         let settings = IngestSettings::new(&self.options.settings, self.options.ending).shared_by(count);

@@ -290,7 +290,7 @@ impl<S: EpochSink> Ingest<S> {
         for warning in self.source.new_warnings() {
             tracing::warn!("{warning}");
         }
-        self.report.note_source(self.source.warnings());
+        self.report.note_source(self.partition.number(), self.source.warnings());
     }
 
     /// Judges batches, the lane with the least watermark first, until the epoch is full or all wait.
@@ -303,6 +303,9 @@ impl<S: EpochSink> Ingest<S> {
             {
                 lane.decoding.pop_front();
                 lane.batches = batches;
+                if lane.batches.is_empty() {
+                    lane.sizes.pop_front();
+                }
             }
             if !lane.batches.is_empty() {
                 order.push((lane.input.and_then(|input| self.partition.watermark_of(input)), id));
@@ -341,10 +344,17 @@ impl<S: EpochSink> Ingest<S> {
     fn judge_one(&mut self, id: LaneId, now: &ClockReading, lines_max: usize) -> Result<(usize, bool)> {
         let Some(lane) = self.lanes.get_mut(&id) else { return Ok((0, false)) };
         let Some(batch) = lane.batches.front_mut() else { return Ok((0, false)) };
-        if batch.is_record() && self.partition.inputs().get(batch.input).is_none() {
-            // It is known once the epoch has ended.
-            lane.waits = true;
-            return Ok((0, false));
+        if batch.is_record() {
+            let input = batch.input;
+            let is_ended = self.partition.inputs().get(input).map(|known| known.row.status == InputStatus::Ended);
+            if is_ended == Some(true) && !self.discovered.contains(&Discovery::Resumed { input }) {
+                self.discovered.push(Discovery::Resumed { input });
+            }
+            if is_ended != Some(false) {
+                // It is known, or goes on, once the epoch has ended.
+                lane.waits = true;
+                return Ok((0, false));
+            }
         }
         let judged = self.partition.judge(batch, now, lines_max)?;
         lane.waits = judged.stopped == Stopped::Aligned;

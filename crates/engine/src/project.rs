@@ -132,9 +132,9 @@ impl Projector {
         self.shared.queue.lock().waiting.retain(|waiting| waiting.progress.partition != partition);
     }
 
-    /// The last epoch of a partition that the lake holds.
-    pub fn lake_epoch(&self, partition: u32) -> EpochNumber {
-        self.shared.members.lock().get(&partition).map_or(0, |member| member.lake_epoch)
+    /// The last epoch of a partition that the lake holds; none where the partition has gone.
+    pub fn lake_epoch(&self, partition: u32) -> Option<EpochNumber> {
+        self.shared.members.lock().get(&partition).map(|member| member.lake_epoch)
     }
 
     /// How far each partition had come in the last epoch that this process has projected; none before the first of a
@@ -146,6 +146,10 @@ impl Projector {
 
     /// An epoch is committed and waits for the lake.
     pub fn committed(&self, draft: &EpochDraft, pending: Arc<PendingEpoch>, oldest_needed: EpochNumber) {
+        if self.lake_epoch(draft.progress.partition).is_none() {
+            // Its next owner projects it.
+            return;
+        }
         let inputs = draft.inputs.iter().map(|row| (Arc::clone(&row.origin), row.ledger)).collect();
         let waiting = Waiting { pending, progress: draft.progress, inputs, oldest_needed };
         let mut queue = self.shared.queue.lock();
@@ -298,9 +302,12 @@ impl Work {
             let Progress { partition, number, .. } = waiting.progress;
             let mut members = self.shared.members.lock();
             let Some(member) = members.get_mut(&partition) else { continue };
-            member.hot.projected(number);
-            parts.report.lake_holds(partition, number);
-            (member.lake_epoch, member.projected) = (number, Some(waiting.progress));
+            // A partition may have gone and come back meanwhile.
+            if number >= member.lake_epoch {
+                member.hot.projected(number);
+                parts.report.lake_holds(partition, number);
+                (member.lake_epoch, member.projected) = (number, Some(waiting.progress));
+            }
         }
         let is_projected = |waiting: &Waiting| {
             let of_partition = last.iter().find(|last| last.progress.partition == waiting.progress.partition);

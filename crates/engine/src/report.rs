@@ -51,10 +51,12 @@ struct Holds {
 struct Live {
     clock: Option<ClockReading>,
     partitions: BTreeMap<u32, Holds>,
-    store_failing: Option<String>,
+    /// By partition.
+    store_failing: BTreeMap<u32, String>,
     lake_failing: Option<String>,
     upkeep_failing: Option<String>,
-    source_notes: Vec<String>,
+    /// By partition.
+    source_notes: BTreeMap<u32, Vec<String>>,
     starting: bool,
     recovering: bool,
     /// How far reading the epoch log is, once that has begun.
@@ -110,7 +112,11 @@ impl Report {
     /// A partition has gone to another process.
     pub fn left(&self, partition: u32) {
         self.committed.lock().remove(&partition);
-        self.live.lock().partitions.remove(&partition);
+        let mut live = self.live.lock();
+        live.partitions.remove(&partition);
+        live.store_failing.remove(&partition);
+        live.source_notes.remove(&partition);
+        drop(live);
         self.lines.lock().remove(&partition);
     }
 
@@ -119,7 +125,8 @@ impl Report {
         self.commits.observe(Duration::from_millis(took_ms.max(0) as u64));
         self.rejections.lock().observe(&draft.dead_letters);
         let mut partitions = self.committed.lock();
-        let committed = partitions.entry(draft.progress.partition).or_default();
+        // One that has gone is its next owner's to tell of.
+        let Some(committed) = partitions.get_mut(&draft.progress.partition) else { return };
         let (before, total, now_ms) = (&committed.inputs, &committed.progress.ledger, self.clock.monotonic_ms());
         let mut lines = self.lines.lock();
         for warning in
@@ -177,19 +184,19 @@ impl Report {
     }
 
     /// What is wrong with inputs at the moment and stops nothing.
-    pub fn note_source(&self, mut notes: Vec<String>) {
+    pub fn note_source(&self, partition: u32, mut notes: Vec<String>) {
         notes.truncate(SOURCE_NOTES_MAX);
-        self.live.lock().source_notes = notes;
+        self.live.lock().source_notes.insert(partition, notes);
     }
 
     /// The store refuses epochs.
-    pub fn store_failing(&self, problem: String) {
-        self.live.lock().store_failing = Some(problem);
+    pub fn store_failing(&self, partition: u32, problem: String) {
+        self.live.lock().store_failing.insert(partition, problem);
     }
 
     /// The store takes epochs.
-    pub fn store_mended(&self) {
-        self.live.lock().store_failing = None;
+    pub fn store_mended(&self, partition: u32) {
+        self.live.lock().store_failing.remove(&partition);
     }
 
     /// The lake cannot be brought up to date.
@@ -385,7 +392,7 @@ impl Status for Report {
                 still_ms / 1_000
             ));
         }
-        problems.extend(live.store_failing.clone());
+        problems.extend(live.store_failing.values().cloned());
         problems.extend(live.lake_failing.clone());
         if let Some(clock) = live.clock.filter(|clock| !clock.agrees) {
             problems.push(format!(
@@ -404,7 +411,7 @@ impl Status for Report {
         committed.values().for_each(|committed| self.input_notes(committed, &mut notes));
         let now_ms = self.clock.monotonic_ms();
         notes.extend(self.lines.lock().values().flat_map(|lines| lines.notes(now_ms)));
-        notes.extend(live.source_notes.iter().cloned());
+        notes.extend(live.source_notes.values().flatten().cloned());
         Readiness { problems, notes }
     }
 

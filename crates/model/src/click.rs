@@ -156,6 +156,8 @@ pub struct DecodedRecords {
     pub clicks: ClickColumns,
     /// Lines that are not.
     pub rejected: Vec<Rejected>,
+    /// NUL bytes that belong to no line.
+    pub nul_bytes: u64,
     /// The text of all records, for dead letters.
     pub text: Vec<u8>,
 }

@@ -265,11 +265,12 @@ impl Inputs {
         Some(largest - settings.out_of_orderness_ms)
     }
 
-    /// The largest watermark over the inputs that hold and, being at their ends, wait for nobody.
-    pub(crate) fn most_watermark_at_end(&self, now_ms: i64, settings: &TimeSettings) -> Option<i64> {
+    /// The largest watermark over the inputs that hold and wait for nobody: those at their ends, and all that share a lane.
+    pub(crate) fn most_watermark_unaligned(&self, now_ms: i64, settings: &TimeSettings) -> Option<i64> {
         let with_watermark = self.holding.iter().rev().take_while(|(largest, _)| *largest != watermark::NONE);
-        let mut at_end = with_watermark.filter(|(_, id)| self.at_end_lately(*id, now_ms, settings));
-        at_end.next().map(|(largest, _)| largest - settings.out_of_orderness_ms)
+        let is_unaligned = |id| self.shared_lane.is_some() || self.at_end_lately(id, now_ms, settings);
+        let mut unaligned = with_watermark.filter(|(_, id)| is_unaligned(*id));
+        unaligned.next().map(|(largest, _)| largest - settings.out_of_orderness_ms)
     }
 
     /// Sets whether there are lines that no input can deliver just now.

@@ -60,6 +60,8 @@ impl PendingBatch {
         let (columns, text) = (Arc::new(block.clicks), Arc::new(block.text));
         let mut rejected: VecDeque<Rejected> = block.rejected.into();
         let (mut row, mut text_begin) = (0, 0);
+        // They are booked with the first record.
+        let mut nul_bytes = block.nul_bytes;
         block.records.into_iter().map(move |record| {
             let rows = &columns.line_start[row..];
             let end_row = row + rows.partition_point(|&start| start < record.text_end);
@@ -70,7 +72,7 @@ impl PendingBatch {
                 lines: Lines::Record(record),
                 columns: Arc::clone(&columns),
                 rejected: std::mem::replace(&mut rejected, later),
-                nul_bytes: 0,
+                nul_bytes: std::mem::take(&mut nul_bytes),
                 text: Arc::clone(&text),
                 row,
                 end_row,

@@ -7,7 +7,7 @@ mod lake;
 mod records;
 
 use adtally_model::{ErrorKind, IdentityKey, Result};
-use adtally_store::backing::{Backing, StoreUrl};
+use adtally_store::backing::{Backing, EMBEDDED, StoreUrl};
 use adtally_store::epoch_log::EpochLog;
 use adtally_store::lake::{Held, Lake};
 use records::Scan;
@@ -80,6 +80,10 @@ pub async fn verify(url: &StoreUrl, key: Option<IdentityKey>) -> Result<Findings
     {
         // A log may be lost.
         partitions.extend(epochs.iter().map(|(partition, _)| partition));
+    }
+    if partitions.is_empty() {
+        // That it has no record is told.
+        partitions.insert(EMBEDDED);
     }
     let several = partitions.len() > 1;
     for partition in partitions {

@@ -127,10 +127,12 @@ impl Decoder {
 
     /// Decodes a block of records.
     pub fn decode_records(&self, RecordBlock { text, records, format, .. }: RecordBlock) -> DecodedRecords {
-        let to = text.len() as u64;
-        let block = Block { input: InputId(0), from: 0, to, text, format, nul_bytes: 0, overlong: false };
-        let DecodedBatch { clicks, rejected, text, .. } = self.decode(block);
-        DecodedRecords { records, clicks, rejected, text }
+        // Behind any byte order mark and any header: no record is known to be the first of its input.
+        let from = u64::from(u32::MAX);
+        let to = from + text.len() as u64;
+        let block = Block { input: InputId(0), from, to, text, format, nul_bytes: 0, overlong: false };
+        let DecodedBatch { clicks, rejected, text, nul_bytes, .. } = self.decode(block);
+        DecodedRecords { records, clicks, rejected, nul_bytes, text }
     }
 
     /// What stands in the field of the country, where it is there and no click of a block has a known country. Asked once a

@@ -3,10 +3,11 @@
 use crate::data_dir::read_key;
 use crate::durable::DurableLocal;
 use crate::epoch_log::EpochLogs;
-use crate::lake::{DamagedEntry, Lake, damaged_entries};
+use crate::lake::{DamagedEntry, Lake, Table, damaged_entries};
 use adtally_model::{Error, IdentityKey, Result};
 use futures::StreamExt;
 use object_store::ObjectStore;
+use object_store::path::Path as ObjectPath;
 use object_store::prefix::PrefixStore;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -124,7 +125,13 @@ impl Backing {
     /// # Errors
     /// Corrupt when the lake or a table is missing or damaged, external when it cannot be read.
     pub async fn existing_lake(&self) -> Result<Lake> {
-        if self.lake.list(None).next().await.is_none() {
+        let mut has_table = false;
+        for table in Table::ALL {
+            // The lake has very many files, a table's log few.
+            let log = ObjectPath::from(table.name()).join("_delta_log");
+            has_table = has_table || self.lake.list(Some(&log)).next().await.is_some();
+        }
+        if !has_table {
             return Err(Error::corrupt(format!("the lake {} is missing: restore it from a backup", self.lake_name)));
         }
         Lake::open_existing(Arc::clone(&self.lake)).await

@@ -183,7 +183,7 @@ impl HotCounts {
     pub fn projected(&self, lake_epoch: EpochNumber) {
         let mut shared = self.shared.write();
         let snapshot = Arc::make_mut(&mut shared);
-        snapshot.lake_epoch = lake_epoch;
+        snapshot.lake_epoch = lake_epoch.max(snapshot.lake_epoch);
         snapshot.pending.retain(|pending| pending.epoch > lake_epoch);
     }
 }

@@ -161,6 +161,13 @@ impl Repair {
             self.steps.push("further repairs are found once this is done".to_owned());
             return Ok(true);
         }
+        let partitions = backing.logs().partitions().await?;
+        if let Some(other) = partitions.iter().find(|&&partition| partition != EMBEDDED) {
+            return Err(Error::user(format!(
+                "the data has an epoch log of partition {other}: only data that `adtally run` has made can be repaired; restore \
+                 what is damaged from a backup"
+            )));
+        }
         // A log that is lost is an empty one.
         let (log, lake) = (backing.logs().log(EMBEDDED), backing.existing_lake().await?);
         let step = decide(&facts(&log, &lake).await?);

@@ -61,7 +61,7 @@ pub fn run(args: &RunArgs) -> Result<Exit> {
         ));
     }
     if config.run.source.paths.is_empty() {
-        return Err(Error::user("no inputs are given: name files, folders or globs, or set input.paths"));
+        return Err(Error::user("there is nothing to read: name files, folders or globs, or set input.paths"));
     }
     let ending = match (args.until_end, args.finalise) {
         (false, _) => Ending::Never,

@@ -153,8 +153,9 @@ struct TopicSource {
 
 impl TopicSource {
     fn new(records: Vec<Produced>, state: &PartitionState) -> TopicSource {
-        assert!(state.inputs.is_empty(), "the topic is read in one go");
-        TopicSource { records, next: 0, inputs: BTreeMap::new() }
+        let next = state.progress.source.map_or(0, |source| source.to as usize / 2);
+        let inputs = state.inputs.values().map(|row| (Arc::clone(&row.origin), row.id)).collect();
+        TopicSource { records, next, inputs }
     }
 }
 
@@ -291,7 +292,11 @@ fn three_partitions_of_stamped_records_answer_as_the_files_do() {
         .build()
         .unwrap();
     let logs: Vec<Vec<Line>> = logs.iter().map(|text| lines_of(text, SystemClock.wall_ms())).collect();
-    let (topic, topic_ledger) = read_topic(produce(&logs, &options), &options, &runtime);
+    let topic = produce(&logs, &options);
+    // A first run ends in its midst, and a second one goes on where that was.
+    let half = topic.iter().map(|records| records[..records.len() / 2].to_vec()).collect();
+    read_topic(half, &RunOptions { ending: Ending::UntilEnd, ..options.clone() }, &runtime);
+    let (topic, topic_ledger) = read_topic(topic, &options, &runtime);
 
     // Through the binary: every log adds up, every count is right, and everything that is stored agrees.
     let ledger = site.ledger();

@@ -98,10 +98,12 @@ impl<S: EpochSink> Ingest<S> {
                 }
                 Discovery::Continued { input: id } | Discovery::Resumed { input: id } => {
                     tracing::debug!(id = id.0, "input continues");
-                    let lane = id.into();
-                    self.quiet.remove(&lane);
-                    let lane = self.lanes.entry(lane).or_insert_with(|| Lane::of(lane));
-                    (lane.ended, lane.asked_ms) = (false, None);
+                    if self.source.shared_lane().is_none() {
+                        let lane = id.into();
+                        self.quiet.remove(&lane);
+                        let lane = self.lanes.entry(lane).or_insert_with(|| Lane::of(lane));
+                        (lane.ended, lane.asked_ms) = (false, None);
+                    }
                     self.partition.resume_input(id);
                 }
                 Discovery::Renamed { input: id, name } => {

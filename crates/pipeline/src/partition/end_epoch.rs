@@ -95,8 +95,8 @@ impl Partition {
     }
 
     /// While more identities are held than `dedup_capacity` and inputs lie further apart than the horizon, the least
-    /// of them stop holding the watermark. Only inputs at their ends run away from others: where those ahead wait, what is
-    /// behind comes up to them, and nothing needs to be late. While one without a watermark holds, releasing others
+    /// of them stop holding the watermark. Only inputs at their ends, and those that share a lane, run away from
+    /// others: where those ahead wait, what is behind comes up to them, and nothing needs to be late. While one without a watermark holds, releasing others
     /// would move nothing.
     fn release_inputs(&mut self, now_ms: i64) {
         let held = |partition: &Partition| {
@@ -107,7 +107,7 @@ impl Partition {
             let final_ms = frontier::ms(self.progress.frontiers.final_);
             let least = self.inputs.least_holding(final_ms, &self.settings, None);
             let least = least.filter(|&least| least != watermark::NONE || self.releases_unopened);
-            let most = self.inputs.most_watermark_at_end(now_ms, &self.settings);
+            let most = self.inputs.most_watermark_unaligned(now_ms, &self.settings);
             let (Some(least), Some(most)) = (least, most) else { return };
             if most.saturating_sub(least) <= self.settings.dedup_horizon_ms {
                 return;

@@ -47,7 +47,8 @@ impl EpochLogs {
     pub async fn partitions(&self) -> Result<Vec<u32>> {
         let folder = Path::from(FOLDER);
         let listed = self.store.list(Some(&folder)).try_fold(BTreeSet::new(), |mut found, object| async move {
-            let partition = object.location.parts().nth(1);
+            let is_record = object.location.extension() == Some("epoch");
+            let partition = object.location.parts().nth(1).filter(|_| is_record);
             found.extend(partition.and_then(|name| name.as_ref().parse::<u32>().ok()));
             Ok(found)
         });

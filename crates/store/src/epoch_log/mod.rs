@@ -200,6 +200,22 @@ impl EpochLog {
         Ok(Some((epoch, checksum)))
     }
 
+    /// Reads a record that an owner whose last record is `head` needs. Where it is missing because the log went on, the
+    /// owner was succeeded.
+    async fn read_of_owner(&self, number: EpochNumber, head: EpochNumber) -> Result<(Epoch, u128)> {
+        if let Some(found) = self.read(number).await? {
+            return Ok(found);
+        }
+        let newest = self.numbers().await?.last().copied();
+        if newest > Some(head) {
+            let partition = self.partition;
+            return Err(Error::fenced(format!(
+                "the log went on after epoch {head}: another process owns partition {partition}"
+            )));
+        }
+        Err(self.missing(number))
+    }
+
     async fn read_present(&self, number: EpochNumber) -> Result<(Epoch, u128)> {
         self.read(number).await?.ok_or_else(|| self.missing(number))
     }
@@ -272,7 +288,7 @@ impl EpochLog {
         }
         let mut parts: BTreeMap<Minute, Vec<MinuteCounts>> = minutes.iter().map(|&at| (at, Vec::new())).collect();
         let base = match base_before(head) {
-            Some(number) => Some((number, self.read_present(number).await?.0)),
+            Some(number) => Some((number, self.read_of_owner(number, head).await?.0)),
             None => None,
         };
         let mut repeated = BTreeSet::new();
@@ -283,7 +299,7 @@ impl EpochLog {
             }
         }
         let base = base.map_or(0, |(number, _)| number);
-        let records = stream::iter(fold_start(head)..=head).map(|number| self.read_present(number));
+        let records = stream::iter(fold_start(head)..=head).map(|number| self.read_of_owner(number, head));
         let mut records = std::pin::pin!(records.buffered(FOLD_READ_AHEAD));
         while let Some((epoch, _)) = records.try_next().await? {
             for counts in epoch.counts {

@@ -21,15 +21,23 @@ impl Lake {
         selection: Selection,
         mut show: impl FnMut(&MinuteCounts) + Send,
     ) -> Result<()> {
-        for upto in self.rolled_alike(upto).await? {
+        if upto.iter().nth(1).is_none() {
+            return self.each_count_of((from, to), upto, selection, &mut show).await;
+        }
+        for (is_rolled, upto) in self.rolled_alike(upto).await? {
+            let mut from = from;
+            if !is_rolled && let Some(kept) = self.kept_from(Table::ClicksByMinute).await? {
+                // Minutes leave only once they are rolled up: these partitions began later.
+                from = from.max(kept).min(to);
+            }
             self.each_count_of((from, to), &upto, selection, &mut show).await?;
         }
         Ok(())
     }
 
-    /// Partitions of which hours and days are rolled up to the same ends, together: one that lags behind, or has no
-    /// roll-ups yet, makes no others read their minutes.
-    async fn rolled_alike(&self, upto: &Epochs) -> Result<Vec<Epochs>> {
+    /// Partitions of which hours and days are rolled up to the same ends, together, and whether any are: one that lags
+    /// behind, or has no roll-ups yet, makes no others read their minutes.
+    async fn rolled_alike(&self, upto: &Epochs) -> Result<Vec<(bool, Epochs)>> {
         let mut alike: BTreeMap<[Option<Minute>; 2], Epochs> = BTreeMap::new();
         for (partition, epoch) in upto.iter() {
             let mut ends = [None; 2];
@@ -38,7 +46,7 @@ impl Lake {
             }
             alike.entry(ends).or_default().note(partition, epoch);
         }
-        Ok(alike.into_values().collect())
+        Ok(alike.into_iter().map(|(ends, upto)| (ends[0].is_some(), upto)).collect())
     }
 
     async fn each_count_of(

@@ -61,10 +61,13 @@ impl Lake {
         Ok(removed)
     }
 
-    /// Where the spans end that are rolled up in every partition; none while there is a partition without any.
+    /// Where the spans end that are rolled up in every partition that has rows; none while one of
+    /// them has none.
     async fn rolled_up_in_all(&self, roll_up: RollUp, as_of: &AsOf) -> Result<Option<Minute>> {
         let mut least: Option<Minute> = None;
-        for progress in &as_of.partitions {
+        let source = self.table(roll_up.source()).files().await?;
+        let has_rows = |partition| source.files.iter().any(|file| file.bounds.reaches(partition, 0));
+        for progress in as_of.partitions.iter().filter(|progress| has_rows(progress.partition)) {
             let Some(end) = self.rolled_up(roll_up, progress.partition).await? else { return Ok(None) };
             least = Some(least.map_or(end, |least| least.min(end)));
         }

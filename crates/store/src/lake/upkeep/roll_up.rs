@@ -129,8 +129,13 @@ impl Lake {
         rows_max: usize,
     ) -> Result<bool> {
         let mut is_more = false;
+        // Where another partition is rolled up the table is not lost, and one without a mark has just begun.
+        let mut is_begun = false;
         for held in &as_of.partitions {
-            is_more |= self.roll_up_of(roll_up, held, as_of.now_ms, tokens, rows_max).await?;
+            is_begun |= self.rolled_up(roll_up, held.partition).await?.is_some();
+        }
+        for held in &as_of.partitions {
+            is_more |= self.roll_up_of(roll_up, held, is_begun, (as_of.now_ms, tokens), rows_max).await?;
         }
         Ok(is_more)
     }
@@ -140,8 +145,8 @@ impl Lake {
         &self,
         roll_up: RollUp,
         held: &Progress,
-        now_ms: i64,
-        tokens: Tokens<'_>,
+        is_begun: bool,
+        (now_ms, tokens): (i64, Tokens<'_>),
         rows_max: usize,
     ) -> Result<bool> {
         let &Progress { log_id, partition, number: epoch, .. } = held;
@@ -154,7 +159,9 @@ impl Lake {
         check_no_rows_after(roll_up, &index, partition, before)?;
         let upto = Epochs::of(partition, epoch);
         let source = self.count_reader(roll_up.source(), Some(&upto), Selection::default()).await?;
-        let Some((begin, end)) = self.due(roll_up, held, before, &source.index).await? else { return Ok(false) };
+        let Some((begin, end)) = self.due(roll_up, held, (before, is_begun), &source.index).await? else {
+            return Ok(false);
+        };
         let mut sums = gather(&source, roll_up, (begin, end), 0, rows_max).await?;
         let done = sums.end;
         let mut adds = Vec::new();
@@ -186,7 +193,7 @@ impl Lake {
         &self,
         roll_up: RollUp,
         held: &Progress,
-        before: Option<i64>,
+        (before, is_begun): (Option<i64>, bool),
         source: &FileIndex,
     ) -> Result<Option<(Minute, Minute)>> {
         let Some(final_ms) = held.frontiers.final_.get() else { return Ok(None) };
@@ -197,8 +204,8 @@ impl Lake {
             let Some(hours) = hours else { return Ok(None) };
             end = end.min(roll_up.floor(hours));
         }
-        let least =
-            || source.files.iter().filter_map(|file| file.bounds.time_ms).map(|(least, _)| Minute::of(least)).min();
+        let of_partition = source.files.iter().filter(|file| file.bounds.reaches(held.partition, 0));
+        let least = || of_partition.filter_map(|file| file.bounds.time_ms).map(|(least, _)| Minute::of(least)).min();
         let begin = match before {
             Some(ms) => Minute(ms.div_euclid(MINUTE_MS)),
             // What is final now had its last click long ago: before the least there never will be one.
@@ -208,7 +215,7 @@ impl Lake {
             },
         };
         if let Some(kept) = source.kept_from(roll_up.source()).await?
-            && (before.is_none() || begin < kept)
+            && ((before.is_none() && !is_begun) || begin < kept)
         {
             return Err(Error::corrupt(format!(
                 "`{}` lacks rows that `{}` no longer keeps (it keeps rows from {} on): the table was lost or replaced; \
