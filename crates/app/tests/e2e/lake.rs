@@ -31,7 +31,7 @@ fn sums(site: &Site) -> Value {
 }
 
 /// The interpreter with the packages; `cargo xtask test` makes it and names it.
-fn interpreter() -> String {
+pub(crate) fn interpreter() -> String {
     let requirements = "tests/python/requirements.txt";
     let python = std::env::var("ADTALLY_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let mut command = Command::new(&python);

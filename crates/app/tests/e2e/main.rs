@@ -18,6 +18,7 @@
 //! - `streams`: standard input and output, and pipes, in place of files;
 //! - `stderr`: JSON and nothing else where the log is JSON, and nothing that moves a cursor;
 //! - `stopping`: signals at any moment, temporary folders, and nobody who reads what is said;
+//! - `readme`: every command of the README works and prints what the README shows;
 //! - `first_sight`: what a newcomer sees: the demo, what `run` says it found, bars on a terminal;
 //! - `foreign`: files that are no logs, named and not read;
 //! - `golden`: data directories of earlier formats go on;
@@ -44,6 +45,7 @@ mod lake;
 mod partitions;
 mod problems;
 mod questions;
+mod readme;
 mod repair;
 mod restarts;
 mod site;

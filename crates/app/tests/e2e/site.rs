@@ -18,14 +18,19 @@ const POLL: Duration = Duration::from_millis(20);
 const POLLS_MAX: u32 = 6_000;
 
 /// Waits until `found` finds something; `what` says for what in vain.
-pub(crate) fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, found: impl FnMut() -> Option<T>) -> T {
+    poll(found).unwrap_or_else(|| panic!("waited in vain for {what}"))
+}
+
+/// Waits until `found` finds something, or for two minutes.
+pub(crate) fn poll<T>(mut found: impl FnMut() -> Option<T>) -> Option<T> {
     for _ in 0..POLLS_MAX {
         if let Some(found) = found() {
-            return found;
+            return Some(found);
         }
         sleep(POLL);
     }
-    panic!("waited in vain for {what}");
+    None
 }
 
 /// A temporary folder in which commands run.
@@ -93,7 +98,18 @@ impl Site {
 
     /// The binary, with nothing of the settings that the test itself was started with.
     pub(crate) fn program(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_adtally"));
+        self.command(env!("CARGO_BIN_EXE_adtally"))
+    }
+
+    /// A script for `sh` that runs in the same surroundings; arguments of the command become `$1` and so on.
+    pub(crate) fn shell(&self, script: &str) -> Command {
+        let mut command = self.command("sh");
+        command.args(["-c", script, "sh"]);
+        command
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("ADTALLY_") {
                 command.env_remove(name);
@@ -151,16 +167,8 @@ impl Site {
 
     /// The same after `ulimit` with these words.
     pub(crate) fn serve_limited(&self, limit: &str, line: &str) -> Serving {
-        let program = self.program();
-        let mut command = Command::new("sh");
-        command.current_dir(self.folder.path()).stdin(Stdio::null());
-        command.args(["-c", &format!("ulimit {limit} && exec \"$@\""), "sh"]).arg(program.get_program());
-        for (name, value) in program.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
+        let mut command = self.shell(&format!("ulimit {limit} && exec \"$@\""));
+        command.arg(env!("CARGO_BIN_EXE_adtally"));
         command.args(["run", "--data-dir", "data", "--listen", "127.0.0.1:0"]).args(line.split_whitespace());
         Serving::start(command)
     }
@@ -201,7 +209,7 @@ pub(crate) fn exit_of(child: &mut Child) -> ExitStatus {
     panic!("the command does not end");
 }
 
-/// A running `adtally run`; dropping it kills it.
+/// A running `adtally run` or `adtally demo`; dropping it kills it.
 pub(crate) struct Serving {
     child: Child,
     url: String,
@@ -210,7 +218,8 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    fn start(mut command: Command) -> Serving {
+    /// Starts a command that serves, and waits until it says its address.
+    pub(crate) fn start(mut command: Command) -> Serving {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
         let (log, stderr) = (Arc::clone(&said), child.stderr.take().unwrap());
@@ -224,8 +233,9 @@ impl Serving {
             if let Some(status) = child.try_wait().unwrap() {
                 panic!("{status}: {said}");
             }
-            let (_, rest) = said.split_once("answering on ")?;
-            rest.split_once(';').map(|(url, _)| url.to_owned())
+            let (_, rest) = said.split_once("answering on")?;
+            // `run` writes more on the same line, `demo` writes the address on a line of its own.
+            rest.trim_start().split_once([';', '\n']).map(|(url, _)| url.to_owned())
         });
         let config = ureq::Agent::config_builder().http_status_as_error(false).build();
         Serving { child, url, agent: config.into(), said }
