@@ -2,100 +2,24 @@
 //!
 //! - several requests on one connection, and what is on the wire;
 //! - clients that are slow to ask, silent, too large, too many, or do not read;
-//! - shutdown with answers in flight;
-//! - connections that are no TCP connections.
+//! - shutdown with answers in flight.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test; clippy only knows the tests themselves")]
 
-use adtally_engine::status::{Gauges, InputLedger, LedgerReport, PartitionLedger, Readiness, Status};
-use adtally_model::{Error, MinuteState, Result};
-use adtally_serve::{Limits, Listener, serve};
-use adtally_store::questions::{AdClicks, Cost, Coverage, Question, Questions, Revision, Span, TopAds};
-use async_trait::async_trait;
-use std::future::poll_fn;
-use std::io::{self, Read, Write};
+mod fakes;
+mod listeners;
+
+use adtally_model::Result;
+use adtally_serve::{Limits, serve};
+use fakes::{Process, Store};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::runtime::{Handle, Runtime};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
-
-const NOTHING: Coverage =
-    Coverage { span: None, state: MinuteState::Open, watermark_ms: None, newest_click_ms: None, revision: None };
-
-/// A store that takes a ticket before it tells of an ad, and shows when it is asked. The most clicked ads it knows at
-/// once. What is older than an hour is not recent.
-struct Store {
-    asked: Semaphore,
-    tickets: Semaphore,
-}
-
-#[async_trait]
-impl Questions for Store {
-    fn cost(&self, question: &Question) -> Cost {
-        if matches!(question.span, Span::Last(60..)) { Cost::OlderCounts } else { Cost::RecentCounts }
-    }
-
-    fn revision(&self) -> Revision {
-        Revision::default()
-    }
-
-    async fn ad_clicks(&self, _: u64, _: &Question, _: bool) -> Result<AdClicks> {
-        let mut ticket = pin!(self.tickets.acquire());
-        let at_once = poll_fn(|context| Poll::Ready(ticket.as_mut().poll(context))).await;
-        // It is in line by now: a question that was asked later is not served first.
-        self.asked.add_permits(1);
-        let ticket = match at_once {
-            Poll::Ready(ticket) => ticket,
-            Poll::Pending => ticket.await,
-        };
-        ticket.map_err(|error| Error::internal(error.to_string()))?.forget();
-        Ok(AdClicks { coverage: NOTHING, clicks: 0, series: None })
-    }
-
-    async fn top_ads(&self, _: &Question, _: usize) -> Result<TopAds> {
-        Ok(TopAds { coverage: NOTHING, ads: Vec::new() })
-    }
-}
-
-/// A process whose ledger is some 30 MB long: more than the kernel buffers for a connection.
-struct Process;
-
-impl Status for Process {
-    fn ledger(&self) -> LedgerReport {
-        let input = InputLedger {
-            name: "x".repeat(3_000),
-            origin: String::new(),
-            status: adtally_model::InputStatus::Ended,
-            position: 0,
-            watermark_ms: None,
-            ledger: adtally_model::Ledger::default(),
-        };
-        let partition = PartitionLedger {
-            partition: 0,
-            epoch: 1,
-            ledger: adtally_model::Ledger::default(),
-            watermark_ms: None,
-            closed_ms: None,
-            final_ms: None,
-        };
-        LedgerReport { partitions: vec![partition], inputs: vec![input; 10_000], inputs_left_off: 0, revision: None }
-    }
-
-    fn readiness(&self) -> Readiness {
-        Readiness::default()
-    }
-
-    fn gauges(&self) -> Gauges {
-        Gauges::default()
-    }
-}
 
 struct Server {
     runtime: Runtime,
@@ -407,95 +331,6 @@ fn limits_that_would_answer_nobody_are_refused() {
     check(Limits { header_timeout: Duration::ZERO, ..limits }, Some(refused));
 }
 
-/// Connections in memory.
-struct Pipes(mpsc::Receiver<DuplexStream>);
-
-impl Listener for Pipes {
-    type Stream = DuplexStream;
-    type Peer = ();
-
-    async fn accept(&mut self) -> io::Result<(DuplexStream, ())> {
-        match self.0.recv().await {
-            Some(stream) => Ok((stream, ())),
-            None => std::future::pending().await,
-        }
-    }
-}
-
-/// Serves what `listener` accepts; `client` asks from a thread that may block.
-fn serve_to(runtime: &Runtime, listener: impl Listener + 'static, limits: Limits, client: impl FnOnce()) {
-    let store = Arc::new(Store { asked: Semaphore::new(0), tickets: Semaphore::new(9) });
-    let (stop, stopped) = oneshot::channel::<()>();
-    let shutdown = async {
-        stopped.await.ok();
-    };
-    let served = runtime.spawn(serve(listener, store, Arc::new(Process), limits, shutdown));
-    client();
-    stop.send(()).unwrap();
-    runtime.block_on(served).unwrap().unwrap();
-}
-
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
-}
-
-#[test]
-fn a_unix_socket_is_served_with_the_same_bounds() {
-    let (runtime, folder) = (runtime(), tempfile::tempdir().unwrap());
-    let path = folder.path().join("socket");
-    let listener = runtime.block_on(async { UnixListener::bind(&path) }).unwrap();
-    let limits = Limits { connections_max: 1, ..Limits::default() };
-    serve_to(&runtime, listener, limits, || {
-        let mut stream = UnixStream::connect(&path).unwrap();
-        assert_eq!(ask(&mut stream, QUESTION).1, ANSWER);
-        assert!(ask(&mut stream, "/ledger").1.ends_with("}],\"revision\":null}"));
-        let mut refused = UnixStream::connect(&path).unwrap();
-        send(&mut refused, QUESTION);
-        assert!(answer(&mut refused).1.contains("/problems#too-many-connections"));
-    });
-}
-
-#[test]
-fn streams_in_memory_are_served_and_closed_when_nobody_reads() {
-    let runtime = runtime();
-    let (sender, receiver) = mpsc::channel(2);
-    let limits = Limits { stall_timeout: SOON, connections_max: 2, ..Limits::default() };
-    let connect = || {
-        let (ours, theirs) = tokio::io::duplex(4_096);
-        sender.blocking_send(theirs).unwrap();
-        Blocking { stream: ours, runtime: runtime.handle().clone() }
-    };
-    serve_to(&runtime, Pipes(receiver), limits, || {
-        let mut stream = connect();
-        assert_eq!(ask(&mut stream, QUESTION).1, ANSWER);
-        let mut deaf = connect();
-        while !ask(&mut stream, "/metrics").1.contains("adtally_http_connections 2\n") {}
-        send(&mut deaf, "/ledger");
-        while ask(&mut stream, "/metrics").1.contains("adtally_http_connections 2\n") {}
-        let mut read = Vec::new();
-        deaf.read_to_end(&mut read).unwrap();
-        assert!(read.starts_with(b"HTTP/1.1 200 OK\r\n") && read.len() < 8_192, "{}", read.len());
-    });
-}
-
-/// An asynchronous stream for clients that block.
-struct Blocking {
-    stream: DuplexStream,
-    runtime: Handle,
-}
-
-impl Read for Blocking {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        self.runtime.block_on(self.stream.read(bytes))
-    }
-}
-
-impl Write for Blocking {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.runtime.block_on(self.stream.write(bytes))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.runtime.block_on(self.stream.flush())
-    }
 }
