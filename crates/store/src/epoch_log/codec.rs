@@ -13,10 +13,11 @@
 //! before it; it is also what the next record names as its predecessor. Countries are written as their letters; version 1
 //! wrote their rank in the list of that time, and clicks without a sign.
 
+use super::countries;
 use super::row::{self, Row};
 use super::tagged::{self, Tagged};
 use adtally_model::epoch::{Base, Epoch, LiveMinute, MinuteCounts, MinuteIdentities, StagedFile};
-use adtally_model::{Country, Error, Frontiers, Identity, Ledger, Minute, Progress, Result};
+use adtally_model::{Error, Frontiers, Identity, Ledger, Minute, Progress, Result};
 use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128, SipHasher24};
 use std::hash::Hasher;
@@ -26,9 +27,6 @@ pub const FORMAT_VERSION: u16 = 2;
 
 /// The oldest format that is read.
 const FORMAT_VERSION_MIN: u16 = 1;
-
-/// Countries that there can be: a rank is a byte.
-const COUNTRIES: usize = 256;
 
 const MAGIC: &[u8; 8] = b"ADTEPOCH";
 const PREFIX_BYTES: usize = 8 + 2 + 4 + 8;
@@ -193,7 +191,7 @@ fn write_counts(counts: &MinuteCounts, blobs: &mut Vec<u8>) -> Result<Blob> {
         write_varint(ad.wrapping_sub(last), &mut plain);
         last = ad;
     }
-    write_countries(&counts.country, &mut plain);
+    countries::write(&counts.country, &mut plain);
     for &clicks in &counts.clicks {
         write_varint(zigzag(clicks), &mut plain);
     }
@@ -201,25 +199,6 @@ fn write_counts(counts: &MinuteCounts, blobs: &mut Vec<u8>) -> Result<Blob> {
         .map_err(|e| Error::internal("counts cannot be compressed").because(e))?;
     blobs.extend_from_slice(&packed);
     blob(counts.minute, counts.len(), packed.len())
-}
-
-/// The countries that occur, as their letters behind how many they are, and then for each row which of them is its own. A
-/// country's rank would not do: it changes with the list of countries.
-fn write_countries(countries: &[Country], plain: &mut Vec<u8>) {
-    let mut places = [None; COUNTRIES];
-    for country in countries {
-        places[usize::from(country.rank())] = Some(0);
-    }
-    let at = plain.len();
-    plain.push(0);
-    for (rank, place) in (0..=u8::MAX).zip(&mut places).filter(|(_, place)| place.is_some()) {
-        if let Some(country) = Country::from_rank(rank) {
-            *place = Some(plain[at]);
-            plain[at] += 1;
-            plain.extend_from_slice(country.as_str().as_bytes());
-        }
-    }
-    plain.extend(countries.iter().map(|country| places[usize::from(country.rank())].unwrap_or_default()));
 }
 
 /// Numbers near 0 become small ones, whatever their sign (protobuf's ZigZag).
@@ -401,7 +380,7 @@ impl<'a> Blobs<'a> {
         let packed = self.take(blob.bytes)?;
         let rows = blob.rows as usize;
         // A row takes at most 10 bytes of ad, 1 of country and 10 of clicks, besides the letters of the countries.
-        let bound = (rows * 21 + 1 + 2 * COUNTRIES).min(COUNTS_BYTES_MAX);
+        let bound = (rows * 21 + 1 + 2 * countries::MAX).min(COUNTS_BYTES_MAX);
         let plain = zstd::bulk::decompress(packed, bound)
             .map_err(|e| Error::corrupt("a column of counts cannot be unpacked").because(e))?;
         let cut = || Error::corrupt("a column of counts is cut short");
@@ -412,16 +391,12 @@ impl<'a> Blobs<'a> {
             ad = ad.wrapping_add(read_varint(&plain, &mut at).ok_or_else(cut)?);
             counts.ad_id.push(ad);
         }
-        let known = match self.version {
-            1 => None,
-            _ => Some(read_countries(&plain, &mut at).ok_or_else(cut)?),
+        let countries = match self.version {
+            1 => countries::of_version_1(),
+            _ => countries::read(&plain, &mut at).ok_or_else(cut)?,
         };
         for &place in plain.get(at..at + rows).ok_or_else(cut)? {
-            // Version 1 wrote ranks.
-            let country = match &known {
-                None => Country::from_rank(place),
-                Some(known) => known.get(usize::from(place)).copied().flatten(),
-            };
+            let country = countries.get(usize::from(place)).copied().flatten();
             let none = || Error::corrupt(format!("a column of counts names country {place}, which does not exist"));
             counts.country.push(country.ok_or_else(none)?);
         }
@@ -435,14 +410,6 @@ impl<'a> Blobs<'a> {
         }
         Ok(counts)
     }
-}
-
-/// The countries that a column names, in the order of their places; none for letters that are no country's.
-fn read_countries(plain: &[u8], at: &mut usize) -> Option<Vec<Option<Country>>> {
-    let count = usize::from(*plain.get(*at)?);
-    let letters = plain.get(*at + 1..*at + 1 + 2 * count)?;
-    *at += 1 + 2 * count;
-    Some(letters.chunks_exact(2).map(Country::parse_known).collect())
 }
 
 fn read_varint(bytes: &[u8], at: &mut usize) -> Option<u64> {

@@ -1,6 +1,7 @@
 //! The epoch log: immutable records numbered from 1, each created with put-if-absent. Creating record N is the commit.
 
 pub mod codec;
+mod countries;
 mod logs;
 mod progress;
 mod rebuild;

@@ -1,0 +1,58 @@
+//! Countries in a column of counts: as letters since version 2, as ranks in version 1.
+
+use adtally_model::Country;
+
+/// Countries that there can be: a rank is a byte.
+pub(super) const MAX: usize = 256;
+
+/// The codes that version 1 knew, in the order of their ranks. They never change: its records hold ranks.
+const OF_VERSION_1: &[u8; 251 * 2] = b"\
+ADAEAFAGAIALAMAOAQARASATAUAWAXAZBABBBDBEBFBGBHBIBJBLBMBNBOBQBRBSBTBVBWBYBZCACCCDCFCGCHCICKCLCMCNCOCRCUCVCWCXCYCZ\
+DEDJDKDMDODZECEEEGEHERESETFIFJFKFMFOFRGAGBGDGEGFGGGHGIGLGMGNGPGQGRGSGTGUGWGYHKHMHNHRHTHUIDIEILIMINIOIQIRISITJEJM\
+JOJPKEKGKHKIKMKNKPKRKWKYKZLALBLCLILKLRLSLTLULVLYMAMCMDMEMFMGMHMKMLMMMNMOMPMQMRMSMTMUMVMWMXMYMZNANCNENFNGNINLNONPNR\
+NUNZOMPAPEPFPGPHPKPLPMPNPRPSPTPWPYQARERORSRURWSASBSCSDSESGSHSISJSKSLSMSNSOSRSSSTSVSXSYSZTCTDTFTGTHTJTKTLTMTNTOTRTT\
+TVTWTZUAUGUMUSUYUZVAVCVEVGVIVNVUWFWSXKYEYTZAZMZWZZ";
+
+/// The countries of version 1, by their ranks.
+pub(super) fn of_version_1() -> Vec<Option<Country>> {
+    OF_VERSION_1.chunks_exact(2).map(Country::parse_known).collect()
+}
+
+/// The countries that occur, as their letters behind how many they are, and then for each row which of them is its own. A
+/// country's rank would not do: it changes with the list of countries.
+pub(super) fn write(countries: &[Country], plain: &mut Vec<u8>) {
+    let mut places = [None; MAX];
+    for country in countries {
+        places[usize::from(country.rank())] = Some(0);
+    }
+    let at = plain.len();
+    plain.push(0);
+    for (rank, place) in (0..=u8::MAX).zip(&mut places).filter(|(_, place)| place.is_some()) {
+        if let Some(country) = Country::from_rank(rank) {
+            *place = Some(plain[at]);
+            plain[at] += 1;
+            plain.extend_from_slice(country.as_str().as_bytes());
+        }
+    }
+    plain.extend(countries.iter().map(|country| places[usize::from(country.rank())].unwrap_or_default()));
+}
+
+/// The countries that a column names, in the order of their places; none for letters that are no country's.
+pub(super) fn read(plain: &[u8], at: &mut usize) -> Option<Vec<Option<Country>>> {
+    let count = usize::from(*plain.get(*at)?);
+    let letters = plain.get(*at + 1..*at + 1 + 2 * count)?;
+    *at += 1 + 2 * count;
+    Some(letters.chunks_exact(2).map(Country::parse_known).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_country_of_version_1_is_known() {
+        let countries = of_version_1();
+        assert_eq!(countries.len(), 251);
+        assert!(countries.iter().all(Option::is_some), "a code that was taken off the list still needs its rank");
+    }
+}
