@@ -70,6 +70,8 @@ pub struct Report {
     settings: TimeSettings,
     clock: Arc<dyn Clock>,
     committed: Mutex<BTreeMap<u32, Committed>>,
+    /// How far partitions had come when they went to another process: totals keep what this one counted.
+    left: Mutex<BTreeMap<u32, Progress>>,
     live: Mutex<Live>,
     commits: DurationHistogram,
     rejections: Mutex<FirstRejections>,
@@ -90,6 +92,7 @@ impl Report {
             settings,
             clock,
             committed: Mutex::default(),
+            left: Mutex::default(),
             live: Mutex::new(Live { starting: true, recovering: true, ..Live::default() }),
             commits: DurationHistogram::default(),
             rejections: Mutex::new(FirstRejections::default()),
@@ -106,12 +109,15 @@ impl Report {
     pub fn recovered(&self, state: &PartitionState) {
         let committed = Committed { progress: state.progress, inputs: state.inputs.clone() };
         self.committed.lock().insert(state.progress.partition, committed);
+        self.left.lock().remove(&state.progress.partition);
         self.live.lock().recovering = false;
     }
 
     /// A partition has gone to another process.
     pub fn left(&self, partition: u32) {
-        self.committed.lock().remove(&partition);
+        if let Some(committed) = self.committed.lock().remove(&partition) {
+            self.left.lock().insert(partition, committed.progress);
+        }
         let mut live = self.live.lock();
         live.partitions.remove(&partition);
         live.store_failing.remove(&partition);
@@ -226,7 +232,7 @@ impl Report {
 
     /// The lines of all partitions by verdict, as committed.
     pub fn total(&self) -> Ledger {
-        total(&self.committed.lock())
+        total(self.committed.lock().values().map(|committed| &committed.progress))
     }
 
     fn watermark_of(&self, row: &InputRow) -> Option<i64> {
@@ -283,9 +289,9 @@ impl Report {
 }
 
 /// The lines of all partitions by verdict.
-fn total(committed: &BTreeMap<u32, Committed>) -> Ledger {
+fn total<'a>(partitions: impl Iterator<Item = &'a Progress>) -> Ledger {
     let mut sum = Ledger::default();
-    committed.values().for_each(|committed| sum += &committed.progress.ledger);
+    partitions.for_each(|progress| sum += &progress.ledger);
     sum
 }
 
@@ -418,13 +424,15 @@ impl Status for Report {
     fn gauges(&self) -> Gauges {
         let committed = self.committed.lock();
         let live = self.live.lock();
+        let left = self.left.lock();
         let progress = || committed.values().map(|committed| &committed.progress);
+        let ever = || progress().chain(left.values());
         let lag = |time: Option<i64>| Some(live.clock?.wall_ms - time?);
         let holds = || live.partitions.values();
         let in_lake = |partition| live.partitions.get(&partition).map_or(0, |holds| holds.lake_epoch);
         Gauges {
-            lines: total(&committed),
-            epochs_committed: progress().map(|progress| progress.number).sum(),
+            lines: total(ever()),
+            epochs_committed: ever().map(|progress| progress.number).sum(),
             watermark_lag_ms: lag(progress().filter_map(|progress| progress.frontiers.watermark.get()).min()),
             closed_lag_ms: lag(progress().filter_map(|progress| progress.frontiers.closed.get()).min()),
             projections: vec![Projection {

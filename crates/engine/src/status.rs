@@ -92,9 +92,10 @@ pub struct Readiness {
 /// The state of the machinery, for metrics.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Gauges {
-    /// Lines by verdict since the deployment began, as of the last commit.
+    /// Lines by verdict since the deployment began, as of the last commit, of the partitions that this process has; of those
+    /// that went to another process, as of when they did.
     pub lines: Ledger,
-    /// Epochs committed since the deployment began, over all partitions.
+    /// Epochs committed since the deployment began, of the same partitions.
     pub epochs_committed: u64,
     /// How far the least watermark is behind the clock, in milliseconds; `None` before there is one.
     pub watermark_lag_ms: Option<i64>,

@@ -80,6 +80,26 @@ fn reading_that_stands_still_is_a_problem() {
 }
 
 #[test]
+fn totals_keep_what_a_partition_brought_that_left() {
+    let at = |partition, number, read| {
+        let progress = Progress { partition, number, ledger: lines(read), ..Progress::default() };
+        PartitionState { progress, ..PartitionState::default() }
+    };
+    let (report, _) = report(&at(3, 10, 100));
+    report.recovered(&at(4, 20, 1_000));
+    let check = |read: u64, epochs: u64, in_ledger: usize| {
+        let gauges = report.gauges();
+        assert_eq!((gauges.lines.read, gauges.epochs_committed), (read, epochs));
+        assert_eq!(report.ledger().partitions.len(), in_ledger);
+    };
+    check(1_100, 30, 2);
+    report.left(4);
+    check(1_100, 30, 1);
+    report.recovered(&at(4, 25, 1_500));
+    check(1_600, 35, 2);
+}
+
+#[test]
 fn only_an_input_that_holds_is_named_as_holding() {
     let check = |inputs: Vec<InputRow>, final_ms: i64, expected: &[&str]| {
         let mut state = state(inputs);
