@@ -4,7 +4,7 @@ use crate::project::Waiting;
 use adtally_model::{EpochNumber, Error, Minute, MinuteCounts, PartitionState, Result};
 use adtally_store::epoch_log::{EpochLog, Fingerprints, LogWriter};
 use adtally_store::hot_counts::{HotCounts, PendingEpoch};
-use adtally_store::lake::{Epochs, Held, LakeStore};
+use adtally_store::lake::{Epochs, LakeStore, TableEpochs};
 use std::sync::Arc;
 
 /// Hot minutes read from the lake at a time, in memory twice until they are shown: as many as are summed together.
@@ -67,7 +67,7 @@ pub async fn take_over(
 }
 
 /// No table may hold an epoch that the log, which ends at `number`, does not.
-fn check_behind(held: &Held, number: EpochNumber) -> Result<()> {
+fn check_behind(held: &TableEpochs, number: EpochNumber) -> Result<()> {
     let ahead = held.tables.iter().filter_map(|&(table, epoch)| Some((epoch?, table))).max();
     match ahead {
         Some((epoch, table)) if epoch > number => Err(Error::corrupt(format!(
@@ -84,7 +84,7 @@ fn check_behind(held: &Held, number: EpochNumber) -> Result<()> {
 pub struct OlderMinutes {
     from: Minute,
     to: Minute,
-    upto: Epochs,
+    cut: Epochs,
     /// Epochs that the lake did not hold then.
     waiting: Vec<Arc<PendingEpoch>>,
 }
@@ -117,7 +117,7 @@ fn fill(hot: &HotCounts, recovered: &Recovered) -> Option<OlderMinutes> {
             older = Some(OlderMinutes {
                 from,
                 to,
-                upto: Epochs::of(state.progress.partition, recovered.lake_epoch),
+                cut: Epochs::of(state.progress.partition, recovered.lake_epoch),
                 waiting,
             });
             complete_from = Some(to);
@@ -138,7 +138,7 @@ impl OlderMinutes {
         while self.from < self.to {
             let last = self.to.0 - 1;
             let begin = Minute(last - last.rem_euclid(MINUTES_AT_ONCE)).max(self.from);
-            let mut counts = lake.minute_counts(begin, self.to, &self.upto).await?;
+            let mut counts = lake.minute_counts(begin, self.to, &self.cut).await?;
             let waiting = self.waiting.iter().flat_map(|pending| pending.counts.iter());
             counts.extend(waiting.filter(|counts| (begin..self.to).contains(&counts.minute)).cloned());
             hot.extend_back(begin, &counts);

@@ -10,7 +10,7 @@ use crate::report::Report;
 use adtally_model::{EpochNumber, Error, Progress, Result};
 use adtally_pipeline::ClockGuard;
 use adtally_store::epoch_log::EpochLogs;
-use adtally_store::lake::{AsOf, Keep, LakeStore, RollUp};
+use adtally_store::lake::{Keep, LakeProgress, LakeStore, RollUp};
 use futures::FutureExt;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -59,7 +59,7 @@ pub struct UpkeepParts {
     pub interval: Duration,
     /// How long to keep what.
     pub keep: Keep,
-    /// Whether the run leaves the larger files that it makes to the next one: see [`AsOf::fresh_from`].
+    /// Whether the run leaves the larger files that it makes to the next one: see [`LakeProgress::fresh_from`].
     pub leaves_fresh: bool,
 }
 
@@ -157,7 +157,7 @@ impl Upkeep {
 
     /// Rolls up all that is final, and leaves the rest. What fails is told.
     pub fn roll_up_all(&self) {
-        self.tell(self.as_of().map_or(Ok(()), |as_of| self.roll_up(&as_of)));
+        self.tell(self.reached().map_or(Ok(()), |reached| self.roll_up(&reached)));
     }
 
     fn tell(&self, outcome: Result<()>) {
@@ -177,39 +177,39 @@ impl Upkeep {
     }
 
     /// How far the lake is; `None` before this process has projected all of its partitions.
-    fn as_of(&self) -> Option<AsOf> {
+    fn reached(&self) -> Option<LakeProgress> {
         let partitions = self.parts.projector.projected()?;
-        let mut as_of = AsOf { partitions, ..AsOf::default() };
-        as_of.now_ms = as_of.clock_ms();
+        let mut reached = LakeProgress { partitions, ..LakeProgress::default() };
+        reached.now_ms = reached.clock_ms();
         if self.parts.leaves_fresh {
-            as_of.fresh_from = self.taken_at.lock().iter().map(|(&partition, &epoch)| (partition, epoch)).collect();
+            reached.fresh_from = self.taken_at.lock().iter().map(|(&partition, &epoch)| (partition, epoch)).collect();
         }
-        Some(as_of)
+        Some(reached)
     }
 
     /// The same with the time that it is now; `None` while the wall clock is in doubt: files that leave a table then would be
     /// stamped with a wrong time, and be deleted too early.
-    fn now(&self, as_of: &AsOf) -> Option<AsOf> {
+    fn now(&self, reached: &LakeProgress) -> Option<LakeProgress> {
         let clock = &self.parts.clock;
         let reading = self.guard.lock().as_mut()?.read(clock.wall_ms(), clock.monotonic_ms());
-        reading.agrees.then(|| AsOf { now_ms: reading.guarded_ms, ..as_of.clone() })
+        reading.agrees.then(|| LakeProgress { now_ms: reading.guarded_ms, ..reached.clone() })
     }
 
     /// Whether the least partition that has a log is this process's: its owner keeps the lake in order.
-    fn is_keeper(&self, as_of: &AsOf) -> Result<bool> {
+    fn is_keeper(&self, reached: &LakeProgress) -> Result<bool> {
         let partitions = self.unless_stopped(self.parts.logs.partitions())?;
         let least = partitions.and_then(|partitions| partitions.first().copied());
-        Ok(as_of.partitions.iter().any(|progress| Some(progress.partition) == least))
+        Ok(reached.partitions.iter().any(|progress| Some(progress.partition) == least))
     }
 
     fn round(&self, work: &Work) -> Result<()> {
-        let Some(as_of) = self.as_of() else { return Ok(()) };
-        self.roll_up(&as_of)?;
-        if !self.is_keeper(&as_of)? {
+        let Some(reached) = self.reached() else { return Ok(()) };
+        self.roll_up(&reached)?;
+        if !self.is_keeper(&reached)? {
             return Ok(());
         }
         let (lake, tokens) = (&self.parts.lake, || self.parts.randomness.next_u128());
-        if let Some(now) = self.now(&as_of)
+        if let Some(now) = self.now(&reached)
             && let Some(removed) = self.unless_stopped(lake.retain(&self.parts.keep, &now))?
             && removed > 0
         {
@@ -217,7 +217,7 @@ impl Upkeep {
         }
         let mut compacted = 0;
         while compacted < work.compacted_bytes_max
-            && let Some(now) = self.now(&as_of)
+            && let Some(now) = self.now(&reached)
         {
             let Some(Some(bytes)) = self.unless_stopped(lake.compact(&now, &tokens))? else { break };
             compacted += bytes;
@@ -225,23 +225,23 @@ impl Upkeep {
         if compacted > 0 {
             tracing::debug!(bytes = compacted, "lake files compacted");
         }
-        match self.now(&as_of) {
+        match self.now(&reached) {
             Some(now) if work.vacuum => self.vacuum(&now),
             _ => Ok(()),
         }
     }
 
-    fn roll_up(&self, as_of: &AsOf) -> Result<()> {
+    fn roll_up(&self, reached: &LakeProgress) -> Result<()> {
         let tokens = || self.parts.randomness.next_u128();
         for roll_up in RollUp::ALL {
-            while self.unless_stopped(self.parts.lake.roll_up(roll_up, as_of, &tokens))? == Some(true) {}
+            while self.unless_stopped(self.parts.lake.roll_up(roll_up, reached, &tokens))? == Some(true) {}
         }
         Ok(())
     }
 
-    fn vacuum(&self, as_of: &AsOf) -> Result<()> {
+    fn vacuum(&self, reached: &LakeProgress) -> Result<()> {
         let named = self.parts.logs.staged_paths().boxed();
-        let vacuumed = self.unless_stopped(self.parts.lake.vacuum(as_of, named))?;
+        let vacuumed = self.unless_stopped(self.parts.lake.vacuum(reached, named))?;
         if let Some(vacuumed) = vacuumed.filter(|vacuumed| vacuumed.files > 0) {
             tracing::info!(files = vacuumed.files, bytes = vacuumed.bytes, "unreferenced lake files deleted");
         }

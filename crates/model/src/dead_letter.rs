@@ -1,8 +1,10 @@
 //! Verdicts, and the lines that are not counted.
 
+use crate::{ClickColumns, ClickRef, Watermark};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 /// Bytes of a line that a dead letter keeps.
 pub const PAYLOAD_BYTES_MAX: usize = 4 * 1024;
@@ -65,7 +67,7 @@ pub const CONFLICT: &str = "conflict";
 pub const CONFLICT_OF: &str = "another user_id or ip than that of the click counted under click_id ";
 
 /// A line that is kept for reconciliation or repair instead of being counted.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct DeadLetter {
     /// Why it is not counted. Of duplicates only those are kept that differ in user or address from the click that was
     /// counted.
@@ -75,13 +77,34 @@ pub struct DeadLetter {
     /// The line's first [`PAYLOAD_BYTES_MAX`] bytes as they came.
     pub payload: Vec<u8>,
     /// Name of the input.
-    pub input: std::sync::Arc<str>,
+    pub input: Arc<str>,
     /// Where the line begins, in bytes of the input's uncompressed text.
     pub position: u64,
     /// When it was judged, by the guarded clock.
     pub received_at_ms: i64,
-    /// Its event time, where it could be read.
-    pub event_time_ms: Option<i64>,
+    /// Its click, where the line is one: of all letters but malformed and invalid ones.
+    pub click: Option<JudgedClick>,
+}
+
+/// The click of a dead letter. It shares the columns of its block, so it is whole however long its line was.
+#[derive(Clone, Debug)]
+pub struct JudgedClick {
+    columns: Arc<ClickColumns>,
+    row: usize,
+    /// The watermark of its input right before its line.
+    pub watermark: Watermark,
+}
+
+impl JudgedClick {
+    /// The click of a row, judged when its input's watermark was `watermark`.
+    pub fn new(columns: &Arc<ClickColumns>, row: usize, watermark: Watermark) -> JudgedClick {
+        JudgedClick { columns: Arc::clone(columns), row, watermark }
+    }
+
+    /// Its fields.
+    pub fn fields(&self) -> ClickRef<'_> {
+        self.columns.get(self.row)
+    }
 }
 
 impl DeadLetter {

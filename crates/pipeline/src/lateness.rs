@@ -3,7 +3,7 @@
 use crate::frontier::{self, NEVER};
 use crate::settings::TimeSettings;
 use crate::watermark;
-use adtally_model::{ClickColumns, Frontiers, Minute};
+use adtally_model::{ClickColumns, Frontiers, Minute, Watermark};
 
 /// Whether a line comes in time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,6 +42,23 @@ pub(crate) struct TimedLines<'a> {
     pub(crate) timeliness: Vec<Timeliness>,
     /// The expired frontier before each line.
     pub(crate) expired_ms: Vec<i64>,
+    /// The watermark of the input before each line; [`watermark::NONE`] where it has none.
+    watermarks: Vec<i64>,
+}
+
+impl TimedLines<'_> {
+    /// The row behind the last line.
+    pub(crate) fn end(&self) -> usize {
+        self.first + self.timeliness.len()
+    }
+
+    /// The watermark of the input before the line of a row.
+    pub(crate) fn watermark(&self, row: usize) -> Watermark {
+        match self.watermarks[row - self.first] {
+            watermark::NONE => Watermark::NONE,
+            ms => Watermark::at(ms),
+        }
+    }
 }
 
 impl LineFrontiers {
@@ -97,8 +114,8 @@ pub(crate) fn time_lines(
 ) -> TimedLines<'_> {
     let event_time_ms = columns.event_time_ms[first..].iter();
     let (timeliness, expired_ms) = event_time_ms
-        .zip(watermarks)
-        .map(|(&event_time_ms, watermark_ms)| frontiers.time_line(event_time_ms, future_ms, watermark_ms))
+        .zip(&watermarks)
+        .map(|(&event_time_ms, &watermark_ms)| frontiers.time_line(event_time_ms, future_ms, watermark_ms))
         .unzip();
-    TimedLines { columns, first, timeliness, expired_ms }
+    TimedLines { columns, first, timeliness, expired_ms, watermarks }
 }

@@ -1,9 +1,10 @@
 //! Decoded lines of one input with a cursor: how much of them was judged.
 
 use crate::ClockReading;
+use adtally_model::dead_letter::{JudgedClick, PAYLOAD_BYTES_MAX};
 use adtally_model::{
     ClickColumns, DeadLetter, DecodedBatch, DecodedRecords, InputId, LinePositions, Record, RecordTime, Rejected,
-    Verdict,
+    Verdict, Watermark,
 };
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -130,16 +131,16 @@ impl PendingBatch {
         let rest = self.text.get(self.columns.line_start[row] as usize..).unwrap_or_default();
         let line = rest.split(|&byte| byte == b'\n').next().unwrap_or_default();
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        line[..line.len().min(adtally_model::dead_letter::PAYLOAD_BYTES_MAX)].to_vec()
+        line[..line.len().min(PAYLOAD_BYTES_MAX)].to_vec()
     }
 
-    /// The dead letter of a row.
+    /// The dead letter of a row; `watermark` is that of its input right before its line.
     pub(crate) fn dead_letter(
         &self,
         row: usize,
         verdict: Verdict,
         reason: Cow<'static, str>,
-        origin: &Arc<str>,
+        (origin, watermark): (&Arc<str>, Watermark),
         now: &ClockReading,
     ) -> DeadLetter {
         DeadLetter {
@@ -149,7 +150,7 @@ impl PendingBatch {
             input: Arc::clone(origin),
             position: self.positions().of(self.columns.line_start[row]),
             received_at_ms: now.guarded_ms,
-            event_time_ms: Some(self.columns.event_time_ms[row]),
+            click: Some(JudgedClick::new(&self.columns, row, watermark)),
         }
     }
 
@@ -164,7 +165,7 @@ impl PendingBatch {
             payload: rejected.payload,
             input: Arc::clone(origin),
             received_at_ms: now.guarded_ms,
-            event_time_ms: None,
+            click: None,
         })
     }
 }

@@ -37,7 +37,7 @@ pub struct Rebuilt<'a> {
     pub clock_ms: i64,
 }
 
-/// What the lake holds of a partition up to epoch `upto` as the state at the end of a new log, whose numbers lie beyond those of the
+/// What the lake holds of a partition up to epoch `last` as the state at the end of a new log, whose numbers lie beyond those of the
 /// lake and of the old log, which reached `newest`.
 ///
 /// No input is known any more: all that is still there is read again. What lies behind the final frontier is late then,
@@ -49,7 +49,7 @@ pub async fn rebuild(
     lake: &Lake,
     partition: u32,
     under: Rebuilt<'_>,
-    (upto, newest): (EpochNumber, EpochNumber),
+    (last, newest): (EpochNumber, EpochNumber),
 ) -> Result<PartitionState> {
     let (_, ledger, _) = lake.ledger(partition).await?.unwrap_or((0, Ledger::default(), BTreeMap::new()));
     let newest_click_ms = one_time(lake, "SELECT max(click_timestamp) FROM clicks").await?;
@@ -73,7 +73,7 @@ pub async fn rebuild(
         progress: Progress {
             log_id: under.log_id.max(1),
             partition,
-            number: rebuilt_end(upto.max(newest)),
+            number: rebuilt_end(last.max(newest)),
             clock_ms: under.clock_ms,
             frontiers,
             newest_click_ms,

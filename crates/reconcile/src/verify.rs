@@ -9,7 +9,7 @@ mod records;
 use adtally_model::{ErrorKind, IdentityKey, Result};
 use adtally_store::backing::{Backing, EMBEDDED, StoreUrl};
 use adtally_store::epoch_log::EpochLog;
-use adtally_store::lake::{Held, Lake};
+use adtally_store::lake::{Lake, TableEpochs};
 use records::Scan;
 use std::collections::BTreeSet;
 
@@ -112,8 +112,8 @@ async fn verify_partition(
         None => None,
     };
     // Where nobody knows what the lake holds, nothing is expected to follow it.
-    let upto = held.as_ref().map_or(u64::MAX, Held::by_all);
-    let scan = records::scan(log, upto, &mut findings).await?;
+    let last = held.as_ref().map_or(u64::MAX, TableEpochs::by_all);
+    let scan = records::scan(log, last, &mut findings).await?;
     if let Some(scan) = &scan {
         check_key(url, key, scan, &mut findings)?;
     }
@@ -124,7 +124,7 @@ async fn verify_partition(
 }
 
 /// Which epochs the tables hold of this log, which its first record names.
-async fn what_is_held(log: &EpochLog, lake: &Lake, findings: &mut Findings) -> Result<Option<Held>> {
+async fn what_is_held(log: &EpochLog, lake: &Lake, findings: &mut Findings) -> Result<Option<TableEpochs>> {
     let first = match findings.or_wrong(log.read(1).await)? {
         Some(Some((first, _))) => Some(first),
         _ => findings.or_wrong(log.newest().await)?.flatten(),

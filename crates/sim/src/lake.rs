@@ -10,7 +10,8 @@ use adtally_model::{
     StagedTable,
 };
 use adtally_store::lake::{
-    AsOf, ClickRows, EncodedFile, EpochProjection, Epochs, Held, Keep, LakeStore, RollUp, Table, Tokens, Vacuumed,
+    ClickRows, EncodedFile, EpochProjection, Epochs, Keep, LakeProgress, LakeStore, RollUp, Table, TableEpochs, Tokens,
+    Vacuumed,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -69,11 +70,11 @@ impl SharedTables {
     }
 
     /// All counts of a partition's epochs up to one.
-    pub(crate) fn counts(&self, partition: u32, upto: EpochNumber) -> BTreeMap<Minute, MinuteCounts> {
+    pub(crate) fn counts(&self, partition: u32, last: EpochNumber) -> BTreeMap<Minute, MinuteCounts> {
         let mut minutes: BTreeMap<Minute, Vec<MinuteCounts>> = BTreeMap::new();
         let tables = self.0.lock();
         let counts = tables.partitions.get(&partition).into_iter().flat_map(|partition| &partition.counts);
-        for (_, counts) in counts.filter(|(epoch, _)| *epoch <= upto) {
+        for (_, counts) in counts.filter(|(epoch, _)| *epoch <= last) {
             minutes.entry(counts.minute).or_default().push(counts.clone());
         }
         drop(tables);
@@ -169,10 +170,10 @@ impl ModelLake {
     }
 
     /// The time that upkeep stamps on files which leave a table.
-    fn stamp_ms(&self, as_of: &AsOf) -> i64 {
+    fn stamp_ms(&self, reached: &LakeProgress) -> i64 {
         match self.plant {
-            Plant::TombstonesByOldClock => as_of.clock_ms(),
-            _ => as_of.now_ms,
+            Plant::TombstonesByOldClock => reached.clock_ms(),
+            _ => reached.now_ms,
         }
     }
 
@@ -260,14 +261,14 @@ impl LakeStore for ModelLake {
         Ok(())
     }
 
-    async fn held(&self, log_id: u128, partition: u32) -> Result<Held> {
+    async fn held(&self, log_id: u128, partition: u32) -> Result<TableEpochs> {
         self.step("look into the lake", || {
             let mut tables = self.tables.0.lock();
             let tables = tables.partitions.entry(partition).or_default();
             if tables.log_id.is_some_and(|known| known != log_id) {
                 return Err(Error::corrupt("the lake holds epochs of another log"));
             }
-            Ok(Held { tables: Table::PROJECTED.map(|table| (table, tables.held.get(&table).copied())).to_vec() })
+            Ok(TableEpochs { tables: Table::PROJECTED.map(|table| (table, tables.held.get(&table).copied())).to_vec() })
         })
     }
 
@@ -279,31 +280,31 @@ impl LakeStore for ModelLake {
         Ok(())
     }
 
-    async fn minute_counts(&self, from: Minute, to: Minute, upto: &Epochs) -> Result<Vec<MinuteCounts>> {
+    async fn minute_counts(&self, from: Minute, to: Minute, cut: &Epochs) -> Result<Vec<MinuteCounts>> {
         self.step("read counts", || {
             let of_partition = |(partition, epoch): (u32, EpochNumber)| {
-                let upto = epoch.min(self.tables.held_by_all(partition));
-                self.tables.counts(partition, upto).into_values()
+                let last = epoch.min(self.tables.held_by_all(partition));
+                self.tables.counts(partition, last).into_values()
             };
-            let counts = upto.iter().flat_map(of_partition);
+            let counts = cut.iter().flat_map(of_partition);
             Ok(counts.filter(|counts| (from..to).contains(&counts.minute)).collect())
         })
     }
 
-    async fn roll_up(&self, _: RollUp, _: &AsOf, _: Tokens<'_>) -> Result<bool> {
+    async fn roll_up(&self, _: RollUp, _: &LakeProgress, _: Tokens<'_>) -> Result<bool> {
         // The model has no tables of sums.
         self.step("roll up", || Ok(false))
     }
 
-    async fn retain(&self, keep: &Keep, as_of: &AsOf) -> Result<u64> {
-        let Some(final_ms) = as_of.final_ms() else { return Ok(0) };
-        let from_ms = final_ms.min(as_of.clock_ms()) - keep.clicks_ms;
-        let (stamp_ms, now_ms) = (self.stamp_ms(as_of), self.machine.wall_ms());
-        self.step("drop", || Ok(self.tables.0.lock().files.drop_before(from_ms, &as_of.epochs(), stamp_ms, now_ms)))
+    async fn retain(&self, keep: &Keep, reached: &LakeProgress) -> Result<u64> {
+        let Some(final_ms) = reached.final_ms() else { return Ok(0) };
+        let from_ms = final_ms.min(reached.clock_ms()) - keep.clicks_ms;
+        let (stamp_ms, now_ms) = (self.stamp_ms(reached), self.machine.wall_ms());
+        self.step("drop", || Ok(self.tables.0.lock().files.drop_before(from_ms, &reached.epochs(), stamp_ms, now_ms)))
     }
 
-    async fn compact(&self, as_of: &AsOf, tokens: Tokens<'_>) -> Result<Option<u64>> {
-        let group = self.step("plan a compaction", || Ok(self.tables.0.lock().files.group(&as_of.epochs())))?;
+    async fn compact(&self, reached: &LakeProgress, tokens: Tokens<'_>) -> Result<Option<u64>> {
+        let group = self.step("plan a compaction", || Ok(self.tables.0.lock().files.group(&reached.epochs())))?;
         let Some((group, content)) = group else { return Ok(None) };
         let (path, bytes) = (format!("compacted-{:032x}", tokens()), content.len() as u64);
         self.machine.note("compact into", &path);
@@ -312,15 +313,15 @@ impl LakeStore for ModelLake {
             self.tables.0.lock().files.put(&path, content, now_ms);
             Ok(())
         })?;
-        let stamp_ms = self.stamp_ms(as_of);
+        let stamp_ms = self.stamp_ms(reached);
         self.step("commit a compaction", || {
             let replaced = self.tables.0.lock().files.replace(&group, &path, stamp_ms, now_ms);
             Ok(replaced.then_some(bytes))
         })
     }
 
-    async fn vacuum(&self, as_of: &AsOf, named: BoxFuture<'_, Result<Paths>>) -> Result<Vacuumed> {
-        let since_ms = as_of.now_ms - READ_MS;
+    async fn vacuum(&self, reached: &LakeProgress, named: BoxFuture<'_, Result<Paths>>) -> Result<Vacuumed> {
+        let since_ms = reached.now_ms - READ_MS;
         let old = self.step("list files", || Ok(self.tables.0.lock().files.written_before(since_ms)))?;
         let named = named.await?;
         let mut vacuumed = Vacuumed::default();

@@ -79,11 +79,11 @@ impl LakeFiles {
     }
 
     /// Files of one table and partition that compaction would make one of, and their content together.
-    pub(crate) fn group(&self, upto: &Epochs) -> Option<(Vec<String>, Bytes)> {
+    pub(crate) fn group(&self, cut: &Epochs) -> Option<(Vec<String>, Bytes)> {
         let tables = [StagedTable::Clicks, StagedTable::DeadLetters];
-        let kinds = upto.iter().flat_map(|of| tables.map(|table| (table, of)));
-        kinds.into_iter().find_map(|(table, (partition, upto))| {
-            let is_small = |member: &Member| member.rows < SMALL_ROWS_MAX && member.epoch <= upto;
+        let kinds = cut.iter().flat_map(|of| tables.map(|table| (table, of)));
+        kinds.into_iter().find_map(|(table, (partition, last))| {
+            let is_small = |member: &Member| member.rows < SMALL_ROWS_MAX && member.epoch <= last;
             let fits = |member: &Member| (member.table, member.partition) == (table, partition) && is_small(member);
             let group = self.members.iter().filter(|(_, member)| fits(member)).map(|(path, _)| path.clone());
             let group: Vec<String> = group.take(GROUP_FILES_MAX).collect();
@@ -113,9 +113,9 @@ impl LakeFiles {
     }
 
     /// Removes the clicks that are all older than `from_ms`; returns how many files left.
-    pub(crate) fn drop_before(&mut self, from_ms: i64, upto: &Epochs, stamped_ms: i64, wall_ms: i64) -> u64 {
+    pub(crate) fn drop_before(&mut self, from_ms: i64, cut: &Epochs, stamped_ms: i64, wall_ms: i64) -> u64 {
         let is_old = |path: &str, member: &Member| {
-            let is_held = member.epoch <= upto.last(member.partition);
+            let is_held = member.epoch <= cut.last(member.partition);
             member.table == StagedTable::Clicks && is_held && newest_ms(self.get(path)) < Some(from_ms)
         };
         let old: Vec<String> =

@@ -136,12 +136,12 @@ impl Embedded {
                 }
             }
         };
-        let upto = view.lake_epochs();
+        let cut = view.lake_epochs();
         if by_minute {
-            self.lake.each_minute((from, to), Some(&upto), selection, &mut show).await?;
+            self.lake.each_minute((from, to), Some(&cut), selection, &mut show).await?;
         } else {
             // Minutes of later epochs are in no hour or day that is rolled up: those are final.
-            self.lake.each_count((from, to), &upto, selection, &mut show).await?;
+            self.lake.each_count((from, to), &cut, selection, &mut show).await?;
         }
         let pending = view.partitions().flat_map(|snapshot| &snapshot.pending);
         let pending = pending.flat_map(|pending| pending.counts.iter());
@@ -167,8 +167,8 @@ impl Embedded {
             .collect();
         // The tables may have gone on since the snapshot was taken: what they hold by now is read from them, up to the
         // snapshot's epoch, and only what they do not hold from the staged files.
-        let upto = view.epochs();
-        let scan = ClickScan { from, to, filters, upto: Some(&upto), staged: &staged };
+        let cut = view.epochs();
+        let scan = ClickScan { from, to, filters, cut: Some(&cut), staged: &staged };
         for counts in self.lake.scan_clicks(&scan).await?.minutes {
             for (ad, _, clicks) in counts.rows() {
                 add(counts.minute, ad, clicks);

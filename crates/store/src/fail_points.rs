@@ -28,10 +28,13 @@ pub const ACCEPTING: &str = "accepting";
 /// Recovery is about to read a record of the epoch log: a test makes it slow by `sleep(milliseconds)`.
 pub const RECOVERING: &str = "recovering";
 
-/// Moments that are no part of a commit, at which no test kills the process.
-const ELSEWHERE: [&str; 2] = [ACCEPTING, RECOVERING];
+/// Columns were added to a table of the lake that an earlier version made.
+pub const COLUMNS_ADDED: &str = "columns_added";
 
-/// A process reaches one of [`FAIL_POINTS`]. Where a test armed it with `return`, that is the process's end, as abrupt
+/// Moments that are no part of a commit.
+const ELSEWHERE: [&str; 3] = [ACCEPTING, RECOVERING, COLUMNS_ADDED];
+
+/// A process reaches one of [`FAIL_POINTS`] or another moment that is named here. Where a test armed it with `return`, that is the process's end, as abrupt
 /// as that of a SIGKILL.
 pub fn reach(point: &str) {
     debug_assert!(FAIL_POINTS.contains(&point) || ELSEWHERE.contains(&point), "{point} is not in the list");

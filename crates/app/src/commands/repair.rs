@@ -184,13 +184,13 @@ impl Repair {
                     )?;
                 }
             }
-            Step::Rebuild(upto) => self.rebuild(&log, &lake, upto).await?,
+            Step::Rebuild(last) => self.rebuild(&log, &lake, last).await?,
         }
         Ok(!entries.is_empty() || !matches!(step, Step::Nothing | Step::Lags))
     }
 
     /// Writes the log anew from what the lake holds.
-    async fn rebuild(&mut self, log: &EpochLog, lake: &Lake, upto: EpochNumber) -> Result<()> {
+    async fn rebuild(&mut self, log: &EpochLog, lake: &Lake, last: EpochNumber) -> Result<()> {
         let key = self.key()?;
         let newest = log.numbers().await?.last().copied().unwrap_or_default();
         let time = &self.config.run.time;
@@ -203,16 +203,16 @@ impl Repair {
             log_id: SystemRandomness.next_u128(),
             clock_ms: SystemClock.wall_ms(),
         };
-        let state = adtally_reconcile::rebuild(lake, log.partition(), under, (upto, newest)).await?;
+        let state = adtally_reconcile::rebuild(lake, log.partition(), under, (last, newest)).await?;
         let sum = state.progress.ledger;
-        let what = format!("the epoch log up to {}, from epoch {upto} of the lake: {sum}", state.progress.number);
+        let what = format!("the epoch log up to {}, from epoch {last} of the lake: {sum}", state.progress.number);
         self.steps.push(format!("{} {what}", if self.yes { "writing" } else { "would write" }));
         if self.path.join("epochs").is_dir() && newest > 0 {
             self.put_aside("epochs", "is damaged or does not belong to the lake")?;
         }
         if self.yes {
             log.rebuild(&state, SystemRandomness.next_u128()).await?;
-            lake.adopt(log.partition(), state.progress.log_id, upto, state.progress.number).await?;
+            lake.adopt(log.partition(), state.progress.log_id, last, state.progress.number).await?;
         }
         Ok(())
     }

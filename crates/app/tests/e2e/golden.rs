@@ -3,7 +3,7 @@
 
 use crate::faults::{SECOND, START, check, click, clicks, until_end};
 use crate::site::{Site, end};
-use adtally_store::fail_points::FAIL_POINTS;
+use adtally_store::fail_points::{COLUMNS_ADDED, FAIL_POINTS};
 use std::path::Path;
 use std::process::Command;
 
@@ -62,15 +62,22 @@ fn a_directory_of_format_1_verifies_answers_and_goes_on() {
     site.append("logs/clicks.log", clicks(CLICKS..CLICKS + MORE));
     until_end(&site);
     check(&site, &clicks(0..CLICKS + MORE), &OTHERS);
+    // Dead letters have columns that the old version did not know.
+    site.append("logs/clicks.log", click(START - 3_600 * SECOND, 5));
+    until_end(&site);
+    let new = "verdict = 'late' AND ad_id = 5 AND user_id = '5' AND country = 'US' AND watermark > click_timestamp";
+    for letters in [new, "verdict = 'malformed' AND ad_id IS NULL AND watermark IS NULL"] {
+        assert_eq!(site.sql_value(&format!("SELECT count(*) FROM dead_letters WHERE {letters}")), "1", "{letters}");
+    }
     // A copy of a click that the old version counted is known.
     site.append("logs/clicks.log", click(START + (CLICKS - 1) * SECOND, CLICKS - 1));
     let ledger = until_end(&site);
-    assert_eq!((&ledger["duplicate"], &ledger["late"]), (&2.into(), &0.into()), "{ledger}");
+    assert_eq!((&ledger["duplicate"], &ledger["late"]), (&2.into(), &1.into()), "{ledger}");
 }
 
 #[test]
 fn a_directory_of_format_1_survives_death_at_every_step_of_going_on() {
-    for point in FAIL_POINTS {
+    for point in FAIL_POINTS.into_iter().chain([COLUMNS_ADDED]) {
         for passed in [0, 2] {
             let site = unpacked("format-1.tar.zst");
             site.append("logs/clicks.log", clicks(CLICKS..CLICKS + MORE));

@@ -92,7 +92,7 @@ fn letter(input: &str, verdict: Verdict, reason: &str, position: u64) -> DeadLet
         input: input.into(),
         position,
         received_at_ms: 0,
-        event_time_ms: None,
+        click: None,
     }
 }
 

@@ -2,13 +2,14 @@
 
 use super::Partition;
 use crate::clock_guard::ClockReading;
+use crate::lateness::TimedLines;
 use crate::pending_batch::{Lines, PendingBatch};
 use crate::verdicts::Verdicts;
 use adtally_model::{CountedClicks, Error, Ledger, Position, Result, Verdict};
 use std::sync::Arc;
 
 impl Partition {
-    /// Books the lines of a batch before row `end`, the rejected ones among them, and moves the cursor there.
+    /// Books these lines of a batch, the rejected ones among them, and moves the cursor behind them.
     /// Returns the clicks that were counted, if any.
     ///
     /// # Errors
@@ -16,11 +17,12 @@ impl Partition {
     pub(super) fn book(
         &mut self,
         batch: &mut PendingBatch,
-        end: usize,
+        lines: &TimedLines<'_>,
         verdicts: Verdicts,
         now: &ClockReading,
     ) -> Result<Option<Arc<CountedClicks>>> {
         let Verdicts { counted, not_counted } = verdicts;
+        let end = lines.end();
         let origin = self.inputs.get(batch.input).map(|input| Arc::clone(&input.row.origin)).unwrap_or_default();
         let mut tally = Ledger::default();
         tally.book(Verdict::Counted, counted.len() as u64);
@@ -29,7 +31,7 @@ impl Partition {
             tally.book(verdict, 1);
             tally.conflicting_duplicates += u64::from(outcome.differs());
             if let Some(reason) = outcome.reason(batch.columns.click_id(row)) {
-                self.dead_letters.push(batch.dead_letter(row, verdict, reason, &origin, now));
+                self.dead_letters.push(batch.dead_letter(row, verdict, reason, (&origin, lines.watermark(row)), now));
             }
         }
         batch.row = end;
@@ -42,15 +44,14 @@ impl Partition {
         }
         let to = batch.text_at(end);
         let from = std::mem::replace(&mut batch.booked_to, to);
-        let lines = batch.lines;
-        if let Lines::Record(record) = lines {
+        if let Lines::Record(record) = batch.lines {
             let source = self.progress.source.get_or_insert(Position::at(record.position.from));
             source.advance(record.position.from, record.position.to)?;
         }
         let booked = self.inputs.change(batch.input, |input| {
             if to > from {
                 let row = input.touch();
-                if let (Lines::Text { from: begin, .. }, Some(file)) = (lines, row.file_mut()) {
+                if let (Lines::Text { from: begin, .. }, Some(file)) = (batch.lines, row.file_mut()) {
                     file.position.advance(begin + from, begin + to)?;
                 }
                 row.ledger += &tally;

@@ -28,15 +28,15 @@ impl Partition {
             now,
             &self.settings,
         );
-        let end = first + watermarks.len();
         let lines = lateness::time_lines(&columns, first, watermarks, future_ms, allowance.frontiers);
         let verdicts = self.held.deduplicate(&lines, self.progress.number);
         let newest_ms = self.windows.count_rows(&columns, &verdicts.counted);
         self.progress.newest_click_ms = self.progress.newest_click_ms.max(newest_ms);
-        let counted = self.book(batch, end, verdicts, now)?;
+        let counted = self.book(batch, &lines, verdicts, now)?;
         frontier::follow_watermark(&mut self.progress.frontiers, &self.inputs, &self.settings);
         self.expire();
 
+        let end = lines.end();
         let stopped = match end {
             end if end == batch.end_row => Stopped::BatchEnd,
             end if end == quota => Stopped::Quota,

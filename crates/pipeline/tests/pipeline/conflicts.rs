@@ -60,7 +60,7 @@ fn check(rows: &[[&str; 4]], expected: (u64, u64, u64), kept: &[&str]) {
     assert_eq!(letters, kept, "{rows:?}");
     for letter in &draft.dead_letters {
         assert_eq!((letter.verdict, letter.cause()), (Verdict::Duplicate, CONFLICT));
-        assert_eq!(letter.event_time_ms, Some(AT));
+        assert_eq!(letter.click.as_ref().map(|click| click.fields().event_time_ms), Some(AT));
     }
 }
 

@@ -3,8 +3,8 @@
 use crate::oracle::Line;
 use adtally_model::fold::merge_all;
 use adtally_model::{
-    Base, ClickColumns, ClickRef, Country, DecodedBatch, Epoch, Fold, IdentityKey, InputId, InputRow, Ledger,
-    LiveMinute, Minute, MinuteIdentities, PartitionState, Progress,
+    Base, ClickColumns, ClickRef, Country, DeadLetter, DecodedBatch, Epoch, Fold, IdentityKey, InputId, InputRow,
+    Ledger, LiveMinute, Minute, MinuteIdentities, PartitionState, Progress,
 };
 use adtally_pipeline::{ClockReading, EpochDraft, Partition, PendingBatch, RunEnd, TimeSettings};
 use std::collections::BTreeMap;
@@ -64,6 +64,8 @@ pub(crate) fn batch(input: u64, first: u64, lines: &[Line]) -> PendingBatch {
 #[derive(Default)]
 pub(crate) struct Log {
     pub(crate) epochs: Vec<Epoch>,
+    /// The dead letters of all epochs.
+    pub(crate) letters: Vec<DeadLetter>,
 }
 
 impl Log {
@@ -71,6 +73,7 @@ impl Log {
     pub(crate) fn commit(&mut self, draft: EpochDraft) {
         assert_eq!(draft.progress.number, self.epochs.len() as u64 + 1);
         let counts = draft.windows.finish();
+        self.letters.extend(draft.dead_letters);
         let base = draft.progress.number.is_multiple_of(64).then(|| {
             let minutes = draft.old_minutes.iter().map(|(minute, begun, identities)| {
                 let earlier = self.epochs.iter().flat_map(|epoch| &epoch.counts).chain(&counts);

@@ -1,6 +1,6 @@
 //! Properties over random streams.
 
-use crate::driver::drive;
+use crate::driver::{LINE_BYTES, drive};
 use crate::oracle::{self, Line};
 use adtally_pipeline::TimeSettings;
 use proptest::collection::vec;
@@ -68,6 +68,17 @@ proptest! {
         let total = |verdict| verdicts.chars().filter(|&other| other == verdict).count() as u64;
         prop_assert_eq!((ledger.counted, ledger.duplicate, ledger.late), (total('c'), total('d'), total('l')));
         prop_assert_eq!(ledger.read, input.len() as u64);
+        let watermarks = oracle::watermarks(&input);
+        prop_assert_eq!(log.letters.len() as u64, ledger.late);
+        for letter in &log.letters {
+            let number = (letter.position / LINE_BYTES) as usize;
+            let (line, user) = (input[number], input[number].who.to_string());
+            let click = letter.click.as_ref().unwrap();
+            prop_assert_eq!(click.watermark.get(), watermarks[number]);
+            let fields = click.fields();
+            let found = (fields.event_time_ms, fields.ad_id, fields.user_id, fields.country.as_str());
+            prop_assert_eq!(found, (line.at, line.ad, user.as_bytes(), line.country));
+        }
         prop_assert_eq!(log.counts(), oracle::counts(&[input]));
     }
 

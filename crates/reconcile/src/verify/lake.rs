@@ -8,7 +8,7 @@ use adtally_model::ledger::thousands;
 use adtally_model::time::rfc3339;
 use adtally_model::{EpochNumber, Error, Invariant, Ledger, Minute, MinuteCounts, PartitionState, Result};
 use adtally_store::epoch_log::EpochLog;
-use adtally_store::lake::{Epochs, Held, Lake, RollUp, Selection, Table};
+use adtally_store::lake::{Epochs, Lake, RollUp, Selection, Table, TableEpochs};
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use futures::TryStreamExt;
@@ -20,30 +20,30 @@ const ROWS_AT_ONCE: usize = 2_000_000;
 pub(super) async fn check(
     log: &EpochLog,
     lake: &Lake,
-    held: &Held,
+    held: &TableEpochs,
     scan: &Scan,
     findings: &mut Findings,
 ) -> Result<()> {
-    let (partition, upto) = (log.partition(), held.by_all());
+    let (partition, last) = (log.partition(), held.by_all());
     check_tables(held, scan, findings);
     if let Some(state) = &scan.state {
-        let checked = check_live(lake, state, upto, scan, findings).await;
+        let checked = check_live(lake, state, last, scan, findings).await;
         findings.or_wrong(checked)?;
     }
-    let checked = check_minutes(lake, partition, upto, scan, findings).await;
+    let checked = check_minutes(lake, partition, last, scan, findings).await;
     findings.or_wrong(checked)?;
-    let checked = check_roll_ups(lake, partition, upto, findings).await;
+    let checked = check_roll_ups(lake, partition, last, findings).await;
     findings.or_wrong(checked)?;
-    let checked = check_epochs(lake, partition, upto, scan, findings).await;
+    let checked = check_epochs(lake, partition, last, scan, findings).await;
     findings.or_wrong(checked)?;
-    let checked = check_dead_letters(lake, partition, upto, scan, findings).await;
+    let checked = check_dead_letters(lake, partition, last, scan, findings).await;
     findings.or_wrong(checked)?;
     let checked = check_ledger(lake, log, findings).await;
     findings.or_wrong(checked).map(drop)
 }
 
 /// How far each table is. Those that lag are brought level by the next run, as long as the log has the records for it.
-fn check_tables(held: &Held, scan: &Scan, findings: &mut Findings) {
+fn check_tables(held: &TableEpochs, scan: &Scan, findings: &mut Findings) {
     let by_all = held.by_all();
     for (table, epoch) in &held.tables {
         let epoch = epoch.unwrap_or_default();
@@ -75,13 +75,13 @@ async fn check_live(
     scan: &Scan,
     findings: &mut Findings,
 ) -> Result<()> {
-    let upto = Epochs::of(state.progress.partition, held);
+    let cut = Epochs::of(state.progress.partition, held);
     let whole = scan.has_all(held + 1..=scan.head);
     for (&minute, folded) in &state.live {
         let at = rfc3339(minute.start_ms());
         let log = merge_all(minute, folded.counts.clone());
         if whole {
-            let mut parts = lake.counts(minute, minute.next(), Some(&upto)).await?.minutes;
+            let mut parts = lake.counts(minute, minute.next(), Some(&cut)).await?.minutes;
             parts.extend(scan.after_lake.get(&minute).into_iter().flatten().cloned());
             let lake = merge_all(minute, parts);
             if lake != log {
@@ -114,11 +114,11 @@ async fn check_minutes(
     scan: &Scan,
     findings: &mut Findings,
 ) -> Result<()> {
-    let upto = Epochs::of(partition, held);
+    let cut = Epochs::of(partition, held);
     let (first, to) = lake.minutes().await?.unwrap_or((Minute(0), Minute(0)));
     let mut clicks = 0;
     let from_day = RollUp::Day.floor(first);
-    lake.each_count((from_day, to), &upto, Selection::default(), |counts| clicks += counts.total()).await?;
+    lake.each_count((from_day, to), &cut, Selection::default(), |counts| clicks += counts.total()).await?;
     let mut from = first;
     for table in [Table::Clicks, Table::ClicksByMinute] {
         from = from.max(lake.kept_from(table).await?.unwrap_or(first));
@@ -127,8 +127,8 @@ async fn check_minutes(
     let mut minutes = 60;
     while from < to {
         let until = Minute(from.0.saturating_add(minutes).min(to.0));
-        let counts = lake.counts(from, until, Some(&upto)).await?.minutes;
-        let recount = lake.recount(from, until, Some(&upto)).await?.minutes;
+        let counts = lake.counts(from, until, Some(&cut)).await?.minutes;
+        let recount = lake.recount(from, until, Some(&cut)).await?.minutes;
         let by_minute = |of: &[MinuteCounts]| of.iter().map(|counts| (counts.minute, counts.clone())).collect();
         let (counted, recounted): (BTreeMap<_, _>, BTreeMap<_, _>) = (by_minute(&counts), by_minute(&recount));
         for minute in counted.keys().chain(recounted.keys().filter(|minute| !counted.contains_key(minute))) {

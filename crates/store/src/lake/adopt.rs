@@ -13,43 +13,43 @@ use deltalake_core::protocol::{DeltaOperation, SaveMode};
 
 impl Lake {
     /// Makes all tables follow the epoch log `log_id`, whose epochs up to `held` they have then. Rows of epochs after
-    /// `upto` are removed: not all tables hold them. Doing it again changes nothing, and after an error it is to be done
+    /// `last` are removed: not all tables hold them. Doing it again changes nothing, and after an error it is to be done
     /// again.
     ///
     /// # Errors
-    /// Corrupt when a file holds rows on both sides of `upto`, external when the store fails.
-    pub async fn adopt(&self, partition: u32, log_id: u128, upto: EpochNumber, held: EpochNumber) -> Result<()> {
+    /// Corrupt when a file holds rows on both sides of `last`, external when the store fails.
+    pub async fn adopt(&self, partition: u32, log_id: u128, last: EpochNumber, held: EpochNumber) -> Result<()> {
         let _projecting = self.projecting.lock().await;
         for table in Table::PROJECTED {
-            self.table(table).adopt(partition, log_id, upto, held).await?;
+            self.table(table).adopt(partition, log_id, last, held).await?;
         }
         // Roll-ups have marks of their own, and belong to the same log.
         for roll_up in RollUp::ALL {
-            self.table(roll_up.table()).adopt(partition, log_id, upto, held).await?;
+            self.table(roll_up.table()).adopt(partition, log_id, last, held).await?;
         }
         Ok(())
     }
 }
 
 impl LakeTable {
-    async fn adopt(&self, partition: u32, log_id: u128, upto: EpochNumber, upto_new: EpochNumber) -> Result<()> {
+    async fn adopt(&self, partition: u32, log_id: u128, last: EpochNumber, follows_to: EpochNumber) -> Result<()> {
         let mut failure = None;
         for _ in 0..COMMIT_ATTEMPTS_MAX {
             let latest = self.latest().await?;
             let follows = held(self.table, &latest, log_id, partition).await;
-            if follows.is_ok_and(|held| held.is_some_and(|held| held >= upto_new)) {
+            if follows.is_ok_and(|held| held.is_some_and(|held| held >= follows_to)) {
                 return Ok(());
             }
             let snapshot = latest.snapshot().map_err(|error| delta_error(self.table, "read", error))?;
             let mut actions = Vec::new();
             for view in snapshot.log_data().iter() {
                 let bounds = Bounds::read(view.stats().as_deref(), self.table.time_column());
-                if self.is_after(&bounds, partition, upto)? {
+                if self.is_after(&bounds, partition, last)? {
                     actions.push(Action::Remove(view.remove_action(true)));
                 }
             }
             for (app, version) in
-                [(epoch_app(log_id, partition), long(upto_new)?), (log_app(partition), log_mark(log_id))]
+                [(epoch_app(log_id, partition), long(follows_to)?), (log_app(partition), log_mark(log_id))]
             {
                 actions.push(Action::Txn(Transaction::new(app, version)));
             }
@@ -64,14 +64,16 @@ impl LakeTable {
     }
 
     /// Whether a file has rows of a partition after an epoch, and no others.
-    fn is_after(&self, bounds: &Bounds, partition: u32, upto: EpochNumber) -> Result<bool> {
-        let (Some((least, largest)), Some((first, last))) = (bounds.partition, bounds.epoch) else { return Ok(false) };
-        if (least, largest) != (i64::from(partition), i64::from(partition)) || last <= bound(upto) {
+    fn is_after(&self, bounds: &Bounds, partition: u32, last: EpochNumber) -> Result<bool> {
+        let (Some((least, largest)), Some((first, highest))) = (bounds.partition, bounds.epoch) else {
+            return Ok(false);
+        };
+        if (least, largest) != (i64::from(partition), i64::from(partition)) || highest <= bound(last) {
             return Ok(false);
         }
-        if first <= bound(upto) {
+        if first <= bound(last) {
             return Err(Error::corrupt(format!(
-                "a file of the lake table `{}` holds epochs {first} to {last}, and only those up to {upto} are in all \
+                "a file of the lake table `{}` holds epochs {first} to {highest}, and only those up to {last} are in all \
                  tables: restore the lake from a backup",
                 self.table
             )));

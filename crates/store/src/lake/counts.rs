@@ -171,18 +171,18 @@ impl CountReader<'_> {
 }
 
 impl Lake {
-    /// The counts of the minutes `[from, to)`, in the epochs up to `upto` that all tables hold. Memory grows with
+    /// The counts of the minutes `[from, to)`, in the epochs up to `cut` that all tables hold. Memory grows with
     /// the range: see [`Lake::each_minute`].
     ///
     /// # Errors
     /// External when the store fails, corrupt when a file is missing, internal when counts sum up to less than 0.
-    pub async fn counts(&self, from: Minute, to: Minute, upto: Option<&Epochs>) -> Result<LakeCounts> {
-        let reader = self.count_reader(Table::ClicksByMinute, upto, Selection::default()).await?;
+    pub async fn counts(&self, from: Minute, to: Minute, cut: Option<&Epochs>) -> Result<LakeCounts> {
+        let reader = self.count_reader(Table::ClicksByMinute, cut, Selection::default()).await?;
         let minutes = reader.read(from, to).await?;
         Ok(LakeCounts { minutes, epochs: reader.epochs })
     }
 
-    /// Shows the selected counts of the minutes `[from, to)`, in the epochs up to `upto` that all tables hold, minute by
+    /// Shows the selected counts of the minutes `[from, to)`, in the epochs up to `cut` that all tables hold, minute by
     /// minute. They are read in pieces of bounded size, all of one state of the table.
     ///
     /// # Errors
@@ -190,11 +190,11 @@ impl Lake {
     pub async fn each_minute(
         &self,
         (from, to): (Minute, Minute),
-        upto: Option<&Epochs>,
+        cut: Option<&Epochs>,
         selection: Selection,
         mut show: impl FnMut(&MinuteCounts) + Send,
     ) -> Result<()> {
-        let reader = self.count_reader(Table::ClicksByMinute, upto, selection).await?;
+        let reader = self.count_reader(Table::ClicksByMinute, cut, selection).await?;
         reader.index.check_kept(Table::ClicksByMinute, from).await?;
         reader.each((from, to), &mut show).await
     }
@@ -202,10 +202,10 @@ impl Lake {
     pub(super) async fn count_reader(
         &self,
         table: Table,
-        upto: Option<&Epochs>,
+        cut: Option<&Epochs>,
         selection: Selection,
     ) -> Result<CountReader<'_>> {
-        let epochs = self.covered(upto).await?;
+        let epochs = self.cut_at(cut).await?;
         let table = self.table(table);
         Ok(CountReader { table, index: table.files().await?, epochs, selection })
     }

@@ -184,9 +184,9 @@ impl Lake {
     }
 
     /// The epochs that a question covers: those that all tables hold, and of them those asked for.
-    pub(super) async fn covered(&self, upto: Option<&Epochs>) -> Result<Epochs> {
+    pub(super) async fn cut_at(&self, cut: Option<&Epochs>) -> Result<Epochs> {
         let held = self.epochs().await?;
-        Ok(upto.map_or_else(|| held.clone(), |upto| held.least(upto)))
+        Ok(cut.map_or_else(|| held.clone(), |cut| held.least(cut)))
     }
 }
 

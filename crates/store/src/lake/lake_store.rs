@@ -1,8 +1,8 @@
 //! The lake as the run loop and upkeep need it: a simulation puts a model in its place.
 
 use super::{
-    AsOf, ClickRows, EncodedFile, EpochProjection, Epochs, Held, Keep, Lake, RollUp, Tokens, Vacuumed, encode_clicks,
-    encode_dead_letters,
+    ClickRows, EncodedFile, EpochProjection, Epochs, Keep, Lake, LakeProgress, RollUp, TableEpochs, Tokens, Vacuumed,
+    encode_clicks, encode_dead_letters,
 };
 use adtally_model::{DeadLetter, EpochNumber, Minute, MinuteCounts, Result};
 use async_trait::async_trait;
@@ -34,7 +34,7 @@ pub trait LakeStore: Send + Sync {
     ///
     /// # Errors
     /// As [`Lake::held`].
-    async fn held(&self, log_id: u128, partition: u32) -> Result<Held>;
+    async fn held(&self, log_id: u128, partition: u32) -> Result<TableEpochs>;
 
     /// As [`Lake::project`].
     ///
@@ -42,35 +42,35 @@ pub trait LakeStore: Send + Sync {
     /// As [`Lake::project`].
     async fn project(&self, epochs: &[EpochProjection], file_token: u128) -> Result<()>;
 
-    /// The counts of the minutes `[from, to)` in the epochs up to `upto`, minutes ascending.
+    /// The counts of the minutes `[from, to)` in the epochs up to `cut`, minutes ascending.
     ///
     /// # Errors
     /// As [`Lake::counts`].
-    async fn minute_counts(&self, from: Minute, to: Minute, upto: &Epochs) -> Result<Vec<MinuteCounts>>;
+    async fn minute_counts(&self, from: Minute, to: Minute, cut: &Epochs) -> Result<Vec<MinuteCounts>>;
 
     /// As [`Lake::roll_up`].
     ///
     /// # Errors
     /// As [`Lake::roll_up`].
-    async fn roll_up(&self, roll_up: RollUp, as_of: &AsOf, tokens: Tokens<'_>) -> Result<bool>;
+    async fn roll_up(&self, roll_up: RollUp, reached: &LakeProgress, tokens: Tokens<'_>) -> Result<bool>;
 
     /// As [`Lake::retain`].
     ///
     /// # Errors
     /// As [`Lake::retain`].
-    async fn retain(&self, keep: &Keep, as_of: &AsOf) -> Result<u64>;
+    async fn retain(&self, keep: &Keep, reached: &LakeProgress) -> Result<u64>;
 
     /// As [`Lake::compact`].
     ///
     /// # Errors
     /// As [`Lake::compact`].
-    async fn compact(&self, as_of: &AsOf, tokens: Tokens<'_>) -> Result<Option<u64>>;
+    async fn compact(&self, reached: &LakeProgress, tokens: Tokens<'_>) -> Result<Option<u64>>;
 
     /// As [`Lake::vacuum`].
     ///
     /// # Errors
     /// As [`Lake::vacuum`].
-    async fn vacuum(&self, as_of: &AsOf, named: BoxFuture<'_, Result<HashSet<String>>>) -> Result<Vacuumed>;
+    async fn vacuum(&self, reached: &LakeProgress, named: BoxFuture<'_, Result<HashSet<String>>>) -> Result<Vacuumed>;
 }
 
 #[async_trait]
@@ -91,7 +91,7 @@ impl LakeStore for Lake {
         Lake::stage(self, files).await
     }
 
-    async fn held(&self, log_id: u128, partition: u32) -> Result<Held> {
+    async fn held(&self, log_id: u128, partition: u32) -> Result<TableEpochs> {
         Lake::held(self, log_id, partition).await
     }
 
@@ -99,23 +99,23 @@ impl LakeStore for Lake {
         Lake::project(self, epochs, file_token).await
     }
 
-    async fn minute_counts(&self, from: Minute, to: Minute, upto: &Epochs) -> Result<Vec<MinuteCounts>> {
-        Ok(self.counts(from, to, Some(upto)).await?.minutes)
+    async fn minute_counts(&self, from: Minute, to: Minute, cut: &Epochs) -> Result<Vec<MinuteCounts>> {
+        Ok(self.counts(from, to, Some(cut)).await?.minutes)
     }
 
-    async fn roll_up(&self, roll_up: RollUp, as_of: &AsOf, tokens: Tokens<'_>) -> Result<bool> {
-        Lake::roll_up(self, roll_up, as_of, tokens).await
+    async fn roll_up(&self, roll_up: RollUp, reached: &LakeProgress, tokens: Tokens<'_>) -> Result<bool> {
+        Lake::roll_up(self, roll_up, reached, tokens).await
     }
 
-    async fn retain(&self, keep: &Keep, as_of: &AsOf) -> Result<u64> {
-        Lake::retain(self, keep, as_of).await
+    async fn retain(&self, keep: &Keep, reached: &LakeProgress) -> Result<u64> {
+        Lake::retain(self, keep, reached).await
     }
 
-    async fn compact(&self, as_of: &AsOf, tokens: Tokens<'_>) -> Result<Option<u64>> {
-        Lake::compact(self, as_of, tokens).await
+    async fn compact(&self, reached: &LakeProgress, tokens: Tokens<'_>) -> Result<Option<u64>> {
+        Lake::compact(self, reached, tokens).await
     }
 
-    async fn vacuum(&self, as_of: &AsOf, named: BoxFuture<'_, Result<HashSet<String>>>) -> Result<Vacuumed> {
-        Lake::vacuum(self, as_of, named).await
+    async fn vacuum(&self, reached: &LakeProgress, named: BoxFuture<'_, Result<HashSet<String>>>) -> Result<Vacuumed> {
+        Lake::vacuum(self, reached, named).await
     }
 }

@@ -9,7 +9,7 @@ use adtally_model::{Minute, MinuteCounts, Result};
 use std::collections::BTreeMap;
 
 impl Lake {
-    /// Shows the selected counts of `[from, to)` in the epochs up to `upto` that all tables hold, in pieces of bounded
+    /// Shows the selected counts of `[from, to)` in the epochs up to `cut` that all tables hold, in pieces of bounded
     /// size: each by the first minute of the day, hour or minute that it counts, and each click once.
     ///
     /// # Errors
@@ -17,51 +17,51 @@ impl Lake {
     pub async fn each_count(
         &self,
         (from, to): (Minute, Minute),
-        upto: &Epochs,
+        cut: &Epochs,
         selection: Selection,
         mut show: impl FnMut(&MinuteCounts) + Send,
     ) -> Result<()> {
-        if upto.iter().nth(1).is_none() {
-            return self.each_count_of((from, to), upto, selection, &mut show).await;
+        if cut.iter().nth(1).is_none() {
+            return self.each_count_of((from, to), cut, selection, &mut show).await;
         }
-        for (is_rolled, upto) in self.rolled_alike(upto).await? {
+        for (is_rolled, cut) in self.rolled_alike(cut).await? {
             let mut from = from;
             if !is_rolled && let Some(kept) = self.kept_from(Table::ClicksByMinute).await? {
                 // Minutes leave only once they are rolled up: these partitions began later.
                 from = from.max(kept).min(to);
             }
-            self.each_count_of((from, to), &upto, selection, &mut show).await?;
+            self.each_count_of((from, to), &cut, selection, &mut show).await?;
         }
         Ok(())
     }
 
     /// Partitions of which hours and days are rolled up to the same ends, together, and whether any are: one that lags
     /// behind, or has no roll-ups yet, makes no others read their minutes.
-    async fn rolled_alike(&self, upto: &Epochs) -> Result<Vec<(bool, Epochs)>> {
+    async fn rolled_alike(&self, cut: &Epochs) -> Result<Vec<(bool, Epochs)>> {
         let mut alike: BTreeMap<[Option<Minute>; 2], Epochs> = BTreeMap::new();
-        for (partition, epoch) in upto.iter() {
+        for (partition, epoch) in cut.iter() {
             let mut ends = [None; 2];
             for (roll_up, end) in RollUp::ALL.into_iter().zip(&mut ends) {
                 *end = self.rolled_up(roll_up, partition).await?;
             }
             alike.entry(ends).or_default().note(partition, epoch);
         }
-        Ok(alike.into_iter().map(|(ends, upto)| (ends[0].is_some(), upto)).collect())
+        Ok(alike.into_iter().map(|(ends, cut)| (ends[0].is_some(), cut)).collect())
     }
 
     async fn each_count_of(
         &self,
         (from, to): (Minute, Minute),
-        upto: &Epochs,
+        cut: &Epochs,
         selection: Selection,
         mut show: impl FnMut(&MinuteCounts) + Send,
     ) -> Result<()> {
         // In this order: what one table no longer keeps is in the next one by then.
-        let minutes = self.count_reader(Table::ClicksByMinute, Some(upto), selection).await?;
-        let hours = self.count_reader(Table::ClicksByHour, Some(upto), selection).await?;
-        let days = self.count_reader(Table::ClicksByDay, Some(upto), selection).await?;
-        let by_hour = whole(RollUp::Hour, (from, to), rolled(&hours.index, RollUp::Hour, upto).await?);
-        let by_day = whole(RollUp::Day, by_hour, rolled(&days.index, RollUp::Day, upto).await?);
+        let minutes = self.count_reader(Table::ClicksByMinute, Some(cut), selection).await?;
+        let hours = self.count_reader(Table::ClicksByHour, Some(cut), selection).await?;
+        let days = self.count_reader(Table::ClicksByDay, Some(cut), selection).await?;
+        let by_hour = whole(RollUp::Hour, (from, to), rolled(&hours.index, RollUp::Hour, cut).await?);
+        let by_day = whole(RollUp::Day, by_hour, rolled(&days.index, RollUp::Day, cut).await?);
         let edges = [
             (Table::ClicksByMinute, &minutes, (from, by_hour.0)),
             (Table::ClicksByHour, &hours, (by_hour.0, by_day.0)),
@@ -76,10 +76,10 @@ impl Lake {
     }
 }
 
-async fn rolled(index: &super::files::FileIndex, roll_up: RollUp, upto: &Epochs) -> Result<Option<Minute>> {
+async fn rolled(index: &super::files::FileIndex, roll_up: RollUp, cut: &Epochs) -> Result<Option<Minute>> {
     let mut end: Option<Minute> = None;
-    for (partition, _) in upto.iter() {
-        match index.rolled(roll_up, partition, upto).await? {
+    for (partition, _) in cut.iter() {
+        match index.rolled(roll_up, partition, cut).await? {
             None => return Ok(None),
             Some(found) => end = Some(end.map_or(found, |end| end.min(found))),
         }

@@ -35,16 +35,18 @@ pub use counts::{LakeCounts, Selection};
 pub use encode::EncodedFile;
 pub use files::Epochs;
 pub use lake_store::LakeStore;
-pub use project::{EpochProjection, Held};
+pub use project::{EpochProjection, TableEpochs};
 pub use rows::encode_dead_letters;
 pub use scan::ClickScan;
 pub use schema::Table;
 pub use sql::SqlAnswer;
-pub use upkeep::{AsOf, Keep, RollUp, RolledUp, Tokens, Vacuumed};
+pub use upkeep::{Keep, LakeProgress, RollUp, RolledUp, Tokens, Vacuumed};
 
+use crate::fail_points::{COLUMNS_ADDED, reach};
 use adtally_model::{Error, Result};
+use deltalake_core::kernel::StructField;
 use deltalake_core::kernel::transaction::CommitProperties;
-use deltalake_core::logstore::{StorageConfig, default_logstore};
+use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::SaveMode;
 use deltalake_core::{DeltaTable, DeltaTableError, TableProperty};
@@ -54,6 +56,7 @@ use object_store::ObjectStore;
 use object_store::prefix::PrefixStore;
 use parking_lot::Mutex;
 use parquet::errors::ParquetError;
+use schema::Column;
 use std::error::Error as StdError;
 use std::sync::Arc;
 use url::Url;
@@ -79,6 +82,17 @@ pub struct Lake {
     tables: Vec<LakeTable>,
     /// Held while epochs are projected: a second projection of this process waits instead of meeting conflicts.
     projecting: tokio::sync::Mutex<()>,
+}
+
+/// What a lake is opened for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Access {
+    /// To write to it, whether or not it is there.
+    Create,
+    /// To write to one that is there.
+    Write,
+    /// To read one that is there.
+    Read,
 }
 
 /// One table.
@@ -107,7 +121,15 @@ impl Lake {
     /// # Errors
     /// External when the store fails, corrupt when a table is not of our making.
     pub async fn open(store: Arc<dyn ObjectStore>) -> Result<Lake> {
-        Self::open_tables(store, true).await
+        Self::open_tables(store, Access::Create).await
+    }
+
+    /// Opens a lake whose tables are there, to write to it. Tables of earlier versions get the columns that they lack.
+    ///
+    /// # Errors
+    /// As [`Lake::open`]; corrupt when a table is missing.
+    pub async fn open_to_write(store: Arc<dyn ObjectStore>) -> Result<Lake> {
+        Self::open_tables(store, Access::Write).await
     }
 
     /// Opens a lake whose tables are there, and changes nothing.
@@ -115,13 +137,13 @@ impl Lake {
     /// # Errors
     /// As [`Lake::open`]; corrupt when a table is missing.
     pub async fn open_existing(store: Arc<dyn ObjectStore>) -> Result<Lake> {
-        Self::open_tables(store, false).await
+        Self::open_tables(store, Access::Read).await
     }
 
-    async fn open_tables(store: Arc<dyn ObjectStore>, creates: bool) -> Result<Lake> {
+    async fn open_tables(store: Arc<dyn ObjectStore>, access: Access) -> Result<Lake> {
         let mut tables = Vec::with_capacity(Table::ALL.len());
         for table in Table::ALL {
-            tables.push(LakeTable::open(&store, table, creates).await?);
+            tables.push(LakeTable::open(&store, table, access).await?);
         }
         Ok(Lake { store, tables, projecting: tokio::sync::Mutex::new(()) })
     }
@@ -132,26 +154,22 @@ impl Lake {
 }
 
 impl LakeTable {
-    async fn open(root: &Arc<dyn ObjectStore>, table: Table, creates: bool) -> Result<LakeTable> {
-        let store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(root), table.name()));
-        let url = Url::parse(ROOT_URL)
-            .and_then(|url| url.join(&format!("{table}/")))
-            .map_err(|error| Error::internal(format!("`{table}` has no address: please report this")).because(error))?;
-        let log_store = default_logstore(Arc::clone(&store), Arc::clone(root), &url, &StorageConfig::default());
+    async fn open(root: &Arc<dyn ObjectStore>, table: Table, access: Access) -> Result<LakeTable> {
+        let (store, log_store) = stores_of(root, table)?;
         let mut attempts = 0;
-        let opened = loop {
+        let mut opened = loop {
             attempts += 1;
             let mut opened = DeltaTable::new(Arc::clone(&log_store));
             let failed = match opened.load().await {
                 Ok(()) => break opened,
-                Err(DeltaTableError::NotATable(_)) if !creates => {
+                Err(DeltaTableError::NotATable(_)) if access != Access::Create => {
                     return Err(Error::corrupt(format!(
                         "the lake table `{table}` is missing: restore its folder from a backup; or, to count again from the \
                          inputs, move both the lake and the epoch log away and start with an empty data directory"
                     )));
                 }
                 // An error in creating it may come after it was created: only loading tells.
-                Err(DeltaTableError::NotATable(_)) => match create(table, &opened).await {
+                Err(DeltaTableError::NotATable(_)) => match create(table, table.delta_fields(), &opened).await {
                     Ok(()) => continue,
                     Err(error) => error,
                 },
@@ -162,6 +180,9 @@ impl LakeTable {
             }
         };
         check_schema(table, &opened)?;
+        if access != Access::Read {
+            opened = with_added_columns(table, opened).await?;
+        }
         Ok(LakeTable { table, store, newest: Mutex::new(opened), index: Mutex::new(None), memory: Mutex::default() })
     }
 
@@ -182,28 +203,75 @@ impl LakeTable {
     }
 }
 
+/// The folder of a table and its log.
+fn stores_of(root: &Arc<dyn ObjectStore>, table: Table) -> Result<(Arc<dyn ObjectStore>, LogStoreRef)> {
+    let store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(root), table.name()));
+    let url = Url::parse(ROOT_URL)
+        .and_then(|url| url.join(&format!("{table}/")))
+        .map_err(|error| Error::internal(format!("`{table}` has no address: please report this")).because(error))?;
+    let log_store = default_logstore(Arc::clone(&store), Arc::clone(root), &url, &StorageConfig::default());
+    Ok((store, log_store))
+}
+
 /// Creates a table that is not there.
-async fn create(table: Table, at: &DeltaTable) -> Result<(), DeltaTableError> {
-    let quiet = CommitProperties::default().with_create_checkpoint(false).with_cleanup_expired_logs(Some(false));
+async fn create(table: Table, fields: Vec<StructField>, at: &DeltaTable) -> Result<(), DeltaTableError> {
     CreateBuilder::new()
         .with_log_store(at.log_store())
         .with_table_name(table.name())
         .with_save_mode(SaveMode::Ignore)
-        .with_columns(table.delta_fields())
+        .with_columns(fields)
         .with_partition_columns(table.partition_columns().iter().copied())
         .with_configuration_property(TableProperty::CheckpointInterval, Some(CHECKPOINT_EVERY.to_string()))
         .with_configuration_property(TableProperty::LogRetentionDuration, Some(LOG_RETENTION))
-        .with_commit_properties(quiet)
+        .with_commit_properties(quiet())
         .await
         .map(drop)
 }
 
-/// Refuses a table whose columns are not ours; more columns than ours are fine.
+/// Commits without the hooks of the library.
+fn quiet() -> CommitProperties {
+    CommitProperties::default().with_create_checkpoint(false).with_cleanup_expired_logs(Some(false))
+}
+
+/// Adds the columns that a table of an earlier version lacks. Their values are null in the rows that it has.
+async fn with_added_columns(table: Table, mut opened: DeltaTable) -> Result<DeltaTable> {
+    for _ in 0..OPEN_ATTEMPTS_MAX {
+        let missing = missing_columns(table, &opened)?;
+        if missing.is_empty() {
+            return Ok(opened);
+        }
+        let fields: Vec<_> = missing.into_iter().map(Column::delta_field).collect();
+        // An error may come after they were added: only loading tells.
+        if let Err(error) = opened.clone().add_columns().with_fields(fields).with_commit_properties(quiet()).await {
+            tracing::debug!(%table, %error, "columns not added; trying again");
+        }
+        opened.load().await.map_err(|error| delta_error(table, "open", error))?;
+        reach(COLUMNS_ADDED);
+    }
+    Err(Error::transient(format!(
+        "cannot add columns to the lake table `{table}`: check the disk or the object store; it is safe to try again"
+    )))
+}
+
+/// The columns that a table of an earlier version lacks.
+fn missing_columns(table: Table, opened: &DeltaTable) -> Result<Vec<&'static Column>> {
+    let snapshot = opened.snapshot().map_err(|error| delta_error(table, "open", error))?;
+    let schema = snapshot.schema();
+    Ok(table.columns().iter().filter(|column| column.added && schema.field(column.name).is_none()).collect())
+}
+
+/// Refuses a table whose columns are not ours; more columns than ours are fine, and those that earlier versions lack may be
+/// missing.
 fn check_schema(table: Table, opened: &DeltaTable) -> Result<()> {
     let snapshot = opened.snapshot().map_err(|error| delta_error(table, "open", error))?;
     let schema = snapshot.schema();
-    for field in table.delta_fields() {
-        if schema.field(field.name()).is_none_or(|found| found.data_type() != field.data_type()) {
+    for column in table.columns() {
+        let field = column.delta_field();
+        let fits = match schema.field(column.name) {
+            Some(found) => found.data_type() == field.data_type(),
+            None => column.added,
+        };
+        if !fits {
             return Err(Error::corrupt(format!(
                 "the lake table `{table}` has no column `{}` of type {}: another program made or changed it; move its \
                  folder away and start again, or restore it",

@@ -41,12 +41,12 @@ pub struct EpochProjection {
 
 /// Which epochs of one partition the tables hold.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Held {
+pub struct TableEpochs {
     /// The last epoch in each of [`Table::PROJECTED`]; none in a table that holds none.
     pub tables: Vec<(Table, Option<u64>)>,
 }
 
-impl Held {
+impl TableEpochs {
     /// The last epoch that all of them hold; 0 when there is none.
     pub fn by_all(&self) -> u64 {
         self.tables.iter().map(|&(_, epoch)| epoch.unwrap_or_default()).min().unwrap_or_default()
@@ -88,7 +88,7 @@ impl Lake {
     /// # Errors
     /// Corrupt, with what to do about it, when they hold epochs of another log for this partition, or rows of epochs
     /// that they do not say they hold; external when the store fails.
-    pub async fn held(&self, log_id: u128, partition: u32) -> Result<Held> {
+    pub async fn held(&self, log_id: u128, partition: u32) -> Result<TableEpochs> {
         let mut tables = Vec::with_capacity(Table::PROJECTED.len());
         for table in Table::PROJECTED {
             let latest = self.table(table).latest().await?;
@@ -96,7 +96,7 @@ impl Lake {
             self.table(table).check_no_rows_after(&latest, partition, held.unwrap_or_default())?;
             tables.push((table, held));
         }
-        Ok(Held { tables })
+        Ok(TableEpochs { tables })
     }
 
     /// Adds epochs of any number of partitions to all tables, those that a table holds already excepted: one commit to each

@@ -7,6 +7,7 @@ use super::encode::{
 };
 use super::schema::{Table, timestamp_type};
 use super::statistics::{Statistics, bound};
+use adtally_model::dead_letter::JudgedClick;
 use adtally_model::{DeadLetter, Ledger, MinuteCounts, Result, StagedTable};
 use arrow::array::{ArrayRef, BinaryArray, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray};
 use bytes::Bytes;
@@ -51,7 +52,7 @@ pub fn encode_dead_letters(
     for chunk in letters.chunks(DEAD_LETTERS_AT_ONCE) {
         writer.write(dead_letter_columns(chunk, partition, epoch)?)?;
     }
-    let times = || letters.iter().filter_map(|letter| letter.event_time_ms);
+    let times = || letters.iter().filter_map(|letter| letter.click.as_ref()).map(|click| click.fields().event_time_ms);
     let range = times().min().zip(times().max());
     let statistics = Statistics::of_rows(letters.len() as u64)
         .text("verdict", letters.iter().map(DeadLetter::cause))
@@ -75,8 +76,11 @@ fn dead_letter_columns(letters: &[DeadLetter], partition: u32, epoch: u64) -> Re
     let text =
         |of: fn(&DeadLetter) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(letters.iter().map(of))) };
     let received: Vec<i64> = letters.iter().map(|letter| letter.received_at_ms * 1_000).collect();
-    let clicked: TimestampMicrosecondArray =
-        letters.iter().map(|letter| letter.event_time_ms.map(|ms| ms * 1_000)).collect();
+    let clicks = || letters.iter().map(|letter| letter.click.as_ref());
+    let fields = || clicks().map(|click| click.map(JudgedClick::fields));
+    let clicked = fields().map(|click| Some(click?.event_time_ms * 1_000));
+    let ads = fields().map(|click| click.map(|click| long(click.ad_id)).transpose()).collect::<Result<Vec<_>>>()?;
+    let watermarks = clicks().map(|click| Some(click?.watermark.get()? * 1_000));
     Ok(vec![
         text(|letter| letter.cause()),
         text(|letter| &letter.reason),
@@ -84,10 +88,26 @@ fn dead_letter_columns(letters: &[DeadLetter], partition: u32, epoch: u64) -> Re
         text(|letter| &letter.input),
         Arc::new(Int64Array::from(longs(letters.iter().map(|letter| letter.position))?)),
         timestamps(received),
-        Arc::new(clicked.with_data_type(timestamp_type())),
+        optional_timestamps(clicked),
         constant_int(partition, letters.len())?,
         constant_long(epoch, letters.len())?,
+        Arc::new(Int64Array::from(ads)),
+        optional_texts(fields().map(|click| Some(String::from_utf8_lossy(click?.user_id)))),
+        optional_texts(fields().map(|click| Some(adtally_model::ip::format(click?.ip)))),
+        optional_texts(fields().map(|click| Some(click?.country.as_str()))),
+        optional_texts(
+            fields().map(|click| Some(String::from_utf8_lossy(click?.click_id)).filter(|id| !id.is_empty())),
+        ),
+        optional_timestamps(watermarks),
     ])
+}
+
+fn optional_texts<T: AsRef<str>>(texts: impl Iterator<Item = Option<T>>) -> ArrayRef {
+    Arc::new(texts.collect::<StringArray>())
+}
+
+fn optional_timestamps(us: impl Iterator<Item = Option<i64>>) -> ArrayRef {
+    Arc::new(us.collect::<TimestampMicrosecondArray>().with_data_type(timestamp_type()))
 }
 
 fn timestamps(us: Vec<i64>) -> ArrayRef {

@@ -33,7 +33,7 @@ pub struct ClickScan<'a> {
     /// Conditions that combine with AND.
     pub filters: &'a Filters,
     /// The last epochs to take from the tables; all that they hold when `None`.
-    pub upto: Option<&'a Epochs>,
+    pub cut: Option<&'a Epochs>,
     /// Files of epochs that may not be projected yet; those that the tables hold already are not read twice.
     pub staged: &'a [StagedFile],
 }
@@ -63,7 +63,7 @@ impl Lake {
             user_id: scan.filters.user_id.clone(),
         });
         let held = self.epochs().await?;
-        let epochs = scan.upto.map_or_else(|| held.clone(), |upto| held.least(upto));
+        let epochs = scan.cut.map_or_else(|| held.clone(), |cut| held.least(cut));
         let table = self.table(Table::Clicks);
         let index = table.files().await?;
         index.check_kept(Table::Clicks, scan.from).await?;
@@ -93,8 +93,8 @@ impl Lake {
     ///
     /// # Errors
     /// As [`Lake::scan_clicks`].
-    pub async fn recount(&self, from: Minute, to: Minute, upto: Option<&Epochs>) -> Result<LakeCounts> {
-        self.scan_clicks(&ClickScan { from, to, filters: &Filters::default(), upto, staged: &[] }).await
+    pub async fn recount(&self, from: Minute, to: Minute, cut: Option<&Epochs>) -> Result<LakeCounts> {
+        self.scan_clicks(&ClickScan { from, to, filters: &Filters::default(), cut, staged: &[] }).await
     }
 }
 
@@ -171,8 +171,8 @@ async fn count_file(file: LakeFile, conditions: &Conditions, cut: Option<&Epochs
         let countries = countries(&batch, &failed)?;
         for row in 0..batch.num_rows() {
             let minute = minute_of_us(clicked[row]);
-            let covered = cut.is_none_or(|cut| cut.hold(partitions[row], epochs[row]));
-            if !covered || minute < conditions.from || minute >= conditions.to {
+            let is_within = cut.is_none_or(|cut| cut.hold(partitions[row], epochs[row]));
+            if !is_within || minute < conditions.from || minute >= conditions.to {
                 continue;
             }
             if minute != current {

@@ -51,14 +51,28 @@ pub(crate) struct Column {
     pub(crate) kind: Kind,
     /// Whether rows may lack it.
     pub(crate) optional: bool,
+    /// Whether tables of earlier versions lack it: it is added when an owner opens them, and is null in their rows.
+    pub(crate) added: bool,
+}
+
+impl Column {
+    /// The column for Delta. It is nullable there: a column that must not be null asks more of other writers than old
+    /// ones know.
+    pub(crate) fn delta_field(&self) -> StructField {
+        StructField::nullable(self.name, DataType::Primitive(self.kind.delta()))
+    }
 }
 
 const fn column(name: &'static str, kind: Kind) -> Column {
-    Column { name, kind, optional: false }
+    Column { name, kind, optional: false, added: false }
 }
 
 const fn optional(name: &'static str, kind: Kind) -> Column {
-    Column { name, kind, optional: true }
+    Column { name, kind, optional: true, added: false }
+}
+
+const fn added(name: &'static str, kind: Kind) -> Column {
+    Column { name, kind, optional: true, added: true }
 }
 
 const CLICKS: &[Column] = &[
@@ -86,6 +100,12 @@ const DEAD_LETTERS: &[Column] = &[
     optional("click_timestamp", Kind::Timestamp),
     column("partition", Kind::Int),
     column("epoch", Kind::Long),
+    added("ad_id", Kind::Long),
+    added("user_id", Kind::Text),
+    added("ip", Kind::Text),
+    added("country", Kind::Text),
+    added("click_id", Kind::Text),
+    added("watermark", Kind::Timestamp),
 ];
 
 /// The columns of a table of counts, whose span is named by its first one.
@@ -195,11 +215,9 @@ impl Table {
         }
     }
 
-    /// Its columns for Delta. All are nullable there: a column that must not be null asks more of other writers than
-    /// old ones know.
+    /// Its columns for Delta.
     pub(crate) fn delta_fields(self) -> Vec<StructField> {
-        let field = |column: &Column| StructField::nullable(column.name, DataType::Primitive(column.kind.delta()));
-        self.columns().iter().map(field).collect()
+        self.columns().iter().map(Column::delta_field).collect()
     }
 
     /// The columns that its files hold.

@@ -1,14 +1,15 @@
 //! Tests of the lake: what is projected is read back once, whatever fails in between.
 //!
 //! Contents: fixtures; projecting; failing stores; questions over raw clicks; SQL; what damage looks like is in
-//! `damage`, several partitions are in `partitions`.
+//! `damage`, several partitions are in `partitions`, tables of earlier versions in `earlier`.
 
 use super::*;
 use crate::durable::DurableLocal;
 use crate::questions::Filters;
+use adtally_model::dead_letter::JudgedClick;
 use adtally_model::{
     ClickColumns, ClickRef, Country, DeadLetter, ErrorKind, Identity, Ledger, LinePositions, Minute, MinuteCounts,
-    Progress, StagedFile, Verdict,
+    Progress, StagedFile, Verdict, Watermark,
 };
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::TryStreamExt;
@@ -18,6 +19,7 @@ use object_store::path::Path;
 use std::collections::BTreeMap;
 
 mod damage;
+mod earlier;
 mod failing;
 mod partitions;
 mod rolling_up;
@@ -122,7 +124,9 @@ fn epoch(number: u64) -> (EpochProjection, Vec<EncodedFile>) {
         input: "logs/a.log".into(),
         position: number,
         received_at_ms: START.start_ms(),
-        event_time_ms: None,
+        click: number
+            .is_multiple_of(4)
+            .then(|| JudgedClick::new(&Arc::new(columns), 1, Watermark::at(START.start_ms()))),
     }];
     if number.is_multiple_of(2) {
         files.extend(encode_dead_letters(&letters, 0, number, u128::from(number)).unwrap());
@@ -189,7 +193,7 @@ fn opening_again_and_after_half_an_opening_changes_nothing() {
     run(async {
         let folder = tempfile::tempdir().unwrap();
         let store: Arc<dyn ObjectStore> = Arc::new(DurableLocal::open(folder.path(), true).unwrap());
-        LakeTable::open(&store, Table::Clicks, true).await.unwrap();
+        LakeTable::open(&store, Table::Clicks, Access::Create).await.unwrap();
         let lake = Lake::open(Arc::clone(&store)).await.unwrap();
         check_holds(&lake, 0).await;
         let epochs = staged(&lake, 1..=2).await;
@@ -229,8 +233,8 @@ fn projecting_again_changes_nothing() {
         lake.project(&epochs[1..], TOKEN).await.unwrap();
         lake.project(&[], TOKEN).await.unwrap();
         check_holds(&lake, 5).await;
-        let upto = lake.counts(EVER.0, EVER.1, Some(&Epochs::of(0, 3))).await.unwrap();
-        assert_eq!((upto.minutes, upto.epochs), (counted(&all_clicks(1..=3)), Epochs::of(0, 3)));
+        let cut = lake.counts(EVER.0, EVER.1, Some(&Epochs::of(0, 3))).await.unwrap();
+        assert_eq!((cut.minutes, cut.epochs), (counted(&all_clicks(1..=3)), Epochs::of(0, 3)));
         let second = lake.counts(Minute(START.0 + 1), Minute(START.0 + 2), None).await.unwrap().minutes;
         assert_eq!(second, [counted(&all_clicks(1..=5)).remove(1)]);
     });
@@ -300,8 +304,8 @@ fn selected_counts_of_a_long_range_are_those_of_all_counts() {
             }
         }
         let mut early = Vec::new();
-        let upto = Epochs::of(0, 1);
-        lake.each_minute(range, Some(&upto), Selection::default(), |counts| early.push(counts.clone())).await.unwrap();
+        let cut = Epochs::of(0, 1);
+        lake.each_minute(range, Some(&cut), Selection::default(), |counts| early.push(counts.clone())).await.unwrap();
         assert_eq!(early, counted(&all_clicks(1..=1)));
     });
 }
@@ -386,7 +390,7 @@ fn fault_07_a_failing_checkpoint_fails_no_commit() {
 // ---- questions over raw clicks ----
 
 async fn scan(lake: &Lake, span: (Minute, Minute), filters: &Filters, staged: &[StagedFile]) -> Vec<MinuteCounts> {
-    let scan = ClickScan { from: span.0, to: span.1, filters, upto: None, staged };
+    let scan = ClickScan { from: span.0, to: span.1, filters, cut: None, staged };
     lake.scan_clicks(&scan).await.unwrap().minutes
 }
 

@@ -1,6 +1,6 @@
 //! Roll-ups: hours and days are the sums of their minutes, once, whatever fails and wherever memory ends.
 
-use super::super::upkeep::{AsOf, RollUp};
+use super::super::upkeep::{LakeProgress, RollUp};
 use super::*;
 
 /// Epochs of four hours each.
@@ -46,18 +46,18 @@ pub(super) fn projections(numbers: std::ops::RangeInclusive<u64>) -> Vec<EpochPr
 }
 
 /// Where the tables are after an epoch: all of its minutes but the last ten are final.
-pub(super) fn as_of(epoch: u64) -> AsOf {
+pub(super) fn reached(epoch: u64) -> LakeProgress {
     let end = Minute(BEGIN.0 + epoch as i64 * EPOCH_MINUTES);
     held(epoch, Some(Minute(end.0 - 10).start_ms()), end.start_ms(), end.start_ms())
 }
 
 /// Where the tables are when they hold an epoch with this final frontier and this clock.
-pub(super) fn held(epoch: u64, final_ms: Option<i64>, clock_ms: i64, now_ms: i64) -> AsOf {
+pub(super) fn held(epoch: u64, final_ms: Option<i64>, clock_ms: i64, now_ms: i64) -> LakeProgress {
     let mut progress = Progress { log_id: LOG_ID, number: epoch, clock_ms, ..Progress::default() };
     if let Some(final_ms) = final_ms {
         progress.frontiers.final_.advance(final_ms);
     }
-    AsOf { partitions: vec![progress], now_ms, ..AsOf::default() }
+    LakeProgress { partitions: vec![progress], now_ms, ..LakeProgress::default() }
 }
 
 /// Tokens that no process of this test draws twice.
@@ -67,11 +67,11 @@ pub(super) fn tokens() -> impl Fn() -> u128 + Send + Sync {
 }
 
 /// Rolls up whatever is final, with little memory; returns the commits it took.
-async fn roll_up(lake: &Lake, as_of: &AsOf, rows_max: usize) -> Result<u32> {
+async fn roll_up(lake: &Lake, reached: &LakeProgress, rows_max: usize) -> Result<u32> {
     let tokens = tokens();
     let mut commits = 0;
     for roll_up in RollUp::ALL {
-        while lake.roll_up_within(roll_up, as_of, &tokens, rows_max).await? {
+        while lake.roll_up_within(roll_up, reached, &tokens, rows_max).await? {
             commits += 1;
         }
         commits += 1;
@@ -100,8 +100,8 @@ async fn expected(lake: &Lake, span: &str, from: Minute, to: Minute) -> Vec<Stri
     sql(lake, &query).await
 }
 
-async fn check_rolled(lake: &Lake, as_of: &AsOf) {
-    let end = Minute::of(as_of.final_ms().unwrap());
+async fn check_rolled(lake: &Lake, reached: &LakeProgress) {
+    let end = Minute::of(reached.final_ms().unwrap());
     for (roll_up, span) in [(RollUp::Hour, "hour"), (RollUp::Day, "day")] {
         let end = roll_up.floor(end);
         let found = rows(lake, roll_up.table().name(), span).await;
@@ -117,16 +117,16 @@ fn hours_and_days_are_the_sums_of_their_final_minutes_and_are_made_once() {
     run(async {
         let lake = in_memory().await;
         let tokens = tokens();
-        assert!(!lake.roll_up(RollUp::Hour, &as_of(1), &tokens).await.unwrap(), "nothing is held");
+        assert!(!lake.roll_up(RollUp::Hour, &reached(1), &tokens).await.unwrap(), "nothing is held");
         let epochs = projections(1..=18);
         for last in [1_usize, 2, 9, 18] {
             lake.project(&epochs[..last], TOKEN).await.unwrap();
-            let as_of = as_of(last as u64);
-            let none = held(last as u64, None, as_of.now_ms, as_of.now_ms);
+            let reached = reached(last as u64);
+            let none = held(last as u64, None, reached.now_ms, reached.now_ms);
             assert!(!lake.roll_up(RollUp::Hour, &none, &tokens).await.unwrap());
             for _ in 0..2 {
-                roll_up(&lake, &as_of, 1_000_000).await.unwrap();
-                check_rolled(&lake, &as_of).await;
+                roll_up(&lake, &reached, 1_000_000).await.unwrap();
+                check_rolled(&lake, &reached).await;
             }
         }
         let stamps = sql(&lake, "SELECT DISTINCT epoch FROM clicks_by_hour ORDER BY 1").await;
@@ -142,8 +142,8 @@ fn little_memory_makes_more_batches_and_more_files_of_the_same_rows() {
         for rows_max in [1_000_000, 500, 30, 6] {
             let lake = in_memory().await;
             lake.project(&epochs, TOKEN).await.unwrap();
-            commits.push(roll_up(&lake, &as_of(18), rows_max).await.unwrap());
-            check_rolled(&lake, &as_of(18)).await;
+            commits.push(roll_up(&lake, &reached(18), rows_max).await.unwrap());
+            check_rolled(&lake, &reached(18)).await;
         }
         assert!(commits.is_sorted() && commits[0] < commits[3], "{commits:?}");
     });
@@ -160,11 +160,11 @@ fn a_crash_or_a_lost_reply_at_any_write_makes_no_span_twice_and_leaves_none_out(
                 lake.project(&epochs, TOKEN).await.unwrap();
                 // More failures than one attempt survives: the process "dies", another one goes on.
                 store.fail(after, 8, lost_reply);
-                let survived = roll_up(&lake, &as_of(9), 300).await.is_ok();
+                let survived = roll_up(&lake, &reached(9), 300).await.is_ok();
                 store.fail(0, 0, false);
                 let lake = Lake::open(store as Arc<dyn ObjectStore>).await.unwrap();
-                roll_up(&lake, &as_of(9), 300).await.unwrap();
-                check_rolled(&lake, &as_of(9)).await;
+                roll_up(&lake, &reached(9), 300).await.unwrap();
+                check_rolled(&lake, &reached(9)).await;
                 if survived && after > 3 {
                     break;
                 }
@@ -179,8 +179,8 @@ fn rows_of_a_log_that_was_cut_or_lost_are_not_added_again() {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let lake = Lake::open(Arc::clone(&store)).await.unwrap();
         lake.project(&projections(1..=9), TOKEN).await.unwrap();
-        roll_up(&lake, &as_of(9), 1_000_000).await.unwrap();
-        let mut foreign = as_of(9);
+        roll_up(&lake, &reached(9), 1_000_000).await.unwrap();
+        let mut foreign = reached(9);
         foreign.partitions[0].log_id = 99;
         let error = lake.roll_up(RollUp::Hour, &foreign, &tokens()).await.unwrap_err();
         assert!(error.to_string().contains("another epoch log"), "{error}");
@@ -189,7 +189,7 @@ fn rows_of_a_log_that_was_cut_or_lost_are_not_added_again() {
         let lines = std::str::from_utf8(&text).unwrap().lines().filter(|line| !line.contains("\"txn\""));
         store.put(&entry, lines.collect::<Vec<_>>().join("\n").into()).await.unwrap();
         let lake = Lake::open(store).await.unwrap();
-        let error = lake.roll_up(RollUp::Hour, &as_of(9), &tokens()).await.unwrap_err();
+        let error = lake.roll_up(RollUp::Hour, &reached(9), &tokens()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         assert!(error.to_string().contains("was cut"), "{error}");
     });
@@ -204,7 +204,7 @@ fn long_ranges_are_the_sums_of_their_minutes_whatever_is_rolled_up() {
         for (last, rolled) in [(9_u64, 0_u64), (9, 9), (18, 9), (18, 18)] {
             lake.project(&epochs[..last as usize], TOKEN).await.unwrap();
             if rolled == last {
-                roll_up(&lake, &as_of(rolled), 200).await.unwrap();
+                roll_up(&lake, &reached(rolled), 200).await.unwrap();
             }
             for _ in 0..40 {
                 let mut random = |below: i64| {
@@ -214,7 +214,7 @@ fn long_ranges_are_the_sums_of_their_minutes_whatever_is_rolled_up() {
                 let from = Minute(BEGIN.0 - 100 + random(5_000));
                 let to = Minute(from.0 + 1 + random(5_000));
                 // A reader may not have heard of the newest epochs.
-                let upto = Epochs::of(0, if random(2) == 0 { last } else { 9 });
+                let cut = Epochs::of(0, if random(2) == 0 { last } else { 9 });
                 let selection = Selection { ad_id: (random(2) == 0).then_some(42), country: None };
                 let (mut found, mut plain) = (BTreeMap::new(), BTreeMap::new());
                 let add = |sums: &mut BTreeMap<(u64, Country), i64>, counts: &MinuteCounts| {
@@ -222,9 +222,9 @@ fn long_ranges_are_the_sums_of_their_minutes_whatever_is_rolled_up() {
                         *sums.entry((ad, country)).or_default() += clicks;
                     }
                 };
-                lake.each_count((from, to), &upto, selection, |counts| add(&mut found, counts)).await.unwrap();
-                lake.each_minute((from, to), Some(&upto), selection, |counts| add(&mut plain, counts)).await.unwrap();
-                assert_eq!(found, plain, "{from:?} to {to:?}, {upto:?}");
+                lake.each_count((from, to), &cut, selection, |counts| add(&mut found, counts)).await.unwrap();
+                lake.each_minute((from, to), Some(&cut), selection, |counts| add(&mut plain, counts)).await.unwrap();
+                assert_eq!(found, plain, "{from:?} to {to:?}, {cut:?}");
             }
         }
     });

@@ -1,7 +1,7 @@
 //! Compaction, retention and vacuum: no answer changes but for what is no longer kept.
 
-use super::super::upkeep::{AsOf, Keep, RollUp};
-use super::rolling_up::{as_of, held, projections, tokens};
+use super::super::upkeep::{Keep, LakeProgress, RollUp};
+use super::rolling_up::{held, projections, reached, tokens};
 use super::*;
 use crate::epoch_log::EpochLog;
 use hashbrown::HashSet;
@@ -9,15 +9,15 @@ use hashbrown::HashSet;
 const DAY_MS: i64 = 86_400_000;
 
 /// Where the tables are after `epoch` of the clicks of these tests: two hours after them, or days.
-fn later(epoch: u64, ms: i64) -> AsOf {
+fn later(epoch: u64, ms: i64) -> LakeProgress {
     let at = START.start_ms() + ms;
     held(epoch, Some(at), at, at)
 }
 
-async fn compact_all(lake: &Lake, as_of: &AsOf) -> u32 {
+async fn compact_all(lake: &Lake, reached: &LakeProgress) -> u32 {
     let tokens = tokens();
     let mut rounds = 0;
-    while lake.compact(as_of, &tokens).await.unwrap().is_some() {
+    while lake.compact(reached, &tokens).await.unwrap().is_some() {
         rounds += 1;
     }
     rounds
@@ -34,7 +34,7 @@ async fn everything(lake: &Lake) -> Vec<String> {
         "SELECT click_timestamp, ad_id, user_id, ip, country, click_id, input, position, epoch, click_date, click_hour \
          FROM clicks ORDER BY epoch, input, position",
         "SELECT minute, ad_id, country, clicks, epoch, correction FROM clicks_by_minute ORDER BY 1, 2, 3, 5",
-        "SELECT verdict, reason, payload, input, position, received_at, click_timestamp, epoch FROM dead_letters ORDER BY 8",
+        "SELECT * FROM dead_letters ORDER BY epoch",
         "SELECT * FROM ledger ORDER BY epoch, input",
         "SELECT hour, sum(clicks) FROM clicks_by_hour GROUP BY 1 ORDER BY 1",
     ] {
@@ -71,8 +71,8 @@ fn compaction_leaves_few_files_and_every_answer() {
         assert_eq!(everything(&lake).await, before);
         check_holds(&lake, 6).await;
         assert_eq!(lake.audit().await.unwrap(), [""; 0]);
-        let upto = lake.counts(EVER.0, EVER.1, Some(&Epochs::of(0, 3))).await.unwrap();
-        assert_eq!(upto.minutes, counted(&all_clicks(1..=3)));
+        let cut = lake.counts(EVER.0, EVER.1, Some(&Epochs::of(0, 3))).await.unwrap();
+        assert_eq!(cut.minutes, counted(&all_clicks(1..=3)));
         // A compacted file is pruned like any other.
         let index = lake.table(Table::Clicks).files().await.unwrap();
         let bounds = index.files[0].bounds;
@@ -124,7 +124,7 @@ fn counts_leave_only_when_they_are_summed_and_answers_go_back_as_far_as_their_su
         }
         let total = |counts: &[MinuteCounts]| counts.iter().map(MinuteCounts::total).sum::<i64>();
         let all = total(&lake.counts(EVER.0, EVER.1, None).await.unwrap().minutes);
-        let end = as_of(18);
+        let end = reached(18);
         assert_eq!(lake.retain(&KEEP, &end).await.unwrap(), 0, "nothing is rolled up");
         let tokens = tokens();
         for roll_up in RollUp::ALL {
@@ -133,23 +133,23 @@ fn counts_leave_only_when_they_are_summed_and_answers_go_back_as_far_as_their_su
         assert!(lake.retain(&KEEP, &end).await.unwrap() > 0);
         assert_eq!(lake.retain(&KEEP, &end).await.unwrap(), 0, "once is enough");
         assert!(total(&lake.counts(EVER.0, EVER.1, None).await.unwrap().minutes) < all);
-        let upto = Epochs::of(0, 18);
+        let cut = Epochs::of(0, 18);
         let mut found = 0;
         let day = RollUp::Day.floor(epochs[0].counts[0].minute);
-        lake.each_count((day, EVER.1), &upto, Selection::default(), |counts| found += counts.total()).await.unwrap();
+        lake.each_count((day, EVER.1), &cut, Selection::default(), |counts| found += counts.total()).await.unwrap();
         assert_eq!(found, all);
         // What begins within an hour that is gone by minutes is refused, not answered with less.
         let inside = Minute(epochs[0].counts[0].minute.0 + 1);
-        let refused = lake.each_count((inside, EVER.1), &upto, Selection::default(), |_| ()).await.unwrap_err();
+        let refused = lake.each_count((inside, EVER.1), &cut, Selection::default(), |_| ()).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::User, "{refused}");
-        let refused = lake.each_minute((day, EVER.1), Some(&upto), Selection::default(), |_| ()).await.unwrap_err();
+        let refused = lake.each_minute((day, EVER.1), Some(&cut), Selection::default(), |_| ()).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::User, "{refused}");
         // Rolling up goes on, and a lost table of sums is noticed.
         assert!(!lake.roll_up(RollUp::Hour, &end, &tokens).await.unwrap());
         let epochs = projections(1..=24);
         lake.project(&epochs, TOKEN).await.unwrap();
         for roll_up in RollUp::ALL {
-            while lake.roll_up(roll_up, &as_of(24), &tokens).await.unwrap() {}
+            while lake.roll_up(roll_up, &reached(24), &tokens).await.unwrap() {}
         }
         assert!(lake.rolled_up(RollUp::Day, 0).await.unwrap() > Some(day));
     });
@@ -237,7 +237,7 @@ fn vacuum_deletes_what_nothing_names_and_nothing_else() {
         assert_eq!(stored(&store).await, expected);
         assert_eq!((vacuumed.files, vacuumed.bytes), (1, 1));
         // What compaction replaced stays for a day after that.
-        let compacted = AsOf { now_ms: day_later, ..later(3, 2 * DAY_MS) };
+        let compacted = LakeProgress { now_ms: day_later, ..later(3, 2 * DAY_MS) };
         compact_all(&lake, &compacted).await;
         let replaced = stored(&store).await;
         lake.vacuum(&at(3, day_later + DAY_MS / 2), named(&[])).await.unwrap();
@@ -259,16 +259,16 @@ fn fault_64_what_leaves_a_table_after_a_stop_of_days_stays_for_a_day() {
         let before = stored(&store).await;
         let written_ms = last_written_ms(&store).await;
         // The clock of the last epoch is that of its clicks, long ago.
-        let first = AsOf { now_ms: written_ms + 3 * DAY_MS, ..later(3, 2 * DAY_MS) };
+        let first = LakeProgress { now_ms: written_ms + 3 * DAY_MS, ..later(3, 2 * DAY_MS) };
         let none = || async { Ok(HashSet::new()) };
         assert!(compact_all(&lake, &first).await > 0);
         assert!(lake.retain(&KEEP, &first).await.unwrap() > 0);
         lake.vacuum(&first, none()).await.unwrap();
         let kept = stored(&store).await;
         assert!(before.is_subset(&kept), "{:?}", before.difference(&kept));
-        lake.vacuum(&AsOf { now_ms: first.now_ms + DAY_MS - 1, ..first.clone() }, none()).await.unwrap();
+        lake.vacuum(&LakeProgress { now_ms: first.now_ms + DAY_MS - 1, ..first.clone() }, none()).await.unwrap();
         assert!(before.is_subset(&stored(&store).await));
-        lake.vacuum(&AsOf { now_ms: first.now_ms + DAY_MS + 1_000, ..first }, none()).await.unwrap();
+        lake.vacuum(&LakeProgress { now_ms: first.now_ms + DAY_MS + 1_000, ..first }, none()).await.unwrap();
         // What is still part of a table, the newest ledger above all, stays for good.
         let left = stored(&store).await;
         assert!(before.intersection(&left).count() < before.len() / 2, "{left:?}");

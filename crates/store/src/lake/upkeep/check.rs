@@ -23,10 +23,10 @@ impl Lake {
     /// # Errors
     /// External when the store fails, corrupt when a file is damaged.
     pub async fn check_rolled_up(&self, roll_up: RollUp, partition: u32, epoch: u64) -> Result<RolledUp> {
-        let upto = Epochs::of(partition, epoch);
-        let source = self.count_reader(roll_up.source(), Some(&upto), Selection::default()).await?;
-        let target = self.count_reader(roll_up.table(), Some(&upto), Selection::default()).await?;
-        let Some(end) = target.index.rolled(roll_up, partition, &upto).await? else { return Ok(RolledUp::default()) };
+        let cut = Epochs::of(partition, epoch);
+        let source = self.count_reader(roll_up.source(), Some(&cut), Selection::default()).await?;
+        let target = self.count_reader(roll_up.table(), Some(&cut), Selection::default()).await?;
+        let Some(end) = target.index.rolled(roll_up, partition, &cut).await? else { return Ok(RolledUp::default()) };
         let mut found = RolledUp { end: Some(end), differing: Vec::new() };
         let least =
             |index: &FileIndex| index.files.iter().filter_map(|file| file.bounds.time_ms).map(|(at, _)| at).min();

@@ -6,7 +6,7 @@
 //! row is read (see `plan`); files that are large enough, or large in memory, are left as they are.
 
 use super::plan::{GROUP_BYTES_MAX, spans};
-use super::{AsOf, Change, Tokens};
+use super::{Change, LakeProgress, Tokens};
 use crate::lake::clicks::click_properties;
 use crate::lake::encode::{FileWriter, arrow_defect};
 use crate::lake::files::{FileEntry, FileIndex};
@@ -15,7 +15,7 @@ use crate::lake::rows::{count_properties, plain_properties};
 use crate::lake::statistics::{Statistics, bound};
 use crate::lake::{Lake, LakeTable, Table};
 use adtally_model::Result;
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Int32Type, Int64Type, TimestampMicrosecondType};
 use deltalake_core::protocol::DeltaOperation;
@@ -44,19 +44,19 @@ impl Lake {
     ///
     /// # Errors
     /// External when the store fails, corrupt when a file is damaged.
-    pub async fn compact(&self, as_of: &AsOf, tokens: Tokens<'_>) -> Result<Option<u64>> {
-        let Some(final_ms) = as_of.final_ms() else { return Ok(None) };
+    pub async fn compact(&self, reached: &LakeProgress, tokens: Tokens<'_>) -> Result<Option<u64>> {
+        let Some(final_ms) = reached.final_ms() else { return Ok(None) };
         for table in COMPACTED {
             let table = self.table(table);
             let index = table.files().await?;
             table.forget_memory_of_others(&index);
-            for span in spans(table.table, &index.files, as_of, final_ms) {
+            for span in spans(table.table, &index.files, reached, final_ms) {
                 let mut memory = Vec::with_capacity(span.files.len());
                 for file in &span.files {
                     memory.push(table.memory_of(file).await?);
                 }
                 for group in span.groups(&memory) {
-                    if let Some(bytes) = self.rewrite(table, group, as_of, tokens()).await? {
+                    if let Some(bytes) = self.rewrite(table, group, reached, tokens()).await? {
                         return Ok(Some(bytes));
                     }
                 }
@@ -70,7 +70,7 @@ impl Lake {
         &self,
         table: &LakeTable,
         group: Vec<&FileEntry>,
-        as_of: &AsOf,
+        reached: &LakeProgress,
         token: u128,
     ) -> Result<Option<u64>> {
         let mut batches = Vec::new();
@@ -85,7 +85,7 @@ impl Lake {
         let path = format!("{folder}{partition}-compacted-{token:032x}.parquet");
         let size = bytes.len() as u64;
         table.put(&path, bytes.into()).await?;
-        let mut add = new_add(path.clone(), size, as_of.now_ms, statistics.to_json())?;
+        let mut add = new_add(path.clone(), size, reached.now_ms, statistics.to_json())?;
         add.partition_values = super::partition_values(&path);
         let replaced = group.iter().map(|file| file.size).sum();
         let change = Change {
@@ -94,7 +94,7 @@ impl Lake {
             adds: vec![add],
             removes: group,
             operation: DeltaOperation::Optimize { predicate: None, target_size: bound(GROUP_BYTES_MAX) },
-            at_ms: as_of.now_ms,
+            at_ms: reached.now_ms,
         };
         // Projecting waits for the commit alone, not for the rewriting.
         let _projecting = self.projecting.lock().await;
@@ -145,19 +145,25 @@ fn memory_of_group(group: &RowGroupMetaData) -> u64 {
     group.columns().iter().map(of_column).sum()
 }
 
-/// All rows of a file, with the columns that files of the table hold.
+/// All rows of a file, with the columns that files of the table hold. Those that are not in files of earlier versions are
+/// null.
 async fn read_all(table: &LakeTable, file: &FileEntry) -> Result<Vec<RecordBatch>> {
     let reader = table.reader(&file.path, file.size);
     let failed = reader.failure();
     let batches = reader.open().await?.build().map_err(&failed)?;
     let batches: Vec<RecordBatch> = batches.try_collect().await.map_err(&failed)?;
     let schema = table.table.file_schema();
+    let added: Vec<&str> =
+        table.table.columns().iter().filter(|column| column.added).map(|column| column.name).collect();
     let ours = |batch: RecordBatch| {
         let column = |field: &arrow::datatypes::FieldRef| -> std::result::Result<ArrayRef, arrow::error::ArrowError> {
-            let column = batch.column_by_name(field.name());
-            let column =
-                column.ok_or_else(|| arrow::error::ArrowError::SchemaError(format!("no `{}`", field.name())))?;
-            arrow::compute::cast(column, field.data_type())
+            match batch.column_by_name(field.name()) {
+                Some(column) => arrow::compute::cast(column, field.data_type()),
+                None if added.contains(&field.name().as_str()) => {
+                    Ok(new_null_array(field.data_type(), batch.num_rows()))
+                }
+                None => Err(arrow::error::ArrowError::SchemaError(format!("no `{}`", field.name()))),
+            }
         };
         let columns = schema.fields().iter().map(column).collect::<std::result::Result<Vec<_>, _>>();
         columns
@@ -209,8 +215,8 @@ fn statistics(rows: &RecordBatch) -> Statistics {
                 // Ours are whole milliseconds.
                 statistics.time(name, times.iter().flatten().map(|us| us.div_euclid(1_000)), nulls)
             }
-            DataType::Int64 => statistics.long(name, column.as_primitive::<Int64Type>().iter().flatten()),
-            DataType::Int32 => {
+            DataType::Int64 if nulls == 0 => statistics.long(name, column.as_primitive::<Int64Type>().iter().flatten()),
+            DataType::Int32 if nulls == 0 => {
                 statistics.long(name, column.as_primitive::<Int32Type>().iter().flatten().map(i64::from))
             }
             DataType::Utf8 if nulls == 0 && RANGED.contains(&name) => {
@@ -223,12 +229,13 @@ fn statistics(rows: &RecordBatch) -> Statistics {
 }
 
 /// Columns of which the log says something, so that files are pruned by it.
-const KNOWN: [&str; 19] = [
+const KNOWN: [&str; 20] = [
     "click_timestamp",
     "minute",
     "hour",
     "day",
     "received_at",
+    "watermark",
     "committed_at",
     "ad_id",
     "partition",

@@ -34,7 +34,7 @@ const KEPT_FROM: &str = "adtally-kept-from";
 
 /// What upkeep goes by: how far the tables are, and what time it is.
 #[derive(Clone, Debug, Default)]
-pub struct AsOf {
+pub struct LakeProgress {
     /// How far each partition had come at the last of its epochs that all tables hold.
     pub partitions: Vec<Progress>,
     /// What time it is, in milliseconds: when files are made, and when they leave a table.
@@ -45,7 +45,7 @@ pub struct AsOf {
     pub fresh_from: Epochs,
 }
 
-impl AsOf {
+impl LakeProgress {
     /// The last epoch of each partition that all tables hold.
     pub fn epochs(&self) -> Epochs {
         self.partitions.iter().map(|progress| (progress.partition, progress.number)).collect()

@@ -1,7 +1,7 @@
 //! Which files compaction makes one of: worked out from what the table's log and the files' footers say, before any row
 //! is read.
 
-use super::AsOf;
+use super::LakeProgress;
 use crate::lake::Table;
 use crate::lake::files::FileEntry;
 use adtally_model::Minute;
@@ -44,19 +44,19 @@ struct SpanKey<'a> {
 }
 
 /// The small files of a table by folder, and by hour or, once a day is over, by day.
-pub(super) fn spans<'a>(table: Table, files: &'a [FileEntry], as_of: &AsOf, final_ms: i64) -> Vec<Span<'a>> {
+pub(super) fn spans<'a>(table: Table, files: &'a [FileEntry], reached: &LakeProgress, final_ms: i64) -> Vec<Span<'a>> {
     // Times of reading follow the clock, times of clicks the final frontier.
     let over_ms = match table {
-        Table::DeadLetters | Table::Ledger => as_of.clock_ms(),
+        Table::DeadLetters | Table::Ledger => reached.clock_ms(),
         _ => final_ms,
     };
     let floor = |minute: Minute, minutes: i64| minute.0 - minute.0.rem_euclid(minutes);
     let over = Minute::of(over_ms);
     let mut spans: BTreeMap<SpanKey<'_>, Vec<&FileEntry>> = BTreeMap::new();
-    let held = as_of.epochs();
+    let held = reached.epochs();
     for file in files {
         let Some((least, end)) = file.bounds.time_ms else { continue };
-        let is_fresh = as_of.fresh_from.iter().any(|(partition, epoch)| file.bounds.reaches(partition, epoch));
+        let is_fresh = reached.fresh_from.iter().any(|(partition, epoch)| file.bounds.reaches(partition, epoch));
         let large = if is_fresh { FRESH_BYTES_MAX } else { GROUP_BYTES_MAX / 2 };
         if file.size >= large || !held.surely_hold(&file.bounds) {
             continue;
@@ -132,8 +132,9 @@ mod tests {
     /// Groups of files with these sizes and bytes in memory, as the numbers of the files.
     fn groups(files: &[(u64, u64)]) -> Vec<Vec<usize>> {
         let entries: Vec<FileEntry> = files.iter().enumerate().map(|(name, &(size, _))| file(name, size)).collect();
-        let as_of = AsOf { partitions: vec![Progress { number: 1, ..Progress::default() }], ..AsOf::default() };
-        let found = spans(Table::ClicksByMinute, &entries, &as_of, 2 * DAY_MINUTES * 60_000);
+        let reached =
+            LakeProgress { partitions: vec![Progress { number: 1, ..Progress::default() }], ..LakeProgress::default() };
+        let found = spans(Table::ClicksByMinute, &entries, &reached, 2 * DAY_MINUTES * 60_000);
         let Some(span) = found.first() else { return Vec::new() };
         let number = |file: &&FileEntry| file.path.as_ref().parse::<usize>().unwrap();
         let memory: Vec<u64> = span.files.iter().map(|file| files[number(file)].1).collect();

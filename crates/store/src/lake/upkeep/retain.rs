@@ -3,7 +3,7 @@
 //! Age is counted back from the lake's final frontier, or its guarded clock where that is earlier: data that is read
 //! years after it was logged is kept as long as if it had been read at once, and no wrong clock drops anything.
 
-use super::{AsOf, Change, KEPT_FROM, RollUp};
+use super::{Change, KEPT_FROM, LakeProgress, RollUp};
 use crate::lake::files::FileEntry;
 use crate::lake::{Lake, Table};
 use adtally_model::time::MINUTE_MS;
@@ -31,9 +31,9 @@ impl Lake {
     ///
     /// # Errors
     /// External when the store fails.
-    pub async fn retain(&self, keep: &Keep, as_of: &AsOf) -> Result<u64> {
-        let Some(final_ms) = as_of.final_ms() else { return Ok(0) };
-        let now_ms = final_ms.min(as_of.clock_ms());
+    pub async fn retain(&self, keep: &Keep, reached: &LakeProgress) -> Result<u64> {
+        let Some(final_ms) = reached.final_ms() else { return Ok(0) };
+        let now_ms = final_ms.min(reached.clock_ms());
         let mut removed = 0;
         for (table, kept_ms) in [
             (Table::Clicks, keep.clicks_ms),
@@ -50,24 +50,24 @@ impl Lake {
             };
             let from = match sums {
                 None => from,
-                Some(sums) => match self.rolled_up_in_all(sums, as_of).await? {
+                Some(sums) => match self.rolled_up_in_all(sums, reached).await? {
                     None => continue,
                     // Whole spans leave, so that what begins with one can be answered from its sum.
                     Some(end) => sums.floor(from).min(end),
                 },
             };
-            removed += self.remove_before(table, from, as_of).await?;
+            removed += self.remove_before(table, from, reached).await?;
         }
         Ok(removed)
     }
 
     /// Where the spans end that are rolled up in every partition that has rows; none while one of
     /// them has none.
-    async fn rolled_up_in_all(&self, roll_up: RollUp, as_of: &AsOf) -> Result<Option<Minute>> {
+    async fn rolled_up_in_all(&self, roll_up: RollUp, reached: &LakeProgress) -> Result<Option<Minute>> {
         let mut least: Option<Minute> = None;
         let source = self.table(roll_up.source()).files().await?;
         let has_rows = |partition| source.files.iter().any(|file| file.bounds.reaches(partition, 0));
-        for progress in as_of.partitions.iter().filter(|progress| has_rows(progress.partition)) {
+        for progress in reached.partitions.iter().filter(|progress| has_rows(progress.partition)) {
             let Some(end) = self.rolled_up(roll_up, progress.partition).await? else { return Ok(None) };
             least = Some(least.map_or(end, |least| least.min(end)));
         }
@@ -75,10 +75,10 @@ impl Lake {
     }
 
     /// Removes the files whose rows are all of before `from`, and notes that rows are complete from then on only.
-    async fn remove_before(&self, table: Table, from: Minute, as_of: &AsOf) -> Result<u64> {
+    async fn remove_before(&self, table: Table, from: Minute, reached: &LakeProgress) -> Result<u64> {
         let table = self.table(table);
         let index = table.files().await?;
-        let held = as_of.epochs();
+        let held = reached.epochs();
         let goes = |file: &&FileEntry| {
             let old = file.bounds.time_ms.is_some_and(|(_, end)| end <= from.start_ms());
             // The newest ledger says what all tables hold.
@@ -99,7 +99,7 @@ impl Lake {
             false => (Some((KEPT_FROM.to_owned(), before, after)), Vec::new()),
         };
         let operation = DeltaOperation::Delete { predicate: None };
-        let change = Change { mark, also, adds: Vec::new(), removes, operation, at_ms: as_of.now_ms };
+        let change = Change { mark, also, adds: Vec::new(), removes, operation, at_ms: reached.now_ms };
         Ok(if table.change(&change).await? { files } else { 0 })
     }
 }

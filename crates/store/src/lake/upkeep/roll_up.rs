@@ -5,7 +5,7 @@
 //! Rows are stamped with the epoch that all tables held (see docs/adr/0010): a reader that cuts at an earlier epoch does
 //! not take spans that begin with such rows, and sums minutes instead.
 
-use super::{AsOf, Change, Tokens};
+use super::{Change, LakeProgress, Tokens};
 use crate::lake::counts::{CountReader, Selection};
 use crate::lake::files::{Epochs, FileIndex};
 use crate::lake::project::{check_log, log_app, log_mark, new_add};
@@ -84,18 +84,18 @@ pub(super) struct Sums {
 }
 
 impl FileIndex {
-    /// Where the spans end that a reader at `upto` may take from a roll-up's table instead of summing what it sums.
+    /// Where the spans end that a reader at `cut` may take from a roll-up's table instead of summing what it sums.
     pub(in crate::lake) async fn rolled(
         &self,
         roll_up: RollUp,
         partition: u32,
-        upto: &Epochs,
+        cut: &Epochs,
     ) -> Result<Option<Minute>> {
         let Some(end) = self.mark(roll_up.table(), &rolled_app(partition)).await? else { return Ok(None) };
         let mut end = Minute(end.div_euclid(MINUTE_MS));
         // Spans are rolled up in order, and so are the epochs stamped on them.
         let of_partition = self.files.iter().filter(|file| file.bounds.reaches(partition, 0));
-        for file in of_partition.filter(|file| !upto.surely_hold(&file.bounds)) {
+        for file in of_partition.filter(|file| !cut.surely_hold(&file.bounds)) {
             end = end.min(file.bounds.time_ms.map_or(Minute(i64::MIN), |(least, _)| Minute::of(least)));
         }
         Ok(Some(end))
@@ -116,26 +116,26 @@ impl Lake {
     ///
     /// # Errors
     /// External when the store fails, corrupt when tables contradict one another.
-    pub async fn roll_up(&self, roll_up: RollUp, as_of: &AsOf, tokens: Tokens<'_>) -> Result<bool> {
-        self.roll_up_within(roll_up, as_of, tokens, ROWS_MAX).await
+    pub async fn roll_up(&self, roll_up: RollUp, reached: &LakeProgress, tokens: Tokens<'_>) -> Result<bool> {
+        self.roll_up_within(roll_up, reached, tokens, ROWS_MAX).await
     }
 
     /// The same with another bound on rows in memory.
     pub(in crate::lake) async fn roll_up_within(
         &self,
         roll_up: RollUp,
-        as_of: &AsOf,
+        reached: &LakeProgress,
         tokens: Tokens<'_>,
         rows_max: usize,
     ) -> Result<bool> {
         let mut is_more = false;
         // Where another partition is rolled up the table is not lost, and one without a mark has just begun.
         let mut is_begun = false;
-        for held in &as_of.partitions {
+        for held in &reached.partitions {
             is_begun |= self.rolled_up(roll_up, held.partition).await?.is_some();
         }
-        for held in &as_of.partitions {
-            is_more |= self.roll_up_of(roll_up, held, is_begun, (as_of.now_ms, tokens), rows_max).await?;
+        for held in &reached.partitions {
+            is_more |= self.roll_up_of(roll_up, held, is_begun, (reached.now_ms, tokens), rows_max).await?;
         }
         Ok(is_more)
     }
@@ -157,8 +157,8 @@ impl Lake {
         let app = rolled_app(partition);
         let before = index.mark(roll_up.table(), &app).await?;
         check_no_rows_after(roll_up, &index, partition, before)?;
-        let upto = Epochs::of(partition, epoch);
-        let source = self.count_reader(roll_up.source(), Some(&upto), Selection::default()).await?;
+        let cut = Epochs::of(partition, epoch);
+        let source = self.count_reader(roll_up.source(), Some(&cut), Selection::default()).await?;
         let Some((begin, end)) = self.due(roll_up, held, (before, is_begun), &source.index).await? else {
             return Ok(false);
         };
@@ -199,8 +199,8 @@ impl Lake {
         let Some(final_ms) = held.frontiers.final_.get() else { return Ok(None) };
         let mut end = roll_up.floor(Minute::of(final_ms));
         if roll_up == RollUp::Day {
-            let upto = Epochs::of(held.partition, held.number);
-            let hours = source.rolled(RollUp::Hour, held.partition, &upto).await?;
+            let cut = Epochs::of(held.partition, held.number);
+            let hours = source.rolled(RollUp::Hour, held.partition, &cut).await?;
             let Some(hours) = hours else { return Ok(None) };
             end = end.min(roll_up.floor(hours));
         }

@@ -4,7 +4,7 @@
 //! Not the library's vacuum: that one knows nothing of files which are staged and named by epoch records alone, and
 //! trusts the wall clock.
 
-use super::AsOf;
+use super::LakeProgress;
 use crate::lake::files::Epochs;
 use crate::lake::{Lake, LakeTable, Table, delta_error};
 use adtally_model::{Error, Result};
@@ -38,12 +38,16 @@ impl Lake {
     ///
     /// # Errors
     /// External when the store fails.
-    pub async fn vacuum(&self, as_of: &AsOf, named: impl Future<Output = Result<HashSet<String>>>) -> Result<Vacuumed> {
+    pub async fn vacuum(
+        &self,
+        reached: &LakeProgress,
+        named: impl Future<Output = Result<HashSet<String>>>,
+    ) -> Result<Vacuumed> {
         // Of all partitions, whoever owns them.
         let held = self.epochs().await?;
         let mut listed = Vec::new();
         for table in Table::ALL {
-            let old = self.table(table).old_files(&held, as_of.now_ms).await?;
+            let old = self.table(table).old_files(&held, reached.now_ms).await?;
             listed.extend((!old.is_empty()).then_some((table, old)));
         }
         let mut vacuumed = Vacuumed::default();
@@ -55,7 +59,7 @@ impl Lake {
         for (table, mut old) in listed {
             let table = self.table(table);
             old.retain(|file| !named.contains(file.location.as_ref()));
-            table.keep_what_is_needed(&mut old, as_of.now_ms).await?;
+            table.keep_what_is_needed(&mut old, reached.now_ms).await?;
             for file in old.into_iter().take(FILES_MAX) {
                 match table.store.delete(&file.location).await {
                     Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
