@@ -220,6 +220,18 @@ fn the_fingerprint_changes_with_what_verdicts_depend_on_and_with_nothing_else() 
     let fingerprint = |file: &str| load_text(file, &[], &[]).expect(file).1.run.fingerprint();
     let default = fingerprint("");
     assert_eq!(default, 2_283_466_157_713_920_748, "stored in every epoch: it must not change between versions");
+    let changed = r#"
+        time.max_jump = "9m"
+        [input]
+        format = "csv"
+        csv_delimiter = "\t"
+        timestamp_unit = "us"
+        max_line = "1MiB"
+        block = "1MiB"
+        null_values = ['"']
+        fields.ip = 'a\b'
+    "#;
+    assert_eq!(fingerprint(changed), 15_350_933_951_241_520_950, "as little as that of the defaults");
     for file in [
         "[time]\nallowed_lateness = \"4m\"",
         "[time]\nalignment = \"61s\"",
