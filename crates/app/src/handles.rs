@@ -2,6 +2,9 @@
 //!
 //! Logs and clients come in any number. Commits and answers need handles as well, so these are set aside.
 
+use crate::config::Config;
+use adtally_engine::{Ending, RunOptions};
+use adtally_serve::Limits;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Handles set aside for commits, the lake and its questions, the lock and the threads' own: some 60 were seen at most.
@@ -26,6 +29,28 @@ pub fn raise_limit() {
         // What it may not have it does without: the shares follow from what there is.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     }
+}
+
+/// A run that ends like this, and tries so often to write before it gives up, within the handles that it may have.
+pub fn run_options(config: &Config, ending: Ending, attempts_max: u32) -> RunOptions {
+    let mut settings = config.run.clone();
+    // A bounded run serves nobody.
+    let connections = if ending.is_bounded() { 0 } else { config.limits.connections_max };
+    settings.source.tail.open_max = share_of_process(connections).files;
+    RunOptions { settings, ending, attempts_max }
+}
+
+/// Bounds of the HTTP server within the handles that it may have.
+pub fn limits(config: &Config) -> Limits {
+    let wished = config.limits.connections_max;
+    let connections_max = share_of_process(wished).connections;
+    if connections_max < wished {
+        tracing::warn!(
+            "only {connections_max} connections at a time instead of {wished} (serve.max_connections): the limit of \
+             open files is too low; raise it (`ulimit -Hn`)"
+        );
+    }
+    Limits { connections_max, ..config.limits }
 }
 
 /// How this process shares its handles out, if `connections` are wanted.

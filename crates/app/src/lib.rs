@@ -14,4 +14,3 @@ pub mod inspect;
 mod limits;
 mod pattern;
 pub mod terminal;
-pub mod wiring;

@@ -6,8 +6,8 @@ use super::spool::{Share, Spool};
 use super::stopping::Stopping;
 use super::{closing, runtime, temporary_folder_failed};
 use crate::exit::Exit;
+use crate::handles;
 use crate::terminal::{self, Unit};
-use crate::wiring;
 use adtally_engine::clock::{SystemClock, SystemRandomness};
 use adtally_engine::report::Report;
 use adtally_engine::status::Status;
@@ -87,7 +87,7 @@ pub fn count(args: &CountArgs) -> Result<Exit> {
         return Ok(Exit::Interrupted);
     };
     config.run.source.paths = patterns;
-    let options = wiring::run_options(&config, Ending::Scratch, WRITE_ATTEMPTS_MAX);
+    let options = handles::run_options(&config, Ending::Scratch, WRITE_ATTEMPTS_MAX);
     // Errors of the stores name their files, which lie in the folder.
     let path = folder.path().display().to_string();
     count_files(args, &options, &spool, &runtime, &stopping).map_err(|error| match error.kind() {

@@ -6,9 +6,9 @@ use super::serving::Server;
 use super::stopping::Stopping;
 use crate::config::{self, Config, FlagSetting, LogFormat, Value};
 use crate::exit::Exit;
+use crate::handles;
 use crate::pattern::literally;
 use crate::terminal;
-use crate::wiring;
 use adtally_engine::clock::{Clock, SystemClock, SystemRandomness};
 use adtally_engine::report::Report;
 use adtally_engine::status::Status;
@@ -89,7 +89,7 @@ pub fn demo(args: &DemoArgs) -> Result<Exit> {
     let config = configure(args, folder.path(), &logs)?;
     start_log(&config)?;
     let listener = Server::listen(&runtime, &config)?;
-    let options = wiring::run_options(&config, Ending::Never, ATTEMPTS_MAX);
+    let options = handles::run_options(&config, Ending::Never, ATTEMPTS_MAX);
     // There is nothing to recover that a signal would have to end.
     let start = ServiceStart::new(&options, Arc::new(SystemClock), Arc::default());
     let server = Server::start(&runtime, listener, &config, &start, &stopping)?;

@@ -7,8 +7,8 @@ use super::stopping::Stopping;
 use super::{closing, found, leave_running, runtime};
 use crate::config::{Config, LogFormat};
 use crate::exit::Exit;
+use crate::handles;
 use crate::terminal::{self, Unit};
-use crate::wiring;
 use adtally_engine::clock::{Clock, SystemClock, SystemRandomness};
 use adtally_engine::status::Status;
 use adtally_engine::{ATTEMPTS_MAX, Ending, RunOptions, Service, ServiceStart};
@@ -68,7 +68,7 @@ pub fn run(args: &RunArgs) -> Result<Exit> {
         (true, false) => Ending::UntilEnd,
         (true, true) => Ending::Final,
     };
-    let options = wiring::run_options(&config, ending, ATTEMPTS_MAX);
+    let options = handles::run_options(&config, ending, ATTEMPTS_MAX);
     if ending.is_bounded() { until_end(&options) } else { tail(&config, &options) }
 }
 

@@ -3,8 +3,8 @@
 use super::stopping::Stopping;
 use super::{SHUTDOWN_TIMEOUT, leave_running};
 use crate::config::Config;
+use crate::handles;
 use crate::terminal;
-use crate::wiring;
 use adtally_engine::report::Report;
 use adtally_engine::status::Status;
 use adtally_engine::{LateQuestions, ServiceStart};
@@ -67,7 +67,7 @@ impl Server {
         let questions: Arc<LateQuestions> = Arc::clone(&start.questions);
         let report: Arc<Report> = Arc::clone(&start.report);
         runtime.spawn(tell_recovery(Arc::clone(&report), address));
-        let server = adtally_serve::serve(listener, questions, report, wiring::limits(config), stopped);
+        let server = adtally_serve::serve(listener, questions, report, handles::limits(config), stopped);
         Ok(Server { address, task: runtime.spawn(watched(runtime.spawn(server), stopping.clone())) })
     }
 

@@ -3,7 +3,7 @@
 use crate::faulty_store::{Fault, Faults};
 use crate::oracle::{Expected, Logs, READ_AT_MS};
 use adtally::config::{self, Config};
-use adtally::wiring;
+use adtally::handles;
 use adtally_engine::clock::{Clock, Randomness, SystemClock};
 use adtally_engine::{Backing, Ending, Service, Summary};
 use adtally_model::fold::merge_all;
@@ -118,7 +118,7 @@ impl Deployment {
     /// One process: reads everything to its end, or dies on the way.
     pub(crate) fn run(&self, fault: Fault, attempts_max: u32) -> (Result<Summary>, Faults) {
         let faults = Faults::new(fault);
-        let options = wiring::run_options(&self.config, Ending::UntilEnd, attempts_max);
+        let options = handles::run_options(&self.config, Ending::UntilEnd, attempts_max);
         let backing = Backing {
             log: faults.wrap("", &self.epochs),
             lake: faults.wrap("lake/", &self.lake),

@@ -6,7 +6,7 @@
 
 use crate::expected::{Expected, KEY};
 use crate::site::{Site, VERDICTS};
-use adtally::{config, wiring};
+use adtally::{config, handles};
 use adtally_engine::clock::{Clock, SystemClock, SystemRandomness};
 use adtally_engine::commit::CommitThreads;
 use adtally_engine::engine::{Engine, Environment, Owned, Workers};
@@ -284,7 +284,7 @@ fn three_partitions_of_stamped_records_answer_as_the_files_do() {
     config.run.epoch.interval = Duration::from_millis(200);
     config.run.epoch.fsync = false;
     config.run.source.paths = vec![site.path("logs").display().to_string()];
-    let options = wiring::run_options(&config, Ending::Final, 3);
+    let options = handles::run_options(&config, Ending::Final, 3);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_stack_size(8 << 20)
@@ -312,7 +312,7 @@ fn three_partitions_of_stamped_records_answer_as_the_files_do() {
     site.adtally("run logs --config key.toml --data-dir files --until-end --final").ok();
     let mut config = config.clone();
     config.run.store.data_dir = StoreUrl::of_folder(site.path("files"));
-    let options = wiring::run_options(&config, Ending::Final, 3);
+    let options = handles::run_options(&config, Ending::Final, 3);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let service = Service::start(&options, clock, Arc::new(SystemRandomness), runtime.handle()).unwrap();
     let files = service.questions();

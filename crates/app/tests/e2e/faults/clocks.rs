@@ -4,7 +4,7 @@
 use super::{HOUR, MINUTE, SECOND, check, click};
 use crate::site::{Site, appending, wait_for};
 use adtally::config;
-use adtally::wiring;
+use adtally::handles;
 use adtally_engine::clock::{Clock, SystemClock, SystemRandomness};
 use adtally_engine::report::Report;
 use adtally_engine::status::Status;
@@ -92,7 +92,7 @@ impl Turned {
                 .enable_all()
                 .build()
                 .unwrap();
-            let options = wiring::run_options(&config, Ending::Never, 1);
+            let options = handles::run_options(&config, Ending::Never, 1);
             let service =
                 Service::start(&options, service_clock, Arc::new(SystemRandomness), runtime.handle()).unwrap();
             sender.send(service.report()).unwrap();
