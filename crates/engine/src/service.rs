@@ -12,6 +12,7 @@ use crate::report::Report;
 use crate::settings::Settings;
 use crate::start::ServiceStart;
 use crate::upkeep::{Upkeep, UpkeepStop, UpkeepThread};
+use adtally_model::settings::Clash;
 use adtally_model::{Error, Ledger, PartitionState, Result};
 use adtally_source::{LocalFiles, Progress as ReadProgress};
 pub use adtally_store::backing::{Backing, EMBEDDED, Stores};
@@ -120,7 +121,7 @@ impl Service {
         runtime: &tokio::runtime::Handle,
     ) -> Result<Option<Service>> {
         let Settings { time, epoch, store, .. } = &options.settings;
-        time.check()?;
+        Clash::refuse(&time.clashes())?;
         if !store.data_dir.folder().exists() {
             // A mistake in the arguments leaves no data directory behind. Where there is one, a path may be known from
             // before that holds nothing just now.
@@ -160,7 +161,7 @@ impl Service {
     ) -> Result<Option<Service>> {
         let settings = &options.settings;
         let (report, clock) = (Arc::clone(&start.report), Arc::clone(start.clock()));
-        settings.time.check()?;
+        Clash::refuse(&settings.time.clashes())?;
         let Some(stores) = runtime.block_on(start.unless_stopped(backing.open()))? else { return Ok(None) };
         let Stores { logs, lake, log_is_empty } = stores;
         let log = logs.log(EMBEDDED);

@@ -1,10 +1,12 @@
 //! What a run is told: the settings of the rooms that it connects, and its own.
 
 use adtally_model::IdentityKey;
+use adtally_model::settings::{Clash, DAY, GIB, KIB, MINUTE, SECOND, Size, Span, Whole, identity_key, paths};
 use adtally_pipeline::TimeSettings;
-use adtally_source::{DecodeSettings, NULL_VALUES, TailSettings};
+use adtally_source::TailSettings;
 use adtally_store::backing::StoreUrl;
 use adtally_store::lake::Keep;
+use serde::Deserialize;
 use siphasher::sip::SipHasher24;
 use std::hash::Hasher;
 use std::time::Duration;
@@ -23,94 +25,115 @@ const TURN_BLOCKS_MAX: usize = 4_096;
 const EPOCH_PIECES_MAX: usize = 65_536;
 
 /// All settings of a run.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub struct Settings {
     /// How time is judged.
     pub time: TimeSettings,
     /// What is read.
+    #[serde(rename = "input")]
     pub source: SourceSettings,
     /// When epochs end.
     pub epoch: EpochSettings,
     /// Where results are kept, and for how long.
     pub store: StoreSettings,
     /// Key of the identities; the data directory makes one where there is none.
+    #[serde(rename = "identity.key", deserialize_with = "identity_key")]
     pub identity_key: Option<IdentityKey>,
     /// What bounds memory.
+    #[serde(skip)]
     pub bounds: Bounds,
 }
 
 impl Settings {
+    /// Settings that contradict each other.
+    pub fn clashes(&self) -> Vec<Clash> {
+        [self.time.clashes(), self.source.tail.clashes()].concat()
+    }
+
     /// A number that changes whenever a setting changes on which a line's verdict depends: how it is read and how time is
     /// judged. Where and how often results are written is not part of it.
     pub fn fingerprint(&self) -> u64 {
-        let DecodeSettings { format, fields, timestamp_unit, null_values, line_bytes_max, csv_delimiter } =
-            &*self.source.tail.decode;
-        let time = &self.time;
-        // Debug texts of our own plain types: lengths are unambiguous because texts are quoted and escaped.
-        let mut canonical = format!(
-            "adtally settings 1 {format:?} {} {timestamp_unit:?} {line_bytes_max} {:?} {:?}",
-            u32::from(*csv_delimiter),
-            [&fields.click_timestamp, &fields.ad_id, &fields.user_id, &fields.ip, &fields.country, &fields.click_id],
-            [
-                time.max_future_skew_ms,
-                time.max_jump_ms,
-                time.out_of_orderness_ms,
-                time.idle_timeout_ms,
-                time.allowed_lateness_ms,
-                time.idle_finality_ms,
-                time.dedup_horizon_ms,
-                time.dedup_capacity as i64,
-                time.alignment_ms,
-            ],
-        );
-        // Settings that came later are left out while they have their defaults: the number of those who never set them
-        // stays as it was.
-        if *null_values != NULL_VALUES {
-            canonical += &format!(" {null_values:?}");
-        }
+        let (decode, time) = (self.source.tail.decode.canonical(), self.time.canonical());
+        let canonical = format!("adtally settings 1 {} {}{}{}", decode.first, time.first, decode.later, time.later);
         let mut hasher = SipHasher24::new();
         hasher.write(canonical.as_bytes());
         hasher.finish()
     }
 }
 
-/// What is read.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// `[input]`: what is read.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct SourceSettings {
     /// Files, folders and globs.
+    #[serde(deserialize_with = "paths")]
     pub paths: Vec<String>,
     /// How they are read. Whether the run is bounded is decided by its ending.
     pub tail: TailSettings,
     /// How often paths are looked at.
+    #[serde(deserialize_with = "Span::<10, MINUTE>::duration")]
     pub discovery_interval: Duration,
 }
 
-/// When epochs end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+impl Default for SourceSettings {
+    fn default() -> Self {
+        SourceSettings {
+            paths: Vec::new(),
+            tail: TailSettings::default(),
+            discovery_interval: Duration::from_millis(250),
+        }
+    }
+}
+
+/// `[epoch]`: when epochs end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 pub struct EpochSettings {
     /// Longest time between commits.
+    #[serde(deserialize_with = "Span::<100, { 10 * MINUTE }>::duration")]
     pub interval: Duration,
     /// Most lines in an epoch.
+    #[serde(rename = "max_lines", deserialize_with = "Whole::<1, 100_000_000>::number")]
     pub lines_max: u64,
     /// Most bytes of text in an epoch.
+    #[serde(rename = "max_bytes", deserialize_with = "Size::<{ 64 * KIB }, { 4 * GIB }>::bytes")]
     pub bytes_max: u64,
     /// Whether commits wait for the disk.
     pub fsync: bool,
 }
 
-/// Where results are kept, and for how long.
-#[derive(Clone, PartialEq, Eq, Debug)]
+impl Default for EpochSettings {
+    fn default() -> Self {
+        EpochSettings { interval: Duration::from_secs(10), lines_max: 504_000, bytes_max: 128 << 20, fsync: true }
+    }
+}
+
+/// `[store]`: where results are kept, and for how long.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct StoreSettings {
     /// Where everything is kept.
     pub data_dir: StoreUrl,
     /// Minutes of counts in memory.
+    #[serde(deserialize_with = "Whole::<1, 10_080>::number")]
     pub hot_minutes: u32,
     /// How often the lake is brought up to date.
+    #[serde(deserialize_with = "Span::<SECOND, DAY>::duration")]
     pub lake_interval: Duration,
     /// How often the lake is kept in order.
+    #[serde(deserialize_with = "Span::<SECOND, DAY>::duration")]
     pub upkeep_interval: Duration,
     /// How long what is kept.
     pub keep: Keep,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        StoreSettings {
+            data_dir: StoreUrl::of_folder("adtally-data"),
+            hot_minutes: 60,
+            lake_interval: Duration::from_secs(60),
+            upkeep_interval: Duration::from_secs(600),
+            keep: Keep::default(),
+        }
+    }
 }
 
 /// What bounds the memory of reading and of an epoch. Nobody sets it; the simulation makes it small.

@@ -22,6 +22,7 @@ pub mod ledger;
 pub mod position;
 pub mod progress;
 pub mod record;
+pub mod settings;
 pub mod time;
 
 pub use click::{ClickColumns, ClickRef, CountedClicks, DecodedBatch, DecodedRecords};

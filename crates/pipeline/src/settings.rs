@@ -1,6 +1,7 @@
 //! The settings that verdicts depend on.
 
-use adtally_model::{Error, Result};
+use adtally_model::settings::{Canonical, Clash, DAY, HOUR, SECOND, Span, Whole};
+use serde::Deserialize;
 
 /// Live minutes that a partition holds at most: nearly three days apart, at some 10 KiB of fixed cost each. Lines of
 /// further minutes are late (`too_many_minutes`).
@@ -9,26 +10,35 @@ pub const LIVE_MINUTES_MAX: usize = 4_096;
 /// Accepted lines in a row that must agree before an input's clock is believed.
 pub const GUARD_LINES: u32 = 16;
 
-/// Times in milliseconds; their meaning is that of the contract's section on time.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// `[time]`: times in milliseconds; their meaning is that of the contract's section on time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 pub struct TimeSettings {
     /// How far ahead of the clock an event time may lie.
+    #[serde(rename = "max_future_skew", deserialize_with = "Span::<0, DAY>::ms")]
     pub max_future_skew_ms: i64,
     /// How far an input's event time may jump at once.
+    #[serde(rename = "max_jump", deserialize_with = "Span::<SECOND, DAY>::ms")]
     pub max_jump_ms: i64,
     /// How far behind an input's largest event time its watermark stays.
+    #[serde(rename = "out_of_orderness", deserialize_with = "Span::<0, HOUR>::ms")]
     pub out_of_orderness_ms: i64,
     /// How long an input at its end may stand still before it stops holding the partition.
+    #[serde(rename = "idle_timeout", deserialize_with = "Span::<SECOND, DAY>::ms")]
     pub idle_timeout_ms: i64,
     /// How long after it closed a minute can still be revised.
+    #[serde(rename = "allowed_lateness", deserialize_with = "Span::<0, { 2 * DAY }>::ms")]
     pub allowed_lateness_ms: i64,
     /// How long all inputs must be idle before the clock makes minutes final.
+    #[serde(rename = "idle_finality", deserialize_with = "Span::<SECOND, { 7 * DAY }>::ms")]
     pub idle_finality_ms: i64,
     /// How long identities are held after their minute ended.
+    #[serde(rename = "dedup_horizon", deserialize_with = "Span::<0, { 2 * DAY }>::ms")]
     pub dedup_horizon_ms: i64,
     /// Identities held before inputs that lie far behind are released.
+    #[serde(deserialize_with = "Whole::<100_000, 4_000_000_000>::number")]
     pub dedup_capacity: usize,
     /// How far ahead of the least input one with a backlog may run.
+    #[serde(rename = "alignment", deserialize_with = "Span::<SECOND, DAY>::ms")]
     pub alignment_ms: i64,
 }
 
@@ -49,19 +59,35 @@ impl Default for TimeSettings {
 }
 
 impl TimeSettings {
-    /// Checks what must hold between them.
-    ///
-    /// # Errors
-    /// A user error that names the settings.
-    pub fn check(&self) -> Result<()> {
-        if self.dedup_horizon_ms < self.allowed_lateness_ms {
-            return Err(Error::user(format!(
-                "dedup_horizon ({} ms) must be at least allowed_lateness ({} ms): otherwise a duplicate that arrives \
-                 between the two would be counted again",
-                self.dedup_horizon_ms, self.allowed_lateness_ms
-            )));
-        }
-        Ok(())
+    /// Settings that contradict each other.
+    pub fn clashes(&self) -> Vec<Clash> {
+        let horizon = Clash {
+            one: "time.dedup_horizon".into(),
+            relation: "must not be less than",
+            other: "time.allowed_lateness".into(),
+            why: "a duplicate that arrives between the two would be counted again: raise dedup_horizon",
+        };
+        if self.dedup_horizon_ms < self.allowed_lateness_ms { vec![horizon] } else { Vec::new() }
+    }
+
+    /// What verdicts depend on, which is all of it.
+    pub fn canonical(&self) -> Canonical {
+        let TimeSettings {
+            max_future_skew_ms,
+            max_jump_ms,
+            out_of_orderness_ms,
+            idle_timeout_ms,
+            allowed_lateness_ms,
+            idle_finality_ms,
+            dedup_horizon_ms,
+            dedup_capacity,
+            alignment_ms,
+        } = self;
+        let first = format!(
+            "[{max_future_skew_ms}, {max_jump_ms}, {out_of_orderness_ms}, {idle_timeout_ms}, {allowed_lateness_ms}, \
+             {idle_finality_ms}, {dedup_horizon_ms}, {dedup_capacity}, {alignment_ms}]"
+        );
+        Canonical { first, later: String::new() }
     }
 
     /// How long identities are held after their minute became final.

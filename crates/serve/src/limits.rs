@@ -2,8 +2,10 @@
 
 use crate::problem::{Problem, ProblemKind};
 use adtally_model::Error;
+use adtally_model::settings::{MINUTE, Span, Whole};
 use adtally_store::questions::Cost;
 use axum::http::Request;
+use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -26,30 +28,43 @@ pub(crate) const HEADERS_READ_MAX: usize = 1_024;
 /// 65,534 bytes, and 400 to what is not HTTP.
 pub(crate) const BUFFER_BYTES_MAX: usize = 128 * 1024;
 
-/// Bounds of the server. The defaults suit two cores that count clicks at the same time.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// `[serve]`: bounds of the server. The defaults suit two cores that count clicks at the same time. Nobody configures the
+/// fields that are skipped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(default)]
 pub struct Limits {
     /// Connections open at a time; further ones are refused at once. A connection costs at most some 400 KB.
+    #[serde(rename = "max_connections", deserialize_with = "Whole::<1, 65_536>::number")]
     pub connections_max: usize,
     /// How long a request's head may take to arrive as a whole, and a connection may stay idle between requests.
+    #[serde(skip)]
     pub header_timeout: Duration,
     /// How long an answer may take to be found.
+    #[serde(deserialize_with = "Span::<100, { 10 * MINUTE }>::duration")]
     pub request_timeout: Duration,
     /// How long a question waits for the revision that it asks for.
+    #[serde(skip)]
     pub revision_timeout: Duration,
     /// How long a client may leave a part of its answer unread.
+    #[serde(skip)]
     pub stall_timeout: Duration,
     /// How long a client may take to read the whole of an answer: a long ledger of 3 MB asks for 50 KB/s.
+    #[serde(skip)]
     pub send_timeout: Duration,
     /// Questions in flight, running or waiting for their turn; further questions are refused.
+    #[serde(skip)]
     pub questions_max: usize,
     /// Questions running at a time that need recent counts: they are short and keep a core busy.
+    #[serde(skip)]
     pub recent_counts_running_max: usize,
     /// Questions running at a time that need older counts: each may hold hundreds of megabytes.
+    #[serde(skip)]
     pub older_counts_running_max: usize,
     /// Questions running at a time that need raw clicks: each may hold hundreds of megabytes.
+    #[serde(skip)]
     pub raw_clicks_running_max: usize,
     /// How long answers in flight may go on after shutdown began; the whole process is to end within ten seconds.
+    #[serde(skip)]
     pub drain_timeout: Duration,
 }
 

@@ -7,7 +7,6 @@ use adtally_engine::Bounds;
 use adtally_engine::{EpochSettings, Settings, SourceSettings, StoreSettings};
 use adtally_pipeline::TimeSettings;
 use adtally_source::{DecodeSettings, TailSettings};
-use adtally_store::backing::StoreUrl;
 use adtally_store::lake::Keep;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +77,7 @@ impl Scenario {
             interval: Duration::from_millis(random.pick(&[1_000, 5_000, 10_000])),
             lines_max: if is_long { 2 } else { random.pick(&[3, 10, 30, 1_000_000]) },
             bytes_max: random.pick(&[1_000, 1_000_000]),
-            fsync: true,
+            ..EpochSettings::default()
         };
         let discovery_interval = Duration::from_millis(random.pick(&[200, 1_000]));
         let decode = DecodeSettings { line_bytes_max: 1_024, ..DecodeSettings::default() };
@@ -111,8 +110,6 @@ impl Scenario {
                 source,
                 epoch,
                 store: StoreSettings {
-                    // There is none: log and lake are simulated.
-                    data_dir: StoreUrl::of_folder(""),
                     hot_minutes,
                     lake_interval: Duration::ZERO,
                     upkeep_interval: Duration::ZERO,
@@ -122,9 +119,11 @@ impl Scenario {
                         hours_ms: 480 * 60 * minute,
                         letters_ms: 48 * 60 * minute,
                     },
+                    // There is no data directory: log and lake are simulated.
+                    ..StoreSettings::default()
                 },
-                identity_key: None,
                 bounds: bounds(&mut Random::new(seed ^ BOUNDS)),
+                ..Settings::default()
             },
             bounded: random.pick(&[0, 300, 600]),
             finals: random.pick(&[0, 300]),

@@ -21,13 +21,13 @@ mod value;
 mod tests;
 
 pub use settings::{
-    DecodeSettings, FieldNames, FormatChoice, LINE_BYTES_MAX, NULL_VALUE_BYTES_MAX, NULL_VALUES, NULL_VALUES_MAX,
-    TimestampUnit,
+    CsvDelimiter, DecodeSettings, FieldName, FieldNames, FormatChoice, LINE_BYTES_MAX, NULL_VALUES, TimestampUnit,
 };
 
 use crate::block::{Block, CsvHeader, Format, RecordBlock};
 use adtally_model::dead_letter::PAYLOAD_BYTES_MAX;
 use adtally_model::identity::IdentityFields;
+use adtally_model::settings::Clash;
 use adtally_model::{
     ClickColumns, ClickRef, Country, DecodedBatch, DecodedRecords, IdentityKey, InputId, Rejected, Result, Verdict,
 };
@@ -82,9 +82,9 @@ impl Decoder {
     /// A decoder under these settings, which hashes identities under this key.
     ///
     /// # Errors
-    /// A user error where the settings make no sense, see [`DecodeSettings::validate`].
+    /// A user error where two fields have the same name.
     pub fn new(settings: DecodeSettings, identity_key: IdentityKey) -> Result<Decoder> {
-        settings.validate()?;
+        Clash::refuse(&settings.clashes())?;
         let keys = Keys::new(settings.fields.in_order());
         let null_values = NullValues::new(&settings.null_values);
         Ok(Decoder { settings, keys, null_values, identity_key, short_way: true })
@@ -149,7 +149,7 @@ impl Decoder {
                 Format::Ndjson => self.json_values(line, &mut scratch).ok()?,
                 Format::Csv(header) => {
                     let Scratch { columns, unescaped, .. } = &mut scratch;
-                    csv::read(line, header, self.settings.delimiter(), columns, unescaped).ok()?
+                    csv::read(line, header, self.settings.csv_delimiter.byte(), columns, unescaped).ok()?
                 }
             };
             match country {
@@ -224,7 +224,7 @@ impl Decoder {
         }
         let Work { clicks, rejected, scratch, .. } = work;
         let verdict = self.check_line(line, utf8).and_then(|()| {
-            let delimiter = self.settings.delimiter();
+            let delimiter = self.settings.csv_delimiter.byte();
             let values = csv::read(line, header, delimiter, &mut scratch.columns, &mut scratch.unescaped)
                 .map_err(|what| (Verdict::Malformed, what))?;
             validate(&values, self.rules()).map_err(|reason| (Verdict::Invalid, reason))

@@ -21,8 +21,7 @@ pub mod source;
 pub use block::{Block, CsvHeader, Format, RecordBlock};
 pub use decode::foreign;
 pub use decode::{
-    DecodeSettings, Decoder, FieldNames, FormatChoice, NULL_VALUE_BYTES_MAX, NULL_VALUES, NULL_VALUES_MAX,
-    TimestampUnit,
+    CsvDelimiter, DecodeSettings, Decoder, FieldName, FieldNames, FormatChoice, NULL_VALUES, TimestampUnit,
 };
 pub use file_system::{Change, FileKind, FileStat, FileSystem, FolderWatch, LocalFiles, TailFile, WatchId};
 pub use file_tail::{

@@ -4,11 +4,13 @@ use crate::data_dir::read_key;
 use crate::durable::DurableLocal;
 use crate::epoch_log::EpochLogs;
 use crate::lake::{DamagedEntry, Lake, Table, damaged_entries};
+use adtally_model::settings::{self, Text};
 use adtally_model::{Error, IdentityKey, Result};
 use futures::StreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path as ObjectPath;
 use object_store::prefix::PrefixStore;
+use serde::{Deserialize, Deserializer};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -70,6 +72,14 @@ impl FromStr for StoreUrl {
             }
         };
         Ok(StoreUrl::of_folder(folder))
+    }
+}
+
+impl<'de> Deserialize<'de> for StoreUrl {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<StoreUrl, D::Error> {
+        settings::text(from, "a folder, as a path or a file:// URL, of 1 to 4096 bytes", |text| {
+            Some(text).filter(|text| Text::<1, 4096>::fits(text))?.parse().ok()
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use super::settings::{self, input_paths};
 use super::spool::{Share, Spool};
 use super::stopping::Stopping;
 use super::{closing, runtime, temporary_folder_failed};
+use crate::config::LogLevel;
 use crate::exit::Exit;
 use crate::handles;
 use crate::terminal::{self, Unit};
@@ -80,7 +81,7 @@ pub fn count(args: &CountArgs) -> Result<Exit> {
     config.run.store.data_dir = StoreUrl::of_folder(folder.path().join("data"));
     // What dies with the command need not survive a power loss.
     config.run.epoch.fsync = false;
-    config.log.level = "warn";
+    config.log.level = LogLevel::Warn;
     start_log(&config)?;
     let Some((spool, patterns)) = Spool::fill(&args.files, Share::Whole, folder.path(), &stopping)? else {
         terminal::say("stopped before the end of the input: nothing is counted");

@@ -4,7 +4,7 @@ use super::run::start_log;
 use super::runtime;
 use super::serving::Server;
 use super::stopping::Stopping;
-use crate::config::{self, Config, FlagSetting, LogFormat, Value};
+use crate::config::{self, Config, FlagSetting, LogFormat, LogLevel, Value};
 use crate::exit::Exit;
 use crate::handles;
 use crate::pattern::literally;
@@ -131,7 +131,7 @@ fn configure(args: &DemoArgs, folder: &Path, logs: &Path) -> Result<Config> {
     ];
     let (_, mut config) = config::load(None, &[], &flags)?;
     config.run.source.paths = vec![literally(&logs.display().to_string())];
-    config.log.level = "warn";
+    config.log.level = LogLevel::Warn;
     if terminal::is_json() {
         config.log.format = LogFormat::Json;
     }

@@ -208,6 +208,15 @@ impl RawConfig {
         Ok(())
     }
 
+    /// Puts the default in place of a value; says whether there was another one.
+    pub(super) fn reset(&mut self, key: &str) -> Result<bool> {
+        let default = defaults()?.into_iter().find(|default| default.key == key);
+        let setting = self.settings.iter_mut().find(|setting| setting.key == key && setting.origin != Origin::Default);
+        let (Some(setting), Some(default)) = (setting, default) else { return Ok(false) };
+        *setting = default;
+        Ok(true)
+    }
+
     fn lay_file(&mut self, name: &str, text: &str, problems: &mut Vec<String>) {
         match DeTable::parse(text) {
             Ok(table) => {
@@ -266,7 +275,7 @@ impl RawConfig {
         }
     }
 
-    fn is_section(&self, key: &str) -> bool {
+    pub(super) fn is_section(&self, key: &str) -> bool {
         self.sections().any(|section| section == key)
     }
 

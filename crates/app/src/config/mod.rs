@@ -1,10 +1,11 @@
 //! Configuration: defaults < file < environment < flags, validated into plain values.
 //!
 //! [`RawConfig`] is what was written, value by value with its origin; [`Config`] is what it means. Nothing here reads the
-//! environment or a global: the caller passes everything in. A setting exists if and only if `config/default.toml` has it.
+//! environment or a global: the caller passes everything in. A setting exists if and only if `config/default.toml` has it,
+//! and one field of a room's settings struct takes it and says what it may be.
 
+mod deserialize;
 mod layers;
-mod quantity;
 mod show;
 mod validate;
 
@@ -14,12 +15,14 @@ mod tests;
 pub use layers::{
     DEFAULT_TOML, ENVIRONMENT_PREFIX, FlagSetting, Origin, RawConfig, Setting, Sources, Value, variable_of,
 };
-pub use quantity::{format_size, format_span_ms, parse_size, parse_span_ms};
 pub use show::Shown;
 
 use adtally_engine::Settings;
+use adtally_model::settings::address;
 use adtally_model::{Error, Result};
 use adtally_serve::Limits;
+use serde::Deserialize;
+use std::fmt;
 use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -28,35 +31,66 @@ use std::path::Path;
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// All settings, validated.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Config {
     /// What is read, how time is judged, when work is committed, where results live: `[input]`, `[time]`, `[epoch]`,
     /// `[store]` and `[identity]`.
     pub run: Settings,
     /// Address and port of the HTTP server.
+    #[serde(rename = "serve.listen", deserialize_with = "address")]
     pub listen: SocketAddr,
     /// Bounds of the HTTP server; of its connections, as many as are wished for.
+    #[serde(rename = "serve")]
     pub limits: Limits,
     /// Log output.
     pub log: LogConfig,
 }
 
 /// `[log]`
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 pub struct LogConfig {
     /// How log lines are written.
     pub format: LogFormat,
-    /// Least level shown, as `tracing` names it.
-    pub level: &'static str,
+    /// Least level shown.
+    pub level: LogLevel,
 }
 
 /// How log lines are written.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
     Text,
     /// For machines.
     Json,
+}
+
+/// Levels of log lines, from the fewest lines to the most.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// What stops the work or loses something.
+    Error,
+    /// What a person should look at.
+    Warn,
+    /// What happens now and then.
+    Info,
+    /// What developers look for.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        })
+    }
 }
 
 /// Reads the file, lays everything over the defaults and validates it. The raw form is for `config show`.

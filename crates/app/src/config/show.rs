@@ -2,9 +2,11 @@
 
 use super::RawConfig;
 use super::layers::Value;
-use super::validate::SECRET;
 use serde::{Serialize, Serializer};
 use std::fmt::Write;
+
+/// The key whose value is never shown.
+pub(super) const SECRET: &str = "identity.key";
 
 /// What stands in place of a secret.
 const MASK: &str = "***";

@@ -1,8 +1,7 @@
 //! The first lines as columns of values, whatever their format. Lenient: what cannot be read is left out; the decoder
 //! tells about it later.
 
-use adtally_source::FormatChoice;
-use adtally_source::NULL_VALUES;
+use adtally_source::{CsvDelimiter, FieldName, FormatChoice, NULL_VALUES};
 use std::collections::HashMap;
 
 /// Columns or keys looked at; a file with more keys than this uses data as keys.
@@ -11,14 +10,8 @@ const COLUMNS_MAX: usize = 256;
 /// Values kept of each column.
 const VALUES_MAX: usize = 200;
 
-/// Bytes of a name that the configuration takes; columns without a name or with a longer one cannot be read.
-const NAME_BYTES: std::ops::RangeInclusive<usize> = 1..=128;
-
 /// Bytes kept of a value: more than any field may have.
 const VALUE_BYTES_MAX: usize = 256;
-
-/// Characters that may stand between columns, the likeliest first.
-const DELIMITERS: [u8; 4] = *b",;\t|";
 
 /// A value of a column.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -136,7 +129,7 @@ impl Columns {
     fn column(&mut self, name: &str) -> Option<&mut Column> {
         let at = match self.index.get(name) {
             Some(at) => *at,
-            None if self.list.len() < COLUMNS_MAX && NAME_BYTES.contains(&name.len()) && !name.contains('\0') => {
+            None if self.list.len() < COLUMNS_MAX && FieldName::fits(name) => {
                 self.index.insert(name.to_owned(), self.list.len());
                 self.list.push(Column { name: name.to_owned(), values: Vec::new() });
                 self.list.len() - 1
@@ -166,7 +159,8 @@ fn delimiter(lines: &[String]) -> Option<u8> {
         let alike = lines.iter().filter(|line| split(line, delimiter).len() == columns).count();
         (columns >= 2 && alike * 2 > lines.len()).then_some(columns * alike)
     };
-    let candidates = DELIMITERS.iter().rev().filter_map(|&delimiter| Some((fitting(delimiter)?, delimiter)));
+    let delimiters = CsvDelimiter::ALL.map(CsvDelimiter::byte);
+    let candidates = delimiters.into_iter().rev().filter_map(|delimiter| Some((fitting(delimiter)?, delimiter)));
     candidates.max_by_key(|(fit, _)| *fit).map(|(_, delimiter)| delimiter)
 }
 

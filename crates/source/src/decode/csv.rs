@@ -32,7 +32,7 @@ pub(crate) fn is_whole_row(text: &[u8], header: &CsvHeader, settings: &DecodeSet
     if memchr(b'\n', line).is_some() || simdutf8::basic::from_utf8(line).is_err() {
         return false;
     }
-    let mut columns = Columns::new(line, settings.delimiter());
+    let mut columns = Columns::new(line, settings.csv_delimiter.byte());
     let (mut found, mut unquoted) = (0, Vec::new());
     while let Some(column) = columns.next_column(&mut unquoted) {
         found += 1;
@@ -57,7 +57,7 @@ impl CsvHeader {
         let mut header = CsvHeader { end, line: line.to_vec(), columns: 0, column_of: [None; FIELDS], broken: None };
         let names = settings.fields.in_order();
         let mut unquoted = Vec::new();
-        let mut columns = Columns::new(line, settings.delimiter());
+        let mut columns = Columns::new(line, settings.csv_delimiter.byte());
         while let Some(column) = columns.next_column(&mut unquoted) {
             let text = match &column {
                 Ok(column) => column.text(line, &unquoted),

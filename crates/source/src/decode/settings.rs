@@ -1,21 +1,18 @@
 //! Settings of the decoder: format, names of fields and columns, unit of time.
 
-use adtally_model::{Error, Result};
-use serde::{Deserialize, Serialize};
+use super::validate::FIELD_NAMES;
+use adtally_model::settings::{Canonical, Clash, KIB, MIB, Size, Text, Texts};
+use serde::Deserialize;
 use strum::{EnumIter, IntoStaticStr};
 
 /// Longest line unless configured otherwise, in bytes without its line ending.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
 
-/// The bounds within which the longest line may be configured: below the first, ordinary clicks with long ids would
-/// not fit; above the second, a few worker threads would hold too much.
-const LINE_BYTES_MAX_RANGE: std::ops::RangeInclusive<usize> = 1024..=16 * 1024 * 1024;
-
-/// Longest name of a field, in bytes: a bound on what is compared for every key of every line.
-const NAME_BYTES_MAX: usize = 256;
+/// Names of fields. No log has longer keys, and each line is searched for them.
+pub type FieldName = Text<1, 128>;
 
 /// How lines are to be read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FormatChoice {
     /// By the first line of each file, and where that does not tell by its name.
@@ -27,11 +24,9 @@ pub enum FormatChoice {
     Csv,
 }
 
-/// Null markers at most: each value that may be one is compared with them.
-pub const NULL_VALUES_MAX: usize = 64;
-
-/// Longest null marker, in bytes: longer than any field that may be absent.
-pub const NULL_VALUE_BYTES_MAX: usize = 128;
+/// Null markers: at most 64, because each value that may be one is compared with them, and none longer than any field
+/// that may be absent.
+type NullMarkers = Texts<64, 128>;
 
 /// The texts that make an optional field absent unless configured otherwise: nothing, the placeholder of web servers, of
 /// MySQL, of programs that write a null as text, and the UUID of zeros.
@@ -39,7 +34,7 @@ pub const NULL_VALUES: [&str; 6] = ["", "-", "\\N", "null", "NULL", "00000000-00
 
 /// The unit of timestamps that are numbers, the coarsest first. A number is a time from 2000 to 2099 in one of them at
 /// most.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, EnumIter, IntoStaticStr)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, EnumIter, IntoStaticStr)]
 pub enum TimestampUnit {
     /// Seconds since the Unix epoch.
     #[serde(rename = "s")]
@@ -68,20 +63,25 @@ impl TimestampUnit {
 }
 
 /// Under which JSON key or CSV column each field is found.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct FieldNames {
     /// Event time.
+    #[serde(deserialize_with = "FieldName::owned")]
     pub click_timestamp: String,
     /// The ad.
+    #[serde(deserialize_with = "FieldName::owned")]
     pub ad_id: String,
     /// The user.
+    #[serde(deserialize_with = "FieldName::owned")]
     pub user_id: String,
     /// The address that clicked.
+    #[serde(deserialize_with = "FieldName::owned")]
     pub ip: String,
     /// Its country.
+    #[serde(deserialize_with = "FieldName::owned")]
     pub country: String,
     /// The client's unique id of the click.
+    #[serde(deserialize_with = "FieldName::owned")]
     pub click_id: String,
 }
 
@@ -105,9 +105,38 @@ impl FieldNames {
     }
 }
 
+/// What separates the columns of CSV.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[repr(u8)]
+pub enum CsvDelimiter {
+    /// The usual one.
+    #[default]
+    #[serde(rename = ",")]
+    Comma = b',',
+    /// Where commas are decimal points.
+    #[serde(rename = ";")]
+    Semicolon = b';',
+    /// TSV.
+    #[serde(rename = "\t")]
+    Tab = b'\t',
+    /// A vertical bar.
+    #[serde(rename = "|")]
+    Pipe = b'|',
+}
+
+impl CsvDelimiter {
+    /// Each of them, the likeliest first.
+    pub const ALL: [CsvDelimiter; 4] =
+        [CsvDelimiter::Comma, CsvDelimiter::Semicolon, CsvDelimiter::Tab, CsvDelimiter::Pipe];
+
+    /// As it is written.
+    pub const fn byte(self) -> u8 {
+        self as u8
+    }
+}
+
 /// How lines are turned into clicks.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct DecodeSettings {
     /// NDJSON, CSV, or found out for each file.
     pub format: FormatChoice,
@@ -116,11 +145,14 @@ pub struct DecodeSettings {
     /// Unit of timestamps that are numbers.
     pub timestamp_unit: TimestampUnit,
     /// Texts that make an optional field absent, compared byte for byte with the whole value. Nothing is one in any case.
+    #[serde(deserialize_with = "NullMarkers::owned")]
     pub null_values: Vec<String>,
-    /// Longest line, in bytes without its line ending; longer ones are malformed.
+    /// Longest line, in bytes without its line ending; longer ones are malformed. In less, ordinary clicks with long ids
+    /// would not fit; of more, a few worker threads would hold too much.
+    #[serde(rename = "max_line", deserialize_with = "Size::<KIB, { 16 * MIB }>::bytes")]
     pub line_bytes_max: usize,
-    /// What separates the columns of CSV: one ASCII character.
-    pub csv_delimiter: char,
+    /// What separates the columns of CSV.
+    pub csv_delimiter: CsvDelimiter,
 }
 
 impl Default for DecodeSettings {
@@ -131,59 +163,35 @@ impl Default for DecodeSettings {
             timestamp_unit: TimestampUnit::Milliseconds,
             null_values: NULL_VALUES.map(str::to_owned).to_vec(),
             line_bytes_max: LINE_BYTES_MAX,
-            csv_delimiter: ',',
+            csv_delimiter: CsvDelimiter::Comma,
         }
     }
 }
 
 impl DecodeSettings {
-    /// Checks that the settings make sense together.
-    ///
-    /// # Errors
-    /// A user error that names the setting and what it may be.
-    pub fn validate(&self) -> Result<()> {
+    /// Fields of a click that have the same name in the log.
+    pub fn clashes(&self) -> Vec<Clash> {
         let names = self.fields.in_order();
-        for (at, name) in names.iter().enumerate() {
-            if name.is_empty() || name.len() > NAME_BYTES_MAX {
-                return Err(Error::user(format!(
-                    "a field name has {} bytes: give each field a name of 1 to {NAME_BYTES_MAX} bytes",
-                    name.len()
-                )));
-            }
-            if names[..at].contains(name) {
-                return Err(Error::user(format!("two fields are both named {name:?}: give each field its own name")));
-            }
-        }
-        if self.null_values.len() > NULL_VALUES_MAX {
-            let found = self.null_values.len();
-            return Err(Error::user(format!("null_values has {found} texts: at most {NULL_VALUES_MAX} are allowed")));
-        }
-        if let Some(text) = self.null_values.iter().find(|text| text.len() > NULL_VALUE_BYTES_MAX) {
-            return Err(Error::user(format!(
-                "null_values has a text of {} bytes: at most {NULL_VALUE_BYTES_MAX} are allowed",
-                text.len()
-            )));
-        }
-        if !LINE_BYTES_MAX_RANGE.contains(&self.line_bytes_max) {
-            return Err(Error::user(format!(
-                "line_bytes_max is {}: it must be from {} to {}",
-                self.line_bytes_max,
-                LINE_BYTES_MAX_RANGE.start(),
-                LINE_BYTES_MAX_RANGE.end()
-            )));
-        }
-        let delimiter = self.csv_delimiter;
-        if !delimiter.is_ascii() || matches!(delimiter, '"' | '\r' | '\n' | '\0') || delimiter.is_ascii_alphanumeric() {
-            return Err(Error::user(format!(
-                "csv_delimiter is {delimiter:?}: it must be one ASCII character, such as ',' or '\\t', and neither a \
-                 letter, a digit, a quote nor a line ending"
-            )));
-        }
-        Ok(())
+        let twin = |at: usize| names[..at].iter().position(|other| *other == names[at]);
+        let key = |at: usize| format!("input.fields.{}", FIELD_NAMES[at]).into();
+        let clash = |at: usize| {
+            Some(Clash {
+                one: key(at),
+                relation: "must differ from",
+                other: key(twin(at)?),
+                why: "one field of the log cannot be two fields of a click",
+            })
+        };
+        (0..names.len()).filter_map(clash).collect()
     }
 
-    /// The delimiter as a byte; [`Self::validate`] has made sure that it is one.
-    pub(crate) fn delimiter(&self) -> u8 {
-        u8::try_from(self.csv_delimiter).unwrap_or(b',')
+    /// What verdicts depend on, which is all of it.
+    pub fn canonical(&self) -> Canonical {
+        let DecodeSettings { format, fields, timestamp_unit, null_values, line_bytes_max, csv_delimiter } = self;
+        // Debug texts of our own plain types: lengths are unambiguous because texts are quoted and escaped.
+        let (delimiter, names) = (csv_delimiter.byte(), fields.in_order());
+        let first = format!("{format:?} {delimiter} {timestamp_unit:?} {line_bytes_max} {names:?}");
+        let later = if *null_values == NULL_VALUES { String::new() } else { format!(" {null_values:?}") };
+        Canonical { first, later }
     }
 }

@@ -79,7 +79,6 @@ impl Tailer {
         known: Vec<Arc<InputRow>>,
         next_input: u64,
     ) -> Result<Tailer> {
-        settings.decode.validate()?;
         let watcher = Watcher::new(fs.as_ref());
         let patterns = {
             let known = known.iter().map(|row| Path::new(&*row.name)).collect();

@@ -6,24 +6,39 @@
 use super::{Change, KEPT_FROM, LakeProgress, RollUp};
 use crate::lake::files::FileEntry;
 use crate::lake::{Lake, Table};
+use adtally_model::settings::{DAY, Span};
 use adtally_model::time::MINUTE_MS;
 use adtally_model::{Minute, Result};
 use deltalake_core::protocol::DeltaOperation;
+use serde::Deserialize;
 
 /// Files removed from one table in one commit; the rest follows the next time.
 const FILES_MAX: usize = 10_000;
 
+/// The longest time for which something may be kept, in milliseconds: a hundred years.
+const KEPT_MAX: i64 = 36_500 * DAY;
+
 /// How long rows are kept, in milliseconds. Days are kept for ever.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 pub struct Keep {
     /// Raw clicks.
+    #[serde(rename = "keep_clicks", deserialize_with = "Span::<DAY, KEPT_MAX>::ms")]
     pub clicks_ms: i64,
-    /// Counts by minute.
+    /// Counts by minute: more than the longest range that is held in memory, which is rebuilt from them.
+    #[serde(rename = "keep_minutes", deserialize_with = "Span::<{ 8 * DAY }, KEPT_MAX>::ms")]
     pub minutes_ms: i64,
     /// Counts by hour.
+    #[serde(rename = "keep_hours", deserialize_with = "Span::<{ 8 * DAY }, KEPT_MAX>::ms")]
     pub hours_ms: i64,
     /// Dead letters and the ledger.
+    #[serde(rename = "keep_dead_letters", deserialize_with = "Span::<DAY, KEPT_MAX>::ms")]
     pub letters_ms: i64,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Keep { clicks_ms: 30 * DAY, minutes_ms: 35 * DAY, hours_ms: 400 * DAY, letters_ms: 400 * DAY }
+    }
 }
 
 impl Lake {

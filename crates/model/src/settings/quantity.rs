@@ -9,7 +9,7 @@ const SIZE_UNITS: [(&str, i64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 2
 /// Reads a span such as `250ms`, `5s`, `10m`, `2h` or `30d` and returns milliseconds.
 ///
 /// ```
-/// # use adtally::config::parse_span_ms;
+/// # use adtally_model::settings::parse_span_ms;
 /// assert_eq!(parse_span_ms("5s"), Some(5_000));
 /// assert_eq!(parse_span_ms("5"), None, "a span needs its unit");
 /// ```

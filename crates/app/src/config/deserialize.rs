@@ -1,0 +1,170 @@
+//! From one value a setting to the settings structs of the rooms, whose fields say which settings they take.
+
+use super::layers::{Origin, RawConfig, Setting, Value};
+use super::show::SECRET;
+use serde::de::value::{SeqDeserializer, StrDeserializer};
+use serde::de::{DeserializeSeed, Deserializer, Error, Expected, IntoDeserializer, MapAccess, Unexpected, Visitor};
+use serde::forward_to_deserialize_any;
+use std::fmt;
+
+/// What is wrong with a setting.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Mistake {
+    /// The setting, once it is known.
+    pub(super) key: String,
+    /// Until then what is wanted, afterwards the whole message.
+    pub(super) text: String,
+}
+
+impl Mistake {
+    /// Says where the wrong value is and what was found there.
+    fn at(self, setting: &Setting) -> Mistake {
+        let key = &setting.key;
+        let found = match (&setting.value, key.as_str()) {
+            // A secret shows up in no message, not even a wrong one.
+            (Value::Text(text), SECRET) => format!("a text of {} bytes", text.len()),
+            (Value::Integer(_), SECRET) => "a number".to_owned(),
+            (value, _) => value.describe(),
+        };
+        let place = match &setting.origin {
+            Origin::Default => "config/default.toml".to_owned(),
+            // The variable and the flag name the setting themselves, if in other words.
+            origin => origin.to_string(),
+        };
+        Mistake { text: format!("{place}: {key} must be {}, not {found}", self.text), key: key.clone() }
+    }
+}
+
+impl Error for Mistake {
+    fn custom<T: fmt::Display>(text: T) -> Mistake {
+        Mistake { key: String::new(), text: text.to_string() }
+    }
+
+    fn invalid_type(_: Unexpected<'_>, wanted: &dyn Expected) -> Mistake {
+        Mistake::custom(wanted)
+    }
+
+    fn invalid_value(_: Unexpected<'_>, wanted: &dyn Expected) -> Mistake {
+        Mistake::custom(wanted)
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Mistake {}
+
+/// The settings of a section, for a struct whose fields are settings, sections in it, or structs with further settings of the
+/// same section.
+pub(super) struct Section<'a> {
+    raw: &'a RawConfig,
+    /// Its name: `input.fields`; empty for the whole configuration.
+    name: String,
+    /// What stands here if it is no section: the field that led here.
+    field: String,
+}
+
+impl<'a> Section<'a> {
+    /// The whole configuration.
+    pub(super) fn whole(raw: &'a RawConfig) -> Section<'a> {
+        Section { raw, name: String::new(), field: String::new() }
+    }
+}
+
+impl<'de> Deserializer<'de> for Section<'_> {
+    type Error = Mistake;
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Mistake> {
+        visitor.visit_map(Fields { section: self, fields })
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Mistake> {
+        Err(Mistake::custom(format!("config/default.toml lacks {}", self.field)))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+/// The fields of a struct that are still to be read.
+struct Fields<'a> {
+    section: Section<'a>,
+    fields: &'static [&'static str],
+}
+
+impl<'de> MapAccess<'de> for Fields<'_> {
+    type Error = Mistake;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Mistake> {
+        let name = self.fields.first();
+        name.map(|name| seed.deserialize(StrDeserializer::<Mistake>::new(name))).transpose()
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Mistake> {
+        let Section { raw, name, .. } = &self.section;
+        let Some((field, rest)) = self.fields.split_first() else { return Err(Mistake::custom("no field is left")) };
+        self.fields = rest;
+        let key = if name.is_empty() { (*field).to_owned() } else { format!("{name}.{field}") };
+        if let Some(setting) = raw.get(&key) {
+            return seed.deserialize(Leaf(&setting.value)).map_err(|wanted| wanted.at(setting));
+        }
+        let name = if raw.is_section(&key) { &key } else { name };
+        seed.deserialize(Section { raw, name: name.clone(), field: key })
+    }
+}
+
+/// A value.
+struct Leaf<'a>(&'a Value);
+
+impl<'de> Deserializer<'de> for Leaf<'_> {
+    type Error = Mistake;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        match self.0 {
+            Value::Text(text) => visitor.visit_str(text),
+            Value::Integer(number) => visitor.visit_i64(*number),
+            Value::Boolean(answer) => visitor.visit_bool(*answer),
+            Value::Texts(texts) => visitor.visit_seq(SeqDeserializer::new(texts.iter().map(String::as_str))),
+            Value::Other(words) => Err(Mistake::invalid_type(Unexpected::Other(words), &visitor)),
+        }
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        match self.0 {
+            Value::Boolean(answer) => visitor.visit_bool(*answer),
+            _ => Err(Mistake::custom("true or false")),
+        }
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        names: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Mistake> {
+        match self.0 {
+            Value::Text(text) if names.contains(&text.as_str()) => {
+                visitor.visit_enum(text.as_str().into_deserializer())
+            }
+            _ => {
+                let names: Vec<_> = names.iter().map(|name| format!("{name:?}")).collect();
+                Err(Mistake::custom(format!("one of {}", names.join(", "))))
+            }
+        }
+    }
+
+    forward_to_deserialize_any! {
+        i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct identifier ignored_any
+    }
+}
