@@ -2,7 +2,7 @@
 //! a log and a state, and what they share.
 
 use crate::clock::{Clock, Randomness};
-use crate::commit::{Committer, Encoder, Recorder};
+use crate::commit::{Committer, Encoder, Recorder, RecorderParts};
 use crate::decode_pool::DecodePool;
 use crate::ingest::{EpochSink, Ingest, IngestSettings, Parts, Turn};
 use crate::options::RunOptions;
@@ -62,13 +62,14 @@ pub struct Workers {
 
 /// The engine of a process: it reads, judges and hands epochs over, one turn at a time.
 pub struct Engine<S> {
-    options: RunOptions,
-    environment: Environment,
+    pub(crate) options: RunOptions,
+    pub(crate) environment: Environment,
     pool: Arc<DecodePool>,
     hot: HotPartitions,
-    projector: Projector,
-    upkeep: Arc<Upkeep>,
-    abandon: Arc<AtomicBool>,
+    pub(crate) projector: Projector,
+    pub(crate) upkeep: Arc<Upkeep>,
+    /// Makes committers give up.
+    pub(crate) abandon: Arc<AtomicBool>,
     partitions: BTreeMap<u32, Member<S>>,
     /// Whether what a process may hold was shared out in the last turn.
     is_shared: bool,
@@ -77,6 +78,8 @@ pub struct Engine<S> {
 /// A partition at work.
 struct Member<S> {
     ingest: Ingest<S>,
+    /// Lines that were read before it was taken up.
+    read_before: u64,
     /// A bounded run of it is over.
     is_finished: bool,
 }
@@ -139,7 +142,7 @@ impl<S: EpochSink> Engine<S> {
         let Environment { lake, clock, randomness, runtime, report, .. } = &self.environment;
         let RunOptions { settings, ending, attempts_max } = &self.options;
         let encoder = Encoder { lake: Arc::clone(lake), randomness: Arc::clone(randomness), clock: Arc::clone(clock) };
-        let recorder = Recorder {
+        let recorder = Recorder::new(RecorderParts {
             writer,
             lake_epoch,
             lake: Arc::clone(lake),
@@ -151,13 +154,14 @@ impl<S: EpochSink> Engine<S> {
             runtime: runtime.clone(),
             attempts_max: ending.is_bounded().then_some(*attempts_max),
             abandon: Arc::clone(&self.abandon),
-        };
+        });
         let sink = sink(Committer { encoder, recorder })?;
         let partition = state.progress.partition;
         self.upkeep.took(&state.progress);
         self.projector.add(log, Arc::clone(&hot), lake_epoch, waiting);
         self.hot.add(partition, Arc::clone(&hot));
         report.recovered(&state);
+        let read_before = state.progress.ledger.read;
         let parts = Parts {
             settings: IngestSettings::new(settings, *ending),
             clock: Arc::clone(clock),
@@ -169,7 +173,8 @@ impl<S: EpochSink> Engine<S> {
             hot,
             report: Arc::clone(report),
         };
-        self.partitions.insert(partition, Member { ingest: Ingest::new(parts, sink), is_finished: false });
+        let ingest = Ingest::new(parts, sink);
+        self.partitions.insert(partition, Member { ingest, read_before, is_finished: false });
         Ok(())
     }
 
@@ -238,6 +243,11 @@ impl<S: EpochSink> Engine<S> {
         self.partitions.into_values().map(|member| member.ingest.into_sink()).collect()
     }
 
+    /// Lines of its partitions that were read before it took them up.
+    pub fn read_before(&self) -> u64 {
+        self.partitions.values().map(|member| member.read_before).sum()
+    }
+
     /// What a bounded run left unread, and why.
     pub fn unread(&self) -> Vec<String> {
         let left = |member: &Member<S>| [member.ingest.unread(), &member.ingest.source().foreign()].concat();
@@ -272,15 +282,5 @@ impl<S: EpochSink> Engine<S> {
             sum.read_bytes += progress.read_bytes;
         }
         sum
-    }
-
-    /// A handle on the work of the projector.
-    pub fn projector(&self) -> Projector {
-        self.projector.clone()
-    }
-
-    /// Makes committers give up.
-    pub fn abandon(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.abandon)
     }
 }

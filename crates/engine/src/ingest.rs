@@ -55,16 +55,22 @@ pub trait EpochSink {
     /// # Errors
     /// What stopped the committer.
     fn submit(&mut self, draft: EpochDraft) -> Result<()>;
+
+    /// No more epochs come: whether all that were handed over are committed. Threads are waited for.
+    ///
+    /// # Errors
+    /// What stopped the committer.
+    fn finish(&mut self) -> Result<bool>;
 }
 
-/// What a turn did.
+/// What a turn did: of ingest, of a run, and of what works beside it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Turn {
     /// Something: turn again.
     Worked,
     /// Nothing: wait a moment.
     Nothing,
-    /// The bounded run is over, its last epoch handed over.
+    /// It is at its end. That of ingest is the end of a bounded run, with its last epoch handed over.
     Finished,
 }
 

@@ -1,8 +1,8 @@
 //! The engine: the run loop, which passes clicks from room to room.
 //!
 //! `ingest` (tail, decode, judge) -> `commit` (stage files, create the epoch record) -> `project` (update the lake).
-//! `upkeep` maintains the lake. Each runs on its own threads with a bounded queue before it. `ingest` itself is a state
-//! machine that a caller may also run step by step.
+//! `upkeep` maintains the lake. Each of them is a state machine that is turned: by `service` on threads of its own with a
+//! bounded queue before it, or by a simulation step by step. `life_cycle` decides how a run ends, and `run` carries it out.
 //!
 //! - **Receives** settings, a clock and randomness.
 //! - **Emits** epochs to the log, the hot counts and the lake, and the state of the process ([`status`]).
@@ -16,11 +16,13 @@ pub mod engine;
 pub mod files;
 pub mod first_rejections;
 pub mod ingest;
+pub mod life_cycle;
 pub mod line_notes;
 pub mod options;
 pub mod project;
 pub mod recovery;
 pub mod report;
+pub mod run;
 pub mod service;
 pub mod settings;
 pub mod start;
@@ -28,6 +30,7 @@ pub mod status;
 pub mod upkeep;
 
 pub use options::{ATTEMPTS_MAX, Ending, RunOptions};
-pub use service::{Backing, Service, Summary};
+pub use run::Summary;
+pub use service::{Backing, Service};
 pub use settings::{Bounds, EpochSettings, Settings, SourceSettings, StoreSettings};
 pub use start::{LateQuestions, ServiceStart};

@@ -1,6 +1,7 @@
 //! Project: brings the lake up to the epoch log, and deletes records that nobody needs any more.
 
 use crate::clock::Clock;
+use crate::ingest::Turn;
 use crate::report::Report;
 use adtally_model::{Country, EpochNumber, Error, Ledger, MinuteCounts, Progress, Result};
 use adtally_pipeline::EpochDraft;
@@ -10,6 +11,7 @@ use adtally_store::hot_counts::{HotCounts, PendingEpoch};
 use adtally_store::lake::{EpochProjection, LakeStore};
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -29,8 +31,11 @@ const COUNT_BYTES: usize = size_of::<u64>() + size_of::<Country>() + size_of::<i
 /// Epochs waiting for a lake that cannot be reached beyond which no more are committed: half a day at ten seconds each.
 const STALLED_EPOCHS_MAX: usize = 4_096;
 
-/// How long to wait after a failure, doubled up to 64 times as long.
-const PAUSE: Duration = Duration::from_millis(100);
+/// How long to wait after a failure, in milliseconds, doubled up to 64 times as long.
+const PAUSE_MS: i64 = 100;
+
+/// How long to wait at a time, in milliseconds.
+const WAIT_MS: RangeInclusive<i64> = 10..=1_000;
 
 /// An epoch that waits for the lake.
 #[derive(Clone)]
@@ -50,12 +55,16 @@ struct Queue {
     waiting: Vec<Waiting>,
     /// Somebody wants the lake to be up to date now.
     hurry: bool,
-    /// The thread is to end once the queue is empty.
+    /// The projector is to end once the queue is empty.
     closing: bool,
     /// Give up at once.
     abandoned: bool,
-    /// The thread has ended, whatever the reason: nothing that waits will go anywhere.
+    /// Something has changed since the projector looked.
+    changed: bool,
+    /// The projector has ended, whatever the reason: nothing that waits will go anywhere.
     dead: bool,
+    /// The error that it has ended with.
+    error: Option<Error>,
 }
 
 impl Queue {
@@ -87,7 +96,17 @@ struct Shared {
     members: Mutex<BTreeMap<u32, Member>>,
 }
 
-/// A handle on the projector thread.
+impl Shared {
+    /// Changes the queue, and wakes who waits for that.
+    fn change(&self, change: impl FnOnce(&mut Queue)) {
+        let mut queue = self.queue.lock();
+        change(&mut queue);
+        queue.changed = true;
+        self.changed.notify_all();
+    }
+}
+
+/// A handle on the projector.
 #[derive(Clone)]
 pub struct Projector {
     shared: Arc<Shared>,
@@ -115,15 +134,24 @@ impl Projector {
     /// A projector without partitions, and its work, to be done by a thread or by hand.
     pub fn new(parts: ProjectorParts) -> (Projector, Work) {
         let shared: Arc<Shared> = Arc::default();
-        (Projector { shared: Arc::clone(&shared) }, Work { parts, shared })
+        let ended = Ended(Arc::clone(&shared));
+        let work = Work {
+            parts,
+            shared: Arc::clone(&shared),
+            taken: None,
+            due_ms: 0,
+            again_ms: 0,
+            failures: 0,
+            _ended: ended,
+        };
+        (Projector { shared }, work)
     }
 
     /// A partition comes, with the epochs that recovery found waiting.
     pub fn add(&self, log: EpochLog, hot: Arc<HotCounts>, lake_epoch: EpochNumber, waiting: Vec<Waiting>) {
         let member = Member { hot, lake_epoch, projected: None, log };
         self.shared.members.lock().insert(member.log.partition(), member);
-        self.shared.queue.lock().waiting.extend(waiting);
-        self.shared.changed.notify_all();
+        self.shared.change(|queue| queue.waiting.extend(waiting));
     }
 
     /// A partition goes: its next owner projects what waits.
@@ -152,37 +180,55 @@ impl Projector {
         }
         let inputs = draft.inputs.iter().map(|row| (Arc::clone(&row.origin), row.ledger)).collect();
         let waiting = Waiting { pending, progress: draft.progress, inputs, oldest_needed };
-        let mut queue = self.shared.queue.lock();
-        queue.waiting.push(waiting);
-        queue.hurry |= queue.bytes() > PENDING_BYTES_MAX || queue.waiting.len() > PENDING_EPOCHS_MAX;
-        self.shared.changed.notify_all();
+        self.shared.change(|queue| {
+            queue.waiting.push(waiting);
+            queue.hurry |= queue.bytes() > PENDING_BYTES_MAX || queue.waiting.len() > PENDING_EPOCHS_MAX;
+        });
     }
 
     /// Whether another epoch may wait for the lake: a slow lake is no failure, however long it takes. One that fails ends
-    /// the thread of a bounded run.
+    /// the projector of a bounded run.
     ///
     /// # Errors
-    /// Internal when the thread has ended.
+    /// Internal when the projector has ended by itself, transient when it was told to.
     pub fn has_room(&self) -> Result<bool> {
         let queue = self.shared.queue.lock();
+        if queue.dead && queue.abandoned {
+            return Err(Error::transient("waiting for the lake was cancelled, because the process is stopping"));
+        }
         if queue.dead {
             return Err(Error::internal("the projector has ended early; its error is reported separately"));
         }
         Ok(queue.waiting.len() < STALLED_EPOCHS_MAX && queue.bytes() < STALLED_BYTES_MAX)
     }
 
-    /// No more will come: the thread ends once the lake is up to date.
+    /// No more will come: the projector ends once the lake is up to date.
     pub fn close(&self) {
-        let mut queue = self.shared.queue.lock();
-        (queue.closing, queue.hurry) = (true, true);
-        self.shared.changed.notify_all();
+        self.shared.change(|queue| (queue.closing, queue.hurry) = (true, true));
     }
 
-    /// The thread ends as soon as it can; the next start goes on from the log.
+    /// The projector ends as soon as it can; the next start goes on from the log.
     pub fn abandon(&self) {
+        self.shared.change(|queue| (queue.closing, queue.abandoned) = (true, true));
+    }
+
+    /// Whether the projector has ended although it was not told to.
+    pub fn has_ended_early(&self) -> bool {
+        let queue = self.shared.queue.lock();
+        queue.dead && !queue.closing
+    }
+
+    /// What the projector has ended with; none where it has not. An error is told once.
+    pub fn outcome(&self) -> Option<Result<()>> {
         let mut queue = self.shared.queue.lock();
-        (queue.closing, queue.abandoned) = (true, true);
-        self.shared.changed.notify_all();
+        queue.dead.then(|| queue.error.take().map_or(Ok(()), Err))
+    }
+
+    /// Waits a moment for the projector to end.
+    pub fn wait_for_end(&self) {
+        let mut queue = self.shared.queue.lock();
+        let moment = Duration::from_millis(*WAIT_MS.end() as u64);
+        self.shared.changed.wait_while_for(&mut queue, |queue| !queue.dead, moment);
     }
 }
 
@@ -190,14 +236,27 @@ impl Projector {
 pub struct Work {
     parts: ProjectorParts,
     shared: Arc<Shared>,
+    /// What is projected next: commits may come meanwhile.
+    taken: Option<Vec<Waiting>>,
+    /// When the lake is due, and when to try again after a failure, by monotonic time in milliseconds.
+    due_ms: i64,
+    again_ms: i64,
+    /// Failures in a row.
+    failures: u32,
+    _ended: Ended,
 }
 
-/// Says that the thread has ended, also by a panic: who waits for the lake must hear of it.
+/// Says that the projector has ended, also by a panic: who waits for the lake must hear of it.
 struct Ended(Arc<Shared>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.0.queue.lock().dead = true;
+        self.0.change(|queue| {
+            if !queue.dead {
+                let error = Error::internal("the projector panicked; its message is above");
+                (queue.dead, queue.error) = (true, Some(error));
+            }
+        });
     }
 }
 
@@ -206,11 +265,15 @@ impl Work {
     ///
     /// # Errors
     /// External when a thread cannot be started.
-    pub fn start(self) -> Result<JoinHandle<Result<()>>> {
-        let ended = Ended(Arc::clone(&self.shared));
+    pub fn start(mut self) -> Result<JoinHandle<()>> {
         let work = move || {
-            let _ended = ended;
-            self.run()
+            loop {
+                match self.turn() {
+                    Turn::Finished => return,
+                    Turn::Worked => {}
+                    Turn::Nothing => self.wait(),
+                }
+            }
         };
         std::thread::Builder::new()
             .name("project".into())
@@ -219,64 +282,70 @@ impl Work {
             .map_err(|e| Error::external("the projector thread cannot be started").because(e))
     }
 
-    fn run(self) -> Result<()> {
-        let mut last_ms: Option<i64> = None;
-        let mut pause = PAUSE;
-        let mut failures = 0;
-        loop {
-            let Some(waiting) = self.next(last_ms) else { return Ok(()) };
-            last_ms = Some(self.parts.clock.monotonic_ms());
-            match self.project(&waiting) {
-                Ok(()) => {
-                    (pause, failures) = (PAUSE, 0);
-                    self.parts.report.lake_mended();
-                }
-                Err(error) if error.is_retryable() && self.parts.attempts_max.is_none_or(|max| failures + 1 < max) => {
-                    failures += 1;
-                    tracing::warn!("bringing the lake up to date failed, trying again: {}", error.report());
-                    self.parts
-                        .report
-                        .lake_failing(format!("the lake cannot be brought up to date: {}", error.report()));
-                    let mut queue = self.shared.queue.lock();
-                    self.shared.changed.wait_while_for(&mut queue, |queue| !queue.abandoned, pause);
-                    // Due at once: the pause is this one, not the interval between commits.
-                    last_ms = None;
-                    pause = (pause * 2).min(PAUSE * 64);
-                }
-                Err(error) => return Err(error),
-            }
-        }
+    /// Takes up what waits for the lake, where that is due, or projects what was taken up. Finished once it was closed and
+    /// nothing waits, once it was abandoned, and after an error ([`Projector::outcome`]).
+    pub fn turn(&mut self) -> Turn {
+        let turn = match self.taken.take() {
+            None => Ok(self.take_up()),
+            Some(waiting) => self.try_to_project(&waiting).map(|()| Turn::Worked),
+        };
+        let error = match turn {
+            Ok(Turn::Finished) => None,
+            Ok(turn) => return turn,
+            Err(error) => Some(error),
+        };
+        self.shared.change(|queue| (queue.dead, queue.error) = (true, error));
+        Turn::Finished
     }
 
-    /// Waits until the lake is due; `None` when the thread is to end.
-    fn next(&self, last_ms: Option<i64>) -> Option<Vec<Waiting>> {
+    fn take_up(&mut self) -> Turn {
+        let now_ms = self.parts.clock.monotonic_ms();
         let mut queue = self.shared.queue.lock();
-        loop {
-            if queue.abandoned || (queue.closing && queue.waiting.is_empty()) {
-                return None;
-            }
-            let age = last_ms.map(|last| self.parts.clock.monotonic_ms() - last);
-            let interval = self.parts.interval.as_millis() as i64;
-            let due = queue.hurry || age.is_none_or(|age| age >= interval);
-            if due && !queue.waiting.is_empty() {
-                queue.hurry = queue.closing;
-                return Some(queue.waiting.clone());
-            }
-            let wait = age.map_or(interval, |age| interval - age).clamp(10, 1_000);
-            self.shared.changed.wait_for(&mut queue, Duration::from_millis(wait as u64));
+        queue.changed = false;
+        if queue.abandoned || (queue.closing && queue.waiting.is_empty()) {
+            return Turn::Finished;
         }
+        let is_due = now_ms >= self.again_ms && (queue.hurry || now_ms >= self.due_ms);
+        if !is_due || queue.waiting.is_empty() {
+            return Turn::Nothing;
+        }
+        queue.hurry = queue.closing;
+        self.taken = Some(queue.waiting.clone());
+        self.due_ms = now_ms + self.parts.interval.as_millis() as i64;
+        Turn::Worked
     }
 
-    /// The epochs that wait for the lake.
-    pub fn waiting(&self) -> Vec<Waiting> {
-        self.shared.queue.lock().waiting.clone()
+    fn try_to_project(&mut self, waiting: &[Waiting]) -> Result<()> {
+        let Err(error) = self.project(waiting) else {
+            self.failures = 0;
+            self.parts.report.lake_mended();
+            return Ok(());
+        };
+        self.failures += 1;
+        if !error.is_retryable() || self.parts.attempts_max.is_some_and(|max| self.failures >= max) {
+            return Err(error);
+        }
+        tracing::warn!("bringing the lake up to date failed, trying again: {}", error.report());
+        self.parts.report.lake_failing(format!("the lake cannot be brought up to date: {}", error.report()));
+        // Due at once: the pause is this one, not the interval between commits.
+        let pause_ms = PAUSE_MS << (self.failures - 1).min(6);
+        (self.due_ms, self.again_ms) = (0, self.parts.clock.monotonic_ms() + pause_ms);
+        Ok(())
+    }
+
+    /// Waits until the lake is due, or until something changes.
+    fn wait(&self) {
+        let mut queue = self.shared.queue.lock();
+        let left_ms = match queue.waiting.is_empty() {
+            true => *WAIT_MS.end(),
+            false => self.due_ms.max(self.again_ms) - self.parts.clock.monotonic_ms(),
+        };
+        let wait = Duration::from_millis(left_ms.clamp(*WAIT_MS.start(), *WAIT_MS.end()) as u64);
+        self.shared.changed.wait_while_for(&mut queue, |queue| !queue.changed, wait);
     }
 
     /// Brings the lake up to the last of these epochs of each partition, and deletes records that nobody needs any more.
-    ///
-    /// # Errors
-    /// As [`LakeStore::project`].
-    pub fn project(&self, waiting: &[Waiting]) -> Result<()> {
+    fn project(&self, waiting: &[Waiting]) -> Result<()> {
         let mut waiting: Vec<&Waiting> = waiting.iter().collect();
         // The epochs of a partition stand together.
         waiting.sort_by_key(|waiting| (waiting.progress.partition, waiting.progress.number));
@@ -351,6 +420,11 @@ mod tests {
         shared.queue.lock().waiting = vec![waiting; STALLED_EPOCHS_MAX];
         assert!(!projector.has_room().unwrap());
         drop(Ended(shared));
+        assert!(projector.has_ended_early());
         assert!(!projector.has_room().unwrap_err().is_retryable());
+        // It was told to: nothing is wrong.
+        projector.abandon();
+        assert!(!projector.has_ended_early());
+        assert!(projector.has_room().unwrap_err().is_retryable());
     }
 }

@@ -5,13 +5,13 @@ use crate::commit::CommitThreads;
 use crate::engine::{Engine, Environment, Owned, Workers};
 use crate::files::file_source;
 use crate::ingest::Turn;
-use crate::options::{Ending, RunOptions};
-use crate::project::Projector;
+use crate::options::RunOptions;
 use crate::recovery::{self, OlderMinutes};
 use crate::report::Report;
+use crate::run::{Run, Summary};
 use crate::settings::Settings;
 use crate::start::ServiceStart;
-use crate::upkeep::{Upkeep, UpkeepStop, UpkeepThread};
+use crate::upkeep::UpkeepThread;
 use adtally_model::settings::Clash;
 use adtally_model::{Error, Ledger, PartitionState, Result};
 use adtally_source::{LocalFiles, Progress as ReadProgress};
@@ -29,11 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long a run that was told to stop goes on trying to commit what it has read and to bring the lake up to date:
-/// less than the ten seconds after which container runtimes kill. Giving up loses nothing; the next start goes on.
-const DRAIN_MS_MAX: i64 = 8_000;
-
-/// How often it is looked whether that time is over.
+/// How often it is looked whether a run that was told to stop takes too long.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
 
 /// Turns of the run loop between two reports of how far reading is, and the same where nothing was read: a minute.
@@ -43,42 +39,15 @@ const TURNS_TOLD_QUIET: u32 = 2_048;
 /// How long to wait after a failure to read older minutes, doubled up to 64 times as long.
 const LOAD_PAUSE: Duration = Duration::from_secs(1);
 
-/// What a run came to.
-#[derive(Clone, Debug)]
-pub struct Summary {
-    /// The partition's lines by verdict.
-    pub ledger: Ledger,
-    /// Lines read by this run alone.
-    pub lines_of_run: u64,
-    /// Whether it was stopped before its end.
-    pub interrupted: bool,
-    /// Files whose rest a bounded run left unread because they could not be read, and why.
-    pub unread: Vec<String>,
-}
-
-/// When the lake is kept in order.
-enum UpkeepMode {
-    /// Now and then, by a thread.
-    Always(UpkeepThread),
-    /// When a bounded run has read everything.
-    AtEnd(Arc<Upkeep>),
-    /// The same, but for what only a lake needs that is kept.
-    RollUpAtEnd(Arc<Upkeep>),
-}
-
 /// The job, started.
 pub struct Service {
-    engine: Engine<CommitThreads>,
+    run: Run<CommitThreads>,
     hot: HotPartitions,
     lake: Arc<Lake>,
     report: Arc<Report>,
-    projector: Projector,
-    projector_thread: Option<JoinHandle<Result<()>>>,
-    upkeep: UpkeepMode,
-    upkeep_stop: UpkeepStop,
-    abandon: Arc<AtomicBool>,
-    clock: Arc<dyn Clock>,
-    read_before: u64,
+    projector_thread: JoinHandle<()>,
+    /// Keeps the lake in order now and then; a bounded run does so at its end.
+    upkeep_thread: Option<UpkeepThread>,
     _data_dir: DataDir,
 }
 
@@ -179,7 +148,6 @@ impl Service {
         let recovering = recovery::take_over(&log, lake.as_ref(), writer, fresh, fingerprints);
         let Some(mut recovered) = runtime.block_on(start.unless_stopped(recovering))? else { return Ok(None) };
         let (hot, older) = recovery::warm(&mut recovered, hot_minutes, clock.wall_ms());
-        let read_before = recovered.state.progress.ledger.read;
         let shown = HotPartitions::of(EMBEDDED, Arc::clone(&hot));
         start.questions.open(Embedded::new(shown.clone(), Arc::clone(&lake)));
         let environment = Environment {
@@ -193,31 +161,21 @@ impl Service {
         };
         let source = file_source(settings, options.ending, Box::new(LocalFiles), &recovered.state, clock.as_ref())?;
         let (mut engine, Workers { projecting, upkeep }) = Engine::new(options, key, shown.clone(), environment)?;
-        let (projector, abandon) = (engine.projector(), engine.abandon());
+        let abandon = Arc::clone(&engine.abandon);
         engine.add(Owned { log, recovered, hot: Arc::clone(&hot), source }, CommitThreads::start)?;
         let projector_thread = projecting.start()?;
-        let upkeep_stop = upkeep.stop_handle();
-        let upkeep = match options.ending {
-            Ending::Never => UpkeepMode::Always(upkeep.start()?),
-            Ending::UntilEnd | Ending::Final => UpkeepMode::AtEnd(upkeep),
-            Ending::Scratch => UpkeepMode::RollUpAtEnd(upkeep),
-        };
+        let upkeep_thread = if bounded { None } else { Some(upkeep.start()?) };
         // A bounded run answers no questions.
         if let Some(older) = older.filter(|_| !bounded) {
-            runtime.spawn(load_older(older, Arc::clone(&hot), lake.clone(), Arc::clone(&abandon)));
+            runtime.spawn(load_older(older, Arc::clone(&hot), lake.clone(), abandon));
         }
         Ok(Some(Service {
-            engine,
+            run: Run::new(engine),
             hot: shown,
             lake,
             report,
-            projector,
-            projector_thread: Some(projector_thread),
-            upkeep,
-            upkeep_stop,
-            abandon,
-            clock,
-            read_before,
+            projector_thread,
+            upkeep_thread,
             _data_dir: data_dir,
         }))
     }
@@ -245,92 +203,42 @@ impl Service {
     pub fn run(self, stop: &AtomicBool, mut watch: impl FnMut(&ReadProgress, &Ledger)) -> Result<Summary> {
         self.report.started();
         let ended = AtomicBool::new(false);
-        let (abandon, projector, clock) = (Arc::clone(&self.abandon), self.projector.clone(), Arc::clone(&self.clock));
-        let upkeep_stop = self.upkeep_stop.clone();
+        let mut timer = self.run.drain_timer();
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                if drain_time_is_over(stop, &ended, clock.as_ref(), || upkeep_stop.set()) {
-                    tracing::warn!("the last lines could not be committed in time: the next start reads them again");
-                    abandon.store(true, Ordering::Relaxed);
-                    projector.abandon();
+                while !ended.load(Ordering::Relaxed) && timer.turn(stop.load(Ordering::Relaxed)) != Turn::Finished {
+                    std::thread::sleep(DRAIN_POLL);
                 }
             });
             let _ended = SetWhenDropped(&ended);
-            self.turn_until_end(stop, &mut watch)
+            self.turn_until_over(stop, &mut watch)
         })
     }
 
-    fn turn_until_end(mut self, stop: &AtomicBool, watch: &mut impl FnMut(&ReadProgress, &Ledger)) -> Result<Summary> {
-        let (mut turns, mut finished, mut told) = (0_u32, false, u64::MAX);
-        let outcome = loop {
-            if stop.load(Ordering::Relaxed) {
-                break self.engine.stop();
+    fn turn_until_over(mut self, stop: &AtomicBool, watch: &mut impl FnMut(&ReadProgress, &Ledger)) -> Result<Summary> {
+        let (mut turns, mut told) = (0_u32, u64::MAX);
+        loop {
+            match self.run.turn(stop.load(Ordering::Relaxed)) {
+                Turn::Finished => break,
+                Turn::Worked => {}
+                Turn::Nothing => self.run.wait(),
             }
-            match self.engine.turn() {
-                Ok(Turn::Finished) => {
-                    finished = true;
-                    break Ok(());
-                }
-                Ok(Turn::Worked) => {}
-                Ok(Turn::Nothing) => self.engine.wait(),
-                Err(error) => break Err(error),
-            }
+            let Some(engine) = self.run.engine() else { continue };
             turns = turns.wrapping_add(1);
             // Adding up what many quiet inputs hold would cost more than watching them.
-            let ledger = self.engine.ledger();
+            let ledger = engine.ledger();
             let is_reading = ledger.read != told;
             if turns.is_multiple_of(if is_reading { TURNS_TOLD } else { TURNS_TOLD_QUIET }) {
                 told = ledger.read;
-                watch(&self.engine.report_reading(), &ledger);
-            }
-            if self.projector_thread.as_ref().is_some_and(JoinHandle::is_finished) {
-                break Err(Error::internal("the projector has ended early"));
-            }
-        };
-        self.finish(outcome, !finished)
-    }
-
-    fn finish(mut self, outcome: Result<()>, interrupted: bool) -> Result<Summary> {
-        self.report.ended();
-        if outcome.is_err() {
-            self.abandon.store(true, Ordering::Relaxed);
-        }
-        let upkeep = match self.upkeep {
-            UpkeepMode::Always(thread) => {
-                thread.stop();
-                None
-            }
-            at_end => Some(at_end).filter(|_| !interrupted),
-        };
-        let unread = self.engine.unread();
-        let mut committed = Ok(());
-        for sink in self.engine.into_sinks() {
-            committed = committed.and(sink.finish().map(|_| ()));
-        }
-        let outcome = outcome.and(committed);
-        if outcome.is_ok() {
-            self.projector.close();
-        } else {
-            self.projector.abandon();
-        }
-        let projected = match self.projector_thread.take().map(JoinHandle::join) {
-            Some(Ok(result)) => result,
-            Some(Err(_)) => Err(Error::internal("the projector panicked; its message is above")),
-            None => Ok(()),
-        };
-        // What stopped the projector is the cause when ingest only says that it ended.
-        match (outcome, projected) {
-            (_, Err(error)) | (Err(error), Ok(())) => Err(error),
-            (Ok(()), Ok(())) => {
-                match upkeep {
-                    Some(UpkeepMode::AtEnd(upkeep)) => upkeep.do_all(),
-                    Some(UpkeepMode::RollUpAtEnd(upkeep)) => upkeep.roll_up_all(),
-                    Some(UpkeepMode::Always(_)) | None => {}
-                }
-                let ledger = self.report.total();
-                Ok(Summary { ledger, lines_of_run: ledger.read - self.read_before, interrupted, unread })
+                watch(&engine.report_reading(), &ledger);
             }
         }
+        if let Some(thread) = self.upkeep_thread {
+            thread.stop();
+        }
+        // Its outcome is part of the run's.
+        let _ = self.projector_thread.join();
+        self.run.take_summary()
     }
 }
 
@@ -346,25 +254,6 @@ impl Drop for SetWhenDropped<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
-}
-
-/// Waits until a run has ended (false), or until it was told to stop and has used up its time (true). What need not be
-/// done before it ends is stopped as soon as it is told to.
-fn drain_time_is_over(stop: &AtomicBool, ended: &AtomicBool, clock: &dyn Clock, on_stop: impl Fn()) -> bool {
-    let mut stopped_ms: Option<i64> = None;
-    while !ended.load(Ordering::Relaxed) {
-        if stop.load(Ordering::Relaxed) {
-            let now = clock.monotonic_ms();
-            if stopped_ms.is_none() {
-                on_stop();
-            }
-            if now - *stopped_ms.get_or_insert(now) >= DRAIN_MS_MAX {
-                return true;
-            }
-        }
-        std::thread::sleep(DRAIN_POLL);
-    }
-    false
 }
 
 /// Reads the hot minutes that are no longer live, until it succeeds.

@@ -1,10 +1,11 @@
-//! Upkeep: rolls up, compacts, drops and vacuums what is in the lake, on a thread of its own.
+//! Upkeep: rolls up, compacts, drops and vacuums what is in the lake, on a thread of its own or turned by hand.
 //!
 //! It works in rounds, some minutes apart, and stops at once when the process does: a round that is cut short is like a
 //! crash, which upkeep survives. What fails is told and tried again in the next round; counting never waits for it. A
 //! bounded run does one round at its end.
 
 use crate::clock::{Clock, Randomness};
+use crate::ingest::Turn;
 use crate::project::Projector;
 use crate::report::Report;
 use adtally_model::{EpochNumber, Error, Progress, Result};
@@ -39,6 +40,12 @@ struct Work {
     vacuum: bool,
 }
 
+/// When there is what to do, by monotonic time in milliseconds.
+struct Due {
+    round_ms: i64,
+    vacuum_ms: i64,
+}
+
 /// What upkeep works with.
 pub struct UpkeepParts {
     /// The logs of all partitions, whose records name files.
@@ -70,6 +77,7 @@ pub struct Upkeep {
     guard: Mutex<Option<ClockGuard>>,
     /// The epoch with which this process took each partition.
     taken_at: Mutex<BTreeMap<u32, EpochNumber>>,
+    due: Mutex<Due>,
     stop: UpkeepStop,
 }
 
@@ -107,7 +115,14 @@ impl UpkeepThread {
 impl Upkeep {
     /// Upkeep that has not begun.
     pub fn new(parts: UpkeepParts) -> Upkeep {
-        Upkeep { parts, guard: Mutex::default(), taken_at: Mutex::default(), stop: UpkeepStop::default() }
+        let first_ms = parts.clock.monotonic_ms() + (parts.interval.as_millis() as i64).min(FIRST_ROUND_MS_MAX);
+        Upkeep {
+            parts,
+            guard: Mutex::default(),
+            taken_at: Mutex::default(),
+            due: Mutex::new(Due { round_ms: first_ms, vacuum_ms: first_ms }),
+            stop: UpkeepStop::default(),
+        }
     }
 
     /// What stops it.
@@ -124,30 +139,37 @@ impl Upkeep {
         let thread = std::thread::Builder::new()
             .name("upkeep".into())
             .stack_size(8 << 20)
-            .spawn(move || self.run())
+            .spawn(move || {
+                loop {
+                    match self.turn() {
+                        Turn::Finished => return,
+                        Turn::Worked => {}
+                        Turn::Nothing => std::thread::sleep(POLL),
+                    }
+                }
+            })
             .map_err(|e| Error::external("the upkeep thread cannot be started").because(e))?;
         Ok(UpkeepThread { stop, thread })
     }
 
-    fn run(&self) {
-        let clock = &self.parts.clock;
-        let interval_ms = self.parts.interval.as_millis() as i64;
-        let mut due_ms = clock.monotonic_ms() + interval_ms.min(FIRST_ROUND_MS_MAX);
-        let mut vacuum_ms = due_ms;
-        while !self.stop.is_set.load(Ordering::Relaxed) {
-            let now_ms = clock.monotonic_ms();
-            if now_ms < due_ms {
-                std::thread::sleep(POLL);
-                continue;
-            }
-            let work = Work { compacted_bytes_max: COMPACTED_BYTES_MAX, vacuum: now_ms >= vacuum_ms };
-            let outcome = self.round(&work);
-            if work.vacuum && outcome.is_ok() {
-                vacuum_ms = now_ms + VACUUM_EVERY_MS;
-            }
-            self.tell(outcome);
-            due_ms = clock.monotonic_ms() + interval_ms;
+    /// Does a round where one is due; finished once it was stopped.
+    pub fn turn(&self) -> Turn {
+        if self.stop.is_set.load(Ordering::Relaxed) {
+            return Turn::Finished;
         }
+        let now_ms = self.parts.clock.monotonic_ms();
+        let mut due = self.due.lock();
+        if now_ms < due.round_ms {
+            return Turn::Nothing;
+        }
+        let work = Work { compacted_bytes_max: COMPACTED_BYTES_MAX, vacuum: now_ms >= due.vacuum_ms };
+        let outcome = self.round(&work);
+        if work.vacuum && outcome.is_ok() {
+            due.vacuum_ms = now_ms + VACUUM_EVERY_MS;
+        }
+        self.tell(outcome);
+        due.round_ms = self.parts.clock.monotonic_ms() + self.parts.interval.as_millis() as i64;
+        Turn::Worked
     }
 
     /// Does all that there is to do. What fails is told, and is tried again by the next run.

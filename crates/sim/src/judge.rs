@@ -3,7 +3,7 @@
 
 use crate::disk::Disk;
 use crate::lake::SharedTables;
-use crate::process::Process;
+use crate::process::{Process, Taken};
 use crate::scenario::Scenario;
 use crate::servers::{Content, Servers, Who, number_in};
 use crate::store::ROOT;
@@ -13,7 +13,7 @@ use adtally_model::{
     MinuteState, PartitionState, StagedFile, StagedTable,
 };
 use adtally_store::epoch_log::codec;
-use adtally_store::hot_counts::{HotCounts, Snapshot};
+use adtally_store::hot_counts::Snapshot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -62,6 +62,8 @@ pub(crate) struct Judge {
     /// Writers that make everything final at their end.
     final_runs: BTreeSet<u128>,
     told: BTreeMap<Minute, Told>,
+    /// The last epoch of which was checked what clients are told.
+    told_epoch: EpochNumber,
 }
 
 /// A violation of the register.

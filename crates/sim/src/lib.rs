@@ -1,11 +1,12 @@
-//! Seeded simulation: the real run loop, recovery, committer, projector, upkeep, epoch log and tailer run step by step
-//! in one thread, with simulated clocks, disks, logs and randomness.
+//! Seeded simulation: the real run from its start to its end, with recovery, committers, projector, upkeep, epoch log and
+//! tailer, turned in one thread in an order drawn at random, with simulated clocks, disks, logs and randomness.
 //!
 //! - **Receives** a seed, and optionally a bug to plant.
 //! - **Emits** an [`Outcome`]: what happened, and which guarantee was broken.
-//! - **Promises** that a seed always replays exactly. After every recovery and at the end it checks that the log is one
-//!   linear chain, that ledgers add up, that the lake agrees with the log, that every click is counted exactly once,
-//!   and that minutes never lose clicks that a client has seen.
+//! - **Promises** that a seed always replays exactly. After every recovery, at the end of every run and at the end of all it
+//!   checks that the log is one linear chain, that ledgers add up, that the lake agrees with the log, that every click is
+//!   counted exactly once, that minutes never lose clicks that a client has seen, and that a run which ends without an error
+//!   has committed what it had read.
 //! - **Never** touches a real disk, clock or network, starts a thread of its own or sleeps.
 //!
 //! The lake is a model that implements its trait, because the libraries of the real lake have their own threads and
@@ -22,6 +23,7 @@ mod process;
 mod random;
 mod scenario;
 mod servers;
+mod slot;
 mod store;
 mod stream;
 mod topics;

@@ -26,6 +26,15 @@ pub(crate) struct Luck {
     pub(crate) delay: u64,
 }
 
+/// What goes wrong with every operation for a while.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Outage {
+    /// It fails and does nothing.
+    Fails,
+    /// It takes place and is reported as failed.
+    LosesReplies,
+}
+
 /// What was counted.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
@@ -43,6 +52,8 @@ struct State {
     /// How far the wall clock is off.
     skew_ms: i64,
     luck: Luck,
+    /// An outage, and when it is over.
+    outage: Option<(Outage, i64)>,
     tally: Tally,
     /// A hash over everything that happened, in order.
     trace: u64,
@@ -61,6 +72,7 @@ impl Machine {
             true_ms: BEGIN_MS,
             skew_ms: 0,
             luck: Luck::default(),
+            outage: None,
             tally: Tally::default(),
             trace: 0,
             tells,
@@ -82,8 +94,17 @@ impl Machine {
         self.0.lock().skew_ms = skew_ms;
     }
 
+    /// Sets how unlucky it is, and ends an outage.
     pub(crate) fn set_luck(&self, luck: Luck) {
-        self.0.lock().luck = luck;
+        let mut state = self.0.lock();
+        (state.luck, state.outage) = (luck, None);
+    }
+
+    /// Nothing works for a while.
+    pub(crate) fn break_down(&self, outage: Outage, ms: i64) {
+        self.note("breaks down for", &format!("{ms} ms: {outage:?}"));
+        let mut state = self.0.lock();
+        state.outage = Some((outage, state.true_ms + ms));
     }
 
     pub(crate) fn tally(&self) -> Tally {
@@ -124,23 +145,24 @@ impl Machine {
 
     /// Whether an operation fails without having taken place.
     pub(crate) fn fails(&self, what: &'static str, rarity: u64) -> bool {
-        self.happens(what, rarity, |luck| luck.failure)
+        self.happens(what, rarity, Some(Outage::Fails), |luck| luck.failure)
     }
 
     /// Whether an operation that took place is reported as failed.
     pub(crate) fn loses_reply(&self, what: &'static str, rarity: u64) -> bool {
-        self.happens(what, rarity, |luck| luck.lost_reply)
+        self.happens(what, rarity, Some(Outage::LosesReplies), |luck| luck.lost_reply)
     }
 
     /// Whether an object is written later than its writer waits.
     pub(crate) fn delays(&self) -> bool {
-        self.happens("in time", 1, |luck| luck.delay)
+        self.happens("in time", 1, None, |luck| luck.delay)
     }
 
-    fn happens(&self, what: &'static str, rarity: u64, of: impl Fn(&Luck) -> u64) -> bool {
+    fn happens(&self, what: &'static str, rarity: u64, by: Option<Outage>, of: impl Fn(&Luck) -> u64) -> bool {
         let mut state = self.0.lock();
         let per_mille = of(&state.luck);
-        if per_mille == 0 || state.random.below(1_000 * rarity) >= per_mille {
+        let is_out = state.outage.is_some_and(|(outage, until_ms)| by == Some(outage) && state.true_ms < until_ms);
+        if !is_out && (per_mille == 0 || state.random.below(1_000 * rarity) >= per_mille) {
             return false;
         }
         state.tally.failures += 1;

@@ -45,6 +45,9 @@ impl Sums {
         self.all.power_losses += outcome.power_losses;
         self.all.zombies += outcome.zombies;
         self.all.starts += outcome.starts;
+        self.all.bounded += outcome.bounded;
+        self.all.stops += outcome.stops;
+        self.all.given_up += outcome.given_up;
         self.all.epochs += outcome.epochs;
         self.all.lines += outcome.lines;
         if outcome.violation.is_some() {
@@ -69,8 +72,8 @@ fn main() -> ExitCode {
     let took_ms = (clock.monotonic_ms() - began_ms).max(1) as u64;
     let Sums { seeds, all, failed } = sums;
     println!(
-        "{seeds} seeds from {}: {} deaths at {} crash points, {} failures, {} power losses, {} starts, {} zombies, {} epochs, \
-         {} lines",
+        "{seeds} seeds from {}: {} deaths at {} crash points, {} failures, {} power losses, {} starts, {} zombies, \
+         {} bounded runs, {} stops, {} of them given up, {} epochs, {} lines",
         task.from,
         all.deaths,
         all.points,
@@ -78,6 +81,9 @@ fn main() -> ExitCode {
         all.power_losses,
         all.starts,
         all.zombies,
+        all.bounded,
+        all.stops,
+        all.given_up,
         all.epochs,
         all.lines
     );

@@ -24,11 +24,15 @@ pub enum Plant {
     TombstonesByOldClock,
     /// Vacuum asks the log of the first partition alone which files are named.
     VacuumOfOneLog,
+    /// A drain that gives up says that what was handed over is committed.
+    DrainSaysCommitted,
+    /// A run that ends closes the projector before the last epochs are committed.
+    ProjectorClosedEarly,
 }
 
 impl Plant {
     /// All bugs.
-    pub const ALL: [Plant; 9] = [
+    pub const ALL: [Plant; 11] = [
         Plant::LakeBeforeRecord,
         Plant::ContentNotSynced,
         Plant::EntryNotSynced,
@@ -38,5 +42,7 @@ impl Plant {
         Plant::UnopenedReleased,
         Plant::TombstonesByOldClock,
         Plant::VacuumOfOneLog,
+        Plant::DrainSaysCommitted,
+        Plant::ProjectorClosedEarly,
     ];
 }

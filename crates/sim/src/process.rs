@@ -1,22 +1,25 @@
-//! One process: the real recovery, run loop, committer and projector, turned by hand.
+//! One process: the real recovery, run, committers, projector and upkeep, turned by hand in an order drawn at random.
 
 use crate::files::Files;
 use crate::lake::{ModelLake, SharedTables};
 use crate::machine::Machine;
 use crate::plant::Plant;
+use crate::random::Random;
 use crate::scenario::Scenario;
+use crate::slot::{Slot, StopRequest};
 use crate::store::{SharedDisk, SimStore};
 use adtally_engine::clock::{Clock, Randomness};
-use adtally_engine::commit::Committer;
 use adtally_engine::engine::{Engine, Environment, Owned, Workers};
-use adtally_engine::ingest::{EpochSink, Turn};
-use adtally_engine::project::{Waiting, Work};
+use adtally_engine::ingest::Turn;
+use adtally_engine::life_cycle::Step;
+use adtally_engine::project::Work;
 use adtally_engine::recovery::{Recovered, take_over, warm};
 use adtally_engine::report::Report;
+use adtally_engine::run::{Run, Summary};
 use adtally_engine::upkeep::Upkeep;
 use adtally_engine::{Ending, RunOptions};
-use adtally_model::{EpochNumber, IdentityKey, InputId, PartitionState, Result, Watermark};
-use adtally_pipeline::{EpochDraft, Partition};
+use adtally_model::{EpochNumber, Error, IdentityKey, InputId, PartitionState, Result, Watermark};
+use adtally_pipeline::Partition;
 use adtally_source::Source;
 use adtally_store::embedded::HotPartitions;
 use adtally_store::epoch_log::{EpochLog, EpochLogs, Fingerprints};
@@ -29,8 +32,17 @@ use std::sync::Arc;
 /// The secret of all deployments.
 const KEY: [u8; 16] = *b"sixteen bytes ok";
 
-/// Turns of a bounded run at a time.
-const BOUNDED_TURNS: usize = 5;
+/// Turns at a time of a bounded run, and of one that ends: else most of them would die before they are over.
+const TURNS: usize = 16;
+
+/// Turns within which a run must be over once it has given up.
+const TURNS_TO_GIVE_UP: usize = 400;
+
+/// Turns within which a run that is asked to stop must be over where nothing goes wrong.
+const TURNS_TO_STOP: usize = 10_000;
+
+/// How much time passes between two turns of a run that does nothing but stop, in milliseconds.
+const STOPPING_MS: i64 = 20;
 
 /// What processes run on, which outlives them.
 #[derive(Clone)]
@@ -41,39 +53,6 @@ pub(crate) struct Ground {
     pub(crate) files: Files,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) plant: Plant,
-}
-
-/// The committer without its thread: one epoch may wait for it while the next is built.
-struct Desk {
-    committer: Committer,
-    draft: Option<EpochDraft>,
-    machine: Machine,
-}
-
-#[derive(Clone)]
-struct Slot(Arc<Mutex<Desk>>);
-
-impl Slot {
-    fn commit(&self) -> Result<bool> {
-        let mut desk = self.0.lock();
-        let Some(draft) = desk.draft.take() else { return Ok(false) };
-        desk.machine.crash_point("before a commit", 1);
-        desk.committer.commit(draft)?;
-        desk.machine.crash_point("after a commit", 1);
-        Ok(true)
-    }
-}
-
-impl EpochSink for Slot {
-    fn is_ready(&self) -> bool {
-        self.0.lock().draft.is_none()
-    }
-
-    fn submit(&mut self, draft: EpochDraft) -> Result<()> {
-        self.commit()?;
-        self.0.lock().draft = Some(draft);
-        Ok(())
-    }
 }
 
 /// What a process knows of a partition that it took.
@@ -88,18 +67,28 @@ pub(crate) struct Taken {
     pub(crate) final_before: Watermark,
 }
 
+impl Taken {
+    /// Whether an epoch that was handed over is not committed, as far as the process knows.
+    pub(crate) fn is_committing(&self) -> bool {
+        !self.slot.is_idle()
+    }
+}
+
 /// A process, which takes partitions over.
 pub(crate) struct Process {
     ground: Ground,
-    engine: Engine<Slot>,
+    run: Run<Slot>,
+    stop: Arc<Mutex<StopRequest>>,
     logs: EpochLogs,
     lake: Arc<dyn LakeStore>,
     hot_minutes: u32,
     pub(crate) taken: BTreeMap<u32, Taken>,
-    work: Work,
+    projecting: Work,
     upkeep: Arc<Upkeep>,
-    /// What was to be projected when projecting began: commits may come between.
-    projecting: Option<Vec<Waiting>>,
+    /// Lines of each partition that had been read when it was last turned while it read.
+    pub(crate) lines: BTreeMap<u32, u64>,
+    /// Turns that are left to it once it has given up.
+    turns_to_give_up: usize,
     /// How it ends.
     pub(crate) ending: Ending,
     /// When it began, by the true time.
@@ -125,18 +114,21 @@ impl Process {
         };
         // A process dies before it has tried as often as that.
         let options = RunOptions { settings: scenario.settings.clone(), ending, attempts_max: u32::MAX };
-        let (engine, Workers { projecting: work, upkeep }) =
+        let (engine, Workers { projecting, upkeep }) =
             Engine::new(&options, IdentityKey::new(KEY), HotPartitions::default(), environment)?;
+        let run = Run::new(engine);
         Ok(Process {
             ground: ground.clone(),
-            engine,
+            stop: Arc::new(Mutex::new(StopRequest::new(machine.clone(), run.drain_timer()))),
+            run,
             logs,
             lake,
             hot_minutes: scenario.settings.store.hot_minutes,
             taken: BTreeMap::new(),
-            work,
+            projecting,
             upkeep,
-            projecting: None,
+            lines: BTreeMap::new(),
+            turns_to_give_up: TURNS_TO_GIVE_UP,
             ending,
             began_ms: machine.true_ms(),
         })
@@ -150,6 +142,7 @@ impl Process {
         read: &BTreeMap<InputId, u64>,
         source: impl FnOnce(&PartitionState) -> Result<Box<dyn Source>>,
     ) -> Result<()> {
+        let Some(engine) = self.run.engine_mut() else { return Ok(()) };
         let (ground, lake, log) = (&self.ground, self.lake.as_ref(), self.logs.log(partition));
         let machine = &ground.machine;
         let fingerprints = Fingerprints { config: 1, key: IdentityKey::new(KEY).fingerprint() };
@@ -167,12 +160,12 @@ impl Process {
         let source = source(&recovered.state)?;
         let mut slot = None;
         let owned = Owned { log, recovered, hot: Arc::clone(&hot), source };
-        self.engine.add(owned, |committer| {
-            let desk = Desk { committer, draft: None, machine: machine.clone() };
-            Ok(slot.insert(Slot(Arc::new(Mutex::new(desk)))).clone())
+        engine.add(owned, |committer| {
+            let new = Slot::new(committer, machine.clone(), ground.plant, Arc::clone(&self.stop));
+            Ok(slot.insert(new).clone())
         })?;
         if ground.plant == Plant::UnopenedReleased {
-            self.engine.partitions_mut().for_each(Partition::release_unopened);
+            engine.partitions_mut().for_each(Partition::release_unopened);
         }
         if let Some(slot) = slot {
             self.taken.insert(partition, Taken { slot, hot, writer, claim, final_before });
@@ -180,91 +173,129 @@ impl Process {
         Ok(())
     }
 
-    /// Gives a partition up, in good order or as if nothing of its last epoch had been read.
+    /// Gives a partition up, in good order or as if nothing of its last epoch had been read. One that has read all or stops
+    /// keeps it to its end.
     pub(crate) fn give_up(&mut self, partition: u32, commits: bool) -> Result<()> {
+        let Some(engine) = self.run.engine_mut() else { return Ok(()) };
         if commits {
-            self.engine.stop()?;
-            self.commit()?;
+            engine.stop()?;
+            self.taken.values_mut().try_for_each(|taken| taken.slot.commit_all())?;
         }
-        self.engine.remove(partition);
+        engine.remove(partition);
         self.taken.remove(&partition);
+        self.lines.remove(&partition);
         Ok(())
     }
 
-    /// Turns the run loop once.
-    pub(crate) fn turn(&mut self) -> Result<Turn> {
-        self.engine.turn()
+    /// Asks it to stop at a time, by true time.
+    pub(crate) fn ask_to_stop_at(&self, at_ms: i64) {
+        self.stop.lock().ask_at(at_ms);
     }
 
-    /// The same, several times where the run is bounded: else most of them would die before they are over.
-    pub(crate) fn turns(&mut self) -> Result<Turn> {
-        let turns = if self.ending == Ending::Never { 1 } else { BOUNDED_TURNS };
-        let mut turn = Turn::Nothing;
+    /// Whether it is, or will be, asked to stop.
+    pub(crate) fn is_to_stop(&self) -> bool {
+        self.stop.lock().is_planned()
+    }
+
+    /// Whether it has given up what it could not commit or project in time.
+    pub(crate) fn gave_up(&self) -> bool {
+        self.stop.lock().gave_up
+    }
+
+    /// Whether it still reads.
+    pub(crate) fn is_reading(&self) -> bool {
+        self.run.engine().is_some()
+    }
+
+    /// Whether it is over.
+    pub(crate) fn is_over(&self) -> bool {
+        self.run.step() == Step::Over
+    }
+
+    /// What it came to.
+    pub(crate) fn summary(&mut self) -> Result<Summary> {
+        self.run.take_summary()
+    }
+
+    /// Turns the run itself once.
+    pub(crate) fn turn(&mut self) -> Turn {
+        let is_asked = self.stop.lock().look();
+        if self.ground.plant == Plant::ProjectorClosedEarly && self.run.step() == Step::Commit {
+            self.run.projector().close();
+        }
+        if let Some(engine) = self.run.engine() {
+            self.lines = engine.partitions().map(|partition| (partition.number(), partition.ledger().read)).collect();
+        }
+        self.run.turn(is_asked)
+    }
+
+    /// Encodes and records what waits for that, as far as it goes.
+    pub(crate) fn commit(&self) {
+        self.stop.lock().look();
+        for taken in self.taken.values() {
+            taken.slot.turn();
+        }
+    }
+
+    /// Turns the projector once.
+    pub(crate) fn project(&mut self) -> Turn {
+        self.stop.lock().look();
+        self.projecting.turn()
+    }
+
+    /// Keeps the lake in order, where that is not left to the end of the run; what fails is told, and does no harm.
+    pub(crate) fn keep_lake(&self) {
+        if !self.ending.is_bounded() {
+            self.upkeep.turn();
+        }
+    }
+
+    /// Does some of its work: those who turn do so in an order drawn at random. Says whether the lake may have been brought on.
+    pub(crate) fn work(&mut self, random: &mut Random) -> Result<bool> {
+        let turns = if self.is_reading() && self.ending == Ending::Never { 1 } else { TURNS };
+        let mut has_projected = false;
         for _ in 0..turns {
-            turn = self.turn()?;
-            if turn == Turn::Finished {
+            match random.below(10) {
+                0..=4 => drop(self.turn()),
+                5..=6 => self.commit(),
+                7..=8 => {
+                    for taken in self.taken.values() {
+                        match random.below(3) {
+                            0 => drop(taken.slot.encode()),
+                            1 => drop(taken.slot.record()),
+                            _ => {}
+                        }
+                    }
+                }
+                _ => has_projected |= self.project() == Turn::Worked,
+            }
+            if self.is_over() {
                 break;
             }
-            self.commit()?;
+            self.turns_to_give_up -= usize::from(self.gave_up());
+            if self.turns_to_give_up == 0 {
+                return Err(Error::internal("a run goes on although its time to stop is over"));
+            }
         }
-        Ok(turn)
+        Ok(has_projected)
     }
 
-    /// Commits the epochs that wait; says whether there was one.
-    pub(crate) fn commit(&mut self) -> Result<bool> {
-        let mut committed = false;
-        for taken in self.taken.values() {
-            committed |= taken.slot.commit()?;
+    /// Asks it to stop, and lets it work until it is over.
+    pub(crate) fn work_until_stopped(&mut self, random: &mut Random) -> Result<()> {
+        self.ask_to_stop_at(self.ground.machine.true_ms());
+        for _ in 0..TURNS_TO_STOP {
+            if self.is_over() {
+                return Ok(());
+            }
+            self.work(random)?;
+            self.ground.machine.advance(STOPPING_MS);
         }
-        Ok(committed)
+        Err(Error::internal("a run does not stop"))
     }
 
-    /// Takes up what is to be projected, or projects what was taken up; says whether the lake was brought on.
-    pub(crate) fn project(&mut self) -> Result<bool> {
-        let Some(waiting) = self.projecting.take() else {
-            self.projecting = Some(self.work.waiting()).filter(|waiting| !waiting.is_empty());
-            return Ok(false);
-        };
-        match self.work.project(&waiting) {
-            Ok(()) => Ok(true),
-            // As the projector's thread does: again, later.
-            Err(error) if error.is_retryable() => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Keeps the lake in order; what fails is told, and does no harm.
-    pub(crate) fn keep_lake(&self) {
-        self.upkeep.do_all();
-    }
-
-    /// Stops in good order: commits what was read and projects it.
-    pub(crate) fn stop(&mut self) -> Result<()> {
-        self.engine.stop()?;
-        self.finish()
-    }
-
-    /// What a bounded run left unread.
-    pub(crate) fn unread(&self) -> Vec<String> {
-        self.engine.unread()
-    }
-
-    /// Commits the last epochs and projects everything.
-    pub(crate) fn finish(&mut self) -> Result<()> {
-        self.commit()?;
-        self.projecting = None;
-        while !self.work.waiting().is_empty() {
-            self.project()?;
-        }
-        if self.ending.is_bounded() {
-            self.keep_lake();
-        }
-        Ok(())
-    }
-
-    /// Up to where it has judged each input.
+    /// Up to where it has judged each input, while it reads.
     pub(crate) fn positions(&self) -> BTreeMap<InputId, u64> {
-        let inputs = self.engine.partitions().flat_map(|partition| partition.inputs().iter());
+        let inputs = self.run.engine().into_iter().flat_map(Engine::partitions).flat_map(|of| of.inputs().iter());
         inputs.map(|input| (input.row.id, input.row.position().to)).collect()
     }
 }

@@ -43,8 +43,10 @@ pub(crate) struct Scenario {
     pub(crate) power_losses: u64,
     /// Steps of a thousand at which a process is suspended and another takes over.
     pub(crate) zombies: u64,
-    /// Steps of a thousand at which a process is stopped in good order.
+    /// Steps of a thousand at which a process is asked to stop.
     pub(crate) stops: u64,
+    /// Of a thousand of those, how many come while nothing works.
+    pub(crate) outages: u64,
     /// Steps of a thousand at which the wall clock is set anew.
     pub(crate) clock_jumps: u64,
     /// Steps of a thousand at which a process keeps the lake in order.
@@ -101,7 +103,7 @@ impl Scenario {
             },
             power_losses: random.pick(&[0, 300, 1_000]),
             zombies: sometimes(random, 20),
-            stops: sometimes(random, 3),
+            stops: sometimes(random, 60),
             clock_jumps: if random.chance(250) { 5 } else { 0 },
             upkeep: random.pick(&[0, 20, 100]),
             nights: random.pick(&[0, 0, 200]),
@@ -127,6 +129,7 @@ impl Scenario {
             },
             bounded: random.pick(&[0, 300, 600]),
             finals: random.pick(&[0, 300]),
+            outages: random.pick(&[0, 500]),
         }
     }
 }

@@ -6,13 +6,13 @@ use crate::judge::{Judge, Verdict};
 use crate::lake::SharedTables;
 use crate::machine::{Luck, Machine};
 use crate::plant::Plant;
-use crate::process::{Ground, Process};
+use crate::process::{Ground, Process, Taken};
 use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::servers::Servers;
 use crate::store::{SharedDisk, SimStore};
 use crate::topics::Topics;
-use crate::world::{Ended, Outcome, call, outcome_of};
+use crate::world::{Ended, Outcome, ask_to_stop, call, outcome_of};
 use adtally_engine::Ending;
 use adtally_model::{ErrorKind, Invariant};
 use adtally_store::epoch_log::EpochLog;
@@ -133,8 +133,11 @@ impl Stream {
         if self.takes_partition(worker)? {
             return Ok(());
         }
-        if self.random.chance(self.scenario.stops) {
-            return self.stop(worker);
+        if self.random.chance(self.scenario.stops)
+            && let Some(process) = self.workers[worker].as_ref().filter(|process| !process.is_to_stop())
+        {
+            self.outcome.stops += 1;
+            ask_to_stop(process, &self.scenario, &self.ground.machine, &mut self.random);
         }
         if self.random.chance(self.scenario.upkeep) {
             return self.keep_lake(worker);
@@ -160,7 +163,7 @@ impl Stream {
         let Some(mut process) = self.workers[worker].take() else { return Ok(false) };
         let is_missing =
             |&partition: &usize| self.assigned[partition] == worker && !process.taken.contains_key(&(partition as u32));
-        let Some(partition) = (0..self.judges.len()).find(is_missing) else {
+        let Some(partition) = (0..self.judges.len()).find(is_missing).filter(|_| process.is_reading()) else {
             self.workers[worker] = Some(process);
             return Ok(false);
         };
@@ -206,15 +209,14 @@ impl Stream {
                 self.absorb(partition)
             }
             Ended::Died => self.die(from),
-            Ended::Failed(error) => self.failed(from, &process, &error),
+            Ended::Failed(error) => self.failed(from, &process.taken, &error),
         }
     }
 
     /// An owner that does not go on must have been succeeded.
-    fn failed(&mut self, worker: usize, process: &Process, error: &adtally_model::Error) -> Verdict {
+    fn failed(&mut self, worker: usize, taken: &BTreeMap<u32, Taken>, error: &adtally_model::Error) -> Verdict {
         let disk = self.ground.disk.disk.lock();
-        let is_succeeded = process
-            .taken
+        let is_succeeded = taken
             .iter()
             .any(|(&partition, taken)| self.judges[partition as usize].newest_writer(&disk) != Some(taken.writer));
         if error.kind() == ErrorKind::Fenced && is_succeeded {
@@ -247,13 +249,10 @@ impl Stream {
                 return Err(format!("{}: {what}", Invariant::LinearChain));
             }
         }
-        if judge.head() == before {
-            return Ok(());
-        }
         for process in self.workers.iter().flatten() {
             let taken = process.taken.get(&(partition as u32));
             if let Some(taken) = taken.filter(|taken| self.owners[partition] == Some(taken.writer)) {
-                judge.check_told(&taken.hot, &self.ground.tables)?;
+                judge.check_told(taken, &self.ground.tables)?;
             }
         }
         Ok(())
@@ -276,49 +275,64 @@ impl Stream {
 
     /// A process does some of its work.
     fn work(&mut self, worker: usize) -> Verdict {
-        let what = self.random.below(10);
-        self.with(worker, |process| match what {
-            0..=5 => process.turn().map(drop),
-            6..=8 => process.commit().map(drop),
-            _ => process.project().map(drop),
-        })?;
-        if what < 9 { Ok(()) } else { self.check_lake() }
+        self.with(worker, Process::work)
     }
 
     /// A process brings the lake up to date and keeps it in order.
     fn keep_lake(&mut self, worker: usize) -> Verdict {
-        self.with(worker, |process| {
-            process.project()?;
-            process.project()?;
+        self.with(worker, |process, _| {
+            process.project();
+            process.project();
             // Reads the clock.
-            process.turn()?;
+            process.turn();
             process.keep_lake();
-            Ok(())
+            Ok(true)
         })?;
-        self.check_lake()?;
         let disk = self.ground.disk.disk.lock();
         self.judges.iter().try_for_each(|judge| judge.check_staged(&disk, &self.ground.tables))
     }
 
-    fn stop(&mut self, worker: usize) -> Verdict {
-        self.ground.machine.note("stops", &worker);
-        self.with(worker, Process::stop)?;
-        self.workers[worker] = None;
-        self.rest();
-        self.check_lake()
-    }
-
-    /// Lets a process do something, after which its work is judged.
-    fn with(&mut self, worker: usize, does: impl FnOnce(&mut Process) -> adtally_model::Result<()>) -> Verdict {
+    /// Lets a process do something, which says whether the lake may have been brought on, and judges that.
+    fn with(
+        &mut self,
+        worker: usize,
+        does: impl FnOnce(&mut Process, &mut Random) -> adtally_model::Result<bool>,
+    ) -> Verdict {
         let Some(mut process) = self.workers[worker].take() else { return Ok(()) };
-        match call(|| does(&mut process)) {
-            Ended::Well(()) => {
+        match call(|| does(&mut process, &mut self.random)) {
+            Ended::Well(has_projected) => {
                 self.workers[worker] = Some(process);
-                self.absorb_of(worker)
+                self.absorb_of(worker)?;
+                if has_projected {
+                    self.check_lake()?;
+                }
+                self.end_if_over(worker)
             }
             Ended::Died => self.die(worker),
-            Ended::Failed(error) => self.failed(worker, &process, &error),
+            Ended::Failed(error) => Err(error.report()),
         }
+    }
+
+    /// A process that is over has committed what it read, gave up or was fenced.
+    fn end_if_over(&mut self, worker: usize) -> Verdict {
+        let Some(mut process) = self.workers[worker].take_if(|process| process.is_over()) else { return Ok(()) };
+        let gave_up = process.gave_up();
+        self.ground.machine.note("is over; gave up:", &gave_up);
+        self.outcome.given_up += u64::from(gave_up);
+        match process.summary() {
+            Ok(_) => {
+                for (&partition, &lines) in &process.lines {
+                    let owner = self.owners[partition as usize];
+                    if process.taken.get(&partition).is_some_and(|taken| owner == Some(taken.writer)) {
+                        self.judges[partition as usize].check_stopped(lines, gave_up, &self.ground.tables)?;
+                    }
+                }
+            }
+            Err(error) if gave_up && error.is_retryable() => {}
+            Err(error) => self.failed(worker, &process.taken, &error)?,
+        }
+        self.rest();
+        self.check_lake()
     }
 
     fn check_lake(&mut self) -> Verdict {
@@ -380,9 +394,10 @@ impl Stream {
         let (mut last, mut since_ms) = (read(&self.judges), self.ground.machine.true_ms());
         while self.ground.machine.true_ms() - since_ms < quiet_ms {
             for worker in 0..WORKERS {
-                self.with(worker, |process| {
-                    process.turn()?;
-                    process.commit().map(drop)
+                self.with(worker, |process, _| {
+                    process.turn();
+                    process.commit();
+                    Ok(false)
                 })?;
             }
             if read(&self.judges) > last {
@@ -391,9 +406,8 @@ impl Stream {
             self.ground.machine.advance(500);
         }
         for worker in 0..WORKERS {
-            self.with(worker, Process::stop)?;
+            self.with(worker, |process, random| process.work_until_stopped(random).map(|()| true))?;
         }
-        self.check_lake()?;
         let disk = self.ground.disk.disk.lock();
         for (partition, judge) in self.judges.iter().enumerate() {
             let held = self.ground.tables.held_by_all(partition as u32);

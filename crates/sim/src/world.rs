@@ -12,7 +12,6 @@ use crate::servers::Servers;
 use crate::store::{SharedDisk, SimStore};
 use adtally_engine::Ending;
 use adtally_engine::files::file_source;
-use adtally_engine::ingest::Turn;
 use adtally_model::{ErrorKind, InputId, Invariant, Result};
 use adtally_store::epoch_log::EpochLog;
 use std::collections::BTreeMap;
@@ -20,6 +19,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 mod ends;
+
+pub(crate) use ends::ask_to_stop;
 
 /// Steps after which a simulation must have come to its end: a bound against one that goes on for ever.
 const STEPS_MAX: usize = 40_000;
@@ -53,6 +54,10 @@ pub struct Outcome {
     pub starts: u64,
     /// Runs that ended with their inputs.
     pub bounded: u64,
+    /// Processes that were asked to stop.
+    pub stops: u64,
+    /// Those that ended because they gave up what they could not do in time.
+    pub given_up: u64,
     /// Records of the log.
     pub epochs: u64,
     /// Lines written.
@@ -211,7 +216,7 @@ impl World {
             return self.start(ending);
         }
         if self.random.chance(self.scenario.stops) {
-            return self.stop();
+            self.ask_to_stop();
         }
         if self.random.chance(self.scenario.upkeep) {
             return self.keep_lake();
@@ -286,28 +291,26 @@ impl World {
         let disk = self.ground.disk.disk.lock();
         let before = self.judge.head();
         let writers = self.judge.absorb(&disk, &self.ground.tables, &self.scenario, &self.servers)?;
-        if self.judge.head() > before
-            && let Some(process) = self.process.as_ref().and_then(|process| process.taken.get(&PARTITION))
-        {
-            drop(disk);
-            let mut is_succeeded = false;
-            for (number, writer) in (before + 1..).zip(writers) {
-                let is_foreign = number > process.claim && writer != process.writer;
-                if is_foreign && self.judge.is_claim(number) {
-                    // One that died, or gave up, while its claim was on its way.
-                    is_succeeded = true;
-                } else if is_foreign || is_succeeded {
-                    let what = format!("epoch {number} was written by a process that had been succeeded");
-                    return Err(format!("{}: {what}", Invariant::LinearChain));
-                }
+        drop(disk);
+        let Some(taken) = self.process.as_ref().and_then(|process| process.taken.get(&PARTITION)) else {
+            return Ok(());
+        };
+        let mut is_succeeded = false;
+        for (number, writer) in (before + 1..).zip(writers) {
+            let is_foreign = number > taken.claim && writer != taken.writer;
+            if is_foreign && self.judge.is_claim(number) {
+                // One that died, or gave up, while its claim was on its way.
+                is_succeeded = true;
+            } else if is_foreign || is_succeeded {
+                let what = format!("epoch {number} was written by a process that had been succeeded");
+                return Err(format!("{}: {what}", Invariant::LinearChain));
             }
-            if is_succeeded {
-                self.zombies.extend(self.process.take());
-                return Ok(());
-            }
-            self.judge.check_told(&process.hot, &self.ground.tables)?;
         }
-        Ok(())
+        if is_succeeded {
+            self.zombies.extend(self.process.take());
+            return Ok(());
+        }
+        self.judge.check_told(taken, &self.ground.tables)
     }
 
     /// Checks after a process has taken over.
@@ -334,51 +337,39 @@ impl World {
 
     /// The process does some of its work.
     fn work(&mut self) -> Verdict {
+        self.with_process(Process::work)
+    }
+
+    /// The process brings the lake up to date and keeps it in order.
+    fn keep_lake(&mut self) -> Verdict {
+        self.with_process(|process, _| {
+            process.project();
+            process.project();
+            // Reads the clock.
+            process.turn();
+            process.keep_lake();
+            Ok(true)
+        })?;
+        self.check_files()
+    }
+
+    /// Lets the process do something, which says whether the lake may have been brought on, and judges that.
+    fn with_process(&mut self, does: impl FnOnce(&mut Process, &mut Random) -> Result<bool>) -> Verdict {
         let Some(mut process) = self.process.take() else { return Ok(()) };
-        let what = self.random.below(10);
-        let ended = call(|| match what {
-            0..=5 => process.turns().map(|turn| (turn == Turn::Finished, false)),
-            6..=8 => process.commit().map(|_| (false, false)),
-            _ => process.project().map(|projected| (false, projected)),
-        });
-        match ended {
-            Ended::Well((true, _)) => self.finish(process),
-            Ended::Well((false, projected)) => {
+        match call(|| does(&mut process, &mut self.random)) {
+            Ended::Well(_) if process.is_over() => self.end(process),
+            Ended::Well(has_projected) => {
                 self.process = Some(process);
                 self.absorb()?;
-                if projected { self.judge.check_lake(&self.ground.tables) } else { Ok(()) }
+                if has_projected { self.judge.check_lake(&self.ground.tables) } else { Ok(()) }
             }
             Ended::Died => {
                 self.read = process.positions();
                 self.die();
                 Ok(())
             }
-            Ended::Failed(error) => Err(format!("the owner stops: {}", error.report())),
+            Ended::Failed(error) => Err(error.report()),
         }
-    }
-
-    /// The process brings the lake up to date and keeps it in order.
-    fn keep_lake(&mut self) -> Verdict {
-        let Some(mut process) = self.process.take() else { return Ok(()) };
-        let kept = call(|| {
-            process.project()?;
-            process.project()?;
-            // Reads the clock.
-            let is_over = process.turn()? == Turn::Finished;
-            process.keep_lake();
-            Ok(is_over)
-        });
-        match kept {
-            Ended::Well(true) => return self.finish(process),
-            Ended::Died => {
-                self.read = process.positions();
-                self.die();
-            }
-            Ended::Well(false) => self.process = Some(process),
-            Ended::Failed(error) => return Err(format!("the owner stops: {}", error.report())),
-        }
-        self.absorb()?;
-        self.check_files()
     }
 
     /// The lake's files are there as long as anybody may read them.

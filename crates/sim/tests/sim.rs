@@ -12,8 +12,8 @@ const PARTITIONS: u32 = 3;
 /// Within so many seeds a planted bug is found.
 const FOUND_WITHIN: u64 = 50;
 
-/// The same where it takes a process that wakes up right after another has taken over, or more clicks than should be held
-/// beside a log that was just begun.
+/// The same where it takes a process that wakes up right after another has taken over, or one that is asked to stop at the
+/// wrong time, or more clicks than should be held beside a log that was just begun.
 const FOUND_WITHIN_RARE: u64 = 400;
 
 /// Runs seeds on two threads, each world on one of them.
@@ -36,43 +36,47 @@ fn on_two_threads(seeds: u64, run: impl Fn(u64) + Sync) {
 
 #[test]
 fn every_promise_holds_under_every_seed() {
-    let sums: [AtomicU64; 4] = Default::default();
+    let sums: [AtomicU64; 6] = Default::default();
     on_two_threads(SEEDS, |seed| {
         let outcome = simulate(seed, Plant::Nothing, false);
         assert_eq!(
             outcome.violation, None,
             "seed {seed}: `cargo xtask sim --from {seed} --seeds 1 --story` replays it"
         );
-        for (sum, more) in sums.iter().zip([outcome.deaths, outcome.zombies, outcome.power_losses, outcome.bounded]) {
+        let Outcome { deaths, zombies, power_losses, bounded, stops, given_up, .. } = outcome;
+        for (sum, more) in sums.iter().zip([deaths, zombies, power_losses, bounded, stops, given_up]) {
             sum.fetch_add(more, Ordering::Relaxed);
         }
     });
-    let [deaths, zombies, power_losses, bounded] = sums.map(AtomicU64::into_inner);
+    let [deaths, zombies, power_losses, bounded, stops, given_up] = sums.map(AtomicU64::into_inner);
     assert!(
         deaths > 5 * SEEDS && zombies > SEEDS / 20 && power_losses > 2 * SEEDS && bounded > SEEDS / 8,
         "{deaths} {zombies} {power_losses} {bounded}"
     );
+    assert!(stops > SEEDS / 4 && given_up > SEEDS / 20, "{stops} {given_up}");
 }
 
 #[test]
 fn every_promise_holds_with_three_partitions_under_every_seed() {
     const SEEDS: u64 = crate::SEEDS / 2;
-    let sums: [AtomicU64; 3] = Default::default();
+    let sums: [AtomicU64; 5] = Default::default();
     on_two_threads(SEEDS, |seed| {
         let outcome = simulate_stream(seed, PARTITIONS, Plant::Nothing, false);
         assert_eq!(
             outcome.violation, None,
             "seed {seed}: `cargo xtask sim --partitions {PARTITIONS} --from {seed} --seeds 1 --story` replays it"
         );
-        for (sum, more) in sums.iter().zip([outcome.deaths, outcome.zombies, outcome.power_losses]) {
+        let Outcome { deaths, zombies, power_losses, stops, given_up, .. } = outcome;
+        for (sum, more) in sums.iter().zip([deaths, zombies, power_losses, stops, given_up]) {
             sum.fetch_add(more, Ordering::Relaxed);
         }
     });
-    let [deaths, zombies, power_losses] = sums.map(AtomicU64::into_inner);
+    let [deaths, zombies, power_losses, stops, given_up] = sums.map(AtomicU64::into_inner);
     assert!(
         deaths > 5 * SEEDS && zombies > SEEDS / 20 && power_losses > 2 * SEEDS,
         "{deaths} {zombies} {power_losses}"
     );
+    assert!(stops > SEEDS / 4 && given_up > SEEDS / 20, "{stops} {given_up}");
 }
 
 #[test]
@@ -148,4 +152,14 @@ fn finds_a_vacuum_that_sees_one_log_only() {
 #[test]
 fn finds_positions_that_run_ahead_of_the_commit() {
     check(Plant::PositionBeforeCommit, FOUND_WITHIN, &["EO-2", "EO-3"]);
+}
+
+#[test]
+fn finds_a_drain_that_gives_up_and_says_that_all_is_committed() {
+    check(Plant::DrainSaysCommitted, FOUND_WITHIN_RARE, &["EO-2", "ST-1"]);
+}
+
+#[test]
+fn finds_a_projector_that_is_closed_before_the_last_commit() {
+    check(Plant::ProjectorClosedEarly, FOUND_WITHIN_RARE, &["ST-1", "the projector has ended early"]);
 }

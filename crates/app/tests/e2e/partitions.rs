@@ -13,6 +13,7 @@ use adtally_engine::engine::{Engine, Environment, Owned, Workers};
 use adtally_engine::ingest::Turn;
 use adtally_engine::recovery::{take_over, warm};
 use adtally_engine::report::Report;
+use adtally_engine::run::Run;
 use adtally_engine::{Backing, Ending, RunOptions, Service};
 use adtally_model::{
     Country, DecodedBatch, IdentityKey, InputId, InputTime, LaneId, Ledger, Minute, PartitionState, Position, Record,
@@ -205,7 +206,6 @@ fn read_topic(
     let key = data_dir.identity_key([9; 16], stores.log_is_empty).unwrap();
     let lake = Arc::new(stores.lake);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let report = Report::recovers(options.settings.time, Arc::clone(&clock));
     let environment = Environment {
         logs: stores.logs.clone(),
         lake: lake.clone(),
@@ -213,11 +213,11 @@ fn read_topic(
         randomness: Arc::new(SystemRandomness),
         runtime: runtime.handle().clone(),
         decode_threads: 2,
-        report: Arc::clone(&report),
+        report: Report::recovers(options.settings.time, Arc::clone(&clock)),
     };
     let hot = HotPartitions::default();
     let fingerprints = Fingerprints { config: options.settings.fingerprint(), key: key.fingerprint() };
-    let (mut engine, Workers { projecting, upkeep }) = Engine::new(options, key, hot.clone(), environment).unwrap();
+    let (mut engine, Workers { projecting, .. }) = Engine::new(options, key, hot.clone(), environment).unwrap();
     for (partition, records) in topic.into_iter().enumerate() {
         let log = stores.logs.log(partition as u32);
         let taking = take_over(&log, lake.as_ref(), 1 + partition as u128, 100 + partition as u128, fingerprints);
@@ -226,22 +226,18 @@ fn read_topic(
         let source = Box::new(TopicSource::new(records, &recovered.state));
         engine.add(Owned { log, recovered, hot, source }, CommitThreads::start).unwrap();
     }
-    let projector = engine.projector();
+    let mut run = Run::new(engine);
     let projecting = projecting.start().unwrap();
     loop {
-        match engine.turn().unwrap() {
+        match run.turn(false) {
             Turn::Finished => break,
             Turn::Worked => {}
-            Turn::Nothing => engine.wait(),
+            Turn::Nothing => run.wait(),
         }
     }
-    for sink in engine.into_sinks() {
-        sink.finish().unwrap();
-    }
-    projector.close();
-    projecting.join().unwrap().unwrap();
-    upkeep.do_all();
-    (Embedded::new(hot, lake), report.total())
+    projecting.join().unwrap();
+    let ledger = run.take_summary().unwrap().ledger;
+    (Embedded::new(hot, lake), ledger)
 }
 
 /// The questions that both are asked.

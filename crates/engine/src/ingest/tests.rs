@@ -34,6 +34,10 @@ impl EpochSink for Lines {
         self.0 = draft.progress.ledger.counted;
         Ok(())
     }
+
+    fn finish(&mut self) -> Result<bool> {
+        Ok(true)
+    }
 }
 
 fn ingest(folder: &Path, bounds: Bounds) -> Ingest<Lines> {

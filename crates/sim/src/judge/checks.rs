@@ -10,13 +10,13 @@ impl Judge {
 
     /// A bounded run has ended: every minute with a click is closed; where all could be read, what stood there when it began
     /// is read, and final if it was to be; else nothing more is final.
-    pub(crate) fn check_bounded(&self, process: &Process, servers: &Servers) -> Verdict {
-        let (ending, began_ms, is_whole) = (process.ending, process.began_ms, process.unread().is_empty());
+    pub(crate) fn check_bounded(&self, process: &Process, unread: &[String], servers: &Servers) -> Verdict {
+        let (ending, began_ms, is_whole) = (process.ending, process.began_ms, unread.is_empty());
         let final_before = process.taken.get(&self.partition).map(|taken| taken.final_before).unwrap_or_default();
         let newest_end = self.counts.keys().next_back().map_or(0, |newest| newest.end_ms());
         let became_final = self.frontiers.final_.reached(newest_end) && !final_before.reached(newest_end);
         ensure(is_whole || !became_final, Invariant::FinalIsFinal, || {
-            format!("all is final, although {:?} could not be read", process.unread())
+            format!("all is final, although {unread:?} could not be read")
         })?;
         for minute in self.counts.keys() {
             ensure(self.frontiers.closed.reached(minute.end_ms()), Invariant::FinalIsFinal, || {
@@ -40,6 +40,17 @@ impl Judge {
             })?;
         }
         Ok(())
+    }
+
+    /// A run has ended in good order: what it had read is committed, and in the lake, unless it gave up projecting.
+    pub(crate) fn check_stopped(&self, lines: u64, gave_up: bool, tables: &SharedTables) -> Verdict {
+        ensure(lines <= self.ledger.read, Invariant::Conservation, || {
+            format!("a run that had read {lines} lines ends without an error, {} are committed", self.ledger.read)
+        })?;
+        let held = tables.held_by_all(self.partition);
+        ensure(gave_up || held == self.head(), Invariant::LakeEqualsLog, || {
+            format!("a run ends without an error, the lake holds epoch {held}, the log ends at {}", self.head())
+        })
     }
 
     /// What was acknowledged is still there, as it was, unless nobody needs it.
@@ -142,9 +153,15 @@ impl Judge {
         Ok(())
     }
 
-    /// What readers see now is what is committed, and none of it is less than what they were told before.
-    pub(crate) fn check_told(&mut self, hot: &HotCounts, tables: &SharedTables) -> Verdict {
-        let snapshot = hot.snapshot();
+    /// What readers see now is what is committed, and none of it is less than what they were told before. A process may not
+    /// know yet that its last record was created.
+    pub(crate) fn check_told(&mut self, taken: &Taken, tables: &SharedTables) -> Verdict {
+        let snapshot = taken.hot.snapshot();
+        let is_unseen = snapshot.progress.number + 1 == self.head() && taken.is_committing();
+        if self.told_epoch == self.head() || is_unseen {
+            return Ok(());
+        }
+        self.told_epoch = self.head();
         ensure(snapshot.progress.number == self.head(), Invariant::LakeEqualsLog, || {
             format!("readers see epoch {}, the log ends at {}", snapshot.progress.number, self.head())
         })?;

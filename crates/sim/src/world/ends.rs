@@ -1,6 +1,7 @@
 //! How processes end, what comes back of them, and the end of a world.
 
 use super::*;
+use crate::machine::Outage;
 
 impl World {
     /// Nothing happens for a day and more, now and then.
@@ -14,48 +15,38 @@ impl World {
         }
     }
 
-    /// The process is stopped in good order.
-    pub(super) fn stop(&mut self) -> Verdict {
-        let Some(mut process) = self.process.take() else { return Ok(()) };
-        self.ground.machine.note("stops", &"");
-        match call(|| process.stop()) {
-            Ended::Well(()) => {
-                self.process = Some(process);
-                self.absorb()?;
-                self.process = None;
-                self.read.clear();
-                self.rest();
-                self.judge.check_lake(&self.ground.tables)
-            }
-            Ended::Died => {
-                self.die();
-                Ok(())
-            }
-            Ended::Failed(error) => Err(format!("the owner cannot stop: {}", error.report())),
+    /// The process is asked to stop, now or soon.
+    pub(super) fn ask_to_stop(&mut self) {
+        if let Some(process) = self.process.as_ref().filter(|process| !process.is_to_stop()) {
+            self.outcome.stops += 1;
+            ask_to_stop(process, &self.scenario, &self.ground.machine, &mut self.random);
         }
     }
 
-    /// A bounded run has read everything: it commits and projects what it has, and ends.
-    pub(super) fn finish(&mut self, mut process: Process) -> Verdict {
-        self.ground.machine.note("has read everything but", &process.unread().len());
-        match call(|| process.finish()) {
-            Ended::Well(()) => {
-                self.process = Some(process);
-                self.absorb()?;
-                let Some(process) = self.process.take() else { return Ok(()) };
-                self.read.clear();
-                self.outcome.bounded += 1;
-                self.judge.check_bounded(&process, &self.servers)?;
-                self.rest();
-                self.check_files()
+    /// A process is over.
+    pub(super) fn end(&mut self, process: Process) -> Verdict {
+        let gave_up = process.gave_up();
+        self.ground.machine.note("is over; gave up:", &gave_up);
+        self.process = Some(process);
+        self.absorb()?;
+        // One that was succeeded is judged as such.
+        let Some(mut process) = self.process.take() else { return Ok(()) };
+        self.outcome.given_up += u64::from(gave_up);
+        self.read.clear();
+        let lines = process.lines.get(&PARTITION).copied().unwrap_or_default();
+        match process.summary() {
+            Ok(summary) => {
+                self.judge.check_stopped(lines, gave_up, &self.ground.tables)?;
+                if !summary.interrupted {
+                    self.outcome.bounded += 1;
+                    self.judge.check_bounded(&process, &summary.unread, &self.servers)?;
+                }
             }
-            Ended::Died => {
-                self.read = process.positions();
-                self.die();
-                Ok(())
-            }
-            Ended::Failed(error) => Err(format!("a bounded run cannot end: {}", error.report())),
+            Err(error) if gave_up && error.is_retryable() => {}
+            Err(error) => return Err(format!("the owner stops: {}", error.report())),
         }
+        self.rest();
+        self.check_files()
     }
 
     /// A process died: with it, perhaps, the machine's power, and all that was suspended on it.
@@ -93,13 +84,12 @@ impl World {
         let turns = self.random.below(20);
         let ended = call(|| {
             for _ in 0..turns {
-                if zombie.turn()? == Turn::Finished {
-                    break;
-                }
-                zombie.project()?;
+                zombie.turn();
+                zombie.project();
             }
             // One more epoch, in any case.
-            zombie.stop()
+            zombie.work_until_stopped(&mut self.random)?;
+            zombie.summary().map(drop)
         });
         let head = self.judge.head();
         let disk = self.ground.disk.clone();
@@ -110,6 +100,8 @@ impl World {
         match ended {
             Ended::Well(()) => Ok(()),
             Ended::Failed(error) if error.kind() == ErrorKind::Fenced => self.judge.check_lake(&self.ground.tables),
+            // It was suspended for longer than it may take to stop.
+            Ended::Failed(error) if zombie.gave_up() && error.is_retryable() => Ok(()),
             Ended::Failed(error) => Err(format!("a zombie stops otherwise than fenced: {}", error.report())),
             Ended::Died => Ok(()),
         }
@@ -122,8 +114,8 @@ impl World {
         self.ground.machine.set_skew(0);
         self.ground.disk.catch_up();
         self.zombies.clear();
-        // A bounded run that is under way does not read what came since.
-        self.process = self.process.take().filter(|process| process.ending == Ending::Never);
+        // A bounded run that is under way does not read what came since, and one that is to stop nothing.
+        self.process = self.process.take().filter(|process| process.ending == Ending::Never && !process.is_to_stop());
         while self.process.is_none() {
             self.start(Ending::Never)?;
         }
@@ -131,21 +123,17 @@ impl World {
         let quiet_ms = SETTLE_MS + 2 * self.scenario.settings.time.idle_timeout_ms;
         let (mut read, mut since_ms) = (self.judge.read(), self.ground.machine.true_ms());
         while self.ground.machine.true_ms() - since_ms < quiet_ms {
-            let Some(process) = &mut self.process else { return Err("nobody settles".to_owned()) };
-            let turned = process.turn();
-            let committed = process.commit();
-            let turn = turned.and_then(|turn| committed.map(|_| turn));
-            let turn = turn.map_err(|error| format!("the last process stops: {}", error.report()))?;
-            self.absorb()?;
+            self.with_process(|process, _| {
+                process.turn();
+                process.commit();
+                Ok(false)
+            })?;
             if self.judge.read() > read {
                 (read, since_ms) = (self.judge.read(), self.ground.machine.true_ms());
             }
-            self.ground.machine.advance(if turn == Turn::Worked { 30 } else { 1_000 });
+            self.ground.machine.advance(500);
         }
-        if let Some(process) = &mut self.process {
-            process.stop().map_err(|error| format!("the last process cannot stop: {}", error.report()))?;
-        }
-        self.absorb()?;
+        self.with_process(|process, random| process.work_until_stopped(random).map(|()| true))?;
         self.check_end()
     }
 
@@ -158,5 +146,16 @@ impl World {
         self.judge.check_lake(&self.ground.tables)?;
         self.judge.check_kept(&self.ground.disk.disk.lock())?;
         self.judge.check_end(&self.servers)
+    }
+}
+
+/// Asks a process to stop, now or soon, perhaps while nothing works, and for longer than it may take to stop.
+pub(crate) fn ask_to_stop(process: &Process, scenario: &Scenario, machine: &Machine, random: &mut Random) {
+    let in_ms = random.pick(&[0, 0, 1_000, 4_000]);
+    machine.note("is asked to stop in", &in_ms);
+    process.ask_to_stop_at(machine.true_ms() + in_ms);
+    if random.chance(scenario.outages) {
+        let outage = random.pick(&[Outage::Fails, Outage::Fails, Outage::LosesReplies]);
+        machine.break_down(outage, random.pick(&[3_000, 7_000, 15_000, 30_000]));
     }
 }

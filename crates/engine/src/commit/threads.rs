@@ -1,0 +1,105 @@
+//! A committer on threads: one encodes, the other records.
+
+use super::{Committer, EncodedEpoch};
+use crate::ingest::EpochSink;
+use adtally_model::{Error, Result};
+use adtally_pipeline::EpochDraft;
+use crossbeam_channel::{Sender, bounded};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+/// Says that the encoder is no longer busy, also when it ends by a panic: then the next draft finds it gone.
+struct Done(Arc<AtomicBool>);
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// A committer on threads of its own: while one epoch is built, the one before is encoded and the one before that is
+/// recorded.
+pub struct CommitThreads {
+    busy: Arc<AtomicBool>,
+    drafts: Option<Sender<EpochDraft>>,
+    encoding: Option<JoinHandle<Result<()>>>,
+    recording: Option<JoinHandle<Result<()>>>,
+}
+
+impl CommitThreads {
+    /// Starts them.
+    ///
+    /// # Errors
+    /// External when a thread cannot be started.
+    pub fn start(committer: Committer) -> Result<Self> {
+        let Committer { encoder, mut recorder } = committer;
+        // No slots: an epoch is handed on when the one before is done with, so that there are three at most.
+        let (drafts, queue) = bounded::<EpochDraft>(0);
+        let (encoded, ready) = bounded::<EncodedEpoch>(0);
+        let busy = Arc::new(AtomicBool::new(false));
+        let done = Done(Arc::clone(&busy));
+        let encoding = start_thread("encode", move || {
+            for draft in queue {
+                // A recorder that is gone has said why; it is asked for that when this thread has ended.
+                if encoded.send(encoder.encode(draft)?).is_err() {
+                    break;
+                }
+                done.0.store(false, Ordering::Release);
+            }
+            Ok(())
+        })?;
+        let recording = start_thread("record", move || {
+            for epoch in ready {
+                recorder.record(epoch)?;
+            }
+            Ok(())
+        })?;
+        Ok(CommitThreads { busy, drafts: Some(drafts), encoding: Some(encoding), recording: Some(recording) })
+    }
+
+    fn join(&mut self) -> Result<()> {
+        self.drafts = None;
+        // The encoder ends first: by itself, or because the recorder has.
+        let encoded = join(self.encoding.take(), "encoder");
+        join(self.recording.take(), "recorder").and(encoded)
+    }
+}
+
+fn start_thread(name: &str, work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<JoinHandle<Result<()>>> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(8 << 20)
+        .spawn(work)
+        .map_err(|e| Error::external(format!("the thread `{name}` cannot be started")).because(e))
+}
+
+fn join(thread: Option<JoinHandle<Result<()>>>, name: &str) -> Result<()> {
+    match thread.map(JoinHandle::join) {
+        Some(Ok(result)) => result,
+        Some(Err(_)) => Err(Error::internal(format!("the {name} panicked; its message is above"))),
+        None => Err(Error::internal(format!("the {name} has already ended"))),
+    }
+}
+
+impl EpochSink for CommitThreads {
+    fn is_ready(&self) -> bool {
+        !self.busy.load(Ordering::Acquire)
+    }
+
+    fn submit(&mut self, draft: EpochDraft) -> Result<()> {
+        // The encoder would hear of it only when it hands this epoch on, and we with the next one.
+        let is_recording = self.recording.as_ref().is_some_and(|recording| !recording.is_finished());
+        // Before the thread can be done with it.
+        self.busy.store(true, Ordering::Release);
+        let sent = is_recording && self.drafts.as_ref().is_some_and(|drafts| drafts.send(draft).is_ok());
+        if sent {
+            return Ok(());
+        }
+        self.join().and(Err(Error::internal("the committer has ended early")))
+    }
+
+    fn finish(&mut self) -> Result<bool> {
+        self.join().map(|()| true)
+    }
+}
