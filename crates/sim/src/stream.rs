@@ -6,7 +6,7 @@ use crate::judge::{Judge, Verdict};
 use crate::lake::SharedTables;
 use crate::machine::{Luck, Machine};
 use crate::plant::Plant;
-use crate::process::{Ground, Process, Taken};
+use crate::process::{Ground, Process};
 use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::servers::Servers;
@@ -209,14 +209,18 @@ impl Stream {
                 self.absorb(partition)
             }
             Ended::Died => self.die(from),
-            Ended::Failed(error) => self.failed(from, &process.taken, &error),
+            Ended::Failed(error) => self.failed(from, &process, &error),
         }
     }
 
-    /// An owner that does not go on must have been succeeded.
-    fn failed(&mut self, worker: usize, taken: &BTreeMap<u32, Taken>, error: &adtally_model::Error) -> Verdict {
+    /// An owner that does not go on must have given up, or have been succeeded.
+    fn failed(&mut self, worker: usize, process: &Process, error: &adtally_model::Error) -> Verdict {
+        if process.gave_up() && error.is_retryable() {
+            return Ok(());
+        }
         let disk = self.ground.disk.disk.lock();
-        let is_succeeded = taken
+        let is_succeeded = process
+            .taken
             .iter()
             .any(|(&partition, taken)| self.judges[partition as usize].newest_writer(&disk) != Some(taken.writer));
         if error.kind() == ErrorKind::Fenced && is_succeeded {
@@ -328,8 +332,7 @@ impl Stream {
                     }
                 }
             }
-            Err(error) if gave_up && error.is_retryable() => {}
-            Err(error) => self.failed(worker, &process.taken, &error)?,
+            Err(error) => self.failed(worker, &process, &error)?,
         }
         self.rest();
         self.check_lake()
