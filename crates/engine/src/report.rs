@@ -108,16 +108,20 @@ impl Report {
     /// The state of a partition is recovered.
     pub fn recovered(&self, state: &PartitionState) {
         let committed = Committed { progress: state.progress, inputs: state.inputs.clone() };
-        self.committed.lock().insert(state.progress.partition, committed);
+        let mut partitions = self.committed.lock();
+        partitions.insert(state.progress.partition, committed);
         self.left.lock().remove(&state.progress.partition);
+        drop(partitions);
         self.live.lock().recovering = false;
     }
 
     /// A partition has gone to another process.
     pub fn left(&self, partition: u32) {
-        if let Some(committed) = self.committed.lock().remove(&partition) {
+        let mut partitions = self.committed.lock();
+        if let Some(committed) = partitions.remove(&partition) {
             self.left.lock().insert(partition, committed.progress);
         }
+        drop(partitions);
         let mut live = self.live.lock();
         live.partitions.remove(&partition);
         live.store_failing.remove(&partition);
@@ -131,8 +135,13 @@ impl Report {
         self.commits.observe(Duration::from_millis(took_ms.max(0) as u64));
         self.rejections.lock().observe(&draft.dead_letters);
         let mut partitions = self.committed.lock();
-        // One that has gone is its next owner's to tell of.
-        let Some(committed) = partitions.get_mut(&draft.progress.partition) else { return };
+        let Some(committed) = partitions.get_mut(&draft.progress.partition) else {
+            // Its next owner tells of it; what was still committed here counts in the totals.
+            if let Some(left) = self.left.lock().get_mut(&draft.progress.partition) {
+                *left = draft.progress;
+            }
+            return;
+        };
         let (before, total, now_ms) = (&committed.inputs, &committed.progress.ledger, self.clock.monotonic_ms());
         let mut lines = self.lines.lock();
         for warning in

@@ -147,6 +147,8 @@ impl Service {
         let hot_minutes = if bounded { 0 } else { settings.store.hot_minutes };
         let recovering = recovery::take_over(&log, lake.as_ref(), writer, fresh, fingerprints);
         let Some(mut recovered) = runtime.block_on(start.unless_stopped(recovering))? else { return Ok(None) };
+        // Only the owner changes tables.
+        let Some(()) = runtime.block_on(start.unless_stopped(lake.add_columns()))? else { return Ok(None) };
         let (hot, older) = recovery::warm(&mut recovered, hot_minutes, clock.wall_ms());
         let shown = HotPartitions::of(EMBEDDED, Arc::clone(&hot));
         start.questions.open(Embedded::new(shown.clone(), Arc::clone(&lake)));

@@ -1,6 +1,6 @@
 //! Verdicts, and the lines that are not counted.
 
-use crate::{ClickColumns, ClickRef, Watermark};
+use crate::{ClickRef, Country, Watermark};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt;
@@ -86,24 +86,30 @@ pub struct DeadLetter {
     pub click: Option<JudgedClick>,
 }
 
-/// The click of a dead letter. It shares the columns of its block, so it is whole however long its line was.
+/// The click of a dead letter, whole however long its line was. It shares nothing with its block, which may be large.
 #[derive(Clone, Debug)]
 pub struct JudgedClick {
-    columns: Arc<ClickColumns>,
-    row: usize,
+    event_time_ms: i64,
+    ad_id: u64,
+    country: Country,
+    ip: u128,
+    user_id: Box<[u8]>,
+    click_id: Box<[u8]>,
     /// The watermark of its input right before its line.
     pub watermark: Watermark,
 }
 
 impl JudgedClick {
-    /// The click of a row, judged when its input's watermark was `watermark`.
-    pub fn new(columns: &Arc<ClickColumns>, row: usize, watermark: Watermark) -> JudgedClick {
-        JudgedClick { columns: Arc::clone(columns), row, watermark }
+    /// A click that was judged when its input's watermark was `watermark`.
+    pub fn new(click: &ClickRef<'_>, watermark: Watermark) -> JudgedClick {
+        let &ClickRef { event_time_ms, ad_id, country, ip, user_id, click_id } = click;
+        JudgedClick { event_time_ms, ad_id, country, ip, user_id: user_id.into(), click_id: click_id.into(), watermark }
     }
 
     /// Its fields.
     pub fn fields(&self) -> ClickRef<'_> {
-        self.columns.get(self.row)
+        let &JudgedClick { event_time_ms, ad_id, country, ip, ref user_id, ref click_id, .. } = self;
+        ClickRef { event_time_ms, ad_id, country, ip, user_id, click_id }
     }
 }
 

@@ -150,7 +150,7 @@ impl PendingBatch {
             input: Arc::clone(origin),
             position: self.positions().of(self.columns.line_start[row]),
             received_at_ms: now.guarded_ms,
-            click: Some(JudgedClick::new(&self.columns, row, watermark)),
+            click: Some(JudgedClick::new(&self.columns.get(row), watermark)),
         }
     }
 

@@ -243,9 +243,15 @@ impl Process {
         self.projecting.turn()
     }
 
-    /// Keeps the lake in order, where that is not left to the end of the run; what fails is told, and does no harm.
-    pub(crate) fn keep_lake(&self) {
-        if !self.ending.is_bounded() {
+    /// Keeps the lake in order, where that is not left to the end of the run: all at once, or what is due. What fails is
+    /// told, and does no harm.
+    pub(crate) fn keep_lake(&self, all: bool) {
+        if self.ending.is_bounded() {
+            return;
+        }
+        if all && self.is_reading() {
+            self.upkeep.do_all();
+        } else {
             self.upkeep.turn();
         }
     }

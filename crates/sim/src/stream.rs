@@ -284,12 +284,12 @@ impl Stream {
 
     /// A process brings the lake up to date and keeps it in order.
     fn keep_lake(&mut self, worker: usize) -> Verdict {
-        self.with(worker, |process, _| {
+        self.with(worker, |process, random| {
             process.project();
             process.project();
             // Reads the clock.
             process.turn();
-            process.keep_lake();
+            process.keep_lake(random.below(2) == 0);
             Ok(true)
         })?;
         let disk = self.ground.disk.disk.lock();

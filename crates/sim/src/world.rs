@@ -342,12 +342,12 @@ impl World {
 
     /// The process brings the lake up to date and keeps it in order.
     fn keep_lake(&mut self) -> Verdict {
-        self.with_process(|process, _| {
+        self.with_process(|process, random| {
             process.project();
             process.project();
             // Reads the clock.
             process.turn();
-            process.keep_lake();
+            process.keep_lake(random.below(2) == 0);
             Ok(true)
         })?;
         self.check_files()

@@ -165,7 +165,7 @@ impl Backing {
         let log_is_empty = logs.partitions().await?.is_empty();
         let lake = match log_is_empty {
             true => Lake::open(Arc::clone(&self.lake)).await?,
-            false => Lake::open_to_write(Arc::clone(&self.lake)).await?,
+            false => Lake::open_existing(Arc::clone(&self.lake)).await?,
         };
         Ok(Stores { logs, lake, log_is_empty })
     }

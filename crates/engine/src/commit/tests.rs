@@ -84,7 +84,15 @@ fn fault_31_a_bounded_run_waits_for_a_slow_lake() {
         attempts_max: Some(2),
         abandon: Arc::default(),
     });
-    while !recorder.has_room().unwrap() {
+    recorder.begin(EncodedEpoch {
+        draft: EpochDraft::default(),
+        counts: Vec::new(),
+        files: Vec::new(),
+        countries: Vec::new(),
+        began_ms: 0,
+    });
+    // Its first step is over once there is room.
+    while recorder.turn().unwrap() == Turn::Nothing {
         recorder.wait();
     }
     assert_eq!(*clock.taken.lock(), PAUSES);

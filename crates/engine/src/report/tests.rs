@@ -6,7 +6,7 @@ use crate::status::{LEDGER_INPUTS_MAX, Status};
 use adtally_model::{
     FileLog, InputId, InputLog, InputRow, InputStatus, InputTime, Ledger, PartitionState, Position, Progress, Watermark,
 };
-use adtally_pipeline::TimeSettings;
+use adtally_pipeline::{EpochDraft, TimeSettings};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -95,6 +95,11 @@ fn totals_keep_what_a_partition_brought_that_left() {
     check(1_100, 30, 2);
     report.left(4);
     check(1_100, 30, 1);
+    // An epoch that was handed over before.
+    let handed_over = EpochDraft { progress: at(4, 21, 1_200).progress, ..EpochDraft::default() };
+    report.committed(&handed_over, &[], 0);
+    check(1_300, 31, 1);
+    // It comes back with what another process has read.
     report.recovered(&at(4, 25, 1_500));
     check(1_600, 35, 2);
 }

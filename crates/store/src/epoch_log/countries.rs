@@ -54,5 +54,7 @@ mod tests {
         let countries = of_version_1();
         assert_eq!(countries.len(), 251);
         assert!(countries.iter().all(Option::is_some), "a code that was taken off the list still needs its rank");
+        let hash = OF_VERSION_1.iter().fold(0_u64, |hash, &byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
+        assert_eq!(hash, 3_948_437_152_558_639_072, "records hold ranks in this very list");
     }
 }

@@ -84,17 +84,6 @@ pub struct Lake {
     projecting: tokio::sync::Mutex<()>,
 }
 
-/// What a lake is opened for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Access {
-    /// To write to it, whether or not it is there.
-    Create,
-    /// To write to one that is there.
-    Write,
-    /// To read one that is there.
-    Read,
-}
-
 /// One table.
 struct LakeTable {
     table: Table,
@@ -121,15 +110,7 @@ impl Lake {
     /// # Errors
     /// External when the store fails, corrupt when a table is not of our making.
     pub async fn open(store: Arc<dyn ObjectStore>) -> Result<Lake> {
-        Self::open_tables(store, Access::Create).await
-    }
-
-    /// Opens a lake whose tables are there, to write to it. Tables of earlier versions get the columns that they lack.
-    ///
-    /// # Errors
-    /// As [`Lake::open`]; corrupt when a table is missing.
-    pub async fn open_to_write(store: Arc<dyn ObjectStore>) -> Result<Lake> {
-        Self::open_tables(store, Access::Write).await
+        Self::open_tables(store, true).await
     }
 
     /// Opens a lake whose tables are there, and changes nothing.
@@ -137,15 +118,27 @@ impl Lake {
     /// # Errors
     /// As [`Lake::open`]; corrupt when a table is missing.
     pub async fn open_existing(store: Arc<dyn ObjectStore>) -> Result<Lake> {
-        Self::open_tables(store, Access::Read).await
+        Self::open_tables(store, false).await
     }
 
-    async fn open_tables(store: Arc<dyn ObjectStore>, access: Access) -> Result<Lake> {
+    async fn open_tables(store: Arc<dyn ObjectStore>, creates: bool) -> Result<Lake> {
         let mut tables = Vec::with_capacity(Table::ALL.len());
         for table in Table::ALL {
-            tables.push(LakeTable::open(&store, table, access).await?);
+            tables.push(LakeTable::open(&store, table, creates).await?);
         }
         Ok(Lake { store, tables, projecting: tokio::sync::Mutex::new(()) })
+    }
+
+    /// Adds to tables of earlier versions the columns that they lack; they are null in the rows that are there. Doing it again
+    /// changes nothing, and several processes may do it at once.
+    ///
+    /// # Errors
+    /// External when the store fails, corrupt when a table is damaged.
+    pub async fn add_columns(&self) -> Result<()> {
+        for table in &self.tables {
+            table.add_columns().await?;
+        }
+        Ok(())
     }
 
     fn table(&self, table: Table) -> &LakeTable {
@@ -154,15 +147,15 @@ impl Lake {
 }
 
 impl LakeTable {
-    async fn open(root: &Arc<dyn ObjectStore>, table: Table, access: Access) -> Result<LakeTable> {
+    async fn open(root: &Arc<dyn ObjectStore>, table: Table, creates: bool) -> Result<LakeTable> {
         let (store, log_store) = stores_of(root, table)?;
         let mut attempts = 0;
-        let mut opened = loop {
+        let opened = loop {
             attempts += 1;
             let mut opened = DeltaTable::new(Arc::clone(&log_store));
             let failed = match opened.load().await {
                 Ok(()) => break opened,
-                Err(DeltaTableError::NotATable(_)) if access != Access::Create => {
+                Err(DeltaTableError::NotATable(_)) if !creates => {
                     return Err(Error::corrupt(format!(
                         "the lake table `{table}` is missing: restore its folder from a backup; or, to count again from the \
                          inputs, move both the lake and the epoch log away and start with an empty data directory"
@@ -180,10 +173,33 @@ impl LakeTable {
             }
         };
         check_schema(table, &opened)?;
-        if access != Access::Read {
-            opened = with_added_columns(table, opened).await?;
-        }
         Ok(LakeTable { table, store, newest: Mutex::new(opened), index: Mutex::new(None), memory: Mutex::default() })
+    }
+
+    async fn add_columns(&self) -> Result<()> {
+        let mut failure = None;
+        // The last round only looks.
+        for _ in 0..=OPEN_ATTEMPTS_MAX {
+            let latest = self.latest().await?;
+            let missing = missing_columns(self.table, &latest)?;
+            if missing.is_empty() {
+                return Ok(());
+            }
+            let fields: Vec<_> = missing.into_iter().map(Column::delta_field).collect();
+            match latest.add_columns().with_fields(fields).with_commit_properties(quiet()).await {
+                Ok(_) => reach(COLUMNS_ADDED),
+                // They may be there all the same, by this process or by another: the next round looks.
+                Err(error) => failure = Some(error),
+            }
+        }
+        let failed = Error::transient(format!(
+            "cannot add columns to the lake table `{}`: check the disk or the object store; it is safe to try again",
+            self.table
+        ));
+        Err(match failure {
+            Some(error) => failed.because(error),
+            None => failed,
+        })
     }
 
     /// The newest state there is.
@@ -231,26 +247,6 @@ async fn create(table: Table, fields: Vec<StructField>, at: &DeltaTable) -> Resu
 /// Commits without the hooks of the library.
 fn quiet() -> CommitProperties {
     CommitProperties::default().with_create_checkpoint(false).with_cleanup_expired_logs(Some(false))
-}
-
-/// Adds the columns that a table of an earlier version lacks. Their values are null in the rows that it has.
-async fn with_added_columns(table: Table, mut opened: DeltaTable) -> Result<DeltaTable> {
-    for _ in 0..OPEN_ATTEMPTS_MAX {
-        let missing = missing_columns(table, &opened)?;
-        if missing.is_empty() {
-            return Ok(opened);
-        }
-        let fields: Vec<_> = missing.into_iter().map(Column::delta_field).collect();
-        // An error may come after they were added: only loading tells.
-        if let Err(error) = opened.clone().add_columns().with_fields(fields).with_commit_properties(quiet()).await {
-            tracing::debug!(%table, %error, "columns not added; trying again");
-        }
-        opened.load().await.map_err(|error| delta_error(table, "open", error))?;
-        reach(COLUMNS_ADDED);
-    }
-    Err(Error::transient(format!(
-        "cannot add columns to the lake table `{table}`: check the disk or the object store; it is safe to try again"
-    )))
 }
 
 /// The columns that a table of an earlier version lacks.

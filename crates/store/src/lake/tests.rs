@@ -126,7 +126,7 @@ fn epoch(number: u64) -> (EpochProjection, Vec<EncodedFile>) {
         received_at_ms: START.start_ms(),
         click: number
             .is_multiple_of(4)
-            .then(|| JudgedClick::new(&Arc::new(columns), 1, Watermark::at(START.start_ms()))),
+            .then(|| JudgedClick::new(&columns.get(1), Watermark::at(START.start_ms()))),
     }];
     if number.is_multiple_of(2) {
         files.extend(encode_dead_letters(&letters, 0, number, u128::from(number)).unwrap());
@@ -193,7 +193,7 @@ fn opening_again_and_after_half_an_opening_changes_nothing() {
     run(async {
         let folder = tempfile::tempdir().unwrap();
         let store: Arc<dyn ObjectStore> = Arc::new(DurableLocal::open(folder.path(), true).unwrap());
-        LakeTable::open(&store, Table::Clicks, Access::Create).await.unwrap();
+        LakeTable::open(&store, Table::Clicks, true).await.unwrap();
         let lake = Lake::open(Arc::clone(&store)).await.unwrap();
         check_holds(&lake, 0).await;
         let epochs = staged(&lake, 1..=2).await;

@@ -2,19 +2,18 @@
 
 use super::rolling_up::{held, tokens};
 use super::*;
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 /// A lake whose dead letters have the columns of the first version.
-async fn first_version() -> Arc<dyn ObjectStore> {
-    let root: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+async fn first_version(root: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
     let table = Table::DeadLetters;
     let (_, log_store) = stores_of(&root, table).unwrap();
     let fields = table.columns().iter().filter(|column| !column.added).map(Column::delta_field).collect();
     create(table, fields, &DeltaTable::new(log_store)).await.unwrap();
     for other in Table::ALL.into_iter().filter(|&other| other != table) {
-        LakeTable::open(&root, other, Access::Create).await.unwrap();
+        LakeTable::open(&root, other, true).await.unwrap();
     }
     root
 }
@@ -39,11 +38,12 @@ const LETTERS: &str =
 #[test]
 fn a_table_of_the_first_version_gets_its_columns_and_keeps_its_rows() {
     run(async {
-        let root = first_version().await;
+        let root = first_version(Arc::new(InMemory::new())).await;
         let reader = Lake::open_existing(Arc::clone(&root)).await.unwrap();
         assert_eq!(sql(&reader, "SELECT verdict FROM dead_letters").await, Vec::<String>::new());
 
-        let lake = Lake::open_to_write(Arc::clone(&root)).await.unwrap();
+        let lake = Lake::open_existing(Arc::clone(&root)).await.unwrap();
+        lake.add_columns().await.unwrap();
         let mut epochs = Vec::new();
         for number in [1, 2, 3, 4] {
             let (projection, mut files) = epoch(number);
@@ -65,8 +65,10 @@ fn a_table_of_the_first_version_gets_its_columns_and_keeps_its_rows() {
 
         let version = |lake: &Lake| lake.table(Table::DeadLetters).newest.lock().version();
         let before = version(&lake);
-        let again = Lake::open(root).await.unwrap();
-        assert_eq!(version(&again), before, "opening it again changes nothing");
+        let again = Lake::open_existing(root).await.unwrap();
+        again.add_columns().await.unwrap();
+        assert_eq!(version(&again), before, "once is enough");
+        assert_eq!(sql(&reader, LETTERS).await, expected, "who had it open sees the columns");
         let at = START.start_ms() + 3 * 86_400_000;
         let later = held(4, Some(at), at, at);
         while again.compact(&later, &tokens()).await.unwrap().is_some() {}
@@ -74,4 +76,65 @@ fn a_table_of_the_first_version_gets_its_columns_and_keeps_its_rows() {
         assert_eq!(sql(&again, LETTERS).await, expected);
         assert_eq!(sql(&again, "SELECT count(ad_id), count(*), max(ad_id) FROM dead_letters").await, ["1|2|42"]);
     });
+}
+
+#[test]
+fn columns_are_added_once_whatever_fails_and_whoever_adds_them_too() {
+    run(async {
+        for lost_reply in [false, true] {
+            let store = Failing::new("dead_letters/_delta_log");
+            let root = first_version(store.clone()).await;
+            let lake = Lake::open_existing(Arc::clone(&root)).await.unwrap();
+            store.fail(0, usize::MAX, false);
+            let failed = lake.add_columns().await.unwrap_err();
+            assert!(failed.is_retryable() && failed.report().contains("refused"), "{}", failed.report());
+            store.fail(0, 1, lost_reply);
+            lake.add_columns().await.unwrap();
+            assert_eq!(sql(&lake, LETTERS).await, Vec::<String>::new());
+        }
+        let root = first_version(Arc::new(InMemory::new())).await;
+        let one = Lake::open_existing(Arc::clone(&root)).await.unwrap();
+        let other = Lake::open_existing(Arc::clone(&root)).await.unwrap();
+        let (first, second) = tokio::join!(one.add_columns(), other.add_columns());
+        first.and(second).unwrap();
+        one.project(&staged(&one, 1..=4).await, TOKEN).await.unwrap();
+        assert_eq!(sql(&other, LETTERS).await.len(), 2);
+    });
+}
+
+#[test]
+fn a_file_with_columns_of_a_later_version_is_not_compacted() {
+    run(async {
+        let lake = in_memory().await;
+        let mut epochs = Vec::new();
+        for number in [2, 4] {
+            let (projection, mut files) = epoch(number);
+            let file = files.iter_mut().find(|file| Table::from(file.staged.table) == Table::DeadLetters).unwrap();
+            if number == 2 {
+                with_another_column(file);
+            }
+            let staged = files.iter().map(|file| file.staged.clone()).collect();
+            lake.stage(&files).await.unwrap();
+            epochs.push(EpochProjection { staged, progress: Progress { number: number / 2, ..projection.progress }, ..projection });
+        }
+        lake.project(&epochs, TOKEN).await.unwrap();
+        let at = START.start_ms() + 3 * 86_400_000;
+        while lake.compact(&held(2, Some(at), at, at), &tokens()).await.unwrap().is_some() {}
+        assert_eq!(lake.table(Table::DeadLetters).files().await.unwrap().files.len(), 2);
+    });
+}
+
+/// A file with one column more.
+fn with_another_column(file: &mut EncodedFile) {
+    let batches = ParquetRecordBatchReaderBuilder::try_new(file.bytes.clone()).unwrap().build().unwrap();
+    let batch: RecordBatch = batches.map(Result::unwrap).next().unwrap();
+    let mut columns: Vec<(String, ArrayRef)> =
+        batch.schema().fields().iter().map(|field| field.name().clone()).zip(batch.columns().to_vec()).collect();
+    columns.push(("of_tomorrow".to_owned(), Arc::clone(&batch.columns()[0])));
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    (file.staged.size, file.bytes) = (bytes.len() as u64, bytes.into());
 }

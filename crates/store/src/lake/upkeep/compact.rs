@@ -108,13 +108,18 @@ impl Lake {
 }
 
 impl LakeTable {
-    /// Bytes that the rows of a file take in memory, by its footer. It is read once.
+    /// Bytes that the rows of a file take in memory, by its footer, which is read once. A file with columns that this version
+    /// does not know counts as too large: they would be lost.
     async fn memory_of(&self, file: &FileEntry) -> Result<u64> {
         if let Some(&known) = self.memory.lock().get(file.path.as_ref()) {
             return Ok(known);
         }
         let footer = self.reader(&file.path, file.size).open().await?;
-        let memory = footer.metadata().row_groups().iter().map(memory_of_group).sum();
+        let is_known = |name: &str| self.table.columns().iter().any(|column| column.name == name);
+        let memory = match footer.schema().fields().iter().all(|field| is_known(field.name())) {
+            true => footer.metadata().row_groups().iter().map(memory_of_group).sum(),
+            false => u64::MAX,
+        };
         self.memory.lock().insert(file.path.to_string(), memory);
         Ok(memory)
     }
