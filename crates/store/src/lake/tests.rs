@@ -124,9 +124,7 @@ fn epoch(number: u64) -> (EpochProjection, Vec<EncodedFile>) {
         input: "logs/a.log".into(),
         position: number,
         received_at_ms: START.start_ms(),
-        click: number
-            .is_multiple_of(4)
-            .then(|| JudgedClick::new(&columns.get(1), Watermark::at(START.start_ms()))),
+        click: number.is_multiple_of(4).then(|| JudgedClick::new(&columns.get(1), Watermark::at(START.start_ms()))),
     }];
     if number.is_multiple_of(2) {
         files.extend(encode_dead_letters(&letters, 0, number, u128::from(number)).unwrap());

@@ -115,7 +115,11 @@ fn a_file_with_columns_of_a_later_version_is_not_compacted() {
             }
             let staged = files.iter().map(|file| file.staged.clone()).collect();
             lake.stage(&files).await.unwrap();
-            epochs.push(EpochProjection { staged, progress: Progress { number: number / 2, ..projection.progress }, ..projection });
+            epochs.push(EpochProjection {
+                staged,
+                progress: Progress { number: number / 2, ..projection.progress },
+                ..projection
+            });
         }
         lake.project(&epochs, TOKEN).await.unwrap();
         let at = START.start_ms() + 3 * 86_400_000;
