@@ -248,3 +248,20 @@ fn the_fingerprint_changes_with_what_verdicts_depend_on_and_with_nothing_else() 
         assert_eq!(fingerprint(file), default, "{file}");
     }
 }
+
+#[test]
+fn a_field_without_a_setting_is_a_defect_that_is_told() {
+    #[derive(Debug, serde::Deserialize)]
+    struct Wrong {
+        #[serde(rename = "time")]
+        _time: Time,
+    }
+    #[derive(Debug, serde::Deserialize)]
+    struct Time {
+        #[serde(rename = "no_such")]
+        _no_such: bool,
+    }
+    let (raw, _) = load_text("", &[], &[]).expect("the defaults are valid");
+    let mistake = Wrong::deserialize(deserialize::Section::whole(&raw)).expect_err("there is no such setting");
+    assert_eq!(mistake.to_string(), "config/default.toml lacks time.no_such");
+}
