@@ -35,8 +35,9 @@ use json::{Kind, Scanned, Scanner};
 use memchr::memchr;
 use null_values::NullValues;
 use ordinary_line::{Keys, Order};
+use settings::{FIELD_NAMES, FIELDS};
 use std::borrow::Cow;
-use validate::{FIELD_NAMES, FIELDS, Rules, validate};
+use validate::{Rules, validate};
 use value::{Value, is_integer};
 
 /// Bytes of an ordinary line: the guess by which columns are sized, so that they rarely grow.

@@ -1,7 +1,6 @@
 //! CSV: RFC 4180 quotes within one line; a newline inside quotes is not supported.
 
-use super::settings::DecodeSettings;
-use super::validate::FIELDS;
+use super::settings::{DecodeSettings, FIELDS};
 use super::value::Value;
 use crate::block::CsvHeader;
 use memchr::{memchr, memchr2};

@@ -3,8 +3,8 @@
 //! Whatever is unusual (escapes, nesting, exponents, odd spaces, a syntax error) is not judged here but left to the
 //! general reading, so that both give the same results. Line ends are found on the way; nothing is allocated.
 
+use super::settings::FIELDS;
 use super::short_text;
-use super::validate::FIELDS;
 use super::value::Value;
 
 /// Keys at so many places of a line are guessed from the line before; further ones are looked up.

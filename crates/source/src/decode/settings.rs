@@ -1,6 +1,5 @@
 //! Settings of the decoder: format, names of fields and columns, unit of time.
 
-use super::validate::FIELD_NAMES;
 use adtally_model::settings::{Canonical, Clash, KIB, MIB, Size, Text, Texts};
 use serde::Deserialize;
 use strum::{EnumIter, IntoStaticStr};
@@ -62,6 +61,12 @@ impl TimestampUnit {
     }
 }
 
+/// Fields of a click.
+pub(crate) const FIELDS: usize = 6;
+
+/// Names of the fields in reasons and in settings, in their order.
+pub(crate) const FIELD_NAMES: [&str; FIELDS] = ["click_timestamp", "ad_id", "user_id", "ip", "country", "click_id"];
+
 /// Under which JSON key or CSV column each field is found.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct FieldNames {
@@ -100,7 +105,7 @@ impl Default for FieldNames {
 
 impl FieldNames {
     /// The names in the order of the fields.
-    pub(crate) fn in_order(&self) -> [&str; 6] {
+    pub(crate) fn in_order(&self) -> [&str; FIELDS] {
         [&self.click_timestamp, &self.ad_id, &self.user_id, &self.ip, &self.country, &self.click_id]
     }
 }

@@ -3,16 +3,10 @@
 use super::address;
 use super::event_time::event_time;
 use super::null_values::NullValues;
-use super::settings::TimestampUnit;
+use super::settings::{FIELDS, TimestampUnit};
 use super::value::{Value, is_integer, unsigned};
 use adtally_model::{ClickRef, Country};
 use std::borrow::Cow;
-
-/// Fields of a click.
-pub(crate) const FIELDS: usize = 6;
-
-/// Names of the fields in reasons, in their order.
-pub(crate) const FIELD_NAMES: [&str; FIELDS] = ["click_timestamp", "ad_id", "user_id", "ip", "country", "click_id"];
 
 /// Longest `user_id`, in bytes.
 const USER_ID_BYTES_MAX: usize = 128;
