@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-/// Says that the encoder is no longer busy, also when it ends by a panic: then the next draft finds it gone.
+/// Says that the encoder is no longer busy, also if it panics, so that the next submit detects the dead thread.
 struct Done(Arc<AtomicBool>);
 
 impl Drop for Done {
@@ -34,14 +34,14 @@ impl CommitThreads {
     /// External when a thread cannot be started.
     pub fn start(committer: Committer) -> Result<Self> {
         let Committer { encoder, mut recorder } = committer;
-        // No slots: an epoch is handed on when the one before is done with, so that there are three at most.
+        // Unbuffered: at most three epochs are in flight.
         let (drafts, queue) = bounded::<EpochDraft>(0);
         let (encoded, ready) = bounded::<EncodedEpoch>(0);
         let busy = Arc::new(AtomicBool::new(false));
         let done = Done(Arc::clone(&busy));
         let encoding = start_thread("encode", move || {
             for draft in queue {
-                // A recorder that is gone has said why; it is asked for that when this thread has ended.
+                // The recorder has ended. Its own result says why.
                 if encoded.send(encoder.encode(draft)?).is_err() {
                     break;
                 }
@@ -88,9 +88,9 @@ impl EpochSink for CommitThreads {
     }
 
     fn submit(&mut self, draft: EpochDraft) -> Result<()> {
-        // The encoder would hear of it only when it hands this epoch on, and we with the next one.
+        // The encoder detects a dead recorder only when it passes this epoch on, and this thread with the next one.
         let is_recording = self.recording.as_ref().is_some_and(|recording| !recording.is_finished());
-        // Before the thread can be done with it.
+        // Before the encoder can have finished it.
         self.busy.store(true, Ordering::Release);
         let sent = is_recording && self.drafts.as_ref().is_some_and(|drafts| drafts.send(draft).is_ok());
         if sent {
