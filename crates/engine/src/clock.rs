@@ -1,16 +1,16 @@
-//! The only place that reads clocks and draws randomness; everything else is handed them.
+//! The only module that reads clocks and draws randomness; all other code receives them as arguments.
 
 #![expect(clippy::disallowed_methods, reason = "this is the place")]
 
-/// What time it is.
+/// Tells the time.
 pub trait Clock: Send + Sync {
     /// Milliseconds since the Unix epoch, UTC.
     fn wall_ms(&self) -> i64;
 
-    /// Milliseconds since some moment, never running back. Time suspended counts.
+    /// Milliseconds since an arbitrary moment. Never decreases. Includes time while the system is suspended.
     fn monotonic_ms(&self) -> i64;
 
-    /// Lets time pass: pauses between attempts go through here, so that a simulated one takes none.
+    /// Pauses the thread. Pauses between attempts use this method, so that a simulated pause takes no time.
     fn sleep(&self, pause: std::time::Duration) {
         std::thread::sleep(pause);
     }
@@ -27,13 +27,13 @@ impl Clock for SystemClock {
     }
 
     fn monotonic_ms(&self) -> i64 {
-        // Boot time rather than monotonic time: it counts while the machine sleeps, as the wall clock does.
+        // Boot time instead of monotonic time, because it includes suspended time, as the wall clock does.
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         now.tv_sec * 1_000 + now.tv_nsec / 1_000_000
     }
 }
 
-/// Where randomness comes from.
+/// A source of random numbers.
 pub trait Randomness: Send + Sync {
     /// 128 random bits.
     fn next_u128(&self) -> u128;
@@ -48,7 +48,7 @@ impl Randomness for SystemRandomness {
         let mut bytes = [0_u8; 16];
         let mut filled = 0;
         while filled < bytes.len() {
-            // The system call cannot fail once the kernel's generator is seeded, and is only cut short by signals.
+            // The system call cannot fail once the kernel's generator is seeded; only signals cut it short.
             if let Ok(more) = rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
                 filled += more;
             }

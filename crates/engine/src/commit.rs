@@ -1,5 +1,5 @@
-//! Commit: encode an epoch's files; stage them, create its record, show it to readers. The files of one epoch are encoded
-//! while the one before is recorded.
+//! Commit: encodes an epoch's files, stages them, creates the epoch's record, and shows the epoch to readers. The files
+//! of one epoch are encoded while the epoch before it is recorded.
 
 #[cfg(test)]
 mod tests;
@@ -25,46 +25,46 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// First pause after a failure that may pass; doubled up to [`PAUSE_MS_MAX`], plus up to a quarter at random.
+/// First pause after a transient failure, in milliseconds. Doubles up to [`PAUSE_MS_MAX`], plus up to 25 % jitter.
 const PAUSE_MS_MIN: u64 = 100;
 
-/// Longest pause between attempts: a disk that has room again is noticed within it.
+/// Longest pause between attempts, in milliseconds: the process notices free disk space within this time.
 const PAUSE_MS_MAX: u64 = 5_000;
 
-/// How often, in milliseconds, it is looked whether the lake has caught up, or the process stops.
+/// How often to check whether the lake has caught up or the process is stopping, in milliseconds.
 const POLL_MS: i64 = 50;
 
-/// Commits epochs, one after another.
+/// Commits epochs one after another.
 pub struct Committer {
-    /// Makes an epoch's files.
+    /// Encodes an epoch's files.
     pub encoder: Encoder,
-    /// Makes it durable and shows it.
+    /// Makes the epoch durable and shows it to readers.
     pub recorder: Recorder,
 }
 
-/// Sorts counts and encodes files: the costly part of a commit, which touches nothing outside this process.
+/// Sorts counts and encodes files: the expensive part of a commit. It has no effects outside this process.
 pub struct Encoder {
-    /// Knows how files are encoded.
+    /// Encodes files in the lake's format.
     pub lake: Arc<dyn LakeStore>,
-    /// File names.
+    /// Randomness for file names.
     pub randomness: Arc<dyn Randomness>,
-    /// What time it is.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
 }
 
 /// An epoch whose files are ready to be staged.
 pub struct EncodedEpoch {
-    /// The epoch; its windows and its clicks are taken out.
+    /// The epoch, without its windows and clicks, which were moved out.
     draft: EpochDraft,
     counts: Vec<MinuteCounts>,
     files: Vec<EncodedFile>,
     countries: Vec<Countries>,
-    /// When it was handed over, by monotonic time.
+    /// When the epoch was submitted, in milliseconds of monotonic time.
     began_ms: i64,
 }
 
 impl Encoder {
-    /// Encodes one epoch, on two threads and more.
+    /// Encodes one epoch, on at least two threads.
     ///
     /// # Errors
     /// Internal when rows cannot be encoded.
@@ -89,7 +89,7 @@ impl Encoder {
             (counts.join(), files)
         });
         let countries = countries_of(&draft.clicks);
-        // They are in the files now; what shows them to readers as open holds them itself.
+        // The files now contain the clicks. The view of open epochs has its own reference to them.
         draft.clicks = Vec::new();
         let counts = counts.map_err(|_| Error::internal("sorting counts panicked; the message is above"))?;
         Ok(EncodedEpoch { draft, counts, files: files?, countries, began_ms })
@@ -101,32 +101,32 @@ pub struct Recorder {
     parts: RecorderParts,
     /// The epoch that is being recorded.
     recording: Option<Recording>,
-    /// Its step has failed.
+    /// Set while the current step waits to be retried.
     retry: Option<Retry>,
-    /// Too many epochs wait for the lake, which was told.
+    /// Whether too many epochs wait for the lake. The report already shows it.
     is_room_awaited: bool,
 }
 
 /// An epoch on its way into the log.
 struct Recording {
     encoded: EncodedEpoch,
-    /// What is tried next.
+    /// The next step.
     step: Step,
     staged: Vec<StagedFile>,
     base: Option<Base>,
     epoch: Option<Epoch>,
 }
 
-/// The steps of recording.
+/// The steps of recording, in order.
 #[derive(Clone, Copy)]
 enum Step {
-    /// It waits until another epoch may wait for the lake.
+    /// Waits until the lake's queue has room for another epoch.
     Room,
-    /// Its files are staged.
+    /// Stages the epoch's files.
     Stage,
-    /// What a base record repeats is read.
+    /// Reads the rows that a base record repeats.
     Base,
-    /// Its record is created.
+    /// Creates the epoch's record.
     Append,
 }
 
@@ -144,35 +144,35 @@ impl Step {
 /// A pause after a failure.
 #[derive(Clone, Copy)]
 struct Retry {
-    /// Failures in a row.
+    /// Consecutive failures.
     attempt: u32,
-    /// When to try again, by monotonic time in milliseconds.
+    /// When to retry, in milliseconds of monotonic time.
     due_ms: i64,
 }
 
-/// What a recorder works with.
+/// The dependencies of a recorder.
 pub struct RecorderParts {
     /// The right to append to the log.
     pub writer: LogWriter,
-    /// The last epoch that the lake was known to hold.
+    /// The last epoch that the lake was known to contain.
     pub lake_epoch: EpochNumber,
     /// Where files are staged.
     pub lake: Arc<dyn LakeStore>,
-    /// Readers' view.
+    /// The readers' view.
     pub hot: Arc<HotCounts>,
-    /// What the process tells of itself.
+    /// The report of the process.
     pub report: Arc<Report>,
-    /// Brings the lake up to date.
+    /// Updates the lake.
     pub projector: Projector,
-    /// What time it is.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Jitter.
+    /// Randomness for jitter.
     pub randomness: Arc<dyn Randomness>,
     /// Runs the stores' I/O.
     pub runtime: tokio::runtime::Handle,
-    /// After how many failed attempts to give up; never where there is none.
+    /// Failed attempts before giving up; `None` retries forever.
     pub attempts_max: Option<u32>,
-    /// Set when the process has to stop at once.
+    /// Set when the process must stop at once.
     pub abandon: Arc<AtomicBool>,
 }
 
@@ -181,7 +181,7 @@ impl Recorder {
         self.parts.writer.log().partition()
     }
 
-    /// A recorder that has nothing to record.
+    /// A recorder without an epoch.
     pub fn new(parts: RecorderParts) -> Recorder {
         Recorder { parts, recording: None, retry: None, is_room_awaited: false }
     }
@@ -201,18 +201,18 @@ impl Recorder {
         }
     }
 
-    /// Takes up an epoch to be recorded; the one before is.
+    /// Starts recording an epoch. The epoch before it must be recorded.
     pub fn begin(&mut self, encoded: EncodedEpoch) {
         self.recording = Some(Recording { encoded, step: Step::Room, staged: Vec::new(), base: None, epoch: None });
     }
 
-    /// Whether nothing is left to be recorded.
+    /// Whether there is no epoch to record.
     pub fn is_idle(&self) -> bool {
         self.recording.is_none()
     }
 
-    /// Tries the next step of the epoch that was taken up; finished once it is recorded. A step that fails is tried again
-    /// after a pause, unless the process stops.
+    /// Runs the next step of the current epoch. Returns finished once the epoch is recorded. A failed step is retried
+    /// after a pause, unless the process is stopping.
     ///
     /// # Errors
     /// Fenced, corrupt or internal: the process must stop.
@@ -225,7 +225,7 @@ impl Recorder {
         Ok(turn)
     }
 
-    /// Waits a moment: for the lake, or for the next attempt.
+    /// Waits briefly: for the lake, or for the next attempt.
     pub fn wait(&self) {
         let left_ms = self.retry.map_or(POLL_MS, |retry| retry.due_ms - self.parts.clock.monotonic_ms());
         self.parts.clock.sleep(Duration::from_millis(left_ms.clamp(1, POLL_MS) as u64));
@@ -274,11 +274,11 @@ impl Recorder {
         Ok(Turn::Worked)
     }
 
-    /// Makes the record, which stays the same however often its creation is tried.
+    /// Builds the record. It stays the same however often its creation is retried.
     fn complete(&mut self, recording: &mut Recording) {
         let EncodedEpoch { draft, counts, .. } = &mut recording.encoded;
         let Progress { partition, number, .. } = draft.progress;
-        // What a partition that has gone lacks in the lake is its next owner's concern.
+        // If the partition has left this process, its next owner projects the missing epochs.
         let lake_epoch = self.parts.projector.lake_epoch(partition).unwrap_or(self.parts.lake_epoch);
         self.parts.lake_epoch = lake_epoch;
         recording.epoch = Some(Epoch {
@@ -313,7 +313,7 @@ impl Recorder {
         Ok(Turn::Finished)
     }
 
-    /// Lets readers and the projector see a committed epoch.
+    /// Shows a committed epoch to readers and to the projector.
     fn show(&self, draft: &EpochDraft, epoch: Epoch) {
         let pending =
             Arc::new(PendingEpoch { epoch: draft.progress.number, counts: epoch.counts.into(), staged: epoch.staged });
@@ -321,8 +321,8 @@ impl Recorder {
         self.parts.projector.committed(draft, pending, epoch.oldest_needed);
     }
 
-    /// What a base record repeats: all inputs, and the live minutes that began long ago. Their identities are the
-    /// pipeline's; their clicks are what the log's records and this epoch have counted.
+    /// The contents of a base record: all inputs, and the live minutes that began long ago. The identities come from
+    /// the pipeline. The clicks are the ones counted by the log's records and by this epoch.
     fn base(&self, draft: &EpochDraft, counts: &[MinuteCounts]) -> Result<Base> {
         let old: Vec<Minute> = draft.old_minutes.iter().map(|(minute, ..)| *minute).collect();
         let before = self.parts.runtime.block_on(self.parts.writer.log().counts_of(&old, self.parts.writer.head()))?;
@@ -337,7 +337,7 @@ impl Recorder {
         Ok(Base { minutes: minutes.collect(), inputs: draft.inputs.clone() })
     }
 
-    /// Whether another epoch may wait for the lake. That nothing else is committed meanwhile is told.
+    /// Whether the lake's queue has room for another epoch. While it has none, the report says that commits wait.
     fn has_room(&mut self) -> Result<bool> {
         let has_room = self.parts.projector.has_room()?;
         if !has_room && !self.is_room_awaited {
@@ -355,7 +355,7 @@ impl Recorder {
         Ok(has_room)
     }
 
-    /// Whether it is too early to try a step again.
+    /// Whether it is too early to retry a step.
     fn pauses(&self, step: Step) -> Result<bool> {
         let Some(retry) = self.retry else { return Ok(false) };
         if self.parts.abandon.load(Ordering::Relaxed) {
@@ -365,7 +365,7 @@ impl Recorder {
         Ok(self.parts.clock.monotonic_ms() < retry.due_ms)
     }
 
-    /// A step has failed: it is tried again after a pause that grows, or that was the last time.
+    /// Schedules a retry of a failed step after a growing pause, or returns the error when no attempts are left.
     fn fail(&mut self, step: Step, error: Error) -> Result<()> {
         let attempt = self.retry.map_or(1, |retry| retry.attempt + 1);
         if !error.is_retryable() || self.parts.attempts_max.is_some_and(|max| attempt >= max) {

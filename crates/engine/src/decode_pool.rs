@@ -1,4 +1,4 @@
-//! Decoding on several cores: blocks go in, batches come out in the order of each input.
+//! Decoding on several cores: blocks go in, and batches come out in order for each input.
 
 use adtally_model::{Error, Result};
 use adtally_pipeline::PendingBatch;
@@ -8,15 +8,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Blocks handed over but not yet taken by a worker; the reader's own bound is tighter.
+/// Most blocks submitted but not yet taken by a worker. The reader's own bound is tighter.
 const QUEUE_BLOCKS: usize = 4_096;
 
-/// What becomes of a block: a batch of text, or one for each record.
+/// The batches of a decoded block: one for a block of text, or one for each record.
 type Batches = VecDeque<Box<PendingBatch>>;
 
 type Job = (SourceBlock, Sender<Batches>);
 
-/// Worker threads that decode; without any, decoding happens at once in the caller.
+/// Worker threads that decode. Without workers, the caller's thread decodes at once.
 pub struct DecodePool {
     decoder: Arc<Decoder>,
     jobs: Option<Sender<Job>>,
@@ -58,7 +58,7 @@ impl DecodePool {
         let (decoder, finished) = (Arc::clone(&self.decoder), self.finished_sender.clone());
         let work = move || {
             for (block, reply) in queue {
-                // A reader that went away wants no answer.
+                // The reader may have dropped the receiver; then nobody needs the result.
                 let _ = reply.send(decode(&decoder, block));
                 // One signal is enough, however many batches are ready.
                 let _ = finished.try_send(());
@@ -71,7 +71,7 @@ impl DecodePool {
             .map_err(|e| Error::external("a decoder thread cannot be started").because(e))
     }
 
-    /// Hands a block over.
+    /// Submits a block.
     ///
     /// # Errors
     /// Internal when the workers are gone.
@@ -86,18 +86,18 @@ impl DecodePool {
         Ok(Decoding { reply })
     }
 
-    /// Waits until some batch is finished, or for `timeout`.
+    /// Waits until a batch is finished, or for `timeout`.
     pub fn wait(&self, timeout: Duration) {
-        // A timeout is as good as a signal: the caller looks anyway.
+        // A timeout needs no handling: the caller checks its batches in both cases.
         let _ = self.finished.recv_timeout(timeout);
     }
 }
 
 impl Decoding {
-    /// The batches, if the block is decoded.
+    /// Returns the batches if the block is decoded.
     ///
     /// # Errors
-    /// Internal when the decoder panicked over the block.
+    /// Internal when the decoder panicked on the block.
     pub fn poll(&self) -> Result<Option<Batches>> {
         match self.reply.try_recv() {
             Ok(batches) => Ok(Some(batches)),

@@ -1,5 +1,5 @@
-//! The parts of a process put together, without the threads that turn them: partitions that come and go, each with a source,
-//! a log and a state, and what they share.
+//! Assembles the parts of a process, without the threads that run them: partitions that are added and removed, each
+//! with a source, a log and a state, and the parts that they share.
 
 use crate::clock::{Clock, Randomness};
 use crate::commit::{Committer, Encoder, Recorder, RecorderParts};
@@ -22,45 +22,45 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-/// What a process stands on. All of it is passed in, so that a simulation can stand in for it.
+/// The dependencies of a process. All are passed in, so that a simulation can replace them.
 pub struct Environment {
     /// The epoch logs of the deployment.
     pub logs: EpochLogs,
     /// The lake.
     pub lake: Arc<dyn LakeStore>,
-    /// What time it is.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Ids, file names and jitter.
+    /// Randomness for ids, file names and jitter.
     pub randomness: Arc<dyn Randomness>,
     /// Runs the stores' I/O.
     pub runtime: tokio::runtime::Handle,
-    /// Threads that decode; with none, lines are decoded where they are read.
+    /// Decoding threads; with 0, lines are decoded on the thread that reads them.
     pub decode_threads: usize,
-    /// What the process tells of itself.
+    /// The report of the process.
     pub report: Arc<Report>,
 }
 
-/// A partition that this process has taken possession of.
+/// A partition that this process owns.
 pub struct Owned {
     /// Its log.
     pub log: EpochLog,
     /// Its state, and the right to append to its log.
     pub recovered: Recovered,
-    /// Its counts, which hold the live minutes.
+    /// Its counts, including the live minutes.
     pub hot: Arc<HotCounts>,
-    /// Where its lines come from, going on where the state says.
+    /// The source of its lines, which continues at the state's positions.
     pub source: Box<dyn Source>,
 }
 
-/// What the caller drives beside the engine, on threads or by hand.
+/// The workers that the caller runs beside the engine, on threads or by hand.
 pub struct Workers {
-    /// Brings the lake up to date.
+    /// Updates the lake.
     pub projecting: Work,
-    /// Keeps the lake in order.
+    /// Maintains the lake.
     pub upkeep: Arc<Upkeep>,
 }
 
-/// The engine of a process: it reads, judges and hands epochs over, one turn at a time.
+/// The engine of a process: reads lines, judges them and submits epochs, one turn at a time.
 pub struct Engine<S> {
     pub(crate) options: RunOptions,
     pub(crate) environment: Environment,
@@ -68,27 +68,27 @@ pub struct Engine<S> {
     hot: HotPartitions,
     pub(crate) projector: Projector,
     pub(crate) upkeep: Arc<Upkeep>,
-    /// Makes committers give up.
+    /// Makes committers give up when set.
     pub(crate) abandon: Arc<AtomicBool>,
     partitions: BTreeMap<u32, Member<S>>,
-    /// Whether what a process may hold was shared out in the last turn.
+    /// Whether the memory bounds were shared among partitions in the last turn.
     is_shared: bool,
 }
 
-/// A partition at work.
+/// A running partition.
 struct Member<S> {
     ingest: Ingest<S>,
-    /// Lines that were read before it was taken up.
+    /// Lines read before this process added the partition.
     read_before: u64,
-    /// A bounded run of it is over.
+    /// Whether the partition's bounded run has finished.
     is_finished: bool,
 }
 
 impl<S: EpochSink> Engine<S> {
-    /// An engine without partitions. Their counts are shown to readers in `hot`.
+    /// An engine without partitions. Partitions added later show their counts in `hot`.
     ///
     /// # Errors
-    /// A user error for bad settings, external when a thread cannot be started.
+    /// A user error for invalid settings, external when a thread cannot be started.
     pub fn new(
         options: &RunOptions,
         key: IdentityKey,
@@ -133,10 +133,10 @@ impl<S: EpochSink> Engine<S> {
         Ok((engine, Workers { projecting, upkeep }))
     }
 
-    /// Takes a partition up; `sink` makes of its committer where its epochs go.
+    /// Adds a partition. `sink` turns the partition's committer into its epoch sink.
     ///
     /// # Errors
-    /// What `sink` fails with.
+    /// The error of `sink`.
     pub fn add(&mut self, owned: Owned, sink: impl FnOnce(Committer) -> Result<S>) -> Result<()> {
         let Owned { log, recovered: Recovered { writer, state, lake_epoch, waiting }, hot, source } = owned;
         let Environment { lake, clock, randomness, runtime, report, .. } = &self.environment;
@@ -178,7 +178,7 @@ impl<S: EpochSink> Engine<S> {
         Ok(())
     }
 
-    /// Gives a partition up, without its last epoch; what was handed over before is still with its sink.
+    /// Removes a partition without ending its current epoch. Epochs submitted before are still with the returned sink.
     pub fn remove(&mut self, partition: u32) -> Option<S> {
         let member = self.partitions.remove(&partition)?;
         self.hot.remove(partition);
@@ -190,7 +190,7 @@ impl<S: EpochSink> Engine<S> {
     /// Turns every partition once.
     ///
     /// # Errors
-    /// What must stop the process.
+    /// The error that must stop the process.
     pub fn turn(&mut self) -> Result<Turn> {
         self.share();
         let mut worked = false;
@@ -209,7 +209,7 @@ impl<S: EpochSink> Engine<S> {
         })
     }
 
-    /// Shares out what the process may hold.
+    /// Divides the memory bounds of the process among its partitions.
     fn share(&mut self) {
         let count = self.partitions.len();
         if count < 2 && !self.is_shared {
@@ -225,30 +225,30 @@ impl<S: EpochSink> Engine<S> {
         }
     }
 
-    /// Stops in good order: hands over the epochs begun.
+    /// Submits the epochs begun, for an orderly stop.
     ///
     /// # Errors
-    /// What stopped a committer.
+    /// The error that stopped a committer.
     pub fn stop(&mut self) -> Result<()> {
         self.partitions.values_mut().try_for_each(|member| member.ingest.stop())
     }
 
-    /// Waits a moment for decoders or for lines to come.
+    /// Waits briefly for decoders or for new lines.
     pub fn wait(&self) {
         self.pool.wait(Duration::from_millis(5));
     }
 
-    /// Gives the sinks back, and all else up.
+    /// Drops everything but the sinks, and returns these.
     pub fn into_sinks(self) -> Vec<S> {
         self.partitions.into_values().map(|member| member.ingest.into_sink()).collect()
     }
 
-    /// Lines of its partitions that were read before it took them up.
+    /// Lines of its partitions that were read before this process added them.
     pub fn read_before(&self) -> u64 {
         self.partitions.values().map(|member| member.read_before).sum()
     }
 
-    /// What a bounded run left unread, and why.
+    /// What a bounded run left unread, with the reasons.
     pub fn unread(&self) -> Vec<String> {
         let left = |member: &Member<S>| [member.ingest.unread(), &member.ingest.source().foreign()].concat();
         self.partitions.values().flat_map(left).collect()
@@ -259,20 +259,20 @@ impl<S: EpochSink> Engine<S> {
         self.partitions.values().map(|member| member.ingest.partition())
     }
 
-    /// The same, to be changed: for a simulation that plants bugs.
+    /// Mutable access to the states, for a simulation that plants bugs.
     #[doc(hidden)]
     pub fn partitions_mut(&mut self) -> impl Iterator<Item = &mut Partition> {
         self.partitions.values_mut().map(|member| member.ingest.partition_mut())
     }
 
-    /// All lines by verdict so far, uncommitted ones included.
+    /// All lines so far by verdict, uncommitted ones included.
     pub fn ledger(&self) -> Ledger {
         let mut sum = Ledger::default();
         self.partitions().for_each(|partition| sum += partition.ledger());
         sum
     }
 
-    /// Lets the report say what is read at the moment, and tells how far reading is.
+    /// Updates the report with the current reading, and returns the reading progress.
     pub fn report_reading(&self) -> ReadProgress {
         let mut sum = ReadProgress::default();
         for member in self.partitions.values() {

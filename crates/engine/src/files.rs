@@ -6,10 +6,10 @@ use crate::settings::Settings;
 use adtally_model::{PartitionState, Result};
 use adtally_source::{FileSystem, Source, TailSettings, Tailer};
 
-/// What follows the files of the settings, going on where a state says.
+/// A source that follows the files of the settings, continuing from a recovered state.
 ///
 /// # Errors
-/// A user error for bad settings or paths that lead nowhere.
+/// A user error for invalid settings or for paths that lead nowhere.
 pub fn file_source(
     settings: &Settings,
     ending: Ending,

@@ -1,22 +1,22 @@
-//! The first rejected line of each reason, for people who want to see what is wrong with a file.
+//! The first rejected line of each reason, for users who want to see what is wrong with a file.
 
 use adtally_model::dead_letter::reason_kind;
 use adtally_model::{DeadLetter, Verdict};
 use std::collections::BTreeMap;
 
-/// Reasons that are remembered.
+/// Most reasons remembered.
 const REASONS_MAX: usize = 32;
 
-/// Where a rejected line is.
+/// The place and the reason of a rejected line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FirstRejection {
     /// Why it was rejected.
     pub verdict: Verdict,
-    /// In words.
+    /// The reason in words.
     pub reason: String,
     /// The input.
     pub input: String,
-    /// Where the line begins, in bytes of the input's uncompressed text.
+    /// Where the line begins, as a byte offset into the input's uncompressed text.
     pub position: u64,
 }
 
@@ -27,10 +27,10 @@ pub struct FirstRejections {
 }
 
 impl FirstRejections {
-    /// Looks at lines that were not counted, in the order in which they were read.
+    /// Examines lines that were not counted, in reading order.
     pub fn observe(&mut self, letters: &[DeadLetter]) {
         for letter in letters {
-            // These lines are clicks.
+            // These lines are valid clicks.
             if matches!(letter.verdict, Verdict::Late | Verdict::Duplicate) {
                 continue;
             }
@@ -48,7 +48,7 @@ impl FirstRejections {
         }
     }
 
-    /// What was found, by verdict and reason.
+    /// The rejections found, by verdict and reason.
     pub fn list(&self) -> Vec<FirstRejection> {
         self.found.values().cloned().collect()
     }

@@ -1,4 +1,4 @@
-//! Ingest: tail -> decode -> judge -> hand epochs over. A state machine turned by its caller.
+//! Ingest: tail -> decode -> judge -> submit epochs. A state machine that its caller turns.
 
 mod epoch_end;
 mod lane;
@@ -20,57 +20,57 @@ use lane::Lane;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Batches read ahead of one input while others have a backlog as well.
+/// Batches to read ahead of one input while other inputs have a backlog, too.
 const READ_AHEAD: usize = 2;
 
-/// Batches read ahead in all, one for each input with a backlog apart: keeps all decoders busy on a single file.
+/// Batches to read ahead in total, beyond one for each input with a backlog: keeps all decoders busy on a single file.
 const READ_AHEAD_TOTAL: usize = 8;
 
-/// Text read ahead in all; shared evenly among the inputs with a backlog.
+/// Bytes of text to read ahead in total, shared evenly among the inputs with a backlog.
 const READ_AHEAD_BYTES: usize = 16 << 20;
 
-/// Inputs with a backlog from which on epochs are a third as long: what is held of each input leaves less for clicks.
+/// From this many inputs with a backlog, epochs are a third as long: per-input state leaves less room for clicks.
 const CROWD: usize = 1_024;
 
-/// Clicks judged before other inputs get their turn.
+/// Clicks to judge before other inputs get their turn.
 const JUDGE_LINES: usize = 1 << 16;
 
-/// While there is a backlog, passing a minute's end ends an epoch only when the epoch is this old: a sparse file passes
-/// thousands of minutes a second.
+/// While there is a backlog, the end of a minute ends an epoch only if the epoch is at least this old, in milliseconds:
+/// a sparse file can pass thousands of minutes a second.
 const BACKLOG_EPOCH_MS: i64 = 1_000;
 
-/// How long to wait before asking inputs at their end again.
+/// How long to wait before asking inputs at their end again, in milliseconds.
 const POLL_MS: i64 = 25;
 
-/// How often, at most, an epoch is ended only because every input waits.
+/// Least time between epochs that end only because every input waits, in milliseconds.
 const STALL_EPOCH_MS: i64 = 200;
 
-/// Where epochs go.
+/// The destination of epochs.
 pub trait EpochSink {
-    /// Whether the next epoch would be taken without waiting.
+    /// Whether the sink can take the next epoch without waiting.
     fn is_ready(&self) -> bool;
 
-    /// Takes an epoch to be committed; waits while the one before is not.
+    /// Submits an epoch to be committed. Waits until the epoch before it is committed.
     ///
     /// # Errors
-    /// What stopped the committer.
+    /// The error that stopped the committer.
     fn submit(&mut self, draft: EpochDraft) -> Result<()>;
 
-    /// No more epochs come: whether all that were handed over are committed. Threads are waited for.
+    /// Ends the sink: no more epochs follow. Returns whether all submitted epochs are committed. Waits for threads.
     ///
     /// # Errors
-    /// What stopped the committer.
+    /// The error that stopped the committer.
     fn finish(&mut self) -> Result<bool>;
 }
 
-/// What a turn did: of ingest, of a run, and of what works beside it.
+/// The result of a turn: of ingest, of a run, and of the workers beside it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Turn {
-    /// Something: turn again.
+    /// Did some work: turn again.
     Worked,
-    /// Nothing: wait a moment.
+    /// Did nothing: wait briefly.
     Nothing,
-    /// It is at its end. That of ingest is the end of a bounded run, with its last epoch handed over.
+    /// Has ended. For ingest: the bounded run is over, and its last epoch is submitted.
     Finished,
 }
 
@@ -83,9 +83,9 @@ pub struct Ingest<S> {
     pool: Arc<DecodePool>,
     partition: Partition,
     lanes: BTreeMap<LaneId, Lane>,
-    /// Lanes at their end that are not asked until their source tells of something new.
+    /// Lanes at their end that are not asked until their source reports news.
     quiet: BTreeSet<LaneId>,
-    /// Lanes of which a bounded run leaves lines to the next: whatever their source tells, they have not ended.
+    /// Lanes that a bounded run leaves partly unread. They have not ended, whatever their source reports.
     left: BTreeSet<LaneId>,
     hot: Arc<HotCounts>,
     report: Arc<Report>,
@@ -100,30 +100,30 @@ pub struct Ingest<S> {
     stalled_at_ms: i64,
 }
 
-/// The parts that ingest is made of.
+/// The parts of ingest.
 pub struct Parts {
-    /// What it needs to know.
+    /// The settings.
     pub settings: IngestSettings,
-    /// What time it is.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Where lines come from.
+    /// The source of lines.
     pub source: Box<dyn Source>,
     /// The decoders.
     pub pool: Arc<DecodePool>,
-    /// The partition, recovered.
+    /// The recovered partition.
     pub partition: Partition,
     /// The guarded clock of the last epoch.
     pub last_clock_ms: i64,
-    /// The number of the first epoch to be made.
+    /// The number of the first epoch to build.
     pub number: u64,
-    /// Where uncommitted clicks are shown.
+    /// The view that shows uncommitted clicks.
     pub hot: Arc<HotCounts>,
-    /// What the process tells of itself.
+    /// The report of the process.
     pub report: Arc<Report>,
 }
 
 impl<S: EpochSink> Ingest<S> {
-    /// Ready to turn; epochs go to the sink.
+    /// An ingest that submits its epochs to `sink`.
     pub fn new(parts: Parts, sink: S) -> Self {
         let monotonic = parts.clock.monotonic_ms();
         let mut partition = parts.partition;
@@ -157,7 +157,7 @@ impl<S: EpochSink> Ingest<S> {
         }
     }
 
-    /// Sets what the other partitions of the process leave to this one.
+    /// Sets the share of memory that the other partitions of the process leave to this one.
     pub fn share(&mut self, settings: IngestSettings, held_elsewhere: usize) {
         self.settings = settings;
         self.partition.set_held_elsewhere(held_elsewhere);
@@ -179,25 +179,25 @@ impl<S: EpochSink> Ingest<S> {
         self.source.as_ref()
     }
 
-    /// Lets the report say how much is read ahead, and how many files are open for it.
+    /// Reports how much text is read ahead, and how many files are open.
     pub fn report_reading(&self) {
         let held = self.lanes.values().map(Lane::held_bytes).sum();
         self.report.reading(self.partition.number(), self.source.open_files(), held, self.held_max());
     }
 
-    /// Gives the sink back, and all else up.
+    /// Drops everything but the sink, and returns it.
     pub fn into_sink(self) -> S {
         let crowded = self.partition.inputs().iter().nth(CROWD).is_some();
         let sink = self.sink;
         drop(self.partition);
         if crowded {
-            // What comes now needs memory in other pieces than identities did.
+            // The next steps allocate blocks of other sizes than identities did.
             adtally_allocator::give_back_freed_memory();
         }
         sink
     }
 
-    /// What a bounded run left unread because it could not be read, and why.
+    /// What a bounded run could not read, with the reasons.
     pub fn unread(&self) -> &[String] {
         &self.unread
     }
@@ -207,10 +207,10 @@ impl<S: EpochSink> Ingest<S> {
         (self.guard.read(self.clock.wall_ms(), monotonic), monotonic)
     }
 
-    /// Does some work: looks for files, reads, judges, ends an epoch, each as far as it is due.
+    /// Does the work that is due: discovers files, reads, judges, ends an epoch.
     ///
     /// # Errors
-    /// What must stop the process; everything else is retried or reported.
+    /// The error that must stop the process. Other errors are retried or reported.
     pub fn turn(&mut self) -> Result<Turn> {
         let (now, monotonic) = self.now();
         self.report.clock(&now);
@@ -219,19 +219,19 @@ impl<S: EpochSink> Ingest<S> {
         self.discover(monotonic)?;
         let mut worked = self.read(monotonic)?;
         worked |= self.judge()?;
-        // Time has passed: files may be slow, and a process may be suspended.
+        // Read the clocks again: files may be slow, and the process may have been suspended.
         let (now, monotonic) = self.now();
         self.note_ends(&now, monotonic);
         self.settle_ended();
         self.settle_left(&now);
         if self.is_over(monotonic) {
-            // What the last reads found out of lost bytes comes with one more look.
+            // One more discovery reports the bytes that the last reads found to be lost.
             let found = self.source.discover_all(monotonic)?;
             self.discovered.extend(found);
             if self.is_over(monotonic) {
                 self.unread.extend(self.source.unopened().iter().map(|unopened| unopened.reason.clone()));
                 let all_is_read = self.unread.is_empty();
-                // What was left unread must not find its minutes final.
+                // If anything was left unread, its minutes must not become final.
                 self.end_epoch(if all_is_read { self.settings.run_end } else { RunEnd::Close })?;
                 self.note_warnings();
                 return Ok(Turn::Finished);
@@ -241,10 +241,10 @@ impl<S: EpochSink> Ingest<S> {
         Ok(if worked { Turn::Worked } else { Turn::Nothing })
     }
 
-    /// Stops in good order: hands over the epoch begun.
+    /// Submits the epoch begun, for an orderly stop.
     ///
     /// # Errors
-    /// What stopped the committer.
+    /// The error that stopped the committer.
     pub fn stop(&mut self) -> Result<()> {
         self.end_epoch(RunEnd::GoesOn)
     }
@@ -270,12 +270,12 @@ impl<S: EpochSink> Ingest<S> {
         Ok(())
     }
 
-    /// Whether the run ends with its inputs.
+    /// Whether the run ends when its inputs end.
     fn is_bounded(&self) -> bool {
         self.settings.run_end != RunEnd::GoesOn
     }
 
-    /// Lets what could not be looked at hold the watermark: a live run for `idle_timeout`, a bounded one to its end.
+    /// Lets unreadable paths hold the watermark: in a live run for `idle_timeout`, in a bounded run to its end.
     fn note_unopened(&mut self, now: &ClockReading, monotonic: i64) {
         for &id in self.source.unreachable() {
             self.partition.note_unreadable(id, now);
@@ -285,13 +285,13 @@ impl<S: EpochSink> Ingest<S> {
         self.partition.note_unopened(holds);
     }
 
-    /// Whether a bounded run has given up what it could not look at.
+    /// Whether a bounded run has given up the paths that it could not read.
     fn unopened_are_given_up(&self, monotonic: i64) -> bool {
         let waited = |unopened: &Unopened| monotonic - unopened.since_ms >= self.partition.idle_timeout_ms();
         self.source.unopened().into_iter().all(|unopened| unopened.is_lasting || waited(unopened))
     }
 
-    /// Logs what is newly wrong with inputs, and lets `/readyz` and the end of a run show what still is.
+    /// Logs new warnings about inputs, and reports the current ones to `/readyz` and to the end of the run.
     fn note_warnings(&mut self) {
         for warning in self.source.new_warnings() {
             tracing::warn!("{warning}");
@@ -299,7 +299,7 @@ impl<S: EpochSink> Ingest<S> {
         self.report.note_source(self.partition.number(), self.source.warnings());
     }
 
-    /// Judges batches, the lane with the least watermark first, until the epoch is full or all wait.
+    /// Judges batches, the lane with the least watermark first, until the epoch is full or all lanes wait.
     fn judge(&mut self) -> Result<bool> {
         let mut order: Vec<(Option<i64>, LaneId)> = Vec::new();
         for (&id, lane) in &mut self.lanes {
@@ -318,7 +318,7 @@ impl<S: EpochSink> Ingest<S> {
             }
         }
         order.sort_unstable();
-        // After the lines were read: else those written meanwhile could be ahead of the clock.
+        // Read the clock after the lines: otherwise lines written meanwhile could be ahead of it.
         let (now, _) = self.now();
         let mut worked = false;
         for (_, id) in order {
@@ -328,7 +328,7 @@ impl<S: EpochSink> Ingest<S> {
             {
                 let (lines, is_done) = self.judge_one(id, &now, lines_left.min(room))?;
                 worked |= lines > 0 || is_done;
-                // Of a block of records the next one follows at once.
+                // In a block of records, the next record follows at once.
                 if !is_done {
                     break;
                 }
@@ -338,7 +338,7 @@ impl<S: EpochSink> Ingest<S> {
         Ok(worked)
     }
 
-    /// How many lines the epoch may still take; none when it is full.
+    /// How many lines the epoch may still take; `None` when it is full.
     fn epoch_room(&self) -> Option<usize> {
         let (lines, bytes) = self.partition.epoch_size();
         let room = self.epoch_lines_max().saturating_sub(lines);
@@ -346,7 +346,7 @@ impl<S: EpochSink> Ingest<S> {
         (room > 0 && bytes < self.settings.epoch_bytes_max && !many_pieces).then_some(room as usize)
     }
 
-    /// Judges lines of a lane's first batch. Returns how many, and whether the batch is done with.
+    /// Judges lines of a lane's first batch. Returns how many, and whether the batch is finished.
     fn judge_one(&mut self, id: LaneId, now: &ClockReading, lines_max: usize) -> Result<(usize, bool)> {
         let Some(lane) = self.lanes.get_mut(&id) else { return Ok((0, false)) };
         let Some(batch) = lane.batches.front_mut() else { return Ok((0, false)) };
@@ -357,7 +357,7 @@ impl<S: EpochSink> Ingest<S> {
                 self.discovered.push(Discovery::Resumed { input });
             }
             if is_ended != Some(false) {
-                // It is known, or goes on, once the epoch has ended.
+                // The input becomes known, or continues, when the epoch ends.
                 lane.waits = true;
                 return Ok((0, false));
             }
@@ -369,15 +369,15 @@ impl<S: EpochSink> Ingest<S> {
             lane.sizes.pop_front();
             self.source.recycle(text);
         }
-        // A bounded run answers no questions.
+        // A bounded run answers no queries.
         if let Some(counted) = judged.counted.filter(|_| self.settings.run_end == RunEnd::GoesOn) {
             self.hot.open(self.number, counted);
         }
         Ok((judged.lines, is_done))
     }
 
-    /// Notes the inputs that were found at their end and of which everything is judged: also those that are written to
-    /// all the time, between one line and the next.
+    /// Notes the inputs that are at their end and fully judged. This includes inputs that are written to all the time,
+    /// between one line and the next.
     fn note_ends(&mut self, now: &ClockReading, monotonic: i64) {
         let mut quiet = Vec::new();
         for (&id, lane) in &mut self.lanes {
@@ -401,8 +401,8 @@ impl<S: EpochSink> Ingest<S> {
         }
     }
 
-    /// Inputs of lanes that the source is done with, and of which everything is judged, have ended, unless the source found
-    /// more meanwhile.
+    /// Ends the inputs of lanes that the source has finished and that are fully judged, unless the source has found
+    /// more in the meantime.
     fn settle_ended(&mut self) {
         let is_done = |(_, lane): &(&LaneId, &Lane)| lane.ended && !lane.left && lane.is_drained();
         let done: Vec<(LaneId, Option<InputId>)> =
@@ -424,8 +424,8 @@ impl<S: EpochSink> Ingest<S> {
         }
     }
 
-    /// Lets go of the inputs that a bounded run leaves to the next. Without one of them no frontier moves: where as much is
-    /// held as may be, the others are left as well.
+    /// Releases the inputs that a bounded run leaves to the next run. Frontiers cannot move without these inputs: once
+    /// the memory bound is reached, the other inputs are left as well.
     fn settle_left(&mut self, now: &ClockReading) {
         let waits = |lane: &Lane| {
             let must_wait = |input| self.partition.must_wait(input, now);

@@ -1,8 +1,8 @@
-//! The engine: the run loop, which passes clicks from room to room.
+//! The engine: the run loop, which passes clicks from one room to the next.
 //!
 //! `ingest` (tail, decode, judge) -> `commit` (stage files, create the epoch record) -> `project` (update the lake).
-//! `upkeep` maintains the lake. Each of them is a state machine that is turned: by `service` on threads of its own with a
-//! bounded queue before it, or by a simulation step by step. `life_cycle` decides how a run ends, and `run` carries it out.
+//! `upkeep` maintains the lake. Each of them is a state machine. `service` turns each on its own thread behind a
+//! bounded queue; a simulation turns them step by step. `life_cycle` decides how a run ends, and `run` carries it out.
 //!
 //! - **Receives** settings, a clock and randomness.
 //! - **Emits** epochs to the log, the hot counts and the lake, and the state of the process ([`status`]).

@@ -1,31 +1,31 @@
-//! The life cycle of a run: which step comes next, which error it ends with, and when a run that was asked to stop gives up.
-//! These are decisions alone; [`crate::run`] carries them out.
+//! The life cycle of a run: which step is next, which error the run ends with, and when a stopping run gives up. This
+//! module only decides; [`crate::run`] carries the decisions out.
 
 use crate::options::Ending;
 use adtally_model::{Error, Result};
 
-/// How long a run that was told to stop goes on trying to commit what it has read and to bring the lake up to date:
-/// less than the ten seconds after which container runtimes kill. Giving up loses nothing; the next start goes on.
+/// How long a stopping run keeps trying to commit what it has read and to update the lake, in milliseconds: less than
+/// the ten seconds after which container runtimes kill it. Giving up loses nothing, because the next start continues.
 const DRAIN_MS_MAX: i64 = 8_000;
 
-/// What a run does, in this order. Some runs leave out steps.
+/// The steps of a run, in order. Some runs skip steps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// It reads, and hands epochs over.
+    /// Reads, and submits epochs.
     Read,
-    /// It was asked to stop: it hands over the epochs begun.
+    /// The run was asked to stop: submits the epochs begun.
     HandOver,
-    /// It waits until what was handed over is committed.
+    /// Waits until the submitted epochs are committed.
     Commit,
-    /// It waits until the lake holds what is committed.
+    /// Waits until the lake contains the committed epochs.
     Project,
-    /// It has read everything, and keeps the lake in order once.
+    /// Everything is read: maintains the lake once.
     KeepLake,
-    /// It is over.
+    /// The run is over.
     Over,
 }
 
-/// Where a run stands, and what it has come to so far.
+/// The current step of a run, and its outcome so far.
 #[derive(Debug)]
 pub struct LifeCycle {
     step: Step,
@@ -35,42 +35,42 @@ pub struct LifeCycle {
 }
 
 impl LifeCycle {
-    /// That of a run that has not read anything.
+    /// The life cycle of a run that has not read anything.
     pub fn new(ending: Ending) -> LifeCycle {
         LifeCycle { step: Step::Read, is_bounded: ending.is_bounded(), is_interrupted: false, outcome: Ok(()) }
     }
 
-    /// The step to be done.
+    /// The current step.
     pub fn step(&self) -> Step {
         self.step
     }
 
-    /// Whether it stopped before its inputs were at their end.
+    /// Whether the run stopped before its inputs ended.
     pub fn is_interrupted(&self) -> bool {
         self.is_interrupted
     }
 
-    /// Whether it ends with an error: then what is not committed is left to the next start.
+    /// Whether the run ends with an error. If so, the next start commits the rest.
     pub fn has_failed(&self) -> bool {
         self.outcome.is_err()
     }
 
-    /// The run is asked to stop. Once it has read everything it ends anyway.
+    /// Asks the run to stop. A run that has read everything ends anyway.
     pub fn ask_to_stop(&mut self) {
         if self.step == Step::Read {
             (self.step, self.is_interrupted) = (Step::HandOver, true);
         }
     }
 
-    /// The step has met an error. What stopped the projector is the cause where others only say that it has ended;
-    /// otherwise the first error counts.
+    /// Records an error of the current step. The projector's error replaces others, because they may only say that the
+    /// projector has ended. Otherwise the first error is kept.
     pub fn fail(&mut self, error: Error) {
         if self.outcome.is_ok() || self.step == Step::Project {
             self.outcome = Err(error);
         }
     }
 
-    /// The step has ended, in good order or with an error.
+    /// Ends the current step, whether it succeeded or failed.
     pub fn end_step(&mut self) {
         let keeps_lake = self.is_bounded && !self.is_interrupted && self.outcome.is_ok();
         self.step = match self.step {
@@ -81,32 +81,32 @@ impl LifeCycle {
         };
     }
 
-    /// What it has come to. An error is told once.
+    /// The outcome. An error is returned only once.
     pub fn take_outcome(&mut self) -> Result<()> {
         std::mem::replace(&mut self.outcome, Ok(()))
     }
 }
 
-/// What is to be done about the time that a run takes to stop.
+/// What to do about the time that a run takes to stop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DrainOrder {
     /// Nothing.
     GoOn,
-    /// It was just asked to stop: what need not be done before it ends is stopped.
+    /// The run was just asked to stop: stop upkeep, which is not needed before the end.
     StopUpkeep,
-    /// Its time is over: committers and projector give up.
+    /// The time is over: committers and projector give up.
     GiveUp,
 }
 
-/// The time that a run takes to stop.
+/// Watches the time that a run takes to stop.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Drain {
-    /// When it was first seen that it was asked to, by monotonic time in milliseconds.
+    /// When the request to stop was first seen, in milliseconds of monotonic time.
     asked_ms: Option<i64>,
 }
 
 impl Drain {
-    /// What is to be done now.
+    /// What to do now.
     pub fn order(&mut self, is_asked_to_stop: bool, now_ms: i64) -> DrainOrder {
         match self.asked_ms {
             None if is_asked_to_stop => {
@@ -123,7 +123,7 @@ impl Drain {
 mod tests {
     use super::*;
 
-    /// The steps of a run, which is asked to stop in the step `stop`, and in which these steps fail; and what it comes to.
+    /// The steps and the outcome of a run that is asked to stop in step `stop` and in which `failing` steps fail.
     fn steps(ending: Ending, stop: Option<Step>, failing: &[Step]) -> (Vec<Step>, Option<String>) {
         let (mut life, mut steps) = (LifeCycle::new(ending), Vec::new());
         while life.step() != Step::Over {
@@ -149,7 +149,7 @@ mod tests {
         for ending in [Ending::UntilEnd, Ending::Final, Ending::Scratch] {
             check(ending, None, &[], &[Read, Commit, Project, KeepLake], None);
             check(ending, Some(Read), &[], &[HandOver, Commit, Project], None);
-            // It has read everything already.
+            // The run has read everything already.
             check(ending, Some(Commit), &[], &[Read, Commit, Project, KeepLake], None);
             check(ending, None, &[Read], &[Read, Commit, Project], Some(Read));
         }

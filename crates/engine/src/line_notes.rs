@@ -1,5 +1,5 @@
-//! What whoever feeds lines should know of them: inputs most of whose lines are refused, columns of countries that nobody
-//! knows, and click ids that many bear. Told as notes while it lasts, and as warnings when it begins.
+//! Notes for the people who supply lines: inputs with mostly refused lines, inputs without any known country, and click
+//! ids that many clicks share. A problem is shown as a note while it lasts, and logged as a warning when it begins.
 
 use adtally_model::dead_letter::{CONFLICT_OF, reason_kind};
 use adtally_model::{CountedClicks, Country, DeadLetter, InputId, InputRow, Ledger, Verdict};
@@ -10,46 +10,46 @@ use std::sync::Arc;
 #[cfg(test)]
 mod tests;
 
-/// Refused lines of an input from which on it is told, when they are at least half of its lines: a few broken lines are
-/// ordinary, and whoever tries a log out by hand writes no more than these.
+/// Refused lines from which an input is reported, if they are at least half of its lines. A few broken lines are
+/// ordinary, and a log written by hand as a trial has no more lines than this.
 const REFUSED_MIN: u64 = 10;
 
-/// Clicks of an input without any known country from which on it is told.
+/// Clicks without any known country from which an input is reported.
 const UNKNOWN_COUNTRIES_MIN: u64 = 20;
 
-/// Copies of other users' clicks from which on they are told, when they are at least a tenth of all copies.
+/// Copies of other users' clicks from which they are reported, if they are at least a tenth of all copies.
 const CONFLICTS_MIN: u64 = 100;
 
-/// How long ago copies may lie to be told, twice at most: they come from many inputs, so that no line ends it.
+/// Copies are reported for one to two of these spans, in milliseconds. They come from many inputs, so no line ends it.
 const CONFLICTS_MS: i64 = 600_000;
 
-/// An input that brought no line for so long is told no more: the ledger and the dead letters still have it.
+/// Time without lines after which an input is no longer reported. The ledger and the dead letters keep it.
 const QUIET_MS: i64 = 3_600_000;
 
-/// Inputs watched at a time, of those with refused lines or unknown countries; further ones are watched when others are
-/// over. Each takes some hundred bytes.
+/// Most inputs with refused lines or unknown countries to watch at a time. Others are watched once there is room. Each
+/// takes a few hundred bytes.
 const WATCHED_MAX: usize = 1_024;
 
-/// Inputs named at a time: further ones are only counted, since they would tell a person nothing more.
+/// Most inputs to name at a time. Others are only counted, because more names would not help the reader.
 const NAMED_MAX: usize = 5;
 
-/// Kinds of reasons counted for an input: one wrong setting makes one, a log of something else a few.
+/// Kinds of reasons to count per input: one wrong setting causes one kind, a log of another format a few.
 const REASONS_MAX: usize = 8;
 
-/// Dead letters of an input and epoch whose reasons are looked at: enough to see which is the most frequent.
+/// Dead letters per input and epoch whose reasons are examined: enough to find the most frequent one.
 const LETTERS_MAX: u64 = 1_000;
 
-/// Click ids counted at a time. One that makes up more than a share of 1 in so many of all conflicts stays among them
-/// (Misra and Gries, "Finding repeated elements", 1982).
+/// Click ids to count at a time. An id with more than 1 / `CLICK_IDS_MAX` of all conflicts is always kept (Misra and
+/// Gries, "Finding repeated elements", 1982).
 const CLICK_IDS_MAX: usize = 32;
 
-/// Warnings written within [`WARN_AGAIN_MS`], of all inputs together.
+/// Most warnings logged within [`WARN_AGAIN_MS`], for all inputs together.
 const WARNINGS_MAX: usize = 10;
 
-/// How long after a warning the same is written again.
+/// How long after a warning the same warning is logged again, in milliseconds.
 const WARN_AGAIN_MS: i64 = 600_000;
 
-/// Why lines were refused, and which was the first.
+/// A reason why lines were refused, with its first line.
 struct Reason {
     lines: u64,
     verdict: Verdict,
@@ -57,34 +57,34 @@ struct Reason {
     position: u64,
 }
 
-/// An input of which something is, or may become, worth telling.
+/// An input with a problem that is, or may become, worth reporting.
 struct Watched {
     name: Arc<str>,
-    /// Lines, and those refused, since the first refused one after lines that were accepted.
+    /// Lines read, and lines refused, since the first epoch with mostly refused lines.
     read: u64,
     refused: u64,
     reasons: BTreeMap<String, Reason>,
-    /// Clicks since the last one from a known country, while the field is there, and what stands in it.
+    /// Clicks since the last known country that had the country field, and an example of the field's value.
     unknown_countries: u64,
     country: String,
     seen_at_ms: i64,
     warned_at_ms: [Option<i64>; 2],
 }
 
-/// What the clicks of one input in one epoch say of its countries.
+/// The countries of one input's clicks in one epoch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Countries {
     /// The origin of the input.
     input: Arc<str>,
-    /// Whether a country is known.
+    /// Whether any country is known.
     known: bool,
-    /// Clicks of blocks in which none is, though the field is there.
+    /// Clicks of the blocks that have the country field but no known country.
     unknown: u64,
-    /// What stands in it instead.
+    /// An example of the unknown values.
     example: String,
 }
 
-/// Looks at the countries of an epoch's clicks. Of most blocks it sees a single row.
+/// Summarizes the countries of an epoch's clicks. Reads a single row of most blocks.
 pub fn countries_of(clicks: &[Arc<CountedClicks>]) -> Vec<Countries> {
     let mut found: Vec<Countries> = Vec::new();
     let mut at: HashMap<&str, usize> = HashMap::new();
@@ -111,7 +111,7 @@ pub fn countries_of(clicks: &[Arc<CountedClicks>]) -> Vec<Countries> {
     found
 }
 
-/// Copies of other users' clicks within a span of time.
+/// Copies within one span of time, and how many of them conflict with the counted click.
 #[derive(Default)]
 struct Conflicts {
     copies: u64,
@@ -123,7 +123,7 @@ struct Conflicts {
 #[derive(Default)]
 pub struct LineNotes {
     watched: BTreeMap<InputId, Watched>,
-    /// Of now and of the span before.
+    /// The current span and the one before it.
     conflicts: [Conflicts; 2],
     conflicts_since_ms: i64,
     conflicts_warned_at_ms: Option<i64>,
@@ -132,8 +132,8 @@ pub struct LineNotes {
 }
 
 impl LineNotes {
-    /// An epoch is committed: `before` are the inputs and `total` is the ledger as of the one before it. Returns what is
-    /// to be written to the log. `now_ms` is monotonic.
+    /// Observes a committed epoch. `before` are the inputs and `total` is the ledger as of the epoch before it.
+    /// `now_ms` is monotonic time. Returns the warnings to log.
     pub fn observe(
         &mut self,
         draft: &EpochDraft,
@@ -211,7 +211,7 @@ impl LineNotes {
         }
     }
 
-    /// What is worth telling at the moment.
+    /// The current notes.
     pub fn notes(&self, now_ms: i64) -> Vec<String> {
         let live = || self.watched.values().filter(|input| now_ms - input.seen_at_ms < QUIET_MS);
         let mut notes = named(live().filter_map(Watched::refusal), "are rejected as well");
@@ -220,7 +220,7 @@ impl LineNotes {
         notes
     }
 
-    /// Many copies of other users' clicks, if there are.
+    /// A note if there are many copies of other users' clicks.
     fn conflict(&self) -> Option<String> {
         let sum = |of: fn(&Conflicts) -> u64| self.conflicts.iter().map(of).sum::<u64>();
         let (copies, conflicts) = (sum(|of| of.copies), sum(|of| of.conflicts));
@@ -289,7 +289,7 @@ impl Watched {
         }
     }
 
-    /// That most lines are refused, if they are.
+    /// A note if most lines are refused.
     fn refusal(&self) -> Option<String> {
         if self.refused < REFUSED_MIN || self.refused * 2 < self.read {
             return None;
@@ -306,7 +306,7 @@ impl Watched {
         ))
     }
 
-    /// That no country is known, if none is.
+    /// A note if no country is known.
     fn countries(&self) -> Option<String> {
         let Watched { name, unknown_countries, country, .. } = self;
         (*unknown_countries >= UNKNOWN_COUNTRIES_MIN).then(|| {
@@ -334,7 +334,7 @@ impl Conflicts {
     }
 }
 
-/// What would help, where the reason does not say it.
+/// Advice, unless the reason already contains it.
 fn help(verdict: Verdict, reason: &str, name: &str) -> String {
     if reason.contains("set input.") {
         String::new()
@@ -353,7 +353,7 @@ fn refused(ledger: &Ledger) -> u64 {
     ledger.malformed + ledger.invalid + ledger.future
 }
 
-/// The first of some notes, and how many are left off.
+/// The first few notes, and the number of those left off.
 fn named(notes: impl Iterator<Item = String>, what: &str) -> Vec<String> {
     let mut notes = notes;
     let mut told: Vec<String> = notes.by_ref().take(NAMED_MAX).collect();

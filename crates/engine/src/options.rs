@@ -6,19 +6,19 @@ use adtally_pipeline::RunEnd;
 /// How a run ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ending {
-    /// Tails and serves until it is stopped.
+    /// Tails and serves until stopped.
     Never,
     /// Reads all inputs to their end and closes the minutes seen.
     UntilEnd,
-    /// The same, and makes them final.
+    /// Like [`Ending::UntilEnd`], and makes the minutes final.
     Final,
-    /// The same over inputs that nobody writes to any more, so that an unterminated last row of CSV is a line, into a lake
-    /// that is thrown away afterwards, so that keeping it in order is worth nothing.
+    /// Like [`Ending::Final`], for inputs that no longer grow, so that an unterminated last row of CSV counts as a
+    /// line. The lake is temporary, so it is not maintained.
     Scratch,
 }
 
 impl Ending {
-    /// Whether the run ends with its inputs.
+    /// Whether the run ends when its inputs end.
     pub fn is_bounded(self) -> bool {
         self != Ending::Never
     }
@@ -38,9 +38,9 @@ impl Ending {
 pub struct RunOptions {
     /// All settings.
     pub settings: Settings,
-    /// How it ends.
+    /// How the run ends.
     pub ending: Ending,
-    /// How often a bounded run tries to write before it gives up; a service tries for ever.
+    /// Attempts of a bounded run to write before it gives up; a service retries forever.
     pub attempts_max: u32,
 }
 

@@ -1,4 +1,4 @@
-//! Project: brings the lake up to the epoch log, and deletes records that nobody needs any more.
+//! Project: updates the lake to the epoch log, and deletes records that are no longer needed.
 
 use crate::clock::Clock;
 use crate::ingest::Turn;
@@ -16,25 +16,25 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Bytes of counts and ledgers waiting for the lake beyond which it is brought up to date before its time.
+/// Bytes of counts and ledgers waiting for the lake above which it is updated early.
 const PENDING_BYTES_MAX: usize = 48 << 20;
 
-/// Epochs waiting for the lake beyond which it is brought up to date before its time: each names at least one file.
+/// Epochs waiting for the lake above which it is updated early: each names at least one file.
 const PENDING_EPOCHS_MAX: usize = 256;
 
-/// Bytes of counts and ledgers waiting for a lake that cannot be reached beyond which no more epochs are committed.
+/// Bytes of counts and ledgers waiting for an unreachable lake above which no more epochs are committed.
 const STALLED_BYTES_MAX: usize = 8 * PENDING_BYTES_MAX;
 
-/// Bytes that a row of counts takes: the ad, the country, the clicks.
+/// Bytes of a row of counts: the ad, the country, the clicks.
 const COUNT_BYTES: usize = size_of::<u64>() + size_of::<Country>() + size_of::<i64>();
 
-/// Epochs waiting for a lake that cannot be reached beyond which no more are committed: half a day at ten seconds each.
+/// Epochs waiting for an unreachable lake above which no more are committed: half a day at ten seconds each.
 const STALLED_EPOCHS_MAX: usize = 4_096;
 
-/// How long to wait after a failure, in milliseconds, doubled up to 64 times as long.
+/// Pause after a failure, in milliseconds. Doubles up to 64 times this value.
 const PAUSE_MS: i64 = 100;
 
-/// How long to wait at a time, in milliseconds.
+/// Shortest and longest single wait, in milliseconds.
 const WAIT_MS: RangeInclusive<i64> = 10..=1_000;
 
 /// An epoch that waits for the lake.
@@ -42,28 +42,28 @@ const WAIT_MS: RangeInclusive<i64> = 10..=1_000;
 pub struct Waiting {
     /// Its counts and files.
     pub pending: Arc<PendingEpoch>,
-    /// Ledgers of the inputs that it touched, by name.
+    /// Ledgers of the inputs that the epoch touched, by name.
     pub inputs: Arc<[(Arc<str>, Ledger)]>,
-    /// How far the partition had come at its end.
+    /// The partition's progress at the end of the epoch.
     pub progress: Progress,
-    /// The least record that was needed when it was committed.
+    /// The oldest record that was needed when the epoch was committed.
     pub oldest_needed: EpochNumber,
 }
 
 #[derive(Default)]
 struct Queue {
     waiting: Vec<Waiting>,
-    /// Somebody wants the lake to be up to date now.
+    /// Set when a caller wants the lake to be up to date now.
     hurry: bool,
-    /// The projector is to end once the queue is empty.
+    /// Set when the projector must end once the queue is empty.
     closing: bool,
-    /// Give up at once.
+    /// Set when the projector must give up at once.
     abandoned: bool,
-    /// Something has changed since the projector looked.
+    /// Set when anything has changed since the projector last looked.
     changed: bool,
-    /// The projector has ended, whatever the reason: nothing that waits will go anywhere.
+    /// Set when the projector has ended for any reason. Waiting epochs are then not projected.
     dead: bool,
-    /// The error that it has ended with.
+    /// The error with which it ended.
     error: Option<Error>,
 }
 
@@ -79,13 +79,13 @@ impl Queue {
 
 /// A partition whose epochs are projected.
 struct Member {
-    /// The log whose records are deleted.
+    /// The log from which records are deleted.
     log: EpochLog,
-    /// Readers' view.
+    /// The readers' view.
     hot: Arc<HotCounts>,
-    /// The last epoch that the lake holds.
+    /// The last epoch that the lake contains.
     lake_epoch: EpochNumber,
-    /// How far the partition had come in the last epoch that this process has projected.
+    /// The partition's progress in the last epoch that this process has projected.
     projected: Option<Progress>,
 }
 
@@ -97,7 +97,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// Changes the queue, and wakes who waits for that.
+    /// Changes the queue, and wakes the threads that wait for a change.
     fn change(&self, change: impl FnOnce(&mut Queue)) {
         let mut queue = self.queue.lock();
         change(&mut queue);
@@ -106,32 +106,32 @@ impl Shared {
     }
 }
 
-/// A handle on the projector.
+/// A handle to the projector.
 #[derive(Clone)]
 pub struct Projector {
     shared: Arc<Shared>,
 }
 
-/// What the projector works with.
+/// The dependencies of the projector.
 pub struct ProjectorParts {
     /// The lake.
     pub lake: Arc<dyn LakeStore>,
-    /// What the process tells of itself.
+    /// The report of the process.
     pub report: Arc<Report>,
-    /// What time it is.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Runs the stores' I/O.
     pub runtime: tokio::runtime::Handle,
-    /// Random: makes the names of the files it writes its own.
+    /// A random token that makes the names of this projector's files unique.
     pub file_token: u128,
     /// Shortest time between commits to the lake.
     pub interval: Duration,
-    /// After how many failures in a row to give up; never where there is none.
+    /// Consecutive failures before giving up; `None` retries forever.
     pub attempts_max: Option<u32>,
 }
 
 impl Projector {
-    /// A projector without partitions, and its work, to be done by a thread or by hand.
+    /// A projector without partitions, and its work, which a thread or a caller does.
     pub fn new(parts: ProjectorParts) -> (Projector, Work) {
         let shared: Arc<Shared> = Arc::default();
         let ended = Ended(Arc::clone(&shared));
@@ -147,35 +147,35 @@ impl Projector {
         (Projector { shared }, work)
     }
 
-    /// A partition comes, with the epochs that recovery found waiting.
+    /// Adds a partition, with the epochs that recovery found waiting.
     pub fn add(&self, log: EpochLog, hot: Arc<HotCounts>, lake_epoch: EpochNumber, waiting: Vec<Waiting>) {
         let member = Member { hot, lake_epoch, projected: None, log };
         self.shared.members.lock().insert(member.log.partition(), member);
         self.shared.change(|queue| queue.waiting.extend(waiting));
     }
 
-    /// A partition goes: its next owner projects what waits.
+    /// Removes a partition. Its next owner projects its waiting epochs.
     pub fn remove(&self, partition: u32) {
         self.shared.members.lock().remove(&partition);
         self.shared.queue.lock().waiting.retain(|waiting| waiting.progress.partition != partition);
     }
 
-    /// The last epoch of a partition that the lake holds; none where the partition has gone.
+    /// The last epoch of a partition that the lake contains; `None` if the partition has left.
     pub fn lake_epoch(&self, partition: u32) -> Option<EpochNumber> {
         self.shared.members.lock().get(&partition).map(|member| member.lake_epoch)
     }
 
-    /// How far each partition had come in the last epoch that this process has projected; none before the first of a
-    /// partition, which is the one that took possession of it.
+    /// Each partition's progress in the last epoch that this process has projected. `None` until every partition has
+    /// projected one; its first epoch is the one that took possession of it.
     pub fn projected(&self) -> Option<Vec<Progress>> {
         let members = self.shared.members.lock();
         members.values().map(|member| member.projected).collect::<Option<Vec<_>>>().filter(|of| !of.is_empty())
     }
 
-    /// An epoch is committed and waits for the lake.
+    /// Queues a committed epoch for the lake.
     pub fn committed(&self, draft: &EpochDraft, pending: Arc<PendingEpoch>, oldest_needed: EpochNumber) {
         if self.lake_epoch(draft.progress.partition).is_none() {
-            // Its next owner projects it.
+            // Its next owner projects the epoch.
             return;
         }
         let inputs = draft.inputs.iter().map(|row| (Arc::clone(&row.origin), row.ledger)).collect();
@@ -186,11 +186,11 @@ impl Projector {
         });
     }
 
-    /// Whether another epoch may wait for the lake: a slow lake is no failure, however long it takes. One that fails ends
-    /// the projector of a bounded run.
+    /// Whether the queue has room for another epoch. A slow lake is no failure, however long it takes. In a bounded
+    /// run, a failing lake ends the projector.
     ///
     /// # Errors
-    /// Internal when the projector has ended by itself, transient when it was told to.
+    /// Internal when the projector has ended early, transient when it was abandoned.
     pub fn has_room(&self) -> Result<bool> {
         let queue = self.shared.queue.lock();
         if queue.dead && queue.abandoned {
@@ -202,29 +202,29 @@ impl Projector {
         Ok(queue.waiting.len() < STALLED_EPOCHS_MAX && queue.bytes() < STALLED_BYTES_MAX)
     }
 
-    /// No more will come: the projector ends once the lake is up to date.
+    /// Ends the projector once the lake is up to date. No more epochs may follow.
     pub fn close(&self) {
         self.shared.change(|queue| (queue.closing, queue.hurry) = (true, true));
     }
 
-    /// The projector ends as soon as it can; the next start goes on from the log.
+    /// Ends the projector as soon as possible. The next start continues from the log.
     pub fn abandon(&self) {
         self.shared.change(|queue| (queue.closing, queue.abandoned) = (true, true));
     }
 
-    /// Whether the projector has ended although it was not told to.
+    /// Whether the projector has ended without a request.
     pub fn has_ended_early(&self) -> bool {
         let queue = self.shared.queue.lock();
         queue.dead && !queue.closing
     }
 
-    /// What the projector has ended with; none where it has not. An error is told once.
+    /// The projector's outcome; `None` until it has ended. An error is returned only once.
     pub fn outcome(&self) -> Option<Result<()>> {
         let mut queue = self.shared.queue.lock();
         queue.dead.then(|| queue.error.take().map_or(Ok(()), Err))
     }
 
-    /// Waits a moment for the projector to end.
+    /// Waits briefly for the projector to end.
     pub fn wait_for_end(&self) {
         let mut queue = self.shared.queue.lock();
         let moment = Duration::from_millis(*WAIT_MS.end() as u64);
@@ -232,21 +232,21 @@ impl Projector {
     }
 }
 
-/// The work of the projector, done by its thread or by hand.
+/// The work of the projector, done by its thread or by its caller.
 pub struct Work {
     parts: ProjectorParts,
     shared: Arc<Shared>,
-    /// What is projected next: commits may come meanwhile.
+    /// The epochs to project next. New commits may be queued meanwhile.
     taken: Option<Vec<Waiting>>,
-    /// When the lake is due, and when to try again after a failure, by monotonic time in milliseconds.
+    /// When the lake is due, and when to retry after a failure, in milliseconds of monotonic time.
     due_ms: i64,
     again_ms: i64,
-    /// Failures in a row.
+    /// Consecutive failures.
     failures: u32,
     _ended: Ended,
 }
 
-/// Says that the projector has ended, also by a panic: who waits for the lake must hear of it.
+/// Marks the projector as ended, also after a panic, so that nothing waits for it in vain.
 struct Ended(Arc<Shared>);
 
 impl Drop for Ended {
@@ -261,7 +261,7 @@ impl Drop for Ended {
 }
 
 impl Work {
-    /// Goes on on a thread of its own.
+    /// Continues on its own thread.
     ///
     /// # Errors
     /// External when a thread cannot be started.
@@ -282,8 +282,8 @@ impl Work {
             .map_err(|e| Error::external("the projector thread cannot be started").because(e))
     }
 
-    /// Takes up what waits for the lake, where that is due, or projects what was taken up. Finished once it was closed and
-    /// nothing waits, once it was abandoned, and after an error ([`Projector::outcome`]).
+    /// Takes the waiting epochs when the lake is due, or projects the epochs taken. Returns finished once the projector
+    /// is closed and nothing waits, once it is abandoned, and after an error ([`Projector::outcome`]).
     pub fn turn(&mut self) -> Turn {
         let turn = match self.taken.take() {
             None => Ok(self.take_up()),
@@ -327,13 +327,13 @@ impl Work {
         }
         tracing::warn!("bringing the lake up to date failed, trying again: {}", error.report());
         self.parts.report.lake_failing(format!("the lake cannot be brought up to date: {}", error.report()));
-        // Due at once: the pause is this one, not the interval between commits.
+        // Due at once: this pause replaces the interval between commits.
         let pause_ms = PAUSE_MS << (self.failures - 1).min(6);
         (self.due_ms, self.again_ms) = (0, self.parts.clock.monotonic_ms() + pause_ms);
         Ok(())
     }
 
-    /// Waits until the lake is due, or until something changes.
+    /// Waits until the lake is due or something changes.
     fn wait(&self) {
         let mut queue = self.shared.queue.lock();
         let left_ms = match queue.waiting.is_empty() {
@@ -344,10 +344,10 @@ impl Work {
         self.shared.changed.wait_while_for(&mut queue, |queue| !queue.changed, wait);
     }
 
-    /// Brings the lake up to the last of these epochs of each partition, and deletes records that nobody needs any more.
+    /// Updates the lake to each partition's last epoch in `waiting`, and deletes records that are no longer needed.
     fn project(&self, waiting: &[Waiting]) -> Result<()> {
         let mut waiting: Vec<&Waiting> = waiting.iter().collect();
-        // The epochs of a partition stand together.
+        // Groups the epochs by partition.
         waiting.sort_by_key(|waiting| (waiting.progress.partition, waiting.progress.number));
         let epochs: Vec<EpochProjection> = waiting
             .iter()
@@ -371,7 +371,7 @@ impl Work {
             let Progress { partition, number, .. } = waiting.progress;
             let mut members = self.shared.members.lock();
             let Some(member) = members.get_mut(&partition) else { continue };
-            // A partition may have gone and come back meanwhile.
+            // The partition may have left and returned meanwhile.
             if number >= member.lake_epoch {
                 member.hot.projected(number);
                 parts.report.lake_holds(partition, number);
@@ -388,8 +388,8 @@ impl Work {
         Ok(())
     }
 
-    /// Deletes a partition's records that nobody needs any more, by what the newest projected record itself says, so that
-    /// whoever reads it finds all that it names. What is left over is deleted the next time.
+    /// Deletes a partition's records that are no longer needed. The newest projected record says which, so that its
+    /// readers find all records that it names. Remaining records are deleted the next time.
     fn collect(&self, partition: u32, oldest_needed: EpochNumber) {
         let Some(log) = self.shared.members.lock().get(&partition).map(|member| member.log.clone()) else { return };
         let parts = &self.parts;
@@ -422,7 +422,7 @@ mod tests {
         drop(Ended(shared));
         assert!(projector.has_ended_early());
         assert!(!projector.has_room().unwrap_err().is_retryable());
-        // It was told to: nothing is wrong.
+        // It was asked to end: nothing is wrong.
         projector.abandon();
         assert!(!projector.has_ended_early());
         assert!(projector.has_room().unwrap_err().is_retryable());

@@ -1,4 +1,4 @@
-//! Recovery: from what the stores hold to a state that goes on.
+//! Recovery: rebuilds a partition's state from the stores, so that the run can continue.
 
 use crate::project::Waiting;
 use adtally_model::{EpochNumber, Error, Minute, MinuteCounts, PartitionState, Result};
@@ -7,22 +7,22 @@ use adtally_store::hot_counts::{HotCounts, PendingEpoch};
 use adtally_store::lake::{Epochs, LakeStore, TableEpochs};
 use std::sync::Arc;
 
-/// Hot minutes read from the lake at a time, in memory twice until they are shown: as many as are summed together.
+/// Minutes to read from the lake at a time. They are in memory twice until they are shown.
 const MINUTES_AT_ONCE: i64 = 10;
 
-/// A partition that this process owns, as it stood.
+/// A partition that this process owns, as recovered.
 pub struct Recovered {
     /// The right to append.
     pub writer: LogWriter,
     /// The state at the claim.
     pub state: PartitionState,
-    /// The last epoch that the lake holds.
+    /// The last epoch that the lake contains.
     pub lake_epoch: EpochNumber,
-    /// Epochs that it does not hold yet.
+    /// Epochs that the lake does not contain yet.
     pub waiting: Vec<Waiting>,
 }
 
-/// Takes possession of the partition and reads what the lake has not seen yet.
+/// Takes possession of the partition, and reads the epochs that the lake does not contain yet.
 ///
 /// # Errors
 /// As [`EpochLog::claim`]; corrupt when the lake does not fit the log.
@@ -33,8 +33,8 @@ pub async fn take_over(
     fresh_log_id: u128,
     fingerprints: Fingerprints,
 ) -> Result<Recovered> {
-    // Before anything is written: a lake that holds what the log does not says so, with what to do, however often a
-    // supervisor starts us. A claim each time would bring the log's numbers up to the lake's.
+    // Checked before anything is written. If the lake is ahead of the log, each start reports this and its remedy. A
+    // claim at each start would advance the log's numbers up to the lake's.
     let newest = log.newest().await?;
     let (log_id, number) = newest.map_or((fresh_log_id, 0), |epoch| (epoch.progress.log_id, epoch.progress.number));
     check_behind(&lake.held(log_id, log.partition()).await?, number)?;
@@ -66,7 +66,7 @@ pub async fn take_over(
     Ok(Recovered { writer, state, lake_epoch, waiting })
 }
 
-/// No table may hold an epoch that the log, which ends at `number`, does not.
+/// Fails if a table contains an epoch after `number`, the last epoch of the log.
 fn check_behind(held: &TableEpochs, number: EpochNumber) -> Result<()> {
     let ahead = held.tables.iter().filter_map(|&(table, epoch)| Some((epoch?, table))).max();
     match ahead {
@@ -79,22 +79,22 @@ fn check_behind(held: &TableEpochs, number: EpochNumber) -> Result<()> {
     }
 }
 
-/// Hot minutes before the live ones, which are still to be read from the lake. Nothing is counted in them any more.
+/// Hot minutes before the live ones, still to be read from the lake. No more clicks are counted in them.
 #[derive(Clone, Debug)]
 pub struct OlderMinutes {
     from: Minute,
     to: Minute,
     cut: Epochs,
-    /// Epochs that the lake did not hold then.
+    /// Epochs that the lake did not contain at that time.
     waiting: Vec<Arc<PendingEpoch>>,
 }
 
-/// The hot counts of so many minutes, filled with live minutes from the fold, so that what base records repeat of them comes from the log
-/// alone. Returns what is to be read from the lake as well, which may be done while clicks are counted: until then the lake
-/// answers for these minutes. `now_ms` stands in for the clock of what has none.
+/// Builds the hot counts of `hot_minutes` minutes. Live minutes come from the fold, so that base records repeat only
+/// data of the log. Returns the minutes to read from the lake, which may be done while clicks are counted; until then
+/// the lake answers queries about them. `now_ms` replaces the clock of epochs that have none.
 pub fn warm(recovered: &mut Recovered, hot_minutes: u32, now_ms: i64) -> (Arc<HotCounts>, Option<OlderMinutes>) {
     for waiting in recovered.waiting.iter_mut().filter(|waiting| waiting.progress.clock_ms == 0) {
-        // The claim that begins a log has no clock before it.
+        // The claim that begins a log has no earlier clock.
         waiting.progress.clock_ms = now_ms;
     }
     let hot = Arc::new(HotCounts::new(hot_minutes));
@@ -130,7 +130,7 @@ fn fill(hot: &HotCounts, recovered: &Recovered) -> Option<OlderMinutes> {
 }
 
 impl OlderMinutes {
-    /// Reads them, the newest first and some at a time, and shows them to readers. After an error it goes on where it was.
+    /// Reads the minutes in batches, newest first, and shows them to readers. After an error, the next call continues.
     ///
     /// # Errors
     /// External when the lake cannot be read.
@@ -163,7 +163,7 @@ mod tests {
         counts
     }
 
-    /// Base records repeat what is hot: rows altered in the lake must not come into the log by them.
+    /// Base records repeat hot counts. Rows that were altered in the lake must not enter the log this way.
     #[test]
     fn live_minutes_are_the_logs_whatever_the_lake_says() {
         let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(8 << 20).build().unwrap();

@@ -1,4 +1,4 @@
-//! What the process tells of itself: ledger, readiness and gauges, kept where requests can read them without waiting.
+//! The report of the process: ledger, readiness and gauges, which requests can read without waiting.
 
 use crate::clock::Clock;
 use crate::first_rejections::{FirstRejection, FirstRejections};
@@ -20,13 +20,13 @@ use std::time::Duration;
 #[cfg(test)]
 mod tests;
 
-/// Notes on the source that are shown.
+/// Most notes on the source to show.
 const SOURCE_NOTES_MAX: usize = 20;
 
-/// Ingest turns many times a second: one turn that takes longer than this hangs, on a mount or on the committer.
+/// A turn of ingest longer than this hangs, on a mount or on the committer: normally there are many turns a second.
 const STUCK_AFTER_MS: i64 = 30_000;
 
-/// An input whose watermark lies this far behind the newest click is named as what holds minutes open.
+/// An input whose watermark is this far behind the newest click is reported as holding minutes open.
 const HOLDS_BACK_MS: i64 = 120_000;
 
 #[derive(Default)]
@@ -35,15 +35,15 @@ struct Committed {
     inputs: BTreeMap<InputId, Arc<InputRow>>,
 }
 
-/// What a partition holds and reads at the moment.
+/// The memory use and reading of a partition.
 #[derive(Clone, Copy, Default)]
 struct Holds {
     identities: usize,
     minutes: usize,
     open_files: u64,
-    /// Bytes, and how many there may be.
+    /// Bytes of text read ahead, and their limit.
     read_ahead: (u64, u64),
-    /// The last epoch that the lake holds.
+    /// The last epoch that the lake contains.
     lake_epoch: EpochNumber,
 }
 
@@ -59,9 +59,9 @@ struct Live {
     source_notes: BTreeMap<u32, Vec<String>>,
     starting: bool,
     recovering: bool,
-    /// How far reading the epoch log is, once that has begun.
+    /// Progress of reading the epoch log, once reading has begun.
     records: Option<Arc<ReadProgress>>,
-    /// When ingest began its last turn, by monotonic time; none while it does not read.
+    /// When ingest began its last turn, in milliseconds of monotonic time; `None` while it does not read.
     turned_ms: Option<i64>,
 }
 
@@ -70,7 +70,7 @@ pub struct Report {
     settings: TimeSettings,
     clock: Arc<dyn Clock>,
     committed: Mutex<BTreeMap<u32, Committed>>,
-    /// How far partitions had come when they went to another process: totals keep what this one counted.
+    /// Progress of partitions when they moved to another process. Totals include what this process counted.
     left: Mutex<BTreeMap<u32, Progress>>,
     live: Mutex<Live>,
     commits: DurationHistogram,
@@ -79,14 +79,14 @@ pub struct Report {
 }
 
 impl Report {
-    /// Starts from a recovered state.
+    /// A report that starts from a recovered state.
     pub fn new(settings: TimeSettings, state: &PartitionState, clock: Arc<dyn Clock>) -> Arc<Report> {
         let report = Report::recovers(settings, clock);
         report.recovered(state);
         report
     }
 
-    /// Starts while the state is still to be recovered: nothing is known yet.
+    /// A report that starts before the state is recovered.
     pub fn recovers(settings: TimeSettings, clock: Arc<dyn Clock>) -> Arc<Report> {
         Arc::new(Report {
             settings,
@@ -100,12 +100,12 @@ impl Report {
         })
     }
 
-    /// Recovery reads the epoch log.
+    /// Records that recovery reads the epoch log.
     pub fn reads(&self, records: Arc<ReadProgress>) {
         self.live.lock().records = Some(records);
     }
 
-    /// The state of a partition is recovered.
+    /// Records the recovered state of a partition.
     pub fn recovered(&self, state: &PartitionState) {
         let committed = Committed { progress: state.progress, inputs: state.inputs.clone() };
         let mut partitions = self.committed.lock();
@@ -115,7 +115,7 @@ impl Report {
         self.live.lock().recovering = false;
     }
 
-    /// A partition has gone to another process.
+    /// Records that a partition has moved to another process.
     pub fn left(&self, partition: u32) {
         let mut partitions = self.committed.lock();
         if let Some(committed) = partitions.remove(&partition) {
@@ -130,13 +130,13 @@ impl Report {
         self.lines.lock().remove(&partition);
     }
 
-    /// An epoch is committed, whose clicks say this of their countries.
+    /// Records a committed epoch, with the countries of its clicks.
     pub fn committed(&self, draft: &EpochDraft, countries: &[Countries], took_ms: i64) {
         self.commits.observe(Duration::from_millis(took_ms.max(0) as u64));
         self.rejections.lock().observe(&draft.dead_letters);
         let mut partitions = self.committed.lock();
         let Some(committed) = partitions.get_mut(&draft.progress.partition) else {
-            // Its next owner tells of it; what was still committed here counts in the totals.
+            // The next owner reports the partition. Epochs still committed here count in the totals.
             if let Some(left) = self.left.lock().get_mut(&draft.progress.partition) {
                 *left = draft.progress;
             }
@@ -158,27 +158,27 @@ impl Report {
         committed.progress = draft.progress;
     }
 
-    /// Reading has begun.
+    /// Records that reading has begun.
     pub fn started(&self) {
         self.live.lock().starting = false;
     }
 
-    /// Ingest begins a turn, by monotonic time.
+    /// Records that ingest begins a turn. `monotonic_ms` is monotonic time.
     pub fn turned(&self, monotonic_ms: i64) {
         self.live.lock().turned_ms = Some(monotonic_ms);
     }
 
-    /// Reading is over.
+    /// Records that reading is over.
     pub fn ended(&self) {
         self.live.lock().turned_ms = None;
     }
 
-    /// What the clocks say.
+    /// Records the clocks.
     pub fn clock(&self, now: &ClockReading) {
         self.live.lock().clock = Some(*now);
     }
 
-    /// What a partition reads: files held open, and bytes of text read ahead of what they may be.
+    /// Records a partition's reading: open files, bytes of text read ahead, and their limit.
     pub fn reading(&self, partition: u32, open_files: usize, held_bytes: usize, held_bytes_max: usize) {
         let mut live = self.live.lock();
         let holds = live.partitions.entry(partition).or_default();
@@ -186,50 +186,50 @@ impl Report {
         holds.read_ahead = (held_bytes as u64, held_bytes_max as u64);
     }
 
-    /// What a partition holds.
+    /// Records a partition's memory use.
     pub fn holds(&self, partition: &Partition) {
         let mut live = self.live.lock();
         let holds = live.partitions.entry(partition.number()).or_default();
         (holds.identities, holds.minutes) = partition.held();
     }
 
-    /// The lake holds all of a partition up to an epoch.
+    /// Records that the lake contains a partition's epochs up to `epoch`.
     pub fn lake_holds(&self, partition: u32, epoch: EpochNumber) {
         self.live.lock().partitions.entry(partition).or_default().lake_epoch = epoch;
     }
 
-    /// What is wrong with inputs at the moment and stops nothing.
+    /// Records the current problems of inputs that do not stop the run.
     pub fn note_source(&self, partition: u32, mut notes: Vec<String>) {
         notes.truncate(SOURCE_NOTES_MAX);
         self.live.lock().source_notes.insert(partition, notes);
     }
 
-    /// The store refuses epochs.
+    /// Records that the store rejects epochs.
     pub fn store_failing(&self, partition: u32, problem: String) {
         self.live.lock().store_failing.insert(partition, problem);
     }
 
-    /// The store takes epochs.
+    /// Records that the store accepts epochs again.
     pub fn store_mended(&self, partition: u32) {
         self.live.lock().store_failing.remove(&partition);
     }
 
-    /// The lake cannot be brought up to date.
+    /// Records that the lake cannot be updated.
     pub fn lake_failing(&self, problem: String) {
         self.live.lock().lake_failing = Some(problem);
     }
 
-    /// The lake is up to date.
+    /// Records that the lake is up to date.
     pub fn lake_mended(&self) {
         self.live.lock().lake_failing = None;
     }
 
-    /// What is wrong with upkeep of the lake; nothing when its last round went well.
+    /// Records a problem of lake upkeep; `None` when its last round succeeded.
     pub fn upkeep_failing(&self, problem: Option<String>) {
         self.live.lock().upkeep_failing = problem;
     }
 
-    /// The first line of each reason that this process rejected.
+    /// The first line that this process rejected for each reason.
     pub fn first_rejections(&self) -> Vec<FirstRejection> {
         self.rejections.lock().list()
     }
@@ -239,7 +239,7 @@ impl Report {
         self.committed.lock().values().filter_map(|committed| committed.progress.newest_click_ms).max()
     }
 
-    /// The lines of all partitions by verdict, as committed.
+    /// The committed lines of all partitions by verdict.
     pub fn total(&self) -> Ledger {
         total(self.committed.lock().values().map(|committed| &committed.progress))
     }
@@ -248,7 +248,7 @@ impl Report {
         row.time.largest_ms.map(|largest| largest - self.settings.out_of_orderness_ms)
     }
 
-    /// Sentences about inputs: gaps, released ones, and the one that holds minutes open.
+    /// Adds sentences about inputs: gaps, released inputs, and the input that holds minutes open.
     fn input_notes(&self, committed: &Committed, notes: &mut Vec<String>) {
         let gap = committed.progress.ledger.gap_bytes;
         if gap > 0 {
@@ -273,7 +273,7 @@ impl Report {
                 row.name
             ));
         }
-        // One behind the final frontier holds nothing.
+        // An input behind the final frontier holds nothing.
         let holds = |row: &&InputRow| {
             let behind = self
                 .watermark_of(row)
@@ -304,7 +304,7 @@ fn total<'a>(partitions: impl Iterator<Item = &'a Progress>) -> Ledger {
     sum
 }
 
-/// A row that sums inputs.
+/// A row with the sum of several inputs.
 fn sum_row(name: &str, ledger: Ledger) -> InputLedger {
     InputLedger {
         name: name.into(),
@@ -317,8 +317,8 @@ fn sum_row(name: &str, ledger: Ledger) -> InputLedger {
 }
 
 impl Report {
-    /// The inputs of a partition, at most `rows_max` rows that add up to it, and how many of them are not listed. Where
-    /// there are too many, those are listed that have not ended, then the newest.
+    /// The inputs of a partition: at most `rows_max` rows, which add up to the partition's ledger, and the number of
+    /// inputs not listed. If there are too many, inputs that have not ended are listed first, then the newest.
     fn input_rows(&self, committed: &Committed, rows_max: usize) -> (Vec<InputLedger>, u64) {
         let mut listed: Vec<&InputRow> = committed.inputs.values().map(Arc::as_ref).collect();
         let mut rows = Vec::new();
@@ -348,7 +348,7 @@ impl Report {
 }
 
 impl Live {
-    /// How far recovery is, until it is over.
+    /// The progress of recovery, until it is over.
     fn recovery(&self) -> Option<String> {
         let what = "starting: the state is being recovered";
         let records = self.records.as_ref().map(|records| records.get());

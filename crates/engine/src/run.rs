@@ -1,7 +1,7 @@
-//! A run of the engine, from its first line to its summary, one turn at a time: it carries out the steps of its life cycle.
+//! A run of the engine, from its first line to its summary, turn by turn. It executes the steps of its life cycle.
 //!
-//! It starts no thread. A service turns it on one thread and the committers, the projector, upkeep and the [`DrainTimer`] on
-//! others; the simulation turns all of them in one thread, in an order drawn from its seed.
+//! It starts no thread. A service turns it on one thread, and the committers, the projector, upkeep and the
+//! [`DrainTimer`] on others. The simulation turns all of them in one thread, in an order drawn from its seed.
 
 use crate::clock::Clock;
 use crate::engine::Engine;
@@ -15,16 +15,16 @@ use adtally_model::{Error, Ledger, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Summary {
     /// The lines of the run's partitions by verdict.
     pub ledger: Ledger,
-    /// Lines read by this run alone.
+    /// Lines read by this run only.
     pub lines_of_run: u64,
-    /// Whether it was stopped before its end.
+    /// Whether the run was stopped before its end.
     pub interrupted: bool,
-    /// Files whose rest a bounded run left unread because they could not be read, and why.
+    /// Files that a bounded run did not read to their end because of errors, with the reasons.
     pub unread: Vec<String>,
 }
 
@@ -32,16 +32,16 @@ pub struct Summary {
 pub struct Run<S> {
     life: LifeCycle,
     ending: Ending,
-    /// Until reading is over.
+    /// The engine; `None` once reading is over.
     engine: Option<Engine<S>>,
-    /// Where epochs went: those that have not ended since reading is over.
+    /// Once reading is over: the sinks that have not ended.
     sinks: Vec<S>,
     projector: Projector,
     upkeep: Arc<Upkeep>,
     clock: Arc<dyn Clock>,
     report: Arc<Report>,
     abandon: Arc<AtomicBool>,
-    /// Lines of its partitions that were read before.
+    /// Lines of its partitions that were read before this run.
     read_before: u64,
     unread: Vec<String>,
 }
@@ -64,7 +64,7 @@ impl<S: EpochSink> Run<S> {
         }
     }
 
-    /// What watches over the time that the run takes to stop.
+    /// A timer that watches the time that the run takes to stop.
     pub fn drain_timer(&self) -> DrainTimer {
         DrainTimer {
             drain: Drain::default(),
@@ -75,27 +75,27 @@ impl<S: EpochSink> Run<S> {
         }
     }
 
-    /// The step that it is in.
+    /// The current step.
     pub fn step(&self) -> Step {
         self.life.step()
     }
 
-    /// The engine, until reading is over.
+    /// The engine; `None` once reading is over.
     pub fn engine(&self) -> Option<&Engine<S>> {
         self.engine.as_ref()
     }
 
-    /// The same, for partitions that come and go.
+    /// Mutable access to the engine, to add and remove partitions.
     pub fn engine_mut(&mut self) -> Option<&mut Engine<S>> {
         self.engine.as_mut()
     }
 
-    /// A handle on the work of the projector.
+    /// A handle to the projector.
     pub fn projector(&self) -> &Projector {
         &self.projector
     }
 
-    /// Does some of the step that it is in. Once it is asked to stop it must be asked in every turn that follows.
+    /// Does part of the current step. After a request to stop, every later turn must repeat the request.
     pub fn turn(&mut self, is_asked_to_stop: bool) -> Turn {
         if is_asked_to_stop {
             self.life.ask_to_stop();
@@ -131,7 +131,7 @@ impl<S: EpochSink> Run<S> {
         Ok(turn)
     }
 
-    /// Gives up all that only reading needs, and upkeep.
+    /// Drops everything that only reading needs, and stops upkeep.
     fn end_reading(&mut self) {
         self.report.ended();
         if self.life.has_failed() {
@@ -146,7 +146,7 @@ impl<S: EpochSink> Run<S> {
         }
     }
 
-    /// Every sink comes to its end, whatever becomes of the others.
+    /// Finishes every sink, even if others fail.
     fn commit(&mut self) -> Turn {
         let life = &mut self.life;
         self.sinks.retain_mut(|sink| match sink.finish() {
@@ -167,7 +167,7 @@ impl<S: EpochSink> Run<S> {
         Turn::Finished
     }
 
-    /// Waits a moment for what the next turn needs.
+    /// Waits briefly for whatever the next turn needs.
     pub fn wait(&self) {
         match &self.engine {
             Some(engine) => engine.wait(),
@@ -175,10 +175,10 @@ impl<S: EpochSink> Run<S> {
         }
     }
 
-    /// What it came to, once it is over. An error is told once.
+    /// The summary, once the run is over. An error is returned only once.
     ///
     /// # Errors
-    /// What stopped it.
+    /// The error that stopped the run.
     pub fn take_summary(&mut self) -> Result<Summary> {
         self.life.take_outcome()?;
         let (ledger, unread) = (self.report.total(), std::mem::take(&mut self.unread));
@@ -187,7 +187,7 @@ impl<S: EpochSink> Run<S> {
     }
 }
 
-/// Watches over the time that a run takes to stop. It is turned beside the run, which may be waiting for a store.
+/// Watches the time that a run takes to stop. It is turned beside the run, which may be waiting for a store.
 pub struct DrainTimer {
     drain: Drain,
     clock: Arc<dyn Clock>,
@@ -197,7 +197,7 @@ pub struct DrainTimer {
 }
 
 impl DrainTimer {
-    /// Looks what time it is; finished once committers and projector were told to give up.
+    /// Checks the time. Returns finished once committers and projector must give up.
     pub fn turn(&mut self, is_asked_to_stop: bool) -> Turn {
         match self.drain.order(is_asked_to_stop, self.clock.monotonic_ms()) {
             DrainOrder::GoOn => Turn::Nothing,

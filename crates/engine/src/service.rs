@@ -1,4 +1,4 @@
-//! The whole job on one machine: stores, recovery, threads, and how they start and stop.
+//! The whole job on one machine: stores, recovery and threads, and how they start and stop.
 
 use crate::clock::{Clock, Randomness};
 use crate::commit::CommitThreads;
@@ -29,33 +29,33 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How often it is looked whether a run that was told to stop takes too long.
+/// How often to check whether a stopping run takes too long.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
 
-/// Turns of the run loop between two reports of how far reading is, and the same where nothing was read: a minute.
+/// Turns of the run loop between two progress reports; the second bound applies while nothing is read: about a minute.
 const TURNS_TOLD: u32 = 64;
 const TURNS_TOLD_QUIET: u32 = 2_048;
 
-/// How long to wait after a failure to read older minutes, doubled up to 64 times as long.
+/// Pause after a failure to read older minutes. Doubles up to 64 times this value.
 const LOAD_PAUSE: Duration = Duration::from_secs(1);
 
-/// The job, started.
+/// The started job.
 pub struct Service {
     run: Run<CommitThreads>,
     hot: HotPartitions,
     lake: Arc<Lake>,
     report: Arc<Report>,
     projector_thread: JoinHandle<()>,
-    /// Keeps the lake in order now and then; a bounded run does so at its end.
+    /// Maintains the lake at intervals. A bounded run does so at its end instead.
     upkeep_thread: Option<UpkeepThread>,
     _data_dir: DataDir,
 }
 
 impl Service {
-    /// Takes the data directory, recovers, and starts everything but reading.
+    /// Takes the data directory, recovers the state, and starts everything but reading.
     ///
     /// # Errors
-    /// A user error for bad settings, fenced for a data directory in use; corrupt when stored data is damaged.
+    /// A user error for invalid settings, fenced for a data directory in use, corrupt when stored data is damaged.
     pub fn start(
         options: &RunOptions,
         clock: Arc<dyn Clock>,
@@ -66,7 +66,7 @@ impl Service {
         Self::start_watched(options, &start, randomness, runtime)
     }
 
-    /// The same, watched by others, who do not stop it.
+    /// Like [`Service::start`], with a report that others can read. They cannot stop the start.
     ///
     /// # Errors
     /// As [`Service::start`].
@@ -79,7 +79,7 @@ impl Service {
         Self::begin(options, start, randomness, runtime)?.ok_or_else(nobody_stopped_it)
     }
 
-    /// The same, watched by others; `None` when it was asked to end before the state was recovered.
+    /// Like [`Service::start_watched`]; returns `None` if asked to stop before the state was recovered.
     ///
     /// # Errors
     /// As [`Service::start`].
@@ -92,8 +92,8 @@ impl Service {
         let Settings { time, epoch, store, .. } = &options.settings;
         Clash::refuse(&time.clashes())?;
         if !store.data_dir.folder().exists() {
-            // A mistake in the arguments leaves no data directory behind. Where there is one, a path may be known from
-            // before that holds nothing just now.
+            // An error in the arguments must not leave a data directory behind. If a data directory exists, a path may
+            // be known from an earlier run although it has no files now.
             let nothing_read = PartitionState::default();
             let files = Box::new(LocalFiles);
             file_source(&options.settings, options.ending, files, &nothing_read, start.clock().as_ref())?;
@@ -104,7 +104,8 @@ impl Service {
         Self::begin_on(options, data_dir, &backing, start, randomness, runtime)
     }
 
-    /// The same on other object stores; the data directory then holds the lock and the identity key alone.
+    /// Like [`Service::start`] on other object stores. The data directory then contains only the lock and the identity
+    /// key.
     ///
     /// # Errors
     /// As [`Service::start`].
@@ -143,7 +144,7 @@ impl Service {
         let fingerprints = Fingerprints { config: settings.fingerprint(), key: key.fingerprint() };
         let (writer, fresh) = (randomness.next_u128(), randomness.next_u128());
         let bounded = options.ending.is_bounded();
-        // A bounded run answers no questions; it holds the live minutes alone, which base records repeat.
+        // A bounded run answers no queries. It keeps only the live minutes, which base records repeat.
         let hot_minutes = if bounded { 0 } else { settings.store.hot_minutes };
         let recovering = recovery::take_over(&log, lake.as_ref(), writer, fresh, fingerprints);
         let Some(mut recovered) = runtime.block_on(start.unless_stopped(recovering))? else { return Ok(None) };
@@ -167,7 +168,7 @@ impl Service {
         engine.add(Owned { log, recovered, hot: Arc::clone(&hot), source }, CommitThreads::start)?;
         let projector_thread = projecting.start()?;
         let upkeep_thread = if bounded { None } else { Some(upkeep.start()?) };
-        // A bounded run answers no questions.
+        // A bounded run answers no queries.
         if let Some(older) = older.filter(|_| !bounded) {
             runtime.spawn(load_older(older, Arc::clone(&hot), lake.clone(), abandon));
         }
@@ -182,26 +183,26 @@ impl Service {
         }))
     }
 
-    /// Who answers questions.
+    /// Answers queries.
     pub fn questions(&self) -> Arc<Embedded> {
         Arc::new(Embedded::new(self.hot.clone(), Arc::clone(&self.lake)))
     }
 
-    /// The lake, for SQL while running.
+    /// The lake, for SQL during the run.
     pub fn lake(&self) -> Arc<Lake> {
         Arc::clone(&self.lake)
     }
 
-    /// What the process tells of itself.
+    /// The report of the process.
     pub fn report(&self) -> Arc<Report> {
         Arc::clone(&self.report)
     }
 
-    /// Reads until the inputs end or `stop` is set, then commits everything and brings the lake up to date.
-    /// `watch` is called every now and then with how far reading is.
+    /// Reads until the inputs end or `stop` is set, then commits everything and updates the lake. Calls `watch` from
+    /// time to time with the reading progress.
     ///
     /// # Errors
-    /// What must stop the process.
+    /// The error that must stop the process.
     pub fn run(self, stop: &AtomicBool, mut watch: impl FnMut(&ReadProgress, &Ledger)) -> Result<Summary> {
         self.report.started();
         let ended = AtomicBool::new(false);
@@ -227,7 +228,7 @@ impl Service {
             }
             let Some(engine) = self.run.engine() else { continue };
             turns = turns.wrapping_add(1);
-            // Adding up what many quiet inputs hold would cost more than watching them.
+            // Reports about many quiet inputs are rarer, because adding up their state is expensive.
             let ledger = engine.ledger();
             let is_reading = ledger.read != told;
             if turns.is_multiple_of(if is_reading { TURNS_TOLD } else { TURNS_TOLD_QUIET }) {
@@ -238,18 +239,18 @@ impl Service {
         if let Some(thread) = self.upkeep_thread {
             thread.stop();
         }
-        // Its outcome is part of the run's.
+        // The run's outcome includes the projector's.
         let _ = self.projector_thread.join();
         self.run.take_summary()
     }
 }
 
-/// What a start ends with that was stopped without anybody who could.
+/// The error of a start that was stopped although it cannot be.
 fn nobody_stopped_it() -> Error {
     Error::internal("the start was stopped, although nothing can stop it")
 }
 
-/// Sets a flag when it is dropped, also by a panic: nobody waits for the flag in vain.
+/// Sets a flag when dropped, also after a panic, so that no thread waits for the flag in vain.
 struct SetWhenDropped<'a>(&'a AtomicBool);
 
 impl Drop for SetWhenDropped<'_> {
@@ -258,7 +259,7 @@ impl Drop for SetWhenDropped<'_> {
     }
 }
 
-/// Reads the hot minutes that are no longer live, until it succeeds.
+/// Reads the hot minutes that are no longer live, and retries until it succeeds.
 async fn load_older(mut older: OlderMinutes, hot: Arc<HotCounts>, lake: Arc<Lake>, abandon: Arc<AtomicBool>) {
     let mut pause = LOAD_PAUSE;
     while let Err(error) = older.load(&hot, lake.as_ref()).await {
@@ -271,7 +272,7 @@ async fn load_older(mut older: OlderMinutes, hot: Arc<HotCounts>, lake: Arc<Lake
     }
 }
 
-/// Removes temporary names that a crash left behind: only the owner writes, and it has not begun.
+/// Removes temporary files left by a crash. Only the owner writes, and it has not begun.
 fn sweep(data_dir: &Path, now_ms: i64) -> Result<()> {
     let now = std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(now_ms.max(0) as u64);
     let swept = DurableLocal::open(data_dir, true)?.sweep(now)?;

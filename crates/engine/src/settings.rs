@@ -1,4 +1,4 @@
-//! What a run is told: the settings of the rooms that it connects, and its own.
+//! The settings of a run: those of the rooms that it connects, and its own.
 
 use adtally_model::IdentityKey;
 use adtally_model::settings::{Clash, DAY, GIB, KIB, MINUTE, SECOND, Size, Span, Whole, identity_key, paths};
@@ -11,35 +11,35 @@ use siphasher::sip::SipHasher24;
 use std::hash::Hasher;
 use std::time::Duration;
 
-/// Text that is being decoded, judged or waits, beyond which only inputs that hold the others up are read: those without
-/// a watermark, the one that the others wait for, and of many inputs some more, until 4 KiB for each of them are held. Each
-/// adds one block, of 4 KiB where there are many, of 1 KiB once much waits for others, or a line.
+/// Bytes of text being decoded, judged or waiting, above which only inputs that hold the others up are read: those
+/// without a watermark and the one with the least watermark. Of many inputs some more are read, up to 4 KiB per input.
+/// Each adds one block (4 KiB with many inputs, 1 KiB once much text waits for others) or one line.
 const HELD_BYTES_MAX: usize = 24 << 20;
 
-/// Inputs asked for a block before what is read is judged: each block takes a kilobyte more than its text. So many more are
-/// asked that were at their end.
+/// Inputs to ask for a block before the text is judged: each block takes 1 KiB in addition to its text. The same number
+/// of inputs at their end is asked as well.
 const TURN_BLOCKS_MAX: usize = 4_096;
 
-/// Pieces of blocks whose clicks an epoch holds. Each takes a kilobyte more than its clicks, which is most where many files
-/// bring a line each.
+/// Pieces of blocks whose clicks an epoch keeps. Each takes 1 KiB in addition to its clicks, which is the larger part
+/// when many files have one line each.
 const EPOCH_PIECES_MAX: usize = 65_536;
 
 /// All settings of a run.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub struct Settings {
-    /// How time is judged.
+    /// The rules of event time.
     pub time: TimeSettings,
-    /// What is read.
+    /// The inputs.
     #[serde(rename = "input")]
     pub source: SourceSettings,
     /// When epochs end.
     pub epoch: EpochSettings,
-    /// Where results are kept, and for how long.
+    /// Where to keep results, and for how long.
     pub store: StoreSettings,
-    /// Key of the identities; the data directory makes one where there is none.
+    /// The key of the identities. If there is none, the data directory creates one.
     #[serde(rename = "identity.key", deserialize_with = "identity_key")]
     pub identity_key: Option<IdentityKey>,
-    /// What bounds memory.
+    /// The bounds of memory.
     #[serde(skip)]
     pub bounds: Bounds,
 }
@@ -50,8 +50,8 @@ impl Settings {
         [self.time.clashes(), self.source.tail.clashes()].concat()
     }
 
-    /// A number that changes whenever a setting changes on which a line's verdict depends: how it is read and how time is
-    /// judged. Where and how often results are written is not part of it.
+    /// A number that changes whenever a setting changes that affects verdicts: how lines are read and how time is
+    /// judged. It does not cover where and how often results are written.
     pub fn fingerprint(&self) -> u64 {
         let (decode, time) = (self.source.tail.decode.canonical(), self.time.canonical());
         let canonical = format!("adtally settings 1 {} {}{}{}", decode.first, time.first, decode.later, time.later);
@@ -61,15 +61,15 @@ impl Settings {
     }
 }
 
-/// `[input]`: what is read.
+/// `[input]`: the inputs.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct SourceSettings {
     /// Files, folders and globs.
     #[serde(deserialize_with = "paths")]
     pub paths: Vec<String>,
-    /// How they are read. Whether the run is bounded is decided by its ending.
+    /// How to read them. The ending decides whether the run is bounded.
     pub tail: TailSettings,
-    /// How often paths are looked at.
+    /// How often to look for files at the paths.
     #[serde(deserialize_with = "Span::<10, MINUTE>::duration")]
     pub discovery_interval: Duration,
 }
@@ -96,7 +96,7 @@ pub struct EpochSettings {
     /// Most bytes of text in an epoch.
     #[serde(rename = "max_bytes", deserialize_with = "Size::<{ 64 * KIB }, { 4 * GIB }>::bytes")]
     pub bytes_max: u64,
-    /// Whether commits wait for the disk.
+    /// Whether commits wait until data is on disk (fsync).
     pub fsync: bool,
 }
 
@@ -106,21 +106,21 @@ impl Default for EpochSettings {
     }
 }
 
-/// `[store]`: where results are kept, and for how long.
+/// `[store]`: where to keep results, and for how long.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct StoreSettings {
-    /// Where everything is kept.
+    /// The place of all stored data.
     pub data_dir: StoreUrl,
-    /// Minutes of counts in memory.
+    /// Minutes of counts to keep in memory.
     #[serde(deserialize_with = "Whole::<1, 10_080>::number")]
     pub hot_minutes: u32,
-    /// How often the lake is brought up to date.
+    /// How often to update the lake.
     #[serde(deserialize_with = "Span::<SECOND, DAY>::duration")]
     pub lake_interval: Duration,
-    /// How often the lake is kept in order.
+    /// How often to maintain the lake.
     #[serde(deserialize_with = "Span::<SECOND, DAY>::duration")]
     pub upkeep_interval: Duration,
-    /// How long what is kept.
+    /// How long to keep each kind of data.
     pub keep: Keep,
 }
 
@@ -136,14 +136,14 @@ impl Default for StoreSettings {
     }
 }
 
-/// What bounds the memory of reading and of an epoch. Nobody sets it; the simulation makes it small.
+/// The bounds of memory for reading and for an epoch. Users cannot set them; the simulation reduces them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {
-    /// Text being decoded, judged or waiting, beyond which only inputs that hold the others up are read.
+    /// Bytes of text being decoded, judged or waiting, above which only inputs that hold the others up are read.
     pub held_bytes_max: usize,
-    /// Inputs with a backlog, and inputs at their end, asked in a turn.
+    /// Inputs with a backlog to ask in a turn; also inputs at their end to ask in a turn.
     pub turn_blocks_max: usize,
-    /// Pieces of blocks whose clicks an epoch holds.
+    /// Pieces of blocks whose clicks an epoch keeps.
     pub epoch_pieces_max: usize,
 }
 

@@ -1,5 +1,5 @@
-//! A start as others see it while it lasts: what is told of it, how it is stopped, and the questions that can be asked once
-//! the state is recovered.
+//! A start while it is in progress: its report, how to stop it, and the queries that are answered once the state is
+//! recovered.
 
 use crate::clock::Clock;
 use crate::options::RunOptions;
@@ -11,17 +11,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// How often it is looked whether the start is to end before it is done.
+/// How often to check whether the start must stop before it is done.
 const STOP_POLL: Duration = Duration::from_millis(50);
 
-/// A start, as others see it while it lasts.
+/// Access to a start while it is in progress.
 #[derive(Clone)]
 pub struct ServiceStart {
-    /// What the process tells of itself: at first how far recovery is.
+    /// The report of the process. At first it shows the progress of recovery.
     pub report: Arc<Report>,
-    /// Who answers questions once the state is recovered.
+    /// Answers queries once the state is recovered.
     pub questions: Arc<LateQuestions>,
-    /// Asks it to end before it is done.
+    /// Stops the start before it is done, when set.
     pub stop: Arc<AtomicBool>,
     clock: Arc<dyn Clock>,
 }
@@ -33,12 +33,12 @@ impl ServiceStart {
         ServiceStart { report, questions: Arc::default(), stop, clock }
     }
 
-    /// What time it is.
+    /// The clock.
     pub(super) fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }
 
-    /// Does something, unless it is asked to end before that is done.
+    /// Runs `work`. Returns `None` if asked to stop before it is done.
     pub(super) async fn unless_stopped<T>(&self, work: impl Future<Output = Result<T>>) -> Result<Option<T>> {
         let stopped = async {
             while !self.stop.load(Ordering::Relaxed) {
@@ -53,21 +53,21 @@ impl ServiceStart {
     }
 }
 
-/// Who answers questions, from the moment on at which somebody can. Until then the revision is empty.
+/// Answers queries once [`LateQuestions::open`] is called. Until then the revision is empty.
 #[derive(Default)]
 pub struct LateQuestions(OnceLock<Box<dyn Questions>>);
 
 impl LateQuestions {
-    /// The state is recovered.
+    /// Sets the object that answers queries, once the state is recovered.
     pub fn open(&self, questions: impl Questions + 'static) {
-        // A start happens once.
+        // There is only one start.
         let _ = self.0.set(Box::new(questions));
     }
 
-    /// Who answers.
+    /// The object that answers queries.
     ///
     /// # Errors
-    /// External and retryable while the state is recovered; the server refuses questions until then.
+    /// External and retryable until the state is recovered; the server rejects queries until then.
     fn get(&self) -> Result<&dyn Questions> {
         self.0.get().map(Box::as_ref).ok_or_else(|| Error::transient("the state is still being recovered"))
     }

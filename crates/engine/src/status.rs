@@ -1,48 +1,47 @@
-//! What a process tells of itself, beside the answers: its ledger, its readiness and its gauges. Nothing here depends on
-//! which stores it has, or on whether it counts clicks itself.
+//! The status of a process, as opposed to query results: its ledger, its readiness and its gauges. It does not depend
+//! on the stores of the process, or on whether the process counts clicks.
 
 use adtally_model::{InputStatus, Ledger};
 use adtally_store::questions::Revision;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How many rows of inputs a ledger has at most: some 3 MB of JSON. Beyond it they are summed in one of the rows.
+/// Most rows of inputs in a ledger: about 3 MB of JSON. One row sums the remaining inputs.
 pub const LEDGER_INPUTS_MAX: usize = 10_000;
 
-/// The process behind the server, asked at every request. An implementation promises that
+/// The status of the process behind the server, read at every request. An implementation promises that
 ///
-/// - it answers from memory, without I/O and without waiting for the work that it tells of;
-/// - ledgers are those of committed epochs and add up (`Ledger::check`), and [`LedgerReport::revision`] names these
-///   epochs;
+/// - it answers from memory, without I/O and without waiting for the work that it reports on;
+/// - ledgers cover committed epochs and add up (`Ledger::check`), and [`LedgerReport::revision`] names these epochs;
 /// - totals of [`Gauges`] never decrease once [`Status::recovering`] is over.
 pub trait Status: Send + Sync {
-    /// Where every line went, as of the last commit that this process knows.
+    /// The verdicts of all lines, as of the last commit known to this process.
     fn ledger(&self) -> LedgerReport;
 
-    /// Whether the process does its work.
+    /// Whether the process can do its work.
     fn readiness(&self) -> Readiness;
 
-    /// While the process recovers its state: how far it is, in a sentence. Until then nothing but its life and its
-    /// readiness can be asked for.
+    /// The progress of recovery in a sentence, while the process recovers its state. Until recovery is over, only
+    /// liveness and readiness can be queried.
     fn recovering(&self) -> Option<String> {
         None
     }
 
-    /// The state of the machinery.
+    /// The metrics of the process.
     fn gauges(&self) -> Gauges;
 }
 
-/// Where every line went.
+/// The verdicts of all lines.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct LedgerReport {
-    /// Every partition; their ledgers sum to the total of the answer.
+    /// All partitions; their ledgers sum to the total.
     pub partitions: Vec<PartitionLedger>,
-    /// Inputs, in the order in which they are to be shown, at most [`LEDGER_INPUTS_MAX`] rows.
-    /// Rows that sum those that are gone and those that are too many make the sum complete.
+    /// Inputs in display order, at most [`LEDGER_INPUTS_MAX`] rows. Rows that sum up removed inputs and excess inputs
+    /// make the total complete.
     pub inputs: Vec<InputLedger>,
-    /// Inputs that have no row of their own because there are too many.
+    /// Inputs without a row of their own because there are too many.
     pub inputs_left_off: u64,
-    /// The epochs that it is made of; none before the first.
+    /// The epochs included; `None` before the first.
     pub revision: Option<Revision>,
 }
 
@@ -66,9 +65,9 @@ pub struct PartitionLedger {
 /// The lines and the progress of one input.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InputLedger {
-    /// Its name for people: where its file is now.
+    /// Its display name: the current path of its file.
     pub name: String,
-    /// What the lake's tables call it, for as long as it is known.
+    /// Its permanent name in the lake's tables.
     pub origin: String,
     /// Whether it holds its partition.
     pub status: InputStatus,
@@ -80,20 +79,20 @@ pub struct InputLedger {
     pub ledger: Ledger,
 }
 
-/// Whether the process does its work, in sentences for people.
+/// Whether the process can do its work, in sentences for people.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Readiness {
-    /// What keeps it from its work; ready means that there is none.
+    /// Problems that prevent its work. The process is ready if there are none.
     pub problems: Vec<String>,
-    /// What an operator should know although the work goes on.
+    /// Conditions that an operator should know although the work continues.
     pub notes: Vec<String>,
 }
 
-/// The state of the machinery, for metrics.
+/// Metrics of the process.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Gauges {
-    /// Lines by verdict since the deployment began, as of the last commit, of the partitions that this process has; of those
-    /// that went to another process, as of when they did.
+    /// Lines by verdict since the deployment began, as of the last commit. Partitions that moved to another process
+    /// count as of their move.
     pub lines: Ledger,
     /// Epochs committed since the deployment began, of the same partitions.
     pub epochs_committed: u64,
@@ -103,29 +102,29 @@ pub struct Gauges {
     pub closed_lag_ms: Option<i64>,
     /// The stores that epochs are projected into.
     pub projections: Vec<Projection>,
-    /// The run loop; `None` in a process that answers questions and counts nothing.
+    /// The run loop; `None` in a process that only answers queries.
     pub run_loop: Option<RunLoop>,
 }
 
-/// How far a store follows the epoch log.
+/// How far a store is behind the epoch log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Projection {
     /// The name of the store, one word such as `lake`: it is part of the metric's name.
     pub store: &'static str,
-    /// Committed epochs that it does not hold yet.
+    /// Committed epochs that it does not contain yet.
     pub epochs_behind: u64,
 }
 
 /// The state of a run loop.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct RunLoop {
-    /// How long commits took since the process started.
+    /// Durations of commits since the process started.
     pub epoch_commits: DurationSnapshot,
     /// Queues between stages.
     pub queues: Vec<QueueDepth>,
-    /// Identities held for deduplication.
+    /// Identities in memory for deduplication.
     pub live_identities: u64,
-    /// Minutes whose identities are held.
+    /// Minutes whose identities are in memory.
     pub live_minutes: u64,
     /// Input files that are open.
     pub open_files: u64,
@@ -134,11 +133,11 @@ pub struct RunLoop {
 /// How full a queue is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct QueueDepth {
-    /// Its name, a noun such as `batches`, or what it is measured in such as `read_ahead_bytes`.
+    /// Its name: a noun such as `batches`, or its unit such as `read_ahead_bytes`.
     pub queue: &'static str,
     /// Items, or bytes, in it.
     pub depth: u64,
-    /// Items, or bytes, that it can hold.
+    /// Capacity in items or bytes.
     pub capacity: u64,
 }
 
@@ -174,7 +173,7 @@ impl DurationHistogram {
         self.sum_us.fetch_add(us, Ordering::Relaxed);
     }
 
-    /// What was counted so far.
+    /// The durations counted so far.
     pub fn snapshot(&self) -> DurationSnapshot {
         DurationSnapshot {
             classes: std::array::from_fn(|class| self.classes[class].load(Ordering::Relaxed)),

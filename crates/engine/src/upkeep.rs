@@ -1,8 +1,8 @@
-//! Upkeep: rolls up, compacts, drops and vacuums what is in the lake, on a thread of its own or turned by hand.
+//! Upkeep: rolls up, compacts, deletes and vacuums lake data, on its own thread or turned by its caller.
 //!
-//! It works in rounds, some minutes apart, and stops at once when the process does: a round that is cut short is like a
-//! crash, which upkeep survives. What fails is told and tried again in the next round; counting never waits for it. A
-//! bounded run does one round at its end.
+//! It works in rounds some minutes apart, and stops at once when the process stops. An interrupted round is like a
+//! crash, which upkeep tolerates. Failures are reported and retried in the next round; counting never waits for upkeep.
+//! A bounded run does one round at its end.
 
 use crate::clock::{Clock, Randomness};
 use crate::ingest::Turn;
@@ -20,60 +20,60 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// When the first round begins at the latest, so that a process that often starts does some, too.
+/// Latest start of the first round, in milliseconds, so that a process that restarts often does some upkeep, too.
 const FIRST_ROUND_MS_MAX: i64 = 30_000;
 
-/// Bytes of files that one round rewrites, about: less than what ten minutes bring at the mission rate, twice over.
+/// Approximate bytes of files that one round rewrites: less than twice what ten minutes add at the mission rate.
 const COMPACTED_BYTES_MAX: u64 = 768 << 20;
 
-/// Time between vacuums: each lists all files.
+/// Time between vacuums, in milliseconds: each lists all files.
 const VACUUM_EVERY_MS: i64 = 3_600_000;
 
-/// How often it is looked whether a round is due, or the process stops.
+/// How often to check whether a round is due or the process is stopping.
 const POLL: Duration = Duration::from_millis(100);
 
-/// What a round does beside rolling up and dropping.
+/// The work of a round beside rolling up and deleting.
 struct Work {
-    /// Bytes of files that it rewrites, about.
+    /// Approximate bytes of files to rewrite.
     compacted_bytes_max: u64,
-    /// Whether it vacuums.
+    /// Whether to vacuum.
     vacuum: bool,
 }
 
-/// When there is what to do, by monotonic time in milliseconds.
+/// When the next work is due, in milliseconds of monotonic time.
 struct Due {
     round_ms: i64,
     vacuum_ms: i64,
 }
 
-/// What upkeep works with.
+/// The dependencies of upkeep.
 pub struct UpkeepParts {
     /// The logs of all partitions, whose records name files.
     pub logs: EpochLogs,
     /// The lake.
     pub lake: Arc<dyn LakeStore>,
-    /// Knows how far the lake is.
+    /// Reports the progress of the lake.
     pub projector: Projector,
-    /// What the process tells of itself.
+    /// The report of the process.
     pub report: Arc<Report>,
-    /// When rounds are due.
+    /// The clock, which decides when rounds are due.
     pub clock: Arc<dyn Clock>,
-    /// File names.
+    /// Randomness for file names.
     pub randomness: Arc<dyn Randomness>,
     /// Runs the stores' I/O.
     pub runtime: tokio::runtime::Handle,
     /// Time between rounds.
     pub interval: Duration,
-    /// How long to keep what.
+    /// How long to keep each kind of data.
     pub keep: Keep,
-    /// Whether the run leaves the larger files that it makes to the next one: see [`LakeProgress::fresh_from`].
+    /// Whether the run leaves the larger files that it writes to the next run: see [`LakeProgress::fresh_from`].
     pub leaves_fresh: bool,
 }
 
-/// Keeps the lake in order.
+/// Maintains the lake.
 pub struct Upkeep {
     parts: UpkeepParts,
-    /// What time it is: a round may take longer than the run loop's last turn is old. It begins with the first partition.
+    /// A guarded clock, because a round may outlast the run loop's last reading. `None` before the first partition.
     guard: Mutex<Option<ClockGuard>>,
     /// The epoch with which this process took each partition.
     taken_at: Mutex<BTreeMap<u32, EpochNumber>>,
@@ -81,7 +81,7 @@ pub struct Upkeep {
     stop: UpkeepStop,
 }
 
-/// Stops upkeep, in the middle of a round if need be.
+/// Stops upkeep, if necessary during a round.
 #[derive(Clone, Default)]
 pub struct UpkeepStop {
     is_set: Arc<AtomicBool>,
@@ -89,21 +89,21 @@ pub struct UpkeepStop {
 }
 
 impl UpkeepStop {
-    /// Stops it for good.
+    /// Stops upkeep for good.
     pub fn set(&self) {
         self.is_set.store(true, Ordering::Relaxed);
         self.changed.notify_one();
     }
 }
 
-/// A handle on the thread.
+/// A handle to the thread.
 pub struct UpkeepThread {
     stop: UpkeepStop,
     thread: JoinHandle<()>,
 }
 
 impl UpkeepThread {
-    /// Ends the thread, in the middle of a round if need be.
+    /// Ends the thread, if necessary during a round.
     pub fn stop(self) {
         self.stop.set();
         if self.thread.join().is_err() {
@@ -125,12 +125,12 @@ impl Upkeep {
         }
     }
 
-    /// What stops it.
+    /// A handle that stops it.
     pub fn stop_handle(&self) -> UpkeepStop {
         self.stop.clone()
     }
 
-    /// Goes on on a thread of its own.
+    /// Continues on its own thread.
     ///
     /// # Errors
     /// External when a thread cannot be started.
@@ -152,7 +152,7 @@ impl Upkeep {
         Ok(UpkeepThread { stop, thread })
     }
 
-    /// Does a round where one is due; finished once it was stopped.
+    /// Does a round if one is due. Returns finished once it was stopped.
     pub fn turn(&self) -> Turn {
         if self.stop.is_set.load(Ordering::Relaxed) {
             return Turn::Finished;
@@ -172,12 +172,12 @@ impl Upkeep {
         Turn::Worked
     }
 
-    /// Does all that there is to do. What fails is told, and is tried again by the next run.
+    /// Does all outstanding work. Failures are reported, and the next run retries them.
     pub fn do_all(&self) {
         self.tell(self.round(&Work { compacted_bytes_max: u64::MAX, vacuum: true }));
     }
 
-    /// Rolls up all that is final, and leaves the rest. What fails is told.
+    /// Rolls up all final minutes, and does nothing else. Failures are reported.
     pub fn roll_up_all(&self) {
         self.tell(self.reached().map_or(Ok(()), |reached| self.roll_up(&reached)));
     }
@@ -190,7 +190,7 @@ impl Upkeep {
         self.parts.report.upkeep_failing(problem);
     }
 
-    /// This process has taken a partition, whose state is that of its claim.
+    /// Records that this process has taken a partition, with the state of its claim.
     pub fn took(&self, claimed: &Progress) {
         let clock = &self.parts.clock;
         let begin = || ClockGuard::new(clock.wall_ms(), clock.monotonic_ms(), claimed.clock_ms);
@@ -198,7 +198,7 @@ impl Upkeep {
         self.taken_at.lock().insert(claimed.partition, claimed.number);
     }
 
-    /// How far the lake is; `None` before this process has projected all of its partitions.
+    /// The progress of the lake; `None` until this process has projected all of its partitions.
     fn reached(&self) -> Option<LakeProgress> {
         let partitions = self.parts.projector.projected()?;
         let mut reached = LakeProgress { partitions, ..LakeProgress::default() };
@@ -209,15 +209,15 @@ impl Upkeep {
         Some(reached)
     }
 
-    /// The same with the time that it is now; `None` while the wall clock is in doubt: files that leave a table then would be
-    /// stamped with a wrong time, and be deleted too early.
+    /// The same progress with the current time. `None` while the wall clock is in doubt: files removed from a table
+    /// would then get a wrong time stamp and be deleted too early.
     fn now(&self, reached: &LakeProgress) -> Option<LakeProgress> {
         let clock = &self.parts.clock;
         let reading = self.guard.lock().as_mut()?.read(clock.wall_ms(), clock.monotonic_ms());
         reading.agrees.then(|| LakeProgress { now_ms: reading.guarded_ms, ..reached.clone() })
     }
 
-    /// Whether the least partition that has a log is this process's: its owner keeps the lake in order.
+    /// Whether this process owns the lowest partition that has a log: its owner maintains the lake.
     fn is_keeper(&self, reached: &LakeProgress) -> Result<bool> {
         let partitions = self.unless_stopped(self.parts.logs.partitions())?;
         let least = partitions.and_then(|partitions| partitions.first().copied());
@@ -270,7 +270,7 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Does something, unless the process stops before it is done.
+    /// Runs `work`. Returns `None` if the process stops before it is done.
     fn unless_stopped<T>(&self, work: impl Future<Output = Result<T>>) -> Result<Option<T>> {
         if self.stop.is_set.load(Ordering::Relaxed) {
             return Ok(None);

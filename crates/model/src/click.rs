@@ -1,17 +1,17 @@
-//! Clicks in columns, as they travel from the decoder to the stores.
+//! Clicks in columns, from the decoder to the stores.
 
 use crate::{Country, Identity, InputId, LinePositions, Record, Rejected};
 use std::sync::Arc;
 
-/// Clicks of one block of lines, a column a field, in the order of the lines. All columns have one length; the
-/// texts of row `i` end at `*_end[i]` and begin where those of row `i - 1` end.
+/// Clicks of one block of lines, one column per field, in line order. All columns have the same length. The texts of
+/// row `i` end at `*_end[i]` and begin at the end of row `i - 1`.
 #[derive(Clone, Debug, Default)]
 pub struct ClickColumns {
     /// Event time in milliseconds.
     pub event_time_ms: Vec<i64>,
     /// The ad, at most `i64::MAX`.
     pub ad_id: Vec<u64>,
-    /// Where the click came from.
+    /// The country of the click.
     pub country: Vec<Country>,
     /// Canonical address, see [`crate::ip`].
     pub ip: Vec<u128>,
@@ -19,16 +19,16 @@ pub struct ClickColumns {
     pub user_end: Vec<u32>,
     /// User ids one after another, UTF-8.
     pub user_bytes: Vec<u8>,
-    /// Ends of the click ids in `click_id_bytes`; an empty one is absent.
+    /// Ends of the click ids in `click_id_bytes`. An empty click id is absent.
     pub click_id_end: Vec<u32>,
     /// Click ids one after another, UTF-8.
     pub click_id_bytes: Vec<u8>,
-    /// Where each line begins, in bytes after the `from` of its block.
+    /// Where each line begins, in bytes after its block's `from`.
     pub line_start: Vec<u32>,
-    /// What makes two lines one click.
+    /// Equal identities mark copies of one click.
     pub identity: Vec<Identity>,
-    /// What stands in the field of the country where that is there and no row has a known country, of one of the rows;
-    /// for people.
+    /// If the block has a country field but no row has a known country: the field's value in one of the rows, for
+    /// people.
     pub unknown_country: Option<String>,
 }
 
@@ -39,24 +39,24 @@ pub struct ClickRef<'a> {
     pub event_time_ms: i64,
     /// The ad.
     pub ad_id: u64,
-    /// Where the click came from.
+    /// The country of the click.
     pub country: Country,
     /// Canonical address.
     pub ip: u128,
     /// The user.
     pub user_id: &'a [u8],
-    /// The client's unique id; empty when it sent none.
+    /// The client's unique id; empty if the client sent none.
     pub click_id: &'a [u8],
 }
 
 impl ClickColumns {
-    /// Rows held.
+    /// Number of rows.
     #[inline]
     pub fn len(&self) -> usize {
         self.event_time_ms.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.event_time_ms.is_empty()
     }
@@ -102,7 +102,7 @@ impl ClickColumns {
         self.identity.push(identity);
     }
 
-    /// Bytes held in memory, for bounds.
+    /// Approximate size in memory, in bytes, for bounds.
     pub fn memory_bytes(&self) -> usize {
         self.len() * (8 + 8 + 1 + 16 + 4 + 4 + 4 + 16) + self.user_bytes.len() + self.click_id_bytes.len()
     }
@@ -114,12 +114,12 @@ fn text<'a>(bytes: &'a [u8], ends: &[u32], row: usize) -> &'a [u8] {
     &bytes[start..ends[row] as usize]
 }
 
-/// Clicks of one batch that were counted: the rows, by number, of shared columns.
+/// The counted clicks of one batch: row numbers into shared columns.
 #[derive(Clone, Debug)]
 pub struct CountedClicks {
     /// All clicks of the batch.
     pub columns: Arc<ClickColumns>,
-    /// The rows that were counted, ascending.
+    /// The rows that were counted, in ascending order.
     pub rows: Vec<u32>,
     /// Name of the input.
     pub input: Arc<str>,
@@ -127,34 +127,34 @@ pub struct CountedClicks {
     pub positions: LinePositions,
 }
 
-/// A block of whole lines of one input after decoding. Each of its lines is either a row of `clicks` or an entry of
-/// `rejected`; both are in the order of the lines.
+/// A decoded block of whole lines of one input. Each line is either a row of `clicks` or an entry of `rejected`; both
+/// are in line order.
 #[derive(Clone, Debug)]
 pub struct DecodedBatch {
     /// The input that the lines came from.
     pub input: InputId,
-    /// Offset in the uncompressed text at which the block begins.
+    /// Where the block begins, as an offset into the uncompressed text.
     pub from: u64,
-    /// Offset at which it ends.
+    /// Where the block ends, as an offset into the uncompressed text.
     pub to: u64,
     /// Lines that are clicks.
     pub clicks: ClickColumns,
-    /// Lines that are not.
+    /// Lines that are not clicks.
     pub rejected: Vec<Rejected>,
-    /// NUL bytes that belong to no line: between lines, and behind the text.
+    /// NUL bytes that belong to no line: between lines and after the text.
     pub nul_bytes: u64,
-    /// The text of the block, for dead letters; may be shorter than `to - from` where an overlong line was cut.
+    /// The text of the block, for dead letters; shorter than `to - from` if an overlong line was cut.
     pub text: Vec<u8>,
 }
 
-/// A block of whole records of one lane after decoding. Lines are in it as in a [`DecodedBatch`].
+/// A decoded block of whole records of one lane. Its lines are stored as in a [`DecodedBatch`].
 #[derive(Clone, Debug)]
 pub struct DecodedRecords {
-    /// The records, in the order of their offsets.
+    /// The records, in offset order.
     pub records: Vec<Record>,
     /// Lines that are clicks.
     pub clicks: ClickColumns,
-    /// Lines that are not.
+    /// Lines that are not clicks.
     pub rejected: Vec<Rejected>,
     /// NUL bytes that belong to no line.
     pub nul_bytes: u64,

@@ -11,10 +11,10 @@ JOJPKEKGKHKIKMKNKPKRKWKYKZLALBLCLILKLRLSLTLULVLYMAMCMDMEMFMGMHMKMLMMMNMOMPMQMRMS
 NUNZOMPAPEPFPGPHPKPLPMPNPRPSPTPWPYQARERORSRURWSASBSCSDSESGSHSISJSKSLSMSNSOSRSSSTSVSXSYSZTCTDTFTGTHTJTKTLTMTNTOTRTT\
 TVTWTZUAUGUMUSUYUZVAVCVEVGVIVNVUWFWSXKYEYTZAZMZWZZ";
 
-/// Codes in all, `XK` and `ZZ` included.
+/// Number of codes, `XK` and `ZZ` included.
 pub const COUNTRIES: usize = CODES.len() / 2;
 
-/// Index by letter pair, 255 where there is none; built at compile time.
+/// Index by letter pair, 255 if there is no such code; built at compile time.
 const INDEX: [u8; 26 * 26] = {
     let mut index = [255_u8; 26 * 26];
     let mut at = 0;
@@ -39,7 +39,7 @@ const NAMES: [&str; COUNTRIES] = {
     names
 };
 
-/// A country code, or `ZZ` where it is unknown. Its byte is its rank in the alphabetical list of codes.
+/// A country code, or `ZZ` if unknown. Its byte is its rank in the alphabetical list of codes.
 ///
 /// ```
 /// # use adtally_model::Country;
@@ -54,13 +54,13 @@ impl Country {
     /// `ZZ`: missing, empty, null or not an assigned code.
     pub const UNKNOWN: Country = Country(COUNTRIES as u8 - 1);
 
-    /// Reads a code in any ASCII case; anything that is not one is [`Country::UNKNOWN`].
+    /// Reads a code in any ASCII case. Any other text is [`Country::UNKNOWN`].
     #[inline]
     pub fn parse(text: &[u8]) -> Country {
         let [first, second] = text else { return Country::UNKNOWN };
         let (first, second) = (first & !0x20, second & !0x20);
-        // `& !0x20` also maps some non-letters; letters alone lie in the range after it, but `@`-like bytes
-        // below 0x40 cannot get there, and the originals are checked to be letters.
+        // `& !0x20` also maps some non-letters into the range of letters, so the original bytes are checked to be
+        // letters.
         if !text[0].is_ascii_alphabetic() || !text[1].is_ascii_alphabetic() {
             return Country::UNKNOWN;
         }
@@ -70,13 +70,13 @@ impl Country {
         }
     }
 
-    /// Reads a code strictly: `None` where it is none of the known codes.
+    /// Reads a code strictly: `None` if it is not a known code.
     pub fn parse_known(text: &[u8]) -> Option<Country> {
         let country = Country::parse(text);
         (country != Country::UNKNOWN || text.eq_ignore_ascii_case(b"ZZ")).then_some(country)
     }
 
-    /// From its rank; `None` where there is no such country.
+    /// The country with this rank; `None` if there is no such country.
     pub fn from_rank(rank: u8) -> Option<Country> {
         (usize::from(rank) < COUNTRIES).then_some(Country(rank))
     }
@@ -93,7 +93,7 @@ impl Country {
         NAMES[usize::from(self.0)]
     }
 
-    /// All of them, in alphabetical order.
+    /// All countries, in alphabetical order.
     pub fn all() -> impl Iterator<Item = Country> {
         (0..COUNTRIES as u8).map(Country)
     }

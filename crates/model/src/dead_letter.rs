@@ -6,10 +6,10 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-/// Bytes of a line that a dead letter keeps.
+/// Most bytes of a line that a dead letter keeps.
 pub const PAYLOAD_BYTES_MAX: usize = 4 * 1024;
 
-/// What became of a line. Each line gets exactly one, the first that applies in this order.
+/// The verdict on a line. Each line gets exactly one: the first that applies, in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
@@ -19,16 +19,16 @@ pub enum Verdict {
     Invalid,
     /// Its event time is too far ahead of the clock.
     Future,
-    /// A copy of a click that is held.
+    /// A copy of a click whose identity is still known.
     Duplicate,
-    /// Its minute is final, or was for its own input, or cannot be held.
+    /// Its minute is final, or was final for its own input, or cannot be kept in memory.
     Late,
     /// A new click in an open or revisable minute.
     Counted,
 }
 
 impl Verdict {
-    /// The word that answers, tables and metrics use.
+    /// The word used in answers, tables and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Verdict::Malformed => "malformed",
@@ -47,46 +47,46 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// A line that the decoder turned down: malformed or invalid.
+/// A line that the decoder rejected as malformed or invalid.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rejected {
-    /// Where the line begins, in bytes after the `from` of its block.
+    /// Where the line begins, in bytes after its block's `from`.
     pub line_start: u32,
     /// [`Verdict::Malformed`] or [`Verdict::Invalid`].
     pub verdict: Verdict,
-    /// The field and what is wrong with it: `ad_id: missing`.
+    /// The field and its problem: `ad_id: missing`.
     pub reason: Cow<'static, str>,
-    /// The line's first [`PAYLOAD_BYTES_MAX`] bytes as they came, without the line ending.
+    /// The line's first [`PAYLOAD_BYTES_MAX`] bytes, unchanged, without the line ending.
     pub payload: Vec<u8>,
 }
 
-/// The word in the column `verdict` of a dead letter that is a copy of another user's click.
+/// The value of the column `verdict` for a dead letter that is a copy of another user's click.
 pub const CONFLICT: &str = "conflict";
 
-/// How the reason of such a dead letter begins; the click id that both bear follows to its end.
+/// The beginning of such a dead letter's reason; the shared click id follows.
 pub const CONFLICT_OF: &str = "another user_id or ip than that of the click counted under click_id ";
 
-/// A line that is kept for reconciliation or repair instead of being counted.
+/// A line that was not counted, kept for reconciliation or repair.
 #[derive(Clone, Debug)]
 pub struct DeadLetter {
-    /// Why it is not counted. Of duplicates only those are kept that differ in user or address from the click that was
-    /// counted.
+    /// Why the line is not counted. Duplicates are kept only if their user or address differs from the counted click.
     pub verdict: Verdict,
-    /// In words, for a person.
+    /// The reason in words.
     pub reason: Cow<'static, str>,
-    /// The line's first [`PAYLOAD_BYTES_MAX`] bytes as they came.
+    /// The line's first [`PAYLOAD_BYTES_MAX`] bytes, unchanged.
     pub payload: Vec<u8>,
     /// Name of the input.
     pub input: Arc<str>,
-    /// Where the line begins, in bytes of the input's uncompressed text.
+    /// Where the line begins, as a byte offset into the input's uncompressed text.
     pub position: u64,
-    /// When it was judged, by the guarded clock.
+    /// When the line was judged, by the guarded clock.
     pub received_at_ms: i64,
-    /// Its click, where the line is one: of all letters but malformed and invalid ones.
+    /// The click of the line; `None` for malformed and invalid lines.
     pub click: Option<JudgedClick>,
 }
 
-/// The click of a dead letter, whole however long its line was. It shares nothing with its block, which may be large.
+/// The complete click of a dead letter, however long its line was. It shares no memory with its block, which may be
+/// large.
 #[derive(Clone, Debug)]
 pub struct JudgedClick {
     event_time_ms: i64,
@@ -95,18 +95,18 @@ pub struct JudgedClick {
     ip: u128,
     user_id: Box<[u8]>,
     click_id: Box<[u8]>,
-    /// The watermark of its input right before its line.
+    /// The watermark of the click's input just before its line.
     pub watermark: Watermark,
 }
 
 impl JudgedClick {
-    /// A click that was judged when its input's watermark was `watermark`.
+    /// A click judged while its input's watermark was `watermark`.
     pub fn new(click: &ClickRef<'_>, watermark: Watermark) -> JudgedClick {
         let &ClickRef { event_time_ms, ad_id, country, ip, user_id, click_id } = click;
         JudgedClick { event_time_ms, ad_id, country, ip, user_id: user_id.into(), click_id: click_id.into(), watermark }
     }
 
-    /// Its fields.
+    /// The click's fields.
     pub fn fields(&self) -> ClickRef<'_> {
         let &JudgedClick { event_time_ms, ad_id, country, ip, ref user_id, ref click_id, .. } = self;
         ClickRef { event_time_ms, ad_id, country, ip, user_id, click_id }
@@ -114,14 +114,14 @@ impl JudgedClick {
 }
 
 impl DeadLetter {
-    /// The word in the column `verdict`: that of the ledger, and [`CONFLICT`] for a duplicate.
+    /// The value of the column `verdict`: the ledger's word, or [`CONFLICT`] for a duplicate.
     pub fn cause(&self) -> &'static str {
         if self.verdict == Verdict::Duplicate { CONFLICT } else { self.verdict.as_str() }
     }
 }
 
-/// What lines have in common that are turned down for the same reason: its text with each number left out. `json: expected
-/// a comma at byte 17` is the same as at byte 18, and one wrong unit makes one reason of all times.
+/// The kind of a reason: its text without numbers. `json: expected a comma at byte 17` and the same at byte 18 are one
+/// kind, and a wrong unit gives one kind for all times.
 pub fn reason_kind(reason: &str) -> String {
     let mut kind = String::with_capacity(reason.len());
     let mut in_number = false;

@@ -7,57 +7,57 @@ use std::sync::Arc;
 /// Number of an epoch in its partition's log, from 1.
 pub type EpochNumber = u64;
 
-/// Every record whose number is a multiple of it is a base.
+/// Every record whose number is a multiple of this is a base.
 pub const BASE_EVERY: EpochNumber = 64;
 
 /// How many records before the latest base the fold begins.
 pub const FOLD_BEFORE_BASE: EpochNumber = 128;
 
-/// Records that are never deleted, counted from the newest.
+/// The number of newest records that are never deleted.
 pub const RECORDS_KEPT: EpochNumber = 64;
 
 /// Everything that one epoch changes. Creating its record in the epoch log is the commit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Epoch {
-    /// How far the partition has come at its end.
+    /// The partition's progress at the end of the epoch.
     pub progress: Progress,
-    /// Random per process start: who wrote it.
+    /// The writer: a random number per process start.
     pub writer: u128,
-    /// Checksum of the record before it; 0 for the first.
+    /// Checksum of the previous record; 0 for the first.
     pub predecessor: u128,
-    /// The least record that a reader or a store still needs.
+    /// The oldest record that a reader or a store still needs.
     pub oldest_needed: EpochNumber,
-    /// Whether it only takes possession of the partition.
+    /// Whether the epoch only takes possession of the partition.
     pub claim: bool,
-    /// The inputs that it touched.
+    /// The inputs that the epoch touched.
     pub inputs: Vec<Arc<InputRow>>,
-    /// Clicks counted in it, by minute in ascending order.
+    /// Clicks counted in the epoch, by minute in ascending order.
     pub counts: Vec<MinuteCounts>,
-    /// Identities of the clicks counted in it, by minute in ascending order.
+    /// Identities of the clicks counted in the epoch, by minute in ascending order.
     pub identities: Vec<MinuteIdentities>,
-    /// Files staged for the lake: part of it once this record is.
+    /// Files staged for the lake. They become part of it once this record exists.
     pub staged: Vec<StagedFile>,
-    /// Fingerprint of the settings that verdicts depend on.
+    /// Fingerprint of the settings that affect verdicts.
     pub config_fingerprint: u64,
     /// Fingerprint of the identity key.
     pub key_fingerprint: u64,
-    /// State repeated so that older records can be forgotten; in every [`BASE_EVERY`]th record.
+    /// State that is repeated so that older records can be deleted; in every [`BASE_EVERY`]th record.
     pub base: Option<Box<Base>>,
 }
 
-/// State repeated in a base record, as of the end of that record.
+/// State that is repeated in a base record, as of the end of that record.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Base {
     /// All inputs.
     pub inputs: Vec<Arc<InputRow>>,
-    /// Live minutes begun more than [`FOLD_BEFORE_BASE`] records before.
+    /// Live minutes that began more than [`FOLD_BEFORE_BASE`] records before.
     pub minutes: Vec<LiveMinute>,
 }
 
-/// A minute whose identities are held.
+/// A minute whose identities are kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LiveMinute {
-    /// The record in which its first click was counted.
+    /// The record that counted its first click.
     pub begun: EpochNumber,
     /// Identities of all its clicks.
     pub identities: MinuteIdentities,
@@ -65,8 +65,8 @@ pub struct LiveMinute {
     pub counts: MinuteCounts,
 }
 
-/// Clicks of one minute by ad and country, in columns of one length sorted by (`ad_id`, `country`), each pair once. They are
-/// changes: what an epoch adds, or, where a correction takes clicks back, takes away.
+/// Clicks of one minute by ad and country: columns of equal length, sorted by (`ad_id`, `country`), each pair once.
+/// They are changes: an epoch adds clicks, and a correction may subtract clicks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MinuteCounts {
     /// The minute.
@@ -75,11 +75,11 @@ pub struct MinuteCounts {
     pub ad_id: Vec<u64>,
     /// Countries.
     pub country: Vec<Country>,
-    /// Clicks, less than 0 where more are taken back than added; never 0.
+    /// Clicks: negative if more are subtracted than added; never 0.
     pub clicks: Vec<i64>,
 }
 
-/// Identities of one minute, in no particular order, each once.
+/// The distinct identities of one minute, in no particular order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MinuteIdentities {
     /// The minute.
@@ -88,7 +88,7 @@ pub struct MinuteIdentities {
     pub identities: Vec<Identity>,
 }
 
-/// Which lake table a staged file belongs to.
+/// The lake table of a staged file.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum StagedTable {
     /// `clicks`.
@@ -104,13 +104,13 @@ pub struct StagedFile {
     pub table: StagedTable,
     /// Path below the table's folder.
     pub path: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Rows.
+    /// Number of rows.
     pub rows: u64,
     /// Hive partition values, in the order of the table's partition columns.
     pub partition_values: Vec<(String, String)>,
-    /// Least and largest event time of its rows, where it has any.
+    /// Least and largest event time of its rows; `None` without event times.
     pub event_time_ms: Option<(i64, i64)>,
     /// Delta statistics as JSON (Delta protocol, "Per-file Statistics").
     pub stats: String,
@@ -122,17 +122,17 @@ impl MinuteCounts {
         MinuteCounts { minute, ad_id: Vec::new(), country: Vec::new(), clicks: Vec::new() }
     }
 
-    /// Rows held.
+    /// Number of rows.
     pub fn len(&self) -> usize {
         self.ad_id.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.ad_id.is_empty()
     }
 
-    /// Appends a row, which must be greater than the last by (`ad_id`, `country`).
+    /// Appends a row, which must be greater than the last row by (`ad_id`, `country`).
     #[inline]
     pub fn push(&mut self, ad_id: u64, country: Country, clicks: i64) {
         self.ad_id.push(ad_id);
@@ -140,17 +140,17 @@ impl MinuteCounts {
         self.clicks.push(clicks);
     }
 
-    /// Its rows as (ad, country, clicks).
+    /// The rows as (ad, country, clicks).
     pub fn rows(&self) -> impl Iterator<Item = (u64, Country, i64)> + '_ {
         self.ad_id.iter().zip(&self.country).zip(&self.clicks).map(|((&ad, &country), &clicks)| (ad, country, clicks))
     }
 
-    /// Clicks in all.
+    /// Total of clicks.
     pub fn total(&self) -> i64 {
         self.clicks.iter().sum()
     }
 
-    /// The sum of two: rows of both, equal pairs added. A pair whose clicks sum up to 0 has no row.
+    /// The sum of two: all rows, with equal pairs added. A pair whose clicks sum to 0 has no row.
     ///
     /// ```
     /// # use adtally_model::{Country, Minute, MinuteCounts};
@@ -203,7 +203,7 @@ pub const fn base_before(number: EpochNumber) -> Option<EpochNumber> {
     }
 }
 
-/// The record from which the state at `number` is folded.
+/// The first record of the fold for the state at `number`.
 ///
 /// ```
 /// # use adtally_model::epoch::fold_start;

@@ -1,15 +1,15 @@
-//! One error type for all rooms. It says what the caller must do, not which library failed.
+//! One error type for all rooms. It tells the caller what to do, not which library failed.
 
 use crate::Invariant;
 use std::error::Error as StdError;
 use std::fmt;
 
-/// Who has to act.
+/// The party that must act.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ErrorKind {
-    /// The user: wrong argument, configuration or question.
+    /// The user: wrong argument, configuration or query.
     User,
-    /// The world outside: disk, network, another process. See [`Error::is_retryable`].
+    /// The environment: disk, network, another process. See [`Error::is_retryable`].
     External,
     /// Stored data is damaged or contradicts itself; the message names the repair.
     Corrupt,
@@ -19,7 +19,7 @@ pub enum ErrorKind {
     Internal,
 }
 
-/// What went wrong, where, and what to do about it.
+/// An error: its message says what went wrong, where, and what to do about it.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -32,22 +32,22 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error of a kind that a retry would not mend.
+    /// An error of this kind that is not retryable.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Error { kind, retryable: false, message: message.into(), source: None }
     }
 
-    /// The user has to change something.
+    /// The user must change something.
     pub fn user(message: impl Into<String>) -> Self {
         Error::new(ErrorKind::User, message)
     }
 
-    /// The world outside failed in a way that may pass.
+    /// The environment failed, and a retry may succeed.
     pub fn transient(message: impl Into<String>) -> Self {
         Error { retryable: true, ..Error::new(ErrorKind::External, message) }
     }
 
-    /// The world outside failed for good.
+    /// The environment failed, and a retry will not help.
     pub fn external(message: impl Into<String>) -> Self {
         Error::new(ErrorKind::External, message)
     }
@@ -72,14 +72,14 @@ impl Error {
         Error::internal(format!("invariant {invariant} is violated: {message}"))
     }
 
-    /// Adds what caused it.
+    /// Adds the cause.
     #[must_use]
     pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// Who has to act.
+    /// The party that must act.
     pub const fn kind(&self) -> ErrorKind {
         self.kind
     }
@@ -89,7 +89,7 @@ impl Error {
         self.retryable
     }
 
-    /// The message followed by those of its causes.
+    /// The message, followed by the messages of its causes.
     pub fn report(&self) -> String {
         let mut text = self.message.clone();
         let mut cause = self.source();

@@ -1,4 +1,4 @@
-//! State is a fold of records: recovery as a pure function of epochs already read.
+//! State as a fold of records: recovery as a pure function of epochs already read.
 
 use crate::epoch::{base_before, fold_start};
 use crate::{
@@ -7,14 +7,14 @@ use crate::{
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What a partition knows at the end of an epoch.
+/// The state of a partition at the end of an epoch.
 #[derive(Clone, Debug, Default)]
 pub struct PartitionState {
-    /// How far it has come; epoch 0 before the first record folded.
+    /// Its progress; epoch 0 before the first record.
     pub progress: Progress,
-    /// Its checksum.
+    /// Checksum of the last record.
     pub checksum: u128,
-    /// Its writer.
+    /// Writer of the last record.
     pub writer: u128,
     /// All inputs.
     pub inputs: BTreeMap<InputId, Arc<InputRow>>,
@@ -24,35 +24,35 @@ pub struct PartitionState {
     pub config_fingerprint: u64,
     /// Fingerprint of the identity key.
     pub key_fingerprint: u64,
-    /// The least record that a reader or a store still needed.
+    /// The oldest record that a reader or a store still needed.
     pub oldest_needed: EpochNumber,
 }
 
 /// A live minute after folding.
 #[derive(Clone, Debug)]
 pub struct FoldedMinute {
-    /// The record in which its first click was counted.
+    /// The record that counted its first click.
     pub begun: EpochNumber,
     /// Identities of its clicks.
     pub identities: Vec<Identity>,
-    /// Its clicks; merged by [`Fold::finish`] into one.
+    /// Its clicks; [`Fold::finish`] merges them into one.
     pub counts: Vec<MinuteCounts>,
 }
 
-/// Folds the records of one log, in order, into the state at the last of them.
+/// Folds the records of one log, in order, into the state at the last record.
 pub struct Fold {
     state: PartitionState,
     base: Option<EpochNumber>,
     repeated: Vec<Minute>,
-    /// Where each input met so far was read to, also before the base.
+    /// How far each input seen so far was read, also before the base.
     read_to: BTreeMap<InputId, u64>,
-    /// The same of a source that has one position for all inputs.
+    /// How far a source with one position for all inputs was read.
     source_read_to: Option<u64>,
 }
 
 impl Fold {
-    /// Begins a fold that will end at record `head`; `base` is the latest base record at or before it, which is
-    /// there unless `head` is less than the first base.
+    /// Begins a fold that will end at record `head`. `base` is the latest base record at or before `head`; `None` if
+    /// `head` is before the first base.
     ///
     /// # Errors
     /// A corrupt-data error when `base` is not the record that the fold needs.
@@ -88,7 +88,7 @@ impl Fold {
         })
     }
 
-    /// The number of the record that comes next.
+    /// The number of the next record.
     pub fn next_number(&self) -> EpochNumber {
         self.state.progress.number + 1
     }
@@ -96,7 +96,7 @@ impl Fold {
     /// Adds the next record, whose checksum is `checksum`.
     ///
     /// # Errors
-    /// A corrupt-data error when the record is not the next of the chain, and an internal one when it breaks an
+    /// A corrupt-data error when the record is not the next one of the chain; an internal error when it violates an
     /// invariant.
     pub fn apply(&mut self, epoch: &Epoch, checksum: u128) -> Result<()> {
         self.check_chain(epoch)?;
@@ -147,7 +147,7 @@ impl Fold {
         Ok(())
     }
 
-    /// Every input goes on where it was.
+    /// Every input and source must continue where it was last read to.
     fn check_positions(&mut self, epoch: &Epoch) -> Result<()> {
         let repeated = epoch.base.iter().flat_map(|base| &base.inputs);
         let rows = epoch.inputs.iter().chain(repeated);
@@ -202,7 +202,7 @@ impl Fold {
     }
 }
 
-/// The sum of many, merged pairwise so that each row is touched about log2(n) times.
+/// The sum of all parts, merged pairwise so that each row is touched about log2(n) times.
 pub fn merge_all(minute: Minute, mut parts: Vec<MinuteCounts>) -> MinuteCounts {
     while parts.len() > 1 {
         parts = parts.chunks(2).map(|pair| if let [a, b] = pair { a.merge(b) } else { pair[0].clone() }).collect();
@@ -244,7 +244,7 @@ impl PartitionState {
         self.check_conservation()
     }
 
-    /// The same without its live minutes.
+    /// A copy without live minutes.
     #[must_use]
     pub fn clone_progress(&self) -> PartitionState {
         PartitionState { live: BTreeMap::new(), inputs: self.inputs.clone(), ..*self }
@@ -253,7 +253,7 @@ impl PartitionState {
     /// The inputs and the gone row must sum to the partition's ledger.
     ///
     /// # Errors
-    /// An internal error when they do not.
+    /// An internal error when they do not add up.
     pub fn check_conservation(&self) -> Result<()> {
         let mut sum = self.progress.gone;
         for row in self.inputs.values() {

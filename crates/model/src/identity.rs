@@ -1,50 +1,50 @@
-//! What makes two lines one click.
+//! Click identities: lines with the same identity are copies of one click.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Bits of a [`Identity`] that say which click it is; the rest tell differing copies apart.
+/// Bits of an [`Identity`] that identify the click. The remaining bits detect copies that differ.
 pub const IDENTITY_BITS: u32 = 112;
 
 const REST_MASK: u128 = (1 << (128 - IDENTITY_BITS)) - 1;
 
-/// Of the rest, the bits that tell users and addresses apart; below them stands the country.
+/// The remaining bits that distinguish users and addresses. The country is in the bits below.
 const USER_MASK: u128 = REST_MASK & !0xff;
 
-/// The identity of a click: 112 bits of keyed hash, and below them 16 bits for the fields that do not belong to the
-/// identity: with a click id 8 bits of hash of user and address, else zeros, and the country.
+/// The identity of a click: 112 bits of keyed hash, then 16 bits for the fields outside the identity. With a click id,
+/// the upper 8 of these are a hash of user and address, else zeros; the lower 8 are the country.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[repr(transparent)]
 pub struct Identity(pub u128);
 
 impl Identity {
-    /// Whether two identities name the same click, whatever their other fields.
+    /// Whether two identities belong to the same click, whatever their other fields.
     #[inline]
     pub fn same_click(self, other: Identity) -> bool {
         (self.0 ^ other.0) >> (128 - IDENTITY_BITS) == 0
     }
 
-    /// Whether the remaining fields of two copies differ. For the country that is exact; with a click id, 8 bits of hash
-    /// tell other users and addresses (one differing copy in 256 goes unseen).
+    /// Whether the remaining fields of two copies differ. The comparison is exact for the country. With a click id,
+    /// users and addresses are compared by 8 bits of hash, so one differing copy in 256 is missed.
     #[inline]
     pub fn conflicts(self, other: Identity) -> bool {
         (self.0 ^ other.0) & REST_MASK != 0
     }
 
-    /// Whether two copies differ in user or address, which they can only where a click id is the identity.
+    /// Whether two copies differ in user or address. This is possible only if a click id is the identity.
     #[inline]
     pub fn differs_in_user(self, other: Identity) -> bool {
         (self.0 ^ other.0) & USER_MASK != 0
     }
 
-    /// Bits to place it in a hash table; they are uniform already.
+    /// Bits for placing it in a hash table; they are already uniform.
     #[inline]
     pub fn table_hash(self) -> u64 {
         (self.0 >> 64) as u64
     }
 }
 
-/// The secret under which identities are hashed, so that nobody can craft two clicks that collide.
+/// The secret key of identity hashes, so that nobody can craft two colliding clicks.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct IdentityKey([u8; 16]);
 
@@ -54,7 +54,7 @@ impl fmt::Debug for IdentityKey {
     }
 }
 
-/// The fields of one click that its identity is made of.
+/// The fields of one click from which its identity is computed.
 #[derive(Clone, Copy, Debug)]
 pub struct IdentityFields<'a> {
     /// Event time in milliseconds.
@@ -65,9 +65,9 @@ pub struct IdentityFields<'a> {
     pub ip: u128,
     /// Rank of the country.
     pub country: u8,
-    /// The user, not empty.
+    /// The user; not empty.
     pub user_id: &'a [u8],
-    /// The client's unique id; empty when it sent none.
+    /// The client's unique id; empty if the client sent none.
     pub click_id: &'a [u8],
 }
 
@@ -77,7 +77,7 @@ impl IdentityKey {
         IdentityKey(bytes)
     }
 
-    /// A public fingerprint by which a changed key is noticed: SipHash-2-4-128 of a fixed text under the key.
+    /// A public fingerprint that reveals a changed key: SipHash-2-4-128 of a fixed text under the key.
     pub fn fingerprint(&self) -> u64 {
         let [first, rest @ ..] = b"adtally identity key fingerprint 1";
         SipHash::new(&self.0).finish(*first, rest, 1 + rest.len()).0
@@ -94,7 +94,7 @@ impl IdentityKey {
         hash.word(click.event_time_ms as u64);
         hash.word(click.ad_id);
         let ((high, low), user) = if click.click_id.is_empty() {
-            // The country alone remains.
+            // Only the country remains.
             (hash.finish_address(0, click.ip, click.user_id, 2 * 8), 0)
         } else {
             let user = SipHash::new(&self.0).finish_address(2, click.ip, click.user_id, 0).0;
@@ -105,9 +105,9 @@ impl IdentityKey {
     }
 }
 
-/// SipHash-2-4 with 128 bits of output (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012, and its reference
-/// implementation for the longer output) of fields that are there in words. Libraries take bytes through a buffer, which for
-/// texts this short is a third of their time; a test holds it to one.
+/// SipHash-2-4 with 128 bits of output (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012, and its
+/// reference implementation for the longer output) of fields that are already words. Libraries copy bytes through a
+/// buffer, which is a third of their time for texts this short. A test compares the result with a library.
 struct SipHash([u64; 4]);
 
 impl SipHash {
@@ -117,7 +117,7 @@ impl SipHash {
         let (k0, k1) = (key as u64, (key >> 64) as u64);
         SipHash([
             k0 ^ 0x736f_6d65_7073_6575,
-            // The constant of the longer output is mixed in here.
+            // Includes the constant of the longer output.
             k1 ^ 0x646f_7261_6e64_6f6d ^ 0xee,
             k0 ^ 0x6c79_6765_6e65_7261,
             k1 ^ 0x7465_6462_7974_6573,
@@ -142,7 +142,7 @@ impl SipHash {
         self.0 = [v0, v1, v2, v3];
     }
 
-    /// Eight bytes of the text.
+    /// Hashes eight bytes of the text.
     #[inline]
     fn word(&mut self, word: u64) {
         self.0[3] ^= word;
@@ -150,7 +150,7 @@ impl SipHash {
         self.0[0] ^= word;
     }
 
-    /// A byte, an address and a text behind `before` bytes that were hashed, and the end.
+    /// Hashes a byte, an address and a text after `before` bytes already hashed, and finishes.
     #[inline]
     fn finish_address(mut self, byte: u8, ip: u128, text: &[u8], before: usize) -> (u64, u64) {
         self.word(u64::from(byte) | (ip as u64) << 8);
@@ -158,7 +158,7 @@ impl SipHash {
         self.finish((ip >> 120) as u8, text, before + 17 + text.len())
     }
 
-    /// A byte and a text behind whole words that were hashed, and the end, `length` bytes after the beginning.
+    /// Hashes a byte and a text after whole words already hashed, and finishes. `length` is the total in bytes.
     #[inline]
     fn finish(mut self, byte: u8, text: &[u8], length: usize) -> (u64, u64) {
         let mut carried = u64::from(byte);
@@ -169,7 +169,7 @@ impl SipHash {
             carried = word >> 56;
         }
         let last = carried | last_word(rest) << 8;
-        // Of the length its lowest byte counts.
+        // Only the lowest byte of the length counts.
         let length = (length as u64) << 56;
         if rest.len() == 7 {
             self.word(last);
@@ -186,11 +186,11 @@ impl SipHash {
     }
 }
 
-/// Up to seven bytes as a word, the first one lowest. How many there are cannot be foreseen, so there is no loop over them.
+/// Up to seven bytes as a word, the first byte lowest. The length is unpredictable, so a loop would be slow.
 #[inline]
 fn last_word(text: &[u8]) -> u64 {
     if let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>()) {
-        // Two reads that may overlap are as good as one of every length.
+        // Two reads that may overlap handle every length.
         return u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << (8 * (text.len() - 4));
     }
     let byte = |at: usize| text.get(at).map_or(0, |&byte| u64::from(byte) << (8 * at));
@@ -241,7 +241,7 @@ mod tests {
         assert_ne!(key.fingerprint(), IdentityKey::new([8; 16]).fingerprint());
     }
 
-    /// The same by a library, of the text as it is documented.
+    /// The identity computed by a library from the documented encoding.
     fn expected(key: &IdentityKey, click: &IdentityFields<'_>) -> Identity {
         let hash = |parts: &[&[u8]]| {
             let mut hasher = SipHasher24::new_with_key(&key.0);

@@ -1,4 +1,4 @@
-//! What commits wait for.
+//! Tests of how commits wait for the lake.
 
 use super::*;
 use crate::clock::SystemRandomness;
@@ -11,10 +11,10 @@ use adtally_store::lake::Lake;
 use object_store::memory::InMemory;
 use parking_lot::Mutex;
 
-/// Pauses after which the lake has caught up: far more than a bounded run has attempts.
+/// Pauses after which the lake has caught up: far more than the attempts of a bounded run.
 const PAUSES: u32 = 1_000;
 
-/// A clock whose pauses take no time, and let the lake catch up in the end.
+/// A clock whose pauses take no time. The lake catches up after [`PAUSES`] of them.
 #[derive(Default)]
 struct Pauses {
     taken: Mutex<u32>,
@@ -39,7 +39,7 @@ impl Clock for Pauses {
     }
 }
 
-/// While a lake is slow, epochs wait for it within bounds, as long as it takes: nothing has failed.
+/// Epochs wait for a slow lake as long as necessary, within bounds: a slow lake is no failure.
 #[test]
 fn fault_31_a_bounded_run_waits_for_a_slow_lake() {
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(8 << 20).build().unwrap();
@@ -66,7 +66,7 @@ fn fault_31_a_bounded_run_waits_for_a_slow_lake() {
         inputs: Arc::default(),
         oldest_needed: 1,
     };
-    // As many as may wait.
+    // The most epochs that may wait.
     let (projector, work) = Projector::new(parts);
     projector.add(log, Arc::clone(&hot), 0, (1..=4_096).map(waiting).collect());
     assert!(!projector.has_room().unwrap());
@@ -91,7 +91,7 @@ fn fault_31_a_bounded_run_waits_for_a_slow_lake() {
         countries: Vec::new(),
         began_ms: 0,
     });
-    // Its first step is over once there is room.
+    // The first step ends once there is room.
     while recorder.turn().unwrap() == Turn::Nothing {
         recorder.wait();
     }

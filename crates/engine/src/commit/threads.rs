@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-/// Says that the encoder is no longer busy, also if it panics, so that the next submit detects the dead thread.
+/// Marks the encoder as no longer busy, also if it panics, so that the next submit detects the dead thread.
 struct Done(Arc<AtomicBool>);
 
 impl Drop for Done {
@@ -18,7 +18,7 @@ impl Drop for Done {
     }
 }
 
-/// A committer on threads of its own: while one epoch is built, the one before is encoded and the one before that is
+/// A committer on its own threads: while one epoch is built, the previous one is encoded and the one before that is
 /// recorded.
 pub struct CommitThreads {
     busy: Arc<AtomicBool>,
@@ -28,7 +28,7 @@ pub struct CommitThreads {
 }
 
 impl CommitThreads {
-    /// Starts them.
+    /// Starts the threads.
     ///
     /// # Errors
     /// External when a thread cannot be started.
@@ -41,7 +41,7 @@ impl CommitThreads {
         let done = Done(Arc::clone(&busy));
         let encoding = start_thread("encode", move || {
             for draft in queue {
-                // The recorder has ended. Its own result says why.
+                // The recorder has ended; its own result says why.
                 if encoded.send(encoder.encode(draft)?).is_err() {
                     break;
                 }
@@ -60,7 +60,7 @@ impl CommitThreads {
 
     fn join(&mut self) -> Result<()> {
         self.drafts = None;
-        // The encoder ends first: by itself, or because the recorder has.
+        // The encoder ends first: by itself, or because the recorder has ended.
         let encoded = join(self.encoding.take(), "encoder");
         join(self.recording.take(), "recorder").and(encoded)
     }
@@ -88,9 +88,9 @@ impl EpochSink for CommitThreads {
     }
 
     fn submit(&mut self, draft: EpochDraft) -> Result<()> {
-        // The encoder detects a dead recorder only when it passes this epoch on, and this thread with the next one.
+        // The encoder detects a dead recorder only when it passes this epoch on; this thread only with the next epoch.
         let is_recording = self.recording.as_ref().is_some_and(|recording| !recording.is_finished());
-        // Before the encoder can have finished it.
+        // Set before the encoder can finish the epoch.
         self.busy.store(true, Ordering::Release);
         let sent = is_recording && self.drafts.as_ref().is_some_and(|drafts| drafts.send(draft).is_ok());
         if sent {

@@ -1,4 +1,4 @@
-//! The end of an epoch: when it is due, what it is handed over with, and what was discovered taking effect.
+//! The end of an epoch: when it is due, what it contains, and how discoveries take effect.
 
 use super::*;
 
@@ -37,7 +37,7 @@ impl<S: EpochSink> Ingest<S> {
         Ok(full || discovered)
     }
 
-    /// Ends the epoch, and then lets what was discovered take effect.
+    /// Ends the epoch, then applies the discoveries.
     pub(super) fn end_epoch(&mut self, run_end: RunEnd) -> Result<()> {
         let (now, _) = self.now();
         if run_end != RunEnd::GoesOn {
@@ -65,7 +65,7 @@ impl<S: EpochSink> Ingest<S> {
         for id in self.partition.take_forgotten() {
             self.source.forget(id);
         }
-        // Handing over may have taken long: what appears now has not been waiting all the while.
+        // Submitting may have taken long. Inputs that appear now have not been waiting all that time.
         let (now, monotonic) = self.now();
         self.epoch_began_ms = monotonic;
         if run_end == RunEnd::GoesOn {
@@ -75,7 +75,7 @@ impl<S: EpochSink> Ingest<S> {
         Ok(())
     }
 
-    /// Inputs that ended long ago and whose files are still there are not gone.
+    /// Keeps inputs that ended long ago but whose files still exist: they are not gone.
     pub(super) fn note_listed(&mut self, now: &ClockReading) {
         for id in self.partition.long_unseen(now) {
             if self.source.is_listed(id) {
@@ -116,7 +116,7 @@ impl<S: EpochSink> Ingest<S> {
                     if self.left.contains(&lane) {
                         continue;
                     }
-                    // Lines still on their way are judged first: then it comes here again.
+                    // Pending lines are judged first; then `settle_ended` reports this end again.
                     match self.lanes.get_mut(&lane).filter(|lane| lane.input == Some(id)) {
                         Some(lane) if !lane.is_drained() => lane.ended = true,
                         found => {

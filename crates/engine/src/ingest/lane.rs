@@ -1,39 +1,39 @@
-//! A lane on its way in: what is read of it and not judged yet.
+//! A lane of input: the text that was read but is not judged yet.
 
 use super::Decoding;
 use adtally_model::{InputId, LaneId};
 use adtally_pipeline::PendingBatch;
 use std::collections::VecDeque;
 
-/// One lane on its way in.
+/// The pending text of one lane.
 #[derive(Default)]
 pub(super) struct Lane {
-    /// Its input; none where inputs share the lane.
+    /// Its input; `None` when several inputs share the lane.
     pub(super) input: Option<InputId>,
-    /// Bytes of text of each block in `decoding`, and of that of `batches` before them.
+    /// Bytes of text in `batches`, followed by the bytes of each block in `decoding`.
     pub(super) sizes: VecDeque<usize>,
     pub(super) decoding: VecDeque<Decoding>,
-    /// The batches of the block that is judged: one, or one a record.
+    /// The batches of the block being judged: one, or one for each record.
     pub(super) batches: VecDeque<Box<PendingBatch>>,
-    /// When it was last found to have nothing for the moment, by monotonic time.
+    /// When the source last had nothing to read, in milliseconds of monotonic time.
     pub(super) asked_ms: Option<i64>,
-    /// Whether that was its end, still to be noted once what was read before is judged.
+    /// Whether the lane was at its end then. The end is noted once everything read before it is judged.
     pub(super) at_end: bool,
-    /// Its first batch waits for other lanes or for the end of the epoch.
+    /// Whether its first batch waits for other lanes or for the end of the epoch.
     pub(super) waits: bool,
-    /// The source will deliver no more.
+    /// Whether the source will deliver no more.
     pub(super) ended: bool,
-    /// A bounded run leaves the rest of it to the next.
+    /// Whether a bounded run leaves the rest to the next run.
     pub(super) left: bool,
 }
 
 impl Lane {
-    /// The lane of an input; none that inputs share needs to be told apart from it by more than its number.
+    /// The lane of a single input, which has the number of its lane.
     pub(super) fn of(LaneId(number): LaneId) -> Lane {
         Lane { input: Some(InputId(number)), ..Lane::default() }
     }
 
-    /// A lane that inputs share.
+    /// A lane that several inputs share.
     pub(super) fn shared() -> Lane {
         Lane::default()
     }
@@ -47,17 +47,17 @@ impl Lane {
         self.decoding.is_empty() && self.batches.is_empty()
     }
 
-    /// Blocks on their way.
+    /// Pending blocks.
     pub(super) fn depth(&self) -> usize {
         self.decoding.len() + usize::from(!self.batches.is_empty())
     }
 
-    /// Bytes of text on their way.
+    /// Bytes of pending text.
     pub(super) fn held_bytes(&self) -> usize {
         self.sizes.iter().sum()
     }
 
-    /// What was read ahead is read again by a later run.
+    /// Drops the text that was read ahead; a later run reads it again.
     pub(super) fn drop_batches(&mut self) {
         self.decoding.clear();
         self.sizes.clear();

@@ -1,24 +1,24 @@
-//! Reading: which inputs are asked for text, and how much of it is held at a time.
+//! Reading: which inputs to ask for text, and how much text to hold at a time.
 
 use super::*;
 use adtally_source::BLOCK_BYTES_MIN;
 
-/// When the bound on held text is reached, a turn still reads one in so many of the inputs with a backlog, as long as less than
-/// [`BLOCK_BYTES`] for each input is held. A turn looks at every input, so reading a single block in it would be too slow.
+/// Above the bound on held text, a turn still reads one of every this many inputs with a backlog, as long as less than
+/// [`BLOCK_BYTES`] per input are held. A turn visits every input, so a single block per turn would be too slow.
 const BEYOND_SHARE: usize = 32;
 
-/// Least text read at a time: some forty lines, so that the cost of a block is shared.
+/// Smallest normal block, in bytes: about forty lines, which share the cost of a block.
 const BLOCK_BYTES: usize = 4 << 10;
 
-/// Once more than this share of the bound on held text waits for other inputs, blocks are as small as possible.
+/// Once more than 1/`WAITING_SHARE` of the bound on held text waits for other inputs, blocks are as small as possible.
 const WAITING_SHARE: usize = 4;
 
-/// An input that may have something to read: how much of it is read ahead, its watermark, and its number.
+/// An input that may have text to read: the number of its pending blocks, its watermark and its lane.
 type Due = (usize, Option<i64>, LaneId);
 
 impl<S: EpochSink> Ingest<S> {
-    /// Reads blocks of the inputs that may have some, those with nothing read ahead first, and of these the ones that lie
-    /// behind the others; then asks those that were at their end, the ones first that were not asked for longest.
+    /// Reads blocks of the inputs with a backlog, ordered by blocks read ahead, then by watermark. Then asks the inputs
+    /// that were at their end, starting with those not asked for the longest time.
     pub(super) fn read(&mut self, monotonic: i64) -> Result<bool> {
         let mut lanes: Vec<Due> = Vec::new();
         let mut at_end: Vec<(i64, usize, LaneId)> = Vec::new();
@@ -28,7 +28,7 @@ impl<S: EpochSink> Ingest<S> {
             let bytes = lane.held_bytes();
             held += bytes;
             if lane.waits {
-                // What waits for others occupies no decoder.
+                // Text that waits for other inputs occupies no decoder.
                 waiting += bytes;
             } else {
                 total += lane.depth();
@@ -43,7 +43,7 @@ impl<S: EpochSink> Ingest<S> {
             }
         }
         let held_max = self.held_max();
-        // Blocks that reach further than inputs may run ahead would only be held.
+        // A block that reaches further than its input may run ahead would only be held in memory.
         let block_min = if waiting > held_max / WAITING_SHARE { BLOCK_BYTES_MIN } else { BLOCK_BYTES };
         let block = (READ_AHEAD_BYTES / backlog.max(1)).max(block_min);
         self.source.set_block_bytes(block.min(self.settings.block_bytes));
@@ -51,14 +51,14 @@ impl<S: EpochSink> Ingest<S> {
         lanes.sort_unstable();
         let turn_max = self.settings.bounds.turn_blocks_max;
         if at_end.len() > turn_max {
-            // Those that are left out come first in the next turn.
+            // The next turn asks the remaining inputs first.
             at_end.select_nth_unstable(turn_max);
             at_end.truncate(turn_max);
         }
         at_end.sort_unstable();
         let backlogged = lanes.len();
         for (_, depth, id) in at_end {
-            // It has had its turn, also where there is no room to ask it.
+            // The input has had its turn, even if there is no room to ask it.
             if let Some(lane) = self.lanes.get_mut(&id) {
                 lane.asked_ms = Some(monotonic);
                 let watermark = lane.input.and_then(|input| self.partition.watermark_of(input));
@@ -75,7 +75,7 @@ impl<S: EpochSink> Ingest<S> {
             let holds_up = watermark.is_none() || watermark == least;
             let room = match depth {
                 0 if holds_up || held < held_max / 2 => true,
-                // It would only wait with what it reads.
+                // The text would only wait.
                 0 if self.must_wait(id, &now) => false,
                 0 if held < held_max => true,
                 0 if beyond > 0 && held < beyond_max => {
@@ -93,32 +93,32 @@ impl<S: EpochSink> Ingest<S> {
                 total += 1;
                 held += self.lanes.get(&id).and_then(|lane| lane.sizes.back()).copied().unwrap_or(0);
                 worked = true;
-                // Further ones with the same watermark are read where there is room.
+                // Other inputs with the same watermark are read only if there is room.
                 least = least.filter(|_| watermark != least);
             }
         }
         Ok(worked)
     }
 
-    /// The watermark of a lane's input; none where it has none, and where inputs share the lane.
+    /// The watermark of a lane's input; `None` when it has none or when inputs share the lane.
     fn watermark_of(&self, lane: &Lane) -> Option<i64> {
         self.partition.watermark_of(lane.input?)
     }
 
-    /// Whether a lane has to wait for others now.
+    /// Whether a lane must wait for other lanes now.
     fn must_wait(&self, id: LaneId, now: &ClockReading) -> bool {
         let input = self.lanes.get(&id).and_then(|lane| lane.input);
         input.is_some_and(|input| self.partition.must_wait(input, now))
     }
 
-    /// Bytes of text that may be held: where many inputs wait, what is kept for each of them needs room, too.
+    /// Most bytes of text to hold. With many inputs the bound is halved, because per-input state needs memory, too.
     pub(super) fn held_max(&self) -> usize {
         let max = self.settings.bounds.held_bytes_max;
         if self.lanes.len() < CROWD { max } else { max / 2 }
     }
 
-    /// Lets an input that lies further ahead give up its decoder for one that waits for one. `ahead` are those that could,
-    /// the furthest last, once they are known.
+    /// Makes an input that is further ahead give up its decoder for this input. `ahead` caches the candidates, the one
+    /// furthest ahead last.
     fn make_room(&mut self, id: LaneId, ahead: &mut Option<Vec<(i64, LaneId)>>) -> bool {
         let ahead = ahead.get_or_insert_with(|| {
             let streaming = self.lanes.iter().filter(|&(&id, _)| self.source.is_streaming(id));
@@ -137,7 +137,7 @@ impl<S: EpochSink> Ingest<S> {
         }
     }
 
-    /// Reads one block; says whether there was one.
+    /// Reads one block. Returns whether there was one.
     fn read_one(&mut self, id: LaneId, monotonic: i64, ahead: &mut Option<Vec<(i64, LaneId)>>) -> Result<bool> {
         let mut outcome = self.source.read(id, monotonic)?;
         if matches!(outcome, ReadOutcome::Waits) && self.make_room(id, ahead) {
@@ -177,7 +177,7 @@ impl<S: EpochSink> Ingest<S> {
                 note_backlog(&mut self.partition);
             }
             ReadOutcome::Unreadable(error) => {
-                // Not idle: it may hold lines. Asked again like one at its end.
+                // Not idle, because it may have lines. Asked again like an input at its end.
                 (lane.asked_ms, lane.at_end) = (Some(monotonic), false);
                 tracing::debug!(lane = id.0, "cannot be read at the moment: {}", error.report());
                 let Some(input) = input else {

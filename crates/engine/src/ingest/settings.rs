@@ -1,10 +1,10 @@
-//! What a caller decides of ingest, and what bounds its memory.
+//! The settings of ingest that the caller chooses, and the bounds of its memory.
 
 use crate::options::Ending;
 use crate::settings::{Bounds, Settings};
 use adtally_pipeline::RunEnd;
 
-/// What ingest needs to know.
+/// The settings of ingest.
 #[derive(Clone, Copy, Debug)]
 pub struct IngestSettings {
     /// Longest time between commits, in milliseconds.
@@ -13,18 +13,18 @@ pub struct IngestSettings {
     pub epoch_lines_max: u64,
     /// Most bytes of text in an epoch.
     pub epoch_bytes_max: u64,
-    /// How often paths are looked at, in milliseconds.
+    /// How often to look for files at the paths, in milliseconds.
     pub discovery_interval_ms: i64,
     /// Largest block read at a time, in bytes.
     pub block_bytes: usize,
-    /// How the run ends once all inputs are read to their end; [`RunEnd::GoesOn`] tails for ever.
+    /// How the run ends once all inputs are read to their end; [`RunEnd::GoesOn`] tails forever.
     pub run_end: RunEnd,
-    /// What bounds memory.
+    /// The bounds of memory.
     pub bounds: Bounds,
 }
 
 impl IngestSettings {
-    /// Those of a run that ends like this.
+    /// The settings of a run with this ending.
     pub fn new(settings: &Settings, ending: Ending) -> IngestSettings {
         IngestSettings {
             epoch_interval_ms: settings.epoch.interval.as_millis() as i64,
@@ -39,7 +39,7 @@ impl IngestSettings {
 }
 
 impl IngestSettings {
-    /// Those of one of several partitions, which share what a process may hold.
+    /// The settings of one of several partitions, which share the memory bounds of the process.
     #[must_use]
     pub fn shared_by(self, partitions: usize) -> IngestSettings {
         let share = |whole: usize| (whole / partitions.max(1)).max(1);

@@ -1,4 +1,4 @@
-//! Ingest, turned by hand over files.
+//! Tests of ingest over files, turned by hand.
 
 use super::*;
 use crate::settings::Bounds;
@@ -7,7 +7,7 @@ use adtally_pipeline::TimeSettings;
 use adtally_source::{Decoder, LocalFiles, TailSettings, Tailer};
 use std::path::Path;
 
-/// It stands still: no turn does anything because time has passed.
+/// A clock that stands still, so that no turn does anything because time has passed.
 struct StandingClock;
 
 impl Clock for StandingClock {
@@ -22,7 +22,7 @@ impl Clock for StandingClock {
 
 const START_MS: i64 = 1_767_225_600_000;
 
-/// Counts the lines of the epochs that it is given.
+/// Counts the lines of the submitted epochs.
 struct Lines(u64);
 
 impl EpochSink for Lines {
@@ -71,14 +71,14 @@ fn ingest(folder: &Path, bounds: Bounds) -> Ingest<Lines> {
     Ingest::new(parts, Lines(0))
 }
 
-/// A turn looks at every input. Where each of them holds a block that reaches further than it may run ahead, and as much is
-/// held as may be, a turn must still bring more than a block.
+/// A turn visits every input. Even if every input has a block that reaches further than it may run ahead, and the bound
+/// on held text is reached, a turn must read more than one block.
 #[test]
 fn many_inputs_with_few_lines_each_take_few_turns() {
     let (files, lines) = (1_000_i64, 200_i64);
     let folder = tempfile::tempdir().unwrap();
     for file in 0..files {
-        // A line each 20 s: what an input may run ahead, 60 s, is three lines.
+        // A line every 20 s: an input may run 60 s ahead, which is three lines.
         let text: String = (0..lines)
             .map(|line| {
                 format!(

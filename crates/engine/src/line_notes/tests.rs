@@ -1,4 +1,4 @@
-//! What is told of refused lines, unknown countries and conflicting copies, and when it is over.
+//! Tests of the notes on refused lines, unknown countries and conflicting copies: when they begin and end.
 
 use super::*;
 use adtally_model::{ClickColumns, LinePositions};
@@ -7,7 +7,7 @@ use std::borrow::Cow;
 const WRONG_UNIT: &str = "click_timestamp: 1767225600 is 1970-01-21 in ms; it would be 2026-01-01 in s: set \
                           input.timestamp_unit";
 
-/// Epochs, one after another, and what is known of the inputs after each.
+/// Consecutive epochs, and the state of the inputs after each.
 #[derive(Default)]
 struct World {
     notes: LineNotes,
@@ -20,7 +20,7 @@ struct World {
 struct Lines<'a>(u64, u64, Vec<Cow<'a, str>>);
 
 impl World {
-    /// Commits lines; returns the warnings.
+    /// Commits lines. Returns the warnings.
     fn epoch(&mut self, lines: &[Lines<'_>]) -> Vec<String> {
         let mut draft = EpochDraft::default();
         for Lines(id, accepted, refused) in lines {
@@ -44,7 +44,7 @@ impl World {
         warnings
     }
 
-    /// Clicks of one input under a column of countries of which all or none is unknown.
+    /// Clicks of one input with a country column in which all countries are unknown or none is.
     fn countries(&mut self, clicks: u64, unknown: Option<&str>) -> Vec<String> {
         let mut row = self.inputs.get(&InputId(1)).map_or_else(|| input(1), |row| InputRow::clone(row));
         row.ledger.book(Verdict::Counted, clicks);
@@ -65,7 +65,7 @@ impl World {
         self.commit(&draft, &countries_of(&[Arc::new(part)]))
     }
 
-    /// Copies, and the click ids under which some of them conflict.
+    /// Copies, and the click ids of those that conflict.
     fn copies(&mut self, copies: u64, click_ids: &[&str]) -> Vec<String> {
         let mut draft = EpochDraft::default();
         draft.progress.ledger = self.total;
@@ -110,12 +110,12 @@ fn an_input_whose_lines_are_refused_is_told_until_they_are_accepted() {
     );
     assert_eq!(world.epoch(&[Lines(1, 0, times(2, WRONG_UNIT)), Lines(2, 1_000, times(400, "ip: missing"))]), [&*told]);
     assert_eq!(world.notes(), [&*told]);
-    // Told once, shown as long as it lasts.
+    // Warned once, shown as long as it lasts.
     assert_eq!(world.epoch(&[Lines(1, 0, times(300, WRONG_UNIT))]), [""; 0]);
     assert!(world.notes()[0].starts_with("1.log: 311 of its last 311 lines are rejected"));
     assert_eq!(world.epoch(&[Lines(1, 3, times(1, WRONG_UNIT))]), [""; 0]);
     assert_eq!(world.notes(), [""; 0]);
-    // An epoch without lines of an input changes nothing, an hour without any ends it.
+    // An epoch without lines of the input changes nothing; an hour without lines ends the note.
     world.epoch(&[Lines(2, 0, times(20, "ip: missing"))]);
     world.epoch(&[Lines(1, 1, Vec::new()), Lines(2, 0, Vec::new())]);
     assert_eq!(world.notes().len(), 1);
@@ -166,7 +166,7 @@ fn a_column_without_a_known_country_is_told_until_there_is_one() {
 #[test]
 fn click_ids_that_many_bear_are_told_while_they_do() {
     let mut world = World::default();
-    // A tenth of all copies, and one short of what is told.
+    // A tenth of all copies, and one less than the threshold.
     let mut ids = vec!["-"; 60];
     ids.extend(vec!["other"; 39]);
     assert_eq!(world.copies(999, &ids), [""; 0]);

@@ -1,4 +1,4 @@
-//! What is told of a process that hangs, of inputs that hold, and of too many inputs.
+//! Tests of the report on a hanging process, on inputs that hold the partition, and on too many inputs.
 
 use super::Report;
 use crate::clock::Clock;
@@ -29,7 +29,7 @@ fn lines(read: u64) -> Ledger {
     Ledger { read, counted: read, ..Ledger::default() }
 }
 
-/// An input whose watermark is so far before noon.
+/// An input whose watermark is `behind_ms` before noon.
 fn input(id: u64, status: InputStatus, behind_ms: Option<i64>) -> InputRow {
     let settings = TimeSettings::default();
     InputRow {
@@ -95,11 +95,11 @@ fn totals_keep_what_a_partition_brought_that_left() {
     check(1_100, 30, 2);
     report.left(4);
     check(1_100, 30, 1);
-    // An epoch that was handed over before.
+    // An epoch submitted before the partition left.
     let handed_over = EpochDraft { progress: at(4, 21, 1_200).progress, ..EpochDraft::default() };
     report.committed(&handed_over, &[], 0);
     check(1_300, 31, 1);
-    // It comes back with what another process has read.
+    // The partition returns with lines that another process has read.
     report.recovered(&at(4, 25, 1_500));
     check(1_600, 35, 2);
 }
