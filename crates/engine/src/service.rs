@@ -104,8 +104,7 @@ impl Service {
         Self::begin_on(options, data_dir, &backing, start, randomness, runtime)
     }
 
-    /// Like [`Service::start`] on other object stores. The data directory then contains only the lock and the identity
-    /// key.
+    /// Like [`Service::start`] on other object stores. The data directory then has only the lock and the identity key.
     ///
     /// # Errors
     /// As [`Service::start`].

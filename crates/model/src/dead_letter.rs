@@ -86,7 +86,7 @@ pub struct DeadLetter {
 }
 
 /// The complete click of a dead letter, however long its line was. It shares no memory with its block, which may be
-/// large.
+/// The complete click of a dead letter, however long its line. It shares no memory with its block, which may be large.
 #[derive(Clone, Debug)]
 pub struct JudgedClick {
     event_time_ms: i64,

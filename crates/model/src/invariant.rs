@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A property that holds at all times; a violation stops the process.
+/// A property that is always true. A violation stops the process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Invariant {
     /// No click is counted twice.
@@ -17,12 +17,12 @@ pub enum Invariant {
     MonotoneFrontiers,
     /// A final minute never changes, except by corrections.
     FinalIsFinal,
-    /// The lake holds exactly what the epoch log says, up to the epoch that it names.
+    /// The lake contains exactly what the epoch log says, up to the epoch that it names.
     LakeEqualsLog,
 }
 
 impl Invariant {
-    /// The id under which it is known in tests, metrics and documentation.
+    /// The id used in tests, metrics and documentation.
     pub const fn id(self) -> &'static str {
         match self {
             Invariant::NoDoubleCount => "EO-1",
@@ -35,7 +35,7 @@ impl Invariant {
         }
     }
 
-    /// In words.
+    /// The invariant in words.
     pub const fn text(self) -> &'static str {
         match self {
             Invariant::NoDoubleCount => "no click is counted twice",

@@ -1,12 +1,12 @@
-//! Canonical IP addresses as one 128-bit number: IPv4 is held as its IPv4-mapped IPv6 address.
+//! Canonical IP addresses as 128-bit numbers: IPv4 is stored as its IPv4-mapped IPv6 address.
 //!
-//! Since `::ffff:a.b.c.d` is by contract the same address as `a.b.c.d`, the mapping loses nothing.
+//! By contract `::ffff:a.b.c.d` is the same address as `a.b.c.d`, so the mapping loses nothing.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const MAPPED: u128 = 0xffff_0000_0000;
 
-/// Reads IPv4 or IPv6 text without zone or prefix length.
+/// Reads an IPv4 or IPv6 address without zone or prefix length. Returns `None` for other text.
 pub fn parse(text: &[u8]) -> Option<u128> {
     match std::str::from_utf8(text).ok()?.parse().ok()? {
         IpAddr::V4(v4) => Some(of_v4(v4.into())),
@@ -14,7 +14,7 @@ pub fn parse(text: &[u8]) -> Option<u128> {
     }
 }
 
-/// The address of IPv4 that has these 32 bits.
+/// The canonical form of the IPv4 address with these 32 bits.
 #[inline]
 pub fn of_v4(v4: u32) -> u128 {
     MAPPED | u128::from(v4)

@@ -1,18 +1,18 @@
-//! The ledger: every line that was read, under one verdict.
+//! The ledger: every line read, under one verdict.
 
 use crate::{Error, Invariant, Verdict};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::AddAssign;
 
-/// Lines by verdict, cumulative. It must add up at all times: see [`Ledger::check`].
+/// Cumulative lines by verdict. They must always add up: see [`Ledger::check`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Ledger {
     /// Lines read.
     pub read: u64,
     /// New clicks.
     pub counted: u64,
-    /// Copies of clicks.
+    /// Copies of counted clicks.
     pub duplicate: u64,
     /// Lines whose minute was final.
     pub late: u64,
@@ -22,7 +22,7 @@ pub struct Ledger {
     pub malformed: u64,
     /// Lines with a field that breaks the rules.
     pub invalid: u64,
-    /// Copies, of those counted under `duplicate`, whose remaining fields differed from the click that was counted.
+    /// The lines under `duplicate` whose remaining fields differ from the counted click.
     pub conflicting_duplicates: u64,
     /// Bytes that could never be read.
     pub gap_bytes: u64,
@@ -32,7 +32,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Books `lines` lines under a verdict.
+    /// Adds `lines` lines to a verdict.
     pub fn book(&mut self, verdict: Verdict, lines: u64) {
         self.read += lines;
         *match verdict {
@@ -50,10 +50,10 @@ impl Ledger {
         self.counted + self.duplicate + self.late + self.future + self.malformed + self.invalid
     }
 
-    /// Conservation: `read = counted + duplicate + late + future + malformed + invalid`.
+    /// Checks conservation: `read = counted + duplicate + late + future + malformed + invalid`.
     ///
     /// # Errors
-    /// An internal error that must stop the process when it does not add up.
+    /// An internal error that must stop the process when the ledger does not add up.
     pub fn check(&self, whose: &str) -> Result<(), Error> {
         if self.read == self.sum() && self.conflicting_duplicates <= self.duplicate {
             Ok(())
@@ -103,7 +103,7 @@ impl fmt::Display for Ledger {
     }
 }
 
-/// A number for people: `1,234,567`.
+/// Formats a number for people: `1,234,567`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);

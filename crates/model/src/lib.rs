@@ -2,8 +2,8 @@
 //!
 //! - **Receives** plain values.
 //! - **Emits** plain values. Everything here is a pure function of its arguments.
-//! - **Promises** that progress is a type: a [`Watermark`] never goes back, a [`Position`] advances only
-//!   by contiguous `(from, to]` ranges, and a [`Ledger`] that does not add up is an error.
+//! - **Promises** that progress is a type: a [`Watermark`] never moves back, a [`Position`] advances only by contiguous
+//!   `(from, to]` ranges, and a [`Ledger`] that does not add up is an error.
 //! - **Never** does I/O, reads a clock, draws randomness or starts a thread.
 //!
 //! Times are `i64` milliseconds since the Unix epoch, UTC, unless a name says otherwise.

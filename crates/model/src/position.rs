@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// A range `(from, to]` of an input: bytes of uncompressed text for files, offsets for Kafka.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Position {
-    /// Where the range begins: all before it was read in earlier epochs.
+    /// Where the range begins. Earlier epochs have read everything before it.
     pub from: u64,
     /// Where it ends.
     pub to: u64,
@@ -18,7 +18,7 @@ impl Position {
         Position { from: offset, to: offset }
     }
 
-    /// Appends a range that must begin where this one ends.
+    /// Appends a range, which must begin at the end of this one.
     ///
     /// ```
     /// # use adtally_model::Position;
@@ -43,7 +43,7 @@ impl Position {
         }
     }
 
-    /// The empty range at the end of this one, where the next epoch begins.
+    /// The empty range at the end of this one: where the next epoch begins.
     pub const fn next(self) -> Self {
         Position::at(self.to)
     }

@@ -1,42 +1,42 @@
-//! Records: the unit in which a stream such as a Kafka partition is read.
+//! Records: the unit of reading of a stream such as a Kafka partition.
 
 use crate::{InputId, Position};
 
-/// By what an input's watermark is known before a record's first line.
+/// The source of an input's watermark before a record's first line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RecordTime {
-    /// By the event times of its lines, guarded against wrong clocks where they are judged.
+    /// The event times of the input's lines, guarded against wrong clocks when they are judged.
     Guarded,
-    /// By a stamp of whoever read the log and guarded its times: the input's watermark, in milliseconds since the Unix
-    /// epoch; none before it had one.
+    /// A stamp by the agent that read the log and guarded its times: the input's watermark, in milliseconds since the
+    /// Unix epoch; `None` before there was one.
     Stamped(Option<i64>),
 }
 
-/// A record among others in a block of text.
+/// A record within a block of text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Record {
-    /// The input that its lines belong to.
+    /// The input of its lines.
     pub input: InputId,
-    /// Where its lines end in the block's text, in bytes; they begin where those of the record before it end.
+    /// Where its lines end in the block's text, in bytes. They begin at the end of the previous record's lines.
     pub text_end: u32,
-    /// How far the source is read with it: from the end of the record before it, offsets that hold nothing included, to
-    /// the offset behind its own.
+    /// The range of the source read with it: from the end of the previous record, empty offsets included, to the offset
+    /// after its own.
     pub position: Position,
-    /// By what the input's watermark is known.
+    /// The source of the input's watermark.
     pub time: RecordTime,
 }
 
-/// Where the lines of a block are in their source.
+/// The positions of a block's lines in their source.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LinePositions {
-    /// In the text of their input: the block begins at this offset, in bytes.
+    /// In the input's text: the block begins at this byte offset.
     Text(u64),
     /// In the record with this offset.
     Record(u64),
 }
 
 impl LinePositions {
-    /// The position of the line that begins so many bytes behind the begin of its block.
+    /// The position of the line that begins `line_start` bytes after its block's beginning.
     ///
     /// ```
     /// # use adtally_model::LinePositions;

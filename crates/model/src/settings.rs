@@ -1,8 +1,8 @@
-//! Values of settings: how each kind is written, within which range, and what a message says is wanted.
+//! Kinds of setting values: how each kind is written, its range, and the message for wrong values.
 //!
-//! The settings struct of a room names the kind at each field: `#[serde(deserialize_with = "Span::<SECOND, DAY>::ms")]`.
-//! Wrong values are errors of serde whose expectation says what is wanted. They contain no text that was found, because it
-//! may be a secret: the deserializer knows it, and may add it with its place.
+//! A room's settings struct names the kind of each field: `#[serde(deserialize_with = "Span::<SECOND, DAY>::ms")]`.
+//! Wrong values are serde errors that say what is expected. The errors never contain the value found, because it may be
+//! a secret; the deserializer knows it and may add it with its place.
 
 mod quantity;
 
@@ -42,7 +42,7 @@ impl<const LEAST: i64, const MOST: i64> Span<LEAST, MOST> {
     /// Reads milliseconds.
     ///
     /// # Errors
-    /// When it is no duration, or out of range.
+    /// When the value is not a duration, or is out of range.
     pub fn ms<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
         let (least, most) = (format_span_ms(LEAST), format_span_ms(MOST));
         let wanted = format!("a duration from \"{least}\" to \"{most}\" such as \"250ms\", \"5s\", \"10m\" or \"2h\"");
@@ -65,7 +65,7 @@ impl<const LEAST: i64, const MOST: i64> Size<LEAST, MOST> {
     /// Reads bytes.
     ///
     /// # Errors
-    /// When it is no size, or out of range.
+    /// When the value is not a size, or is out of range.
     pub fn bytes<'de, D: Deserializer<'de>, T: TryFrom<i64>>(from: D) -> Result<T, D::Error> {
         let (least, most) = (format_size(LEAST), format_size(MOST));
         let wanted = format!("a size from \"{least}\" to \"{most}\" such as \"64KiB\" or \"1MiB\"");
@@ -81,7 +81,7 @@ impl<const LEAST: i64, const MOST: i64> Whole<LEAST, MOST> {
     /// Reads the number.
     ///
     /// # Errors
-    /// When it is no whole number, or out of range.
+    /// When the value is not a whole number, or is out of range.
     pub fn number<'de, D: Deserializer<'de>, T: TryFrom<i64>>(from: D) -> Result<T, D::Error> {
         from.deserialize_i64(WholeVisitor::<LEAST, MOST, T>(PhantomData))
     }
@@ -107,7 +107,7 @@ impl<const LEAST: i64, const MOST: i64, T: TryFrom<i64>> Visitor<'_> for WholeVi
 pub struct Text<const LEAST: usize, const MOST: usize>;
 
 impl<const LEAST: usize, const MOST: usize> Text<LEAST, MOST> {
-    /// Whether a text is one.
+    /// Whether a text is valid.
     pub fn fits(text: &str) -> bool {
         (LEAST..=MOST).contains(&text.len()) && !text.contains('\0')
     }
@@ -115,7 +115,7 @@ impl<const LEAST: usize, const MOST: usize> Text<LEAST, MOST> {
     /// Reads the text.
     ///
     /// # Errors
-    /// When it is too short or too long.
+    /// When the text is too short or too long.
     pub fn owned<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
         let wanted = format!("a text of {LEAST} to {MOST} bytes");
         text(from, &wanted, |text| Self::fits(text).then(|| text.to_owned()))
@@ -129,7 +129,7 @@ impl<const COUNT: usize, const BYTES: usize> Texts<COUNT, BYTES> {
     /// Reads the texts.
     ///
     /// # Errors
-    /// When they are too many, or one is too long.
+    /// When there are too many texts, or one is too long.
     pub fn owned<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
         let wanted = format!("a list of at most {COUNT} texts of at most {BYTES} bytes");
         let fits = |texts: &[String]| texts.len() <= COUNT && texts.iter().all(|text| text.len() <= BYTES);
@@ -137,19 +137,19 @@ impl<const COUNT: usize, const BYTES: usize> Texts<COUNT, BYTES> {
     }
 }
 
-/// Reads paths and patterns of files.
+/// Reads file paths and glob patterns.
 ///
 /// # Errors
-/// When one is empty.
+/// When one of them is empty.
 pub fn paths<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     let fits = |texts: &[String]| texts.iter().all(|text| !text.is_empty());
     from.deserialize_seq(TextsVisitor { wanted: "a list of texts, none empty, such as [\"logs/*.ndjson\"]", fits })
 }
 
-/// Reads an IP address, or `localhost`, and a port.
+/// Reads an IP address (or `localhost`) and a port.
 ///
 /// # Errors
-/// When it is no address.
+/// When the text is not an address.
 pub fn address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
     text(from, "an IP address and a port such as \"127.0.0.1:8080\" or \"[::1]:8080\"", |text| {
         match text.strip_prefix("localhost:") {
@@ -159,10 +159,10 @@ pub fn address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Erro
     })
 }
 
-/// Reads an identity key; none where the text is empty.
+/// Reads an identity key; `None` if the text is empty.
 ///
 /// # Errors
-/// When it is no key.
+/// When the text is not a key.
 pub fn identity_key<'de, D: Deserializer<'de>>(from: D) -> Result<Option<IdentityKey>, D::Error> {
     text(from, "32 hex digits, or empty", |text| match text.len() {
         0 => Some(None),
@@ -173,10 +173,10 @@ pub fn identity_key<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Identit
     })
 }
 
-/// Reads a value that is written as text. `read` returns `None` if the text is not what is `wanted`.
+/// Reads a value that is written as text. `read` returns `None` if the text does not match `wanted`.
 ///
 /// # Errors
-/// When it is no text, or not what is wanted.
+/// When the value is not text, or does not match `wanted`.
 pub fn text<'de, D: Deserializer<'de>, T>(
     from: D,
     wanted: &str,
@@ -223,40 +223,40 @@ impl<'de, F: Fn(&[String]) -> bool> Visitor<'de> for TextsVisitor<'_, F> {
     }
 }
 
-/// Two settings, each valid, that contradict each other.
+/// Two settings that are each valid but contradict each other.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Clash {
-    /// The setting to mend: `time.dedup_horizon`.
+    /// The setting to change: `time.dedup_horizon`.
     pub one: Cow<'static, str>,
-    /// What does not hold between them: `must not be less than`.
+    /// The violated relation between them: `must not be less than`.
     pub relation: &'static str,
     /// The other setting.
     pub other: Cow<'static, str>,
-    /// What would go wrong, and the remedy.
+    /// The consequence of the contradiction, and the remedy.
     pub why: &'static str,
 }
 
 impl Clash {
-    /// Refuses settings that contradict each other.
+    /// Rejects settings that contradict each other.
     ///
     /// # Errors
-    /// A user error that tells the first clash.
+    /// A user error that describes the first clash.
     pub fn refuse(clashes: &[Clash]) -> Result<()> {
         clashes.first().map_or(Ok(()), |clash| Err(Error::user(clash.told(str::to_owned))))
     }
 
-    /// What is wrong, in words, with the settings `shown` by their keys.
+    /// The message; `shown` formats a setting by its key.
     pub fn told(&self, shown: impl Fn(&str) -> String) -> String {
         format!("{} {} {}: {}", shown(&self.one), self.relation, shown(&self.other), self.why)
     }
 }
 
-/// What verdicts depend on in the settings of a room, as text for a fingerprint of the configuration.
+/// The settings of a room that affect verdicts, as text for a fingerprint of the configuration.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Canonical {
     /// The settings that the first fingerprint covered. This text must never change.
     pub first: String,
-    /// The settings that came later, each after a space and only if it differs from its default, so that the fingerprint
-    /// of those who never set it stays as it was. All but the first of them, `null_values`, need their name.
+    /// Settings added later, each after a space and only if it differs from its default, so that the fingerprint stays
+    /// the same for users who never set it. All but the first of them, `null_values`, need their name.
     pub later: String,
 }

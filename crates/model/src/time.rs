@@ -9,7 +9,7 @@ pub const MINUTE_MS: i64 = 60_000;
 /// The earliest accepted event time: 2000-01-01T00:00:00Z.
 pub const EVENT_TIME_MIN_MS: i64 = 946_684_800_000;
 
-/// The first event time that is too late to be accepted: 2100-01-01T00:00:00Z.
+/// The first event time too late to be accepted: 2100-01-01T00:00:00Z.
 pub const EVENT_TIME_END_MS: i64 = 4_102_444_800_000;
 
 /// A one-minute tumbling window `[start, start + 60 s)` of UTC event time, numbered from the Unix epoch.
@@ -26,13 +26,13 @@ pub const EVENT_TIME_END_MS: i64 = 4_102_444_800_000;
 pub struct Minute(pub i64);
 
 impl Minute {
-    /// The minute that holds an event time.
+    /// The minute that contains an event time.
     #[inline]
     pub const fn of(event_time_ms: i64) -> Self {
         Minute(event_time_ms.div_euclid(MINUTE_MS))
     }
 
-    /// Whether it holds an event time.
+    /// Whether the minute contains an event time.
     #[inline]
     pub const fn contains(self, event_time_ms: i64) -> bool {
         self.start_ms() <= event_time_ms && event_time_ms < self.end_ms()
@@ -44,19 +44,19 @@ impl Minute {
         self.0 * MINUTE_MS
     }
 
-    /// The millisecond after its last.
+    /// The millisecond after its last one.
     #[inline]
     pub const fn end_ms(self) -> i64 {
         (self.0 + 1) * MINUTE_MS
     }
 
-    /// The minute that follows.
+    /// The next minute.
     pub const fn next(self) -> Self {
         Minute(self.0 + 1)
     }
 }
 
-/// A lower bound on the event times still to come, or none yet. It never moves back.
+/// A lower bound on future event times, or none yet. It never moves back.
 ///
 /// ```
 /// # use adtally_model::Watermark;
@@ -77,7 +77,7 @@ impl Watermark {
         Watermark(Some(ms))
     }
 
-    /// Raises it to `ms`; says whether it moved. A smaller time changes nothing.
+    /// Raises it to `ms`. Returns whether it moved; an earlier time changes nothing.
     pub fn advance(&mut self, ms: i64) -> bool {
         if self.0.is_none_or(|now| now < ms) {
             self.0 = Some(ms);
@@ -100,33 +100,33 @@ impl Watermark {
     }
 }
 
-/// What is recorded of a partition's progress in every epoch. None of it ever moves back, whatever the configuration.
+/// The frontiers of a partition, recorded in every epoch. None of them ever moves back, whatever the configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Frontiers {
-    /// The least watermark of the inputs that hold the partition.
+    /// The least watermark of the inputs that hold the partition's watermark.
     pub watermark: Watermark,
-    /// Minutes that end at or before it are closed: complete as far as is known.
+    /// Minutes that end at or before it are closed: complete as far as known.
     pub closed: Watermark,
-    /// Minutes that end at or before it are final: they never change again (corrections aside).
+    /// Minutes that end at or before it are final: only corrections can change them.
     pub final_: Watermark,
-    /// The identities of minutes that end at or before it are forgotten; the other minutes are live.
+    /// Identities of minutes that end at or before it are forgotten. The other minutes are live.
     pub expired: Watermark,
 }
 
-/// How settled the count of a minute is.
+/// The state of a minute's count.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MinuteState {
     /// Still being counted.
     Open,
-    /// Complete as far as is known, still revisable.
+    /// Complete as far as known, but still revisable.
     Closed,
     /// Never changes again.
     Final,
 }
 
 impl MinuteState {
-    /// The word that answers use.
+    /// The word used in answers.
     pub const fn as_str(self) -> &'static str {
         match self {
             MinuteState::Open => "open",
@@ -143,13 +143,13 @@ impl fmt::Display for MinuteState {
 }
 
 impl Frontiers {
-    /// Whether the identities of a minute are still held.
+    /// Whether the identities of a minute are still kept.
     #[inline]
     pub fn is_live(&self, minute: Minute) -> bool {
         !self.expired.reached(minute.end_ms())
     }
 
-    /// Whether none of it lies before the earlier frontiers.
+    /// Whether no frontier is before the one in `earlier`.
     pub fn follows(&self, earlier: &Frontiers) -> bool {
         self.watermark >= earlier.watermark
             && self.closed >= earlier.closed
@@ -157,8 +157,8 @@ impl Frontiers {
             && self.expired >= earlier.expired
     }
 
-    /// The state of a minute; `reopened_from` is the least watermark among the holding inputs with a backlog, which
-    /// makes closed minutes that it has not passed open again.
+    /// The state of a minute. `reopened_from` is the least watermark of the holding inputs with a backlog; closed
+    /// minutes that it has not passed are open again.
     pub fn state_of(&self, minute: Minute, reopened_from: Option<i64>) -> MinuteState {
         let end = minute.end_ms();
         if self.final_.reached(end) {
@@ -171,7 +171,7 @@ impl Frontiers {
     }
 }
 
-/// Formats event time as RFC 3339 UTC with as few digits as are needed: `2026-01-31T10:00:00Z`, or with `.123`.
+/// Formats event time as RFC 3339 UTC with as few digits as necessary: `2026-01-31T10:00:00Z`, or with `.123`.
 pub fn rfc3339(ms: i64) -> String {
     let days = ms.div_euclid(86_400_000);
     let of_day = ms.rem_euclid(86_400_000);
@@ -184,7 +184,7 @@ pub fn rfc3339(ms: i64) -> String {
     }
 }
 
-/// The `YYYY-MM-DD` and hour of day of an event time, UTC: how the lake is partitioned.
+/// The UTC date `YYYY-MM-DD` and hour of an event time, by which the lake is partitioned.
 pub fn date_and_hour(ms: i64) -> (String, u8) {
     let (year, month, day) = civil_from_days(ms.div_euclid(86_400_000));
     (format!("{year:04}-{month:02}-{day:02}"), (ms.rem_euclid(86_400_000) / 3_600_000) as u8)

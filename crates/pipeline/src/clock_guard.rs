@@ -1,16 +1,16 @@
-//! A clock that can be trusted with frontiers: it never runs back, and stays near monotonic time.
+//! A clock that may move frontiers: it never runs back, and stays near monotonic time.
 
-/// How far the guarded clock may be from the monotonic time that has passed since start, in milliseconds.
+/// Maximum distance of the guarded clock from the monotonic time elapsed since the start, in milliseconds.
 const APART_MS_MAX: i64 = 60_000;
 
-/// What the clocks say at one moment, in milliseconds since the Unix epoch.
+/// A reading of the clocks, in milliseconds since the Unix epoch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClockReading {
-    /// The guarded clock: moves frontiers and idleness.
+    /// The guarded clock, which decides about frontiers and idleness.
     pub guarded_ms: i64,
-    /// The wall clock as it stands.
+    /// The wall clock, unchanged.
     pub wall_ms: i64,
-    /// Whether the two agree; while they do not, the clock moves no frontier.
+    /// Whether the two clocks agree. While they do not, the clock moves no frontier.
     pub agrees: bool,
 }
 
@@ -43,7 +43,7 @@ impl ClockGuard {
         ClockGuard { start_ms, start_monotonic_ms: monotonic_ms, last_ms: start_ms }
     }
 
-    /// The clocks now.
+    /// Reads the clocks.
     pub fn read(&mut self, wall_ms: i64, monotonic_ms: i64) -> ClockReading {
         let elapsed = monotonic_ms.saturating_sub(self.start_monotonic_ms).max(0);
         let expected = self.start_ms.saturating_add(elapsed);

@@ -1,5 +1,5 @@
-//! Stage: one set of identities per event minute. A copy can only fall in its own minute, a look-up probes one set,
-//! and a whole set expires at once.
+//! Stage: one set of identities per event minute. A copy always has the same minute, a look-up probes one set, and a
+//! whole set expires at once.
 
 use crate::identity_set::{Found, IdentitySet, PREFETCH_MAX};
 use crate::lateness::{TimedLines, Timeliness};
@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::Range;
 
-/// A minute is expected to come to hold this share more than the one before it holds so far: late lines of that one, and
-/// traffic that rises.
+/// A minute is expected to grow to the current size of the minute before it plus 1/`EXPECTED_MORE`, for late lines of
+/// that minute and for rising traffic.
 const EXPECTED_MORE: usize = 8;
 
-/// Minutes by which it is foreseen what the next comes to hold.
+/// Number of preceding minutes used to predict the size of a minute.
 const EXPECTED_BY: usize = 3;
 
 /// The identities of one minute.
@@ -32,12 +32,12 @@ struct MinuteSet {
 pub struct Deduplicate {
     sets: BTreeMap<Minute, MinuteSet>,
     held: usize,
-    /// Identities added in the current epoch to minutes that have expired since.
+    /// Identities added in the current epoch to minutes that have since expired.
     expired: BTreeMap<Minute, Vec<Identity>>,
 }
 
 impl Deduplicate {
-    /// Takes back what a fold brought.
+    /// Restores a minute from a fold.
     pub(crate) fn restore(&mut self, minute: Minute, begun: EpochNumber, identities: &[Identity]) {
         let mut table = IdentitySet::with_capacity(with_more(identities.len()));
         for identities in identities.chunks(PREFETCH_MAX) {
@@ -48,8 +48,8 @@ impl Deduplicate {
         self.sets.insert(minute, MinuteSet { begun, table, added: Vec::new() });
     }
 
-    /// The verdicts of lines, whose identities are held from now on where they are counted. Minutes that get their first
-    /// identity are begun in `epoch`.
+    /// Returns the verdicts of lines, and keeps the identities of counted lines. A minute that gets its first identity
+    /// is recorded as begun in `epoch`.
     pub(crate) fn deduplicate(&mut self, lines: &TimedLines<'_>, epoch: EpochNumber) -> Verdicts {
         let rows = lines.first..lines.first + lines.timeliness.len();
         let mut verdicts = Verdicts { counted: Vec::with_capacity(rows.len()), not_counted: Vec::new() };
@@ -67,7 +67,7 @@ impl Deduplicate {
         verdicts
     }
 
-    /// The verdicts of lines of one minute.
+    /// The verdicts of consecutive lines of one minute.
     fn deduplicate_run(
         &mut self,
         minute: Minute,
@@ -101,17 +101,16 @@ impl Deduplicate {
         self.held += verdicts.counted.len() - counted_before;
     }
 
-    /// The set of a minute that is held.
+    /// The set of a live minute.
     fn find(&mut self, minute: Minute) -> Option<&mut MinuteSet> {
-        // Several inputs fill neighbouring minutes side by side: what is expected grows with the minute before.
+        // Several inputs fill neighbouring minutes at the same time: the expected size grows with the minute before.
         let expected = self.expected_of(minute);
         let set = self.sets.get_mut(&minute)?;
         set.table.expect(expected);
         Some(set)
     }
 
-    /// Begins a minute that is not held, if there is room. Where there is none, what is behind the expired frontier is
-    /// forgotten first.
+    /// Begins a minute, if there is room. If there is none, minutes behind the expired frontier are forgotten first.
     fn begin(&mut self, minute: Minute, expired_ms: i64, epoch: EpochNumber) -> Option<&mut MinuteSet> {
         if self.is_full() {
             self.expire(expired_ms);
@@ -124,19 +123,19 @@ impl Deduplicate {
         Some(self.sets.entry(minute).or_insert(MinuteSet { begun: epoch, table, added: Vec::new() }))
     }
 
-    /// Whether no further minute fits.
+    /// Whether there is no room for another minute.
     fn is_full(&self) -> bool {
         self.sets.len() >= LIVE_MINUTES_MAX
     }
 
-    /// Identities that a minute is expected to come to hold, by the live minutes right before it: of many inputs side by
-    /// side the nearest of them is still being filled.
+    /// The expected number of identities of a minute, from the live minutes just before it. With many parallel inputs,
+    /// the nearest of them is still being filled.
     fn expected_of(&self, minute: Minute) -> usize {
         let before = self.sets.range(..minute).rev().take(EXPECTED_BY);
         before.map(|(_, set)| with_more(set.table.len())).max().unwrap_or(0)
     }
 
-    /// Forgets the minutes that end at or before `expired_ms`, keeping what the epoch has yet to record.
+    /// Forgets the minutes that end at or before `expired_ms`. Keeps the identities that the epoch must still record.
     pub(crate) fn expire(&mut self, expired_ms: i64) {
         while let Some(entry) = self.sets.first_entry() {
             if entry.key().end_ms() > expired_ms {
@@ -150,22 +149,22 @@ impl Deduplicate {
         }
     }
 
-    /// Identities held.
+    /// Number of identities in memory.
     pub fn held(&self) -> usize {
         self.held
     }
 
-    /// Identities that would stay if the minutes up to `expired_ms` were forgotten.
+    /// Number of identities left if the minutes up to `expired_ms` were forgotten.
     pub(crate) fn held_after(&self, expired_ms: i64) -> usize {
         self.sets.iter().filter(|(minute, _)| minute.end_ms() > expired_ms).map(|(_, set)| set.table.len()).sum()
     }
 
-    /// Live minutes.
+    /// Number of live minutes.
     pub fn minutes(&self) -> usize {
         self.sets.len()
     }
 
-    /// Takes out what the current epoch added, by minute.
+    /// Takes out the identities added in the current epoch, by minute.
     pub(crate) fn drain_added(&mut self) -> BTreeMap<Minute, Vec<Identity>> {
         let mut added = std::mem::take(&mut self.expired);
         for (&minute, set) in self.sets.iter_mut().filter(|(_, set)| !set.added.is_empty()) {
@@ -180,7 +179,7 @@ impl Deduplicate {
         added
     }
 
-    /// Minutes begun before an epoch, with all their identities.
+    /// Minutes begun before `epoch`, with all their identities.
     pub(crate) fn begun_before(&self, epoch: EpochNumber) -> Vec<(Minute, EpochNumber, Vec<Identity>)> {
         self.sets
             .iter()
@@ -190,12 +189,12 @@ impl Deduplicate {
     }
 }
 
-/// A number of identities and an eighth more.
+/// The number of identities plus an eighth.
 fn with_more(identities: usize) -> usize {
     identities + identities / EXPECTED_MORE
 }
 
-/// Rows that follow one another and are of one minute.
+/// Splits rows into runs of consecutive rows of the same minute.
 fn minute_runs(event_time_ms: &[i64], rows: Range<usize>) -> impl Iterator<Item = (Minute, Range<usize>)> {
     let mut start = rows.start;
     std::iter::from_fn(move || {
@@ -208,7 +207,7 @@ fn minute_runs(event_time_ms: &[i64], rows: Range<usize>) -> impl Iterator<Item 
 }
 
 impl MinuteSet {
-    /// Looks an identity up, and adds it when it is new and comes in time.
+    /// Looks up an identity, and adds it if it is new and on time.
     #[inline]
     fn outcome(&mut self, identity: Identity, timeliness: Timeliness) -> Outcome {
         match self.table.find(identity) {

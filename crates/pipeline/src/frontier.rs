@@ -1,10 +1,10 @@
-//! How frontiers move: with lines inside an epoch, with the clock at its end only.
+//! Movement of frontiers: by lines within an epoch, by the clock only at its end.
 
 use crate::inputs::Inputs;
 use crate::settings::TimeSettings;
 use adtally_model::{Frontiers, Minute, Watermark};
 
-/// A time that is before every event.
+/// A time before every event.
 pub(crate) const NEVER: i64 = i64::MIN;
 
 /// The frontier's time, or [`NEVER`].
@@ -13,7 +13,7 @@ pub(crate) fn ms(frontier: Watermark) -> i64 {
     frontier.get().unwrap_or(NEVER)
 }
 
-/// Lets the partition's watermark follow the inputs that hold, and the frontiers follow it.
+/// Moves the partition's watermark to that of the holding inputs, and the other frontiers after it.
 pub(crate) fn follow_watermark(frontiers: &mut Frontiers, inputs: &Inputs, settings: &TimeSettings) {
     let Some(least) = inputs.least_watermark(ms(frontiers.final_), settings) else { return };
     frontiers.watermark.advance(least);
@@ -23,8 +23,8 @@ pub(crate) fn follow_watermark(frontiers: &mut Frontiers, inputs: &Inputs, setti
     follow_final(frontiers, settings);
 }
 
-/// Lets the clock move frontiers: the closed one, and the final one where `largest_guarded_ms` is given, which bounds
-/// what becomes final, so that a file dropped in tomorrow is still counted.
+/// Moves frontiers by the clock: the closed one and, if `largest_guarded_ms` is given, the final one up to that
+/// minute's end. The limit ensures that a file added tomorrow is still counted.
 pub(crate) fn follow_clock(
     frontiers: &mut Frontiers,
     now_ms: i64,
@@ -38,7 +38,7 @@ pub(crate) fn follow_clock(
     }
 }
 
-/// Closes everything up to the end of a minute, and makes it final as well when `finalise` is set.
+/// Closes all minutes up to and including `minute`, and makes them final if `finalise` is set.
 pub(crate) fn close_up_to(frontiers: &mut Frontiers, minute: Minute, finalise: bool, settings: &TimeSettings) {
     frontiers.closed.advance(minute.end_ms());
     if finalise {
@@ -47,7 +47,7 @@ pub(crate) fn close_up_to(frontiers: &mut Frontiers, minute: Minute, finalise: b
     }
 }
 
-/// What is final is closed, and identities expire behind the final frontier.
+/// Closes everything final, and moves the expired frontier after the final one.
 fn follow_final(frontiers: &mut Frontiers, settings: &TimeSettings) {
     let final_ms = ms(frontiers.final_);
     frontiers.closed.advance(final_ms);

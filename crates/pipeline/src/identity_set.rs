@@ -1,57 +1,57 @@
-//! A set of identities, laid out so that many look-ups wait for memory together instead of one after another.
+//! A set of identities with a layout in which many look-ups wait for memory together instead of one after another.
 //!
-//! Open addressing with linear probing (Knuth, TAOCP 3, 6.4, algorithm L) in one array of 16-byte slots. The home of an
-//! identity is given by its leading bits, which are uniform; so slots are nearly in the order of identities, and a larger
-//! array is filled from front to back. Arrays are of any length: what is held for ten minutes is most of what a partition
-//! has in memory, and where it is foreseen how many there will be, a seventh fewer slots do than the next power of two.
+//! Open addressing with linear probing (Knuth, TAOCP 3, 6.4, algorithm L) in one array of 16-byte slots. The leading
+//! bits of an identity, which are uniform, determine its home. Slots are thus nearly in identity order, and a larger
+//! array is filled from front to back. Arrays may have any length: the identities of the last ten minutes are most of a
+//! partition's memory, and if their number is predicted, an array has a seventh fewer slots than the next power of two.
 
 use adtally_model::Identity;
 
-/// An empty slot. An identity of this value, one in 2^128, is held as its neighbour.
+/// An empty slot. An identity of this value, one in 2^128, is stored as a neighbouring value.
 const EMPTY: u128 = 0;
 
-/// What [`EMPTY`] is held as: another value of the 112 bits that name a click.
+/// The stored value of an identity equal to [`EMPTY`]. It differs in the 112 bits that identify a click.
 const IN_PLACE_OF_EMPTY: u128 = 1 << 64;
 
 /// Slots of the smallest array.
 const SLOTS_MIN: usize = 16;
 
-/// The set grows when more than this share of its slots would be taken: at most so many eighths. With as many a look-up of
-/// what is absent reads 32 slots, on average over the filling of the array 4.
+/// Maximum load in eighths of the slots; the set grows beyond it. At this load, a look-up of an absent identity reads
+/// 32 slots; averaged over the filling of the array, 4.
 const LOAD_EIGHTHS_MAX: usize = 7;
 
-/// When the array must grow and would then have at least this share of the slots that are expected to be needed, it gets
-/// them all. Below it, it is doubled, so that many sets that stay small do not take what a few large ones need: a set that
-/// stops right behind the jump takes 73 bytes an identity, one that doubles at most 37.
+/// If doubling the array gives at least one in this many of the expected slots, it grows to all of them. Otherwise it
+/// is doubled, so that many small sets do not take the memory of a few large ones: a set that stops right after the
+/// jump takes 73 bytes per identity, one that doubles at most 37.
 const EXPECTED_SHARE: usize = 2;
 
-/// Slots of the smallest page that a kernel hands out.
+/// Slots of the smallest page of a kernel.
 const PAGE_SLOTS: usize = 4_096 / size_of::<u128>();
 
-/// Identities that are prefetched at a time: a core waits for some twenty reads at once, and their slots still fit its first
+/// Identities to prefetch at a time: a core has about twenty reads in flight, and the slots still fit its first-level
 /// cache.
 pub(crate) const PREFETCH_MAX: usize = 64;
 
-/// What a look-up found.
+/// The result of a look-up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Found {
     /// The same click, as it was added.
     Held(Identity),
-    /// Nothing; it would stand in this slot.
+    /// Not found; it belongs into this slot.
     Absent(usize),
 }
 
-/// Identities, of which no two name the same click.
+/// A set of identities in which no two identify the same click.
 #[derive(Debug, Default)]
 pub(crate) struct IdentitySet {
     slots: Vec<u128>,
     held: usize,
-    /// Identities that it is expected to come to hold.
+    /// The number of identities expected.
     expected: usize,
 }
 
 impl IdentitySet {
-    /// An empty set with room for so many.
+    /// An empty set with room for `capacity` identities.
     pub(crate) fn with_capacity(capacity: usize) -> Self {
         let mut set = IdentitySet::default();
         if capacity > 0 {
@@ -60,35 +60,35 @@ impl IdentitySet {
         set
     }
 
-    /// Changes how many it is expected to come to hold.
+    /// Sets the number of identities expected.
     pub(crate) fn expect(&mut self, expected: usize) {
         self.expected = expected;
     }
 
-    /// Identities held.
+    /// Number of identities.
     pub(crate) fn len(&self) -> usize {
         self.held
     }
 
-    /// All of them, in no particular order.
+    /// All identities, in no particular order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Identity> + '_ {
         self.slots.iter().filter(|&&slot| slot != EMPTY).map(|&slot| Identity(slot))
     }
 
-    /// The slot at which a look-up begins: the leading bits of the identity, taken for a fraction of the slots.
+    /// The slot at which a look-up begins: the leading bits of the identity, as a fraction of the number of slots.
     #[inline]
     fn home(&self, identity: u128) -> usize {
         ((u128::from(Identity(identity).table_hash()) * self.slots.len() as u128) >> 64) as usize
     }
 
-    /// The slot behind another; the first one is behind the last.
+    /// The next slot; the first slot follows the last one.
     #[inline]
     fn behind(&self, at: usize) -> usize {
         if at + 1 == self.slots.len() { 0 } else { at + 1 }
     }
 
-    /// Reads the slots where the look-ups of some identities, [`PREFETCH_MAX`] at most, will begin. Reads that do not depend on
-    /// each other overlap, the more the fewer instructions are between them; then the look-ups find these slots in the cache.
+    /// Reads the slots where the look-ups of `identities` (at most [`PREFETCH_MAX`]) begin. Independent reads overlap,
+    /// the more the fewer instructions lie between them; the look-ups then find these slots in the cache.
     #[inline]
     pub(crate) fn prefetch(&self, identities: &[Identity]) {
         if self.slots.is_empty() {
@@ -99,7 +99,7 @@ impl IdentitySet {
             *home = self.home(identity.0);
         }
         let read = homes.iter().take(identities.len()).fold(0, |read, &home| read ^ self.slots[home] as u64);
-        // Else nothing would be read.
+        // Without this, the compiler would remove the reads.
         std::hint::black_box(read);
     }
 
@@ -123,7 +123,7 @@ impl IdentitySet {
         }
     }
 
-    /// Adds an identity that [`IdentitySet::find`] has just found absent, `at` this slot.
+    /// Adds an identity for which [`IdentitySet::find`] has just returned the empty slot `at`.
     #[inline]
     pub(crate) fn add(&mut self, identity: Identity, at: usize) {
         let identity = stored(identity);
@@ -136,14 +136,14 @@ impl IdentitySet {
         self.held += 1;
     }
 
-    /// Adds an identity unless the same click is held.
+    /// Adds an identity unless the set contains the same click.
     pub(crate) fn insert(&mut self, identity: Identity) {
         if let Found::Absent(at) = self.find(identity) {
             self.add(identity, at);
         }
     }
 
-    /// Slots to grow to.
+    /// The number of slots to grow to.
     fn grown(&self) -> usize {
         let doubled = (self.slots.len() * 2).max(SLOTS_MIN);
         let expected = slots_for(self.expected);
@@ -152,8 +152,8 @@ impl IdentitySet {
 
     fn resize(&mut self, slots: usize) {
         let mut larger = vec![EMPTY; slots];
-        // What the kernel hands out is zero, and is first seen when it is touched. A page that is read before it is written
-        // is mapped twice, the second time with an interruption of every core; so each is written to here.
+        // New memory is zero and is mapped on first access. Reading a page before writing it maps it twice, and the
+        // second mapping interrupts every core; so each page is written here first.
         let empty = std::hint::black_box(EMPTY);
         larger.iter_mut().step_by(PAGE_SLOTS).for_each(|slot| *slot = empty);
         let old = std::mem::replace(&mut self.slots, larger);
@@ -164,7 +164,7 @@ impl IdentitySet {
         }
     }
 
-    /// Writes into the first free slot from its home on; there is one.
+    /// Writes into the first free slot from its home on. There is always one.
     fn put(&mut self, identity: u128) {
         let mut at = self.home(identity);
         while self.slots[at] != EMPTY {
@@ -174,7 +174,7 @@ impl IdentitySet {
     }
 }
 
-/// Slots that are enough for so many.
+/// Number of slots needed for `identities`.
 fn slots_for(identities: usize) -> usize {
     (identities * 8).div_ceil(LOAD_EIGHTHS_MAX).max(SLOTS_MIN)
 }
@@ -191,7 +191,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    /// Identities that crowd at both ends of the array, so that probing runs over its edge.
+    /// Identities near both ends of the array, so that probing wraps around.
     fn identity() -> impl Strategy<Value = Identity> {
         prop_oneof![
             any::<u128>().prop_map(Identity),
@@ -203,7 +203,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// It holds what a map by the 112 bits holds, the first of each.
+        /// The set contains the same identities as a map by the 112 bits: the first one of each click.
         #[test]
         fn the_first_of_each_click_is_held(
             identities in vec(identity(), 0..400), capacity in 0_usize..300, expecting: bool,

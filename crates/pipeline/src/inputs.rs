@@ -13,59 +13,59 @@ mod tests;
 
 pub(crate) use input::{Asked, Input};
 
-/// Another input that holds the watermark without having one.
+/// Another input that holds the watermark although it has none itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Blocker {
-    /// It has lines to be read: it will have a watermark soon.
+    /// It has lines to read, so it will soon have a watermark.
     WithBacklog,
-    /// It is at its end, or it cannot be read: it will have one when more comes, or stop holding after `idle_timeout`.
+    /// It is at its end or unreadable: it gets a watermark with its next lines, or stops holding after `idle_timeout`.
     WithoutLines,
 }
 
-/// What inputs mean that cannot be read, where all have to be idle.
+/// How unreadable inputs count when all inputs must be idle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Unreadable {
-    /// They are not idle.
+    /// They count as not idle.
     NotIdle,
-    /// The others are what counts.
+    /// They are ignored.
     LeftOut,
 }
 
 /// All inputs of a partition.
 #[derive(Debug, Default)]
 pub struct Inputs {
-    /// Boxed: nodes of the map are half empty where inputs came one after another.
+    /// Boxed, because nodes of the map are half empty when inputs are added in order.
     inputs: BTreeMap<InputId, Box<Input>>,
-    /// Those that have not ended: every rotated file leaves an ended one behind.
+    /// Inputs that have not ended. Every rotated file leaves an ended one behind.
     active: BTreeSet<InputId>,
-    /// Those of status [`InputStatus::Holding`] by their largest event time ([`watermark::NONE`] before there is one),
-    /// so that questions about the least of them do not walk all.
+    /// Inputs of status [`InputStatus::Holding`] by largest event time ([`watermark::NONE`] before there is one), to
+    /// find the least without visiting all inputs.
     holding: BTreeSet<(i64, InputId)>,
-    /// How many of these have no watermark and a backlog.
+    /// Number of holding inputs without a watermark that have a backlog.
     backlogged: usize,
-    /// When the source last watched the quiet ones, by the guarded clock.
+    /// When the source last watched the quiet inputs, by the guarded clock.
     watched_at_ms: Option<i64>,
-    /// Whether there are lines that no input can deliver just now: they hold the watermark like an input without one.
+    /// Whether there are lines that no input can deliver now. They hold the watermark like an input without one.
     lines_missing: bool,
-    /// The lane that all inputs share; none where each has its own.
+    /// The lane that all inputs share; `None` if each input has its own.
     shared_lane: Option<SharedLane>,
 }
 
-/// A lane that brings the lines of all inputs, such as a Kafka partition.
+/// A lane with the lines of all inputs, such as a Kafka partition.
 #[derive(Clone, Copy, Debug)]
 struct SharedLane {
-    /// What was found when it was last asked for lines.
+    /// The result of the last request for lines.
     asked: Asked,
-    /// Since when it is at its end without a break, by the guarded clock.
+    /// Since when it has continuously been at its end, by the guarded clock.
     at_end_since_ms: Option<i64>,
 }
 
-/// The key of an input among those that hold, if its status says so.
+/// The key of an input in `holding`, if it has that status.
 fn holding_key(row: &InputRow) -> Option<(i64, InputId)> {
     (row.status == InputStatus::Holding).then(|| (row.time.largest_ms.unwrap_or(watermark::NONE), row.id))
 }
 
-/// Whether an input holds without a watermark and has lines to be read.
+/// Whether an input holds without a watermark and has lines to read.
 fn is_backlogged(input: &Input) -> bool {
     input.asked == Asked::Backlog && holding_key(&input.row).is_some_and(|(largest, _)| largest == watermark::NONE)
 }
@@ -95,7 +95,7 @@ impl Inputs {
         Some(*input)
     }
 
-    /// Changes an input in any way, its status and its event time included.
+    /// Changes an input in any way, including its status and event time.
     pub(crate) fn change<T>(&mut self, id: InputId, change: impl FnOnce(&mut Input) -> T) -> Option<T> {
         let input = self.inputs.get_mut(&id)?;
         let before = holding_key(&input.row);
@@ -118,8 +118,8 @@ impl Inputs {
         Some(result)
     }
 
-    /// Lets lines move the guarded event time of an input, up to the first before which its watermark is beyond `limit_ms`.
-    /// Returns its watermark before each of them; see [`watermark::scan`].
+    /// Moves the guarded event time of an input by lines, up to the first line before which its watermark is beyond
+    /// `limit_ms`. Returns its watermark before each line; see [`watermark::scan`].
     pub(crate) fn watermarks_before(
         &mut self,
         (id, by): (InputId, RecordTime),
@@ -141,7 +141,7 @@ impl Inputs {
             if watermark::of(&time, settings) > input.watermark(settings) {
                 time.advanced_at_ms = now.guarded_ms;
             }
-            // A row that stays as it was recorded stays shared.
+            // A row that is unchanged since it was recorded remains shared.
             if time != input.row.time {
                 input.row_mut().time = time;
             }
@@ -150,18 +150,18 @@ impl Inputs {
         watermarks.unwrap_or_default()
     }
 
-    /// The source watches the inputs that are quiet and would have told of anything new: they are at their end now.
+    /// The source watches the quiet inputs and would have reported any news: they are at their end now.
     pub(crate) fn note_watched(&mut self, now_ms: i64) {
         self.watched_at_ms = Some(now_ms);
     }
 
-    /// All inputs come from one lane from now on.
+    /// Declares that all inputs share one lane.
     pub(crate) fn share_lane(&mut self) {
         self.shared_lane = Some(SharedLane { asked: Asked::NotYet, at_end_since_ms: None });
         self.inputs.values_mut().for_each(|input| input.quiet = true);
     }
 
-    /// The lane that all inputs share was asked for lines. At its end, all of them are at theirs.
+    /// Notes the result of asking the shared lane for lines. If it is at its end, so are all inputs.
     pub(crate) fn note_shared_lane(&mut self, asked: Asked, now_ms: i64) {
         let since = self.shared_lane.and_then(|lane| lane.at_end_since_ms);
         let is_at_end = asked == Asked::AtEnd;
@@ -172,7 +172,7 @@ impl Inputs {
         }
     }
 
-    /// What was found when an input was last asked for lines, or its lane.
+    /// The result of last asking an input, or the shared lane, for lines.
     fn asked(&self, input: &Input) -> Asked {
         self.shared_lane.map_or(input.asked, |lane| lane.asked)
     }
@@ -182,7 +182,7 @@ impl Inputs {
         self.get(id).is_some_and(|input| input.at_end_lately(now_ms, self.watched_at_ms, settings))
     }
 
-    /// An input has ended.
+    /// Marks an input as ended.
     pub(crate) fn end(&mut self, id: InputId) {
         self.change(id, |input| {
             input.note(Asked::AtEnd);
@@ -190,7 +190,7 @@ impl Inputs {
         });
     }
 
-    /// An input that had ended goes on.
+    /// Marks an ended input as continuing.
     pub(crate) fn resume(&mut self, id: InputId) {
         self.change(id, |input| {
             input.note(Asked::Backlog);
@@ -200,7 +200,7 @@ impl Inputs {
         });
     }
 
-    /// Those that have not ended.
+    /// Inputs that have not ended.
     pub(crate) fn active(&self) -> impl Iterator<Item = &Input> {
         self.active.iter().filter_map(|id| self.inputs.get(id).map(Box::as_ref))
     }
@@ -210,12 +210,12 @@ impl Inputs {
         self.inputs.get(&id).map(Box::as_ref)
     }
 
-    /// All of them, by number.
+    /// All inputs, by number.
     pub fn iter(&self) -> impl Iterator<Item = &Input> {
         self.inputs.values().map(Box::as_ref)
     }
 
-    /// What an epoch records of those that were touched, or of all; a new epoch begins, in which none is.
+    /// The rows for an epoch to record: of touched inputs, or of `all`. Then begins a new epoch without touched inputs.
     pub(crate) fn record(&mut self, all: bool) -> Vec<Arc<InputRow>> {
         let recorded = self.inputs.values_mut().filter(|input| all || input.touched);
         let rows = recorded.map(|input| {
@@ -226,7 +226,7 @@ impl Inputs {
         rows.collect()
     }
 
-    /// Removes those that `gone` says, and returns the sum of their ledgers and who they were.
+    /// Removes the inputs for which `gone` is true. Returns the sum of their ledgers, and their numbers.
     pub(crate) fn remove_where(&mut self, gone: impl Fn(&Input) -> bool) -> (Ledger, Vec<InputId>) {
         let ids: Vec<InputId> = self.inputs.values().filter(|input| gone(input)).map(|input| input.row.id).collect();
         let mut sum = Ledger::default();
@@ -238,13 +238,13 @@ impl Inputs {
         (sum, ids)
     }
 
-    /// The least watermark over the inputs that hold: `None` while one of them has none, or none holds.
+    /// The least watermark of the holding inputs; `None` if one of them has no watermark, or if no input holds.
     pub(crate) fn least_watermark(&self, final_ms: i64, settings: &TimeSettings) -> Option<i64> {
         let least = self.least_holding(final_ms, settings, None)?;
         (least != watermark::NONE).then_some(least)
     }
 
-    /// The least watermark over the inputs that hold, one left out: [`watermark::NONE`] where one has none.
+    /// The least watermark of the holding inputs except `but`; [`watermark::NONE`] if one of them has no watermark.
     pub(crate) fn least_holding(&self, final_ms: i64, settings: &TimeSettings, but: Option<InputId>) -> Option<i64> {
         match self.without_watermark(but).next() {
             _ if self.lines_missing => Some(watermark::NONE),
@@ -253,7 +253,7 @@ impl Inputs {
         }
     }
 
-    /// The least watermark over the inputs that hold and have one, one left out.
+    /// The least watermark of the holding inputs that have one, except `but`.
     pub(crate) fn least_with_watermark(
         &self,
         final_ms: i64,
@@ -265,7 +265,7 @@ impl Inputs {
         Some(largest - settings.out_of_orderness_ms)
     }
 
-    /// The largest watermark over the inputs that hold and wait for nobody: those at their ends, and all that share a lane.
+    /// The largest watermark of the holding inputs that never wait: those at their end, and all that share a lane.
     pub(crate) fn most_watermark_unaligned(&self, now_ms: i64, settings: &TimeSettings) -> Option<i64> {
         let with_watermark = self.holding.iter().rev().take_while(|(largest, _)| *largest != watermark::NONE);
         let is_unaligned = |id| self.shared_lane.is_some() || self.at_end_lately(id, now_ms, settings);
@@ -273,12 +273,12 @@ impl Inputs {
         unaligned.next().map(|(largest, _)| largest - settings.out_of_orderness_ms)
     }
 
-    /// Sets whether there are lines that no input can deliver just now.
+    /// Sets whether there are lines that no input can deliver now.
     pub(crate) fn set_lines_missing(&mut self, lines_missing: bool) {
         self.lines_missing = lines_missing;
     }
 
-    /// Whether there are lines that no input can deliver just now.
+    /// Whether there are lines that no input can deliver now.
     pub(crate) fn lines_are_missing(&self) -> bool {
         self.lines_missing
     }
@@ -293,7 +293,7 @@ impl Inputs {
         self.holding.range(none).map(|(_, id)| *id).filter(move |id| Some(*id) != but)
     }
 
-    /// What other than `id` holds without a watermark.
+    /// The blocker other than `id`: an input that holds without a watermark.
     pub(crate) fn blocker_of(&self, id: InputId) -> Option<Blocker> {
         let own = self.get(id).is_some_and(is_backlogged);
         if self.backlogged > usize::from(own) {
@@ -302,10 +302,10 @@ impl Inputs {
         (self.lines_missing || self.without_watermark(Some(id)).next().is_some()).then_some(Blocker::WithoutLines)
     }
 
-    /// Decides anew, at an epoch boundary, which inputs are idle, released or given up as unreadable.
+    /// Decides again, at an epoch boundary, which inputs are idle, released or given up as unreadable.
     pub(crate) fn review(&mut self, now_ms: i64, partition_ms: i64, settings: &TimeSettings) {
         let watched = self.watched_at_ms;
-        // Of very many inputs most are idle and stay so.
+        // With very many inputs, most are idle and stay idle.
         let stays = |input: &&Input| {
             input.row.status == InputStatus::Idle && input.quiet && input.is_idle(now_ms, watched, settings)
         };
@@ -324,7 +324,7 @@ impl Inputs {
         }
     }
 
-    /// The inputs that hold the partition at `watermark_ms`, which is not [`watermark::NONE`], hold it no more.
+    /// Releases the inputs that hold the partition at `watermark_ms`, which is not [`watermark::NONE`].
     pub(crate) fn release(&mut self, watermark_ms: i64, final_ms: i64, settings: &TimeSettings) {
         let ids: Vec<InputId> = self
             .active()
@@ -336,9 +336,9 @@ impl Inputs {
         }
     }
 
-    /// Since when every input that has not ended is idle, a released one included if it is quiet; where all have ended,
-    /// since the last of them did not advance any more. `None` while one is not idle, or there is none. Those that cannot
-    /// be read are not idle; they are left out of account where `unreadable` says so, unless there are no others.
+    /// Since when all inputs that have not ended are idle; a released input must be quiet, too. If all have ended,
+    /// since the last advance of any of them. `None` if an input is not idle, or if there is none. Unreadable inputs
+    /// are not idle; `unreadable` may leave them out, unless there are no other inputs.
     pub(crate) fn all_idle_since_ms(
         &self,
         now_ms: i64,
@@ -372,8 +372,8 @@ impl Inputs {
         !self.inputs.is_empty() && self.active.is_empty()
     }
 
-    /// The least watermark of the holding inputs that are known to have a backlog; what was known `before` stands
-    /// until each input was asked once.
+    /// The least watermark of the holding inputs known to have a backlog. The value `before` still counts until each
+    /// input was asked once.
     pub(crate) fn reopened_from_ms(&self, before: Option<i64>, final_ms: i64, settings: &TimeSettings) -> Option<i64> {
         let unasked = self.active().any(|input| self.asked(input) == Asked::NotYet);
         let behind = self

@@ -1,58 +1,58 @@
-//! Stage: whether a line comes in time, by the frontiers right before it.
+//! Stage: whether a line is on time, by the frontiers just before it.
 
 use crate::frontier::{self, NEVER};
 use crate::settings::TimeSettings;
 use crate::watermark;
 use adtally_model::{ClickColumns, Frontiers, Minute, Watermark};
 
-/// Whether a line comes in time.
+/// Whether a line is on time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Timeliness {
     /// It may be counted.
     OnTime,
-    /// Late, unless its identity is held: then it is a duplicate.
+    /// Late, unless its identity is known: then it is a duplicate.
     Late,
-    /// The identities of its minute are forgotten: late in any case.
+    /// The identities of its minute are forgotten, so it is late in any case.
     Expired,
     /// Its event time is too far ahead of the clock.
     Future,
 }
 
-/// The frontiers of a partition while the lines of one input move them.
+/// The frontiers of a partition while lines of one input move them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LineFrontiers {
     /// The final frontier before the first line.
     final_ms: i64,
     /// The expired frontier before the first line.
     expired_ms: i64,
-    /// Up to where the input moves the partition's watermark; [`NEVER`] where it does not.
+    /// Limit up to which the input moves the partition's watermark; [`NEVER`] if it does not move it.
     watermark_max_ms: i64,
     allowed_lateness_ms: i64,
     held_after_final_ms: i64,
 }
 
-/// Lines of a batch that follow one another, and what is known of each by its time.
+/// Consecutive lines of a batch, with the results of timing each.
 #[derive(Debug)]
 pub(crate) struct TimedLines<'a> {
     /// The batch.
     pub(crate) columns: &'a ClickColumns,
     /// The row of the first line.
     pub(crate) first: usize,
-    /// Whether each line comes in time.
+    /// Whether each line is on time.
     pub(crate) timeliness: Vec<Timeliness>,
     /// The expired frontier before each line.
     pub(crate) expired_ms: Vec<i64>,
-    /// The watermark of the input before each line; [`watermark::NONE`] where it has none.
+    /// The watermark of the input before each line; [`watermark::NONE`] if there is none.
     watermarks: Vec<i64>,
 }
 
 impl TimedLines<'_> {
-    /// The row behind the last line.
+    /// The row after the last line.
     pub(crate) fn end(&self) -> usize {
         self.first + self.timeliness.len()
     }
 
-    /// The watermark of the input before the line of a row.
+    /// The watermark of the input before the line in `row`.
     pub(crate) fn watermark(&self, row: usize) -> Watermark {
         match self.watermarks[row - self.first] {
             watermark::NONE => Watermark::NONE,
@@ -62,7 +62,7 @@ impl TimedLines<'_> {
 }
 
 impl LineFrontiers {
-    /// Those of a partition before it judges lines of an input that moves its watermark up to `watermark_max_ms`.
+    /// The frontiers of a partition whose watermark an input's lines may move up to `watermark_max_ms`.
     pub(crate) fn new(frontiers: &Frontiers, watermark_max_ms: i64, settings: &TimeSettings) -> Self {
         LineFrontiers {
             final_ms: frontier::ms(frontiers.final_),
@@ -73,7 +73,7 @@ impl LineFrontiers {
         }
     }
 
-    /// The final and the expired frontier before a line, by the watermark of its input before it.
+    /// The final and the expired frontier before a line, from the watermark of its input before it.
     #[inline]
     fn before(&self, watermark_ms: i64) -> (i64, i64) {
         // An input behind the final frontier holds nothing until it has caught up.
@@ -85,7 +85,7 @@ impl LineFrontiers {
         (final_ms, self.expired_ms.max(final_ms - self.held_after_final_ms))
     }
 
-    /// Whether a line comes in time, and the expired frontier before it.
+    /// Whether a line is on time, and the expired frontier before it.
     #[inline]
     fn time_line(&self, event_time_ms: i64, future_ms: i64, watermark_ms: i64) -> (Timeliness, i64) {
         let (final_ms, expired_ms) = self.before(watermark_ms);
@@ -104,7 +104,7 @@ impl LineFrontiers {
     }
 }
 
-/// Decides which lines of a batch, from row `first` on, come in time; `watermarks` are those of their input before each.
+/// Decides which lines of a batch, from row `first` on, are on time. `watermarks` are the input's before each line.
 pub(crate) fn time_lines(
     columns: &ClickColumns,
     first: usize,

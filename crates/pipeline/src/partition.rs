@@ -18,39 +18,39 @@ use adtally_model::{
 };
 use std::sync::Arc;
 
-/// How long an input that has ended is kept as a row of its own after it was last seen: 30 days.
+/// How long the row of an ended input is kept after the input was last seen, in milliseconds: 30 days.
 const GONE_AFTER_MS: i64 = 30 * 24 * 3_600_000;
 
-/// Why judging stopped.
+/// The reason why judging stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stopped {
-    /// The batch is used up.
+    /// The batch is finished.
     BatchEnd,
-    /// As many lines as were asked for.
+    /// The requested number of lines is judged.
     Quota,
-    /// The input has to wait: it is too far ahead of others, or an epoch must end before it may go on.
+    /// The input must wait: it is too far ahead of others, or an epoch must end before it may continue.
     Aligned,
 }
 
-/// What judging a batch brought.
+/// The result of judging a batch.
 #[derive(Debug)]
 pub struct Judged {
-    /// The clicks that were counted, if any: for readers of uncommitted clicks.
+    /// The counted clicks, if any, for readers of uncommitted clicks.
     pub counted: Option<Arc<CountedClicks>>,
     /// Lines judged.
     pub lines: usize,
-    /// Why it stopped.
+    /// Why judging stopped.
     pub stopped: Stopped,
 }
 
 /// How a bounded run ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RunEnd {
-    /// It does not: an epoch among others.
+    /// It does not end: an ordinary epoch.
     GoesOn,
-    /// All inputs are read: every minute that has a counted click is closed.
+    /// All inputs are read: closes every minute that has a counted click.
     Close,
-    /// The same, and they become final.
+    /// Like [`RunEnd::Close`], and makes these minutes final.
     Finalise,
 }
 
@@ -64,10 +64,10 @@ pub struct Partition {
     bounded: bool,
     unopened: bool,
     releases_unopened: bool,
-    /// Identities that the other partitions of the process hold.
+    /// Number of identities in the other partitions of the process.
     held_elsewhere: usize,
     observed: end_epoch::Observed,
-    /// What the epoch under construction will record: its number, and progress so far.
+    /// The number and the progress so far of the epoch under construction.
     progress: Progress,
     windows: Windows,
     clicks: Vec<Arc<CountedClicks>>,
@@ -78,7 +78,7 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// Goes on from a folded state; the next epoch follows it.
+    /// Continues from a folded state with the next epoch.
     pub fn new(settings: TimeSettings, state: PartitionState) -> Self {
         let mut held = Deduplicate::default();
         for (minute, folded) in &state.live {
@@ -87,7 +87,7 @@ impl Partition {
         let mut inputs = Inputs::default();
         for mut row in state.inputs.into_values() {
             if row.status == InputStatus::Unreadable {
-                // Perhaps this process can read it.
+                // This process may be able to read it.
                 Arc::make_mut(&mut row).status = InputStatus::Holding;
             }
             inputs.insert(Input::new(row));
@@ -114,39 +114,40 @@ impl Partition {
         }
     }
 
-    /// The run ends with its inputs: while one of them cannot be read, nothing becomes final.
+    /// Declares that the run ends with its inputs. While one of them cannot be read, nothing becomes final.
     pub fn set_bounded(&mut self) {
         self.bounded = true;
     }
 
-    /// A bug, for the simulation to find: inputs that have no watermark are released as well.
+    /// A bug for the simulation to find: also releases inputs without a watermark.
     #[doc(hidden)]
     pub fn release_unopened(&mut self) {
         self.releases_unopened = true;
     }
 
-    /// The inputs come in records from one lane, whose position is that of the source.
+    /// Declares that the inputs' records share one lane, whose position is that of the source.
     pub fn share_lane(&mut self) {
         self.inputs.share_lane();
     }
 
-    /// The lane that all inputs share has more to read, or was found at its end with everything before it judged.
+    /// Notes that the shared lane has more to read, or is at its end with everything before it judged.
     pub fn note_shared_lane(&mut self, at_end: bool, now: &ClockReading) {
         let asked = if at_end { Asked::AtEnd } else { Asked::Backlog };
         self.inputs.note_shared_lane(asked, now.guarded_ms);
     }
 
-    /// Sets how many identities the other partitions of the process hold: `dedup_capacity` is for all of them together.
+    /// Sets the number of identities in the process's other partitions. `dedup_capacity` covers all partitions
+    /// together.
     pub fn set_held_elsewhere(&mut self, identities: usize) {
         self.held_elsewhere = identities;
     }
 
-    /// How long an input may stand still or fail before the partition goes on without it, in milliseconds.
+    /// How long an input may make no progress or fail before the partition continues without it, in milliseconds.
     pub fn idle_timeout_ms(&self) -> i64 {
         self.settings.idle_timeout_ms
     }
 
-    /// Its number.
+    /// The partition's number.
     pub fn number(&self) -> u32 {
         self.progress.partition
     }
@@ -166,17 +167,17 @@ impl Partition {
         &self.progress.ledger
     }
 
-    /// Identities held, and live minutes.
+    /// Number of identities in memory, and number of live minutes.
     pub fn held(&self) -> (usize, usize) {
         (self.held.held(), self.held.minutes())
     }
 
-    /// Lines and bytes of the epoch so far.
+    /// Number of lines and bytes in the epoch so far.
     pub fn epoch_size(&self) -> (u64, u64) {
         (self.lines, self.bytes)
     }
 
-    /// Pieces of blocks whose clicks the epoch holds so far.
+    /// Pieces of blocks whose clicks are in the epoch so far.
     pub fn epoch_pieces(&self) -> usize {
         self.clicks.len()
     }
@@ -186,13 +187,13 @@ impl Partition {
         self.progress.newest_click_ms
     }
 
-    /// Whether the watermark has passed a minute's end since the epoch began.
+    /// Whether the watermark has passed the end of a minute since the epoch began.
     pub fn passed_a_minute(&self) -> bool {
         let minute = |frontiers: &Frontiers| frontiers.watermark.get().map(Minute::of);
         minute(&self.progress.frontiers) != minute(&self.epoch_frontiers)
     }
 
-    /// An input appears, or comes back after it was gone. Takes effect now: call it at an epoch boundary only.
+    /// Adds an input that is new or has returned. Takes effect at once: call it only at an epoch boundary.
     pub fn add_input(&mut self, mut row: InputRow, now: &ClockReading) {
         row.time.advanced_at_ms = now.guarded_ms;
         row.seen_at_ms = now.guarded_ms;
@@ -203,17 +204,17 @@ impl Partition {
         self.inputs.insert(input);
     }
 
-    /// An input goes on after it had ended, or was found again.
+    /// Continues an input that had ended or was found again.
     pub fn resume_input(&mut self, id: InputId) {
         self.inputs.resume(id);
     }
 
-    /// An input has ended: it holds nothing any more.
+    /// Ends an input: it no longer holds the watermark.
     pub fn end_input(&mut self, id: InputId) {
         self.inputs.end(id);
     }
 
-    /// What the source knows of an input changed: its name, fingerprint and size.
+    /// Updates what the source knows of an input: its name, fingerprint and size.
     pub fn describe_input(&mut self, id: InputId, describe: impl FnOnce(&mut InputRow)) {
         self.inputs.change(id, |input| {
             let before = Arc::clone(&input.row.name);
@@ -224,7 +225,7 @@ impl Partition {
         });
     }
 
-    /// Bytes of an input can never be read.
+    /// Adds a gap to the ledger: bytes of an input that can never be read.
     pub fn book_gap(&mut self, id: InputId, bytes: u64) {
         let booked = self.inputs.change(id, |input| {
             input.touch().ledger.gap_bytes += bytes;
@@ -234,45 +235,45 @@ impl Partition {
         }
     }
 
-    /// An input was seen at its end, everything before it judged; `modified_ms` is when it was last written, in
-    /// milliseconds of the wall clock, where that is known.
+    /// Notes that an input is at its end with everything before it judged. `modified_ms` is its last write, in
+    /// milliseconds of the wall clock, if known.
     pub fn note_at_end(&mut self, id: InputId, modified_ms: Option<i64>, now: &ClockReading) {
         self.inputs.change(id, |input| input.note_at_end(now, modified_ms, &self.settings));
     }
 
-    /// An input that was found at its end will be so until its source tells of something new: it need not be noted at its
-    /// end again while [`Partition::note_watched`] is called.
+    /// Notes that an input at its end stays there until its source reports news. It need not be noted at its end again
+    /// while [`Partition::note_watched`] is called.
     pub fn note_quiet(&mut self, id: InputId) {
         self.inputs.change(id, |input| input.quiet = input.asked == Asked::AtEnd);
     }
 
-    /// The source watches the quiet inputs: they are at their end now.
+    /// Notes that the source watches the quiet inputs: they are at their end now.
     pub fn note_watched(&mut self, now: &ClockReading) {
         self.inputs.note_watched(now.guarded_ms);
     }
 
-    /// An input has more to read, or waits for its turn to be opened.
+    /// Notes that an input has more to read, or waits to be opened.
     pub fn note_backlog(&mut self, id: InputId) {
         self.inputs.change(id, |input| input.note(Asked::Backlog));
     }
 
-    /// An input could not be opened or read just now. After `idle_timeout` a live run does not wait for it any more.
+    /// Notes that an input could not be opened or read. After `idle_timeout`, a live run no longer waits for it.
     pub fn note_unreadable(&mut self, id: InputId, now: &ClockReading) {
         self.inputs.change(id, |input| input.note_unreadable(now.guarded_ms));
     }
 
-    /// Whether an input could not be opened or read for `idle_timeout`.
+    /// Whether an input has been unreadable for `idle_timeout`.
     pub fn is_given_up(&self, id: InputId, now: &ClockReading) -> bool {
         self.inputs.get(id).is_some_and(|input| input.is_given_up(now.guarded_ms, &self.settings))
     }
 
-    /// Sets whether files are there that could not be opened, so that they are no inputs yet. From the next epoch on they
-    /// hold the watermark like inputs that have none.
+    /// Sets whether some files could not be opened and are therefore not inputs yet. From the next epoch on they hold
+    /// the watermark like inputs without one.
     pub fn note_unopened(&mut self, unopened: bool) {
         self.unopened = unopened;
     }
 
-    /// Forgets minutes behind the expired frontier, keeping what the epoch has yet to record.
+    /// Forgets minutes behind the expired frontier. Keeps the identities that the epoch must still record.
     fn expire(&mut self) {
         self.held.expire(frontier::ms(self.progress.frontiers.expired));
     }

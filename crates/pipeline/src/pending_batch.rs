@@ -1,4 +1,4 @@
-//! Decoded lines of one input with a cursor: how much of them was judged.
+//! Decoded lines of one input, with a cursor after the judged lines.
 
 use crate::ClockReading;
 use adtally_model::dead_letter::{JudgedClick, PAYLOAD_BYTES_MAX};
@@ -10,12 +10,12 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Decoded lines of one input on their way through the pipeline; alignment may let only a part of them pass at a time.
+/// Decoded lines of one input on their way through the pipeline. Alignment may let only part of them pass at a time.
 #[derive(Debug)]
 pub struct PendingBatch {
     /// The input.
     pub input: InputId,
-    /// Where the lines come from.
+    /// The origin of the lines.
     pub(crate) lines: Lines,
     pub(crate) columns: Arc<ClickColumns>,
     rejected: VecDeque<Rejected>,
@@ -24,24 +24,24 @@ pub struct PendingBatch {
     text: Arc<Vec<u8>>,
     /// The cursor: the first row that is not judged yet.
     pub(crate) row: usize,
-    /// The row behind the last.
+    /// The row after the last.
     pub(crate) end_row: usize,
-    /// Up to where lines are booked, as an offset in the block's text. Rejected lines before the first click are booked
+    /// Lines are booked up to here, as an offset in the block's text. Rejected lines before the first click are booked
     /// without moving the cursor.
     pub(crate) booked_to: u64,
 }
 
-/// Where the lines of a batch come from, and so where an epoch may end.
+/// The origin of a batch's lines, which decides where an epoch may end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Lines {
-    /// From the text of their input, between these offsets. An epoch may end behind each line.
+    /// The text of their input, between these offsets. An epoch may end after each line.
     Text { from: u64, to: u64 },
-    /// From a record. An epoch may end behind the record.
+    /// A record. An epoch may end after the record.
     Record(Record),
 }
 
 impl PendingBatch {
-    /// A batch of which nothing was judged yet.
+    /// A batch of which nothing is judged yet.
     pub fn new(batch: DecodedBatch) -> Self {
         PendingBatch {
             input: batch.input,
@@ -56,12 +56,12 @@ impl PendingBatch {
         }
     }
 
-    /// A batch for each record of a block; all share the block's columns and text.
+    /// One batch for each record of a block. All share the block's columns and text.
     pub fn of_records(block: DecodedRecords) -> impl Iterator<Item = Self> {
         let (columns, text) = (Arc::new(block.clicks), Arc::new(block.text));
         let mut rejected: VecDeque<Rejected> = block.rejected.into();
         let (mut row, mut text_begin) = (0, 0);
-        // They are booked with the first record.
+        // NUL bytes are booked with the first record.
         let mut nul_bytes = block.nul_bytes;
         block.records.into_iter().map(move |record| {
             let rows = &columns.line_start[row..];
@@ -84,12 +84,12 @@ impl PendingBatch {
         })
     }
 
-    /// Whether an epoch may end only behind the last of its lines.
+    /// Whether an epoch may end only after its last line.
     pub fn is_record(&self) -> bool {
         matches!(self.lines, Lines::Record(_))
     }
 
-    /// By what the watermark of its input is known before its first line.
+    /// The source of its input's watermark before its first line.
     pub(crate) fn time(&self) -> RecordTime {
         match self.lines {
             Lines::Record(record) => record.time,
@@ -97,19 +97,19 @@ impl PendingBatch {
         }
     }
 
-    /// The text of the block before a position within it; none where the position is not within it.
+    /// The text of the block before a position in it; `None` if the position is elsewhere.
     pub fn text_before(&self, position: u64) -> Option<&[u8]> {
         let Lines::Text { from, .. } = self.lines else { return None };
         let len = usize::try_from(position.checked_sub(from)?).ok()?;
         self.text.get(..len).filter(|text| !text.is_empty())
     }
 
-    /// The text, to be used again once everything was judged; none while others share it.
+    /// The text, for reuse once everything is judged; `None` while others share it.
     pub fn into_text(self) -> Option<Vec<u8>> {
         Arc::try_unwrap(self.text).ok()
     }
 
-    /// Where lines are in their source.
+    /// The positions of lines in their source.
     pub(crate) fn positions(&self) -> LinePositions {
         match self.lines {
             Lines::Text { from, .. } => LinePositions::Text(from),
@@ -117,7 +117,7 @@ impl PendingBatch {
         }
     }
 
-    /// Where the line of a row begins in the block's text; where the batch ends, behind the last row.
+    /// Where the line of a row begins in the block's text; for the row after the last, where the batch ends.
     pub(crate) fn text_at(&self, row: usize) -> u64 {
         let end = match self.lines {
             Lines::Text { from, to } => to - from,
@@ -134,7 +134,7 @@ impl PendingBatch {
         line[..line.len().min(PAYLOAD_BYTES_MAX)].to_vec()
     }
 
-    /// The dead letter of a row; `watermark` is that of its input right before its line.
+    /// The dead letter of a row. `watermark` is the input's watermark just before its line.
     pub(crate) fn dead_letter(
         &self,
         row: usize,
@@ -154,7 +154,7 @@ impl PendingBatch {
         }
     }
 
-    /// The dead letter of the next rejected line, if that lies before the cursor.
+    /// The dead letter of the next rejected line, if it lies before the cursor.
     pub(crate) fn next_rejected(&mut self, origin: &Arc<str>, now: &ClockReading) -> Option<DeadLetter> {
         let (upto, positions) = (self.text_at(self.row), self.positions());
         let rejected = self.rejected.pop_front_if(|rejected| u64::from(rejected.line_start) < upto)?;

@@ -1,16 +1,16 @@
-//! The settings that verdicts depend on.
+//! The settings that affect verdicts.
 
 use adtally_model::settings::{Canonical, Clash, DAY, HOUR, SECOND, Span, Whole};
 use serde::Deserialize;
 
-/// Live minutes that a partition holds at most: nearly three days apart, at some 10 KiB of fixed cost each. Lines of
-/// further minutes are late (`too_many_minutes`).
+/// Most live minutes in a partition: nearly three days, at about 10 KiB of fixed cost each. Lines of further minutes
+/// are late (`too_many_minutes`).
 pub const LIVE_MINUTES_MAX: usize = 4_096;
 
-/// Accepted lines in a row that must agree before an input's clock is believed.
+/// Consecutive accepted lines that must agree before an input's clock is believed.
 pub const GUARD_LINES: u32 = 16;
 
-/// `[time]`: times in milliseconds; their meaning is that of the contract's section on time.
+/// `[time]`: times in milliseconds, as defined by the contract's section on time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 pub struct TimeSettings {
     /// How far ahead of the clock an event time may lie.
@@ -19,25 +19,25 @@ pub struct TimeSettings {
     /// How far an input's event time may jump at once.
     #[serde(rename = "max_jump", deserialize_with = "Span::<SECOND, DAY>::ms")]
     pub max_jump_ms: i64,
-    /// How far behind an input's largest event time its watermark stays.
+    /// How far an input's watermark stays behind its largest event time.
     #[serde(rename = "out_of_orderness", deserialize_with = "Span::<0, HOUR>::ms")]
     pub out_of_orderness_ms: i64,
-    /// How long an input at its end may stand still before it stops holding the partition.
+    /// How long an input at its end may make no progress before it stops holding the partition.
     #[serde(rename = "idle_timeout", deserialize_with = "Span::<SECOND, DAY>::ms")]
     pub idle_timeout_ms: i64,
-    /// How long after it closed a minute can still be revised.
+    /// How long a minute can still be revised after it closed.
     #[serde(rename = "allowed_lateness", deserialize_with = "Span::<0, { 2 * DAY }>::ms")]
     pub allowed_lateness_ms: i64,
     /// How long all inputs must be idle before the clock makes minutes final.
     #[serde(rename = "idle_finality", deserialize_with = "Span::<SECOND, { 7 * DAY }>::ms")]
     pub idle_finality_ms: i64,
-    /// How long identities are held after their minute ended.
+    /// How long identities are kept after their minute ended.
     #[serde(rename = "dedup_horizon", deserialize_with = "Span::<0, { 2 * DAY }>::ms")]
     pub dedup_horizon_ms: i64,
-    /// Identities held before inputs that lie far behind are released.
+    /// Number of identities above which inputs that are far behind are released.
     #[serde(deserialize_with = "Whole::<100_000, 4_000_000_000>::number")]
     pub dedup_capacity: usize,
-    /// How far ahead of the least input one with a backlog may run.
+    /// How far an input with a backlog may run ahead of the input furthest behind.
     #[serde(rename = "alignment", deserialize_with = "Span::<SECOND, DAY>::ms")]
     pub alignment_ms: i64,
 }
@@ -70,7 +70,7 @@ impl TimeSettings {
         if self.dedup_horizon_ms < self.allowed_lateness_ms { vec![horizon] } else { Vec::new() }
     }
 
-    /// What verdicts depend on, which is all of it.
+    /// The settings that affect verdicts: all of them.
     pub fn canonical(&self) -> Canonical {
         let TimeSettings {
             max_future_skew_ms,
@@ -90,7 +90,7 @@ impl TimeSettings {
         Canonical { first, later: String::new() }
     }
 
-    /// How long identities are held after their minute became final.
+    /// How long identities are kept after their minute became final.
     #[inline]
     pub(crate) fn held_after_final_ms(&self) -> i64 {
         self.dedup_horizon_ms - self.allowed_lateness_ms

@@ -1,21 +1,21 @@
 //! Stage: clicks per (minute, ad, country) of one epoch.
 //!
-//! While an epoch is built, a click is only written down, as the number that sorts it; at the epoch's end the numbers are
-//! sorted by their bytes and runs of equal ones are counted. That touches memory in order, where a table of counts would
-//! miss the caches with every click.
+//! While an epoch is built, each click is only appended, as a number for sorting. At the epoch's end the numbers are
+//! radix-sorted, and runs of equal numbers are counted. This accesses memory in order; a table of counts would miss the
+//! caches with every click.
 
 use adtally_model::{ClickColumns, Country, Minute, MinuteCounts};
 use std::collections::BTreeMap;
 
-/// Ads below this fit into one number with their country; larger ones are sorted by comparing.
+/// Ads below this fit into one number with their country. Larger ads are sorted by comparison.
 const PACKED_ADS: u64 = 1 << 56;
 
-/// Clicks of one minute in one epoch, in the order in which they came.
+/// Clicks of one minute in one epoch, in order of arrival.
 #[derive(Debug, Default)]
 pub struct Window {
-    /// `ad << 8 | country` of each.
+    /// `ad << 8 | country` of each click.
     packed: Vec<u64>,
-    /// Those whose ad is too large for that.
+    /// Clicks whose ad is too large for `packed`.
     wide: Vec<(u64, Country)>,
 }
 
@@ -36,7 +36,7 @@ impl Window {
         }
     }
 
-    /// Its rows in order.
+    /// The sorted rows.
     fn finish(mut self, minute: Minute) -> MinuteCounts {
         radsort::sort(&mut self.packed);
         self.wide.sort_unstable();
@@ -57,7 +57,7 @@ impl Window {
 }
 
 impl Windows {
-    /// Counts clicks of a batch, by row. Returns the event time of the newest of them.
+    /// Counts the clicks in `rows` of a batch. Returns the event time of the newest one.
     pub(crate) fn count_rows(&mut self, columns: &ClickColumns, mut rows: &[u32]) -> Option<i64> {
         let time = |row: u32| columns.event_time_ms[row as usize];
         let mut newest = None;
@@ -75,7 +75,7 @@ impl Windows {
         newest
     }
 
-    /// Sorts what was counted: the costly part of an epoch's end, which may run on another thread.
+    /// Sorts the counted clicks: the expensive part of an epoch's end, which may run on another thread.
     pub fn finish(self) -> Vec<MinuteCounts> {
         self.windows.into_iter().map(|(minute, window)| window.finish(minute)).collect()
     }
@@ -90,7 +90,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Small and large ads, as they are counted one by one.
+        /// Windows count small and large ads like a map that counts one by one.
         #[test]
         fn clicks_are_counted(clicks in vec((prop_oneof![0_u64..50, PACKED_ADS - 2..PACKED_ADS + 2, Just(i64::MAX as u64)], 0_u8..4), 0..3_000)) {
             let mut window = Window::default();

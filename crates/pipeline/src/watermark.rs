@@ -3,7 +3,7 @@
 use crate::settings::{GUARD_LINES, TimeSettings};
 use adtally_model::InputTime;
 
-/// Stands for "no watermark yet" in columns of watermarks.
+/// Represents "no watermark yet" in columns of watermarks.
 pub(crate) const NONE: i64 = i64::MIN;
 
 /// The watermark of an input, or [`NONE`].
@@ -12,8 +12,8 @@ pub(crate) fn of(time: &InputTime, settings: &TimeSettings) -> i64 {
     time.largest_ms.map_or(NONE, |largest| largest - settings.out_of_orderness_ms)
 }
 
-/// Lets one accepted line move an input's largest event time, guarded against bad clocks: the first comes from
-/// [`GUARD_LINES`] lines, and so does every jump of more than `max_jump`.
+/// Moves an input's largest event time by one accepted line, guarded against wrong clocks: the first value, and every
+/// jump of more than `max_jump`, needs [`GUARD_LINES`] lines.
 #[inline]
 pub fn observe(time: &mut InputTime, event_time_ms: i64, settings: &TimeSettings) {
     if let Some(largest) = time.largest_ms
@@ -33,8 +33,8 @@ pub fn observe(time: &mut InputTime, event_time_ms: i64, settings: &TimeSettings
     }
 }
 
-/// The input's watermark before each line ([`NONE`] where it has none), for lines up to the first before which it is beyond
-/// `limit_ms`; they move its time. Lines beyond `future_ms` are rejected and move nothing.
+/// The input's watermark before each line ([`NONE`] if there is none), up to the first line before which it is beyond
+/// `limit_ms`. These lines move the input's time. Lines beyond `future_ms` are rejected and do not move it.
 pub(crate) fn scan(
     time: &mut InputTime,
     event_time_ms: &[i64],
@@ -56,7 +56,7 @@ pub(crate) fn scan(
     before
 }
 
-/// Moves an input's time to the watermark with which its lines are stamped, but not beyond `limit_ms`.
+/// Moves an input's time to the watermark stamped on its lines, but not beyond `limit_ms`.
 pub(crate) fn take(time: &mut InputTime, stamp_ms: Option<i64>, limit_ms: i64, settings: &TimeSettings) {
     let largest = stamp_ms.map(|watermark| watermark.saturating_add(settings.out_of_orderness_ms).min(limit_ms));
     time.largest_ms = time.largest_ms.max(largest);

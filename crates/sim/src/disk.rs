@@ -1,4 +1,4 @@
-//! A disk that keeps what was synced, and of the rest, when the power goes, whatever it likes.
+//! A disk that keeps synced data. On a power loss, it may keep or lose any of the rest.
 
 use crate::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,13 +7,13 @@ use std::io;
 /// A file, apart from its names.
 #[derive(Clone, Debug, Default)]
 struct Inode {
-    /// What a reader sees.
+    /// The content that readers see.
     content: Vec<u8>,
-    /// What was synced.
+    /// The content that was synced.
     durable: Vec<u8>,
 }
 
-/// A change of names that is not on the disk yet.
+/// A change of names that is not durable yet.
 #[derive(Clone, Debug)]
 enum Change {
     Link(String, u64),
@@ -29,13 +29,13 @@ struct Names {
     folders: BTreeSet<String>,
 }
 
-/// Files by path, as seen and as they are on the disk.
+/// Files by path, as readers see them and as they are on the disk.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
     inodes: BTreeMap<u64, Inode>,
     names: Names,
     durable_names: Names,
-    /// Changes of names since their folder was synced, in order.
+    /// Changes of names since their folder was last synced, in order.
     pending: Vec<Change>,
     next_inode: u64,
 }
@@ -77,13 +77,13 @@ impl Disk {
         self.names.files.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Begins with a folder that is there for good.
+    /// Adds a folder that always exists.
     pub(crate) fn begin(&mut self, folder: &str) {
         self.names.folders.insert(folder.to_owned());
         self.durable_names.folders.insert(folder.to_owned());
     }
 
-    /// Creates a folder and those above it.
+    /// Creates a folder and its parents.
     pub(crate) fn create_folders(&mut self, path: &str) {
         let ends = path.match_indices('/').map(|(at, _)| at).filter(|&at| at > 0).chain([path.len()]);
         for folder in ends.map(|end| path[..end].to_owned()) {
@@ -93,12 +93,12 @@ impl Disk {
         }
     }
 
-    /// Whether a folder is there.
+    /// Whether a folder exists.
     pub(crate) fn is_folder(&self, path: &str) -> bool {
         self.names.folders.contains(path)
     }
 
-    /// Creates an empty file under a new name in a folder that is there.
+    /// Creates an empty file under a new name in an existing folder.
     pub(crate) fn create_new(&mut self, path: &str) -> io::Result<()> {
         if !self.is_folder(folder_of(path)) {
             return Err(io::ErrorKind::NotFound.into());
@@ -112,7 +112,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Writes to the end of a file, whatever the offset: nobody here writes elsewhere.
+    /// Appends to a file. There is no offset, because nothing here writes elsewhere.
     pub(crate) fn append(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
         let inode = self.inode(path)?;
         if let Some(inode) = self.inodes.get_mut(&inode) {
@@ -130,7 +130,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Gives a file a further name, which must be new.
+    /// Adds another name to a file. The name must be new.
     pub(crate) fn hard_link(&mut self, from: &str, to: &str) -> io::Result<()> {
         let inode = self.inode(from)?;
         if self.names.files.contains_key(to) {
@@ -140,14 +140,14 @@ impl Disk {
         Ok(())
     }
 
-    /// Gives a file another name in place of what bears it.
+    /// Renames a file, replacing any file of the new name.
     pub(crate) fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
         self.inode(from)?;
         self.change(Change::Rename(from.to_owned(), to.to_owned()));
         Ok(())
     }
 
-    /// Takes a name away.
+    /// Removes a name.
     pub(crate) fn remove(&mut self, path: &str) -> io::Result<()> {
         self.inode(path)?;
         self.change(Change::Unlink(path.to_owned()));
@@ -165,7 +165,7 @@ impl Disk {
         }
     }
 
-    /// Puts a whole file in place, durably, unless its name is taken: what was asked long ago and is done only now.
+    /// Creates a complete durable file, unless its name is taken: a delayed write.
     pub(crate) fn put_late(&mut self, path: &str, bytes: &[u8]) {
         if self.is_folder(folder_of(path)) && self.create_new(path).is_ok() {
             let written = self.append(path, bytes).and_then(|()| self.sync_file(path));
@@ -174,27 +174,27 @@ impl Disk {
         }
     }
 
-    /// What stands in a file.
+    /// The content of a file.
     pub(crate) fn read(&self, path: &str) -> io::Result<&[u8]> {
         let inode = self.inode(path)?;
         Ok(self.inodes.get(&inode).map_or(&[], |inode| &inode.content))
     }
 
-    /// Files below a folder, by path.
+    /// Files below a folder: path and size, by path.
     pub(crate) fn list<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = (&'a str, usize)> {
         let below = move |path: &str| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
         let files = self.names.files.iter().filter(move |(path, _)| folder.is_empty() || below(path));
         files.map(|(path, inode)| (path.as_str(), self.inodes.get(inode).map_or(0, |inode| inode.content.len())))
     }
 
-    /// The power goes: of changed names any may be kept or lost; of content that was not synced a part, zeros or all.
+    /// Loses power: keeps or loses each pending name; keeps a part, zeros or all of unsynced content.
     pub(crate) fn lose_power(&mut self, random: &mut Random) {
         for change in std::mem::take(&mut self.pending) {
             if random.chance(500) {
                 change.apply(&mut self.durable_names);
             }
         }
-        // What lies in a folder that is lost is lost with it.
+        // Files in a lost folder are lost with it.
         let Names { files, folders } = &mut self.durable_names;
         let is_there = |folders: &BTreeSet<String>, path: &str| {
             let mut above = path.match_indices('/').map(|(at, _)| &path[..at]).filter(|folder| !folder.is_empty());
@@ -222,7 +222,7 @@ impl Disk {
 mod tests {
     use super::*;
 
-    /// What is found after a power loss, by seed: the content under the name, if any.
+    /// The content under the name after a power loss, if any, by seed.
     fn after_power_loss(seed: u64, prepare: impl Fn(&mut Disk)) -> Option<Vec<u8>> {
         let mut disk = Disk::default();
         prepare(&mut disk);

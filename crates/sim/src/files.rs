@@ -1,4 +1,4 @@
-//! Log files in memory: inodes and names, changed by servers, read by the tailer.
+//! Log files in memory: inodes and names. Servers change them, and the tailer reads them.
 
 use crate::machine::Machine;
 use adtally_engine::clock::Clock;
@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
-/// The folder that is tailed.
+/// The tailed folder.
 pub(crate) const FOLDER: &str = "/logs";
 
 #[derive(Debug)]
@@ -19,18 +19,18 @@ struct Node {
     content: Vec<u8>,
     links: u64,
     changed_ns: i64,
-    /// By the machine's wall clock.
+    /// Time of the last write, by the machine's wall clock.
     modified_ms: i64,
 }
 
-/// A file that is held, whatever becomes of its name.
+/// A handle to a file, which stays valid if its name changes or is removed.
 #[derive(Clone, Debug)]
 pub(crate) struct FileHandle(Arc<Mutex<Node>>);
 
 #[derive(Debug, Default)]
 struct Tree {
     names: BTreeMap<PathBuf, FileHandle>,
-    /// All inodes ever used; those that nobody holds any more are used again.
+    /// All inodes ever used. Those without an owner are reused.
     inodes: Vec<Weak<Mutex<Node>>>,
     changes: i64,
 }
@@ -47,7 +47,7 @@ impl Files {
         Files { tree: Arc::default(), machine }
     }
 
-    /// Creates an empty file in place of what bears its name.
+    /// Creates an empty file, replacing any file of the same name.
     pub(crate) fn create(&self, path: &Path) -> FileHandle {
         self.machine.note("log created", &path.display());
         let mut tree = self.tree.lock();
@@ -180,7 +180,7 @@ impl FileSystem for Files {
     }
 }
 
-/// A log held open by a process.
+/// A log that a process has open.
 struct OpenLog {
     file: FileHandle,
     machine: Machine,

@@ -1,12 +1,12 @@
 //! Spans and sizes as people write them: `250ms`, `5s`, `64KiB`.
 
-/// Units of spans with their milliseconds, from the smallest.
+/// Units of spans in milliseconds, in ascending order.
 const SPAN_UNITS: [(&str, i64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
-/// Units of sizes with their bytes, from the smallest.
+/// Units of sizes in bytes, in ascending order.
 const SIZE_UNITS: [(&str, i64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
-/// Reads a span such as `250ms`, `5s`, `10m`, `2h` or `30d` and returns milliseconds.
+/// Reads a span such as `250ms`, `5s`, `10m`, `2h` or `30d`, in milliseconds.
 ///
 /// ```
 /// # use adtally_model::settings::parse_span_ms;
@@ -17,17 +17,17 @@ pub fn parse_span_ms(text: &str) -> Option<i64> {
     parse(text, &SPAN_UNITS)
 }
 
-/// Writes milliseconds as the shortest span that [`parse_span_ms`] reads back.
+/// Formats milliseconds as the shortest span that [`parse_span_ms`] can read.
 pub fn format_span_ms(ms: i64) -> String {
     format(ms, &SPAN_UNITS)
 }
 
-/// Reads a size such as `512B`, `64KiB`, `1MiB` or `1GiB` and returns bytes.
+/// Reads a size such as `512B`, `64KiB`, `1MiB` or `1GiB`, in bytes.
 pub fn parse_size(text: &str) -> Option<i64> {
     parse(text, &SIZE_UNITS)
 }
 
-/// Writes bytes as the shortest size that [`parse_size`] reads back.
+/// Formats bytes as the shortest size that [`parse_size`] can read.
 pub fn format_size(bytes: i64) -> String {
     format(bytes, &SIZE_UNITS)
 }

@@ -1,4 +1,4 @@
-//! What each kind of value takes, and what is said of others.
+//! Tests of the values that each kind accepts, and of the messages for other values.
 
 use super::*;
 use serde::de::IntoDeserializer;
@@ -12,7 +12,7 @@ fn number(number: i64) -> I64Deserializer<Wrong> {
     number.into_deserializer()
 }
 
-/// Checks that a value is refused, with what is wanted.
+/// Checks that a value is rejected, and that the message says what is wanted.
 fn check<T: fmt::Debug>(read: Result<T, Wrong>, wanted: &str) {
     let text = read.expect_err(wanted).to_string();
     assert!(text.ends_with(&format!("expected {wanted}")), "{text}");

@@ -1,4 +1,4 @@
-//! One input of a partition: what is recorded of it, and what this process found out.
+//! One input of a partition: its recorded row, and the state known only to this process.
 
 use crate::clock_guard::ClockReading;
 use crate::settings::TimeSettings;
@@ -6,29 +6,29 @@ use crate::watermark;
 use adtally_model::{InputRow, InputStatus};
 use std::sync::Arc;
 
-/// One input and what is known of it in this process.
+/// One input, with its state in this process.
 #[derive(Debug)]
 pub struct Input {
-    /// What the last epoch recorded of it; once it is touched, what the next one records. It is shared with whoever keeps
-    /// what was recorded, until it changes.
+    /// The last recorded row or, once the input is touched, the next one. Shared with other owners of the recorded row
+    /// until it changes.
     pub row: Arc<InputRow>,
     /// When it was last seen, by the guarded clock: see [`InputRow::seen_at_ms`].
     pub(crate) seen_at_ms: i64,
-    /// When it was last seen at its end, by the guarded clock.
+    /// When the input was last seen at its end, by the guarded clock.
     pub at_end_at_ms: Option<i64>,
-    /// What was found when it was last asked for lines.
+    /// The result of last asking it for lines.
     pub asked: Asked,
-    /// Since when it cannot be read, by the guarded clock.
+    /// Since when it has been unreadable, by the guarded clock.
     unreadable_since_ms: Option<i64>,
-    /// Whether it was last written so long before its end was first reached that it is idle without a wait.
+    /// Whether it is idle at once, because it was last written long before its end was first reached.
     idle_at_once: bool,
-    /// Whether it is at its end as long as its source tells nothing else: see [`Inputs::note_watched`].
+    /// Whether it stays at its end until its source reports news: see [`Inputs::note_watched`].
     pub(crate) quiet: bool,
     /// Whether the next epoch must record it.
     pub(super) touched: bool,
 }
 
-/// What was found when an input was last asked for lines.
+/// The result of asking an input for lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Asked {
     /// This process has not asked yet.
@@ -37,12 +37,12 @@ pub enum Asked {
     Backlog,
     /// It was at its end.
     AtEnd,
-    /// It could not be opened or read: it may hold lines.
+    /// It could not be opened or read, so it may have lines.
     Unreadable,
 }
 
 impl Input {
-    /// An input as an epoch recorded it.
+    /// An input in the state recorded by an epoch.
     pub(crate) fn new(row: Arc<InputRow>) -> Self {
         Input {
             seen_at_ms: row.seen_at_ms,
@@ -61,7 +61,7 @@ impl Input {
         self.touched
     }
 
-    /// The next epoch must record it: its position goes on from where the last one left it.
+    /// Marks it to be recorded by the next epoch. Its position continues from the last epoch.
     pub(crate) fn touch(&mut self) -> &mut InputRow {
         if !self.touched {
             self.touched = true;
@@ -70,12 +70,12 @@ impl Input {
         Arc::make_mut(&mut self.row)
     }
 
-    /// What is recorded of it next; not a reason to record it.
+    /// Mutable access to the row, without marking it to be recorded.
     pub(crate) fn row_mut(&mut self) -> &mut InputRow {
         Arc::make_mut(&mut self.row)
     }
 
-    /// Its position goes on from where the last epoch left it.
+    /// Continues its position from the last epoch.
     fn begin_position(&mut self) {
         let next = self.row.position().next();
         if self.row.position() != next
@@ -85,7 +85,7 @@ impl Input {
         }
     }
 
-    /// What an epoch records of it.
+    /// The row for an epoch to record.
     pub(super) fn record(&mut self) -> Arc<InputRow> {
         if !self.touched {
             self.begin_position();
@@ -96,7 +96,7 @@ impl Input {
         Arc::clone(&self.row)
     }
 
-    /// Notes what was found when it was asked for lines.
+    /// Notes the result of asking it for lines.
     pub(crate) fn note(&mut self, asked: Asked) {
         (self.asked, self.quiet) = (asked, false);
         if asked != Asked::Unreadable {
@@ -107,9 +107,9 @@ impl Input {
         }
     }
 
-    /// Notes that everything of it is judged and it is at its end; `modified_ms` is when it was last written, by the wall
-    /// clock. One that was written long before its end was first reached will hardly be written now; if it is, the
-    /// ordinary rule holds from then on. A clock that disagrees says nothing.
+    /// Notes that it is at its end and fully judged. `modified_ms` is its last write, by the wall clock. An input
+    /// written long before its end was first reached is idle at once, because another write is unlikely; after another
+    /// write the normal rule applies. `modified_ms` is ignored while the clocks disagree.
     pub(crate) fn note_at_end(&mut self, now: &ClockReading, modified_ms: Option<i64>, settings: &TimeSettings) {
         self.note(Asked::AtEnd);
         let is_old = |modified_ms: i64| now.wall_ms.saturating_sub(modified_ms) > settings.idle_timeout_ms;
@@ -126,7 +126,7 @@ impl Input {
         self.unreadable_since_ms.get_or_insert(now_ms);
     }
 
-    /// Whether it could not be opened or read for `idle_timeout`.
+    /// Whether it has been unreadable for `idle_timeout`.
     pub(crate) fn is_given_up(&self, now_ms: i64, settings: &TimeSettings) -> bool {
         self.unreadable_since_ms.is_some_and(|since| now_ms - since >= settings.idle_timeout_ms)
     }
@@ -136,14 +136,14 @@ impl Input {
         watermark::of(&self.row.time, settings)
     }
 
-    /// Whether it was at its end within `idle_timeout`; `watched_ms` is when the quiet ones were last watched.
+    /// Whether it was at its end within `idle_timeout`. `watched_ms` is when the quiet inputs were last watched.
     pub(super) fn at_end_lately(&self, now_ms: i64, watched_ms: Option<i64>, settings: &TimeSettings) -> bool {
         let at = self.at_end_at_ms.max(watched_ms.filter(|_| self.quiet));
         at.is_some_and(|at| now_ms - at <= settings.idle_timeout_ms)
     }
 
-    /// Whether it is idle at a moment: at its end lately, and its watermark has stood still for `idle_timeout`, or its file
-    /// has since before its end was first reached.
+    /// Whether it is idle at `now_ms`: it was at its end lately, and its watermark has not advanced for `idle_timeout`,
+    /// or its file was already that old when its end was first reached.
     pub(super) fn is_idle(&self, now_ms: i64, watched_ms: Option<i64>, settings: &TimeSettings) -> bool {
         let stood_still = now_ms - self.row.time.advanced_at_ms >= settings.idle_timeout_ms;
         self.at_end_lately(now_ms, watched_ms, settings) && (stood_still || self.idle_at_once)
@@ -155,13 +155,13 @@ impl Input {
         self.row.status == InputStatus::Holding && (own == watermark::NONE || own >= final_ms)
     }
 
-    /// Whether it has a watermark and that lies before another.
+    /// Whether it has a watermark before `watermark_ms`.
     pub(super) fn lies_before(&self, watermark_ms: i64, settings: &TimeSettings) -> bool {
         let own = self.watermark(settings);
         own != watermark::NONE && own < watermark_ms
     }
 
-    /// Changes its status, to be recorded by the next epoch.
+    /// Changes its status. The next epoch records the change.
     pub(super) fn set_status(&mut self, status: InputStatus) {
         if self.row.status != status {
             self.touch().status = status;

@@ -1,4 +1,4 @@
-//! What is known of all inputs without walking them, against walking them.
+//! Compares queries about all inputs that use indexes with queries that visit every input.
 
 use super::*;
 use proptest::prelude::*;
@@ -7,7 +7,7 @@ const STATUSES: [InputStatus; 5] =
     [InputStatus::Holding, InputStatus::Idle, InputStatus::Ended, InputStatus::Released, InputStatus::Unreadable];
 const ASKED: [Asked; 4] = [Asked::NotYet, Asked::Backlog, Asked::AtEnd, Asked::Unreadable];
 
-/// What blocks an input, by walking all.
+/// The blocker of an input, found by visiting all inputs.
 fn blocker_by_walking(inputs: &Inputs, id: InputId) -> Option<Blocker> {
     let others = inputs.iter().filter(|input| input.row.id != id);
     let holding = others.filter(|input| input.row.status == InputStatus::Holding);

@@ -1,4 +1,4 @@
-//! Stage: the ledger. What was decided about the lines of a batch is booked here, and nowhere else.
+//! Stage: the ledger. The only place that books the verdicts on a batch's lines.
 
 use super::Partition;
 use crate::clock_guard::ClockReading;
@@ -9,11 +9,11 @@ use adtally_model::{CountedClicks, Error, Ledger, Position, Result, Verdict};
 use std::sync::Arc;
 
 impl Partition {
-    /// Books these lines of a batch, the rejected ones among them, and moves the cursor behind them.
-    /// Returns the clicks that were counted, if any.
+    /// Books these lines of a batch, including the rejected ones, and moves the cursor past them. Returns the counted
+    /// clicks, if any.
     ///
     /// # Errors
-    /// An internal error when the batch does not begin where its input stands.
+    /// An internal error when the batch does not begin at its input's position.
     pub(super) fn book(
         &mut self,
         batch: &mut PendingBatch,

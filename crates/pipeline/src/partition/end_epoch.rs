@@ -1,4 +1,4 @@
-//! The end of an epoch: inputs are reviewed, the clock may move frontiers, and everything that changed is handed out.
+//! The end of an epoch: reviews inputs, lets the clock move frontiers, and returns everything that changed.
 
 use super::{GONE_AFTER_MS, Partition, RunEnd};
 use crate::clock_guard::ClockReading;
@@ -11,22 +11,22 @@ use adtally_model::{
     Error, Frontiers, InputId, InputStatus, Invariant, Minute, MinuteIdentities, Position, Progress, Result,
 };
 
-/// How long before its row is summed up an ended input is looked for once more: bases come far more often than daily.
+/// How long before the row of an ended input is summed up its file is checked again, in milliseconds.
 const SEEN_AGAIN_MS: i64 = 24 * 3_600_000;
 
 impl Partition {
-    /// Inputs that have ended and whose rows will be summed up unless they are seen again within a day.
+    /// Ended inputs whose rows will be summed up unless the inputs are seen again within a day.
     pub fn long_unseen(&self, now: &ClockReading) -> Vec<InputId> {
         let old = |input: &&Input| is_unseen_for(input, now.guarded_ms, GONE_AFTER_MS - SEEN_AGAIN_MS);
         self.inputs.iter().filter(old).map(|input| input.row.id).collect()
     }
 
-    /// The inputs whose rows were summed up since the last call: their source may forget them.
+    /// The inputs whose rows were summed up since the last call. Their source may forget them.
     pub fn take_forgotten(&mut self) -> Vec<InputId> {
         std::mem::take(&mut self.forgotten)
     }
 
-    /// The file of an input that has ended is still there.
+    /// Notes that the file of an ended input still exists.
     pub fn note_seen(&mut self, id: InputId, now: &ClockReading) {
         self.inputs.change(id, |input| {
             input.seen_at_ms = now.guarded_ms;
@@ -34,20 +34,20 @@ impl Partition {
         });
     }
 
-    /// Time passes under the eyes of this process: what it did not see is not taken for idleness. Call it often.
+    /// Notes that this process is watching. Time that it did not watch does not count as idleness, so call this often.
     pub fn observe(&mut self, now: &ClockReading) {
         self.observed.note(now.guarded_ms, self.settings.idle_timeout_ms);
     }
 
-    /// Ends the epoch: reviews inputs, lets the clock move frontiers, and hands out everything that changed. `None`
-    /// when nothing did, in which case the epoch goes on.
+    /// Ends the epoch: reviews inputs, lets the clock move frontiers, and returns everything that changed. Returns
+    /// `None` if nothing changed; the epoch then continues.
     ///
     /// # Errors
     /// An internal error when the ledger does not add up.
     pub fn end_epoch(&mut self, now: &ClockReading, run_end: RunEnd) -> Result<Option<EpochDraft>> {
         self.observe(now);
         self.inputs.review(now.guarded_ms, frontier::ms(self.progress.frontiers.watermark), &self.settings);
-        // A later run will read what a bounded one cannot.
+        // A later run will read what this bounded run cannot.
         self.inputs.set_lines_missing(self.unopened || (self.bounded && self.inputs.has_unreadable()));
         frontier::follow_watermark(&mut self.progress.frontiers, &self.inputs, &self.settings);
         self.release_inputs(now.guarded_ms);
@@ -73,8 +73,8 @@ impl Partition {
         self.draft(now, is_base).map(Some)
     }
 
-    /// Lets the clock move frontiers while every input is idle or has ended.
-    /// What cannot be read keeps no minute open, but nothing becomes final without it only because time passes.
+    /// Lets the clock move frontiers while every input is idle or has ended. Unreadable inputs keep no minute open, but
+    /// while there are any, passing time alone makes nothing final.
     fn follow_clock(&mut self, now_ms: i64) {
         if self.inputs.all_idle_since_ms(now_ms, Unreadable::LeftOut, &self.settings).is_none() {
             return;
@@ -86,7 +86,7 @@ impl Partition {
         frontier::follow_clock(&mut self.progress.frontiers, now_ms, largest, &self.settings);
     }
 
-    /// Whether a minute would change its state.
+    /// Whether the state of any minute would change.
     fn changes_a_minute(&self) -> bool {
         let minutes = |frontiers: &Frontiers| {
             [frontiers.closed, frontiers.final_, frontiers.expired].map(|frontier| frontier.get().map(Minute::of))
@@ -94,10 +94,10 @@ impl Partition {
         minutes(&self.progress.frontiers) != minutes(&self.epoch_frontiers)
     }
 
-    /// While more identities are held than `dedup_capacity` and inputs lie further apart than the horizon, the least
-    /// of them stop holding the watermark. Only inputs at their ends, and those that share a lane, run away from
-    /// others: where those ahead wait, what is behind comes up to them, and nothing needs to be late. While one without a watermark holds, releasing others
-    /// would move nothing.
+    /// Releases the inputs furthest behind, while more than `dedup_capacity` identities are in memory and inputs are
+    /// further apart than the horizon. Only inputs at their end, and inputs that share a lane, can run away. Otherwise
+    /// the inputs ahead wait until the others catch up, and nothing becomes late. While an input without a watermark
+    /// holds, releasing others would move nothing.
     fn release_inputs(&mut self, now_ms: i64) {
         let held = |partition: &Partition| {
             let expired_ms = frontier::ms(partition.progress.frontiers.expired);
@@ -151,7 +151,7 @@ impl Partition {
         Ok(draft)
     }
 
-    /// Checks the ledgers that an epoch records; for a base, that they sum to the partition's.
+    /// Checks the ledgers that an epoch records. For a base, also checks that they sum to the partition's ledger.
     fn check_ledgers(&self, is_base: bool) -> Result<()> {
         for input in self.inputs.iter().filter(|input| is_base || input.is_touched()) {
             input.row.ledger.check(&input.row.name)?;
@@ -172,7 +172,7 @@ impl Partition {
     }
 }
 
-/// Whether an input has ended and was not seen for so long.
+/// Whether an input has ended and has not been seen for `ms`.
 fn is_unseen_for(input: &Input, now_ms: i64, ms: i64) -> bool {
     input.row.status == InputStatus::Ended && now_ms - input.seen_at_ms > ms
 }
@@ -185,7 +185,7 @@ pub(super) struct Observed {
 }
 
 impl Observed {
-    /// Notes a moment; one that comes more than `break_ms` after the last begins anew: the process slept.
+    /// Notes the time. A gap of more than `break_ms` since the last call, as when the process slept, starts again.
     fn note(&mut self, now_ms: i64, break_ms: i64) {
         if self.from_ms.is_none() || now_ms - self.last_ms > break_ms {
             self.from_ms = Some(now_ms);

@@ -1,4 +1,4 @@
-//! The way of a batch of clicks through the stages, from its first line to the ledger.
+//! Takes a batch of clicks through the stages, from its first line to the ledger.
 
 use super::{Judged, Partition, Stopped};
 use crate::clock_guard::ClockReading;
@@ -8,10 +8,10 @@ use adtally_model::Result;
 use std::sync::Arc;
 
 impl Partition {
-    /// Judges lines of a batch until its end, until its input has to wait, or until `lines_max` clicks.
+    /// Judges lines of a batch until its end, until its input must wait, or until `lines_max` clicks are judged.
     ///
     /// # Errors
-    /// An internal error when the partition does not know the input, or the batch does not begin where its input stands.
+    /// An internal error when the input is unknown to the partition, or the batch does not begin at its position.
     pub fn judge(&mut self, batch: &mut PendingBatch, now: &ClockReading, lines_max: usize) -> Result<Judged> {
         let columns = Arc::clone(&batch.columns);
         let first = batch.row;

@@ -7,7 +7,7 @@ use adtally_pipeline::TimeSettings;
 const START: i64 = 1_700_000_040_000;
 const MINUTE: i64 = 60_000;
 
-/// Sixteen lines that make the input's clock, then lines at the given times; a time given twice is a copy.
+/// Sixteen lines that set the input's clock, then lines at `times`; a repeated time is a copy.
 fn check(times: &[i64], expected: &str) {
     let mut lines: Vec<Line> = (0..16).map(|who| Line { at: START, who: 100 + who, ad: 1, country: "US" }).collect();
     lines.extend(times.iter().map(|&at| Line { at: START + at, who: 1, ad: 2, country: "US" }));
@@ -23,7 +23,7 @@ fn check(times: &[i64], expected: &str) {
     );
 }
 
-/// An event time at which the watermark stands exactly `ms` after the start minute's end.
+/// An event time that moves the watermark to exactly `ms` after the end of the start minute.
 const fn watermark_at(ms: i64) -> i64 {
     MINUTE + ms + 5_000
 }
@@ -54,7 +54,7 @@ fn windows_are_half_open() {
 fn a_jump_beyond_the_bound_moves_nothing() {
     check(&[700_000, 1, 700_000, 2], "ccdc");
     check(&[600_001, 1], "cc");
-    // Within the bound it is believed: the start minute is final at once.
+    // Within the bound, the jump is believed: the start minute is final at once.
     check(&[600_000, 1], "cl");
 }
 

@@ -1,16 +1,16 @@
-//! Idleness, ends, the clock, finality, capacity: what depends on more than lines.
+//! Tests of behaviour that depends on more than lines: idleness, ends, the clock, finality, capacity.
 
 use crate::driver::{LINE_BYTES, Log, batch, clock, first_state, new_input, state_of};
 use crate::oracle::Line;
 use adtally_model::{InputId, Verdict};
 use adtally_pipeline::{ClockReading, Partition, RunEnd, Stopped, TimeSettings};
 
-/// A minute's beginning.
+/// The beginning of a minute, in milliseconds.
 pub(crate) const START: i64 = 1_700_000_040_000;
-/// In milliseconds.
+/// A minute in milliseconds.
 pub(crate) const MINUTE: i64 = 60_000;
 
-/// A partition, its log and a clock that stands until it is moved.
+/// A partition, its log, and a clock that stands still until a test moves it.
 pub(crate) struct World {
     pub(crate) partition: Partition,
     pub(crate) log: Log,
@@ -29,7 +29,7 @@ impl World {
         world
     }
 
-    /// Lines of an input at these event times; says why judging stopped.
+    /// Judges lines of an input at these event times. Returns why judging stopped.
     pub(crate) fn lines(&mut self, input: u64, times: &[i64]) -> Stopped {
         let first = self.read[input as usize];
         let lines: Vec<Line> = times
@@ -58,7 +58,7 @@ impl World {
         }
     }
 
-    /// Time passes while these inputs are at their ends.
+    /// Lets time pass while these inputs are at their ends.
     pub(crate) fn wait(&mut self, ms: i64, at_end: &[u64]) {
         let until = self.now + ms;
         while self.now < until {
@@ -204,7 +204,7 @@ fn fault_54_inputs_far_behind_are_released_when_too_much_is_held() {
     let released = world.log.epochs.iter().flat_map(|epoch| &epoch.inputs);
     assert!(released.into_iter().any(|row| row.status == adtally_model::InputStatus::Released));
     assert!(world.partition.held().0 <= 1_000, "{:?}", world.partition.held());
-    // What the slow one still has is judged by its own time, and late only where minutes became final.
+    // The remaining lines of the slow input are judged by its own time, and are late only in final minutes.
     world.lines(1, &[START + 59 * MINUTE; 5]);
     assert_eq!(world.late(), 0);
 }
@@ -260,7 +260,7 @@ fn a_bounded_run_closes_the_minutes_seen_and_finalises_on_request() {
 
 #[test]
 fn an_input_without_a_watermark_lets_no_sparse_backlog_run_out_of_minutes() {
-    // One click every two minutes for a fortnight, beside an input of three lines.
+    // One click every two minutes for two weeks, beside an input of three lines.
     let times: Vec<i64> = (0..10_000).map(|click| START + click * 2 * MINUTE).collect();
     let now = START + 40_000 * MINUTE;
     let mut world = World::new(2, TimeSettings::default());

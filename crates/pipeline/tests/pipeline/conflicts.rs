@@ -1,4 +1,4 @@
-//! Copies that differ from the click that was counted: which are kept, and as what.
+//! Tests of copies that differ from the counted click: which are kept, and under which verdict.
 
 use crate::driver::{LATER, clock, new_input};
 use adtally_model::dead_letter::CONFLICT;
@@ -10,7 +10,7 @@ use adtally_pipeline::{EpochDraft, Partition, PendingBatch, RunEnd, TimeSettings
 
 const AT: i64 = 1_767_225_600_000;
 
-/// Judges one click a row (user, address, country, click id) at one moment and of one ad.
+/// Judges one click per row (user, address, country, click id), all with the same time and ad.
 fn judge(rows: &[[&str; 4]]) -> EpochDraft {
     let key = IdentityKey::new([3; 16]);
     let (mut clicks, mut text) = (ClickColumns::default(), Vec::new());
@@ -50,7 +50,7 @@ fn judge(rows: &[[&str; 4]]) -> EpochDraft {
     partition.end_epoch(&clock(LATER), RunEnd::GoesOn).unwrap().unwrap()
 }
 
-/// Counted, duplicate, conflicting, and the kept lines.
+/// Checks the numbers of counted, duplicate and conflicting lines, and the kept lines.
 fn check(rows: &[[&str; 4]], expected: (u64, u64, u64), kept: &[&str]) {
     let draft = judge(rows);
     let Ledger { counted, duplicate, conflicting_duplicates, .. } = draft.progress.ledger;
@@ -83,7 +83,7 @@ fn a_click_id_that_all_bear_costs_no_click_its_line() {
     let draft = judge(&rows);
     assert_eq!((draft.progress.ledger.counted, draft.progress.ledger.duplicate), (1, 399));
     let (conflicting, kept) = (draft.progress.ledger.conflicting_duplicates, draft.dead_letters.len() as u64);
-    // 8 bits tell users apart: of 256 copies one is taken for the same user's.
+    // 8 bits distinguish users: one of 256 copies appears to be of the same user.
     assert!(conflicting == kept && kept > 390, "{kept} of 399");
     assert!(draft.dead_letters.iter().all(|letter| letter.reason.ends_with(" click_id placeholder")));
     draft.progress.ledger.check("the partition").unwrap();

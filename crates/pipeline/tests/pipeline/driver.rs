@@ -1,4 +1,4 @@
-//! Feeds lines to a partition as the run loop would, and folds what it commits.
+//! Feeds lines to a partition like the run loop, and folds the committed epochs.
 
 use crate::oracle::Line;
 use adtally_model::fold::merge_all;
@@ -9,18 +9,18 @@ use adtally_model::{
 use adtally_pipeline::{ClockReading, EpochDraft, Partition, PendingBatch, RunEnd, TimeSettings};
 use std::collections::BTreeMap;
 
-/// Bytes that a line of these tests takes.
+/// Bytes of a line in these tests.
 pub(crate) const LINE_BYTES: u64 = 10;
 
-/// A clock at rest.
+/// A clock that stands still.
 pub(crate) fn clock(ms: i64) -> ClockReading {
     ClockReading { guarded_ms: ms, wall_ms: ms, agrees: true }
 }
 
-/// Beyond every event time of the tests.
+/// A time after every event time of the tests.
 pub(crate) const LATER: i64 = 4_000_000_000_000;
 
-/// A row of an input not read yet.
+/// A row of an unread input.
 pub(crate) fn new_input(id: u64) -> InputRow {
     InputRow::new(InputId(id), format!("input-{id}"), 0)
 }
@@ -69,7 +69,7 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Commits a draft; counts of older epochs are needed for a base.
+    /// Commits a draft. A base needs the counts of older epochs.
     pub(crate) fn commit(&mut self, draft: EpochDraft) {
         assert_eq!(draft.progress.number, self.epochs.len() as u64 + 1);
         let counts = draft.windows.finish();
@@ -102,7 +102,7 @@ impl Log {
         });
     }
 
-    /// The state after the last commit, from as few records as the contract allows.
+    /// The state after the last commit, folded from as few records as the contract allows.
     pub(crate) fn fold(&self) -> PartitionState {
         let head = self.epochs.len() as u64;
         if head == 0 {
@@ -133,7 +133,7 @@ impl Log {
     }
 }
 
-/// What the driver does at random: taken from a list of numbers, so that failures shrink.
+/// The driver's random choices, taken from a list of numbers so that failures shrink.
 pub(crate) struct Choices<'a> {
     numbers: &'a [u32],
     at: usize,
@@ -146,7 +146,7 @@ impl<'a> Choices<'a> {
 
     /// A number below `bound`.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
-        // Mixed with how many were taken (SplitMix64), so that a short list does not repeat itself for ever.
+        // Mixed with the number of choices so far (SplitMix64), so that a short list does not repeat forever.
         let number = self.numbers.get(self.at % self.numbers.len().max(1)).copied().unwrap_or_default();
         let mut mixed = (u64::from(number) + ((self.at as u64) << 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -156,7 +156,7 @@ impl<'a> Choices<'a> {
     }
 }
 
-/// Runs inputs to their ends in random interleaving, batches, epochs and crashes; returns the log.
+/// Runs inputs to their ends with random interleaving, batches, epochs and crashes. Returns the log.
 pub(crate) fn drive(inputs: &[Vec<Line>], settings: TimeSettings, choices: &[u32], crashes: bool) -> Log {
     let mut choices = Choices::new(choices);
     let mut log = Log::default();
@@ -210,13 +210,13 @@ fn read(partition: &Partition, input: usize) -> usize {
     (row.unwrap_or_default() / LINE_BYTES) as usize
 }
 
-/// The state of a minute after a log.
+/// The state of a minute at the end of a log.
 pub(crate) fn state_of(log: &Log, minute: i64) -> &'static str {
     let last = log.epochs.last().unwrap();
     last.progress.frontiers.state_of(Minute(minute), last.progress.reopened_from_ms).as_str()
 }
 
-/// Runs one input, which does not end, in one batch and one epoch.
+/// Runs one input that does not end, in one batch and one epoch.
 pub(crate) fn drive_open(lines: &[Line], settings: TimeSettings) -> Log {
     let mut log = Log::default();
     let mut partition = start(&log, settings, 1);

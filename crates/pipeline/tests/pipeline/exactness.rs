@@ -8,12 +8,12 @@ use proptest::prelude::*;
 
 const START: i64 = 1_700_000_000_000;
 
-/// A line as steps of time: mostly forward, sometimes back, rarely far; many repeat an earlier line.
+/// A line as a step in time: mostly forward, sometimes back, rarely far. Many lines repeat an earlier one.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     /// A click this many milliseconds after the newest so far (or before, when negative).
     Click { delta: i64, who: u32, ad: u64 },
-    /// A copy of the line so many lines back, with a country of its own.
+    /// A copy of the line `back` lines before, with its own country.
     Copy { back: usize, country: &'static str },
 }
 
@@ -39,7 +39,7 @@ pub(crate) fn lines(steps: &[Step]) -> Vec<Line> {
         let line = match *step {
             Step::Click { delta, who, ad } => {
                 let time = at + delta;
-                // A jump by 20 hours is one bad clock, not the new time; one click in three of the others moves on.
+                // A jump by 20 hours is one wrong clock and does not change the current time.
                 if delta < 1_000_000 {
                     at = at.max(time);
                 }
@@ -58,7 +58,7 @@ pub(crate) fn lines(steps: &[Step]) -> Vec<Line> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// One input: every verdict is that of the contract, whatever the batches, epochs and crashes.
+    /// One input: every verdict is the contract's, whatever the batches, epochs and crashes.
     #[test]
     fn one_input_has_the_oracles_verdicts(steps in vec(step(), 1..300), choices in vec(any::<u32>(), 1..200), crashes: bool) {
         let input = lines(&steps);
@@ -82,7 +82,7 @@ proptest! {
         prop_assert_eq!(log.counts(), oracle::counts(&[input]));
     }
 
-    /// Several inputs of different speeds: the counts are a function of each input's lines alone.
+    /// Several inputs of different speeds: the counts depend only on each input's lines.
     #[test]
     fn counts_do_not_depend_on_how_inputs_interleave(
         steps in vec(vec(step(), 1..150), 1..5),

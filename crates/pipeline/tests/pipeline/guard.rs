@@ -1,4 +1,4 @@
-//! The guard against bad clocks across crashes, and the bound on minutes over many more of them.
+//! Tests of the guard against wrong clocks across crashes, and of the bound on minutes with many more minutes.
 
 use crate::clockwork::{MINUTE, START};
 use crate::driver::{LATER, LINE_BYTES, Log, batch, clock, new_input};
@@ -6,7 +6,7 @@ use crate::oracle::{self, Line};
 use adtally_model::InputId;
 use adtally_pipeline::{Partition, RunEnd, TimeSettings};
 
-/// Judges lines from where the input stands up to line number `to`, in one batch.
+/// Judges lines from the input's position up to line number `to`, in one batch.
 fn judge(partition: &mut Partition, lines: &[Line], to: usize) {
     let from = partition.inputs().get(InputId(1)).map_or(0, |input| input.row.position().to / LINE_BYTES) as usize;
     if from < to {
@@ -25,7 +25,7 @@ fn start(log: &Log) -> Partition {
     partition
 }
 
-/// Commits up to line `kept`, reads on to line `lost`, crashes, and reads everything from what was committed.
+/// Commits up to line `kept`, reads on to line `lost`, crashes, and reads the rest from the committed position.
 fn with_a_crash(lines: &[Line], kept: usize, lost: usize) -> Log {
     let mut log = Log::default();
     let mut partition = start(&log);
@@ -43,14 +43,15 @@ fn with_a_crash(lines: &[Line], kept: usize, lost: usize) -> Log {
     log
 }
 
-/// A crash at any line around the sixteen that make an input's clock, and around the sixteen beyond the bound that move
-/// it, leads to the verdicts that there are without the crash.
+/// A crash at any line near the sixteen that set an input's clock, or near the sixteen beyond the bound that move it,
+/// does not change the verdicts.
 #[test]
 fn fault_52_a_crash_at_any_line_of_the_guard() {
     let at = |times: &[i64]| times.to_vec();
     let first = at(&[START; 20]);
     let far: Vec<i64> = (0..15).map(|step| START + 60 * MINUTE + step * 1_000).collect();
-    // Fifteen far lines, one that breaks the row, sixteen far lines, and lines that are late if those are believed.
+    // Fifteen far lines, one that interrupts them, sixteen far lines, and lines that are late if the far ones are
+    // believed.
     let times =
         [first, far.clone(), at(&[START + 1_000]), far, at(&[START + 61 * MINUTE, START + 2_000, START + 3_000])]
             .concat();
@@ -75,8 +76,8 @@ fn fault_52_a_crash_at_any_line_of_the_guard() {
     assert!(crashes > 400, "{crashes}");
 }
 
-/// Ten million lines in as many minutes, while time does not move: 4,096 minutes are held and no more, every other line
-/// is late.
+/// Ten million lines in as many minutes, while time does not move: no more than 4,096 minutes are in memory, and all
+/// other lines are late.
 #[test]
 fn fault_55_ten_million_minutes_are_held_in_bounded_memory() {
     const LINES: u64 = 10_000_000;
@@ -89,7 +90,7 @@ fn fault_55_ten_million_minutes_are_held_in_bounded_memory() {
         let lines: Vec<Line> = (first..first + BATCH)
             .map(|line| {
                 number += 1;
-                // One in eight is of the first minute, so that no sixteen in a row say that time has moved.
+                // One line in eight is in the first minute, so that no sixteen consecutive lines agree on a new time.
                 let at = if line < 16 || line % 8 == 0 { START } else { START + (number + 11) * MINUTE };
                 Line { at, who: line as u32, ad: 1, country: "US" }
             })

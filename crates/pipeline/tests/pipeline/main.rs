@@ -1,14 +1,14 @@
-//! The pipeline against a naive oracle that shares no code with it.
+//! Tests of the pipeline against a naive oracle that shares no code with it.
 //!
-//! - `oracle`: verdicts and counts by the letter of the contract, one line at a time, holding everything.
+//! - `oracle`: verdicts and counts exactly as in the contract, one line at a time, keeping everything in memory.
 //! - `driver`: feeds generated lines in random batches, epochs, interleavings and crashes.
 //! - `exactness`: properties over random streams.
 //! - `boundaries`: lines inside, at and beyond every boundary of time.
 //! - `clockwork`: idleness, ends, the clock, finality, capacity.
-//! - `conflicts`: copies that differ from the click that was counted.
-//! - `guard`: crashes at every line of the guard against bad clocks, and more minutes than are held.
+//! - `conflicts`: copies that differ from the counted click.
+//! - `guard`: crashes at every line of the guard against wrong clocks, and more minutes than fit in memory.
 //! - `quiet`: inputs that are quiet, gone or far behind.
-//! - `opening`: inputs that wait to be opened, and those that cannot be.
+//! - `opening`: inputs that wait to be opened, and inputs that cannot be opened.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

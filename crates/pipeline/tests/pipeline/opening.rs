@@ -1,4 +1,4 @@
-//! Inputs that wait to be opened because few can be at a time, and those that cannot be opened or read at all.
+//! Tests of inputs that wait because only a few can be open at a time, and of inputs that cannot be opened or read.
 
 use crate::clockwork::{MINUTE, START, World};
 use crate::driver::{LATER, LINE_BYTES, Log, batch, clock, new_input};
@@ -11,11 +11,11 @@ use proptest::prelude::*;
 
 const HOUR: i64 = 60 * MINUTE;
 
-/// Reads inputs of which only a few are open at a time, as the run loop does: the others wait, and one that is ahead gives
-/// way to one that is behind it or has no watermark.
+/// Reads inputs of which only a few are open at a time, like the run loop. The others wait. An open input that is ahead
+/// gives way to one that is behind it or has no watermark.
 struct FewOpen<'a> {
     inputs: &'a [Vec<Line>],
-    /// Those of which more may come at any time: they are at their ends after each batch.
+    /// Which inputs may still grow: these are at their ends after each batch.
     live: &'a [bool],
     partition: Partition,
     log: Log,
@@ -36,13 +36,13 @@ impl FewOpen<'_> {
         (0..self.inputs.len()).filter(|&input| self.read(input) < self.inputs[input].len()).collect()
     }
 
-    /// The one that waits and is behind all others that do.
+    /// The waiting input that is behind all other waiting ones.
     fn first_waiting(&self) -> Option<usize> {
         let waiting = self.left().into_iter().filter(|input| !self.open.contains(input));
         waiting.min_by_key(|&input| self.partition.watermark_of(Self::id(input)))
     }
 
-    /// Judges lines of an open input; says whether there were any.
+    /// Judges lines of an open input. Returns whether there were any.
     fn judge(&mut self, input: usize, lines: usize) -> bool {
         let first = self.read(input);
         let last = (first + lines).min(self.inputs[input].len());
@@ -56,7 +56,7 @@ impl FewOpen<'_> {
         judged.lines > 0
     }
 
-    /// Fills the places of those that are read, and lets `stuck` give way if it is ahead of one that waits.
+    /// Replaces finished inputs by waiting ones. `stuck` gives way if it is ahead of a waiting input.
     fn give_places(&mut self, slots: usize, stuck: Option<usize>) {
         let left = self.left();
         self.open.retain(|input| left.contains(input));
@@ -84,7 +84,7 @@ impl FewOpen<'_> {
     }
 }
 
-/// Runs inputs to their ends, at most `slots` open at a time.
+/// Runs inputs to their ends with at most `slots` open at a time.
 fn drive(inputs: &[Vec<Line>], live: &[bool], slots: usize, capacity: usize, choices: &[u32]) -> Log {
     let mut choices = crate::driver::Choices::new(choices);
     let settings = TimeSettings { dedup_capacity: capacity, ..TimeSettings::default() };
@@ -117,8 +117,8 @@ fn was_released(log: &Log) -> bool {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever the number of inputs, of those that are open at a time, and of identities that should be held: where all
-    /// wait for one another nothing is released, and the counts are those of each input's lines.
+    /// Whatever the number of inputs, the number open at a time and the capacity for identities: if all inputs wait for
+    /// one another, none is released, and the counts depend only on each input's lines.
     #[test]
     fn fault_58_counts_do_not_depend_on_how_few_inputs_are_open_and_how_little_is_held(
         steps in vec(vec(step(), 1..120), 1..12),
@@ -133,8 +133,8 @@ proptest! {
         prop_assert_eq!(log.ledger().read, inputs.iter().map(Vec::len).sum::<usize>() as u64);
     }
 
-    /// The same where some are at their ends again and again and so run ahead: only those that have a watermark are
-    /// released, and unless one was, nothing changes.
+    /// The same if some inputs reach their ends repeatedly and so run ahead: only inputs with a watermark are released,
+    /// and unless one was, the counts do not change.
     #[test]
     fn only_what_has_a_watermark_is_released(
         steps in vec((vec(step(), 1..120), any::<bool>()), 1..8),
@@ -159,7 +159,7 @@ fn status(world: &World, input: u64) -> InputStatus {
     world.partition.inputs().get(InputId(input)).unwrap().row.status
 }
 
-/// Time passes while one input is at its end and another cannot be read.
+/// Lets time pass while one input is at its end and another is unreadable.
 fn fail(world: &mut World, ms: i64, at_end: u64, unreadable: u64) {
     let until = world.now + ms;
     while world.now < until {
@@ -170,7 +170,7 @@ fn fail(world: &mut World, ms: i64, at_end: u64, unreadable: u64) {
     }
 }
 
-/// A live run goes on without it after `idle_timeout`, and waits for it again once it is read.
+/// A live run continues without the input after `idle_timeout`, and waits for it again once it is read.
 #[test]
 fn fault_54_an_unreadable_input_holds_for_idle_timeout_and_again_when_it_is_read() {
     for has_watermark in [false, true] {
@@ -186,7 +186,7 @@ fn fault_54_an_unreadable_input_holds_for_idle_timeout_and_again_when_it_is_read
         assert_eq!((world.state(0), status(&world, 2)), ("open", InputStatus::Holding));
         fail(&mut world, 1_000, 1, 2);
         assert_eq!((world.state(0), status(&world, 2)), ("closed", InputStatus::Unreadable));
-        // A restart reads it, or fails anew.
+        // A restart reads the input, or fails again.
         let again = Partition::new(TimeSettings::default(), world.log.fold());
         assert_eq!(again.inputs().get(InputId(2)).unwrap().row.status, InputStatus::Holding);
         world.partition.note_backlog(InputId(2));
@@ -200,7 +200,7 @@ fn fault_54_an_unreadable_input_holds_for_idle_timeout_and_again_when_it_is_read
     }
 }
 
-/// While all others are idle the clock closes minutes, but makes none final: nobody said that nothing is missing.
+/// While all other inputs are idle, the clock closes minutes but makes none final, because lines may be missing.
 #[test]
 fn the_clock_makes_nothing_final_while_an_input_cannot_be_read() {
     let mut world = World::new(2, TimeSettings::default());
@@ -212,7 +212,7 @@ fn the_clock_makes_nothing_final_while_an_input_cannot_be_read() {
     assert_eq!(world.state(0), "final");
 }
 
-/// With nothing that can be read, nothing closes.
+/// While no input can be read, no minute closes.
 #[test]
 fn the_clock_closes_nothing_while_no_input_can_be_read() {
     let mut world = World::new(1, TimeSettings::default());
@@ -225,7 +225,7 @@ fn the_clock_closes_nothing_while_no_input_can_be_read() {
     assert_eq!(world.state(0), "open");
 }
 
-/// A file that could not be opened at the first look is no input yet, and holds like one.
+/// A file that could not be opened at first is not an input yet, but holds the watermark like one.
 #[test]
 fn what_could_not_be_looked_at_holds_the_watermark() {
     let mut world = World::new(1, TimeSettings::default());
@@ -241,7 +241,7 @@ fn what_could_not_be_looked_at_holds_the_watermark() {
     assert_eq!(world.state(0), "final");
 }
 
-/// In a bounded run nothing becomes final without what cannot be read; others are read as far as memory allows.
+/// In a bounded run, nothing becomes final without the unreadable input. Other inputs are read as far as memory allows.
 #[test]
 fn fault_62_a_bounded_run_makes_nothing_final_without_what_it_cannot_read() {
     for is_input in [false, true] {
@@ -273,7 +273,7 @@ fn fault_62_a_bounded_run_makes_nothing_final_without_what_it_cannot_read() {
         assert_eq!(world.state(0), "closed", "counted and to be seen");
         let statuses = world.log.epochs.iter().flat_map(|epoch| &epoch.inputs).map(|row| row.status);
         assert!(statuses.into_iter().all(|status| status != InputStatus::Released));
-        // The next run reads it: nothing of it is late.
+        // The next run reads it, and none of its lines is late.
         let mut next = Partition::new(TimeSettings::default(), world.log.fold());
         if !is_input {
             next.add_input(new_input(3), &clock(world.now));
@@ -286,7 +286,7 @@ fn fault_62_a_bounded_run_makes_nothing_final_without_what_it_cannot_read() {
     }
 }
 
-/// A file that was last written long before its end was first reached holds nobody from the next epoch on.
+/// A file last written long before its end was first reached stops holding from the next epoch on.
 #[test]
 fn an_old_file_is_idle_as_soon_as_its_end_is_reached() {
     let mut world = World::new(2, TimeSettings::default());
@@ -298,7 +298,7 @@ fn an_old_file_is_idle_as_soon_as_its_end_is_reached() {
     world.epoch();
     assert!(!world.partition.must_wait(InputId(2), &clock(world.now)));
     assert_eq!(status(&world, 1), InputStatus::Idle);
-    // It is written after all: from then on the ordinary rule holds, whatever its file's time.
+    // The file is written after all: from then on the normal rule applies, whatever the file's time.
     world.partition.note_backlog(InputId(1));
     world.lines(1, &[START + 200_000]);
     world.partition.note_at_end(InputId(1), Some(0), &clock(world.now));
@@ -325,7 +325,7 @@ fn a_file_that_was_just_written_or_will_be_is_not_idle_at_once() {
     }
 }
 
-/// Files dropped in one after another: that the first is old makes nothing final before the next is there.
+/// Old files added one after another: the age of the first makes nothing final before the next one is added.
 #[test]
 fn fault_43_old_files_dropped_in_one_after_another_are_counted() {
     let mut world = World::new(1, TimeSettings::default());

@@ -1,17 +1,17 @@
-//! Verdicts by the letter of the contract, naively.
+//! Naive verdicts, exactly as in the contract.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// One line of a test input. Two lines with the same `who` and `at` are copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
-    /// Event time, milliseconds.
+    /// Event time in milliseconds.
     pub(crate) at: i64,
-    /// Tells clicks of one millisecond apart.
+    /// Distinguishes clicks of the same millisecond.
     pub(crate) who: u32,
-    /// Which of a few ads.
+    /// One of a few ads.
     pub(crate) ad: u64,
-    /// Which of a few countries; not part of the identity.
+    /// One of a few countries; not part of the identity.
     pub(crate) country: &'static str,
 }
 
@@ -20,7 +20,7 @@ const LATENESS: i64 = 300_000;
 const HORIZON: i64 = 600_000;
 const JUMP: i64 = 600_000;
 
-/// The watermark before each line of one input, from all lines before it.
+/// The watermark before each line of one input, from all earlier lines.
 pub(crate) fn watermarks(lines: &[Line]) -> Vec<Option<i64>> {
     let mut before = Vec::new();
     let mut largest: Option<i64> = None;
@@ -71,8 +71,8 @@ pub(crate) fn single(lines: &[Line]) -> String {
     verdicts
 }
 
-/// Clicks per (minute, ad) that several inputs must add up to, however they interleave: an identity counts once if any
-/// of its lines was in time for its own input.
+/// Clicks per (minute, ad) that several inputs must add up to, however they interleave. An identity counts once if any
+/// of its lines was on time for its own input.
 pub(crate) fn counts(inputs: &[Vec<Line>]) -> BTreeMap<(i64, u64), u64> {
     let mut counted = HashSet::new();
     let mut counts = BTreeMap::new();

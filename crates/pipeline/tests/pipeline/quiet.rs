@@ -1,4 +1,4 @@
-//! Inputs that are quiet, gone, far behind or have nothing to say: what holds minutes open, and what does not.
+//! Tests of inputs that are quiet, gone, far behind or empty: which of them hold minutes open.
 
 use crate::clockwork::{MINUTE, START, World};
 use crate::driver::clock;
@@ -31,7 +31,7 @@ fn fault_42_and_44_a_bounded_run_closes_each_minute_that_has_a_counted_click() {
     world.partition.end_input(InputId(1));
     world.epoch_at(clock(world.now), RunEnd::Close);
     assert_eq!((world.state(0), world.state(20 * 60)), ("closed", "closed"), "each minute with a counted click");
-    // The next run over the same log: what lies between is no later than it was.
+    // The next run over the same log: lines in between are no later than before.
     let mut next = Partition::new(TimeSettings::default(), world.log.fold());
     next.add_input(crate::driver::new_input(2), &clock(world.now));
     std::mem::swap(&mut world.partition, &mut next);
@@ -73,7 +73,7 @@ fn waiting_consumes_nothing_and_writes_no_epoch() {
     assert_eq!(world.log.epochs.len(), epochs);
 }
 
-/// An input that was idle and then delivers three days at once must not run out of minutes before an epoch ends.
+/// An input that was idle and then delivers three days at once must not run out of minutes before the epoch ends.
 #[test]
 fn catching_up_after_idleness_loses_no_minute() {
     let mut world = World::new(1, TimeSettings::default());
@@ -95,7 +95,7 @@ fn catching_up_after_idleness_loses_no_minute() {
     assert_eq!(world.late(), 0);
 }
 
-/// What lies behind the final frontier holds nothing, until it has caught up within the same batch.
+/// An input behind the final frontier holds nothing until it has caught up within the same batch.
 #[test]
 fn catching_up_from_behind_the_final_frontier_loses_no_minute() {
     let mut world = World::new(1, TimeSettings::default());
@@ -107,7 +107,7 @@ fn catching_up_from_behind_the_final_frontier_loses_no_minute() {
     assert_eq!(world.late(), 0);
 }
 
-/// A process that slept did not see that nothing was written.
+/// Time while a process slept is not idleness: the process did not watch the inputs.
 #[test]
 fn time_that_nobody_watched_is_not_idleness() {
     let mut world = World::new(1, TimeSettings::default());
@@ -120,7 +120,7 @@ fn time_that_nobody_watched_is_not_idleness() {
     assert_eq!(world.state(0), "final");
 }
 
-/// An input that cannot be read and has no watermark lets others go on; one with a backlog does not.
+/// An unreadable input without a watermark does not block others; one with a backlog does.
 #[test]
 fn an_unreadable_input_without_a_watermark_blocks_nobody() {
     let mut world = World::new(2, TimeSettings::default());
@@ -150,7 +150,7 @@ fn rows_of_inputs_that_are_still_there_are_kept() {
                 world.partition.note_seen(id, &now);
             }
         }
-        // A line a time makes an epoch, and every 64th is a base.
+        // Each line makes an epoch, and every 64th epoch is a base.
         for _ in 0..4 {
             world.lines(3, &[START]);
             world.epoch();
