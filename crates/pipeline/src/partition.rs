@@ -136,8 +136,7 @@ impl Partition {
         self.inputs.note_shared_lane(asked, now.guarded_ms);
     }
 
-    /// Sets the number of identities in the process's other partitions. `dedup_capacity` covers all partitions
-    /// together.
+    /// Sets the number of identities in the process's other partitions: `dedup_capacity` covers all of them together.
     pub fn set_held_elsewhere(&mut self, identities: usize) {
         self.held_elsewhere = identities;
     }

@@ -1,5 +1,5 @@
-//! What must be true of everything that was ever committed, by code of its own: the records of the log one by one, what
-//! they stage, what the lake made of them, and what a client was told.
+//! Checks everything that was ever committed, with code of its own: the records of the log one by one, the files that
+//! they stage, the contents of the lake, and the results shown to a client.
 
 use crate::disk::Disk;
 use crate::lake::SharedTables;
@@ -19,16 +19,16 @@ use std::sync::Arc;
 
 mod checks;
 
-/// What does not hold, in words.
+/// The result of a check; the error describes the violation.
 pub(crate) type Verdict<T = ()> = Result<T, String>;
 
 /// Clicks by ad and country.
 type Rows = BTreeMap<(u64, Country), i64>;
 
-/// Records that may be missing are at least so much older than the newest.
+/// Missing records must be at least this much older than the newest.
 const KEPT: EpochNumber = 64;
 
-/// What is remembered of a record.
+/// The known facts about a record.
 struct Known {
     checksum: u128,
     writer: u128,
@@ -38,7 +38,7 @@ struct Known {
     ledger: Ledger,
 }
 
-/// What a client was told of a minute that was no longer open.
+/// The result shown to a client for a minute that was no longer open.
 struct Told {
     is_final: bool,
     rows: Rows,
@@ -48,7 +48,7 @@ struct Told {
 #[derive(Default)]
 pub(crate) struct Judge {
     partition: u32,
-    /// Up to where the source was read, where it has one position for all inputs.
+    /// How far the source was read, if it has one position for all inputs.
     source: Option<u64>,
     records: Vec<Known>,
     frontiers: Frontiers,
@@ -56,17 +56,17 @@ pub(crate) struct Judge {
     ledger: Ledger,
     counts: BTreeMap<Minute, Rows>,
     counted: BTreeSet<Who>,
-    /// Verdicts of dead letters by the number of their line.
+    /// Verdicts of dead letters by line number.
     letters: BTreeMap<usize, Vec<String>>,
     staged: BTreeSet<String>,
-    /// Writers that make everything final at their end.
+    /// Writers that make everything final at the end of their runs.
     final_runs: BTreeSet<u128>,
     told: BTreeMap<Minute, Told>,
-    /// The last epoch of which was checked what clients are told.
+    /// The last epoch whose results shown to clients were checked.
     told_epoch: EpochNumber,
 }
 
-/// A violation of the register.
+/// A violation of an invariant.
 fn broken<T>(invariant: Invariant, what: impl std::fmt::Display) -> Verdict<T> {
     Err(format!("{invariant}: {what}"))
 }
@@ -94,7 +94,7 @@ fn sum(ledger: &Ledger) -> u64 {
 }
 
 impl Judge {
-    /// Of a partition of which there is no record yet.
+    /// A judge for a partition without records.
     pub(crate) fn new(partition: u32) -> Judge {
         Judge { partition, ..Judge::default() }
     }
@@ -103,22 +103,22 @@ impl Judge {
         format!("{ROOT}/epochs/{:05}/{number:020}.epoch", self.partition)
     }
 
-    /// The newest record that is known.
+    /// The newest known record.
     pub(crate) fn head(&self) -> EpochNumber {
         self.records.len() as EpochNumber
     }
 
-    /// Lines that were read, as committed.
+    /// The committed number of lines read.
     pub(crate) fn read(&self) -> u64 {
         self.ledger.read
     }
 
-    /// Whether an input at a path was committed up to a length.
+    /// Whether an input at `path` was committed up to length `len`.
     pub(crate) fn is_read(&self, path: &str, len: u64) -> bool {
         self.inputs.values().any(|row| *row.name == *path && row.position().to == len)
     }
 
-    /// Takes note of records that are new since the last time; all of them must be by one writer.
+    /// Checks and notes the records added since the last call. Returns their writers.
     pub(crate) fn absorb(
         &mut self,
         disk: &Disk,
@@ -209,7 +209,7 @@ impl Judge {
         Ok(())
     }
 
-    /// An input that has no watermark is never released, and holds that of the partition.
+    /// An input without a watermark must never be released, and must hold the partition's watermark.
     fn check_holding(&self, epoch: &Epoch) -> Verdict {
         let holds = |row: &InputRow| row.status == InputStatus::Holding && row.time.largest_ms.is_none();
         for row in &epoch.inputs {
@@ -305,18 +305,18 @@ impl Judge {
         Ok(letters)
     }
 
-    /// Whether a record is one by which a process took over.
+    /// Whether a record is a claim, by which a process took over.
     pub(crate) fn is_claim(&self, number: EpochNumber) -> bool {
         self.records.get(number as usize - 1).is_some_and(|known| known.is_claim)
     }
 
-    /// Who wrote the newest record that stands on a disk, known or not.
+    /// The writer of the newest record on a disk, known or not.
     pub(crate) fn newest_writer(&self, disk: &Disk) -> Option<u128> {
         let bytes = (self.head()..).map_while(|number| disk.read(&self.path_of(number.max(1))).ok()).last()?;
         codec::decode(bytes).ok().map(|(epoch, _)| epoch.writer)
     }
 
-    /// Who wrote the newest record.
+    /// The writer of the newest known record.
     pub(crate) fn writer(&self) -> Option<u128> {
         self.records.last().map(|known| known.writer)
     }
@@ -330,7 +330,7 @@ fn text_of(tables: &SharedTables, file: &StagedFile) -> Verdict<String> {
     }
 }
 
-/// What readers see of a minute: hot counts where they are complete, else the lake and what it does not hold yet.
+/// A minute as readers see it: the hot counts if complete, else the lake plus the epochs that it does not contain yet.
 fn shown(snapshot: &Snapshot, minute: Minute, tables: &SharedTables) -> Rows {
     let partition = snapshot.progress.partition;
     if snapshot.complete_from.is_none_or(|from| minute >= from) {
@@ -342,7 +342,7 @@ fn shown(snapshot: &Snapshot, minute: Minute, tables: &SharedTables) -> Rows {
     rows
 }
 
-/// Whether a line could be late in an epoch: its minute is final by its end, or was for an input.
+/// Whether a line could be late in an epoch: its minute is final by the epoch's end, or was for an input.
 fn may_be_late(epoch: &Epoch, at_ms: i64, scenario: &Scenario) -> bool {
     let end_ms = Minute::of(at_ms).end_ms();
     let time = &scenario.settings.time;
@@ -353,7 +353,7 @@ fn may_be_late(epoch: &Epoch, at_ms: i64, scenario: &Scenario) -> bool {
     epoch.progress.frontiers.final_.reached(end_ms) || epoch.inputs.iter().any(for_input)
 }
 
-/// What is final was bound to be by what was written, or the clock made it so while all was quiet.
+/// Final minutes must follow from the lines written, or from the clock while all inputs were quiet.
 fn check_final(epoch: &Epoch, scenario: &Scenario, servers: &Servers) -> Verdict {
     let Some(final_ms) = epoch.progress.frontiers.final_.get() else { return Ok(()) };
     let time = &scenario.settings.time;
@@ -367,12 +367,12 @@ fn check_final(epoch: &Epoch, scenario: &Scenario, servers: &Servers) -> Verdict
         format!("epoch {} makes final up to {final_ms}, the newest line is of {largest_ms}", epoch.progress.number)
     })?;
     let by_lines = final_ms <= largest_ms - time.out_of_orderness_ms - time.allowed_lateness_ms;
-    // Of a single log, never begun anew, it is known for sure when its time stood still.
+    // Only for a single log that never began anew is it certain when its time stopped.
     let is_known = scenario.servers == 1 && scenario.rotations == 0 && scenario.clock_jumps == 0;
     if by_lines || !is_known {
         return Ok(());
     }
-    // What was written within the idle timeout may not have been seen yet.
+    // Lines written within the idle timeout may not have been seen yet.
     let quiet = epoch.progress.clock_ms - time.idle_finality_ms..epoch.progress.clock_ms - time.idle_timeout_ms - 5_000;
     ensure(!servers.advanced_ms.iter().any(|at| quiet.contains(at)), Invariant::FinalIsFinal, || {
         format!("epoch {} lets the clock make minutes final while the log goes on", epoch.progress.number)

@@ -1,4 +1,4 @@
-//! A model of the lake behind its trait: tables that hold each epoch once, written one after another.
+//! A model of the lake behind its trait: tables that contain each epoch once and are written one after another.
 
 use crate::lake_files::{LakeFiles, Paths, READ_MS};
 use crate::machine::Machine;
@@ -21,14 +21,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
-/// Everything that the lake holds.
+/// The contents of the lake.
 #[derive(Debug, Default)]
 struct Tables {
     files: LakeFiles,
     partitions: BTreeMap<u32, Partition>,
 }
 
-/// What the tables hold of a partition.
+/// The contents of the tables for one partition.
 #[derive(Debug, Default)]
 struct Partition {
     log_id: Option<u128>,
@@ -54,7 +54,7 @@ impl SharedTables {
         self.0.lock().files.get(path)
     }
 
-    /// The last epoch of a partition that all tables hold.
+    /// The last epoch of a partition that all tables contain.
     pub(crate) fn held_by_all(&self, partition: u32) -> EpochNumber {
         let tables = self.0.lock();
         let Some(partition) = tables.partitions.get(&partition) else { return 0 };
@@ -62,14 +62,14 @@ impl SharedTables {
         held.min().unwrap_or_default()
     }
 
-    /// The last epoch of a partition that a table holds.
+    /// The last epoch of a partition that any table contains.
     pub(crate) fn held_by_one(&self, partition: u32) -> EpochNumber {
         let tables = self.0.lock();
         let held = tables.partitions.get(&partition).into_iter().flat_map(|partition| partition.held.values());
         held.copied().max().unwrap_or_default()
     }
 
-    /// All counts of a partition's epochs up to one.
+    /// All counts of a partition's epochs up to `last`.
     pub(crate) fn counts(&self, partition: u32, last: EpochNumber) -> BTreeMap<Minute, MinuteCounts> {
         let mut minutes: BTreeMap<Minute, Vec<MinuteCounts>> = BTreeMap::new();
         let tables = self.0.lock();
@@ -81,12 +81,12 @@ impl SharedTables {
         minutes.into_iter().map(|(minute, parts)| (minute, merge_all(minute, parts))).collect()
     }
 
-    /// What does not hold of the files.
+    /// A violation found in the files.
     pub(crate) fn violation(&self) -> Option<String> {
         self.0.lock().files.violation()
     }
 
-    /// Rows of a partition's clicks that the table has or had, and the epoch up to which it holds them.
+    /// Rows of a partition's clicks that the table has or had, and the last epoch that it contains.
     pub(crate) fn click_rows(&self, partition: u32) -> (u64, EpochNumber) {
         let tables = self.0.lock();
         let held = tables.partitions.get(&partition).and_then(|of| of.held.get(&Table::Clicks).copied());
@@ -107,12 +107,12 @@ impl SharedTables {
             inputs: Arc::default(),
         };
         for table in Table::PROJECTED {
-            // Where the lake is not up to date it is told later, as ever.
+            // If the lake is behind, the epoch is projected later, as usual.
             let _ = self.write(table, std::slice::from_ref(&projection));
         }
     }
 
-    /// Adds epochs of all their partitions at once, or none.
+    /// Adds epochs of all their partitions in one step, or none.
     fn write(&self, table: Table, epochs: &[EpochProjection]) -> Result<()> {
         let of_one = |one: &EpochProjection, next: &EpochProjection| one.progress.partition == next.progress.partition;
         epochs.chunk_by(of_one).try_for_each(|epochs| self.write_partition(table, epochs))
@@ -169,7 +169,7 @@ impl ModelLake {
         ModelLake { tables, machine, plant }
     }
 
-    /// The time that upkeep stamps on files which leave a table.
+    /// The time that upkeep stamps on files that leave a table.
     fn stamp_ms(&self, reached: &LakeProgress) -> i64 {
         match self.plant {
             Plant::TombstonesByOldClock => reached.clock_ms(),
@@ -177,7 +177,7 @@ impl ModelLake {
         }
     }
 
-    /// One step of the lake, with everything that may happen around it.
+    /// One step of the lake, with all faults that may occur around it.
     fn step<T>(&self, name: &'static str, operation: impl FnOnce() -> Result<T>) -> Result<T> {
         self.machine.crash_point(name, 1);
         if self.machine.fails(name, 1) {
@@ -214,8 +214,8 @@ fn encoded(
 
 #[async_trait]
 impl LakeStore for ModelLake {
-    /// A click is a line `event time, ad, user, address, click id, country`; a dead letter one of `verdict, event time,
-    /// payload`.
+    /// A click is a line `event time, ad, user, address, click id, country`; a dead letter is a line `verdict, event
+    /// time, payload`.
     fn encode(
         &self,
         clicks: &[ClickRows<'_>],

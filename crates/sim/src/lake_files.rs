@@ -1,5 +1,5 @@
-//! The files of the model's lake: which are stored, which its tables consist of, and which left them. It notes by itself
-//! when each left, and finds fault with whoever deletes one that readers may still read.
+//! The files of the model lake: stored files, files in its tables, and files that left them. It records when each file
+//! left, and reports a deletion of a file that readers may still read.
 
 use adtally_model::{EpochNumber, Invariant, StagedTable};
 use adtally_store::lake::Epochs;
@@ -7,27 +7,27 @@ use bytes::Bytes;
 use hashbrown::HashSet;
 use std::collections::BTreeMap;
 
-/// How long a file that left a table may still be read.
+/// How long a file may still be read after it left a table, in milliseconds.
 pub(crate) const READ_MS: i64 = 24 * 3_600_000;
 
-/// How far the guarded clock that upkeep goes by may be from the wall clock.
+/// How far the guarded clock of upkeep may be from the wall clock, in milliseconds.
 const CLOCK_APART_MS: i64 = 120_000;
 
-/// Files that compaction makes one of at most.
+/// Most files that one compaction merges.
 const GROUP_FILES_MAX: usize = 8;
 
-/// Rows of a file that is compacted once more.
+/// Files with fewer rows than this are compacted again.
 const SMALL_ROWS_MAX: u64 = 60;
 
-/// A file that is stored.
+/// A stored file.
 #[derive(Clone, Debug)]
 struct Stored {
     bytes: Bytes,
-    /// When, by the wall clock.
+    /// When it was written, by the wall clock.
     written_ms: i64,
 }
 
-/// A file that a table consists of.
+/// A file in a table.
 #[derive(Clone, Debug)]
 struct Member {
     table: StagedTable,
@@ -40,9 +40,9 @@ struct Member {
 /// When a file left a table.
 #[derive(Clone, Copy, Debug)]
 struct Left {
-    /// As the table says.
+    /// The time stamp in the table.
     stamped_ms: i64,
-    /// By the wall clock.
+    /// The time by the wall clock.
     at_ms: i64,
 }
 
@@ -67,7 +67,7 @@ impl LakeFiles {
         self.stored.insert(path.to_owned(), Stored { bytes, written_ms: wall_ms });
     }
 
-    /// A staged file becomes part of its table.
+    /// Adds a staged file to its table.
     pub(crate) fn enter(&mut self, path: &str, table: StagedTable, (partition, epoch): (u32, EpochNumber), rows: u64) {
         self.members.insert(path.to_owned(), Member { table, partition, epoch, rows });
     }
@@ -78,7 +78,7 @@ impl LakeFiles {
         Some(member)
     }
 
-    /// Files of one table and partition that compaction would make one of, and their content together.
+    /// Files of one table and partition that compaction would merge, and their combined content.
     pub(crate) fn group(&self, cut: &Epochs) -> Option<(Vec<String>, Bytes)> {
         let tables = [StagedTable::Clicks, StagedTable::DeadLetters];
         let kinds = cut.iter().flat_map(|of| tables.map(|table| (table, of)));
@@ -92,7 +92,7 @@ impl LakeFiles {
         })
     }
 
-    /// Puts one file in the place of others; false when one of them left meanwhile.
+    /// Replaces a group of files by one. Returns false if one of them has left meanwhile.
     pub(crate) fn replace(&mut self, group: &[String], path: &str, stamped_ms: i64, wall_ms: i64) -> bool {
         if self.members.contains_key(path) {
             return true;
@@ -112,7 +112,7 @@ impl LakeFiles {
         true
     }
 
-    /// Removes the clicks that are all older than `from_ms`; returns how many files left.
+    /// Removes files whose clicks are all older than `from_ms`. Returns how many files left.
     pub(crate) fn drop_before(&mut self, from_ms: i64, cut: &Epochs, stamped_ms: i64, wall_ms: i64) -> u64 {
         let is_old = |path: &str, member: &Member| {
             let is_held = member.epoch <= cut.last(member.partition);
@@ -128,12 +128,12 @@ impl LakeFiles {
         old.len() as u64
     }
 
-    /// Files that were written before a time.
+    /// Files written before `ms`.
     pub(crate) fn written_before(&self, ms: i64) -> Vec<String> {
         self.stored.iter().filter(|(_, stored)| stored.written_ms < ms).map(|(path, _)| path.clone()).collect()
     }
 
-    /// Whether the tables say that nobody reads a file any more.
+    /// Whether the tables say that no reader needs a file any more.
     pub(crate) fn is_unused(&self, path: &str, since_ms: i64) -> bool {
         !self.members.contains_key(path) && self.left.get(path).is_none_or(|left| left.stamped_ms < since_ms)
     }
@@ -153,7 +153,7 @@ impl LakeFiles {
         stored.bytes.len() as u64
     }
 
-    /// What does not hold: somebody deleted what is read, or tables lost rows of the epochs up to `held`.
+    /// The violation found, if any: a file was deleted although it may be read, or a table names a deleted file.
     pub(crate) fn violation(&self) -> Option<String> {
         if let Some(violation) = &self.violation {
             return Some(violation.clone());
@@ -162,7 +162,7 @@ impl LakeFiles {
         Some(format!("{}: {missing} is part of a table and was deleted", Invariant::LakeEqualsLog))
     }
 
-    /// Rows of a partition's clicks in the table, and those that retention removed.
+    /// Rows of a partition's clicks in the table, plus those that retention removed.
     pub(crate) fn click_rows(&self, partition: u32) -> u64 {
         let is_of = |member: &&Member| (member.table, member.partition) == (StagedTable::Clicks, partition);
         let rows: u64 = self.members.values().filter(is_of).map(|member| member.rows).sum();

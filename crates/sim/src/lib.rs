@@ -1,12 +1,12 @@
-//! Seeded simulation: the real run from its start to its end, with recovery, committers, projector, upkeep, epoch log and
-//! tailer, turned in one thread in an order drawn at random, with simulated clocks, disks, logs and randomness.
+//! Seeded simulation of the real run from start to end, with recovery, committers, projector, upkeep, epoch log and
+//! tailer. One thread turns them in random order, with simulated clocks, disks, logs and randomness.
 //!
 //! - **Receives** a seed, and optionally a bug to plant.
 //! - **Emits** an [`Outcome`]: what happened, and which guarantee was broken.
-//! - **Promises** that a seed always replays exactly. After every recovery, at the end of every run and at the end of all it
-//!   checks that the log is one linear chain, that ledgers add up, that the lake agrees with the log, that every click is
-//!   counted exactly once, that minutes never lose clicks that a client has seen, and that a run which ends without an error
-//!   has committed what it had read.
+//! - **Promises** that a seed always replays exactly. After every recovery, at the end of every run and at the very end
+//!   it checks that the log is one linear chain, that ledgers add up, that the lake agrees with the log, that every
+//!   click is counted exactly once, that minutes never lose clicks that a client has seen, and that a run without an
+//!   error has committed everything that it read.
 //! - **Never** touches a real disk, clock or network, starts a thread of its own or sleeps.
 //!
 //! The lake is a model that implements its trait, because the libraries of the real lake have their own threads and

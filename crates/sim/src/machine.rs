@@ -1,4 +1,4 @@
-//! The machine that processes run on: its clocks, its luck, and the record of what happened.
+//! The machine that runs processes: its clocks, its faults, and the trace of events.
 
 use crate::random::Random;
 use adtally_engine::clock::{Clock, Randomness};
@@ -7,57 +7,57 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// When simulations begin: 2026-01-01T00:00:00Z.
+/// Start of each simulation: 2026-01-01T00:00:00Z.
 pub(crate) const BEGIN_MS: i64 = 1_767_225_600_000;
 
-/// What a process dies of, at a crash point: it unwinds up to the world, past all code under test.
+/// Panic payload of a death at a crash point. It unwinds past all code under test, up to the world.
 pub(crate) struct Death;
 
-/// How unlucky a machine is, in happenings of a thousand chances.
+/// The rates of faults, per thousand operations unless noted.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Luck {
-    /// Deaths at crash points, of a million.
+    /// Deaths per million crash points.
     pub(crate) death: u64,
-    /// Operations that fail and do nothing.
+    /// Operations that fail without effect.
     pub(crate) failure: u64,
-    /// Operations that take place and are reported as failed.
+    /// Operations that succeed but are reported as failed.
     pub(crate) lost_reply: u64,
-    /// Writes of objects that are reported as failed and take place later.
+    /// Object writes that are reported as failed and take effect later.
     pub(crate) delay: u64,
 }
 
-/// What goes wrong with every operation for a while.
+/// A fault of every operation for a while.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Outage {
-    /// It fails and does nothing.
+    /// Operations fail without effect.
     Fails,
-    /// It takes place and is reported as failed.
+    /// Operations succeed but are reported as failed.
     LosesReplies,
 }
 
-/// What was counted.
+/// Counters of faults.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
-    /// Crash points that were passed.
+    /// Crash points passed.
     pub(crate) points: u64,
-    /// Deaths among them.
+    /// Deaths at crash points.
     pub(crate) deaths: u64,
-    /// Operations that failed.
+    /// Failed operations.
     pub(crate) failures: u64,
 }
 
 struct State {
     random: Random,
     true_ms: i64,
-    /// How far the wall clock is off.
+    /// Error of the wall clock, in milliseconds.
     skew_ms: i64,
     luck: Luck,
-    /// An outage, and when it is over.
+    /// An outage, and its end.
     outage: Option<(Outage, i64)>,
     tally: Tally,
-    /// A hash over everything that happened, in order.
+    /// A hash of all events, in order.
     trace: u64,
-    /// Whether what happens is told on stdout.
+    /// Whether to print events to stdout.
     tells: bool,
 }
 
@@ -79,28 +79,28 @@ impl Machine {
         })))
     }
 
-    /// The time that nobody in the simulated world knows for sure.
+    /// The true time, which no simulated process can read exactly.
     pub(crate) fn true_ms(&self) -> i64 {
         self.0.lock().true_ms
     }
 
-    /// Lets time pass.
+    /// Advances time.
     pub(crate) fn advance(&self, ms: i64) {
         self.0.lock().true_ms += ms;
     }
 
-    /// Sets the wall clock so far off.
+    /// Sets the error of the wall clock.
     pub(crate) fn set_skew(&self, skew_ms: i64) {
         self.0.lock().skew_ms = skew_ms;
     }
 
-    /// Sets how unlucky it is, and ends an outage.
+    /// Sets the rates of faults, and ends an outage.
     pub(crate) fn set_luck(&self, luck: Luck) {
         let mut state = self.0.lock();
         (state.luck, state.outage) = (luck, None);
     }
 
-    /// Nothing works for a while.
+    /// Begins an outage of all operations.
     pub(crate) fn break_down(&self, outage: Outage, ms: i64) {
         self.note("breaks down for", &format!("{ms} ms: {outage:?}"));
         let mut state = self.0.lock();
@@ -115,7 +115,7 @@ impl Machine {
         self.0.lock().trace
     }
 
-    /// Notes a happening.
+    /// Records an event.
     pub(crate) fn note(&self, what: &str, detail: &dyn std::fmt::Display) {
         let mut state = self.0.lock();
         let text = format!("{what} {detail}");
@@ -129,7 +129,7 @@ impl Machine {
         }
     }
 
-    /// A place at which a process may die; `rarity` times less often where it is passed all the time.
+    /// A place where a process may die. `rarity` divides the rate at places that are passed very often.
     pub(crate) fn crash_point(&self, place: &'static str, rarity: u64) {
         let mut state = self.0.lock();
         state.tally.points += 1;
@@ -143,17 +143,17 @@ impl Machine {
         resume_unwind(Box::new(Death));
     }
 
-    /// Whether an operation fails without having taken place.
+    /// Whether an operation fails without effect.
     pub(crate) fn fails(&self, what: &'static str, rarity: u64) -> bool {
         self.happens(what, rarity, Some(Outage::Fails), |luck| luck.failure)
     }
 
-    /// Whether an operation that took place is reported as failed.
+    /// Whether an operation that succeeded is reported as failed.
     pub(crate) fn loses_reply(&self, what: &'static str, rarity: u64) -> bool {
         self.happens(what, rarity, Some(Outage::LosesReplies), |luck| luck.lost_reply)
     }
 
-    /// Whether an object is written later than its writer waits.
+    /// Whether an object write takes longer than its writer waits.
     pub(crate) fn delays(&self) -> bool {
         self.happens("in time", 1, None, |luck| luck.delay)
     }

@@ -1,4 +1,4 @@
-//! Simulates seeds on as many threads as there are cores, and says how fast.
+//! Simulates seeds on one thread per core, and reports the speed.
 
 use adtally_engine::clock::{Clock, SystemClock};
 use adtally_sim::{Outcome, Plant, simulate, simulate_stream};
@@ -18,17 +18,17 @@ Usage: adtally-sim [--seeds N] [--from S] [--minutes M] [--partitions P] [--stor
   --story         print each event
 ";
 
-/// What was asked for.
+/// The requested simulations.
 struct Task {
     from: u64,
     seeds: u64,
     minutes: Option<u64>,
-    /// Of a topic; without any, files are read.
+    /// Partitions of the topic; `None` simulates files instead.
     partitions: Option<u32>,
     tells: bool,
 }
 
-/// Sums over all seeds, and those that failed.
+/// Sums over all seeds, and the failed seeds.
 #[derive(Default)]
 struct Sums {
     seeds: u64,
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     if task.tells {
-        // What the processes themselves say goes with it.
+        // Includes the log output of the processes.
         tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG).without_time().init();
     }
     let clock = SystemClock;
@@ -119,7 +119,7 @@ fn parse(words: &[String]) -> Option<Task> {
     Some(task)
 }
 
-/// Each world has one thread; seeds are shared out among as many as there are cores.
+/// Each world has one thread. Seeds are divided among one thread per core.
 fn run(task: &Task, clock: &SystemClock) -> Sums {
     let sums = Mutex::new(Sums::default());
     let (next, stop) = (AtomicU64::new(task.from), AtomicBool::new(false));

@@ -1,30 +1,30 @@
-//! Bugs that can be planted, to see that the simulation finds them.
+//! Bugs that can be planted to verify that the simulation finds them.
 
-/// What is wrong on purpose.
+/// An intended bug.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Plant {
-    /// Nothing.
+    /// No bug.
     #[default]
     Nothing,
-    /// The lake is told of an epoch before its record exists.
+    /// An epoch is projected into the lake before its record exists.
     LakeBeforeRecord,
     /// The content of records is not synced.
     ContentNotSynced,
-    /// The entries of records in their folder are not synced.
+    /// The directory entries of records are not synced.
     EntryNotSynced,
     /// A process takes over without creating a claim.
     ClaimForgotten,
     /// Recovery forgets the identities of the last epoch.
     IdentitiesForgotten,
-    /// What a process had read counts as read, although it died before the commit.
+    /// Lines that a process had read count as read, although it died before the commit.
     PositionBeforeCommit,
-    /// An input that was not opened yet stops holding the watermark where too much is held.
+    /// An input that was not opened yet stops holding the watermark when too much is in memory.
     UnopenedReleased,
     /// Files that leave a table are stamped with the clock of the last epoch, which may be days old.
     TombstonesByOldClock,
-    /// Vacuum asks the log of the first partition alone which files are named.
+    /// Vacuum reads the named files only from the first partition's log.
     VacuumOfOneLog,
-    /// A drain that gives up says that what was handed over is committed.
+    /// A drain that gives up reports submitted epochs as committed.
     DrainSaysCommitted,
     /// A run that ends closes the projector before the last epochs are committed.
     ProjectorClosedEarly,

@@ -1,4 +1,4 @@
-//! One process: the real recovery, run, committers, projector and upkeep, turned by hand in an order drawn at random.
+//! One process: the real recovery, run, committers, projector and upkeep, turned by hand in random order.
 
 use crate::files::Files;
 use crate::lake::{ModelLake, SharedTables};
@@ -29,22 +29,22 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The secret of all deployments.
+/// The secret identity key of all deployments.
 const KEY: [u8; 16] = *b"sixteen bytes ok";
 
-/// Turns at a time of a bounded run, and of one that ends: else most of them would die before they are over.
+/// Turns at a time of a bounded run or a stopping run. With fewer, most of them would die before their end.
 const TURNS: usize = 16;
 
-/// Turns within which a run must be over once it has given up.
+/// Turns within which a run must end once it has given up.
 const TURNS_TO_GIVE_UP: usize = 400;
 
-/// Turns within which a run that is asked to stop must be over where nothing goes wrong.
+/// Turns within which a run asked to stop must end if nothing fails.
 const TURNS_TO_STOP: usize = 10_000;
 
-/// How much time passes between two turns of a run that does nothing but stop, in milliseconds.
+/// Time between two turns of a run that only stops, in milliseconds.
 const STOPPING_MS: i64 = 20;
 
-/// What processes run on, which outlives them.
+/// The environment of processes, which outlives them.
 #[derive(Clone)]
 pub(crate) struct Ground {
     pub(crate) machine: Machine,
@@ -55,26 +55,26 @@ pub(crate) struct Ground {
     pub(crate) plant: Plant,
 }
 
-/// What a process knows of a partition that it took.
+/// The state of a partition that a process has taken over.
 pub(crate) struct Taken {
     slot: Slot,
     pub(crate) hot: Arc<HotCounts>,
     /// The process's id in records.
     pub(crate) writer: u128,
-    /// The record by which it took over.
+    /// The claim record.
     pub(crate) claim: EpochNumber,
-    /// The final frontier when it took over.
+    /// The final frontier at the takeover.
     pub(crate) final_before: Watermark,
 }
 
 impl Taken {
-    /// Whether an epoch that was handed over is not committed, as far as the process knows.
+    /// Whether a submitted epoch is not committed, as far as the process knows.
     pub(crate) fn is_committing(&self) -> bool {
         !self.slot.is_idle()
     }
 }
 
-/// A process, which takes partitions over.
+/// A process that takes over partitions.
 pub(crate) struct Process {
     ground: Ground,
     run: Run<Slot>,
@@ -85,18 +85,18 @@ pub(crate) struct Process {
     pub(crate) taken: BTreeMap<u32, Taken>,
     projecting: Work,
     upkeep: Arc<Upkeep>,
-    /// Lines of each partition that had been read when it was last turned while it read.
+    /// Lines read per partition at the last turn that read.
     pub(crate) lines: BTreeMap<u32, u64>,
-    /// Turns that are left to it once it has given up.
+    /// Turns left to the process after it has given up.
     turns_to_give_up: usize,
-    /// How it ends.
+    /// How its run ends.
     pub(crate) ending: Ending,
-    /// When it began, by the true time.
+    /// When it began, by true time.
     pub(crate) began_ms: i64,
 }
 
 impl Process {
-    /// Starts a process without partitions, to end as `ending` says.
+    /// Starts a process without partitions whose run ends as `ending` says.
     pub(crate) fn start(ground: &Ground, scenario: &Scenario, ending: Ending) -> Result<Process> {
         let machine = &ground.machine;
         let clock: Arc<dyn Clock> = Arc::new(machine.clone());
@@ -112,7 +112,7 @@ impl Process {
             decode_threads: 0,
             report: Report::recovers(scenario.settings.time, clock),
         };
-        // A process dies before it has tried as often as that.
+        // A process dies before it has made that many attempts.
         let options = RunOptions { settings: scenario.settings.clone(), ending, attempts_max: u32::MAX };
         let (engine, Workers { projecting, upkeep }) =
             Engine::new(&options, IdentityKey::new(KEY), HotPartitions::default(), environment)?;
@@ -134,8 +134,8 @@ impl Process {
         })
     }
 
-    /// Takes a partition over, to read what `source` makes of its state. `read` are positions up to which an earlier process
-    /// had read, for a planted bug.
+    /// Takes over a partition, reading from the source that `source` creates for its state. `read` are positions that
+    /// an earlier process had reached, for a planted bug.
     pub(crate) fn take(
         &mut self,
         partition: u32,
@@ -173,8 +173,8 @@ impl Process {
         Ok(())
     }
 
-    /// Gives a partition up, in good order or as if nothing of its last epoch had been read. One that has read all or stops
-    /// keeps it to its end.
+    /// Gives up a partition: commits its current epoch, or drops it. A process that has read everything or is stopping
+    /// keeps the partition to its end.
     pub(crate) fn give_up(&mut self, partition: u32, commits: bool) -> Result<()> {
         let Some(engine) = self.run.engine_mut() else { return Ok(()) };
         if commits {
@@ -187,32 +187,32 @@ impl Process {
         Ok(())
     }
 
-    /// Asks it to stop at a time, by true time.
+    /// Asks the process to stop at a true time.
     pub(crate) fn ask_to_stop_at(&self, at_ms: i64) {
         self.stop.lock().ask_at(at_ms);
     }
 
-    /// Whether it is, or will be, asked to stop.
+    /// Whether the process is, or will be, asked to stop.
     pub(crate) fn is_to_stop(&self) -> bool {
         self.stop.lock().is_planned()
     }
 
-    /// Whether it has given up what it could not commit or project in time.
+    /// Whether the process has given up what it could not commit or project in time.
     pub(crate) fn gave_up(&self) -> bool {
         self.stop.lock().gave_up
     }
 
-    /// Whether it still reads.
+    /// Whether the process still reads.
     pub(crate) fn is_reading(&self) -> bool {
         self.run.engine().is_some()
     }
 
-    /// Whether it is over.
+    /// Whether the run is over.
     pub(crate) fn is_over(&self) -> bool {
         self.run.step() == Step::Over
     }
 
-    /// What it came to.
+    /// The result of the run.
     pub(crate) fn summary(&mut self) -> Result<Summary> {
         self.run.take_summary()
     }
@@ -229,7 +229,7 @@ impl Process {
         self.run.turn(is_asked)
     }
 
-    /// Encodes and records what waits for that, as far as it goes.
+    /// Encodes and records waiting epochs as far as possible.
     pub(crate) fn commit(&self) {
         self.stop.lock().look();
         for taken in self.taken.values() {
@@ -243,8 +243,8 @@ impl Process {
         self.projecting.turn()
     }
 
-    /// Keeps the lake in order, where that is not left to the end of the run: all at once, or what is due. What fails is
-    /// told, and does no harm.
+    /// Maintains the lake, unless this is left to the end of the run: does all work, or only the work due. Failures are
+    /// reported and harmless.
     pub(crate) fn keep_lake(&self, all: bool) {
         if self.ending.is_bounded() {
             return;
@@ -256,7 +256,7 @@ impl Process {
         }
     }
 
-    /// Does some of its work: those who turn do so in an order drawn at random. Says whether the lake may have been brought on.
+    /// Does some work, turning its parts in random order. Returns whether the lake may have been updated.
     pub(crate) fn work(&mut self, random: &mut Random) -> Result<bool> {
         let turns = if self.is_reading() && self.ending == Ending::Never { 1 } else { TURNS };
         let mut has_projected = false;
@@ -286,7 +286,7 @@ impl Process {
         Ok(has_projected)
     }
 
-    /// Asks it to stop, and lets it work until it is over.
+    /// Asks the process to stop, and turns it until it is over.
     pub(crate) fn work_until_stopped(&mut self, random: &mut Random) -> Result<()> {
         self.ask_to_stop_at(self.ground.machine.true_ms());
         for _ in 0..TURNS_TO_STOP {
@@ -299,14 +299,14 @@ impl Process {
         Err(Error::internal("a run does not stop"))
     }
 
-    /// Up to where it has judged each input, while it reads.
+    /// How far each input is judged, while the process reads.
     pub(crate) fn positions(&self) -> BTreeMap<InputId, u64> {
         let inputs = self.run.engine().into_iter().flat_map(Engine::partitions).flat_map(|of| of.inputs().iter());
         inputs.map(|input| (input.row.id, input.row.position().to)).collect()
     }
 }
 
-/// A planted bug: recovers and goes on without a claim. The claim is created on a disk that nobody else sees.
+/// A planted bug: recovers and continues without a claim. The claim is created on a disk that nobody else sees.
 fn without_claim(
     ground: &Ground,
     log: &EpochLog,

@@ -1,16 +1,16 @@
-//! Randomness of a simulation: everything that happens follows from one number.
+//! Randomness of a simulation: one number determines everything that happens.
 
 /// `SplitMix64` (Steele, Lea and Flood, "Fast splittable pseudorandom number generators").
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// The numbers of a seed.
+    /// The sequence of a seed.
     pub(crate) fn new(seed: u64) -> Random {
         Random(seed)
     }
 
-    /// 64 bits.
+    /// 64 random bits.
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
@@ -19,12 +19,12 @@ impl Random {
         bits ^ (bits >> 31)
     }
 
-    /// Numbers of their own: what draws from them leaves these as they are.
+    /// A separate sequence. Drawing from it does not affect this one.
     pub(crate) fn fork(&mut self) -> Random {
         Random(self.next())
     }
 
-    /// A number below `bound`, which is not 0.
+    /// A number below `bound`. `bound` must not be 0.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
@@ -34,12 +34,12 @@ impl Random {
         least + self.below((most - least + 1).max(1) as u64) as i64
     }
 
-    /// Whether something happens that does so `per_mille` times in a thousand.
+    /// Whether an event with a chance of `per_mille` in a thousand happens.
     pub(crate) fn chance(&mut self, per_mille: u64) -> bool {
         self.below(1_000) < per_mille
     }
 
-    /// One of some values.
+    /// One of `values`.
     pub(crate) fn pick<T: Copy>(&mut self, values: &[T]) -> T {
         values[self.below(values.len() as u64) as usize]
     }

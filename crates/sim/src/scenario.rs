@@ -1,4 +1,4 @@
-//! What is simulated under a seed: settings, size of the workload, and how much goes wrong.
+//! The scenario of a seed: settings, size of the workload, and rates of faults.
 
 use crate::files::FOLDER;
 use crate::machine::Luck;
@@ -11,51 +11,51 @@ use adtally_store::lake::Keep;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Seeds up to this have workloads that grow with the seed, so that what fails first is small.
+/// Up to this seed, workloads grow with the seed, so that the first failure is small.
 const SMALL_SEEDS: u64 = 400;
 
-/// One in so many scenarios has tiny epochs, so that base records and collection come into play.
+/// One in this many scenarios has tiny epochs, to cover base records and collection.
 const LONG_LOGS: u64 = 25;
 
-/// Added to the seed for the bounds, so that the rest of a scenario does not depend on them.
+/// Added to the seed of the bounds, so that the rest of a scenario does not depend on them.
 const BOUNDS: u64 = 0x626f_756e_6473;
 
-/// Everything that is decided before a simulation begins.
+/// Everything decided before a simulation begins.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
     pub(crate) settings: Settings,
     /// Servers that write logs.
     pub(crate) servers: u64,
-    /// Lines that they write in all.
+    /// Lines that they write in total.
     pub(crate) lines: usize,
     /// Mean time between two lines of a server, in milliseconds.
     pub(crate) line_every_ms: i64,
-    /// Rotations, of a thousand lines.
+    /// Rotations per thousand lines.
     pub(crate) rotations: u64,
     /// Whether rotation may also be by copying and truncating.
     pub(crate) copies_truncated: bool,
     /// Whether rotated logs may be deleted before they are read.
     pub(crate) deletes_unread: bool,
-    /// Late lines, of a thousand.
+    /// Late lines per thousand.
     pub(crate) late: u64,
     pub(crate) luck: Luck,
-    /// Deaths that come with a power loss, of a thousand.
+    /// Power losses per thousand deaths.
     pub(crate) power_losses: u64,
-    /// Steps of a thousand at which a process is suspended and another takes over.
+    /// Steps per thousand at which a process is suspended and another takes over.
     pub(crate) zombies: u64,
-    /// Steps of a thousand at which a process is asked to stop.
+    /// Steps per thousand at which a process is asked to stop.
     pub(crate) stops: u64,
-    /// Of a thousand of those, how many come while nothing works.
+    /// Of a thousand such requests, how many come during an outage.
     pub(crate) outages: u64,
-    /// Steps of a thousand at which the wall clock is set anew.
+    /// Steps per thousand at which the wall clock is set.
     pub(crate) clock_jumps: u64,
-    /// Steps of a thousand at which a process keeps the lake in order.
+    /// Steps per thousand at which a process maintains the lake.
     pub(crate) upkeep: u64,
-    /// Ends of a thousand after which nothing happens for a day and more.
+    /// Ends per thousand that are followed by more than a day without events.
     pub(crate) nights: u64,
-    /// Starts of a thousand that are of runs which end with their inputs.
+    /// Starts per thousand of runs that end with their inputs.
     pub(crate) bounded: u64,
-    /// Of a thousand of those, how many make everything final.
+    /// Of a thousand such runs, how many make everything final.
     pub(crate) finals: u64,
 }
 
@@ -121,7 +121,7 @@ impl Scenario {
                         hours_ms: 480 * 60 * minute,
                         letters_ms: 48 * 60 * minute,
                     },
-                    // There is no data directory: log and lake are simulated.
+                    // There is no data directory, because log and lake are simulated.
                     ..StoreSettings::default()
                 },
                 bounds: bounds(&mut Random::new(seed ^ BOUNDS)),
@@ -134,7 +134,7 @@ impl Scenario {
     }
 }
 
-/// Bounds that are reached with few lines, in every other scenario.
+/// Bounds that few lines reach, in half of the scenarios.
 fn bounds(random: &mut Random) -> Bounds {
     if random.chance(500) {
         return Bounds::default();

@@ -1,4 +1,4 @@
-//! Servers that write click logs and rotate them, and the book of every line that they wrote.
+//! Servers that write and rotate click logs, and the list of all lines written.
 
 use crate::files::{FOLDER, FileHandle, Files};
 use crate::random::Random;
@@ -8,18 +8,18 @@ use std::path::PathBuf;
 
 const COUNTRIES: [&str; 5] = ["US", "DE", "JP", "BR", "ZZ"];
 
-/// Clicks of which copies are made again soon.
+/// Recent clicks that may be copied.
 const RECENT: usize = 12;
 
-/// After so many clicks the first sixteen of a log are read for sure.
+/// After this many clicks, the first sixteen of a log are certainly read.
 const BELIEVED: usize = 40;
 
-/// What makes two lines one click, by the letter of the contract.
+/// The identity of a click, exactly as in the contract.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Who {
     pub(crate) at_ms: i64,
     pub(crate) ad: u64,
-    /// The click id where there is one, else user and address.
+    /// The click id if there is one, else user and address.
     pub(crate) id: String,
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct Click {
     click_id: String,
 }
 
-/// What stands in a line.
+/// The content of a line.
 #[derive(Clone, Debug)]
 pub(crate) enum Content {
     Click(Click),
@@ -41,19 +41,19 @@ pub(crate) enum Content {
     Invalid,
 }
 
-/// A line that was written. Its number, which is its place in the book, stands in its text.
+/// A written line. Its number, which is its index in the list, is part of its text.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     pub(crate) content: Content,
     /// When its last byte was written.
     pub(crate) written_ms: i64,
-    /// Whether its end is written.
+    /// Whether the line is completely written.
     pub(crate) is_whole: bool,
-    /// Where it was written, for people.
+    /// The place where it was written, for people.
     pub(crate) at: String,
-    /// Whether its file was deleted before it surely was read.
+    /// Whether its file was deleted before it was certainly read.
     pub(crate) may_be_lost: bool,
-    /// The partition that it belongs to.
+    /// The partition of the line.
     pub(crate) partition: u32,
 }
 
@@ -64,32 +64,32 @@ struct Server {
     next_ms: i64,
     /// Lines in its current file.
     lines: Vec<usize>,
-    /// The rest of a line of which the beginning is written.
+    /// The unwritten rest of a line.
     rest: Option<(usize, String)>,
-    /// It goes on in a new file once the line begun is complete.
+    /// Whether to continue in a new file once the current line is complete.
     rotated: bool,
     rotations: usize,
     recent: Vec<Click>,
 }
 
-/// All servers, their lines, and what they did to their files.
+/// All servers, their lines, and their changes to files.
 pub(crate) struct Servers {
     random: Random,
-    /// Where lines go, if not into files.
+    /// The destination of lines, instead of files.
     topics: Option<Topics>,
     servers: Vec<Server>,
     pub(crate) lines: Vec<Line>,
-    /// Every click once.
+    /// All distinct clicks.
     clicks: Vec<Click>,
-    /// Rotated files that are deleted once they are read.
+    /// Rotated files to delete once they are read.
     pub(crate) rotated: Vec<(PathBuf, FileHandle)>,
-    /// Lines left to be written.
+    /// Lines left to write.
     left: usize,
     /// Files that were copied and truncated: their lines may be read twice.
     pub(crate) copied: bool,
-    /// The largest event time that was written, future lines aside.
+    /// The largest event time written, not counting future lines.
     pub(crate) largest_ms: Option<i64>,
-    /// When it grew, by more than enough lines for event time to be believed.
+    /// The times when it grew, by more than enough lines for the event time to be believed.
     pub(crate) advanced_ms: Vec<i64>,
 }
 
@@ -125,21 +125,21 @@ impl Servers {
         self.left == 0 && self.servers.iter().all(|server| server.rest.is_none())
     }
 
-    /// Writes and rotates what is due.
+    /// Writes lines and rotates files that are due.
     pub(crate) fn act(&mut self, scenario: &Scenario, files: &Files, now_ms: i64) {
         for at in 0..self.servers.len() {
             while self.servers[at].next_ms <= now_ms && (self.left > 0 || self.servers[at].rest.is_some()) {
                 let written_ms = self.servers[at].next_ms;
                 self.act_once(at, scenario, files, written_ms);
                 let pause_ms = self.random.between(1, 2 * scenario.line_every_ms);
-                // Some are silent for a while.
+                // Some servers are silent for a while.
                 let silence_ms = if self.random.chance(5) { self.random.between(0, 240_000) } else { 0 };
                 self.servers[at].next_ms += pause_ms + silence_ms;
             }
         }
     }
 
-    /// Nothing is written for a while.
+    /// Delays all writes for a while.
     pub(crate) fn rest(&mut self, ms: i64) {
         for server in &mut self.servers {
             server.next_ms += ms;
@@ -192,7 +192,7 @@ impl Servers {
         }
     }
 
-    /// Lets a server's agent produce a line: clicks by their ad, and what is none anywhere.
+    /// Produces a line through a server's agent: clicks to the partition of their ad, other lines to any partition.
     fn produce(&mut self, topics: &Topics, at: usize, content: Content, text: &str, scenario: &Scenario, now_ms: i64) {
         let number = self.lines.len();
         let (key, at_ms) = match &content {
@@ -202,7 +202,7 @@ impl Servers {
         let partition = (key % u64::from(topics.partitions())) as u32;
         let place = format!("server {at}, partition {partition}");
         self.lines.push(Line { content, written_ms: now_ms, is_whole: true, at: place, may_be_lost: false, partition });
-        // An agent's clock is right.
+        // The agent's clock is right.
         let accepted_ms = at_ms.filter(|&at_ms| at_ms <= now_ms + scenario.settings.time.max_future_skew_ms);
         topics.append(at as u64, partition, text, accepted_ms, &mut self.random);
     }
@@ -241,7 +241,7 @@ impl Servers {
         }
     }
 
-    /// What stands in the next line of a server.
+    /// The content of a server's next line.
     fn content(&mut self, at: usize, scenario: &Scenario, now_ms: i64) -> Content {
         let random = &mut self.random;
         let lag_ms = random.between(0, 4_000);
@@ -313,7 +313,7 @@ fn text_of(content: &Content, number: usize) -> String {
     }
 }
 
-/// The number that stands in a line's text.
+/// The number in a line's text.
 pub(crate) fn number_in(text: &str) -> Option<usize> {
     let rest = text.split_once("\"n\":")?.1;
     let digits = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());

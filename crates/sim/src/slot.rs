@@ -1,4 +1,4 @@
-//! The committer of a partition, turned by hand, and the request to stop that reaches a process even while it waits for it.
+//! The committer of a partition, turned by hand, and the stop request, which reaches a process even while it waits.
 
 use crate::machine::Machine;
 use crate::plant::Plant;
@@ -10,33 +10,33 @@ use adtally_pipeline::EpochDraft;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
-/// When a process is asked to stop, and what comes of that while it does other things.
+/// When a process is asked to stop, and the effect while the process does other work.
 pub(crate) struct StopRequest {
     machine: Machine,
     timer: DrainTimer,
-    /// By true time.
+    /// The time of the request, by true time; `None` if there is none.
     at_ms: Option<i64>,
     /// Whether committers and projector were told to give up.
     pub(crate) gave_up: bool,
 }
 
 impl StopRequest {
-    /// Nobody has asked yet.
+    /// A process without a request.
     pub(crate) fn new(machine: Machine, timer: DrainTimer) -> StopRequest {
         StopRequest { machine, timer, at_ms: None, gave_up: false }
     }
 
-    /// The process is to be asked at a time, or was to be earlier.
+    /// Asks the process to stop at a true time, unless it will be asked earlier.
     pub(crate) fn ask_at(&mut self, at_ms: i64) {
         self.at_ms = Some(self.at_ms.map_or(at_ms, |before_ms| before_ms.min(at_ms)));
     }
 
-    /// Whether it is, or will be, asked to stop.
+    /// Whether the process is, or will be, asked to stop.
     pub(crate) fn is_planned(&self) -> bool {
         self.at_ms.is_some()
     }
 
-    /// Whether it is asked to stop by now; turns the timer.
+    /// Whether the process has been asked to stop by now. Also turns the timer.
     pub(crate) fn look(&mut self) -> bool {
         let is_asked = self.at_ms.is_some_and(|at_ms| at_ms <= self.machine.true_ms());
         if !self.gave_up && self.timer.turn(is_asked) == Turn::Finished {
@@ -47,15 +47,15 @@ impl StopRequest {
     }
 }
 
-/// The committer without its threads: one epoch may wait to be encoded and one to be recorded, while another is recorded and
-/// the next is built.
+/// The committer without its threads: one epoch may wait to be encoded and one to be recorded, while another is
+/// recorded and the next one is built.
 struct Desk {
     committer: Committer,
     draft: Option<EpochDraft>,
     encoded: Option<EncodedEpoch>,
-    /// It has ended with an error.
+    /// Whether it has ended with an error.
     is_dead: bool,
-    /// That error, until somebody asks for it.
+    /// That error, until it is taken.
     error: Option<Error>,
     machine: Machine,
     plant: Plant,
@@ -63,12 +63,12 @@ struct Desk {
 }
 
 impl Desk {
-    /// Whether nothing waits for the thread that encodes: then the next epoch is taken without waiting.
+    /// Whether the encoding thread has no waiting epoch, so that the next submit does not wait.
     fn is_ready(&self) -> bool {
         self.is_dead || (self.draft.is_none() && self.encoded.is_none())
     }
 
-    /// Whether everything that was handed over is committed.
+    /// Whether all submitted epochs are committed.
     fn is_idle(&self) -> bool {
         !self.is_dead && self.is_ready() && self.committer.recorder.is_idle()
     }
@@ -101,7 +101,7 @@ impl Desk {
         self.noted(turn)
     }
 
-    /// As a thread that ends with its error, with which all goes that it had.
+    /// Ends like a thread with an error, losing its epochs.
     fn noted(&mut self, turn: Result<Turn>) -> Turn {
         turn.unwrap_or_else(|error| {
             (self.is_dead, self.error) = (true, Some(error));
@@ -109,7 +109,7 @@ impl Desk {
         })
     }
 
-    /// Encodes and records as far as that goes without waiting.
+    /// Encodes and records as far as possible without waiting.
     fn turn(&mut self) -> Turn {
         let mut turn = Turn::Nothing;
         while self.encode() == Turn::Worked || self.record() == Turn::Worked {
@@ -119,7 +119,7 @@ impl Desk {
     }
 }
 
-/// Where the epochs of a partition go.
+/// The sink of a partition's epochs.
 #[derive(Clone)]
 pub(crate) struct Slot(Arc<Mutex<Desk>>);
 
@@ -129,7 +129,7 @@ impl Slot {
         Slot(Arc::new(Mutex::new(Desk { committer, draft, encoded, is_dead: false, error, machine, plant, stop })))
     }
 
-    /// Whether everything that was handed over is committed.
+    /// Whether all submitted epochs are committed.
     pub(crate) fn is_idle(&self) -> bool {
         self.0.lock().is_idle()
     }
@@ -139,17 +139,17 @@ impl Slot {
         self.0.lock().encode()
     }
 
-    /// Tries a step of recording one.
+    /// Tries one step of recording an epoch.
     pub(crate) fn record(&self) -> Turn {
         self.0.lock().record()
     }
 
-    /// Encodes and records as far as that goes without waiting.
+    /// Encodes and records as far as possible without waiting.
     pub(crate) fn turn(&self) -> Turn {
         self.0.lock().turn()
     }
 
-    /// The same, with pauses, until something holds.
+    /// Turns, with pauses, until `holds` is true.
     fn turn_until(&self, holds: impl Fn(&Desk) -> bool) {
         loop {
             let mut desk = self.0.lock();
@@ -164,7 +164,7 @@ impl Slot {
         }
     }
 
-    /// Waits until all that was handed over is committed.
+    /// Waits until all submitted epochs are committed.
     pub(crate) fn commit_all(&mut self) -> Result<()> {
         self.turn_until(|desk| desk.is_dead || desk.is_idle());
         self.finish().map(drop)

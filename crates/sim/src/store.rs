@@ -1,4 +1,4 @@
-//! The object store of the epoch log over a simulated disk, as one process sees it.
+//! The object store of the epoch log on a simulated disk, as seen by one process.
 
 use crate::disk::Disk;
 use crate::lake::SharedTables;
@@ -23,38 +23,38 @@ use std::sync::Arc;
 /// The data directory.
 pub(crate) const ROOT: &str = "/data";
 
-/// A write by path and content.
+/// A write: path and content.
 type Late = (String, Vec<u8>);
 
 /// The disk that outlives processes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SharedDisk {
     pub(crate) disk: Arc<Mutex<Disk>>,
-    /// Writes that are under way although nobody waits for them any more.
+    /// Writes still in progress for which no process waits any more.
     late: Arc<Mutex<Vec<Late>>>,
 }
 
 impl SharedDisk {
-    /// A disk of its own that begins like this one.
+    /// An independent copy of the disk.
     pub(crate) fn fork(&self) -> SharedDisk {
         SharedDisk { disk: Arc::new(Mutex::new(self.disk.lock().clone())), late: Arc::default() }
     }
 
-    /// Does what is late.
+    /// Completes the late writes.
     pub(crate) fn catch_up(&self) {
         for (path, bytes) in std::mem::take(&mut *self.late.lock()) {
             self.disk.lock().put_late(&path, &bytes);
         }
     }
 
-    /// The power goes: what was late is never done.
+    /// Loses power: late writes are never completed.
     pub(crate) fn lose_power(&self, random: &mut Random) {
         self.late.lock().clear();
         self.disk.lock().lose_power(random);
     }
 }
 
-/// The disk as a process's writes meet it, with everything that may happen around each of them.
+/// The disk with all faults that may occur around a process's writes.
 #[derive(Clone)]
 struct SimIo {
     disk: SharedDisk,
@@ -62,7 +62,7 @@ struct SimIo {
     plant: Plant,
 }
 
-/// A process's view of the store: writes go the way of the durable local store, by its own code.
+/// A process's view of the store. Writes use the real code of the durable local store.
 pub(crate) struct SimStore {
     io: SimIo,
     durable: DurableDisk,
@@ -139,7 +139,7 @@ impl DiskIo for SimIo {
     }
 }
 
-/// A file that is being written.
+/// A file being written.
 #[derive(Debug)]
 struct SimFile {
     io: SimIo,
@@ -167,7 +167,7 @@ impl SimStore {
         SimStore { io, durable, tables }
     }
 
-    /// Whether a write is under way for so long that it fails, and is done later all the same.
+    /// Whether a write takes so long that it is reported as failed, but takes effect later.
     fn is_delayed(&self, location: &Path, payload: &PutPayload) -> bool {
         let bytes: Vec<u8> = payload.iter().flatten().copied().collect();
         if self.io.plant == Plant::LakeBeforeRecord
@@ -188,7 +188,7 @@ impl SimStore {
         &self.io.disk
     }
 
-    /// An operation that only reads.
+    /// A read-only operation.
     fn read<T>(&self, at: &Path, read: impl FnOnce(&Disk) -> io::Result<T>) -> io::Result<T> {
         let at = format!("{ROOT}/{at}");
         self.durable.settle(FilePath::new(&at))?;
@@ -278,7 +278,7 @@ impl ObjectStore for SimStore {
         let listed = self.read(&folder, |disk| {
             let below = format!("{ROOT}/{folder}");
             let files = disk.list(&below).filter(|(path, _)| !path.contains('#'));
-            // What of all logs a planted bug sees.
+            // The only log that a planted bug sees.
             let first = format!("{ROOT}/epochs/00000/");
             let sees_one = self.io.plant == Plant::VacuumOfOneLog && folder.as_ref() == "epochs";
             let files = files.filter(|(path, _)| !sees_one || path.starts_with(&first));

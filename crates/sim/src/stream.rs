@@ -1,5 +1,5 @@
-//! The simulated world of a stream: agents produce records, partitions move between two processes, and everything is judged
-//! all the time.
+//! The simulated world of a stream: agents produce records, partitions move between two processes, and everything is
+//! checked continuously.
 
 use crate::files::Files;
 use crate::judge::{Judge, Verdict};
@@ -22,14 +22,14 @@ use std::sync::Arc;
 /// Processes that share the partitions.
 const WORKERS: usize = 2;
 
-/// Steps after which a simulation must have come to its end.
+/// Steps within which a simulation must end.
 const STEPS_MAX: usize = 60_000;
 
-/// How long, once all is written and nothing goes wrong, nothing more is read before all is taken to be read, beyond
-/// twice the idle timeout.
+/// Once everything is written and nothing fails, the time without new lines after which all is considered read, in
+/// milliseconds, in addition to twice the idle timeout.
 const SETTLE_MS: i64 = 90_000;
 
-/// Added to the seed, so that the world of a stream is not that of the files of the same seed.
+/// Added to the seed, so that the world of a stream differs from the world of files with the same seed.
 const STREAM: u64 = 0x7374_7265_616d;
 
 /// The world of one seed.
@@ -39,19 +39,19 @@ struct Stream {
     ground: Ground,
     topics: Topics,
     servers: Servers,
-    /// By partition.
+    /// One judge per partition.
     judges: Vec<Judge>,
-    /// Who claimed each partition last.
+    /// The last claimant of each partition.
     owners: Vec<Option<u128>>,
-    /// Whose each partition is to be.
+    /// The worker to which each partition is assigned.
     assigned: Vec<usize>,
     workers: [Option<Process>; WORKERS],
     outcome: Outcome,
-    /// Whether nothing has happened for a day and more since the last process.
+    /// Whether more than a day has passed without events since the last process.
     is_rested: bool,
 }
 
-/// Runs the simulation of a seed with a topic of so many partitions; with `tells` it tells its story on stdout.
+/// Simulates a seed with a topic of `partitions` partitions. With `tells`, prints events to stdout.
 pub fn simulate_stream(seed: u64, partitions: u32, plant: Plant, tells: bool) -> Outcome {
     outcome_of(seed, |runtime| {
         let mut stream = Stream::new(seed, partitions, plant, tells, runtime);
@@ -104,7 +104,7 @@ impl Stream {
         self.settle()
     }
 
-    /// Some time passes, and something happens.
+    /// Advances time by one step with one event.
     fn step(&mut self) -> Verdict {
         let ms = match self.random.below(100) {
             0 => self.random.between(10_000, 90_000),
@@ -158,7 +158,7 @@ impl Stream {
         }
     }
 
-    /// A process takes over a partition that is assigned to it and that it does not have; says whether there was one.
+    /// A process takes over a partition that is assigned to it but not yet taken. Returns whether there was one.
     fn takes_partition(&mut self, worker: usize) -> Verdict<bool> {
         let Some(mut process) = self.workers[worker].take() else { return Ok(false) };
         let is_missing =
@@ -178,7 +178,7 @@ impl Stream {
                 self.absorb(partition)?;
                 self.check_recovered(partition)?;
                 if std::mem::take(&mut self.is_rested) {
-                    // Before anything is read.
+                    // Before any line is read.
                     self.keep_lake(worker)?;
                 }
             }
@@ -189,7 +189,7 @@ impl Stream {
         Ok(true)
     }
 
-    /// A partition moves to another process. Its owner commits what it has read, or drops it, or does not hear of it.
+    /// Moves a partition to another process. Its owner commits what it has read, drops it, or does not notice.
     fn rebalance(&mut self) -> Verdict {
         let partition = self.random.below(self.judges.len() as u64) as usize;
         let (from, to) = (self.assigned[partition], self.random.below(WORKERS as u64) as usize);
@@ -213,7 +213,7 @@ impl Stream {
         }
     }
 
-    /// An owner that does not go on must have given up, or have been succeeded.
+    /// A stopped owner must have given up, or have been succeeded.
     fn failed(&mut self, worker: usize, process: &Process, error: &adtally_model::Error) -> Verdict {
         if process.gave_up() && error.is_retryable() {
             return Ok(());
@@ -230,15 +230,15 @@ impl Stream {
         Err(format!("an owner stops: {}", error.report()))
     }
 
-    /// What a process has written is committed. What one that died has written may be lost with the power, until somebody
-    /// builds on it.
+    /// Checks the records written by a process as committed. After a death, a power loss may still remove records until
+    /// another record follows them.
     fn absorb_of(&mut self, worker: usize) -> Verdict {
         let partitions: Vec<u32> =
             self.workers[worker].iter().flat_map(|process| process.taken.keys()).copied().collect();
         partitions.into_iter().try_for_each(|partition| self.absorb(partition as usize))
     }
 
-    /// What stands in a log is what is committed; nobody but its owner wrote to it.
+    /// Checks the new records of a log. Only its owner may have written them.
     fn absorb(&mut self, partition: usize) -> Verdict {
         let judge = &mut self.judges[partition];
         let before = judge.head();
@@ -266,7 +266,7 @@ impl Stream {
         let judge = &self.judges[partition];
         judge.check_kept(&self.ground.disk.disk.lock())?;
         judge.check_lake(&self.ground.tables)?;
-        // Through a store on which nothing goes wrong.
+        // Uses a store without faults.
         let machine = Machine::new(Random::new(0), false);
         let store = SimStore::new(self.ground.disk.clone(), self.ground.tables.clone(), machine, Plant::Nothing);
         let log = EpochLog::new(Arc::new(store), partition as u32);
@@ -282,7 +282,7 @@ impl Stream {
         self.with(worker, Process::work)
     }
 
-    /// A process brings the lake up to date and keeps it in order.
+    /// A process updates and maintains the lake.
     fn keep_lake(&mut self, worker: usize) -> Verdict {
         self.with(worker, |process, random| {
             process.project();
@@ -296,7 +296,7 @@ impl Stream {
         self.judges.iter().try_for_each(|judge| judge.check_staged(&disk, &self.ground.tables))
     }
 
-    /// Lets a process do something, which says whether the lake may have been brought on, and judges that.
+    /// Lets a process run `does`, which returns whether the lake may have been updated, and checks the result.
     fn with(
         &mut self,
         worker: usize,
@@ -317,7 +317,7 @@ impl Stream {
         }
     }
 
-    /// A process that is over has committed what it read, gave up or was fenced.
+    /// A finished process must have committed what it read, given up or been fenced.
     fn end_if_over(&mut self, worker: usize) -> Verdict {
         let Some(mut process) = self.workers[worker].take_if(|process| process.is_over()) else { return Ok(()) };
         let gave_up = process.gave_up();
@@ -340,7 +340,7 @@ impl Stream {
 
     fn check_lake(&mut self) -> Verdict {
         for partition in 0..self.judges.len() {
-            // A process may have died while its last record was projected: then the record is there for good.
+            // A process may have died while its last record was projected: that record is then permanent.
             if self.ground.tables.held_by_one(partition as u32) > self.judges[partition].head() {
                 self.absorb(partition)?;
             }
@@ -349,7 +349,7 @@ impl Stream {
         Ok(())
     }
 
-    /// A process died: with it, perhaps, the power of the machine on which all of them run.
+    /// A process dies, and perhaps the machine that runs all processes loses power.
     fn die(&mut self, worker: usize) -> Verdict {
         self.workers[worker] = None;
         if self.random.chance(self.scenario.power_losses) {
@@ -366,12 +366,12 @@ impl Stream {
         Ok(())
     }
 
-    /// Nothing happens for a day and more, now and then, and only where no process runs.
+    /// Sometimes lets more than a day pass without events, only while no process runs.
     fn rest(&mut self) {
         if self.workers.iter().all(Option::is_none) && self.random.chance(self.scenario.nights) {
             let ms = self.random.between(25, 40) * 3_600_000;
             self.ground.machine.note("nothing happens for", &ms);
-            // No write is under way for as long as that.
+            // No write takes that long.
             self.ground.disk.catch_up();
             self.ground.machine.advance(ms);
             self.servers.rest(ms);
@@ -379,14 +379,14 @@ impl Stream {
         }
     }
 
-    /// Everything is written and nothing goes wrong any more: the processes must come to have read it all.
+    /// With everything written and no more faults, the processes must read everything.
     fn settle(&mut self) -> Verdict {
         self.ground.machine.note("settles", &"");
         self.ground.machine.set_luck(Luck::default());
         self.ground.machine.set_skew(0);
         self.ground.disk.catch_up();
         self.topics.linger(true, &mut self.random);
-        // Those that were succeeded are fenced when they go on.
+        // Processes that were succeeded would be fenced if they continued.
         self.workers = Default::default();
         for worker in 0..WORKERS {
             self.start(worker)?;

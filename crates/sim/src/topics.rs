@@ -1,5 +1,4 @@
-//! A topic in memory: partitions of records, which agents produce and processes read, in the form that the contract gives
-//! them.
+//! A topic in memory: partitions of records that agents produce and processes read, in the format of the contract.
 
 use crate::machine::Machine;
 use crate::random::Random;
@@ -13,10 +12,10 @@ use std::sync::Arc;
 /// The only lane of a partition.
 const LANE: LaneId = LaneId(0);
 
-/// Records of a block at most.
+/// Most records in a block.
 const BLOCK_RECORDS_MAX: usize = 5;
 
-/// Lines of a record at most.
+/// Most lines in a record.
 const RECORD_LINES_MAX: usize = 6;
 
 /// The name of the input of records without a stamp.
@@ -40,7 +39,7 @@ struct Filling {
     lines: usize,
 }
 
-/// A log, as its agent reads it.
+/// A log, as read by its agent.
 #[derive(Debug, Default)]
 struct Agent {
     time: InputTime,
@@ -60,7 +59,7 @@ pub(crate) struct Topics {
     topic: Arc<Mutex<Topic>>,
     machine: Machine,
     settings: TimeSettings,
-    /// Whether the last of the servers' agents is a foreign one, which stamps nothing.
+    /// Whether the last server's agent is a foreign one, which stamps nothing.
     has_foreign_agent: bool,
     servers: u64,
 }
@@ -81,12 +80,12 @@ impl Topics {
         Topics { topic: Arc::new(Mutex::new(topic)), machine, settings, has_foreign_agent, servers }
     }
 
-    /// Partitions.
+    /// Number of partitions.
     pub(crate) fn partitions(&self) -> u32 {
         self.topic.lock().partitions.len() as u32
     }
 
-    /// A server logs a line, of this event time if it is accepted, and its agent puts it into a record.
+    /// Logs a line of a server, with its event time if it is accepted. Its agent adds it to a record.
     pub(crate) fn append(
         &self,
         server: u64,
@@ -118,7 +117,7 @@ impl Topics {
         }
     }
 
-    /// Agents produce what they hold, each now and then or, at the end, `all`.
+    /// Lets agents produce their pending records: each one sometimes or, at the end, `all`.
     pub(crate) fn linger(&self, all: bool, random: &mut Random) {
         for server in 0..self.servers {
             if all || random.chance(200) {
@@ -131,7 +130,7 @@ impl Topics {
         self.has_foreign_agent && server + 1 == self.servers
     }
 
-    /// What reads a partition, going on where a state says.
+    /// A source for a partition that continues from a state.
     pub(crate) fn source(&self, partition: u32, state: &PartitionState) -> Box<dyn Source> {
         let inputs = state.inputs.values().map(|row| (Arc::clone(&row.origin), row.id)).collect();
         Box::new(TopicSource {
@@ -146,13 +145,13 @@ impl Topics {
 }
 
 impl Topic {
-    /// Ends the records of a server that are being filled, or that of one partition.
+    /// Finishes the records that a server is filling, or only the record of one partition.
     fn produce(&mut self, server: u64, partition: Option<u32>, random: &mut Random, is_foreign: bool) {
         let Some(agent) = self.agents.get_mut(&server) else { return };
         let ended = agent.filling.extract_if(.., |&of, _| partition.is_none_or(|partition| partition == of));
         for (partition, Filling { stamp_ms, text, .. }) in ended {
             let at = partition as usize;
-            // Transaction markers and compaction leave holes.
+            // Transaction markers and compaction leave gaps.
             let offset = self.next_offset[at] + if random.chance(150) { random.below(4) } else { 0 };
             self.next_offset[at] = offset + 1;
             let (input, time) = match is_foreign {
@@ -168,7 +167,7 @@ impl Topic {
 struct TopicSource {
     topics: Topics,
     partition: u32,
-    /// The offset that is read next.
+    /// The next offset to read.
     position: u64,
     inputs: BTreeMap<Arc<str>, InputId>,
     next_input: u64,
@@ -216,7 +215,7 @@ impl Source for TopicSource {
     }
 
     fn set_block_bytes(&mut self, bytes: usize) {
-        // The bound in bytes is for real text.
+        // The bound in bytes is meant for real text.
         self.block_records = if bytes < 2_048 { 1 } else { BLOCK_RECORDS_MAX };
     }
 }

@@ -1,4 +1,4 @@
-//! The simulated world: servers write, processes come and go, and everything is judged all the time.
+//! The simulated world: servers write, processes start and end, and everything is checked continuously.
 
 use crate::files::Files;
 use crate::judge::{Judge, Verdict};
@@ -22,25 +22,25 @@ mod ends;
 
 pub(crate) use ends::ask_to_stop;
 
-/// Steps after which a simulation must have come to its end: a bound against one that goes on for ever.
+/// Steps within which a simulation must end.
 const STEPS_MAX: usize = 40_000;
 
-/// Processes that are suspended at the same time at most.
+/// Most processes suspended at the same time.
 const ZOMBIES_MAX: usize = 2;
 
 /// The partition of an embedded process.
 const PARTITION: u32 = 0;
 
-/// How long, once all is written and nothing goes wrong, nothing more is read before all is taken to be read, beyond
-/// twice the idle timeout: the guarded clock stands still for a minute after the wall clock was set back.
+/// Once everything is written and nothing fails, the time without new lines after which all is considered read, in
+/// addition to twice the idle timeout. After the wall clock was set back, the guarded clock stands still for a minute.
 const SETTLE_MS: i64 = 90_000;
 
-/// What came of a simulation.
+/// The result of a simulation.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Outcome {
-    /// Its seed, which replays it.
+    /// The seed, which replays the simulation.
     pub seed: u64,
-    /// Crash points that were passed.
+    /// Crash points passed.
     pub points: u64,
     /// Deaths at crash points.
     pub deaths: u64,
@@ -48,7 +48,7 @@ pub struct Outcome {
     pub failures: u64,
     /// Power losses.
     pub power_losses: u64,
-    /// Processes that went on after another had taken over.
+    /// Processes that continued after another had taken over.
     pub zombies: u64,
     /// Processes that took over.
     pub starts: u64,
@@ -56,15 +56,15 @@ pub struct Outcome {
     pub bounded: u64,
     /// Processes that were asked to stop.
     pub stops: u64,
-    /// Those that ended because they gave up what they could not do in time.
+    /// Runs that gave up what they could not do in time.
     pub given_up: u64,
-    /// Records of the log.
+    /// Records in the log.
     pub epochs: u64,
     /// Lines written.
     pub lines: u64,
-    /// A hash over everything that happened.
+    /// A hash of all events.
     pub trace: u64,
-    /// What did not hold, if anything.
+    /// The violation found, if any.
     pub violation: Option<String>,
 }
 
@@ -77,14 +77,14 @@ struct World {
     judge: Judge,
     process: Option<Process>,
     zombies: Vec<Process>,
-    /// Where the process that died last had read to.
+    /// How far the last process that died had read.
     read: BTreeMap<InputId, u64>,
-    /// Whether nothing has happened for a day and more since the last process.
+    /// Whether more than a day has passed without events since the last process.
     is_rested: bool,
     outcome: Outcome,
 }
 
-/// What became of a call into a process.
+/// The outcome of a call into a process.
 pub(crate) enum Ended<T> {
     /// It returned.
     Well(T),
@@ -94,7 +94,7 @@ pub(crate) enum Ended<T> {
     Failed(adtally_model::Error),
 }
 
-/// Runs the simulation of a seed; with `tells` it tells its story on stdout.
+/// Simulates a seed. With `tells`, prints events to stdout.
 pub fn simulate(seed: u64, plant: Plant, tells: bool) -> Outcome {
     outcome_of(seed, |runtime| {
         let mut world = World::new(seed, plant, tells, runtime);
@@ -104,10 +104,10 @@ pub fn simulate(seed: u64, plant: Plant, tells: bool) -> Outcome {
     })
 }
 
-/// How a world ended, and what was counted of it.
+/// How a world ended, and its counters.
 type Run = (std::thread::Result<Verdict>, Outcome, Machine);
 
-/// What came of a world that `run` lets play.
+/// The outcome of the world that `run` simulates.
 pub(crate) fn outcome_of(seed: u64, run: impl FnOnce(tokio::runtime::Handle) -> Run) -> Outcome {
     let runtime = match tokio::runtime::Builder::new_current_thread().build() {
         Ok(runtime) => runtime,
@@ -133,7 +133,7 @@ pub(crate) fn outcome_of(seed: u64, run: impl FnOnce(tokio::runtime::Handle) -> 
     }
 }
 
-/// Calls into a process; what unwinds out of it other than its death goes on.
+/// Calls into a process. Panics other than its death continue to unwind.
 pub(crate) fn call<T>(call: impl FnOnce() -> Result<T>) -> Ended<T> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ended::Well(value),
@@ -184,7 +184,7 @@ impl World {
         self.settle()
     }
 
-    /// Some time passes, and something happens.
+    /// Advances time by one step with one event.
     fn step(&mut self) -> Verdict {
         let ms = match self.random.below(100) {
             0 => self.random.between(10_000, 90_000),
@@ -224,7 +224,7 @@ impl World {
         self.work()
     }
 
-    /// Servers write and rotate; rotated logs that are read are deleted.
+    /// Servers write and rotate logs. Rotated logs that are read are deleted.
     fn write(&mut self) {
         let now_ms = self.ground.machine.true_ms();
         self.servers.act(&self.scenario, &self.ground.files, now_ms);
@@ -238,7 +238,7 @@ impl World {
         });
     }
 
-    /// How the next process ends.
+    /// The ending of the next run.
     fn next_ending(&mut self) -> Ending {
         match self.random.chance(self.scenario.bounded) {
             true if self.random.chance(self.scenario.finals) => Ending::Final,
@@ -247,7 +247,7 @@ impl World {
         }
     }
 
-    /// A process takes over, or dies trying.
+    /// A process takes over, or dies while trying.
     fn start(&mut self, ending: Ending) -> Verdict {
         self.ground.machine.note("starts", &format!("{ending:?}"));
         let started = call(|| {
@@ -270,7 +270,7 @@ impl World {
                 self.absorb()?;
                 self.check_recovered()?;
                 if std::mem::take(&mut self.is_rested) && self.random.chance(500) {
-                    // Before anything is read.
+                    // Before any line is read.
                     return self.keep_lake();
                 }
                 Ok(())
@@ -280,13 +280,13 @@ impl World {
                 Ok(())
             }
             Ended::Failed(error) if error.is_retryable() => Ok(()),
-            // There is nothing to be read, or its folder could not be looked at.
+            // There is nothing to read, or the folder could not be listed.
             Ended::Failed(error) if ending != Ending::Never && error.kind() == ErrorKind::User => Ok(()),
             Ended::Failed(error) => Err(format!("a process cannot start: {}", error.report())),
         }
     }
 
-    /// What stands in the log is what is committed; nobody but the owner wrote to it.
+    /// Checks the new records of the log. Only the owner may have written them.
     fn absorb(&mut self) -> Verdict {
         let disk = self.ground.disk.disk.lock();
         let before = self.judge.head();
@@ -299,7 +299,7 @@ impl World {
         for (number, writer) in (before + 1..).zip(writers) {
             let is_foreign = number > taken.claim && writer != taken.writer;
             if is_foreign && self.judge.is_claim(number) {
-                // One that died, or gave up, while its claim was on its way.
+                // Its writer died, or gave up, while its claim was in progress.
                 is_succeeded = true;
             } else if is_foreign || is_succeeded {
                 let what = format!("epoch {number} was written by a process that had been succeeded");
@@ -324,7 +324,7 @@ impl World {
                 return Err(format!("{}: the newest record is not the owner's claim", Invariant::LinearChain));
             }
         }
-        // Through a store on which nothing goes wrong.
+        // Uses a store without faults.
         let machine = Machine::new(Random::new(0), false);
         let store = SimStore::new(self.ground.disk.clone(), self.ground.tables.clone(), machine, Plant::Nothing);
         let log = EpochLog::new(Arc::new(store), PARTITION);
@@ -340,7 +340,7 @@ impl World {
         self.with_process(Process::work)
     }
 
-    /// The process brings the lake up to date and keeps it in order.
+    /// The process updates and maintains the lake.
     fn keep_lake(&mut self) -> Verdict {
         self.with_process(|process, random| {
             process.project();
@@ -353,7 +353,7 @@ impl World {
         self.check_files()
     }
 
-    /// Lets the process do something, which says whether the lake may have been brought on, and judges that.
+    /// Lets the process run `does`, which returns whether the lake may have been updated, and checks the result.
     fn with_process(&mut self, does: impl FnOnce(&mut Process, &mut Random) -> Result<bool>) -> Verdict {
         let Some(mut process) = self.process.take() else { return Ok(()) };
         match call(|| does(&mut process, &mut self.random)) {
@@ -372,7 +372,7 @@ impl World {
         }
     }
 
-    /// The lake's files are there as long as anybody may read them.
+    /// The lake's files must exist as long as they may be read.
     fn check_files(&self) -> Verdict {
         self.judge.check_lake(&self.ground.tables)?;
         self.judge.check_staged(&self.ground.disk.disk.lock(), &self.ground.tables)

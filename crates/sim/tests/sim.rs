@@ -1,22 +1,22 @@
-//! The simulation: seeds that must hold, seeds that replay, and planted bugs that must be found.
+//! Tests of the simulation: seeds that must pass, seeds that replay, and planted bugs that must be found.
 
 use adtally_sim::{Outcome, Plant, simulate, simulate_stream};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Seeds that are simulated in each run of the tests: some tens of seconds on two cores.
+/// Seeds to simulate in each test run: a few tens of seconds on two cores.
 const SEEDS: u64 = 2_000;
 
-/// Partitions of the topic, where there is one.
+/// Partitions of the topic, in simulations with a topic.
 const PARTITIONS: u32 = 3;
 
-/// Within so many seeds a planted bug is found.
+/// Seeds within which a planted bug must be found.
 const FOUND_WITHIN: u64 = 50;
 
-/// The same where it takes a process that wakes up right after another has taken over, or one that is asked to stop at the
-/// wrong time, or more clicks than should be held beside a log that was just begun.
+/// The same for bugs that need a process that wakes up just after a takeover, a stop request at the wrong time, or more
+/// clicks than the memory limit beside a new log.
 const FOUND_WITHIN_RARE: u64 = 400;
 
-/// Runs seeds on two threads, each world on one of them.
+/// Runs seeds on two threads, one world at a time on each.
 fn on_two_threads(seeds: u64, run: impl Fn(u64) + Sync) {
     let next = AtomicU64::new(0);
     std::thread::scope(|scope| {
@@ -88,7 +88,7 @@ fn a_seed_plays_the_same_again() {
     });
 }
 
-/// How many seeds it takes to find a planted bug, and what gives it away.
+/// The number of seeds to find a planted bug, and the violation that reveals it.
 fn found(plant: Plant, within: u64) -> (u64, String) {
     for seed in 0..within {
         let outcome = match plant {
@@ -102,7 +102,7 @@ fn found(plant: Plant, within: u64) -> (u64, String) {
     panic!("{plant:?} is not found within {within} seeds");
 }
 
-/// A planted bug is found, and by one of these words.
+/// Checks that a planted bug is found, and that the violation contains one of `words`.
 fn check(plant: Plant, within: u64, words: &[&str]) {
     let (seeds, violation) = found(plant, within);
     println!("{plant:?} is found after {seeds} seeds: {violation}");

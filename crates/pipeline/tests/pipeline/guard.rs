@@ -50,8 +50,7 @@ fn fault_52_a_crash_at_any_line_of_the_guard() {
     let at = |times: &[i64]| times.to_vec();
     let first = at(&[START; 20]);
     let far: Vec<i64> = (0..15).map(|step| START + 60 * MINUTE + step * 1_000).collect();
-    // Fifteen far lines, one that interrupts them, sixteen far lines, and lines that are late if the far ones are
-    // believed.
+    // Fifteen far lines, one that interrupts them, sixteen far lines, and lines that are late if those are believed.
     let times =
         [first, far.clone(), at(&[START + 1_000]), far, at(&[START + 61 * MINUTE, START + 2_000, START + 3_000])]
             .concat();
@@ -76,8 +75,8 @@ fn fault_52_a_crash_at_any_line_of_the_guard() {
     assert!(crashes > 400, "{crashes}");
 }
 
-/// Ten million lines in as many minutes, while time does not move: no more than 4,096 minutes are in memory, and all
-/// other lines are late.
+/// Ten million lines in nearly as many minutes, while time does not move: no more than 4,096 minutes are in memory, and
+/// the lines of all other minutes are late.
 #[test]
 fn fault_55_ten_million_minutes_are_held_in_bounded_memory() {
     const LINES: u64 = 10_000_000;

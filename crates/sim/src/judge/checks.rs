@@ -1,15 +1,15 @@
-//! What is checked beside each record: the fold, the lake, what readers are told, and the end.
+//! Checks beside those of each record: the fold, the lake, the results shown to readers, and the end.
 
 use super::*;
 
 impl Judge {
-    /// A process that makes everything final at its end.
+    /// Notes a process that makes everything final at its end.
     pub(crate) fn note_final_run(&mut self, writer: u128) {
         self.final_runs.insert(writer);
     }
 
-    /// A bounded run has ended: every minute with a click is closed; where all could be read, what stood there when it began
-    /// is read, and final if it was to be; else nothing more is final.
+    /// Checks a finished bounded run: every minute with a click must be closed. If all could be read, every line
+    /// written before the run must be read, and final if requested; otherwise nothing more may be final.
     pub(crate) fn check_bounded(&self, process: &Process, unread: &[String], servers: &Servers) -> Verdict {
         let (ending, began_ms, is_whole) = (process.ending, process.began_ms, unread.is_empty());
         let final_before = process.taken.get(&self.partition).map(|taken| taken.final_before).unwrap_or_default();
@@ -42,7 +42,7 @@ impl Judge {
         Ok(())
     }
 
-    /// A run has ended in good order: what it had read is committed, and in the lake, unless it gave up projecting.
+    /// Checks a run that stopped in order: its lines must be committed, and in the lake unless it gave up projecting.
     pub(crate) fn check_stopped(&self, lines: u64, gave_up: bool, tables: &SharedTables) -> Verdict {
         ensure(lines <= self.ledger.read, Invariant::Conservation, || {
             format!("a run that had read {lines} lines ends without an error, {} are committed", self.ledger.read)
@@ -53,7 +53,7 @@ impl Judge {
         })
     }
 
-    /// What was acknowledged is still there, as it was, unless nobody needs it.
+    /// Acknowledged records must still exist unchanged, unless they are no longer needed.
     pub(crate) fn check_kept(&self, disk: &Disk) -> Verdict {
         let oldest_needed = self.records.last().map_or(1, |known| known.oldest_needed);
         for (at, known) in self.records.iter().enumerate() {
@@ -61,7 +61,7 @@ impl Judge {
             let superfluous = number > 1 && number < oldest_needed && number + KEPT <= self.head();
             match disk.read(&self.path_of(number)) {
                 Ok(bytes) => {
-                    // Where one was deleted, a late writer may create another, which nobody reads.
+                    // After a record was deleted, a late writer may create another one, which nobody reads.
                     let same = bytes.ends_with(&known.checksum.to_le_bytes());
                     ensure(same || superfluous, Invariant::LinearChain, || {
                         format!("record {number} is not what it was")
@@ -73,7 +73,7 @@ impl Judge {
         Ok(())
     }
 
-    /// The state that the log folds to is what its records add up to.
+    /// The state folded from the log must equal the sum of its records.
     pub(crate) fn check_fold(&self, state: &PartitionState) -> Verdict {
         let head = self.records.last().map_or(0, |known| known.checksum);
         ensure(state.progress.number == self.head() && state.checksum == head, Invariant::LinearChain, || {
@@ -107,7 +107,7 @@ impl Judge {
         Ok(())
     }
 
-    /// The lake holds exactly what the records up to its epoch say.
+    /// The lake must contain exactly what the records up to its epoch say.
     pub(crate) fn check_lake(&self, tables: &SharedTables) -> Verdict {
         let held = tables.held_by_all(self.partition);
         ensure(held <= self.head(), Invariant::LakeEqualsLog, || {
@@ -141,7 +141,7 @@ impl Judge {
         Ok(())
     }
 
-    /// Every file that a record names is there.
+    /// Every file named by a record must exist.
     pub(crate) fn check_staged(&self, disk: &Disk, tables: &SharedTables) -> Verdict {
         for number in 1..=self.head() {
             let Ok(bytes) = disk.read(&self.path_of(number)) else { continue };
@@ -153,8 +153,8 @@ impl Judge {
         Ok(())
     }
 
-    /// What readers see now is what is committed, and none of it is less than what they were told before. A process may not
-    /// know yet that its last record was created.
+    /// Readers must now see the committed results, and never less than they saw before. A process may not yet know that
+    /// its last record was created.
     pub(crate) fn check_told(&mut self, taken: &Taken, tables: &SharedTables) -> Verdict {
         let snapshot = taken.hot.snapshot();
         let is_unseen = snapshot.progress.number + 1 == self.head() && taken.is_committing();
@@ -193,12 +193,12 @@ impl Judge {
         Ok(())
     }
 
-    /// Everything was read: a click is counted exactly once if one of its lines was not late, and every other line is a
-    /// dead letter.
+    /// With everything read, a click must be counted exactly once if one of its lines was not late, and every other
+    /// line must be a dead letter.
     pub(crate) fn check_end(&self, servers: &Servers) -> Verdict {
         let lossy = servers.lines.iter().any(|line| line.may_be_lost);
-        // Where logs are copied and truncated several times between two looks, what was read from a copy may be booked
-        // as a gap of the original as well.
+        // If logs are copied and truncated several times between two discoveries, bytes read from a copy may also be
+        // booked as a gap of the original.
         let gaps = self.inputs.values().filter(|row| row.ledger.gap_bytes > 0);
         let gaps: Vec<_> = gaps.map(|row| (&row.name, &row.log, row.ledger.gap_bytes)).collect();
         ensure(lossy || gaps.is_empty() || servers.copied, Invariant::Conservation, || {

@@ -1,10 +1,10 @@
-//! How processes end, what comes back of them, and the end of a world.
+//! The end of processes, the return of suspended ones, and the end of a world.
 
 use super::*;
 use crate::machine::Outage;
 
 impl World {
-    /// Nothing happens for a day and more, now and then.
+    /// Sometimes lets more than a day pass without events.
     pub(super) fn rest(&mut self) {
         if self.random.chance(self.scenario.nights) {
             let ms = self.random.between(25, 40) * 3_600_000;
@@ -15,7 +15,7 @@ impl World {
         }
     }
 
-    /// The process is asked to stop, now or soon.
+    /// Asks the process to stop, now or soon.
     pub(super) fn ask_to_stop(&mut self) {
         if let Some(process) = self.process.as_ref().filter(|process| !process.is_to_stop()) {
             self.outcome.stops += 1;
@@ -23,13 +23,13 @@ impl World {
         }
     }
 
-    /// A process is over.
+    /// Checks a finished process.
     pub(super) fn end(&mut self, process: Process) -> Verdict {
         let gave_up = process.gave_up();
         self.ground.machine.note("is over; gave up:", &gave_up);
         self.process = Some(process);
         self.absorb()?;
-        // One that was succeeded is judged as such.
+        // If the process was succeeded, it is checked as such.
         let Some(mut process) = self.process.take() else { return Ok(()) };
         self.outcome.given_up += u64::from(gave_up);
         self.read.clear();
@@ -49,7 +49,7 @@ impl World {
         self.check_files()
     }
 
-    /// A process died: with it, perhaps, the machine's power, and all that was suspended on it.
+    /// A process dies. Perhaps the machine loses power, which ends all suspended processes.
     pub(super) fn die(&mut self) {
         self.process = None;
         if self.random.chance(self.scenario.power_losses) {
@@ -65,11 +65,11 @@ impl World {
         self.rest();
     }
 
-    /// A process that another has succeeded goes on: whatever it does, it must write nothing.
+    /// Resumes a process that another has succeeded. It must not write anything.
     pub(super) fn resume_zombie(&mut self) -> Verdict {
         let at = self.random.below(self.zombies.len() as u64) as usize;
         let mut zombie = self.zombies.swap_remove(at);
-        // What its successor wrote last is known.
+        // Notes the successor's last records.
         self.absorb()?;
         let Some((claim, writer)) = zombie.taken.get(&PARTITION).map(|taken| (taken.claim, taken.writer)) else {
             return Ok(());
@@ -87,7 +87,7 @@ impl World {
                 zombie.turn();
                 zombie.project();
             }
-            // One more epoch, in any case.
+            // It submits one more epoch in any case.
             zombie.work_until_stopped(&mut self.random)?;
             zombie.summary().map(drop)
         });
@@ -107,19 +107,19 @@ impl World {
         }
     }
 
-    /// Everything is written and nothing goes wrong any more: a process must come to have read it all.
+    /// With everything written and no more faults, a process must read everything.
     pub(super) fn settle(&mut self) -> Verdict {
         self.ground.machine.note("settles", &"");
         self.ground.machine.set_luck(Luck::default());
         self.ground.machine.set_skew(0);
         self.ground.disk.catch_up();
         self.zombies.clear();
-        // A bounded run that is under way does not read what came since, and one that is to stop nothing.
+        // A bounded run in progress does not read newer lines, and a stopping run reads none.
         self.process = self.process.take().filter(|process| process.ending == Ending::Never && !process.is_to_stop());
         while self.process.is_none() {
             self.start(Ending::Never)?;
         }
-        // Inputs far apart wait for one another, each time until another is idle.
+        // Inputs far apart wait for one another, each time until another one is idle.
         let quiet_ms = SETTLE_MS + 2 * self.scenario.settings.time.idle_timeout_ms;
         let (mut read, mut since_ms) = (self.judge.read(), self.ground.machine.true_ms());
         while self.ground.machine.true_ms() - since_ms < quiet_ms {
@@ -149,7 +149,7 @@ impl World {
     }
 }
 
-/// Asks a process to stop, now or soon, perhaps while nothing works, and for longer than it may take to stop.
+/// Asks a process to stop, now or soon, perhaps during an outage that lasts longer than it may take to stop.
 pub(crate) fn ask_to_stop(process: &Process, scenario: &Scenario, machine: &Machine, random: &mut Random) {
     let in_ms = random.pick(&[0, 0, 1_000, 4_000]);
     machine.note("is asked to stop in", &in_ms);
