@@ -13,7 +13,7 @@ pub enum Ending {
     /// Like [`Ending::UntilEnd`], and makes the minutes final.
     Final,
     /// Like [`Ending::Final`], for inputs that no longer grow, so that an unterminated last row of CSV counts as a
-    /// line. The lake is temporary, so it is not maintained.
+    /// line. The lake is temporary, so upkeep only rolls up final minutes.
     Scratch,
 }
 

@@ -16,11 +16,11 @@ use std::time::Duration;
 /// Each adds one block (4 KiB with many inputs, 1 KiB once much text waits for others) or one line.
 const HELD_BYTES_MAX: usize = 24 << 20;
 
-/// Inputs to ask for a block before the text is judged: each block takes 1 KiB in addition to its text. The same number
+/// Inputs to ask for a block before the text is judged: each block takes a kilobyte more than its text. The same number
 /// of inputs at their end is asked as well.
 const TURN_BLOCKS_MAX: usize = 4_096;
 
-/// Pieces of blocks whose clicks an epoch keeps. Each takes 1 KiB in addition to its clicks, which is the larger part
+/// Pieces of blocks whose clicks an epoch keeps. Each takes a kilobyte more than its clicks, which is the larger part
 /// when many files have one line each.
 const EPOCH_PIECES_MAX: usize = 65_536;
 

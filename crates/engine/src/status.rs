@@ -36,7 +36,7 @@ pub trait Status: Send + Sync {
 pub struct LedgerReport {
     /// All partitions; their ledgers sum to the total.
     pub partitions: Vec<PartitionLedger>,
-    /// Inputs in display order, at most [`LEDGER_INPUTS_MAX`] rows. Rows that sum up removed inputs and excess inputs
+    /// Inputs in display order, at most [`LEDGER_INPUTS_MAX`] rows. Rows that sum up gone inputs and excess inputs
     /// make the total complete.
     pub inputs: Vec<InputLedger>,
     /// Inputs without a row of their own because there are too many.
@@ -69,7 +69,7 @@ pub struct InputLedger {
     pub name: String,
     /// Its permanent name in the lake's tables.
     pub origin: String,
-    /// Whether it holds its partition.
+    /// Whether it holds its partition's watermark.
     pub status: InputStatus,
     /// How far it was read and committed, in bytes of uncompressed text.
     pub position: u64,

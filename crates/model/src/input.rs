@@ -102,7 +102,7 @@ pub enum InputLog {
     Records,
 }
 
-/// The current file of an input, which may be rotated.
+/// A file, including the file that it is rotated into.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct FileLog {
     /// Hashes that identify its content.
