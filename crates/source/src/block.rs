@@ -1,72 +1,72 @@
-//! A block of whole lines of one input: what the tailer hands to the decoder.
+//! A block of whole lines of one input, which the tailer passes to the decoder.
 
 use adtally_model::{InputId, Record};
 use std::sync::Arc;
 
-/// Whole lines of one input. The last one may lack its line ending where its file will not grow any more.
+/// Whole lines of one input. The last line may lack its line ending if its file will not grow any more.
 #[derive(Clone, Debug)]
 pub struct Block {
-    /// The input that the lines came from.
+    /// The input of the lines.
     pub input: InputId,
-    /// Offset in the uncompressed text at which the block begins, in bytes.
+    /// Offset in the uncompressed text where the block begins, in bytes.
     pub from: u64,
-    /// Offset at which it ends.
+    /// Offset in the uncompressed text where the block ends, in bytes.
     pub to: u64,
     /// The text; `to - from - nul_bytes` bytes unless `overlong`.
     pub text: Vec<u8>,
-    /// How its lines are to be read.
+    /// The format of its lines.
     pub format: Format,
     /// NUL bytes that follow the text and belong to no line; counted in `to`, not in `text`.
     pub nul_bytes: u64,
-    /// Whether the block is one single line, longer than a block, of which `text` holds only the first bytes.
+    /// Whether the block is one line that is longer than a block; `text` then contains only its first bytes.
     pub overlong: bool,
 }
 
-/// Whole records of one lane. The lines of each are whole, too, and end with a line ending.
+/// Whole records of one lane. A record consists of whole lines and ends with a line ending.
 #[derive(Clone, Debug)]
 pub struct RecordBlock {
     /// The text of all records, one after another.
     pub text: Vec<u8>,
-    /// The records, in the order of their offsets.
+    /// The records, ordered by offset.
     pub records: Vec<Record>,
-    /// The inputs among them that are not known yet, and what tables are to call them. They are known from the end of an
-    /// epoch on; until then their records wait.
+    /// The inputs among them that are not known yet, and their names in tables. They become known at the end of an
+    /// epoch; until then their records wait.
     pub found: Vec<(InputId, Arc<str>)>,
-    /// How their lines are to be read.
+    /// The format of their lines.
     pub format: Format,
 }
 
-/// How the lines of an input are to be read.
+/// The format of the lines of an input.
 #[derive(Clone, Debug)]
 pub enum Format {
-    /// A JSON object a line.
+    /// A JSON object per line.
     Ndjson,
-    /// Comma-separated values (RFC 4180 without newlines inside quotes) under this header.
+    /// Comma-separated values (RFC 4180 without newlines inside quotes) with this header.
     Csv(Arc<CsvHeader>),
 }
 
-/// The header of a CSV file: which column holds which field.
+/// The header of a CSV file: which column contains which field.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CsvHeader {
-    /// Offset in the text at which the first line of values begins, in bytes.
+    /// Offset in the text where the first data row begins, in bytes.
     pub(crate) end: u64,
-    /// The header as it stands in the file: where files were joined it comes again, and is no line there either.
+    /// The header line as written. It is repeated where files were joined, and is skipped there too.
     pub(crate) line: Vec<u8>,
-    /// Columns in all.
+    /// The number of columns.
     pub(crate) columns: usize,
-    /// Column of each field, in the order of [`crate::decode`]'s fields; none where the header does not name it.
+    /// Column of each field, in the order of [`crate::decode`]'s fields; `None` if the header does not name it.
     pub(crate) column_of: [Option<usize>; 6],
-    /// Why the first line is no header that can be used, if it is none: then no line can be read, the first included.
+    /// Why the first line is not a usable header, if it is not: then no line can be read, including the first.
     pub(crate) broken: Option<String>,
 }
 
 impl CsvHeader {
-    /// The same header in a text that begins so many bytes further on.
+    /// The same header in a text that begins this many bytes later.
     pub(crate) fn moved(&self, bytes: u64) -> CsvHeader {
         CsvHeader { end: self.end + bytes, ..self.clone() }
     }
 
-    /// The header line, if it can be used.
+    /// The header line, if it is usable.
     pub(crate) fn usable(&self) -> Option<&[u8]> {
         self.broken.is_none().then_some(&*self.line)
     }

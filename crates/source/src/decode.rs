@@ -1,4 +1,4 @@
-//! From a block of lines to clicks in columns: parsing, the rules of a click, and its identity.
+//! Decodes a block of lines into columns of clicks: parsing, the rules of a click, and its identity.
 //!
 //! Decoding is a pure function of block, settings and key. Each line of a block becomes either a click or a
 //! [`Rejected`] line with its reason.
@@ -40,13 +40,13 @@ use std::borrow::Cow;
 use validate::{Rules, validate};
 use value::{Value, is_integer};
 
-/// Bytes of an ordinary line: the guess by which columns are sized, so that they rarely grow.
+/// Estimated bytes of an ordinary line, used to size columns so that they rarely grow.
 const LINE_BYTES_TYPICAL: usize = 112;
 
-/// Clicks of a block that are looked at again where none of them has a known country.
+/// Maximum number of clicks per block that are parsed again if none of them has a known country.
 const COUNTRIES_LOOKED_AT: usize = 4;
 
-/// Characters that are shown of what stands in place of a country.
+/// Maximum number of characters shown of a value that is not a known country.
 const COUNTRY_CHARS_SHOWN: usize = 40;
 
 /// Turns blocks into clicks. It holds no state between blocks and may be used from many threads.
@@ -56,11 +56,11 @@ pub struct Decoder {
     keys: Keys,
     null_values: NullValues,
     identity_key: IdentityKey,
-    /// Whether ordinary lines take the short way; tests compare it with the long one.
+    /// Whether ordinary lines take the fast path; tests compare it with the general one.
     short_way: bool,
 }
 
-/// What is being filled while a block is decoded, and room that is used again for each line.
+/// The results of decoding a block, and scratch space reused for each line.
 struct Work {
     clicks: ClickColumns,
     rejected: Vec<Rejected>,
@@ -76,14 +76,14 @@ struct Scratch {
     columns: Vec<csv::Column>,
 }
 
-/// Why a line is no click.
+/// Why a line is not a click.
 type Refusal = (Verdict, Cow<'static, str>);
 
 impl Decoder {
-    /// A decoder under these settings, which hashes identities under this key.
+    /// A decoder with these settings, which hashes identities with this key.
     ///
     /// # Errors
-    /// A user error where two fields have the same name.
+    /// A user error when two fields have the same name.
     pub fn new(settings: DecodeSettings, identity_key: IdentityKey) -> Result<Decoder> {
         Clash::refuse(&settings.clashes())?;
         let keys = Keys::new(settings.fields.in_order());
@@ -106,7 +106,7 @@ impl Decoder {
             work.reject(0, &text, (Verdict::Malformed, self.too_long()));
         } else {
             let start = skipped(&text, from, &format);
-            // Nearly all blocks are UTF-8 throughout, which is checked fastest at once; only in others line by line.
+            // Nearly all blocks are valid UTF-8; one check per block is fastest. Other blocks are checked by line.
             let utf8 = simdutf8::basic::from_utf8(&text).is_ok();
             match &format {
                 Format::Ndjson if utf8 && self.short_way => self.ordinary_lines(&text, start, &mut work),
@@ -128,7 +128,7 @@ impl Decoder {
 
     /// Decodes a block of records.
     pub fn decode_records(&self, RecordBlock { text, records, format, .. }: RecordBlock) -> DecodedRecords {
-        // Behind any byte order mark and any header: no record is known to be the first of its input.
+        // After any byte order mark and any header: no record is known to be the first of its input.
         let from = u64::from(u32::MAX);
         let to = from + text.len() as u64;
         let block = Block { input: InputId(0), from, to, text, format, nul_bytes: 0, overlong: false };
@@ -136,8 +136,8 @@ impl Decoder {
         DecodedRecords { records, clicks, rejected, nul_bytes, text }
     }
 
-    /// What stands in the field of the country, where it is there and no click of a block has a known country. Asked once a
-    /// block; nearly all are done with after their first row.
+    /// An example of a country value that is present but unknown, if no click of a block has a known country. Runs once
+    /// per block; nearly all blocks are decided by their first row.
     fn unknown_country(&self, text: &[u8], format: &Format, clicks: &ClickColumns) -> Option<String> {
         if clicks.country.iter().any(|country| *country != Country::UNKNOWN) {
             return None;
@@ -174,7 +174,7 @@ impl Decoder {
         }
     }
 
-    /// Lines of NDJSON in valid UTF-8: the ordinary ones in one pass, the others by the general reading.
+    /// Lines of NDJSON in valid UTF-8: ordinary lines in one pass, others with the general parser.
     fn ordinary_lines(&self, text: &[u8], start: usize, work: &mut Work) {
         let mut order = Order::default();
         let rules = self.rules();
@@ -200,12 +200,12 @@ impl Decoder {
         }
     }
 
-    /// The text between two line endings: a line of NDJSON, as a rule.
+    /// The text between two line endings: usually one line of NDJSON.
     fn json_text(&self, at: usize, text: &[u8], utf8: bool, work: &mut Work) {
         without_nul_bytes(text, at, work, |at, line, work| self.json_line(at, line, utf8, work));
     }
 
-    /// The general reading of a line of NDJSON.
+    /// Parses a line of NDJSON with the general parser.
     fn json_line(&self, at: usize, line: &[u8], utf8: bool, work: &mut Work) {
         let Work { clicks, rejected, scratch, .. } = work;
         let verdict = self.check_line(line, utf8).and_then(|()| {
@@ -236,7 +236,7 @@ impl Decoder {
         }
     }
 
-    /// Length and encoding.
+    /// Checks length and encoding.
     fn check_line(&self, line: &[u8], utf8: bool) -> Result<(), Refusal> {
         if line.len() > self.settings.line_bytes_max {
             return Err((Verdict::Malformed, self.too_long()));
@@ -248,7 +248,7 @@ impl Decoder {
         Err((Verdict::Malformed, Cow::Owned(format!("utf-8: not valid at byte {}", at + 1))))
     }
 
-    /// The values of the fields of a line of JSON, those with escapes unescaped into the scratch space.
+    /// The field values of a JSON line; values with escapes are unescaped into the scratch space.
     fn json_values<'a>(&self, line: &'a [u8], scratch: &'a mut Scratch) -> Result<[Value<'a>; FIELDS], Refusal> {
         let Scratch { depth, unescaped, .. } = scratch;
         let mut members: [Option<Scanned>; FIELDS] = [None; FIELDS];
@@ -264,7 +264,7 @@ impl Decoder {
                 self.keys.field(unescaped)
             };
             if let Some(field) = field {
-                // Of a repeated key only the last value counts.
+                // The last value of a repeated key applies.
                 members[field] = Some(value);
             }
         });
@@ -336,8 +336,8 @@ fn reject(rejected: &mut Vec<Rejected>, at: usize, line: &[u8], (verdict, reason
     rejected.push(Rejected { line_start: at as u32, verdict, reason, payload });
 }
 
-/// Hands out the lines in a text between two line endings: NUL bytes at the beginning of a line belong to none, and a long
-/// run of them ends the text before it.
+/// Calls `line` for each line in a text between two line endings. NUL bytes at the beginning of a line are not part of
+/// it, and a long run of NUL bytes ends the line before it.
 fn without_nul_bytes(text: &[u8], at: usize, work: &mut Work, mut line: impl FnMut(usize, &[u8], &mut Work)) {
     if memchr(0, text).is_none() {
         line(at, text, work);
@@ -349,7 +349,7 @@ fn without_nul_bytes(text: &[u8], at: usize, work: &mut Work, mut line: impl FnM
     work.nul_bytes += nul_bytes::outside(text);
 }
 
-/// Bytes at the start of a block that are no line: a byte order mark at offset 0, and what is before the first value.
+/// Bytes before the first line of a block: a byte order mark at offset 0, and a CSV header with what precedes it.
 fn skipped(text: &[u8], from: u64, format: &Format) -> usize {
     let bom = if from == 0 && text.starts_with(format::BOM) { format::BOM.len() } else { 0 };
     match format {
@@ -361,7 +361,7 @@ fn skipped(text: &[u8], from: u64, format: &Format) -> usize {
     }
 }
 
-/// The line that begins at `at`, without its line ending, and where the next one begins.
+/// The line that begins at `at`, without its line ending, and the offset of the next line.
 #[inline]
 fn line_at(text: &[u8], at: usize) -> (&[u8], usize) {
     let rest = &text[at..];
@@ -372,7 +372,7 @@ fn line_at(text: &[u8], at: usize) -> (&[u8], usize) {
     (line.strip_suffix(b"\r").unwrap_or(line), next)
 }
 
-/// Calls `read` with the offset and the bytes of each line that has some.
+/// Calls `read` with the offset and the bytes of each line that is not empty.
 fn each_line(text: &[u8], start: usize, mut read: impl FnMut(usize, &[u8])) {
     let mut at = start;
     while at < text.len() {

@@ -1,4 +1,4 @@
-//! All access to files goes through here, so that a simulation can stand in for the disk.
+//! All access to files goes through this module, so that a simulation can replace the disk.
 
 mod access;
 #[cfg(target_os = "linux")]

@@ -5,10 +5,10 @@
 //! - **Emits** [`Discovery`] (files that were found, renamed or ended), [`Block`] (whole lines of one input) and, from
 //!   blocks, [`DecodedBatch`](adtally_model::DecodedBatch) (clicks in columns, and rejected lines).
 //! - **Promises** that the blocks of an input are contiguous from its start position; that every line is in exactly one
-//!   block and is either a click or a rejected line; that bytes which can never be read are reported as a gap; and that
-//!   memory is bounded whatever the files contain.
+//!   block and is either a click or a rejected line; that unreadable bytes are reported as a gap; and that memory is
+//!   bounded whatever the files contain.
 //! - **Never** decides lateness or duplicates, writes a file, starts a thread or reads a clock. Decoding a line is a
-//!   pure function of its block, so that many threads can decode blocks.
+//!   pure function of its block, so many threads can decode blocks.
 
 pub mod block;
 mod compression;

@@ -1,4 +1,4 @@
-//! A file's text for people: opened whatever its compression, and positions in it as line numbers.
+//! Text of a file for people: opens it whatever its compression, and converts positions to line numbers.
 
 use crate::compression::{Compression, Magic, magic};
 use flate2::read::MultiGzDecoder;
@@ -6,16 +6,16 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-/// The number, from 1, of the line that holds the byte at `position` of a file's uncompressed text; `None` where the
+/// The number, from 1, of the line that contains the byte at `position` of a file's uncompressed text; `None` if the
 /// file cannot be read that far (any more).
 pub fn line_number(path: &Path, position: u64) -> Option<u64> {
     count(open_text(path).ok()?, position)
 }
 
-/// Opens a file's uncompressed text, whichever way it is compressed.
+/// Opens a file's uncompressed text, whatever its compression.
 ///
 /// # Errors
-/// What the file system says.
+/// The error of the file system.
 pub fn open_text(path: &Path) -> std::io::Result<Box<dyn Read>> {
     let mut file = BufReader::with_capacity(1 << 16, File::open(path)?);
     Ok(match magic(file.fill_buf()?) {
@@ -56,7 +56,7 @@ mod tests {
         encoder.write_all(text).unwrap();
         encoder.finish().unwrap();
         let zstd = folder.path().join("zstd");
-        // Behind a skippable frame, as parallel compressors write them.
+        // After a skippable frame, as parallel compressors write it.
         let frame = [&[0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 9], &*zstd::bulk::compress(text, 1).unwrap()].concat();
         std::fs::write(&zstd, frame).unwrap();
         for path in [plain, gzip, zstd] {

@@ -1,9 +1,9 @@
-//! What every source of lines is to the engine, whether it reads files or a partition of a stream.
+//! The interface of every source of lines to the engine, whether it reads files or a partition of a stream.
 //!
-//! A source has lanes: each file is one, and so is a Kafka partition. A lane is read in blocks, which come in order, and only
-//! lanes can be paused. A block of text belongs to one input, and an epoch may end behind each of its lines. A block of
-//! records names the input of each record, and an epoch may end behind each record. Positions are those of the lane: bytes
-//! of uncompressed text, or offsets.
+//! A source has lanes: each file is a lane, and so is a Kafka partition. A lane is read in blocks, which arrive in
+//! order. Only lanes can be paused. A text block belongs to one input, and an epoch may end after any of its lines. A
+//! record block names the input of each record, and an epoch may end after any record. Positions are positions in the
+//! lane: bytes of uncompressed text, or offsets.
 
 use crate::block::{Block, RecordBlock};
 use crate::file_tail::{Discovery, InputFacts, Progress, ReadOutcome, Tailer, Unopened};
@@ -14,22 +14,22 @@ use adtally_model::{InputId, LaneId, Result};
 pub enum SourceBlock {
     /// Whole lines of one input.
     Text(Block),
-    /// Whole records of a lane that inputs share.
+    /// Whole records of a lane that several inputs share.
     Records(RecordBlock),
 }
 
-/// Where the lines of a partition come from. Nothing that it finds takes effect before the epoch ends in which it was told.
-/// Times are monotonic milliseconds.
+/// The source of the lines of a partition. A discovery takes effect only at the end of the epoch in which it was
+/// returned. Times are monotonic milliseconds.
 ///
-/// What only files know has an answer here that says so; a stream need not give one.
+/// Methods that only files need have default implementations; a stream need not override them.
 pub trait Source: Send {
-    /// Tells what happened to inputs since the last call. Cheap where nothing did.
+    /// Returns what happened to inputs since the last call. Cheap if nothing happened.
     ///
     /// # Errors
-    /// What the process cannot go on with.
+    /// Errors after which the process cannot continue.
     fn discover(&mut self, now_ms: i64) -> Result<Vec<Discovery>>;
 
-    /// The same, whatever is known: the last look of a bounded run.
+    /// Like [`Source::discover`], but examines everything again: the last look of a bounded run.
     ///
     /// # Errors
     /// As [`Source::discover`].
@@ -40,108 +40,108 @@ pub trait Source: Send {
     /// Reads the next block of a lane.
     ///
     /// # Errors
-    /// Internal when there is no such lane. What is wrong with it is an outcome.
+    /// Internal when the lane does not exist. Problems with the lane itself are outcomes, not errors.
     fn read(&mut self, lane: LaneId, now_ms: i64) -> Result<ReadOutcome<SourceBlock>>;
 
-    /// The lane that all inputs share, which is there from the beginning; none where each input is a lane of its own.
+    /// The lane that all inputs share; it exists from the start. `None` if each input has a lane of its own.
     fn shared_lane(&self) -> Option<LaneId> {
         None
     }
 
-    /// What is to be persisted of an input once everything up to `position` is committed; see [`Tailer::facts`].
+    /// The facts to persist about an input once everything up to `position` is committed; see [`Tailer::facts`].
     fn facts(&mut self, input: InputId, position: u64, before: Option<&[u8]>) -> Option<InputFacts> {
         let _ = (input, position, before);
         None
     }
 
-    /// The gap that was told of an input is booked.
+    /// The gap that was reported for an input is booked.
     fn gap_booked(&mut self, input: InputId) {
         let _ = input;
     }
 
-    /// The epoch log has summed up an input that had ended: it may be forgotten.
+    /// Forgets an input that had ended: the epoch log has compacted it.
     fn forget(&mut self, input: InputId) {
         let _ = input;
     }
 
-    /// Whether an input that has ended is still there, so that it must stay known.
+    /// Whether the file of an ended input still exists, so the input must stay known.
     fn is_listed(&self, input: InputId) -> bool {
         let _ = input;
         true
     }
 
-    /// When an input was last written, in milliseconds since the Unix epoch; none where that is not known.
+    /// When an input was last written, in milliseconds since the Unix epoch; `None` if unknown.
     fn modified_ms(&self, input: InputId) -> Option<i64> {
         let _ = input;
         None
     }
 
-    /// Whether a lane at its end need not be asked again before [`Source::take_woken`] names it.
+    /// Whether a lane at its end need not be read again until [`Source::take_woken`] returns it.
     fn is_quiet(&self, lane: LaneId, now_ms: i64) -> bool {
         let _ = (lane, now_ms);
         false
     }
 
-    /// The quiet lanes that may have something new since the last call.
+    /// The quiet lanes that may have new data since the last call.
     fn take_woken(&mut self) -> Vec<LaneId> {
         Vec::new()
     }
 
-    /// Gives back what is not needed of a lane that is quiet or waits for others: there may be very many.
+    /// Releases what a quiet or waiting lane does not need: there may be very many such lanes.
     fn rest(&mut self, lane: LaneId) {
         let _ = lane;
     }
 
-    /// Whether a lane uses a decoder of which there are few.
+    /// Whether a lane uses one of the few decoders.
     fn is_streaming(&self, lane: LaneId) -> bool {
         let _ = lane;
         false
     }
 
-    /// Lets a lane give up its decoder for one that waits for one.
+    /// Takes the decoder away from a lane in favour of a lane that waits for one.
     fn give_way(&mut self, lane: LaneId) {
         let _ = lane;
     }
 
-    /// Sets how much text a block has at most, in bytes; more where a line or a record is longer.
+    /// Sets the maximum text of a block, in bytes; a longer line or record may exceed it.
     fn set_block_bytes(&mut self, bytes: usize);
 
-    /// Takes back the text of a block that is done with, as room for further text.
+    /// Takes back the text buffer of a processed block for reuse.
     fn recycle(&mut self, text: Vec<u8>) {
         let _ = text;
     }
 
-    /// What may hold lines of inputs that are not known yet and could not be looked at.
+    /// Paths that could not be examined and may contain lines of unknown inputs.
     fn unopened(&self) -> Vec<&Unopened> {
         Vec::new()
     }
 
-    /// The inputs that may be behind what could not be looked at.
+    /// The inputs whose files may be at paths that could not be examined.
     fn unreachable(&self) -> &[InputId] {
         &[]
     }
 
-    /// What is wrong at the moment and stops nothing, for people.
+    /// Present problems that stop nothing, as messages for people.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Those of the warnings that were not returned here before.
+    /// The warnings that this method has not returned before.
     fn new_warnings(&mut self) -> Vec<String> {
         Vec::new()
     }
 
-    /// What a bounded run leaves unread because it is no click log, for people.
+    /// Files that a bounded run leaves unread because they are not click logs, as messages for people.
     fn foreign(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// How far a run has come.
+    /// The progress of a run.
     fn progress(&self) -> Progress {
         Progress::default()
     }
 
-    /// Files held open.
+    /// The number of open files.
     fn open_files(&self) -> usize {
         0
     }

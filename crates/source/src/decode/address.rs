@@ -1,9 +1,9 @@
-//! Addresses of clients, read without the standard library's parser where they are written as nearly all are.
+//! Client addresses. The usual notations are parsed without the standard library's parser.
 
 use super::short_text::{ONES, word_of};
 use adtally_model::ip;
 
-/// Reads an address as [`ip::parse`] does.
+/// Parses an address like [`ip::parse`].
 pub(super) fn parse(text: &[u8]) -> Option<u128> {
     if let Some(v4) = parse_v4(text) {
         return Some(ip::of_v4(v4));
@@ -11,8 +11,8 @@ pub(super) fn parse(text: &[u8]) -> Option<u128> {
     parse_v6_in_full(text).or_else(|| ip::parse(text))
 }
 
-/// Eight groups of up to four hex digits, nothing left out: how nearly all IPv6 addresses of clients are written. As with
-/// dotted quads nothing branches on how many digits a group has.
+/// Parses eight groups of up to four hex digits, none omitted: nearly all IPv6 addresses of clients are written like
+/// this. As for dotted quads, there is no branch on the number of digits in a group.
 #[inline]
 fn parse_v6_in_full(text: &[u8]) -> Option<u128> {
     if !(V6_TEXT_MIN..=V6_TEXT_MAX).contains(&text.len()) {
@@ -20,7 +20,7 @@ fn parse_v6_in_full(text: &[u8]) -> Option<u128> {
     }
     let (mut address, mut at, mut invalid) = (0_u128, 0_usize, 0_u8);
     for _ in 0..8 {
-        // Colons behind the text end its last group.
+        // Colons appended to the text end its last group.
         let window = match text.get(at..at + 8).and_then(|window| window.first_chunk()) {
             Some(window) => u64::from_le_bytes(*window),
             None => {
@@ -32,7 +32,7 @@ fn parse_v6_in_full(text: &[u8]) -> Option<u128> {
         if !(1..=4).contains(&digits) {
             return None;
         }
-        // The group's digits, behind as many zeros as make it four.
+        // The group's digits, left-padded with zeros to four.
         let group = window << (8 * (4 - digits)) | 0x3030_3030 >> (8 * digits);
         let [a, b, c, d] = (group as u32).to_le_bytes().map(|digit| HEX[usize::from(digit)]);
         invalid |= a | b | c | d;
@@ -43,14 +43,14 @@ fn parse_v6_in_full(text: &[u8]) -> Option<u128> {
     (invalid <= 0xf && at == text.len() + 1).then_some(address)
 }
 
-/// Which byte is the first that is zero, 8 where none is.
+/// The index of the first zero byte, or 8 if there is none.
 #[inline]
 fn first_zero(word: u64) -> usize {
-    // The lowest bit set is exact: a borrow only comes from a byte that is itself zero.
+    // The lowest set bit is exact: a borrow only comes from a byte that is itself zero.
     (word.wrapping_sub(ONES as u64) & !word & (ONES as u64 * 0x80)).trailing_zeros() as usize / 8
 }
 
-/// The values of hexadecimal digits, 255 for all else; built at compile time.
+/// The values of hexadecimal digits, 255 for other bytes; built at compile time.
 const HEX: [u8; 256] = {
     let mut values = [255; 256];
     let mut value = 0;
@@ -62,22 +62,22 @@ const HEX: [u8; 256] = {
     values
 };
 
-/// Lengths of the shortest and of the longest text of eight groups.
+/// Lengths of the shortest and the longest text with eight groups.
 const V6_TEXT_MIN: usize = 15;
 const V6_TEXT_MAX: usize = 39;
 
 /// A colon in each byte.
 const COLONS: u64 = ONES as u64 * b':' as u64;
 
-/// Dotted quads without leading zeros, the common case. There is no branch on digits: how many an octet has cannot be
-/// foreseen, and a wrong guess costs more than the octet.
+/// Parses dotted quads without leading zeros, the common case. There is no branch on the number of digits in an octet:
+/// it is unpredictable, and a misprediction costs more than the octet.
 #[inline]
 fn parse_v4(text: &[u8]) -> Option<u32> {
     const LOW_BITS: u128 = ONES * 0x7f;
     if text.len() > V4_TEXT_MAX {
         return None;
     }
-    // Dots behind the text end its last octet.
+    // Dots appended to the text end its last octet.
     let window = word_of(text)? | (ONES * u128::from(b'.')) << (8 * text.len());
     let no_dots = window ^ (ONES * u128::from(b'.'));
     // The highest bit of each byte that is a dot.
@@ -88,10 +88,10 @@ fn parse_v4(text: &[u8]) -> Option<u32> {
         dots &= dots.wrapping_sub(1);
         let digits = end.wrapping_sub(start);
         is_good &= (1..=3).contains(&digits);
-        // The four bytes before the dot, the last of them lowest.
+        // The four bytes before the dot, the last one lowest.
         let before = (window.rotate_right(8 * end as u32 + 96) as u32).swap_bytes();
         let values = (before ^ 0x3030_3030) & !(u32::MAX << (8 * (digits & 3)));
-        // A byte above 9 reaches its highest bit by what is added, or has it.
+        // For a byte above 9, the addition sets its highest bit, or the bit is already set.
         is_good &= ((values.wrapping_add(0x7676_7676)) | values) & 0x8080_8080 == 0;
         let octet = (values >> 16) * 100 + (values >> 8 & 0xff) * 10 + (values & 0xff);
         is_good &= octet <= 255 && octet >= LEAST[digits & 3];
@@ -104,7 +104,7 @@ fn parse_v4(text: &[u8]) -> Option<u32> {
 /// Length of the longest dotted quad.
 const V4_TEXT_MAX: usize = 15;
 
-/// The least number that takes so many digits.
+/// The smallest number with this many digits.
 const LEAST: [u32; 4] = [0, 0, 10, 100];
 
 #[cfg(test)]
@@ -135,7 +135,7 @@ mod tests {
                 "[0-9a-fA-F:\u{0}\u{ff}]{0,41}",
             ],
         ) {
-            // In full only: the short forms are left to the standard library.
+            // Full notation only: short forms are left to the standard library.
             let expected = text.parse::<Ipv6Addr>().ok().map(u128::from).filter(|_| !text.contains("::") && !text.contains('.'));
             prop_assert_eq!(parse_v6_in_full(text.as_bytes()), expected, "{}", text);
         }

@@ -7,10 +7,10 @@ use memchr::{memchr, memchr2};
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Columns that a header may have: a bound on what is kept of it.
+/// Maximum number of columns in a header: it bounds what is stored of it.
 const COLUMNS_MAX: usize = 4_096;
 
-/// Fields that a first line must name to be taken for a CSV header.
+/// The number of fields that a first line must name to be recognized as a CSV header.
 const FIELDS_TELLING: usize = 2;
 
 /// Whether a line, without its line ending, is a header: it names two or more of the configured fields.
@@ -19,9 +19,9 @@ pub(crate) fn is_header(line: &[u8], settings: &DecodeSettings) -> bool {
     CsvHeader::parse(line, 0, settings).is_telling()
 }
 
-/// Whether a text is one whole row: it has as many columns as the header and all its quotes are closed. RFC 4180 allows
-/// the last row of a file to lack its line ending, so `text` may have one or not. A row that was cut within its last
-/// column cannot be told from a whole one.
+/// Whether a text is one whole row: it has as many columns as the header, and all its quotes are closed. RFC 4180
+/// allows the last row of a file to lack its line ending, so `text` may have one or not. A row that was cut within its
+/// last column cannot be distinguished from a whole row.
 pub(crate) fn is_whole_row(text: &[u8], header: &CsvHeader, settings: &DecodeSettings) -> bool {
     let line = text.strip_suffix(b"\n").unwrap_or(text);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -43,12 +43,12 @@ pub(crate) fn is_whole_row(text: &[u8], header: &CsvHeader, settings: &DecodeSet
 }
 
 impl CsvHeader {
-    /// In place of a header that cannot be used.
+    /// A placeholder for an unusable header; `what` is the reason.
     pub(crate) fn broken(what: String) -> CsvHeader {
         CsvHeader { end: 0, line: Vec::new(), columns: 0, column_of: [None; FIELDS], broken: Some(what) }
     }
 
-    /// Reads the header line; `end` is the offset in the input's text at which the first line of values begins.
+    /// Parses the header line; `end` is the offset in the input's text where the first data row begins.
     pub(crate) fn parse(line: &[u8], end: u64, settings: &DecodeSettings) -> CsvHeader {
         if simdutf8::basic::from_utf8(line).is_err() {
             return CsvHeader::broken("csv: the header is not UTF-8".into());
@@ -65,31 +65,31 @@ impl CsvHeader {
             if header.columns == COLUMNS_MAX {
                 return CsvHeader::broken(format!("csv: the header has more than {COLUMNS_MAX} columns"));
             }
-            // Of a repeated name the last column counts, as with the keys of JSON.
+            // The last column of a repeated name applies, as for JSON keys.
             if let Some(field) = names.iter().position(|name| name.as_bytes() == text) {
                 header.column_of[field] = Some(header.columns);
             }
             header.columns += 1;
         }
         if header.fields_named() == 0 {
-            // Likely it is a line of values, which must not be passed over in silence.
+            // It is probably a data row, which must not be skipped silently.
             return CsvHeader::broken("csv: the first line is not a header: it names none of the fields".into());
         }
         header
     }
 
-    /// How many of the fields it names.
+    /// The number of fields that it names.
     pub(crate) fn fields_named(&self) -> usize {
         self.column_of.iter().flatten().count()
     }
 
-    /// Whether it names so many fields that the line can be nothing else than a header.
+    /// Whether it names so many fields that the line must be a header.
     pub(crate) fn is_telling(&self) -> bool {
         self.broken.is_none() && self.fields_named() >= FIELDS_TELLING
     }
 }
 
-/// Where the text of a column stands: in the line, or unquoted in the scratch space.
+/// Where the text of a column is: in the line, or unquoted in the scratch space.
 #[derive(Clone, Debug)]
 pub(crate) enum Column {
     Line(Range<usize>),
@@ -109,7 +109,7 @@ impl Column {
 struct Columns<'a> {
     line: &'a [u8],
     delimiter: u8,
-    /// Where the next column begins; none after the last.
+    /// Where the next column begins; `None` after the last column.
     at: Option<usize>,
 }
 
@@ -166,7 +166,7 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Reads a line of values under a header. `columns` and `unquoted` are scratch space.
+/// Parses a data row with a header. `columns` and `unquoted` are scratch space.
 pub(crate) fn read<'a>(
     line: &'a [u8],
     header: &CsvHeader,

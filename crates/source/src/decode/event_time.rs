@@ -1,6 +1,6 @@
 //! `click_timestamp`: a number in the configured unit, bare or in quotes, or RFC 3339 text with an offset.
 //!
-//! All arithmetic is on integers; what is finer than a millisecond is cut off.
+//! All arithmetic is on integers; fractions of a millisecond are cut off.
 
 use super::settings::TimestampUnit;
 use super::value::{Value, is_integer, unsigned};
@@ -11,13 +11,13 @@ use strum::IntoEnumIterator;
 const NEITHER: &str = "click_timestamp: neither a plain number nor RFC 3339 with an offset";
 const RANGE: &str = "click_timestamp: before 2000 or after 2099";
 
-/// Bytes of a number that a message shows: more than any time has, and a line may be one long number.
+/// Maximum bytes of a number shown in a message: more than any time has, since a line may be one long number.
 const SHOWN_BYTES_MAX: usize = 40;
 
-/// Digits of a number that is still looked at for a unit in which it makes sense; nanoseconds have 19.
+/// Maximum digits of a number for which a message suggests another unit; nanoseconds have 19.
 const DIGITS_MAX: usize = 25;
 
-/// Milliseconds of 0000-01-01 and of 10000-01-01: times between them have a date of four digits.
+/// Milliseconds from 0000-01-01 up to 10000-01-01: dates of these times have a year of four digits.
 const DATED_MS: std::ops::Range<i128> = -62_167_219_200_000..253_402_300_800_000;
 
 /// Milliseconds since the Unix epoch.
@@ -26,12 +26,12 @@ pub(super) fn event_time(value: Value<'_>, unit: TimestampUnit) -> Result<i64, C
     match value {
         Value::Integer(digits) => whole(digits, unit).filter(is_accepted).ok_or_else(|| implausible(digits, b"", unit)),
         Value::Decimal(text) => number(text, unit),
-        // Only a date has a hyphen there: no number has one behind its first byte.
+        // Only a date has a hyphen here: a number can have one only as its first byte.
         Value::Text(text) if text.get(4) == Some(&b'-') => {
             let ms = parse_rfc3339(text).ok_or(Cow::Borrowed(NEITHER))?;
             if is_accepted(&ms) { Ok(ms) } else { Err(Cow::Borrowed(RANGE)) }
         }
-        // An integer in quotes, as columns of CSV have it, without asking for a point first.
+        // An integer in quotes, as in CSV columns; this skips the search for a decimal point.
         Value::Text(text) if text.first() != Some(&b'0') => match whole(text, unit).filter(is_accepted) {
             Some(ms) => Ok(ms),
             None => number(text, unit),
@@ -50,14 +50,14 @@ fn is_accepted(ms: &i64) -> bool {
 fn number(text: &[u8], unit: TimestampUnit) -> Result<i64, Cow<'static, str>> {
     let (integer, decimals) = parts(text).ok_or(Cow::Borrowed(NEITHER))?;
     let ms = match unit {
-        // Decimals of the other units are finer than a millisecond.
+        // In other units, decimals are fractions of a millisecond.
         TimestampUnit::Seconds => whole(integer, unit).and_then(|ms| ms.checked_add(thousandths(decimals))),
         _ => whole(integer, unit),
     };
     ms.filter(is_accepted).ok_or_else(|| implausible(integer, decimals, unit))
 }
 
-/// Milliseconds from an integer in a unit; none where it is negative or out of all bounds.
+/// Milliseconds from an integer in a unit; `None` if it is negative or too large.
 #[inline]
 fn whole(digits: &[u8], unit: TimestampUnit) -> Option<i64> {
     let count = i64::try_from(unsigned(digits)?).ok()?;
@@ -69,7 +69,7 @@ fn whole(digits: &[u8], unit: TimestampUnit) -> Option<i64> {
     }
 }
 
-/// A number by the grammar `0|-?[1-9][0-9]*` with `\.[0-9]+` behind it or not: its integer and its decimals.
+/// Splits a number (`0|-?[1-9][0-9]*`, then optionally `\.[0-9]+`) into its integer and its decimals.
 fn parts(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let point = text.iter().position(|&byte| byte == b'.').unwrap_or(text.len());
     let (integer, rest) = text.split_at(point);
@@ -81,7 +81,7 @@ fn parts(text: &[u8]) -> Option<(&[u8], &[u8])> {
     is_integer(integer).then_some((integer, decimals))
 }
 
-/// Whether a text is a decimal number: an integer, a point and digits.
+/// Whether a text is a decimal number: an integer, a decimal point and digits.
 pub(super) fn is_decimal(text: &[u8]) -> bool {
     parts(text).is_some_and(|(_, decimals)| !decimals.is_empty())
 }
@@ -91,7 +91,7 @@ fn thousandths(decimals: &[u8]) -> i64 {
     (0..3).fold(0, |sum, place| sum * 10 + decimals.get(place).map_or(0, |digit| i64::from(digit - b'0')))
 }
 
-/// Why a number is no time that is accepted, and in which unit it would be one.
+/// Explains why a number is not an accepted time, and in which unit it would be one.
 #[cold]
 fn implausible(integer: &[u8], decimals: &[u8], unit: TimestampUnit) -> Cow<'static, str> {
     let digits = integer.len();
@@ -117,7 +117,7 @@ fn implausible(integer: &[u8], decimals: &[u8], unit: TimestampUnit) -> Cow<'sta
     }
 }
 
-/// The date of a number in a unit; none outside of the years 0 to 9999.
+/// The date of a number in a unit; `None` outside the years 0 to 9999.
 fn date_of(integer: i128, decimals: &[u8], unit: TimestampUnit) -> Option<String> {
     let ms = ms_of(integer, decimals, unit);
     let ms = DATED_MS.contains(&ms).then_some(ms)?;

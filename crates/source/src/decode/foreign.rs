@@ -1,28 +1,28 @@
-//! Files that are no click logs: what a file is, by its first bytes, and what makes a log of it.
+//! Recognizes files that are not click logs from their first bytes, with advice how to turn them into logs.
 //!
-//! Text that could be lines is never foreign to [`of_file`] and [`of_text`], for a live log must not be refused for an
-//! unlucky first line: they look for magic numbers that no text has, and for UTF-16. What only [`of_lines`] finds is read
-//! all the same.
+//! [`of_file`] and [`of_text`] never report text that could be lines, because a live log must not be rejected for an
+//! unlucky first line: they look for magic numbers that text never contains, and for UTF-16. Files that only
+//! [`of_lines`] recognizes are still read.
 
 use super::json::is_object;
 use crate::compression::{Magic, magic};
 use std::fmt;
 
-/// Bytes of a file or of its text that are enough to tell: a header of tar has 512.
+/// Bytes of a file or of its text that are enough to decide: a tar header has 512.
 pub const FOREIGN_BYTES: usize = 512;
 
-/// Pairs of bytes that must look like UTF-16 where no mark says so. A log that begins with NULs has them in a row.
+/// Byte pairs that must look like UTF-16 if there is no byte order mark. NULs before a log are adjacent.
 const UTF_16_PAIRS: usize = 8;
 
-/// Lines among which the end of a JSON object that is spread over several is looked for.
+/// Maximum number of lines searched for the end of a JSON object that spans several lines.
 const SPREAD_LINES_MAX: usize = 64;
 
-/// What a file is instead of a click log.
+/// A file that is not a click log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Foreign {
     /// What it is: `a zip archive`.
     pub name: &'static str,
-    /// What makes a log of it.
+    /// How to turn it into a log.
     pub advice: &'static str,
 }
 
@@ -37,7 +37,7 @@ const COMPRESS: &str = "decompress it, or compress it with gzip or zstd, which c
 const EXPORT: &str = "export it as NDJSON or CSV";
 const RECODE: &str = "convert it to UTF-8, for example with `iconv -f UTF-16 -t UTF-8`";
 
-/// Magic numbers at the beginning of a file. Each has a byte that UTF-8 text does not have, or a control character.
+/// Magic numbers of files. Each contains a control character, or a byte that UTF-8 text never contains.
 const MAGIC: [(&[u8], Foreign); 24] = [
     (b"PK\x03\x04", named("a zip archive", UNPACK)),
     (b"PK\x05\x06", named("an empty zip archive", UNPACK)),
@@ -69,8 +69,8 @@ const fn named(name: &'static str, advice: &'static str) -> Foreign {
     Foreign { name, advice }
 }
 
-/// What a file is by its first bytes, [`FOREIGN_BYTES`] of them if it has as many; none where it may be a log, gzip and
-/// zstd included.
+/// Recognizes a file by its first bytes, [`FOREIGN_BYTES`] of them if it has that many; `None` if it may be a log, also
+/// for gzip and zstd.
 pub fn of_file(first: &[u8]) -> Option<Foreign> {
     let by_magic = MAGIC.iter().find(|(magic, _)| first.starts_with(magic)).map(|(_, foreign)| *foreign);
     by_magic.or_else(|| {
@@ -86,12 +86,12 @@ pub fn of_file(first: &[u8]) -> Option<Foreign> {
     })
 }
 
-/// Whether a file that begins so is compressed in a way that is read as it is.
+/// Whether a file that begins with these bytes is compressed in a supported way.
 pub fn is_read_compressed(first: &[u8]) -> bool {
     matches!(magic(first), Magic::Compressed(_))
 }
 
-/// What a compressed file holds, by the first bytes of its text, if that is no log.
+/// Recognizes the content of a compressed file by the first bytes of its text; `None` if it may be a log.
 pub fn of_text(first: &[u8]) -> Option<Foreign> {
     match magic(first) {
         Magic::Compressed(_) => Some(named("compressed twice", "decompress it once")),
@@ -99,7 +99,7 @@ pub fn of_text(first: &[u8]) -> Option<Foreign> {
     }
 }
 
-/// What whole lines are that hold clicks in a form that is not read: the sample of someone who asks. Each line of such a
+/// Recognizes whole lines that contain clicks in an unsupported form, for diagnosis of a sample. Each line of such a
 /// log is malformed.
 pub fn of_lines(text: &[u8]) -> Option<Foreign> {
     let text = text.strip_prefix(super::format::BOM).unwrap_or(text).trim_ascii_start();
@@ -123,13 +123,13 @@ pub fn of_lines(text: &[u8]) -> Option<Foreign> {
     }
 }
 
-/// `BZh`, the size of blocks, and the magic number of a block or of the end.
+/// `BZh`, the block size, and the magic number of a block or of the end.
 fn is_bzip2(first: &[u8]) -> bool {
     matches!(first, [b'B', b'Z', b'h', b'1'..=b'9', rest @ ..]
         if rest.starts_with(b"1AY&SY") || rest.starts_with(b"\x17\x72\x45\x38\x50\x90"))
 }
 
-/// A header of tar, whose sum of bytes it holds itself (POSIX.1-1988 ustar, and older ones).
+/// A tar header, which contains its own checksum (POSIX.1-1988 ustar, and older ones).
 fn is_tar(first: &[u8]) -> bool {
     const SUM: std::ops::Range<usize> = 148..156;
     let Some(header) = first.get(..FOREIGN_BYTES) else { return false };
@@ -137,11 +137,11 @@ fn is_tar(first: &[u8]) -> bool {
     let len = digits.iter().take_while(|digit| matches!(digit, b'0'..=b'7')).count();
     let told = digits[..len].iter().fold(0, |sum, digit| sum * 8 + u32::from(digit - b'0'));
     let outside = header.iter().enumerate().filter(|(at, _)| !SUM.contains(at)).map(|(_, &byte)| u32::from(byte));
-    // The field itself counts as blanks. No text has NULs, which pad the name.
+    // In the sum, the checksum field counts as blanks. The name is padded with NULs, which text never contains.
     len > 0 && header[0] != 0 && header.contains(&0) && told == outside.sum::<u32>() + 8 * u32::from(b' ')
 }
 
-/// Text in UTF-16 without a mark: characters of ASCII, a NUL beside each.
+/// UTF-16 text without a byte order mark: ASCII characters, each next to a NUL.
 fn is_utf_16(first: &[u8]) -> bool {
     let pairs = first.as_chunks::<2>().0;
     let is_text = |byte: u8| matches!(byte, b'\t' | b'\n' | b'\r' | b' '..=b'~');
@@ -150,13 +150,13 @@ fn is_utf_16(first: &[u8]) -> bool {
             || pairs.iter().all(|&[high, low]| is_text(low) && high == 0))
 }
 
-/// Lines as Docker's json-file driver writes them: `{"log":"...\n","stream":"stdout","time":"..."}`.
+/// A line written by Docker's json-file driver: `{"log":"...\n","stream":"stdout","time":"..."}`.
 fn is_docker(line: &[u8]) -> bool {
     let has = |key: &[u8]| memchr::memmem::find(line, key).is_some();
     line.starts_with(b"{\"log\":\"") && has(b"\",\"stream\":\"std") && has(b"\",\"time\":\"") && is_object(line)
 }
 
-/// Lines as container runtimes write them: `2026-01-01T00:00:00.000000000Z stdout F {...}`.
+/// A line written by a container runtime: `2026-01-01T00:00:00.000000000Z stdout F {...}`.
 fn is_cri(line: &[u8]) -> bool {
     let mut words = line.splitn(4, |&byte| byte == b' ');
     let time = words.next().and_then(adtally_model::time::parse_rfc3339);
@@ -164,7 +164,7 @@ fn is_cri(line: &[u8]) -> bool {
     time.is_some() && (stream == b"stdout" || stream == b"stderr") && (tag == b"F" || tag == b"P")
 }
 
-/// Whether the first few lines are one object together.
+/// Whether the first few lines together are one object.
 fn is_spread(text: &[u8]) -> bool {
     let ends = memchr::memchr_iter(b'\n', text).chain([text.len()]).take(SPREAD_LINES_MAX);
     // Only a line that ends with a brace can be the last.
@@ -276,7 +276,7 @@ mod tests {
         fn text_is_never_refused(text in "\\PC{0,600}", newline in 0_usize..600) {
             let mut text = text.into_bytes();
             text.insert(newline.min(text.len()), b'\n');
-            // A character may have been cut in two, which a log may have as well.
+            // A character may be cut in two, which may also happen in a log.
             prop_assert_eq!(of_file(&text), None);
         }
     }

@@ -1,4 +1,4 @@
-//! Finding out how a file is to be read: from its first line, which never changes, and only then from its name.
+//! Detects the format of a file: from its first line, which never changes, and otherwise from its name.
 
 use super::settings::{DecodeSettings, FormatChoice};
 use crate::block::{CsvHeader, Format};
@@ -8,13 +8,13 @@ use std::sync::Arc;
 /// A byte order mark, dropped at offset 0 only.
 pub(crate) const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// Bytes of a file's text that [`find`] must be given at most before it decides.
+/// The number of bytes of a file's text after which [`find`] decides in any case.
 pub(crate) fn prefix_bytes(settings: &DecodeSettings) -> usize {
     settings.line_bytes_max + BOM.len() + 2
 }
 
-/// The format of a file by the first bytes of its text, or none while there are too few of them. `last` says that no
-/// more will come. `kept` is the header that the log had before: it goes for a log that goes on without one.
+/// The format of a file by the first bytes of its text, or `None` while there are too few. `last` says that no more
+/// will follow. `kept` is the log's previous header; it applies if the log continues without one.
 pub(crate) fn find(
     name: &str,
     prefix: &[u8],
@@ -30,7 +30,7 @@ pub(crate) fn find(
         return None;
     }
     let bom = if prefix.starts_with(BOM) { BOM.len() } else { 0 };
-    // Lines of no bytes are no lines, and NUL bytes before one belong to none: the header is the first that has some.
+    // Empty lines and NUL bytes before a line are skipped: the header is the first line that is not empty.
     let mut start = bom;
     while let Some(ending) = [&b"\n"[..], b"\r\n", b"\0"].iter().find(|ending| prefix[start..].starts_with(ending)) {
         start += ending.len();
@@ -42,15 +42,15 @@ pub(crate) fn find(
     let (line, end, cut) = match memchr(b'\n', rest) {
         Some(len) => (&rest[..len], start + len + 1, false),
         None if last => (rest, prefix.len(), false),
-        // After many empty lines the rest of the prefix is too short for a header, and half of one must not be taken
-        // for a whole.
+        // After many empty lines the rest of the prefix is too short for a header, and half a header must not be taken
+        // for a whole one.
         None if full => (rest, prefix.len(), true),
         None => return None,
     };
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let named_csv = name.rsplit('/').next().is_some_and(|name| name.to_ascii_lowercase().contains(".csv"));
     let under_kept = |kept: &[u8]| {
-        // The first line may be the rest of one that was cut; each row with another number of columns is malformed.
+        // The first line may be the rest of a cut line; a row with a different number of columns is malformed.
         Format::Csv(Arc::new(CsvHeader::parse(kept, bom as u64, settings)))
     };
     if cut || line.len() > settings.line_bytes_max {

@@ -1,13 +1,13 @@
-//! The general reading of a JSON object: strict RFC 8259 syntax, without recursion and without building a tree.
+//! The general parser of a JSON object: strict RFC 8259 syntax, without recursion and without building a tree.
 //!
-//! It stands in place of a library because the contract asks for what none of them gives at once: well-formed JSON of
-//! any depth and with lone surrogates is skipped in fields that are not used, while everything ill-formed is found in
-//! them too (sonic-rs skips `\u` escapes unchecked and recurses; serde_json refuses keys with lone surrogates).
+//! No library meets the whole contract: in unused fields, well-formed JSON of any depth and with lone surrogates must
+//! be skipped, and ill-formed JSON must be detected (sonic-rs skips `\u` escapes unchecked and recurses; serde_json
+//! rejects keys with lone surrogates).
 
-/// What kind of value was scanned.
+/// The kind of a scanned value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
-    /// A string; its span lies within the quotes.
+    /// A string; its span excludes the quotes.
     String,
     /// A number.
     Number,
@@ -17,10 +17,10 @@ pub(crate) enum Kind {
     Other,
 }
 
-/// A value, as scanned.
+/// A scanned value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scanned {
-    /// What it is.
+    /// Its kind.
     pub(crate) kind: Kind,
     /// Where it begins.
     pub(crate) start: usize,
@@ -28,28 +28,28 @@ pub(crate) struct Scanned {
     pub(crate) end: usize,
     /// Whether it is a string with escapes.
     pub(crate) escaped: bool,
-    /// Whether it holds, at any depth, a surrogate that is not half of a pair.
+    /// Whether it contains, at any depth, a lone surrogate.
     pub(crate) lone: bool,
 }
 
-/// What is wrong, and at which byte (from 0).
+/// A syntax error, and its offset (from 0).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Broken {
-    /// In words.
+    /// The error in words.
     pub(crate) what: &'static str,
     /// Offset in the line, in bytes.
     pub(crate) at: usize,
 }
 
-/// A string, as scanned: offset after the closing quote, and what is special about it.
+/// A scanned string: the offset after its closing quote, and its special features.
 struct Text {
     end: usize,
     escaped: bool,
     lone: bool,
 }
 
-/// Reads one line, whose UTF-8 must have been checked. `depth` is room for the kinds of the containers that are open,
-/// a bit each, kept by the caller so that it is not allocated for each line.
+/// Scans one line, whose UTF-8 must have been checked. `depth` has a bit for each open container, which says its kind;
+/// the caller owns it, so it is not allocated for each line.
 pub(crate) struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -57,13 +57,13 @@ pub(crate) struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    /// Begins at the start of a line.
+    /// Starts at the beginning of a line.
     pub(crate) fn new(bytes: &'a [u8], depth: &'a mut Vec<bool>) -> Self {
         Scanner { bytes, at: 0, depth }
     }
 
-    /// Reads the line as one object, and calls `member` with the key (its quotes excluded) and the value of each of its
-    /// members, in their order.
+    /// Reads the line as one object. Calls `member` with the key (without its quotes) and the value of each member, in
+    /// order.
     pub(crate) fn object(&mut self, mut member: impl FnMut(Scanned, Scanned)) -> Result<(), Broken> {
         self.skip_whitespace();
         if self.peek() != Some(b'{') {
@@ -108,7 +108,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// A key with its colon.
+    /// A key and its colon.
     fn key(&mut self) -> Result<Scanned, Broken> {
         if self.peek() != Some(b'"') {
             return self.broken("expected a key");
@@ -148,7 +148,7 @@ impl<'a> Scanner<'a> {
         Ok(Scanned { kind, start, end: self.at, escaped, lone })
     }
 
-    /// An array or object from its opening bracket to its closing one.
+    /// An array or object, from its opening to its closing bracket.
     fn container(&mut self, lone: &mut bool) -> Result<(), Broken> {
         self.depth.clear();
         loop {
@@ -246,7 +246,7 @@ impl<'a> Scanner<'a> {
         if self.at == start { self.broken("expected a digit") } else { Ok(()) }
     }
 
-    /// A string from its opening quote to after its closing one.
+    /// A string, from its opening quote to after its closing quote.
     fn string(&mut self) -> Result<Text, Broken> {
         self.at += 1;
         let (mut escaped, mut lone) = (false, false);
@@ -267,7 +267,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// An escape; says whether it is a lone surrogate. A pair is consumed as one.
+    /// An escape; returns whether it is a lone surrogate. A pair is consumed as one.
     fn escape(&mut self) -> Result<bool, Broken> {
         match self.bytes.get(self.at + 1) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
@@ -306,7 +306,7 @@ fn hex4(bytes: &[u8], at: usize) -> Option<u32> {
     digits.iter().try_fold(0, |sum, &byte| Some(sum << 4 | char::from(byte).to_digit(16)?))
 }
 
-/// Appends the text of a string without lone surrogates, whose escapes have been checked, to `out`.
+/// Appends the unescaped text of a string to `out`. Its escapes must be valid, without lone surrogates.
 pub(crate) fn unescape(raw: &[u8], out: &mut Vec<u8>) {
     let mut at = 0;
     while let Some(&byte) = raw.get(at) {
@@ -339,7 +339,7 @@ pub(crate) fn unescape(raw: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Whether some text is one complete JSON object.
+/// Whether a text is one complete JSON object.
 pub(crate) fn is_object(text: &[u8]) -> bool {
     simdutf8::basic::from_utf8(text).is_ok() && Scanner::new(text, &mut Vec::new()).object(|_, _| {}).is_ok()
 }

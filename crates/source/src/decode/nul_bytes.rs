@@ -1,17 +1,17 @@
-//! NUL bytes in logs: a file that was preallocated, or whose writer goes on behind its end after it was truncated.
+//! NUL bytes in logs: from preallocation, or from a writer that kept its offset after the file was truncated.
 
 use memchr::memchr;
 
-/// NUL bytes in a row that end the text before them, wherever they stand: a writer that was cut off there.
+/// A run of at least this many NUL bytes ends the text before it, wherever it is: a writer was interrupted there.
 pub(crate) const RUN_MIN: usize = 64;
 
-/// How many NUL bytes a text begins with.
+/// The number of NUL bytes at the beginning of a text.
 pub(crate) fn leading(text: &[u8]) -> usize {
     text.iter().position(|&byte| byte != 0).unwrap_or(text.len())
 }
 
-/// The first run of NUL bytes that ends the text before it, as start and end: one of [`RUN_MIN`] or more, or where
-/// `at_end` is set, one that reaches the text's end.
+/// Start and end of the first run of NUL bytes that ends the text before it: a run of [`RUN_MIN`] or more, or, if
+/// `at_end` is set, one that reaches the end of the text.
 pub(crate) fn run(text: &[u8], at_end: bool) -> Option<(usize, usize)> {
     let mut from = 0;
     while let Some(at) = memchr(0, &text[from..]) {
@@ -25,7 +25,7 @@ pub(crate) fn run(text: &[u8], at_end: bool) -> Option<(usize, usize)> {
     None
 }
 
-/// The lines in a text without line endings, each as start and end.
+/// The lines in a text without line endings, as start and end offsets.
 pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = (usize, usize)> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -40,7 +40,7 @@ pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
-/// How many NUL bytes of a text stand in none of its [`lines`].
+/// The number of NUL bytes of a text outside its [`lines`].
 pub(super) fn outside(text: &[u8]) -> u64 {
     let within: usize = lines(text).map(|(start, end)| end - start).sum();
     (text.len() - within) as u64

@@ -2,21 +2,21 @@
 
 use adtally_model::Country;
 
-/// The markers, laid out so that the values of nearly all lines are told apart from them without comparing texts.
+/// The markers, with indexes that rule out nearly all values without comparing texts.
 #[derive(Clone, Debug)]
 pub(super) struct NullValues {
     markers: Vec<Vec<u8>>,
-    /// A bit for each length of a marker; the last one for this length and all beyond.
+    /// A bit for each length of a marker; the last bit stands for its length and all greater ones.
     lengths: u128,
     /// A bit for each first byte of a marker.
     firsts: [u64; 4],
-    /// Whether a marker is the code of a country, which otherwise would be taken for one.
+    /// Whether a marker is also a valid country code.
     name_a_country: bool,
 }
 
 impl NullValues {
     pub(super) fn new(texts: &[String]) -> NullValues {
-        // An empty text is absent in any case.
+        // An empty text always means absent.
         let markers = texts.iter().filter(|text| !text.is_empty()).map(|text| text.clone().into_bytes());
         let mut values = NullValues { markers: markers.collect(), lengths: 0, firsts: [0; 4], name_a_country: false };
         for marker in &values.markers {
@@ -29,7 +29,7 @@ impl NullValues {
         values
     }
 
-    /// Whether this is a marker: byte for byte, the whole value.
+    /// Whether a whole value is a marker, byte for byte.
     #[inline]
     pub(super) fn is_marker(&self, text: &[u8]) -> bool {
         let Some(&first) = text.first() else { return true };
@@ -38,7 +38,7 @@ impl NullValues {
         may_be && self.markers.iter().any(|marker| marker == text)
     }
 
-    /// Reads the code of a country; what is a marker is unknown, as is everything else that is no code.
+    /// Parses a country code; markers and everything else that is not a code give the unknown country.
     #[inline]
     pub(super) fn country(&self, text: &[u8]) -> Country {
         if self.name_a_country && self.is_marker(text) { Country::UNKNOWN } else { Country::parse(text) }

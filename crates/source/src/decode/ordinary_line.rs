@@ -1,16 +1,16 @@
-//! The ordinary line in one pass: a flat JSON object of plain strings, integers, decimal numbers and literals, in any order of keys.
+//! Parses ordinary lines in one pass: flat JSON objects of plain strings, numbers and literals, in any key order.
 //!
-//! Whatever is unusual (escapes, nesting, exponents, odd spaces, a syntax error) is not judged here but left to the
-//! general reading, so that both give the same results. Line ends are found on the way; nothing is allocated.
+//! Everything unusual (escapes, nesting, exponents, odd spaces, a syntax error) is left to the general parser, so both
+//! give the same results. Line ends are found in the same pass; nothing is allocated.
 
 use super::settings::FIELDS;
 use super::short_text;
 use super::value::Value;
 
-/// Keys at so many places of a line are guessed from the line before; further ones are looked up.
+/// The number of places in a line whose keys are guessed from the previous line; keys at later places are looked up.
 const GUESSES: usize = 16;
 
-/// Stands for a key that is no field's.
+/// Stands for a key that names no field.
 const UNKNOWN: usize = FIELDS;
 
 /// The keys to look for.
@@ -20,17 +20,17 @@ pub(crate) struct Keys {
     quoted: [Quoted; FIELDS],
 }
 
-/// A key with its closing quote and the colon that follows it in compact JSON, or what no text has where JSON must write
-/// the key otherwise.
+/// A key with its closing quote and the colon that follows it in compact JSON. If JSON must escape the key, bytes that
+/// no text contains.
 #[derive(Clone, Debug)]
 struct Quoted {
     bytes: Vec<u8>,
-    /// Its first [`WINDOW`] bytes, and a one for each of their bits, both padded with zeros.
+    /// Its first [`WINDOW`] bytes, and a mask with their bits set, both padded with zeros.
     window: [u128; 2],
     mask: [u128; 2],
 }
 
-/// Bytes that are compared at once.
+/// The number of bytes that are compared at once.
 const WINDOW: usize = 32;
 
 impl Quoted {
@@ -45,7 +45,7 @@ impl Quoted {
         Quoted { bytes, window, mask }
     }
 
-    /// Whether it stands at this offset.
+    /// Whether it occurs at this offset.
     #[inline]
     fn stands_at(&self, text: &[u8], at: usize) -> bool {
         match text.get(at..at + WINDOW).map(|window| window.as_chunks::<16>().0) {
@@ -59,10 +59,10 @@ impl Quoted {
     }
 }
 
-/// A byte that UTF-8 never has.
+/// A byte that never occurs in UTF-8.
 const NEVER: u8 = 0xff;
 
-/// Which field stood at which place of the lines before; a guess that saves the look-up.
+/// The field at each place of the previous lines; a correct guess saves the look-up.
 #[derive(Clone, Debug)]
 pub(crate) struct Order([usize; GUESSES]);
 
@@ -93,8 +93,8 @@ pub(crate) struct Extent {
     pub(crate) next: usize,
 }
 
-/// Reads the line that begins at `at` and puts what stands in its fields into `values`; none where it is not ordinary,
-/// whatever is in `values` then. The text must be valid UTF-8.
+/// Parses the line that begins at `at` and stores the values of its fields in `values`. Returns `None` if the line is
+/// not ordinary; `values` is then unspecified. The text must be valid UTF-8.
 #[inline]
 pub(crate) fn read<'a>(
     text: &'a [u8],
@@ -109,7 +109,7 @@ pub(crate) fn read<'a>(
     }
     let mut at = at + 1;
     'object: for place in 0.. {
-        // Compact JSON has no spaces: they are looked for only where the expected byte is missing.
+        // Compact JSON has no spaces: they are searched for only if the expected byte is missing.
         while *text.get(at)? != b'"' {
             at = space(text, at)?;
         }
@@ -141,7 +141,7 @@ pub(crate) fn read<'a>(
             match *text.get(at)? {
                 b',' => break,
                 b'}' => break 'object,
-                // Looked for only here, so that integers are none the slower.
+                // Checked only here, so that integers are not slower.
                 b'.' => {
                     (value, at) = decimal(text, at, value)?;
                     if let Some(slot) = values.get_mut(field) {
@@ -192,7 +192,7 @@ fn scalar(text: &[u8], mut at: usize) -> Option<(Value<'_>, usize)> {
     }
 }
 
-/// A decimal number of which an integer was read and whose point stands at `at`, and the offset after it.
+/// A decimal number whose integer was already parsed and whose point is at `at`, and the offset after the number.
 fn decimal<'a>(text: &'a [u8], at: usize, integer: Value<'a>) -> Option<(Value<'a>, usize)> {
     let Value::Integer(digits) = integer else { return None };
     let start = at.checked_sub(digits.len()).filter(|&start| text.get(start..at) == Some(digits))?;
@@ -200,13 +200,13 @@ fn decimal<'a>(text: &'a [u8], at: usize, integer: Value<'a>) -> Option<(Value<'
     (end > at + 1).then_some((Value::Decimal(text.get(start..end)?), end))
 }
 
-/// The offset after a space, which must stand here: other whitespace is not ordinary.
+/// The offset after a space, which must be at `at`: other whitespace is not ordinary.
 #[inline]
 fn space(text: &[u8], at: usize) -> Option<usize> {
     (text.get(at) == Some(&b' ')).then_some(at + 1)
 }
 
-/// A one in each byte.
+/// A word with 1 in each byte.
 const ONES: u64 = short_text::ONES as u64;
 
 /// The highest bit of each byte.
@@ -216,7 +216,7 @@ const HIGHS: u64 = ONES * 0x80;
 fn digits_end(text: &[u8], mut at: usize) -> usize {
     while let Some(chunk) = text.get(at..at + 8).and_then(|chunk| chunk.first_chunk()) {
         let values = u64::from_le_bytes(*chunk) ^ (ONES * u64::from(b'0'));
-        // A byte above 9 reaches its highest bit by what is added, or has it.
+        // For a byte above 9, the addition sets its highest bit, or the bit is already set.
         let others = (((values & (ONES * 0x7f)) + ONES * 0x76) | values) & HIGHS;
         if others != 0 {
             return at + others.trailing_zeros() as usize / 8;
@@ -229,12 +229,12 @@ fn digits_end(text: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// The offset of the quote that closes a string without escapes and control characters, eight bytes at a time.
+/// The offset of the closing quote of a string without escapes and control characters, searched eight bytes at a time.
 #[inline]
 fn string_end(text: &[u8], mut at: usize) -> Option<usize> {
     while let Some(chunk) = text.get(at..at + 8) {
         let word = u64::from_le_bytes(chunk.try_into().ok()?);
-        // In each of these the lowest bit set is exact: a borrow only comes from a byte that is itself a hit.
+        // In each of these the lowest set bit is exact: a borrow only comes from a byte that is itself a hit.
         let quote = word ^ (ONES * 0x22);
         let backslash = word ^ (ONES * 0x5c);
         let hits = (quote.wrapping_sub(ONES) & !quote)

@@ -4,35 +4,35 @@ use adtally_model::settings::{Canonical, Clash, KIB, MIB, Size, Text, Texts};
 use serde::Deserialize;
 use strum::{EnumIter, IntoStaticStr};
 
-/// Longest line unless configured otherwise, in bytes without its line ending.
+/// Default maximum length of a line, in bytes without its line ending.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
 
-/// Names of fields. No log has longer keys, and each line is searched for them.
+/// Names of fields. They are bounded because each line is searched for them; no log has longer keys.
 pub type FieldName = Text<1, 128>;
 
-/// How lines are to be read.
+/// How the format of lines is chosen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FormatChoice {
-    /// By the first line of each file, and where that does not tell by its name.
+    /// By the first line of each file, and by its name if the line is not conclusive.
     #[default]
     Auto,
-    /// A JSON object a line.
+    /// A JSON object per line.
     Ndjson,
     /// Comma-separated values with a header.
     Csv,
 }
 
-/// Null markers: at most 64, because each value that may be one is compared with them, and none longer than any field
-/// that may be absent.
+/// Null markers: at most 64, because values are compared with each of them, and none longer than the longest optional
+/// field.
 type NullMarkers = Texts<64, 128>;
 
-/// The texts that make an optional field absent unless configured otherwise: nothing, the placeholder of web servers, of
-/// MySQL, of programs that write a null as text, and the UUID of zeros.
+/// The default texts that make an optional field absent: the empty text, the placeholders of web servers, of MySQL and
+/// of programs that write a null as text, and the nil UUID.
 pub const NULL_VALUES: [&str; 6] = ["", "-", "\\N", "null", "NULL", "00000000-0000-0000-0000-000000000000"];
 
-/// The unit of timestamps that are numbers, the coarsest first. A number is a time from 2000 to 2099 in one of them at
-/// most.
+/// The unit of timestamps that are numbers, the coarsest first. A number is a time from 2000 to 2099 in at most one
+/// unit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, EnumIter, IntoStaticStr)]
 pub enum TimestampUnit {
     /// Seconds since the Unix epoch.
@@ -55,19 +55,19 @@ pub enum TimestampUnit {
 }
 
 impl TimestampUnit {
-    /// As the configuration names it.
+    /// Its name in the configuration.
     pub fn name(self) -> &'static str {
         self.into()
     }
 }
 
-/// Fields of a click.
+/// The number of fields of a click.
 pub(crate) const FIELDS: usize = 6;
 
-/// Names of the fields in reasons and in settings, in their order.
+/// Names of the fields in reasons and in settings, in field order.
 pub(crate) const FIELD_NAMES: [&str; FIELDS] = ["click_timestamp", "ad_id", "user_id", "ip", "country", "click_id"];
 
-/// Under which JSON key or CSV column each field is found.
+/// The JSON key or CSV column of each field.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct FieldNames {
     /// Event time.
@@ -110,15 +110,15 @@ impl FieldNames {
     }
 }
 
-/// What separates the columns of CSV.
+/// The separator of CSV columns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[repr(u8)]
 pub enum CsvDelimiter {
-    /// The usual one.
+    /// The usual separator.
     #[default]
     #[serde(rename = ",")]
     Comma = b',',
-    /// Where commas are decimal points.
+    /// Used where the comma is the decimal point.
     #[serde(rename = ";")]
     Semicolon = b';',
     /// TSV.
@@ -130,11 +130,11 @@ pub enum CsvDelimiter {
 }
 
 impl CsvDelimiter {
-    /// Each of them, the likeliest first.
+    /// All separators, the most likely first.
     pub const ALL: [CsvDelimiter; 4] =
         [CsvDelimiter::Comma, CsvDelimiter::Semicolon, CsvDelimiter::Tab, CsvDelimiter::Pipe];
 
-    /// As it is written.
+    /// The separator as a byte.
     pub const fn byte(self) -> u8 {
         self as u8
     }
@@ -143,20 +143,20 @@ impl CsvDelimiter {
 /// How lines are turned into clicks.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct DecodeSettings {
-    /// NDJSON, CSV, or found out for each file.
+    /// NDJSON, CSV, or detected for each file.
     pub format: FormatChoice,
     /// JSON keys or CSV columns.
     pub fields: FieldNames,
     /// Unit of timestamps that are numbers.
     pub timestamp_unit: TimestampUnit,
-    /// Texts that make an optional field absent, compared byte for byte with the whole value. Nothing is one in any case.
+    /// Texts that make an optional field absent, compared byte for byte with the whole value. Empty text always does.
     #[serde(deserialize_with = "NullMarkers::owned")]
     pub null_values: Vec<String>,
-    /// Longest line, in bytes without its line ending; longer ones are malformed. In less, ordinary clicks with long ids
-    /// would not fit; of more, a few worker threads would hold too much.
+    /// Maximum length of a line, in bytes without its line ending; longer lines are malformed. A lower limit would
+    /// reject ordinary clicks with long ids; with a higher one, a few worker threads would use too much memory.
     #[serde(rename = "max_line", deserialize_with = "Size::<KIB, { 16 * MIB }>::bytes")]
     pub line_bytes_max: usize,
-    /// What separates the columns of CSV.
+    /// The separator of CSV columns.
     pub csv_delimiter: CsvDelimiter,
 }
 
@@ -190,7 +190,7 @@ impl DecodeSettings {
         (0..names.len()).filter_map(clash).collect()
     }
 
-    /// What verdicts depend on, which is all of it.
+    /// The settings that verdicts depend on, which is all of them.
     pub fn canonical(&self) -> Canonical {
         let DecodeSettings { format, fields, timestamp_unit, null_values, line_bytes_max, csv_delimiter } = self;
         // Debug texts of our own plain types: lengths are unambiguous because texts are quoted and escaped.

@@ -1,20 +1,20 @@
-//! Short texts as words: user ids, addresses and digits are mostly a few bytes long, how many cannot be foreseen, and a word
-//! is compared, shifted and copied without a loop over them.
+//! Short texts as words. User ids, addresses and digits usually have a few bytes, and their length is unpredictable. A
+//! word is compared, shifted and copied without a loop over its bytes.
 
-/// A one in each byte of a word: times a byte, that byte in each.
+/// A word with 1 in each byte; multiplied by a byte, it repeats that byte.
 pub(super) const ONES: u128 = u128::MAX / 255;
 
-/// Bytes that fit.
+/// The number of bytes that fit into a word.
 pub(super) const SHORT_TEXT_MAX: usize = 16;
 
-/// The bytes of a text as a word, the first one lowest and zeros above the last; none where they are more than
-/// [`SHORT_TEXT_MAX`].
+/// The bytes of a text as a word, the first byte lowest, padded with zeros above the last; `None` if the text is longer
+/// than [`SHORT_TEXT_MAX`].
 #[inline]
 pub(super) fn word_of(text: &[u8]) -> Option<u128> {
     if text.len() > SHORT_TEXT_MAX {
         return None;
     }
-    // Two reads that may overlap are as good as one of every length.
+    // Two reads that may overlap replace one read for each length.
     Some(if let (Some(first), Some(last)) = (text.first_chunk::<8>(), text.last_chunk::<8>()) {
         u128::from(u64::from_le_bytes(*first)) | u128::from(u64::from_le_bytes(*last)) << (8 * (text.len() - 8))
     } else if let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>()) {

@@ -1,4 +1,4 @@
-//! From the values of a line's fields to a click, or the reason why it is none: the rules that all formats share.
+//! Turns the values of a line's fields into a click, or explains why they are none: the rules that all formats share.
 
 use super::address;
 use super::event_time::event_time;
@@ -14,16 +14,16 @@ const USER_ID_BYTES_MAX: usize = 128;
 /// Longest `click_id`, in bytes.
 const CLICK_ID_BYTES_MAX: usize = 64;
 
-/// What of the settings the rules depend on.
+/// The settings that the rules depend on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules<'a> {
     /// Unit of timestamps that are numbers.
     pub(super) unit: TimestampUnit,
-    /// What makes an optional field absent.
+    /// Texts that make an optional field absent.
     pub(super) null_values: &'a NullValues,
 }
 
-/// Applies the rules of a click to the values of its fields, in their order.
+/// Applies the rules of a click to the values of its fields, in field order.
 #[inline]
 pub(super) fn validate<'a>(values: &[Value<'a>; FIELDS], rules: Rules<'_>) -> Result<ClickRef<'a>, Cow<'static, str>> {
     let [timestamp, ad_id, user_id, ip, country, click_id] = *values;
@@ -73,7 +73,7 @@ fn user(value: Value<'_>) -> Result<&[u8], &'static str> {
         Value::Text(text) => Ok(text),
         Value::Integer(digits) => {
             let held = match digits.strip_prefix(b"-") {
-                // The least value has no positive counterpart in i64, yet one in u64.
+                // The least `i64` has no positive counterpart in `i64`, but one in `u64`.
                 Some(magnitude) => unsigned(magnitude).is_some_and(|magnitude| magnitude <= 1 << 63),
                 None => unsigned(digits).is_some(),
             };

@@ -1,8 +1,8 @@
-//! What stands in a field of a line, and numbers in decimal digits.
+//! The value of a field in a line, and numbers in decimal digits.
 
 use super::short_text::{ONES, SHORT_TEXT_MAX, word_of};
 
-/// What stands in a field.
+/// The value of a field.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Value<'a> {
     /// Nothing, or JSON's null.
@@ -12,9 +12,9 @@ pub(crate) enum Value<'a> {
     Text(&'a [u8]),
     /// An integer by the grammar `0|-?[1-9][0-9]*`.
     Integer(&'a [u8]),
-    /// A decimal number: an integer, and `\.[0-9]+` behind it.
+    /// A decimal number: an integer followed by `\.[0-9]+`.
     Decimal(&'a [u8]),
-    /// Anything else: another number, a truth value, an array, an object.
+    /// Anything else: another number, a boolean, an array, an object.
     Other,
 }
 
@@ -27,7 +27,7 @@ pub(crate) fn is_integer(text: &[u8]) -> bool {
     matches!(digits, [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit))
 }
 
-/// The value of decimal digits; none where there is anything else among them or it does not fit.
+/// The value of decimal digits; `None` if the text contains anything else or the value is too large.
 #[inline]
 pub(super) fn unsigned(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
@@ -47,12 +47,12 @@ pub(super) fn unsigned(digits: &[u8]) -> Option<u64> {
     Some(value)
 }
 
-/// The value of up to sixteen digits, without a loop over them: neighbours are put together, then pairs, then fours.
+/// The value of up to sixteen digits without a loop: it combines adjacent digits, then pairs, then groups of four.
 #[inline]
 fn sixteen(word: u128, digits: usize) -> Option<u64> {
-    // Behind zeros in the place of the digits that are not there.
+    // Left-padded with zeros in place of the missing digits.
     let values = (word ^ (ONES * u128::from(b'0'))) << (8 * (SHORT_TEXT_MAX - digits));
-    // A byte above 9 reaches its highest bit by what is added, or has it.
+    // For a byte above 9, the addition sets its highest bit, or the bit is already set.
     if (((values & (ONES * 0x7f)) + ONES * 0x76) | values) & (ONES * 0x80) != 0 {
         return None;
     }

@@ -1,36 +1,35 @@
-//! What tailing needs of a file system.
+//! The operations that tailing needs from a file system.
 
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
-/// What stands at a path.
+/// The kind of a path's target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FileKind {
     /// A regular file.
     File,
     /// A folder.
     Folder,
-    /// A pipe, socket or device: never opened, since opening alone can block.
+    /// A pipe, socket or device: never opened, since opening it can block.
     Other,
 }
 
 /// Facts about a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FileStat {
-    /// What it is.
+    /// Its kind.
     pub kind: FileKind,
-    /// Device and inode. A hint only: an inode is used again once its file is gone and nobody holds it open.
+    /// Device and inode. Only a hint: an inode is reused once its file is deleted and closed by all processes.
     pub inode: (u64, u64),
     /// Its length in bytes.
     pub len: u64,
-    /// How many names it has; 0 once it is deleted.
+    /// The number of its names; 0 once it is deleted.
     pub links: u64,
-    /// When it was last changed in any way, in nanoseconds of whatever clock the file system keeps: only compared for
-    /// being the same.
+    /// When it was last changed in any way, in nanoseconds by the clock of its file system; compared only for equality.
     pub changed_ns: i64,
-    /// When its content was last changed, in milliseconds since the Unix epoch by the clock of its file system; anybody
-    /// may set it.
+    /// When its content was last changed, in milliseconds since the Unix epoch by the clock of its file system; any
+    /// program may set it.
     pub modified_ms: i64,
 }
 
@@ -39,10 +38,10 @@ pub trait FileSystem {
     /// Names in a folder, in any order.
     ///
     /// # Errors
-    /// Whatever kept the folder from being read.
+    /// The folder could not be read.
     fn list(&self, folder: &Path) -> io::Result<Vec<OsString>>;
 
-    /// Facts about what stands at a path.
+    /// Facts about a path's target.
     ///
     /// # Errors
     /// Not found, too many links, no permission and the like.
@@ -51,69 +50,69 @@ pub trait FileSystem {
     /// Opens a regular file for reading; must not block on anything else.
     ///
     /// # Errors
-    /// Whatever kept it from being opened.
+    /// The file could not be opened.
     fn open(&self, path: &Path) -> io::Result<Box<dyn TailFile>>;
 
-    /// What tells of changes in folders, where the system has such a thing. Without it everything is looked at again.
+    /// A watch on changes in folders, if the system supports it. Without one, everything is examined again.
     fn watch(&self) -> Option<Box<dyn FolderWatch>> {
         None
     }
 }
 
-/// Names a folder that is watched.
+/// Identifies a watched folder.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct WatchId(pub i32);
 
-/// What happened in a watched folder.
+/// A change in a watched folder.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
     /// The content or the attributes of an entry changed.
     Content(WatchId, OsString),
-    /// An entry appeared, went away, or is another now.
+    /// An entry was added, removed or replaced.
     Entry(WatchId, OsString),
-    /// The folder itself went away or moved; it is not watched any more.
+    /// The folder itself was removed or moved; it is no longer watched.
     Folder(WatchId),
-    /// Changes were lost: everything has to be looked at.
+    /// Changes were lost: everything has to be examined.
     Overflow,
 }
 
-/// Tells of changes in folders: a hint that saves looking at what stayed as it was. Changes of which it cannot know (by
-/// other machines, through another name of a file, through a memory map) are found by looking now and then.
+/// Reports changes in folders, a hint that avoids examining unchanged files. It cannot detect some changes (by other
+/// machines, through another name of a file, through a memory map); an occasional look finds these.
 pub trait FolderWatch: Send {
-    /// Watches what happens directly in a folder from now on; none where changes there could go unnoticed (network file
+    /// Watches the direct content of a folder from now on. `None` if changes there could be missed (network file
     /// systems) or no more folders can be watched.
     fn add(&mut self, folder: &Path) -> Option<WatchId>;
 
     /// Stops watching a folder.
     fn remove(&mut self, id: WatchId);
 
-    /// Whether every change of the file at a path in a watched folder is told: not through a symbolic link, and not of
-    /// a file that has other names.
+    /// Whether every change of the file at a path in a watched folder is reported: not through a symbolic link, and not
+    /// if the file has other names.
     fn covers(&self, path: &Path, stat: &FileStat) -> bool;
 
-    /// Whether a path is a symbolic link, wherever that leads.
+    /// Whether a path is a symbolic link, whatever its target.
     fn is_link(&self, path: &Path) -> bool;
 
-    /// Appends what happened since the last call. Does not wait.
+    /// Appends the changes since the last call. Does not wait.
     fn changes(&mut self, changes: &mut Vec<Change>);
 }
 
-/// A file that is held open, and so lives on when its name is taken away.
+/// An open file, which stays readable after its name is removed.
 pub trait TailFile: Send {
-    /// Reads at an offset; 0 bytes mean its end.
+    /// Reads at an offset; 0 bytes mean the end of the file.
     ///
     /// # Errors
-    /// Whatever kept it from being read.
+    /// The file could not be read.
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// Facts about it now.
+    /// Present facts about the file.
     ///
     /// # Errors
-    /// Whatever kept them from being read.
+    /// The facts could not be read.
     fn stat(&self) -> io::Result<FileStat>;
 }
 
-/// Reads at an offset until the buffer is full or the file ends; says how many bytes there were.
+/// Reads at an offset until the buffer is full or the file ends; returns the number of bytes read.
 pub(crate) fn read_full(file: &mut dyn TailFile, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
     let mut len = 0;
     while len < buffer.len() {
@@ -127,12 +126,12 @@ pub(crate) fn read_full(file: &mut dyn TailFile, offset: u64, buffer: &mut [u8])
     Ok(len)
 }
 
-/// The bytes from an offset on, at most `len` of them.
+/// At most `len` bytes from an offset.
 pub(crate) fn read_range(file: &mut dyn TailFile, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     read_range_into(file, offset, len, Vec::new())
 }
 
-/// The same, in the place of what a buffer held: one that was as long before costs nothing to prepare.
+/// Like `read_range`, but replaces the content of a buffer: a buffer that was as long before costs nothing to prepare.
 pub(crate) fn read_range_into(
     file: &mut dyn TailFile,
     offset: u64,

@@ -1,7 +1,7 @@
-//! Linux' inotify: see inotify(7).
+//! Linux inotify: see inotify(7).
 //!
-//! It is read a few times a second and not by a thread of its own: equal changes that follow one another become one while
-//! they wait, so that a log which is written to 10,000 times a second costs a few events.
+//! It is polled a few times a second and has no thread of its own: the kernel merges consecutive equal events while
+//! they wait, so a log that is written 10,000 times a second costs a few events.
 
 use super::access::{Change, FileKind, FileStat, FolderWatch, WatchId};
 use rustix::fd::OwnedFd;
@@ -14,10 +14,10 @@ use std::path::Path;
 /// Bytes read at a time: some hundred events.
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// Events taken in one call at most: twice what the kernel holds by default, so that a busy folder cannot keep the caller.
+/// Maximum events per call: twice the kernel's default queue length, so that a busy folder cannot hold up the caller.
 const EVENTS_MAX: usize = 32_768;
 
-/// File systems on which other machines write, or of which inotify tells nothing (statfs(2)).
+/// File systems that other machines write to, or for which inotify reports nothing (statfs(2)).
 const REMOTE: [i64; 8] = [
     0x6969,      // NFS
     0x517b,      // SMB
@@ -34,7 +34,7 @@ const REMOTE: [i64; 8] = [
 pub(super) struct Inotify(OwnedFd);
 
 impl Inotify {
-    /// None where the system has none to give (`fs.inotify.max_user_instances`).
+    /// `None` if the system has no more instances (`fs.inotify.max_user_instances`).
     pub(super) fn new() -> Option<Inotify> {
         inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok().map(Inotify)
     }
@@ -61,7 +61,7 @@ impl FolderWatch for Inotify {
     }
 
     fn remove(&mut self, id: WatchId) {
-        // It may be gone by itself.
+        // The kernel may have removed it already.
         let _ = inotify::remove_watch(&self.0, id.0);
     }
 
@@ -77,7 +77,7 @@ impl FolderWatch for Inotify {
         let mut buffer = [MaybeUninit::uninit(); BUFFER_BYTES];
         let mut reader = Reader::new(&self.0, &mut buffer);
         for _ in 0..EVENTS_MAX {
-            // Nothing more, or nothing that could be told apart from it.
+            // No more events, or an error that is treated alike.
             let Ok(event) = reader.next() else { return };
             let (id, flags) = (WatchId(event.wd()), event.events());
             let name = event.file_name().map(|name| OsString::from_vec(name.to_bytes().to_vec()));

@@ -38,7 +38,7 @@ impl FileSystem for LocalFiles {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn TailFile>> {
-        // Without waiting: the file may have been replaced by a pipe since it was looked at.
+        // Non-blocking: a pipe may have replaced the file since it was examined.
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
         if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
