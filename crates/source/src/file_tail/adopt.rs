@@ -1,4 +1,4 @@
-//! A file that was found becomes that of an input: of one that it continues, or of a new one.
+//! Assigns a found file to an input: to one that it continues, or to a new one.
 
 use super::fingerprint::{Excerpt, HEAD_BYTES};
 use super::input::Input;
@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 impl Tailer {
-    /// Notes where an input's file is listed now.
+    /// Notes the path at which an input's file is listed now.
     pub(super) fn rename(&mut self, id: InputId, path: &Path, found: &mut Vec<Discovery>) {
         let Some(input) = self.inputs.get_mut(&id) else { return };
         input.disk.place = Place::Listed(path.to_owned());
@@ -32,7 +32,7 @@ impl Tailer {
         }
     }
 
-    /// A file continues an input.
+    /// Makes a file the continuation of an input.
     pub(super) fn adopt(
         &mut self,
         id: InputId,
@@ -42,7 +42,7 @@ impl Tailer {
         found: &mut Vec<Discovery>,
     ) -> Adopted {
         self.rename(id, path, found);
-        // It may hold more than the file that it had, which was perhaps quiet.
+        // It may contain more than the previous file, which may have been quiet.
         self.woken.push(id);
         let bounded = self.settings.bounded;
         let Some(input) = self.inputs.get_mut(&id) else { return Adopted::GoesOn };
@@ -72,7 +72,7 @@ impl Tailer {
         adopted
     }
 
-    /// A file is a new input.
+    /// Makes a file a new input.
     pub(super) fn begin(&mut self, path: &Path, probe: &Probe, now_ms: i64, found: &mut Vec<Discovery>) {
         let id = InputId(self.next_input);
         self.next_input += 1;
@@ -104,7 +104,7 @@ impl Tailer {
         self.open_at(id, path, now_ms);
     }
 
-    /// Holds a file open from the moment it is known, so that it can be read to its end whatever becomes of its name.
+    /// Opens a file as soon as it is known, so that it can be read to its end even if it is renamed or deleted.
     fn open_at(&mut self, id: InputId, path: &Path, now_ms: i64) {
         let inode = self.inputs.get(&id).and_then(|input| input.disk.stat).map(|stat| stat.inode);
         if let Ok(file) = self.fs.open(path)
@@ -117,25 +117,25 @@ impl Tailer {
     }
 }
 
-/// Notes what is known of the file that an input gets; says whether there is more in it than was known.
+/// Notes the facts about an input's new file; returns whether it contains more than was known.
 fn take_file(input: &mut Input, probe: &Probe, bounded: bool, now_ms: i64) -> bool {
     let was_compressed = input.disk.is_compressed();
     input.disk.stat = Some(probe.stat);
     input.disk.changed_at_ms = now_ms;
     if was_compressed != probe.is_compressed() {
-        // A limit counts bytes on disk, which are others once the file is compressed.
+        // A limit counts bytes on disk, and compression changes their number.
         input.disk.limit = None;
     }
-    // A copy may be longer than what was there to be read when the run began.
+    // A copy may be longer than the text that existed when the run began.
     input.disk.limit = bounded.then(|| input.disk.limit.unwrap_or(probe.stat.len));
     if probe.is_compressed() {
-        // Of the length that it had when it was read to its end, it has nothing new.
+        // If its length is that at which it was read to its end, it contains nothing new.
         let more = !(was_compressed && input.size.largest == probe.stat.len);
         input.begin_compressed(probe.stat.len);
         return more;
     }
-    // A last line without end is not read again before it has grown. What was known of a compressed file's size says
-    // nothing of its text.
+    // An unterminated last line is not read again before it grows. The known size of a compressed file says nothing
+    // about the length of its text.
     let position = input.text.position;
     let known = if was_compressed { position } else { input.size.largest.max(position) };
     if was_compressed {
@@ -146,7 +146,7 @@ fn take_file(input: &mut Input, probe: &Probe, bounded: bool, now_ms: i64) -> bo
     input.disk.end(probe.stat.len) != known
 }
 
-/// The length of a file's text as far as its beginning tells: NUL bytes there are perhaps not written yet.
+/// The length of a file's text as far as its beginning shows: NUL bytes there may not be written yet.
 fn known_text_len(probe: &Probe) -> u64 {
     let (text, len) = (probe.head.len() as u64, probe.stat.len);
     if probe.compression.is_none() && text < len.min(HEAD_BYTES as u64) { text } else { len }

@@ -1,4 +1,4 @@
-//! Gzip and zstd, streaming and in bounded memory, over files that may still be growing.
+//! Streams text from gzip and zstd files that may still be growing, in bounded memory.
 
 use super::settings::SCAN_BYTES_MAX;
 use crate::compression::Compression;
@@ -13,21 +13,21 @@ const INPUT_BYTES: usize = 128 * 1024;
 /// Text produced at a time.
 const STEP_BYTES: usize = 256 * 1024;
 
-/// Largest window of zstd: 128 MiB, what its command line tool accepts too; beyond, a file could ask for gigabytes.
+/// Largest zstd window: 128 MiB, like the zstd command line tool; without a limit a file could request gigabytes.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
-/// Why no more text came.
+/// Why decoding stopped.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Inflated {
-    /// There is as much as was asked for.
+    /// The requested amount of text was produced.
     Full,
-    /// There may be more, but it is long in coming.
+    /// More text may follow, but much input produced none.
     Paused,
-    /// The file ends here, and so does its last member or frame.
+    /// The file ends here, after a complete member or frame.
     End,
-    /// The file ends in the midst of a member or frame.
+    /// The file ends within a member or frame.
     Starved,
-    /// What follows cannot be decoded.
+    /// The following bytes cannot be decoded.
     Corrupt(String),
 }
 
@@ -36,17 +36,17 @@ enum Codec {
     Zstd(DCtx<'static>),
 }
 
-/// A stream of text from a compressed file.
+/// The text stream of a compressed file.
 pub(super) struct Inflater {
     codec: Codec,
-    /// Offset in the file of the next byte to be decoded.
+    /// Offset in the file of the next byte to decode.
     pub(super) consumed: u64,
     input: Vec<u8>,
     input_at: usize,
     /// Whether the next byte begins a member or frame.
     between: bool,
-    /// Whether the decoder holds no text back: without new bytes it must not be called, since zstd takes a few such
-    /// calls for an error.
+    /// Whether the decoder has no buffered text. It must then not be called without new bytes, since zstd treats a few
+    /// such calls as an error.
     dry: bool,
 }
 
@@ -56,14 +56,14 @@ impl std::fmt::Debug for Inflater {
     }
 }
 
-/// Bits of the window of gzip, which is always 32 KiB at most.
+/// Bits of the gzip window, which is at most 32 KiB.
 const GZIP_WINDOW_BITS: u8 = 15;
 
-/// Memory of a decoder of gzip, in bytes: the window, as much again for output, and its tables.
+/// Memory of a gzip decoder, in bytes: the window, as much again for output, and its tables.
 const GZIP_BYTES: usize = 80 * 1024;
 
 impl Inflater {
-    /// A stream from the file's beginning.
+    /// A stream from the beginning of the file.
     pub(super) fn new(compression: Compression) -> io::Result<Inflater> {
         let codec = match compression {
             Compression::Gzip => Codec::Gzip(Box::new(Decompress::new_gzip(GZIP_WINDOW_BITS))),
@@ -77,12 +77,12 @@ impl Inflater {
         Ok(Inflater { codec, consumed: 0, input: Vec::new(), input_at: 0, between: true, dry: false })
     }
 
-    /// Whether all members that it has begun have ended.
+    /// Whether all members that were started are complete.
     pub(super) fn is_whole(&self) -> bool {
         self.between
     }
 
-    /// About the memory that it takes, in bytes: of zstd mostly the window, which each frame chooses.
+    /// Its approximate memory, in bytes: for zstd mostly the window, which each frame chooses.
     pub(super) fn bytes(&self) -> usize {
         let codec = match &self.codec {
             Codec::Gzip(_) => GZIP_BYTES,
@@ -91,7 +91,7 @@ impl Inflater {
         codec + self.input.capacity()
     }
 
-    /// Appends text to `out` until that holds `out_len` bytes or there is no more; never reads beyond `limit`.
+    /// Appends text to `out` until it contains `out_len` bytes or no more text follows; never reads beyond `limit`.
     pub(super) fn inflate(
         &mut self,
         file: &mut dyn TailFile,
@@ -101,11 +101,11 @@ impl Inflater {
     ) -> io::Result<Inflated> {
         let began_at = self.consumed;
         while out.len() < out_len {
-            // Padding, empty members and skippable frames bring no text.
+            // Padding, empty members and skippable frames produce no text.
             if self.consumed - began_at >= SCAN_BYTES_MAX {
                 return Ok(Inflated::Paused);
             }
-            // Two bytes are needed to tell what begins after a member.
+            // Two bytes are needed to recognize what begins after a member.
             let wanted = if self.between { 2 } else { 1 };
             if self.have() < wanted {
                 self.fill(file, limit)?;
@@ -141,7 +141,7 @@ impl Inflater {
         self.input.len() - self.input_at
     }
 
-    /// Reads more compressed bytes, if there are any.
+    /// Reads more compressed bytes, if any exist.
     fn fill(&mut self, file: &mut dyn TailFile, limit: u64) -> io::Result<()> {
         self.input.drain(..self.input_at);
         self.input_at = 0;
@@ -159,13 +159,13 @@ impl Inflater {
         Ok(())
     }
 
-    /// Looks at what begins after a member has ended.
+    /// Determines what begins after a complete member.
     fn begin_member(&mut self) -> Begin {
         let rest = &self.input[self.input_at..];
         match &mut self.codec {
             Codec::Zstd(_) => {}
             Codec::Gzip(decompress) => match rest {
-                // Blocks of tapes are padded with zeros, which gzip itself ignores too.
+                // Tape blocks are padded with zeros, which gzip itself also ignores.
                 [0, ..] => {
                     let len = rest.iter().take_while(|&&byte| byte == 0).count();
                     self.input_at += len;
@@ -181,7 +181,7 @@ impl Inflater {
         Begin::Member
     }
 
-    /// One call of the decoder; the reason where it failed.
+    /// Calls the decoder once; on failure, returns the reason.
     fn step(&mut self, out: &mut Vec<u8>, out_len: usize) -> io::Result<Option<Inflated>> {
         let rest = &self.input[self.input_at..];
         let room = (out_len - out.len()).min(STEP_BYTES);
@@ -218,7 +218,7 @@ impl Inflater {
     }
 }
 
-/// What stands where a member should begin.
+/// What was found where a member should begin.
 enum Begin {
     Member,
     Padding,

@@ -1,4 +1,4 @@
-//! Whether a file's content is what was read of an input.
+//! Checks whether a file's content matches the text that was read of an input.
 
 use super::fingerprint::{Excerpt, HEAD_BYTES, TAIL_BYTES, without_padding};
 use super::input::Input;
@@ -11,7 +11,7 @@ use std::path::Path;
 /// Whether a file continues an input, as far as can be told before its text is decoded.
 pub(super) fn continues(file: io::Result<Box<dyn TailFile>>, probe: &Probe, input: &mut Input) -> io::Result<bool> {
     if probe.compression.is_some() {
-        // A deleted file that is still open is first read to its end: the first bytes alone are no proof.
+        // A deleted file that is still open is read to its end first: the first bytes alone are no proof.
         let is_read = input.file.is_none() || input.stage.is_ended();
         return Ok(is_read && input.disk.refused.as_deref() != Some(&probe.stat.inode));
     }
@@ -20,14 +20,14 @@ pub(super) fn continues(file: io::Result<Box<dyn TailFile>>, probe: &Probe, inpu
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     };
-    // A deleted file that is still open may hold more than a copy that is still being made.
+    // A deleted file that is still open may contain more than an unfinished copy of it.
     Ok(same? && !(input.file.is_some() && probe.stat.len < input.disk.len()))
 }
 
-/// Whether the file at a path is an input's, by its content.
+/// Whether the file at a path continues an input, by its content.
 ///
 /// # Errors
-/// What keeps it from being read; a file that is not there is not an input's.
+/// The file could not be read. A missing file is not an error; it does not continue the input.
 pub(super) fn continued_at(fs: &dyn FileSystem, path: &Path, input: &mut Input) -> io::Result<bool> {
     match fs.open(path) {
         Ok(mut file) => is_continued(file.as_mut(), input),
@@ -36,8 +36,8 @@ pub(super) fn continued_at(fs: &dyn FileSystem, path: &Path, input: &mut Input) 
     }
 }
 
-/// Whether a file's content is what an input was read from up to its position. Of a compressed file only the beginning
-/// is checked here; the rest is when it has been decoded so far.
+/// Whether a file's content matches the text of an input up to its position. Only the beginning of a compressed file is
+/// checked here; the rest is checked after it is decoded up to the position.
 pub(super) fn is_continued(file: &mut dyn TailFile, input: &mut Input) -> io::Result<bool> {
     if !input.disk.is_compressed() {
         return is_text_continued(file, &mut input.text);
@@ -46,7 +46,7 @@ pub(super) fn is_continued(file: &mut dyn TailFile, input: &mut Input) -> io::Re
     Ok(compression.is_some() && input.text.head.begins(&head))
 }
 
-/// Whether a plain file holds a text up to its position.
+/// Whether a plain file contains the text up to its position.
 fn is_text_continued(file: &mut dyn TailFile, known: &mut Text) -> io::Result<bool> {
     if file.stat()?.len < known.position {
         return Ok(false);
@@ -67,15 +67,15 @@ fn is_text_continued(file: &mut dyn TailFile, known: &mut Text) -> io::Result<bo
     Ok(true)
 }
 
-/// Whether the text before a position in a file still is what was read there.
+/// Whether the text before a position in a file is still the text that was read there.
 pub(super) fn still_follows(tail: &Excerpt, file: &mut dyn TailFile, position: u64) -> io::Result<bool> {
     let start = position.saturating_sub(tail.len as u64);
     let before = read_range(file, start, (position - start) as usize)?;
     Ok(if tail.bytes.is_empty() { tail.ends(&before) } else { before.ends_with(&tail.bytes) })
 }
 
-/// Notes the text before a position within the blocks read, which is where an epoch may end. It is read again, and only
-/// believed if the file still is what it was at the end of those blocks.
+/// Notes the text before a position within the blocks read, where an epoch may end. The text is read again, and is used
+/// only if the file is still unchanged at the end of those blocks.
 pub(super) fn mark_within_block(input: &mut Input, fs: &dyn FileSystem, position: u64) {
     if input.disk.is_compressed() || position == 0 || position >= input.text.position || input.text.has_mark(position) {
         return;

@@ -1,4 +1,4 @@
-//! The look at the files: follow those that are known, find those that are new, and settle what has ended.
+//! The look at the files: follows known files, finds new ones, and settles inputs that have ended.
 
 use super::content::continued_at;
 use super::decide::{self, Missing, Sighted, Sighting};
@@ -17,11 +17,11 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Pause between two looks at all files, in milliseconds for 1,000 inputs: a look takes some 2 ms for them.
+/// Pause between two looks at all files, in milliseconds per 1,000 inputs: such a look takes about 2 ms for them.
 const LOOK_MS_PER_1000: i64 = 40;
 
 impl Tailer {
-    /// Looks at what changed, as far as that is known, and at everything where it is not.
+    /// Examines the files known to have changed, or everything if the changes are not known.
     pub(super) fn look_where_needed(&mut self, now_ms: i64) -> Vec<Discovery> {
         let mut found = Vec::new();
         if self.watcher.is_complete() {
@@ -30,7 +30,7 @@ impl Tailer {
             for (path, stat) in round.changed {
                 match self.owner_of(&path) {
                     Some(id) => self.note(id, stat, now_ms, &mut found),
-                    // Perhaps it was empty, or told nothing yet.
+                    // The file may have been empty or undecided before.
                     None => self.look_wanted |= stat.kind == FileKind::File,
                 }
             }
@@ -70,7 +70,7 @@ impl Tailer {
         self.warnings.end_look();
         listing.files.clear();
         self.index(&listing);
-        // What waited for an input that has ended now is looked at once more.
+        // Files that waited for an input that has ended are examined once more.
         self.unsettled |=
             !self.waiting.is_empty() && found.iter().any(|found| matches!(found, Discovery::Ended { .. }));
         self.note_unopened(&listing, now_ms);
@@ -84,7 +84,7 @@ impl Tailer {
         found
     }
 
-    /// Notes where inputs are, whether time alone may change something, and who is hidden.
+    /// Notes the paths of inputs, whether time alone may change something, and which inputs are hidden.
     fn index(&mut self, listing: &Listing) {
         self.unsettled = self.inputs.values().map(Box::as_ref).any(Input::is_unsettled);
         self.places.clear();
@@ -92,13 +92,13 @@ impl Tailer {
             let Some(place) = input.disk.place.path() else { continue };
             self.places.insert(place_hash(place), input.id);
             if listing.hides_something() && input.stage.is_active() && listing.is_unknown(place) {
-                // Whether it is at its end cannot be told: it has to be asked.
+                // It is not known whether the input is at its end, so it must be read.
                 self.woken.push(input.id);
             }
         }
     }
 
-    /// Notes what could not be looked at, since when, and which inputs that concerns.
+    /// Notes the paths that could not be examined, since when, and which inputs are affected.
     fn note_unopened(&mut self, listing: &Listing, now_ms: i64) {
         self.unreachable.clear();
         if listing.hides_something() {
@@ -112,7 +112,7 @@ impl Tailer {
             let (reason, is_lasting) = (failure.reason.clone(), failure.denied);
             self.unopened.insert(path.clone(), Unopened { since_ms: since(path), reason, is_lasting });
         }
-        // What has another name now, or none, is not taken by a bounded run, and so must not be forgotten.
+        // A bounded run does not take files that were renamed or removed meanwhile, so these paths must stay reported.
         let is_gone = |path: &Path| self.fs.stat(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         for (path, mut unopened) in before {
             let is_left = self.settings.bounded && !self.unopened.contains_key(&path) && is_gone(&path);
@@ -127,7 +127,7 @@ impl Tailer {
         }
     }
 
-    /// What was wrong with files that are gone is over.
+    /// Clears the warnings about files that no longer exist.
     fn forget_warnings(&mut self, listing: &Listing) {
         if self.warnings.concern_files() {
             let read = self.inputs.values().filter(|input| input.stage.is_active());
@@ -137,7 +137,7 @@ impl Tailer {
         }
     }
 
-    /// One file under several names (links) is one file: it stays where it is known, else its first name is taken.
+    /// Gives each file one path: a file with several names (links) keeps its known path, or gets its first name.
     fn without_aliases(&self, listing: &Listing) -> Files {
         let mut by_inode = HashMap::with_capacity(listing.files.len());
         for input in self.inputs.values() {
@@ -155,7 +155,7 @@ impl Tailer {
         Files { by_path: by_path.map(|(path, stat)| (path.clone(), *stat)).collect(), by_inode }
     }
 
-    /// Inputs whose file is where it was, has another name, or is gone.
+    /// Follows inputs whose file is unchanged in place, renamed or gone.
     fn follow(&mut self, files: &Files, listing: &mut Listing, now_ms: i64, found: &mut Vec<Discovery>) {
         let ids: Vec<InputId> = self.inputs.keys().copied().collect();
         for &id in &ids {
@@ -198,7 +198,7 @@ impl Tailer {
         }
     }
 
-    /// Finds out what became of a file that is not where it was; its inode perhaps is at another path.
+    /// Determines what happened to a file that is not at its path; its inode may be at another path.
     fn find_missing(&mut self, id: InputId, elsewhere: Option<&Path>, now_ms: i64) -> io::Result<Missing> {
         let Some(input) = self.inputs.get_mut(&id) else { return Ok(Missing::Ended) };
         let open = input.file.as_ref().map(|open| open.file.stat().ok());
@@ -207,7 +207,7 @@ impl Tailer {
             if continued_at(self.fs.as_ref(), path, input)? {
                 return Ok(Missing::Renamed);
             }
-            // The inode was used again: it is no hint any more.
+            // The inode was reused: it is no longer a hint.
             input.disk.stat = None;
             missing = decide::missing(&input.stage, false, open);
         }
@@ -219,7 +219,7 @@ impl Tailer {
         Ok(missing)
     }
 
-    /// Notes how an input's file looks now.
+    /// Notes the present state of an input's file.
     fn note(&mut self, id: InputId, now: FileStat, now_ms: i64, found: &mut Vec<Discovery>) {
         let Some(input) = self.inputs.get_mut(&id) else { return };
         let Some(known) = input.disk.stat else { return };
@@ -235,7 +235,7 @@ impl Tailer {
             (Sighted::Unsure, None) => return,
             (Sighted::Unsure, Some(place)) => match continued_at(self.fs.as_ref(), &place, input) {
                 Ok(same) => !same,
-                // Another look will tell.
+                // The next look decides.
                 Err(_) => return,
             },
         };
@@ -263,7 +263,7 @@ impl Tailer {
     }
 }
 
-/// A path as a key of few bytes.
+/// A short key for a path.
 fn place_hash(path: &Path) -> u64 {
     hash(path.as_os_str().as_encoded_bytes())
 }

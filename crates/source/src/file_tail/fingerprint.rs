@@ -1,41 +1,41 @@
-//! Hashes by which content is known again.
+//! Hashes that identify a file by its content.
 
 use siphasher::sip::SipHasher24;
 use std::hash::Hasher;
 
-/// First bytes of text that a fingerprint covers: several lines, so that two logs rarely agree in them.
+/// First bytes of text that a fingerprint covers: several lines, so that two logs rarely have the same ones.
 pub(super) const HEAD_BYTES: usize = 1024;
 
 /// Bytes of text before the position that a fingerprint covers.
 pub(super) const TAIL_BYTES: usize = 1024;
 
-/// SipHash-2-4 under a fixed key: stored in the epoch log, so it must never change.
+/// SipHash-2-4 with a fixed key: it is stored in the epoch log, so it must never change.
 pub(super) fn hash(bytes: &[u8]) -> u64 {
     let mut hasher = SipHasher24::new_with_key(b"adtally content1");
     hasher.write(bytes);
     hasher.finish()
 }
 
-/// A piece of a text: its first bytes, or those before a position.
+/// A piece of a text: its first bytes, or the bytes before a position.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Excerpt {
-    /// How many bytes the hash covers.
+    /// The number of bytes that the hash covers.
     pub(super) len: usize,
-    /// Hash of them.
+    /// Hash of these bytes.
     pub(super) hash: u64,
-    /// The bytes themselves, where they have been read in this run.
+    /// The bytes themselves, if they were read in this run.
     pub(super) bytes: Vec<u8>,
 }
 
 impl Excerpt {
-    /// Of these bytes.
+    /// The excerpt of these bytes.
     pub(super) fn of(mut bytes: Vec<u8>) -> Excerpt {
-        // There may be very many, of short files.
+        // There may be very many excerpts of short files.
         bytes.shrink_to_fit();
         Excerpt { len: bytes.len(), hash: hash(&bytes), bytes }
     }
 
-    /// One of which only the hash is known.
+    /// An excerpt of which only the hash is known.
     pub(super) fn known(len: u32, hash: u64) -> Excerpt {
         Excerpt { len: len as usize, hash, bytes: Vec::new() }
     }
@@ -50,7 +50,7 @@ impl Excerpt {
         text.len() >= self.len && (self.len == 0 || hash(&text[text.len() - self.len..]) == self.hash)
     }
 
-    /// Moves it on over text that was read.
+    /// Extends it by text that was read, keeping the last bytes.
     pub(super) fn push(&mut self, text: &[u8]) {
         push_tail(&mut self.bytes, text);
         self.len = self.bytes.len();
@@ -70,7 +70,7 @@ pub(super) fn push_tail(tail: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-/// The first bytes of a plain file, but for NUL bytes at their end, in whose place text may be written.
+/// The first bytes of a plain file without trailing NUL bytes, which text may replace.
 pub(super) fn without_padding(mut head: Vec<u8>) -> Vec<u8> {
     head.truncate(head.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1));
     head

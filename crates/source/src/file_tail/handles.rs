@@ -1,23 +1,22 @@
-//! Which files are held open, and which compressed ones have a decoder: both are bounded, whatever the number of
-//! inputs.
+//! Bounds the number of open files and the memory of decoders of compressed files, whatever the number of inputs.
 
 use super::input::Input;
 use super::open_file::OpenFile;
 use super::tailer::Tailer;
 use adtally_model::InputId;
 
-/// How long a compressed file brings nothing before its decoder gives way to another's, in milliseconds: longer than a
-/// round over all that are being read takes, and short beside the wait for those that hold the watermark.
+/// How long a decoder may deliver nothing before another file takes its place, in milliseconds: longer than a round
+/// over all files being read, and short compared with the wait for inputs that hold back the watermark.
 const STREAM_KEEP_MS: i64 = 3_000;
 
-/// When as many files are open as may be, this share of them is closed at once, so that finding the least used costs
-/// little for each file that is opened.
+/// When the maximum number of files is open, this share of them is closed at once, so that the search for the least
+/// used files costs little per opened file.
 const CLOSED_SHARE: usize = 8;
 
 impl Tailer {
-    /// Whether an input, if it is compressed, may be read now. Where decoders take as much memory as they may together,
-    /// one that has none waits until another's rests, or gives way ([`Tailer::give_way`]). Each decoder begins anew
-    /// when it comes back, so those in use are not closed here.
+    /// Whether an input may be read now; always if it is not compressed. If the decoders use all the memory they may
+    /// use, an input without one waits until another decoder is idle or is given up ([`Tailer::give_way`]). A new
+    /// decoder starts from the beginning, so active decoders are not closed here.
     pub(super) fn may_stream(&mut self, id: InputId, now_ms: i64) -> bool {
         if self.inputs.get(&id).is_none_or(|input| !input.disk.is_compressed() || input.stream_bytes() > 0) {
             return true;
@@ -25,7 +24,7 @@ impl Tailer {
         let inputs = &self.inputs;
         self.streaming.retain(|id| inputs.get(id).is_some_and(|input| input.stream_bytes() > 0));
         let held = || self.streaming.iter().filter_map(|id| self.inputs.get(id));
-        // The size of the next is not known before it has begun: the sum may go over by one.
+        // The size of a decoder is unknown before it starts, so one decoder may exceed the limit.
         if held().map(|input| input.stream_bytes()).sum::<usize>() < self.settings.stream_bytes_max {
             self.streaming.insert(id);
             return true;
@@ -39,19 +38,19 @@ impl Tailer {
         true
     }
 
-    /// Files held open.
+    /// The number of open files.
     pub fn open_files(&self) -> usize {
         let is_open = |id: &&InputId| self.inputs.get(id).is_some_and(|input| input.file.is_some());
         self.opened.iter().filter(is_open).count()
     }
 
-    /// Whether an input's file is being decoded, so that it could give way to another's.
+    /// Whether an input's file has a decoder, which could be given up for another file.
     pub fn is_streaming(&self, id: InputId) -> bool {
         self.inputs.get(&id).is_some_and(|input| input.stream_bytes() > 0)
     }
 
-    /// Gives up the decoder of a compressed input in favour of another that waits for one. It decodes again up to its
-    /// position when it is read next.
+    /// Gives up the decoder of a compressed input in favour of another that waits for one. The next read decodes again
+    /// up to its position.
     pub fn give_way(&mut self, id: InputId) {
         if let Some(input) = self.inputs.get_mut(&id) {
             input.text.overlong = None;
@@ -62,7 +61,7 @@ impl Tailer {
         self.streaming.remove(&id);
     }
 
-    /// Holds a file open for an input, and closes others where there are too many.
+    /// Keeps a file open for an input, and closes others if too many are open.
     pub(super) fn hold_open(&mut self, id: InputId, open: OpenFile) {
         if self.opened.len() >= self.settings.open_max {
             self.close_least_used();
@@ -73,9 +72,9 @@ impl Tailer {
         }
     }
 
-    /// Closes the files that were used longest ago: those of inputs that have ended first, those being decoded last,
-    /// since they would have to begin anew. A file without a listed name could not be opened again; of those there are
-    /// few.
+    /// Closes the least recently used files: first those of ended inputs, last those with a decoder, which would have
+    /// to start again. A file without a listed name could not be opened again, so it stays open; there are few of
+    /// these.
     fn close_least_used(&mut self) {
         let inputs = &self.inputs;
         self.opened.retain(|id| inputs.get(id).is_some_and(|input| input.file.is_some()));

@@ -1,4 +1,4 @@
-//! The header lines of CSV by path: what is written to a log after its rotation may go on without one.
+//! CSV header lines by path: a log may continue without one after its rotation.
 
 use super::fingerprint::HEAD_BYTES;
 use super::input::Input;
@@ -9,11 +9,11 @@ use crate::file_system::read_range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Rotated files that are opened at most for the header of the log that they were rotated from.
+/// Maximum number of rotated files that are opened to find the header of the log that they were rotated from.
 const ROTATED_MAX: usize = 16;
 
 impl Tailer {
-    /// Keeps the header that a file begins with, before it is read: its path may soon go on without one.
+    /// Keeps the header of a file before it is read: the log at its path may soon continue without one.
     pub(super) fn learn_header(&mut self, path: &Path, head: &[u8]) {
         let found = format::find(&path.to_string_lossy(), head, false, None, &self.settings.decode);
         if let Some(Format::Csv(header)) = found
@@ -24,8 +24,8 @@ impl Tailer {
         }
     }
 
-    /// The header that goes for a log at a path that has none of its own: the last one there, else that of what it was
-    /// rotated into (`a.csv.1`).
+    /// The header for a log that has none of its own: the last one at its path, otherwise that of the file it was
+    /// rotated to (`a.csv.1`).
     pub(super) fn header_for(&mut self, path: &Path) -> Option<Arc<[u8]>> {
         if let Some(header) = self.headers.get(path) {
             return Some(header.clone());
@@ -35,7 +35,7 @@ impl Tailer {
         }
         let begins =
             |other: &Path| other.as_os_str().as_encoded_bytes().starts_with(path.as_os_str().as_encoded_bytes());
-        // What was rotated since the last look may not have been read yet.
+        // Files rotated since the last look may not have been read yet.
         let unread = self.inputs.values().filter(|input| input.layout.format.is_none() && !input.disk.is_compressed());
         let places: Vec<PathBuf> = unread
             .filter_map(|input| input.disk.place.path())
@@ -47,7 +47,7 @@ impl Tailer {
                 self.learn_header(&place, &head);
             }
         }
-        // Or it has left sight, and is held open.
+        // The rotated file may have no known path but still be open.
         let is_left = |input: &&mut Input| input.disk.place.is_nowhere() && Path::new(&*input.name) == path;
         let left = self.inputs.values_mut().map(Box::as_mut).filter(is_left).filter_map(|input| input.file.as_mut());
         let heads: Vec<Vec<u8>> =

@@ -1,4 +1,4 @@
-//! Files that belong to no input yet: which input each continues, or that it is a new one.
+//! Assigns files that belong to no input yet to the inputs that they continue, or to new inputs.
 
 use super::content::continues;
 use super::fingerprint::{Excerpt, HEAD_BYTES, hash};
@@ -16,7 +16,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Inputs tried for one file at most: so many agree in their first bytes only where these say nothing.
+/// Maximum inputs tried for one file: this many share their first bytes only if those bytes identify nothing.
 const CANDIDATES_MAX: usize = 64;
 
 /// Live files whose first bytes are read again to compare them with a short compressed file.
@@ -36,7 +36,7 @@ impl HeadIndex {
         self.by_hash.entry((head.len, head.hash)).or_default().push(input.id);
     }
 
-    /// Inputs whose first bytes are those of a text.
+    /// Inputs that have the same first bytes as a text.
     fn candidates(&self, text: &[u8]) -> impl Iterator<Item = InputId> {
         let lens = self.lens.range(..=text.len()).rev();
         lens.filter_map(|&len| self.by_hash.get(&(len, hash(&text[..len])))).flatten().copied()
@@ -58,7 +58,7 @@ impl Tailer {
                 None => plain.push((path.clone(), probe)),
             }
         }
-        // Plain ones first: a compressed copy of one must not be opened beside it.
+        // Plain files first: a compressed copy of one must not become a second input.
         let mut continued = self.assign(plain, listing, now_ms, found);
         if !compressed.is_empty() {
             let compressed = self.without_shadowed(compressed);
@@ -68,13 +68,13 @@ impl Tailer {
         found.extend(continued.into_iter().map(|input| Discovery::Continued { input }));
     }
 
-    /// Files that are no logs, and what each is: they are not read. Each is a warning too.
+    /// Files that are not logs, with the reason. They are not read. Each is also a warning.
     pub fn foreign(&self) -> impl Iterator<Item = String> {
         let foreign = |(path, probe): (&PathBuf, &Probe)| Some(cannot_be_read(&path.to_string_lossy(), probe.foreign?));
         self.waiting.iter().filter_map(foreign)
     }
 
-    /// Looks at the beginning of a file, unless it still is as it was.
+    /// Examines the beginning of a file, unless the file is unchanged.
     fn probe(
         &mut self,
         path: &Path,
@@ -114,14 +114,14 @@ impl Tailer {
         }
     }
 
-    /// Looks at the beginning of a file that nobody named; what cannot be read of it is of no interest.
+    /// Examines the beginning of a file that no pattern names; errors are ignored.
     pub(super) fn probe_once(&self, path: &Path, stat: FileStat, now_ms: i64) -> Option<Probe> {
         let mut file = self.fs.open(path).ok()?;
         let (compression, head, undecided) = probe_file(file.as_mut(), true).ok()?;
         Some(Probe { stat, compression, head, undecided, foreign: None, since_ms: now_ms })
     }
 
-    /// Sets aside compressed files whose text is the beginning of a live path's: they are what that is rotated into.
+    /// Sets aside compressed files whose text begins like a live file's: they are rotated copies of it.
     fn without_shadowed(&mut self, probes: Vec<(PathBuf, Probe)>) -> Vec<(PathBuf, Probe)> {
         let is_live = |input: &&Input| {
             let live = !input.disk.place.is_nowhere() || (input.file.is_some() && input.stage.is_active());
@@ -144,7 +144,7 @@ impl Tailer {
             }
         });
         for (path, probe) in shadowed {
-            // With a CSV header that long, all files begin alike.
+            // With such a long CSV header, all files begin alike.
             let only_a_line = probe.head.len() == HEAD_BYTES && !probe.head.contains(&b'\n');
             if self.settings.bounded || only_a_line {
                 let name = path.display();
@@ -156,9 +156,8 @@ impl Tailer {
         open
     }
 
-    /// Reads the first bytes of live files again that were given back, of some of them: a shorter text has to be
-    /// compared byte by byte. A copy that is not recognised for want of them is read beside its original, which does no
-    /// harm.
+    /// Reads the released first bytes of some live files again, because a shorter text has to be compared byte by byte.
+    /// If a copy is not recognized for lack of these bytes, it is read beside its original, which does no harm.
     fn recall_heads(&mut self) {
         let given_back = |input: &&mut Input| {
             let head = &input.text.head;
@@ -175,8 +174,8 @@ impl Tailer {
         }
     }
 
-    /// Gives each file to the input that it continues, or makes it a new one; names the inputs of another run that it
-    /// continues.
+    /// Assigns each file to the input that it continues, or to a new one. Returns the inputs of another run that are
+    /// continued.
     fn assign(
         &mut self,
         probes: Vec<(PathBuf, Probe)>,
@@ -184,7 +183,7 @@ impl Tailer {
         now_ms: i64,
         found: &mut Vec<Discovery>,
     ) -> Vec<InputId> {
-        // A bounded run takes no new files after the first look, but those that it kept from being looked at.
+        // After its first look, a bounded run takes new files only at paths that the previous look could not examine.
         let first = self.listing.as_ref().filter(|_| self.settings.bounded);
         let is_sealed = |(path, _): &(PathBuf, Probe)| first.is_some_and(|listing| !listing.is_unknown(path));
         let sealed: Vec<bool> = probes.iter().map(is_sealed).collect();
@@ -199,7 +198,7 @@ impl Tailer {
             }
             let Some(input) = self.inputs.get_mut(&id) else { continue };
             if probe.compression.is_none() && probe.stat.len < input.text.position {
-                // Perhaps it is a copy that is still being made.
+                // It may be an unfinished copy.
                 waits[at] |= input.stage.is_lost() && !self.settings.bounded;
                 continue;
             }
@@ -212,7 +211,7 @@ impl Tailer {
                 }
                 Ok(false) => {}
                 Err(error) => {
-                    // Whether it is this input's is not known: both wait.
+                    // It is unknown whether the file continues this input, so both wait.
                     (waits[at], _) = (true, taken.insert(id));
                     let name = path.to_string_lossy();
                     self.warnings.hold(&name, format!("{name}: cannot be read: {error}"));
@@ -231,7 +230,7 @@ impl Tailer {
         continued
     }
 
-    /// Which file may continue which input, the likeliest pairs first; what has ended is not continued by a sealed one.
+    /// Which file may continue which input, most likely pairs first. A sealed file never continues an ended input.
     fn pairs(&self, probes: &[(PathBuf, Probe)], sealed: &[bool]) -> Vec<(usize, InputId)> {
         let mut index = HeadIndex::default();
         let mut by_name: HashMap<&str, Vec<&Input>> = HashMap::new();
@@ -248,13 +247,13 @@ impl Tailer {
             let name = path.to_string_lossy();
             let named = by_name.get(&*name).map_or(&[][..], Vec::as_slice);
             for input in named.iter().filter(|input| input.text.head.len == 0) {
-                // Behind NUL bytes at its beginning it is known by the text before the position.
+                // After NUL bytes at its beginning, the file is identified by the text before the position.
                 let is_behind = input.text.tail.len > 0 && !probe.is_compressed();
                 if is_behind || (input.text.position == 0 && (!input.stage.is_ended() || probe.head.is_empty())) {
                     pairs.push((false, false, Reverse((0, 0)), at, input.id));
                 }
             }
-            // Those of its own name come first, the latest of them before others.
+            // Inputs with the file's own name come first, the latest before the others.
             let named =
                 named.iter().rev().filter(|input| input.text.head.len > 0 && input.text.head.begins(&probe.head));
             let alike = index.candidates(&probe.head).filter_map(|id| self.inputs.get(&id).map(Box::as_ref));
@@ -276,7 +275,7 @@ impl Tailer {
     }
 }
 
-/// Whether an input may be continued by a file that was found: it has none, or only a deleted one.
+/// Whether a found file may continue an input, because the input has no file or only a deleted one.
 fn has_no_file(input: &Input) -> bool {
     input.disk.place.is_nowhere() && (input.file.is_none() || input.disk.is_deleted() || input.stage.is_ended())
 }

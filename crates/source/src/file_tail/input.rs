@@ -1,4 +1,4 @@
-//! What the tailer knows of one input.
+//! The state of one input in the tailer.
 
 use super::fingerprint::HEAD_BYTES;
 use super::layout::{Header, Layout};
@@ -13,39 +13,39 @@ use crate::file_system::FileStat;
 use adtally_model::{FileLog, InputId, InputRow, InputStatus};
 use std::sync::Arc;
 
-/// How long after its last change a file is asked for more all the time, in milliseconds: many a log is written every
-/// few seconds. After that, its changes are told by the look at the files, some hundred milliseconds later.
+/// How long after its last change a file is polled continuously, in milliseconds: many logs are written every few
+/// seconds. Later changes are detected by the look at the files, some hundred milliseconds after they happen.
 const WARM_MS: i64 = 10_000;
 
-/// Memory of an input without what it points to, in bytes: 117 MB for 262,144 inputs.
+/// Memory of an input without the data it points to, in bytes: 117 MB for 262,144 inputs.
 const INPUT_BYTES_MAX: usize = 448;
 
 const _: () = assert!(size_of::<Input>() <= INPUT_BYTES_MAX);
 
-/// One lineage: a file and what it is rotated into. There may be very many that rest: what few of them have is boxed.
+/// One lineage: a file and its rotated versions. There may be very many idle inputs, so rarely used data is boxed.
 pub(super) struct Input {
-    /// By what the epoch log knows it.
+    /// Its id in the epoch log.
     pub(super) id: InputId,
     /// The path at which it was last seen.
     pub(super) name: Arc<str>,
     /// How often its path had begun anew when it was found.
     pub(super) generation: u32,
-    /// Where it is in its life.
+    /// Its stage in its life cycle.
     pub(super) stage: Stage,
-    /// What is known of its file.
+    /// The known facts about its file.
     pub(super) disk: OnDisk,
-    /// Its file, while it is held open.
+    /// Its file, while it is open.
     pub(super) file: Option<Box<OpenFile>>,
-    /// What was read of it.
+    /// Its text that was read.
     pub(super) text: Text,
-    /// How its lines are to be read.
+    /// How its lines are parsed.
     pub(super) layout: Layout,
-    /// How much there is of it.
+    /// Its known size.
     pub(super) size: Size,
 }
 
 impl Input {
-    /// A new one, at the beginning of its text.
+    /// A new input, at the beginning of its text.
     pub(super) fn new(id: InputId, name: Arc<str>, generation: u32) -> Input {
         Input {
             id,
@@ -60,7 +60,7 @@ impl Input {
         }
     }
 
-    /// One that the epoch log knows.
+    /// An input that the epoch log knows.
     pub(super) fn restored(row: &InputRow, file: &FileLog) -> Input {
         let mut input = Input::new(row.id, Arc::clone(&row.name), file.generation);
         input.stage = match row.status {
@@ -76,13 +76,13 @@ impl Input {
         input
     }
 
-    /// About the memory that its decoder takes, in bytes; 0 where it has none.
+    /// The approximate memory of its decoder, in bytes; 0 without a decoder.
     pub(super) fn stream_bytes(&self) -> usize {
         let stream = self.file.as_ref().and_then(|open| open.stream.as_ref());
         stream.map_or(0, |stream| stream.inflater.bytes() + stream.carry.capacity())
     }
 
-    /// Notes what its file looks like. Where it was cut behind the position, text may be lost that was never read.
+    /// Notes the state of its file. If it was truncated after the position, unread text may be lost.
     pub(super) fn observe(&mut self, stat: FileStat) {
         let known = self.size.largest.max(self.disk.text_len());
         let is_told = self.size.loss.is_told();
@@ -90,21 +90,21 @@ impl Input {
             self.size.shrink(known, stat.len);
         }
         if self.disk.stat.is_some_and(|known| known.len < stat.len) {
-            // What it has grown by is taken for text until it is read.
+            // The new bytes count as text until they are read.
             self.disk.set_unwritten_from(None);
         }
         self.disk.stat = Some(stat);
     }
 
-    /// Whether its file has less text than was known to be there once; a copy of it may still be being made.
+    /// Whether its file has less text than was once known; the file may be an unfinished copy.
     pub(super) fn is_shorter(&self) -> bool {
         let there = !self.disk.is_compressed() && !self.disk.place.is_nowhere() && self.disk.stat.is_some();
         let range = self.text.position..self.size.largest;
         there && !self.size.loss.is_told() && range.contains(&self.disk.text_len())
     }
 
-    /// Closes its file, which can be opened again. The search for a line's end goes on where it was, unless a stream
-    /// has to begin anew.
+    /// Closes its file, which can be opened again. The search for the end of a line continues where it was, unless a
+    /// stream has to start again.
     pub(super) fn close(&mut self) {
         self.file = None;
         if self.disk.is_compressed() {
@@ -112,7 +112,7 @@ impl Input {
         }
     }
 
-    /// The length of its text that is to be read, as far as is known.
+    /// The known length of its text to be read.
     fn largest(&self) -> u64 {
         if self.stage.is_active() {
             self.size.largest.max(self.disk.end(self.disk.text_len()))
@@ -121,14 +121,14 @@ impl Input {
         }
     }
 
-    /// Its file was last seen with more text than was read of it, and is gone now, or cut.
+    /// Keeps the last known length of its text before its file is lost or truncated.
     pub(super) fn count_seen(&mut self) {
         if !self.disk.is_compressed() {
             self.size.largest = self.largest();
         }
     }
 
-    /// Its file belongs to it no more.
+    /// Detaches its file, which no longer belongs to it.
     pub(super) fn detach(&mut self) {
         self.disk.detach();
         self.file = None;
@@ -137,16 +137,16 @@ impl Input {
         self.stage.detach();
     }
 
-    /// The size to be persisted with a position. While a compressed file is read it is what is left of it on disk;
-    /// after its end it says that there is nothing beyond the position while the file has that length, so it is
-    /// withheld where that is not so.
+    /// The size to persist with a position. While a compressed file is read, it is the number of its bytes left on
+    /// disk. After its end, it is its length, which means that a file of that length has no text after the position;
+    /// otherwise it is 0.
     fn size_at(&self, position: u64) -> u64 {
         let size = self.largest();
         let Coding::Compressed { consumed, .. } = self.disk.coding else { return size };
         let lags = position < self.text.position;
         let at_end = match self.stage.done() {
             Some(Done { rest: Rest::Later, .. }) => 0,
-            // What was appended since is not read.
+            // Bytes that were appended since are not read.
             Some(Done { rest: Rest::Nothing, at }) => *at,
             None if self.stage.is_ended() => size,
             None | Some(Done { rest: Rest::Lost(_), .. }) => {
@@ -157,7 +157,7 @@ impl Input {
         if lags { 0 } else { at_end }
     }
 
-    /// How many bytes of it are known and were not read.
+    /// The number of its known bytes that were not read.
     pub(super) fn unread(&self) -> u64 {
         match self.disk.coding {
             Coding::Compressed { .. } if self.stage.is_ended() => self.text.half,
@@ -166,12 +166,12 @@ impl Input {
         }
     }
 
-    /// Whether bytes are known that were not read, without a gap that was told.
+    /// Whether there are known unread bytes for which no gap was reported.
     pub(super) fn has_untold(&self) -> bool {
         self.unread() > 0 && !self.size.loss.is_told()
     }
 
-    /// Its file at the moment is compressed and has this length; what is read of it is known by length or by share.
+    /// Switches to a compressed file of this length; the bytes already read are estimated by length or by ratio.
     pub(super) fn begin_compressed(&mut self, len: u64) {
         let consumed = match self.disk.coding {
             Coding::Compressed { .. } if self.stage.is_ended() => 0,
@@ -182,15 +182,15 @@ impl Input {
         self.size.largest = len;
     }
 
-    /// The gap that was told is booked.
+    /// The reported gap is booked.
     pub(super) fn gap_booked(&mut self) {
         if let Loss::Told { size } = self.size.loss {
             (self.size.largest, self.size.loss, self.text.half) = (size, Loss::None, 0);
         }
     }
 
-    /// Gives back what is not needed of an input that has ended or rests: there may be many. The first bytes of a short
-    /// file stay, since a copy of it may be shorter still.
+    /// Releases what an ended or idle input does not need: there may be many. The first bytes of a short file stay,
+    /// since a copy of it may be shorter still.
     pub(super) fn release_buffers(&mut self) {
         let is_short = self.text.head.len < HEAD_BYTES;
         self.text.release_buffers(self.disk.is_compressed() || self.disk.place.is_nowhere() || !is_short);
@@ -204,7 +204,7 @@ impl Input {
         at_end && plain && at_home && self.disk.unchanged_ms(now_ms) >= WARM_MS
     }
 
-    /// Whether a look may find something new about it although nothing changes.
+    /// Whether a look may find something new about it although its file is unchanged.
     pub(super) fn is_unsettled(&self) -> bool {
         match self.stage {
             _ if self.size.loss.is_seen() || self.is_shorter() => true,
@@ -214,7 +214,7 @@ impl Input {
         }
     }
 
-    /// What is to be persisted of it once everything up to `position` is committed.
+    /// The facts to persist about it once everything up to `position` is committed.
     pub(super) fn facts(&mut self, position: u64) -> InputFacts {
         InputFacts {
             input: self.id,
@@ -227,7 +227,7 @@ impl Input {
         }
     }
 
-    /// Bytes on disk: in all, and read, in this run; none where it takes no part.
+    /// Total bytes on disk and bytes read, both for this run; `None` if it is not part of the progress.
     pub(super) fn progress(&self) -> Option<(u64, u64)> {
         let begun_at = self.size.begun_at?;
         let end = self.disk.end(self.disk.len().max(begun_at));
@@ -239,7 +239,7 @@ impl Input {
         Some((end.saturating_sub(begun_at), read.min(end).saturating_sub(begun_at)))
     }
 
-    /// Whether its file has stayed as it is for so long that nothing more is awaited; in a bounded run nothing ever is.
+    /// Whether its file has been unchanged for so long that no more text is expected; always true in a bounded run.
     pub(super) fn unchanged_for(&self, now_ms: i64, wait_ms: i64, settings: &TailSettings) -> bool {
         settings.bounded || self.disk.unchanged_ms(now_ms) >= wait_ms
     }

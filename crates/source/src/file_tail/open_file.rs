@@ -1,4 +1,4 @@
-//! A file held open, and the text of a compressed one on its way.
+//! An open file, and the text stream of a compressed one.
 
 use super::compressed::{Inflated, Inflater};
 use super::fingerprint::push_tail;
@@ -6,18 +6,18 @@ use crate::compression::Compression;
 use crate::file_system::TailFile;
 use std::io;
 
-/// A file held open.
+/// An open file.
 pub(super) struct OpenFile {
     pub(super) file: Box<dyn TailFile>,
     /// The text of a compressed file.
     pub(super) stream: Option<Box<Stream>>,
-    /// Counts up with each use: the least is closed first.
+    /// A counter value that grows with each use: the file with the smallest value is closed first.
     pub(super) used: u64,
-    /// When it last brought something, in monotonic milliseconds.
+    /// When it last delivered something, in monotonic milliseconds.
     pub(super) used_at_ms: i64,
 }
 
-/// Text of a compressed file on its way.
+/// The text stream of a compressed file.
 pub(super) struct Stream {
     pub(super) inflater: Inflater,
     /// Text not delivered yet.
@@ -30,11 +30,11 @@ pub(super) struct Stream {
     pub(super) prefix: Vec<u8>,
     /// How the last decoding ended.
     pub(super) last: Inflated,
-    /// Whether the text before the position was found to be what was read.
+    /// Whether the text before the position was verified against the text that was read.
     pub(super) verified: bool,
-    /// When the file had last changed as the stream began, by the clock of its file system.
+    /// When the file had last changed as the stream began, in nanoseconds by the clock of its file system.
     pub(super) begun_ns: i64,
-    /// Whether it has to begin anew.
+    /// Whether it has to be restarted.
     pub(super) outdated: bool,
 }
 
@@ -54,7 +54,7 @@ impl Stream {
         })
     }
 
-    /// Decodes until `carry` holds `len` bytes or there is no more.
+    /// Decodes until `carry` contains `len` bytes or no more text follows.
     pub(super) fn pull(
         &mut self,
         file: &mut dyn TailFile,

@@ -1,4 +1,4 @@
-//! Which files are meant: files, folders and globs, looked at afresh each time.
+//! Selects files by paths, folders and globs, which are evaluated again in each look.
 
 use super::warnings::Warnings;
 use crate::file_system::{FileKind, FileStat, FileSystem};
@@ -8,34 +8,34 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 
-/// How deep `**` looks: deeper than any layout of logs, and an end to loops that inodes do not show.
+/// Maximum depth of `**`: more than any layout of logs needs, and a bound for loops that inodes do not reveal.
 const FOLDER_DEPTH_MAX: usize = 32;
 
-/// The files that are meant.
+/// The patterns that select files.
 #[derive(Debug)]
 pub(super) struct Patterns(Vec<Pattern>);
 
 #[derive(Debug)]
 enum Pattern {
-    /// A file, or all files directly in a folder, whatever stands there at the moment.
+    /// A file, or all files directly in a folder, depending on what the path is at the moment.
     Path(PathBuf),
     /// A glob below a folder.
     Glob { base: PathBuf, matcher: GlobMatcher, depth_max: usize, hidden: bool },
 }
 
-/// How much there is to read.
+/// The amount of data to read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Survey {
-    /// Files that are not empty, each once.
+    /// Files that are not empty, each counted once.
     pub files: u64,
-    /// Their bytes on disk.
+    /// Their total bytes on disk.
     pub bytes: u64,
 }
 
-/// Looks how much the files that `paths` name hold, without opening them.
+/// Determines how much data the files named by `paths` contain, without opening them.
 ///
 /// # Errors
-/// A user error when a named file is not there or a glob is not valid.
+/// A user error when a named file does not exist or a glob is not valid.
 pub fn survey(fs: &dyn FileSystem, paths: &[String]) -> Result<Survey> {
     let listing =
         Patterns::new(fs, paths, &HashSet::new(), false, usize::MAX)?.list(fs, usize::MAX, &mut Warnings::default());
@@ -44,54 +44,54 @@ pub fn survey(fs: &dyn FileSystem, paths: &[String]) -> Result<Survey> {
     Ok(files.fold(Survey::default(), |sum, stat| Survey { files: sum.files + 1, bytes: sum.bytes + stat.len }))
 }
 
-/// What one look found.
+/// The result of one look.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     /// Regular files by path.
     pub(super) files: BTreeMap<PathBuf, FileStat>,
-    /// Paths that could not be looked at, and why: what is below them is unknown, not gone.
+    /// Paths that could not be examined, and why: their content is unknown, not gone.
     failed: BTreeMap<PathBuf, Failure>,
-    /// Whether there are more files than are followed.
+    /// Whether more files match than are followed.
     left_off: bool,
 }
 
-/// Files that are there, each inode under one path.
+/// Existing files, each inode under one path.
 pub(super) struct Files {
     pub(super) by_path: BTreeMap<PathBuf, FileStat>,
     pub(super) by_inode: HashMap<(u64, u64), PathBuf>,
 }
 
-/// Why a path could not be looked at.
+/// Why a path could not be examined.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) reason: String,
-    /// Whether permission is wanting: waiting will not help.
+    /// Whether permission was denied: waiting does not help.
     pub(super) denied: bool,
 }
 
 impl Listing {
-    /// Whether nothing can be said of a path at the moment.
+    /// Whether the state of a path is unknown at the moment.
     pub(super) fn is_unknown(&self, path: &Path) -> bool {
         !self.failed.is_empty()
             && (self.failed.contains_key(Path::new(".")) || path.ancestors().any(|path| self.failed.contains_key(path)))
     }
 
-    /// Paths that could not be looked at, and why.
+    /// Paths that could not be examined, and why.
     pub(super) fn failed(&self) -> &BTreeMap<PathBuf, Failure> {
         &self.failed
     }
 
-    /// Whether there are more files than are followed.
+    /// Whether more files match than are followed.
     pub(super) fn is_cut(&self) -> bool {
         self.left_off
     }
 
-    /// Whether some path could not be looked at: a file that is nowhere to be seen may be there.
+    /// Whether some path could not be examined: a missing file may be there.
     pub(super) fn hides_something(&self) -> bool {
         !self.failed.is_empty()
     }
 
-    /// A path could not be looked at or opened. Where handles have run out, nothing can be told of any path.
+    /// Notes that a path could not be examined or opened. If handles have run out, the state of all paths is unknown.
     pub(super) fn fail(&mut self, path: &Path, error: &io::Error) {
         let none_left = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
         let path = if none_left { Path::new(".") } else { path };
@@ -104,8 +104,8 @@ impl Listing {
 }
 
 impl Patterns {
-    /// Reads the patterns; in a bounded run each must match a file now. A path that is `known` from an earlier run may
-    /// hold nothing just now: its log was perhaps rotated a moment ago.
+    /// Parses the patterns; in a bounded run each must match a file now. A path that is `known` from an earlier run
+    /// need not: its log may just have been rotated.
     pub(super) fn new(
         fs: &dyn FileSystem,
         texts: &[String],
@@ -133,7 +133,7 @@ impl Patterns {
         Ok(Patterns(patterns))
     }
 
-    /// Looks which files there are, at most `files_max` of them.
+    /// Lists the files that match, at most `files_max` of them.
     pub(super) fn list(&self, fs: &dyn FileSystem, files_max: usize, warnings: &mut Warnings) -> Listing {
         let mut listing = Listing::default();
         for pattern in &self.0 {
@@ -159,7 +159,7 @@ impl Pattern {
                     "there is no file or folder {text:?}: check the path, or use a glob for files that do not exist yet"
                 )));
             }
-            // It is there and may become readable; until then it is a warning, not an error.
+            // It exists and may become readable; until then this is a warning, not an error.
             Err(_) => return Ok(Pattern::Path(path)),
         }
         let text = path.to_string_lossy();
@@ -193,7 +193,7 @@ impl Pattern {
                 None => {}
             },
             Pattern::Glob { base, matcher, depth_max, hidden } => {
-                // Folders seen already, by inode: symbolic links can make loops.
+                // Visited folders, by inode: symbolic links can make loops.
                 let mut seen = HashSet::new();
                 let mut folders = vec![(base.clone(), 1)];
                 while let Some((folder, depth)) = folders.pop() {
@@ -219,7 +219,7 @@ impl Pattern {
     }
 }
 
-/// Without doubled separators and leading `./`, so that a file has one path however it was named.
+/// Removes doubled separators and a leading `./`, so that each file has one path, however it was named.
 fn normal(path: &Path) -> PathBuf {
     let plain: PathBuf = path.components().filter(|component| *component != Component::CurDir).collect();
     if plain.as_os_str().is_empty() { PathBuf::from(".") } else { plain }
@@ -238,7 +238,7 @@ fn not_regular(path: &Path, warnings: &mut Warnings) {
     warnings.set_for(path, format!("{}: not a regular file, so it is not read", path.display()));
 }
 
-/// What stands at a path; none where there is nothing or it cannot be told.
+/// The state of a path; `None` if nothing is there or it cannot be determined.
 fn look(fs: &dyn FileSystem, path: &Path, listing: &mut Listing, warnings: &mut Warnings) -> Option<FileStat> {
     match fs.stat(path) {
         Ok(stat) => Some(stat),

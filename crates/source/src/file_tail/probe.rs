@@ -16,7 +16,7 @@ pub(super) struct Probe {
     pub(super) head: Vec<u8>,
     /// Whether it is too short to decide what it is.
     pub(super) undecided: bool,
-    /// What it is if it is not a log: it is ignored until it changes.
+    /// If it is not a log, what it is: it is ignored until it changes.
     pub(super) foreign: Option<Foreign>,
     /// When this was first found, in monotonic milliseconds.
     pub(super) since_ms: i64,
@@ -48,7 +48,7 @@ pub(super) fn probe_file(file: &mut dyn TailFile, last: bool) -> io::Result<(Opt
         Magic::Compressed(compression) => {
             let mut text = Vec::new();
             let last_step = Inflater::new(compression)?.inflate(file, u64::MAX, &mut text, HEAD_BYTES)?;
-            // One that is still being written shows too little of its text to say whose continuation it is.
+            // A file that is still being written shows too little text to decide which input it continues.
             let undecided = text.len() < HEAD_BYTES && last_step == Inflated::Starved && !last;
             Ok((Some(compression), text, undecided))
         }

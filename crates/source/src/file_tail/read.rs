@@ -1,4 +1,4 @@
-//! Reading: opens the file of an input, reads a step, and says what that brought.
+//! Reading: opens the file of an input, reads a step, and reports the result.
 
 use super::content::is_continued;
 use super::layout::Header;
@@ -15,7 +15,7 @@ use std::io;
 use std::path::Path;
 
 impl Tailer {
-    /// Reads an input on.
+    /// Continues to read an input.
     pub(super) fn read_input(&mut self, id: InputId, now_ms: i64) -> ReadOutcome {
         let Some(input) = self.inputs.get(&id) else { return ReadOutcome::Ended };
         match &input.stage {
@@ -51,7 +51,7 @@ impl Tailer {
                 (told, warning)
             }
             Err(error) => {
-                // Without a name it could not be opened again.
+                // A file without a name could not be opened again.
                 if !input.disk.place.is_nowhere() {
                     input.close();
                 }
@@ -66,8 +66,8 @@ impl Tailer {
         outcome
     }
 
-    /// Looks for the header of an input that perhaps has none of its own: what was rotated has perhaps been read since
-    /// its file was found.
+    /// Searches for the header of an input that may have none of its own: the rotated file may have been read since its
+    /// file was found.
     fn look_for_header(&mut self, id: InputId) {
         let Some(input) = self.inputs.get(&id) else { return };
         if !input.layout.may_lack_header() || input.text.head.bytes.first() == Some(&b'{') {
@@ -110,14 +110,14 @@ impl Tailer {
         step
     }
 
-    /// Opens an input's file where it is not open; says whether it still is its own.
+    /// Opens an input's file if it is not open; returns whether the file still belongs to the input.
     fn ensure_open(&mut self, id: InputId, now_ms: i64) -> io::Result<bool> {
         let Some(input) = self.inputs.get_mut(&id) else { return Ok(false) };
         if input.file.is_none() {
             let Some(place) = input.disk.place.path() else { return Ok(false) };
             let mut file = match self.fs.open(place) {
                 Ok(file) => file,
-                // The next look will tell what became of it.
+                // The next look determines what happened to it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
                 Err(error) => return Err(error),
             };
@@ -146,7 +146,7 @@ impl Tailer {
     }
 }
 
-/// What is told of a file that is read for good: its end, but where there is a gap, only with that, by the next look.
+/// The outcome for a completely read file: its end. If there is a gap, the next look reports both.
 fn told_end(done: &Done) -> ReadOutcome {
     if matches!(done.rest, Rest::Lost(_)) { ReadOutcome::AtEnd } else { ReadOutcome::Ended }
 }

@@ -1,4 +1,4 @@
-//! Reading compressed files: their text as a stream, first past what was read before.
+//! Reads compressed files as text streams. Text that was read before is skipped first.
 
 use super::compressed::Inflated;
 use super::decide::{self, StreamEnd, StreamStop};
@@ -17,10 +17,10 @@ use memchr::{memchr, memrchr};
 use std::io;
 use std::sync::Arc;
 
-/// Text decoded at a time on the way to the position.
+/// Text decoded at a time while skipping to the position.
 const SKIP_BYTES: usize = 256 * 1024;
 
-/// Reads a compressed file on.
+/// Continues to read a compressed file.
 pub(super) fn step(input: &mut Input, open: &mut OpenFile, settings: &TailSettings, now_ms: i64) -> io::Result<Step> {
     let step = step_on(input, open, settings, now_ms);
     if let Some(stream) = &open.stream {
@@ -85,7 +85,7 @@ fn step_on(input: &mut Input, open: &mut OpenFile, settings: &TailSettings, now_
     Ok(stopped(input, stream, settings, now_ms))
 }
 
-/// Decodes what was read before, up to the position, and checks that it is that; what to do where this is not done.
+/// Decodes up to the position and verifies the skipped text; returns a step if this is not finished.
 fn skip(
     input: &mut Input,
     stream: &mut Stream,
@@ -119,13 +119,13 @@ fn skip(
     Ok(None)
 }
 
-/// Bytes of the text that tell its head and format.
+/// The number of bytes of text that determine its head and format.
 fn prefix_bytes(settings: &TailSettings) -> usize {
     format::prefix_bytes(&settings.decode).max(HEAD_BYTES)
 }
 
-/// Where text without a line ending is ended by NUL bytes, and where these end: at its beginning they belong to no
-/// line. Nobody goes on writing behind them in a compressed file.
+/// Start and end of the NUL bytes that end text without a line ending. NUL bytes at its beginning belong to no line: no
+/// writer replaces them in a compressed file.
 fn ended_by_nul_bytes(text: &[u8]) -> Option<(usize, usize)> {
     match nul_bytes::leading(text) {
         0 => nul_bytes::run(text, false),
@@ -133,7 +133,7 @@ fn ended_by_nul_bytes(text: &[u8]) -> Option<(usize, usize)> {
     }
 }
 
-/// Takes head and format from the first bytes of the text; false where these are not the input's.
+/// Takes head and format from the first bytes of the text; returns false if they do not match the input.
 fn learn(input: &mut Input, stream: &mut Stream, settings: &TailSettings) -> bool {
     if input.text.head.len < HEAD_BYTES && stream.prefix.len() > input.text.head.len {
         let head = stream.prefix[..stream.prefix.len().min(HEAD_BYTES)].to_vec();
@@ -150,7 +150,7 @@ fn learn(input: &mut Input, stream: &mut Stream, settings: &TailSettings) -> boo
             let found = format::find(&input.name, &stream.prefix, last, kept, &settings.decode);
             input.layout.set_format(found);
         } else {
-            // By what stands behind the NUL bytes.
+            // The format is decided by the text after the NUL bytes.
             let at = nul_bytes::leading(&stream.carry);
             let found = match &stream.carry[at..] {
                 [] => None,
@@ -165,13 +165,13 @@ fn learn(input: &mut Input, stream: &mut Stream, settings: &TailSettings) -> boo
     true
 }
 
-/// The file looked like this input's and is not.
+/// The file resembled this input's file but is another one.
 fn refuse(input: &mut Input) -> Step {
     input.disk.refused = input.disk.stat.map(|stat| Box::new(stat.inode));
     Step::Lost
 }
 
-/// There is no whole line left in the text decoded so far, or it stops before the position is reached.
+/// Decides what to do if the decoded text has no whole line left, or ends before the position.
 fn stopped(input: &mut Input, stream: &mut Stream, settings: &TailSettings, now_ms: i64) -> Step {
     let unchanged_ms = input.disk.unchanged_ms(now_ms);
     let Coding::Compressed { restarted, .. } = &mut input.disk.coding else { return Step::Lost };
@@ -200,7 +200,7 @@ fn stopped(input: &mut Input, stream: &mut Stream, settings: &TailSettings, now_
     }
 }
 
-/// The text was read to its end, but for a last line that has none.
+/// The text was read to its end, except for an unterminated last line.
 fn complete(input: &mut Input, stream: &mut Stream, settings: &TailSettings) -> Step {
     if let Some(format) = input.layout.format.clone()
         && is_last_line(&stream.carry, input, &format, settings)
@@ -214,7 +214,7 @@ fn complete(input: &mut Input, stream: &mut Stream, settings: &TailSettings) -> 
     Step::Done(Done { at: stream.inflater.consumed, rest: Rest::Nothing }, warning)
 }
 
-/// The rest cannot be decoded.
+/// Gives up the rest, which cannot be decoded.
 fn give_up(input: &Input, stream: &Stream) -> Step {
     let why = if let Inflated::Corrupt(why) = &stream.last { why } else { "it is incomplete" };
     let at = input.disk.end(input.disk.len());
@@ -224,7 +224,7 @@ fn give_up(input: &Input, stream: &Stream) -> Step {
     Step::Done(Done { at, rest }, Some(reason))
 }
 
-/// Searches a line without end for its end.
+/// Searches for the end of an overlong line.
 fn step_overlong(
     input: &mut Input,
     stream: &mut Stream,

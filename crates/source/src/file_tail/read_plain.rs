@@ -1,4 +1,4 @@
-//! Reading plain files: blocks of whole lines, up to what is written of them.
+//! Reads plain files in blocks of whole lines, up to the end of the written text.
 
 use super::content::still_follows;
 use super::decide::{self, TextEnd};
@@ -17,7 +17,7 @@ use memchr::{memchr, memrchr};
 use std::io;
 use std::sync::Arc;
 
-/// Changes further apart than this, in milliseconds, show in a file's times: these have the grain of a timer tick.
+/// Changes further apart than this, in milliseconds, change a file's times, which have the resolution of a timer tick.
 const TIMES_APART_MS: i64 = 50;
 
 /// What a reading step may read.
@@ -27,15 +27,15 @@ struct Scope<'a> {
     settings: &'a TailSettings,
     /// The length of the file.
     len: u64,
-    /// Up to where it is to be read.
+    /// The offset up to which it is read.
     end: u64,
-    /// Whether nothing more is awaited behind that.
+    /// Whether no more text is expected after that.
     complete: bool,
-    /// Now, in monotonic milliseconds.
+    /// The present time, in monotonic milliseconds.
     now_ms: i64,
 }
 
-/// Reads a plain file on.
+/// Continues to read a plain file.
 pub(super) fn step(
     input: &mut Input,
     file: &mut dyn TailFile,
@@ -52,7 +52,7 @@ pub(super) fn step(
     if input.stage == (Stage::Reading { settled: Some(stat.len) }) {
         return Ok(Step::AtEnd);
     }
-    // At the beginning there is no text before the position that would tell another file from it.
+    // At the beginning there is no text before the position to identify the file.
     if (input.text.head.len < HEAD_BYTES || input.text.position == 0) && !learn_head(input, file)? {
         return Ok(Step::Lost);
     }
@@ -67,7 +67,7 @@ pub(super) fn step(
         find_format(input, file, scope)?;
     }
     let text = read_block(file, input.text.position, end, settings, spare)?;
-    // After the text: what was read belongs to what was read before, even if the file is cut at this moment.
+    // Checked after the read: the text then follows the text read before, even if the file is being truncated.
     if !still_follows(&input.text.tail, file, input.text.position)? {
         return Ok(Step::Lost);
     }
@@ -76,22 +76,22 @@ pub(super) fn step(
     step_lines(input, file, text, scope)
 }
 
-/// Notes what the file looks like now, and what that may mean.
+/// Notes the present state of the file and its consequences.
 fn note_stat(input: &mut Input, stat: FileStat, now_ms: i64) {
     if stat.len != input.disk.len() {
         input.disk.changed_at_ms = now_ms;
     }
     if input.disk.stat.is_some_and(|known| known.changed_ns != stat.changed_ns) {
-        // Perhaps it was rewritten to the same length, or written in place.
+        // It may have been rewritten to the same length, or in place.
         input.stage.unsettle();
         input.disk.changed_at_ms = now_ms;
-        // Perhaps something was written amid NUL bytes.
+        // Text may have been written among NUL bytes.
         input.disk.scan_anew();
     }
     input.observe(stat);
 }
 
-/// Takes the first bytes of the text; false where these are not the input's.
+/// Takes the first bytes of the text; returns false if they do not match the input.
 fn learn_head(input: &mut Input, file: &mut dyn TailFile) -> io::Result<bool> {
     let head = read_range(file, 0, HEAD_BYTES)?;
     let is_compressed = input.text.position == 0 && matches!(magic(&head), Magic::Compressed(_));
@@ -102,7 +102,7 @@ fn learn_head(input: &mut Input, file: &mut dyn TailFile) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Delivers the whole lines of the text that follows the position.
+/// Delivers the whole lines after the position.
 fn step_lines(input: &mut Input, file: &mut dyn TailFile, mut text: Vec<u8>, scope: Scope<'_>) -> io::Result<Step> {
     if text.first() == Some(&0)
         && let Some(step) = before_nul_bytes(input, file, &mut text, scope)?
@@ -130,7 +130,7 @@ fn step_lines(input: &mut Input, file: &mut dyn TailFile, mut text: Vec<u8>, sco
     Ok(at_end(input, scope.len, text_end, scope))
 }
 
-/// Finds out how an input is to be read: by the first bytes of its file, or where these are NUL bytes, by those at the
+/// Detects the format of an input by the first bytes of its file or, if these are NUL bytes, by the bytes at the
 /// position.
 fn find_format(input: &mut Input, file: &mut dyn TailFile, scope: Scope<'_>) -> io::Result<()> {
     let Scope { settings, end, complete, .. } = scope;
@@ -144,7 +144,7 @@ fn find_format(input: &mut Input, file: &mut dyn TailFile, scope: Scope<'_>) -> 
     let mut at = 0;
     if nul_bytes::leading(&prefix) == prefix.len() {
         if input.text.position == 0 {
-            // There is no text yet.
+            // No text is written yet.
             return Ok(());
         }
         at = input.text.position;
@@ -159,8 +159,8 @@ fn find_format(input: &mut Input, file: &mut dyn TailFile, scope: Scope<'_>) -> 
     Ok(())
 }
 
-/// Where a long run of NUL bytes ends the text, or one that reaches the file's end: what is done if something stands
-/// behind it. Otherwise the text is cut to what is before it, and goes on being looked at as the file's end.
+/// Handles NUL bytes that end the text: a long run, or a run up to the end of the file. Returns a step if text may
+/// follow them. Otherwise it cuts the text before them and treats that as the end of the file.
 fn before_nul_bytes(
     input: &mut Input,
     file: &mut dyn TailFile,
@@ -182,7 +182,7 @@ fn before_nul_bytes(
         Behind::Nothing => {
             text.truncate(start);
             input.disk.set_unwritten_from(Some(from));
-            // What is not written yet is not missing either.
+            // Text that is not written yet is not missing.
             input.size.largest = input.text.position.max(from);
             if text.is_empty() {
                 return Ok(Some(at_end(input, end, from, scope)));
@@ -192,8 +192,8 @@ fn before_nul_bytes(
     }
 }
 
-/// Text from a position on: a block, or where that holds no whole line, twice as much, up to what the longest line
-/// needs.
+/// Reads a block of text from a position. While the block contains no whole line, its size is doubled, up to the
+/// maximum length of a line.
 fn read_block(
     file: &mut dyn TailFile,
     position: u64,
@@ -204,7 +204,7 @@ fn read_block(
     let left = end - position.min(end);
     let want = |bytes: usize| left.min(bytes as u64) as usize;
     let block = want(settings.block_bytes);
-    // One that is far larger would stay so for as long as the block waits.
+    // A much larger buffer would occupy its memory as long as the block waits.
     let buffer = spare.pop().filter(|buffer| buffer.capacity() <= 2 * block.max(BLOCK_BYTES_MIN)).unwrap_or_default();
     let mut text = read_range_into(file, position, block, buffer)?;
     let (mut bytes, longest) = (block, want(settings.long_block_bytes()));
@@ -215,8 +215,8 @@ fn read_block(
     Ok(text)
 }
 
-/// All that can be read for now has been, of a file of length `len` whose text ends at `text_end`; where the file is
-/// complete, what is left is half a line.
+/// All text that is readable now was read, of a file of length `len` whose text ends at `text_end`. If the file is
+/// complete, the rest is an incomplete line.
 fn at_end(input: &mut Input, len: u64, text_end: u64, scope: Scope<'_>) -> Step {
     let left = text_end.saturating_sub(input.text.position);
     if scope.complete {
@@ -237,7 +237,7 @@ fn at_end(input: &mut Input, len: u64, text_end: u64, scope: Scope<'_>) -> Step 
     Step::AtEnd
 }
 
-/// Searches a line without end for its end.
+/// Searches for the end of an overlong line.
 fn step_overlong(input: &mut Input, file: &mut dyn TailFile, scope: Scope<'_>) -> io::Result<Step> {
     let Scope { settings, end, complete, .. } = scope;
     let Some(mut line) = input.text.overlong.take() else { return Ok(Step::Busy) };

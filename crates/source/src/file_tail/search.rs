@@ -1,5 +1,5 @@
-//! The search for logs that were rotated while nobody watched: a path that is named alone now holds another file, or
-//! none, and the rest of what was read stands in its folder under any name.
+//! Searches for logs that were rotated while the process was stopped: a path that was named directly is now another
+//! file or missing, and the file with the unread rest is in the same folder under any name.
 
 use super::content::continues;
 use super::input::Input;
@@ -14,15 +14,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Files that are opened in one folder in the search: as many as a month of hourly rotation leaves, and some more.
+/// Maximum files opened per folder in a search: somewhat more than a month of hourly rotation leaves.
 const SEARCHED_MAX: usize = 1_024;
 
 impl Tailer {
-    /// Searches the folders of inputs that were not read to their end and whose files are not where they were. A file
-    /// that is found is read to its end, and then left alone; what is not found is told. Done once, by the first look.
+    /// Searches the folders of inputs that were not completely read and whose files are not at their paths. A found
+    /// file is read to its end, but not followed; a missing one gives a warning. Done once, in the first look.
     pub(super) fn search_folders(&mut self, listing: &mut Listing, now_ms: i64, found: &mut Vec<Discovery>) {
-        // The latest at each path: it may have been written to until it was rotated, even if it was read to its end
-        // then.
+        // The latest input at each path: its file may have been appended to until it was rotated, even if it was
+        // completely read.
         let mut newest: BTreeMap<&str, InputId> = BTreeMap::new();
         for input in self.inputs.values().filter(|input| input.stage.is_unseen()) {
             newest.entry(&input.name).and_modify(|id| *id = input.id.max(*id)).or_insert(input.id);
@@ -46,7 +46,7 @@ impl Tailer {
             }
             for id in ids {
                 let Some(input) = self.inputs.get(&id) else { continue };
-                // One that was read to its end, and whose path is free, may have been deleted long after that.
+                // A completely read file whose path is free may have been deleted long afterwards.
                 let is_rotated = listing.files.contains_key(Path::new(&*input.name));
                 if input.stage.is_ended() && !is_rotated {
                     continue;
@@ -60,7 +60,7 @@ impl Tailer {
         }
     }
 
-    /// Searches one folder; leaves in `ids` the inputs that are not found.
+    /// Searches one folder; the inputs that were not found stay in `ids`.
     fn search_folder(
         &mut self,
         folder: &Path,
@@ -81,7 +81,7 @@ impl Tailer {
             if ids.is_empty() || opened == SEARCHED_MAX {
                 break;
             }
-            // What the patterns name was looked at already.
+            // Files that match a pattern were already examined.
             let Ok(stat) = self.fs.stat(&path) else { continue };
             if stat.kind != FileKind::File || stat.len == 0 || listing.files.contains_key(&path) {
                 continue;
@@ -97,11 +97,11 @@ impl Tailer {
                     if self.adopt(id, &path, &probe, now_ms, found) == Adopted::Continued {
                         found.push(Discovery::Continued { input: id });
                     }
-                    // It is not among the files that are meant: it is read to its end while it is held open.
+                    // It matches no pattern: it is read to its end while it is open.
                     if let Some(input) = self.inputs.get_mut(&id) {
                         (input.disk.rotated, input.disk.place) = (true, Place::Unlisted(path));
                         if input.stage.is_ended() {
-                            // Half a line that was told of before is all that is left of it, and is not lost.
+                            // Only an incomplete line, already reported, may remain; it is not lost.
                             input.size.largest = input.text.position;
                         }
                     }

@@ -12,7 +12,7 @@ pub const BLOCK_BYTES_MIN: usize = 1024;
 /// milliseconds, so that no file delays the others.
 pub(super) const SCAN_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// How files are tailed. Nobody configures the fields that are skipped.
+/// How files are tailed. Skipped fields are not configurable.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(default)]
 pub struct TailSettings {
@@ -59,7 +59,7 @@ impl TailSettings {
         line.into_iter().chain(self.decode.clashes()).collect()
     }
 
-    /// Text read at a time where a line is longer than a block, in bytes: one of the longest length fits, with its
+    /// Text read at a time if a line is longer than a block, in bytes: a line of the maximum length fits, with its
     /// ending and a byte order mark.
     pub(super) fn long_block_bytes(&self) -> usize {
         self.block_bytes.max(2 * self.decode.line_bytes_max)
@@ -77,9 +77,9 @@ impl Default for TailSettings {
             last_rows_before_ms: None,
             bounded: false,
             files_max: 262_144,
-            // Half of the usual limit of 1,024 handles a process.
+            // Half of the usual limit of 1,024 handles per process.
             open_max: 512,
-            // Some 600 of gzip, or 50 of zstd's usual level.
+            // About 600 gzip decoders, or 50 zstd decoders of the usual level.
             stream_bytes_max: 128 << 20,
         }
     }

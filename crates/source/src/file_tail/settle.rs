@@ -117,7 +117,7 @@ impl Tailer {
         let covered = self.is_covered(id);
         let Some(input) = self.inputs.get_mut(&id) else { return };
         let bytes = input.unread();
-        // Should its file come back, there is something to read.
+        // If its file reappears, there is more to read.
         let size = if input.disk.is_compressed() { 0 } else { input.text.position };
         if bytes > 0 && !covered {
             let reason = format!("{} was deleted or truncated before it was read to its end", input.name);
@@ -131,7 +131,7 @@ impl Tailer {
         }
     }
 
-    /// Whether what was lost of an input is read all the same, since a copy of it is an input too (copytruncate).
+    /// Whether the lost text of an input is still read, because a copy of its file is also an input (copytruncate).
     fn is_covered(&mut self, id: InputId) -> bool {
         let Some(lost) = self.inputs.get(&id).filter(|lost| !lost.disk.is_compressed()) else { return false };
         let copies = self.inputs.values().map(Box::as_ref).filter(|other| {
@@ -152,7 +152,7 @@ impl Tailer {
     }
 }
 
-/// Whether a file that was cut still is an input's, and the last byte of what it holds up to a length.
+/// Whether a truncated file still belongs to an input, and its last byte before `len`.
 fn look_at_cut(fs: &dyn FileSystem, input: &mut Input, len: u64) -> io::Result<(bool, Option<u8>)> {
     let look = |file: &mut dyn TailFile, input: &mut Input| -> io::Result<(bool, Option<u8>)> {
         Ok((is_continued(file, input)?, last_byte(file, len)?))
@@ -168,7 +168,7 @@ fn look_at_cut(fs: &dyn FileSystem, input: &mut Input, len: u64) -> io::Result<(
     }
 }
 
-/// The last byte of what a file holds up to a length.
+/// The last byte of a file before `len`.
 fn last_byte(file: &mut dyn TailFile, len: u64) -> io::Result<Option<u8>> {
     Ok(read_range(file, len.saturating_sub(1), len.min(1) as usize)?.first().copied())
 }
@@ -212,7 +212,7 @@ fn end(input: &mut Input, bounded: bool, found: &mut Vec<Discovery>) {
     }
     input.stage = Stage::Ended { unseen: false };
     input.text.overlong = None;
-    // One that is still being written, or may be under another name, is held so that nothing more of it is missed.
+    // A file that may still be written, or renamed, stays open so that its text is not missed.
     let disk = &input.disk;
     let may_grow = !bounded && !disk.is_compressed() && (disk.place.is_nowhere() || !disk.rotated);
     if !may_grow || disk.stat.is_none() {

@@ -1,4 +1,4 @@
-//! The tailer: what it knows of files and inputs.
+//! The tailer: its state about files and inputs.
 
 use super::input::Input;
 use super::outcome::Unopened;
@@ -18,42 +18,42 @@ pub struct Tailer {
     pub(super) fs: Box<dyn FileSystem + Send>,
     pub(super) settings: TailSettings,
     pub(super) patterns: Patterns,
-    /// Boxed: nodes of the map are half empty where inputs came one after another.
+    /// Boxed: map nodes are half empty if inputs are added in ascending order.
     pub(super) inputs: BTreeMap<InputId, Box<Input>>,
     pub(super) next_input: u64,
     /// The generation last used at each path.
     pub(super) generations: HashMap<PathBuf, u32>,
-    /// The header line of CSV last read at each path: what is written there later may go on without one.
+    /// The CSV header line last read at each path: later text at the path may have no header.
     pub(super) headers: HashMap<PathBuf, Arc<[u8]>>,
     /// Files that belong to no input yet and have to wait.
     pub(super) waiting: BTreeMap<PathBuf, Probe>,
     pub(super) warnings: Warnings,
     /// Counts uses of open files.
     pub(super) uses: u64,
-    /// Inputs whose files are open, and perhaps some whose are not any more.
+    /// Inputs whose files are open; may include inputs whose files were closed since.
     pub(super) opened: BTreeSet<InputId>,
-    /// Inputs that are being decoded, and perhaps some that are not any more.
+    /// Inputs that are being decoded; may include inputs that no longer are.
     pub(super) streaming: BTreeSet<InputId>,
-    /// What is watched.
+    /// Watched folders and files.
     pub(super) watcher: Watcher,
     /// Which input's file is at a path, by the path's hash, as of the last look.
     pub(super) places: HashMap<u64, InputId>,
-    /// When everything was last looked at, in monotonic milliseconds.
+    /// When everything was last examined, in monotonic milliseconds.
     pub(super) looked_at_ms: i64,
-    /// Whether everything has to be looked at again as soon as may be.
+    /// Whether everything has to be examined again as soon as possible.
     pub(super) look_wanted: bool,
     /// Whether time alone may change something about an input: each look has to settle it.
     pub(super) unsettled: bool,
-    /// Inputs whose files changed and that were not asked for yet.
+    /// Inputs whose files changed and that were not returned yet.
     pub(super) woken: Vec<InputId>,
-    /// What the last look could not look at; a bounded run takes no new files after the first, but those that this kept
-    /// from it.
+    /// The paths that the last look could not examine. After its first look, a bounded run takes new files only from
+    /// there.
     pub(super) listing: Option<Listing>,
-    /// What could not be looked at since some look before the last, by path.
+    /// What could not be examined so far, by path.
     pub(super) unopened: BTreeMap<PathBuf, Unopened>,
-    /// Inputs whose file may be behind what could not be looked at.
+    /// Inputs whose file may be at a path that could not be examined.
     pub(super) unreachable: Vec<InputId>,
-    /// Room for text to be read, used before.
+    /// Used text buffers, kept for reuse.
     pub(super) spare: Vec<Vec<u8>>,
 }
 
@@ -68,10 +68,10 @@ impl std::fmt::Debug for Tailer {
 
 impl Tailer {
     /// Prepares to follow the files that `patterns` name: files, folders (every regular file directly in them that is
-    /// not hidden) and globs. `known` are the inputs of the epoch log, `next_input` the number of the next new one.
+    /// not hidden) and globs. `known` are the inputs of the epoch log, `next_input` is the number of the next new one.
     ///
     /// # Errors
-    /// A user error when a named file is not there, a glob is not valid, or a bounded run has nothing to read.
+    /// A user error when a named file does not exist, a glob is not valid, or a bounded run has nothing to read.
     pub fn new(
         fs: Box<dyn FileSystem + Send>,
         settings: TailSettings,
@@ -88,7 +88,7 @@ impl Tailer {
         let mut headers = HashMap::new();
         let mut newest: HashMap<&str, u32> = HashMap::new();
         for (row, file) in known.iter().filter_map(|row| Some((row, row.file()?))) {
-            // Where its log is written, whatever its file is called by now.
+            // The path at which its log is written, whatever the present name of its file.
             let path =
                 row.origin.rsplit_once('#').filter(|_| file.generation > 0).map_or(&*row.origin, |(path, _)| path);
             let newer = newest.get(path).is_none_or(|&generation| generation <= file.generation);

@@ -5,7 +5,7 @@ use adtally_model::dead_letter::PAYLOAD_BYTES_MAX;
 use adtally_model::input::Fingerprint;
 use std::collections::VecDeque;
 
-/// Fingerprints kept of positions that are read and not yet committed: one a block, so of some ten thousand blocks.
+/// Maximum fingerprints of uncommitted positions: one per block, so enough for some ten thousand blocks.
 const MARKS_MAX: usize = 65_536;
 
 /// The text of an input that was read.
@@ -72,7 +72,7 @@ impl Text {
         self.marks.binary_search_by_key(&position, |mark| mark.0).is_ok()
     }
 
-    /// Notes the text before a position of which it is not known.
+    /// Notes the text before a position, if it is not known yet.
     pub(super) fn mark(&mut self, position: u64, text: &[u8]) {
         if let Err(at) = self.marks.binary_search_by_key(&position, |mark| mark.0) {
             self.marks.insert(at, (position, text.len() as u32, hash(text)));

@@ -1,48 +1,48 @@
-//! NUL bytes in plain files: what was preallocated and is not written yet, and what a writer left before its text.
+//! NUL bytes in plain files: preallocated space that is not written yet, or a gap that a writer left before its text.
 //!
-//! Whether NUL bytes will be written in place is not to be known. They are taken for a file's end as long as nothing
-//! stands behind them, and are gone through to find that out; once something does, they belong to no line.
+//! It cannot be known whether text will replace NUL bytes. As long as no text follows them, they count as the end of
+//! the file and are scanned for text. Once text follows, they belong to no line.
 
 use super::settings::SCAN_BYTES_MAX;
 use crate::decode::nul_bytes;
 use crate::file_system::{TailFile, read_range};
 use std::io;
 
-/// Bytes gone through at a time.
+/// Bytes scanned at a time.
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// How far NUL bytes have been gone through.
+/// How far NUL bytes have been scanned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct NulScan {
-    /// Where they begin.
+    /// The offset of the first NUL byte.
     start: u64,
-    /// Up to where there are only NUL bytes.
+    /// The offset up to which there are only NUL bytes.
     to: u64,
-    /// Whether this goes through them once more, from their beginning, since the file is complete.
+    /// Whether this is the final scan from their beginning, after the file was complete.
     last: bool,
 }
 
 impl NulScan {
-    /// Whether a file of this length, complete, holds nothing but NUL bytes from their beginning on.
+    /// Whether the final scan found only NUL bytes up to this length of the file.
     pub(super) fn is_last(&self, len: u64) -> bool {
         self.last && self.to >= len
     }
 }
 
-/// What stands behind NUL bytes.
+/// What follows NUL bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Behind {
     /// Text, from this offset on.
     Text(u64),
-    /// Nothing up to the file's end.
+    /// Nothing before the end of the file.
     Nothing,
-    /// That is not known yet: it is a long way.
+    /// Not known yet: the run of NUL bytes is long.
     Unknown,
 }
 
-/// Looks for what stands behind the NUL bytes that begin at `start`, at most [`SCAN_BYTES_MAX`] at a time. Those that
-/// were gone through before (`known`) are not gone through again while a writer may go on at their beginning; a
-/// complete file is gone through from there once more.
+/// Searches for text after the NUL bytes that begin at `start`, scanning at most [`SCAN_BYTES_MAX`] per call. While a
+/// writer may still replace them from their beginning, bytes that were already scanned (`known`) are not scanned again.
+/// A complete file is scanned once more from `start`.
 pub(super) fn behind(
     known: &mut Option<Box<NulScan>>,
     file: &mut dyn TailFile,

@@ -27,13 +27,13 @@ pub(super) struct Warnings {
     /// Events that happened once and stay true.
     notes: Vec<String>,
     notes_told: usize,
-    /// Warnings set since [`Warnings::begin_look`]; those of looks before are over.
+    /// Warnings set since [`Warnings::begin_look`]; those of earlier looks are over.
     looked: Option<BTreeSet<String>>,
 }
 
 impl Warnings {
-    /// Begins a look at the files: what concerns their listing and is not found again by [`Warnings::end_look`] is
-    /// over.
+    /// Begins a look at the files: warnings about their listing are over if they are not set again before
+    /// [`Warnings::end_look`].
     pub(super) fn begin_look(&mut self) {
         self.looked = Some(BTreeSet::new());
     }
@@ -81,7 +81,7 @@ impl Warnings {
         self.current.keys().any(|key| key.starts_with(FILE))
     }
 
-    /// Clears all files but those that are to be kept.
+    /// Clears the warnings about all files except those to keep.
     pub(super) fn keep_files(&mut self, keep: impl Fn(&str) -> bool) {
         self.current.retain(|key, _| key.strip_prefix(FILE).is_none_or(&keep));
     }

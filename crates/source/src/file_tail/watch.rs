@@ -1,8 +1,8 @@
-//! What is known of folders and files since the last look, so that only what changed is looked at again.
+//! The known state of folders and files since the last look, so that only changes are examined again.
 //!
-//! A folder that is watched is listed once; after that, its changes are told. Because a change may go unnoticed (see
-//! [`FolderWatch`]), some files are looked at all the same in each round, all of them in turn, and those that are not
-//! covered by a watch are looked at in every round.
+//! A watched folder is listed once; after that, its changes are reported. Because a change may be missed (see
+//! [`FolderWatch`]), each round also examines some covered files, all of them in turn. Files that no watch covers are
+//! examined in every round.
 
 use crate::file_system::{Change, FileStat, FileSystem, FolderWatch, TailFile, WatchId};
 use std::cell::RefCell;
@@ -12,24 +12,23 @@ use std::io::{self, ErrorKind};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
-/// Covered files looked at in each round all the same: some 2,000 a second, 100,000 in a minute, at about 1 % of a
-/// core.
+/// Covered files examined in each round anyway: some 2,000 per second, 100,000 in a minute, at about 1 % of a core.
 const ROUND_FILES: usize = 512;
 
-/// Files without cover that are looked at in each round. With more, each round looks at everything.
+/// Maximum uncovered files that are examined in each round. With more, each round examines everything.
 const UNCOVERED_MAX: usize = 1_024;
 
-/// Folders that are watched at most; `fs.inotify.max_user_watches` is at least 8,192.
+/// Maximum number of watched folders; `fs.inotify.max_user_watches` is at least 8,192.
 const FOLDERS_MAX: usize = 4_096;
 
-/// A folder that is watched.
+/// A watched folder.
 struct Folder {
     id: WatchId,
-    /// Device and inode when it was listed: another may take its path.
+    /// Device and inode when it was listed: another folder may take its path.
     inode: (u64, u64),
-    /// What is in it; facts where they are known to be up to date.
+    /// Its entries, with facts if they are known to be up to date.
     entries: BTreeMap<OsString, Option<FileStat>>,
-    /// Whether the last look at everything came here.
+    /// Whether the last look at everything visited it.
     visited: bool,
 }
 
@@ -38,21 +37,21 @@ pub(super) struct Watcher {
     watch: Option<Box<dyn FolderWatch>>,
     folders: BTreeMap<PathBuf, Folder>,
     by_id: HashMap<WatchId, PathBuf>,
-    /// Files of which no folder tells, and what was last seen of them.
+    /// Files whose changes no folder watch reports, and their last known state.
     uncovered: BTreeMap<PathBuf, Option<FileStat>>,
-    /// Whether something was asked for that cannot be watched.
+    /// Whether a requested path cannot be watched.
     incomplete: bool,
-    /// Where the turn of the covered files is.
+    /// The covered file after which the next turn begins.
     turn: Option<(PathBuf, OsString)>,
     changes: Vec<Change>,
 }
 
-/// What a round found out.
+/// The result of a round.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Round {
-    /// Files whose content or attributes changed, with what they look like now.
+    /// Files whose content or attributes changed, with their present state.
     pub(super) changed: Vec<(PathBuf, FileStat)>,
-    /// Whether everything has to be looked at: something appeared, went away, or is another.
+    /// Whether everything has to be examined: an entry was added, removed or replaced.
     pub(super) look: bool,
 }
 
@@ -69,7 +68,7 @@ impl Watcher {
         }
     }
 
-    /// A look at everything begins.
+    /// Begins a look at everything.
     pub(super) fn begin_look(&mut self) {
         self.take_changes(&mut BTreeSet::new());
         self.folders.values_mut().for_each(|folder| folder.visited = false);
@@ -77,24 +76,24 @@ impl Watcher {
         self.incomplete = self.watch.is_none();
     }
 
-    /// A look at everything is over: folders that it did not come to are not watched any more.
+    /// Ends a look at everything: folders that it did not visit are no longer watched.
     pub(super) fn end_look(&mut self) {
         let left: Vec<PathBuf> =
             self.folders.iter().filter(|(_, folder)| !folder.visited).map(|(path, _)| path.clone()).collect();
         left.iter().for_each(|path| self.forget(path));
         self.incomplete |= self.uncovered.len() > UNCOVERED_MAX;
         if self.incomplete {
-            // Nobody asks for it before the next look.
+            // They are not needed before the next look.
             self.uncovered.clear();
         }
     }
 
-    /// Whether a round finds all changes; else each has to look at everything.
+    /// Whether a round finds all changes; otherwise each round has to examine everything.
     pub(super) fn is_complete(&self) -> bool {
         !self.incomplete
     }
 
-    /// Looks at what was told of, at what is not covered, and at some of the rest.
+    /// Examines reported changes, uncovered files, and some of the others.
     pub(super) fn round(&mut self, fs: &dyn FileSystem) -> Round {
         let mut round = Round::default();
         let mut suspects = BTreeSet::new();
@@ -102,7 +101,7 @@ impl Watcher {
         self.take_turn(&mut suspects);
         for (folder, name) in suspects {
             let path = folder.join(&name);
-            // What was never asked for is of no interest; what is not covered comes below.
+            // Files that were never requested are ignored; uncovered files follow below.
             let known = self.folders.get(&folder).and_then(|folder| *folder.entries.get(&name)?);
             let Some(known) = known else { continue };
             let now = fs.stat(&path).ok();
@@ -116,7 +115,7 @@ impl Watcher {
             round.compare(path.clone(), *known, now);
             *known = now;
         }
-        // Renaming a folder above it tells nothing to a folder's watch.
+        // A folder's watch does not report the renaming of its parent folders.
         let is_other = |path: &Path, folder: &Folder| fs.stat(path).ok().is_none_or(|now| now.inode != folder.inode);
         let others: Vec<PathBuf> =
             self.folders.iter().filter(|(path, folder)| is_other(path, folder)).map(|(path, _)| path.clone()).collect();
@@ -125,7 +124,7 @@ impl Watcher {
         round
     }
 
-    /// Takes in what the watch tells; names entries that may have changed, and says whether some appeared or went away.
+    /// Takes reported changes: collects entries that may have changed; returns whether some were added or removed.
     fn take_changes(&mut self, suspects: &mut BTreeSet<(PathBuf, OsString)>) -> bool {
         let Some(watch) = &mut self.watch else { return true };
         let mut changes = std::mem::take(&mut self.changes);
@@ -141,7 +140,7 @@ impl Watcher {
                 Change::Entry(id, name) => {
                     let path = self.by_id.get(&id);
                     if let Some(folder) = path.and_then(|path| self.folders.get_mut(path)) {
-                        // There, as long as a look does not find the opposite.
+                        // Assumed to exist until a look finds the opposite.
                         folder.entries.insert(name, None);
                         look = true;
                     }
@@ -161,7 +160,7 @@ impl Watcher {
         }
         self.changes = changes;
         if look {
-            // What a suspect looks like is asked by the look.
+            // The look examines the state of suspects.
             for (path, name) in suspects.iter() {
                 if let Some(entry) = self.folders.get_mut(path).and_then(|folder| folder.entries.get_mut(name)) {
                     *entry = None;
@@ -171,7 +170,7 @@ impl Watcher {
         look
     }
 
-    /// The files whose turn it is.
+    /// Adds the files whose turn it is.
     fn take_turn(&mut self, suspects: &mut BTreeSet<(PathBuf, OsString)>) {
         let (mut folder_at, mut name_at) = match self.turn.take() {
             Some((folder, name)) => (Bound::Included(folder), Bound::Excluded(name)),
@@ -207,14 +206,14 @@ impl Watcher {
         }
     }
 
-    /// Lists a folder, from what is known where it is watched.
+    /// Lists a folder, from the known state if it is watched.
     fn list(&mut self, fs: &dyn FileSystem, path: &Path) -> io::Result<Vec<OsString>> {
         if let Some(folder) = self.folders.get_mut(path) {
             folder.visited = true;
             return Ok(folder.entries.keys().cloned().collect());
         }
         let room = self.folders.len() < FOLDERS_MAX;
-        // Watched before it is listed, so that nothing comes between.
+        // It is watched before it is listed, so that no change is missed.
         let id = self.watch.as_mut().filter(|_| room).and_then(|watch| watch.add(path));
         let names = fs.list(path);
         match (&names, id, fs.stat(path)) {
@@ -223,13 +222,13 @@ impl Watcher {
                 self.folders.insert(path.to_owned(), Folder { id, inode: stat.inode, entries, visited: true });
                 self.by_id.insert(id, path.to_owned());
             }
-            // It is not there, or it is watched already under another path.
+            // It does not exist, or it is already watched under another path.
             _ => self.incomplete = true,
         }
         names
     }
 
-    /// Facts about a path, from what is known where its folder is watched.
+    /// Facts about a path, from the known state if its folder is watched.
     fn stat(&mut self, fs: &dyn FileSystem, path: &Path) -> io::Result<FileStat> {
         let (folder, name) = (folder_of(path), path.file_name().unwrap_or(OsStr::new("")));
         let entry = self.folders.get_mut(folder).and_then(|folder| folder.entries.get_mut(name));
@@ -252,7 +251,7 @@ impl Watcher {
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 if self.watch.as_ref().is_some_and(|watch| watch.is_link(path)) {
-                    // A link to nowhere may lead somewhere later.
+                    // The target of a broken link may appear later.
                     self.uncovered.insert(path.to_owned(), None);
                 } else if let Some(folder) = self.folders.get_mut(folder) {
                     folder.entries.remove(name);
@@ -268,7 +267,7 @@ impl Watcher {
 }
 
 impl Round {
-    /// Compares what was known of a file with what it looks like now.
+    /// Compares the known state of a file with its present state.
     fn compare(&mut self, path: PathBuf, known: Option<FileStat>, now: Option<FileStat>) {
         match (known, now) {
             (Some(known), Some(now)) if known == now => {}
@@ -281,7 +280,7 @@ impl Round {
     }
 }
 
-/// The folder in which a path stands, as the patterns name it.
+/// The folder of a path, as the patterns name it.
 fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
@@ -290,7 +289,7 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// The file system as a look sees it: folders and files that are watched and did not change are not asked for again.
+/// The file system during a look: watched folders and files that did not change are not read again.
 pub(super) struct View<'a> {
     fs: &'a dyn FileSystem,
     watcher: RefCell<&'a mut Watcher>,
