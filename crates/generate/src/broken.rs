@@ -1,10 +1,10 @@
-//! Lines that are no clicks: malformed ones and invalid ones, each after a pattern that real logs show.
+//! Lines that are not clicks: malformed and invalid ones, each after a pattern from real logs.
 
 use super::click::{Click, Format};
 use super::random::Random;
 use std::io::Write;
 
-/// Appends a line that no reader may take for a click's record at all.
+/// Appends a line that no reader may accept as a record.
 pub(super) fn malformed(click: &Click, format: Format, click_ids: bool, random: &mut Random, out: &mut Vec<u8>) {
     let from = out.len();
     click.write(format, click_ids, out);
@@ -19,17 +19,17 @@ pub(super) fn malformed(click: &Click, format: Format, click_ids: bool, random: 
 fn break_json(from: usize, random: &mut Random, out: &mut Vec<u8>) {
     let length = (out.len() - from) as u64;
     match random.below(9) {
-        // A writer died in the middle of a line: no part of an object is an object.
+        // A writer died in the middle of a line: part of an object is not an object.
         0 | 1 => out.truncate(from + 1 + random.below(length - 2) as usize),
-        // Two writers, one file.
+        // Two writers in one file.
         2 => out.extend_from_within(from..from + (length / 2) as usize),
-        // A quotation mark is lost.
+        // A quotation mark is missing.
         3 => drop(out.remove(from + 1)),
         // Bytes that are not UTF-8, in a string.
         4 => insert(out, from + 2, &[0xc3, 0x28]),
-        // NaN is no JSON.
+        // NaN is not JSON.
         5 => replace(out, from, b"{\"score\":NaN,\"user_id\":\"u1\"}"),
-        // A log line of something else.
+        // A log line of another program.
         6 => replace(out, from, b"WARN  click logger: queue is full, 17 events dropped"),
         // JSON, but not an object.
         7 => replace(out, from, b"[\"click_timestamp\",\"ad_id\"]"),
@@ -46,9 +46,9 @@ fn break_csv(from: usize, random: &mut Random, out: &mut Vec<u8>) {
             let last = commas[random.below(commas.len() as u64) as usize];
             out.truncate(last);
         }
-        // Too many.
+        // Too many columns.
         2 => out.extend_from_slice(b",,x"),
-        // Quotes that never close.
+        // An unclosed quote.
         3 => insert(out, from, b"\""),
         // Bytes that are not UTF-8.
         _ => insert(out, out.len(), &[0xc3, 0x28]),
@@ -66,10 +66,10 @@ pub(super) fn invalid(click: &Click, format: Format, click_ids: bool, random: &m
             3 => write!(out, r#"{{"click_timestamp":{time},"ad_id":{ad},"user_id":"u{user:08}","ip":"192.0.2.300"}}"#),
             4 => write!(out, r#"{{"click_timestamp":{time},"ad_id":{ad},"user_id":"","ip":"192.0.2.1"}}"#),
             5 => write!(out, r#"{{"click_timestamp":{time},"ad_id":{ad},"user_id":null,"ip":"192.0.2.1"}}"#),
-            // Seconds where milliseconds are due: before 2000-01-01.
+            // Seconds instead of milliseconds: before 2000-01-01.
             6 => write!(out, r#"{{"click_timestamp":{},"ad_id":{ad},"user_id":"u1","ip":"192.0.2.1"}}"#, time / 1_000),
             7 => write!(out, r#"{{"click_timestamp":"yesterday","ad_id":{ad},"user_id":"u1","ip":"192.0.2.1"}}"#),
-            // A number with an exponent is no time.
+            // A number with an exponent is not a time.
             _ => write!(out, r#"{{"click_timestamp":{time}e0,"ad_id":{ad},"user_id":"u1","ip":"192.0.2.1"}}"#),
         },
         Format::Csv => {

@@ -1,13 +1,13 @@
-//! One made-up click and how it is written as a line.
+//! A generated click and its notation as a line.
 
 use super::random::{Random, Zipf, mix};
 use adtally_model::Country;
 use std::io::Write;
 
-/// Users there are; about what a billion clicks a day come from.
+/// The number of users: about as many as make a billion clicks a day.
 const USERS: u64 = 40_000_000;
 
-/// Weights of countries in 1/1000 of the users; what is missing to 1000 is spread over all countries alike.
+/// Weights of countries in 1/1000 of the users; the rest to 1000 is spread evenly over all countries.
 const COUNTRIES: [(&[u8; 2], u16); 40] = [
     (b"US", 240),
     (b"IN", 110),
@@ -51,7 +51,7 @@ const COUNTRIES: [(&[u8; 2], u16); 40] = [
     (b"NO", 2),
 ];
 
-/// Of 1,024 clicks, how many come without a usable country.
+/// The number of clicks without a usable country among 1,024.
 const UNKNOWN_COUNTRY: u64 = 10;
 
 /// How a click's country is written.
@@ -65,14 +65,14 @@ pub(super) enum Written {
     Empty,
     /// As `null` (in CSV an empty value).
     Null,
-    /// As a code that is nobody's.
+    /// As a code that no country has.
     Nobody,
     /// Not at all (in CSV an empty value).
     Missing,
 }
 
 impl Written {
-    /// What a reader makes of it.
+    /// The country that a reader derives from it.
     pub(super) fn country(self) -> Country {
         match self {
             Written::Code(country) | Written::Lower(country) => country,
@@ -81,7 +81,7 @@ impl Written {
     }
 }
 
-/// A click as it was made, before it is written.
+/// A generated click before it is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Click {
     /// Event time in milliseconds.
@@ -99,7 +99,7 @@ pub struct Click {
 }
 
 impl Click {
-    /// The country that a reader finds.
+    /// The country that a reader derives.
     pub fn country(&self) -> Country {
         self.written.country()
     }
@@ -114,21 +114,21 @@ pub enum Format {
     Csv,
 }
 
-/// Makes clicks: who, where, on what.
+/// Generates clicks: user, place and ad.
 #[derive(Clone, Debug)]
 pub(super) struct Population {
     ads: u64,
     zipf: Zipf,
-    /// A number prime to `ads`, which scatters popular ads over the ids.
+    /// A number coprime to `ads`, which scatters popular ads over the ids.
     stride: u64,
-    /// Country by thousandth; `None` where it is spread over all.
+    /// Country by thousandth; `None` for the part that is spread over all countries.
     countries: Vec<Option<Country>>,
 }
 
 impl Population {
     /// `ads` is at least 1 and at most 2^32.
     pub(super) fn new(ads: u64) -> Self {
-        // The golden section of the ids puts neighbouring ranks far apart.
+        // A stride near the golden ratio of the number of ids puts neighbouring ranks far apart.
         let mut stride = (ads as f64 * 0.618_033_988_749_894_9) as u64 | 1;
         while gcd(stride, ads) != 1 {
             stride += 2;
@@ -140,7 +140,7 @@ impl Population {
         Population { ads, zipf: Zipf::new(ads), stride, countries }
     }
 
-    /// A click at a time. A user has one country and mostly one address.
+    /// Generates one click. A user has one country and usually one address.
     pub(super) fn click(&self, random: &mut Random, event_time_ms: i64, click_id: Option<u64>) -> Click {
         let rank = self.zipf.rank(random);
         // The product of two uniform numbers makes some users click far more than others.
@@ -150,7 +150,7 @@ impl Population {
         let away = if chance & 7 == 0 { 1 + (chance >> 3 & 3) } else { 0 };
         let country = match self.countries[(home >> 32) as usize % 1_000] {
             Some(country) => country,
-            // Every rank but the last, which is the unknown one.
+            // Every rank except the last, which is the unknown country.
             None => {
                 Country::from_rank((home >> 16 & 0xffff) as u8 % Country::UNKNOWN.rank()).unwrap_or(Country::UNKNOWN)
             }
@@ -166,7 +166,7 @@ impl Population {
     }
 }
 
-/// How a country is written, by a number below 1,024.
+/// The notation of a country, chosen by a number below 1,024.
 fn written(country: Country, chance: u64) -> Written {
     match chance {
         0..3 => Written::Missing,
@@ -178,7 +178,7 @@ fn written(country: Country, chance: u64) -> Written {
     }
 }
 
-/// An address for 64 random bits: IPv6 for a fifth, else a unicast IPv4 address.
+/// An address from 64 random bits: IPv6 in a fifth of cases, otherwise unicast IPv4.
 fn address(bits: u64) -> u128 {
     if bits.is_multiple_of(5) {
         // 2000::/3 is the global unicast space; the low half is a host that chose its own suffix.
@@ -281,7 +281,7 @@ fn decimal(mut number: u64, digits: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(&text[at.min(text.len() - digits)..]);
 }
 
-/// Appends an address; IPv6 in full, without `::`, as many loggers write it.
+/// Appends an address; IPv6 in full, without `::`, like many loggers.
 fn write_ip(ip: u128, out: &mut Vec<u8>) {
     if ip >> 32 == 0xffff {
         for (at, octet) in (ip as u32).to_be_bytes().into_iter().enumerate() {

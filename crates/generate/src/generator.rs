@@ -1,4 +1,4 @@
-//! Decides line by line what comes next: a new click, a copy, a late click or a line that is no click.
+//! Decides line by line what follows: a new click, a copy, a late click or a line that is not a click.
 
 use super::broken;
 use super::click::{Click, Format, Population, Written, csv_header};
@@ -6,62 +6,62 @@ use super::random::{Random, mix};
 use adtally_model::time::{EVENT_TIME_END_MS, EVENT_TIME_MIN_MS};
 use adtally_model::{Country, Error, Result};
 
-/// Ads at most: the ids stay exact in the arithmetic of the distribution, and a list of them in memory.
+/// Maximum number of ads: ids stay exact in the arithmetic of the distribution, and a list of them fits in memory.
 pub const ADS_MAX: u64 = 1_000_000_000;
 
-/// Lines out of order by more than this would partly be late under default settings.
+/// Maximum disorder: with more, some lines would be late under default settings.
 pub const OUT_OF_ORDER_MAX_MS: i64 = 240_000;
 
-/// Lines that are no new clicks, at most, where the number of clicks is asked for: beyond it each click would come with more
-/// than a thousand of them.
+/// Maximum fraction of lines that are not new clicks, if a number of clicks is requested: with more, there would be
+/// over a thousand such lines per click.
 const CLICKS_FRACTION_MAX: f64 = 0.999;
 
-/// How far back the click of a copy lies at most: well within the default `dedup_horizon` of 10 minutes, whatever the order.
+/// Maximum age of a copied click: well within the default `dedup_horizon` of 10 minutes, whatever the order.
 const COPY_AGE_MAX_MS: u64 = 420_000;
 
-/// Clicks remembered to be copied, of the latest ones and of a sample that reaches further back.
+/// Clicks remembered for copies: this many of the latest, and this many of a sample that reaches further back.
 const REMEMBERED: usize = 8_192;
 
-/// How far behind the largest event time a click surely is late under default settings: `allowed_lateness` (5 min),
+/// A click this far behind the largest event time is always late under default settings: `allowed_lateness` (5 min),
 /// `out_of_orderness` (5 s), and the rest of its minute.
 const LATE_MIN_MS: i64 = 300_000 + 5_000 + 60_000;
 
-/// How much later than that late clicks come.
+/// Maximum additional delay of late clicks.
 const LATE_SPREAD_MS: u64 = 1_800_000;
 
 /// When generating ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Amount {
-    /// After so many lines, of every kind.
+    /// After this many lines, of every kind.
     Lines(u64),
-    /// After so many clicks that an exact counter counts; copies, late clicks and lines that are no clicks come on top.
+    /// After this many clicks that an exact counter counts; copies, late clicks and rejected lines are extra.
     Clicks(u64),
 }
 
-/// What is generated.
+/// Settings of the generator.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Settings {
-    /// How much.
+    /// How much to generate.
     pub amount: Amount,
-    /// Same seed, same lines, on every machine.
+    /// The same seed gives the same lines on every machine.
     pub seed: u64,
-    /// Lines a second of event time, 1 to 10^9.
+    /// Lines per second of event time, 1 to 10^9.
     pub rate: f64,
-    /// Different ads, 1 to [`ADS_MAX`].
+    /// Number of different ads, 1 to [`ADS_MAX`].
     pub ads: u64,
     /// Fraction of lines that copy an earlier click.
     pub duplicates: f64,
-    /// Whether all copies have the country of what they copy.
+    /// Whether all copies have the country of the original.
     pub exact_copies: bool,
-    /// Fraction of lines that come after their minute is final.
+    /// Fraction of lines that arrive after their minute is final.
     pub late: f64,
     /// Fraction of lines that cannot be parsed.
     pub malformed: f64,
     /// Fraction of lines with a field that breaks the rules.
     pub invalid: f64,
-    /// Fraction of clicks with a unique id of the client.
+    /// Fraction of clicks with a unique id from the client.
     pub click_ids: f64,
-    /// How far event times lie behind the order of lines, 0 to [`OUT_OF_ORDER_MAX_MS`].
+    /// Maximum disorder of event times, 0 to [`OUT_OF_ORDER_MAX_MS`].
     pub out_of_order_ms: i64,
     /// The first event time in milliseconds.
     pub start_ms: i64,
@@ -69,7 +69,7 @@ pub struct Settings {
     pub format: Format,
 }
 
-/// What the line written last is.
+/// The kind of the last written line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Line {
     /// A click: new, a copy, or late.
@@ -80,21 +80,21 @@ pub enum Line {
     Invalid,
 }
 
-/// Makes lines. See [`Settings`]; it holds a fixed amount of memory whatever the number of lines.
+/// Generates lines. See [`Settings`]; it uses constant memory whatever the number of lines.
 #[derive(Clone, Debug)]
 pub struct Generator {
     settings: Settings,
     random: Random,
     population: Population,
-    /// Bounds below which 64 random bits mean a malformed, invalid, duplicate or late line.
+    /// Thresholds of 64 random bits for a malformed, invalid, duplicate or late line.
     chances: [u64; 4],
-    /// The same for a click with a client's id.
+    /// The same for a click with an id from the client.
     click_id_chance: u64,
     /// Lines written.
     written: u64,
     /// Clicks among them that are new and not late.
     new_clicks: u64,
-    /// Lines in 1,000 seconds.
+    /// Lines per 1,000 seconds.
     rate_milli: u64,
     /// Emission time of the next line, and the millionths of a thousandth of a line that belong to its millisecond.
     emission_ms: i64,
@@ -106,7 +106,7 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Prepares the lines of these settings.
+    /// Prepares a generator with these settings.
     ///
     /// # Errors
     /// A user error that names the setting that is out of range.
@@ -118,7 +118,7 @@ impl Generator {
             bound += fraction;
             threshold(bound)
         });
-        // Every `step`th click is remembered longer, so that as many as are remembered span the age of copies.
+        // Only every `step`th click enters the sample, so that the sample spans the maximum age of copies.
         let clicks_in_reach = u128::from(rate_milli) * u128::from(COPY_AGE_MAX_MS) / 1_000_000;
         let clicks_in_reach = clicks_in_reach.min(u128::from(u64::MAX)) as u64;
         let step = clicks_in_reach.div_ceil(REMEMBERED as u64).max(1);
@@ -140,7 +140,7 @@ impl Generator {
         })
     }
 
-    /// Appends the next line with its newline (the first is preceded by the header in CSV) and says whether there was one.
+    /// Appends the next line with its newline (in CSV, the first follows the header); false if there is none.
     pub fn next_line(&mut self, out: &mut Vec<u8>) -> bool {
         if self.progress() == self.settings.amount.number() {
             return false;
@@ -177,12 +177,12 @@ impl Generator {
         true
     }
 
-    /// What the line written last is; of no meaning before the first.
+    /// The kind of the last written line; meaningless before the first.
     pub fn last(&self) -> &Line {
         &self.last
     }
 
-    /// When the next line is due: no event time in it is later. Lines keep to the rate by this clock, which begins at
+    /// When the next line is due: its event time is not later. This clock advances at the rate of lines and starts at
     /// `start_ms + out_of_order_ms`; a live demonstration waits for it.
     pub fn event_time_ms(&self) -> i64 {
         self.emission_ms
@@ -193,7 +193,7 @@ impl Generator {
         self.written
     }
 
-    /// How much was written of the amount asked for, in its unit.
+    /// How much of the requested amount is written, in its unit.
     pub fn progress(&self) -> u64 {
         match self.settings.amount {
             Amount::Lines(_) => self.written,
@@ -201,7 +201,7 @@ impl Generator {
         }
     }
 
-    /// The header of a CSV file, with which each file begins into which the lines are split.
+    /// The header of each CSV file, also if the lines are split into several files.
     pub fn header(&self) -> &'static str {
         csv_header(self.with_click_ids())
     }
@@ -216,7 +216,7 @@ impl Generator {
     }
 
     fn click_at(&mut self, event_time_ms: i64) -> Click {
-        // Mixing is a bijection, so that ids of different lines differ.
+        // Mixing is a bijection, so different lines have different ids.
         let click_id = (self.click_id_chance > 0 && self.random.bits() <= self.click_id_chance)
             .then(|| mix(self.settings.seed ^ self.written << 1));
         self.population.click(&mut self.random, event_time_ms, click_id)
@@ -231,13 +231,13 @@ impl Generator {
         click
     }
 
-    /// A copy of an earlier click; one in eight comes from another country, as after an update of a geo-IP table, unless
-    /// copies are to be exact.
+    /// A copy of an earlier click. Unless copies are to be exact, one in eight has another country, as after an update
+    /// of a geo-IP table.
     fn copy(&mut self) -> Option<Click> {
         let chance = self.random.bits();
         let memory = if chance & 3 == 0 { &self.sample } else { &self.recent };
         let mut click = memory.recall(&mut self.random)?;
-        // Where few lines are new clicks, the remembered ones reach further back than their number tells.
+        // If few lines are new clicks, the remembered clicks may be older than the limit.
         if self.emission_ms - click.event_time_ms > COPY_AGE_MAX_MS as i64 {
             return None;
         }
@@ -248,14 +248,14 @@ impl Generator {
         Some(click)
     }
 
-    /// A new click whose minute is final already; none while too little time has passed.
+    /// A new click whose minute is already final; `None` while too little time has passed.
     fn late_click(&mut self) -> Option<Click> {
         let event_time_ms = self.largest_ms - LATE_MIN_MS - self.random.below(LATE_SPREAD_MS) as i64;
         (event_time_ms >= self.settings.start_ms).then(|| self.click_at(event_time_ms))
     }
 }
 
-/// The least 64 bits that are not within a fraction.
+/// The smallest 64-bit number outside a fraction.
 fn threshold(fraction: f64) -> u64 {
     // 2^64 times the fraction; the conversion saturates at 1.
     (fraction * 18_446_744_073_709_551_616.0) as u64
@@ -265,11 +265,11 @@ fn threshold(fraction: f64) -> u64 {
 #[derive(Clone, Debug)]
 struct Memory {
     clicks: Vec<Click>,
-    /// Every how manieth click is kept.
+    /// One in this many clicks is kept.
     step: u64,
-    /// Clicks offered.
+    /// The number of clicks offered.
     offered: u64,
-    /// Kept clicks that are young enough.
+    /// The number of kept clicks that are young enough.
     reach: u64,
 }
 
@@ -311,7 +311,7 @@ impl Amount {
 }
 
 impl Settings {
-    /// Fractions of lines that are no new clicks.
+    /// Fractions of lines that are not new clicks.
     fn fractions(&self) -> [f64; 4] {
         [self.duplicates, self.late, self.malformed, self.invalid]
     }
@@ -353,7 +353,7 @@ impl Settings {
     /// The event time at which the last line is due, in milliseconds.
     ///
     /// # Errors
-    /// A user error when that is later than a click may be.
+    /// A user error when that is later than any valid click.
     pub fn end_ms(&self) -> Result<i64> {
         let lines = match self.amount {
             Amount::Lines(lines) => lines as f64,

@@ -28,16 +28,16 @@ use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-/// Lines a second that make a billion clicks a day.
+/// Lines per second for a billion clicks a day.
 pub const MISSION_RATE: f64 = 11_574.0;
 
-/// Ads there are at the mission's scale.
+/// The number of ads at the mission's scale.
 pub const MISSION_ADS: u64 = 2_000_000;
 
-/// The first event time unless told otherwise, 2026-01-01T00:00:00Z: fixed, so that two runs make the same lines.
+/// The default first event time, 2026-01-01T00:00:00Z: fixed, so that two runs give the same lines.
 pub const DEFAULT_START: &str = "2026-01-01T00:00:00Z";
 
-/// Bytes gathered before they are written: large enough that system calls do not show.
+/// Bytes buffered before a write: large enough that the cost of system calls is negligible.
 const WRITE_BYTES: usize = 256 * 1024;
 
 /// Lines between two reports of progress.
@@ -101,23 +101,23 @@ pub struct GenerateArgs {
     pub json: bool,
 }
 
-/// What `--json` prints. Field order is that of `GET /ledger`.
+/// The output of `--json`. Field order is that of `GET /ledger`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Summary {
     /// Lines written.
     pub read: u64,
-    /// Where to.
+    /// The file of the lines.
     pub output: Option<PathBuf>,
-    /// Where the truth is.
+    /// The file of the truth.
     pub truth: Option<PathBuf>,
-    /// Where all counts are.
+    /// The file of all counts.
     pub counts: Option<PathBuf>,
     /// Lines to be counted.
     pub counted: Option<u64>,
 }
 
 impl Summary {
-    /// Sums up a run that has ended well.
+    /// Summarizes a successful run.
     pub fn new(args: &GenerateArgs, generated: &Generated) -> Summary {
         Summary {
             read: generated.lines,
@@ -129,27 +129,27 @@ impl Summary {
     }
 }
 
-/// What was generated.
+/// The result of a run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Generated {
     /// Lines written.
     pub lines: u64,
-    /// What must be counted, where the truth was asked for.
+    /// The expected counts, if the truth was requested.
     pub report: Option<Report>,
 }
 
 impl GenerateArgs {
-    /// How much is to be generated.
+    /// How much to generate.
     pub fn amount(&self) -> Amount {
         self.lines.map_or_else(|| Amount::Clicks(self.clicks.unwrap_or_default()), Amount::Lines)
     }
 
-    /// The file that the lines go to; none for the standard output.
+    /// The file that the lines are written to; `None` for standard output.
     pub fn output_file(&self) -> Option<&Path> {
         self.output.as_deref().filter(|path| *path != Path::new("-"))
     }
 
-    /// Refuses to write two files into one, and what is no file.
+    /// Rejects two outputs to the same file, and outputs that are not files.
     fn check_files(&self) -> Result<()> {
         if self.truth.as_deref() == Some(Path::new("-")) {
             return Err(Error::user("--truth writes two files and cannot use standard output: name a file"));
@@ -190,11 +190,11 @@ impl GenerateArgs {
     }
 }
 
-/// Generates to the file or to `stdout`, and the truth. `progress` is told from time to time how much of the amount is written.
-/// A reader that closes `stdout` early ends it quietly.
+/// Writes the lines to the file or to `stdout`, and the truth. `progress` receives the amount written now and then. If
+/// a reader closes `stdout` early, the run ends quietly.
 ///
 /// # Errors
-/// A user error for settings out of range, an external one when writing fails or when `stdout` closes before the truth is known.
+/// A user error for settings out of range; external if writing fails or `stdout` closes before the truth is known.
 pub fn run(args: &GenerateArgs, stdout: &mut dyn Write, progress: &mut dyn FnMut(u64)) -> Result<Generated> {
     let settings = args.settings();
     settings.end_ms()?;
@@ -233,12 +233,12 @@ pub fn run(args: &GenerateArgs, stdout: &mut dyn Write, progress: &mut dyn FnMut
     Ok(Generated { lines, report: Some(report) })
 }
 
-/// Where the counts of a truth file are written: next to it, with the extension `.counts.csv`.
+/// The file of the counts of a truth file: next to it, with the extension `.counts.csv`.
 pub fn counts_path(truth: &Path) -> PathBuf {
     truth.with_extension("counts.csv")
 }
 
-/// A path as it can be compared with others, whether there is a file yet or not.
+/// A path that can be compared with others, whether the file exists or not.
 fn place(path: &Path) -> PathBuf {
     let whole = std::fs::canonicalize(path);
     let in_folder = || {

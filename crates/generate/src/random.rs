@@ -1,7 +1,7 @@
-//! Random numbers that are the same on every machine, and the Zipf distribution made of them.
+//! Random numbers that are the same on every machine, and a Zipf distribution built on them.
 //!
-//! Only integers and the four IEEE 754 operations and square roots, which are correctly rounded everywhere, are used: `ln`,
-//! `exp` and `powf` differ in their last digit from one C library to the next.
+//! Only integers, the four IEEE 754 operations and square roots are used, which are correctly rounded everywhere: `ln`,
+//! `exp` and `powf` differ in their last digit between C libraries.
 
 /// A pseudo-random number generator: xoshiro256++ 1.0 (Blackman and Vigna, "Scrambled Linear Pseudorandom Number
 /// Generators", 2021), seeded by SplitMix64 as its authors advise.
@@ -37,7 +37,8 @@ impl Random {
         result
     }
 
-    /// A number below `end`, which is not 0. The bias (Lemire's multiplication without rejection) is below `end` / 2^64.
+    /// A number below `end`, which is not 0. The bias (Lemire's multiplication without rejection) is below `end` /
+    /// 2^64.
     #[inline]
     pub fn below(&mut self, end: u64) -> u64 {
         ((u128::from(self.bits()) * u128::from(end)) >> 64) as u64
@@ -62,8 +63,8 @@ pub fn mix(mut bits: u64) -> u64 {
 /// Ranks 1 to `n` with probability proportional to `rank^-(17/16)`.
 ///
 /// Rejection-inversion (Hörmann and Derflinger, "Rejection-Inversion to Generate Variates from Monotone Discrete
-/// Distributions", 1996): exact for any `n`, in constant time and memory. The exponent 17/16 = 1.0625 is what makes all
-/// powers square roots and products; the most clicked of 2 million ads gets about a tenth of all clicks.
+/// Distributions", 1996): exact for any `n`, in constant time and memory. With the exponent 17/16 = 1.0625, all powers
+/// are square roots and products; the most clicked of 2 million ads gets about a tenth of all clicks.
 #[derive(Clone, Debug)]
 pub struct Zipf {
     n: f64,
@@ -73,7 +74,7 @@ pub struct Zipf {
 }
 
 impl Zipf {
-    /// Over ranks 1 to `n`; `n` is at least 1 and at most 2^53.
+    /// A distribution of ranks 1 to `n`; `n` is at least 1 and at most 2^53.
     pub fn new(n: u64) -> Self {
         let n = n as f64;
         Zipf {

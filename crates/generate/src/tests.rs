@@ -1,4 +1,4 @@
-//! The same lines for ever, in the proportions asked for, and a truth that a naive recount confirms.
+//! Lines that never change, in the requested proportions, and a truth that a naive recount confirms.
 
 use super::*;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -21,7 +21,7 @@ fn settings() -> Settings {
     }
 }
 
-/// Ten minutes and more of event time with everything in it.
+/// More than ten minutes of event time with lines of every kind.
 fn mixed(format: Format) -> Settings {
     Settings {
         amount: Amount::Lines(60_000),
@@ -57,7 +57,7 @@ fn report_of(lines: &[Line]) -> (Report, String) {
     (report, String::from_utf8(counts).expect("text"))
 }
 
-/// `--clicks` is what an exact counter counts, whatever comes on top.
+/// `--clicks` is the number that an exact counter counts, whatever lines are added.
 #[test]
 fn as_many_clicks_as_asked_for_are_to_be_counted() {
     let check = |settings: Settings| {
@@ -113,7 +113,7 @@ fn lines_are_of_the_size_and_the_mix_of_real_ones() {
         assert!((1..=MISSION_ADS).contains(&click.ad_id));
         *by_ad.entry(click.ad_id).or_default() += 1;
     }
-    // Within the disorder asked for.
+    // Within the requested disorder.
     let start = settings().start_ms;
     let mut largest = start;
     for click in &clicks {
@@ -140,8 +140,8 @@ fn each_kind_has_the_fraction_asked_for() {
         let Report { duplicate, conflicting_duplicates, malformed, invalid, late, .. } = found;
         assert_eq!([duplicate, conflicting_duplicates, malformed, invalid, late], expected, "{format:?}");
     };
-    // Of 60,000 lines 5 %, an eighth of that, 1 %, 1 %, and less than 2 %: 365 of 1,500 seconds come before the first
-    // late line can, and until 2,165 s the late times are cut.
+    // Of 60,000 lines 5 %, an eighth of that, 1 %, 1 %, and less than 2 %: the first late line is possible after 365 of
+    // 1,500 seconds, and until 2,165 s the range of late times is limited.
     check(Format::Ndjson, [2_987, 354, 588, 604, 277]);
     check(Format::Csv, [2_982, 361, 578, 608, 281]);
 }
@@ -153,7 +153,7 @@ fn exact_copies_differ_in_nothing() {
     assert!(found.duplicate > 2_000 && found.conflicting_duplicates == 0, "{found:?}");
 }
 
-/// A recount from the text by the letter of the contract: every line parsed again, every identity kept for ever.
+/// A literal recount from the text: it parses every line again and keeps every identity forever.
 #[derive(Default)]
 struct Naive {
     report: Report,
@@ -291,7 +291,7 @@ fn new_clicks_differ_and_lines_hold_no_stray_newline() {
     let ids: Vec<_> =
         lines.iter().filter_map(|line| if let Line::Click(click) = line { click.click_id } else { None }).collect();
     let different: HashSet<_> = ids.iter().collect();
-    // All that repeat are copies, a twentieth of the lines.
+    // All repeated ids are copies, a twentieth of the lines.
     assert_eq!((ids.len(), different.len()), (17_753, 16_873));
 }
 

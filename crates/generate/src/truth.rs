@@ -1,8 +1,8 @@
-//! What an exact counter must find in the generated lines, read in the order in which they are written, as one input, under
-//! the default settings.
+//! The counts that an exact counter must find in the generated lines, if it reads them in the order in which they are
+//! written, as one input, with default settings.
 //!
-//! This is a second reading of the contract that shares no code with the pipeline. It holds identities as long as a copy
-//! can matter and counts until a minute is final, so that a billion lines fit in memory.
+//! This is an independent implementation of the contract that shares no code with the pipeline. It keeps identities as
+//! long as copies can matter, and counts until a minute is final, so that a billion lines fit in memory.
 
 use super::click::Click;
 use super::generator::Line;
@@ -25,18 +25,18 @@ const GUARD_RUN: u32 = 16;
 /// Ads listed in the report.
 const TOP: usize = 100;
 
-/// Totals and leaders, written as the truth file. Field order is that of `GET /ledger`.
+/// Totals and top ads, written as the truth file. Field order is that of `GET /ledger`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Report {
     /// Lines.
     pub read: u64,
     /// New clicks.
     pub counted: u64,
-    /// Copies of clicks that are still known.
+    /// Copies of clicks that are still remembered.
     pub duplicate: u64,
     /// Clicks whose minute was final.
     pub late: u64,
-    /// None: event times are taken to lie behind the clock.
+    /// Always 0: event times are assumed to be behind the clock.
     pub future: u64,
     /// Lines that cannot be parsed.
     pub malformed: u64,
@@ -44,13 +44,13 @@ pub struct Report {
     pub invalid: u64,
     /// Copies whose country differs from the click's.
     pub conflicting_duplicates: u64,
-    /// Start of the first minute that has clicks, RFC 3339.
+    /// Start of the first minute with clicks, RFC 3339.
     pub from: Option<String>,
-    /// End of the last minute that has clicks, RFC 3339.
+    /// End of the last minute with clicks, RFC 3339.
     pub to: Option<String>,
     /// The most clicked ads, ties by ascending id.
     pub ads: Vec<AdClicks>,
-    /// Clicks by minute, empty minutes left out.
+    /// Clicks by minute; empty minutes are omitted.
     pub minutes: Vec<MinuteClicks>,
     /// Clicks by country, most first.
     pub countries: Vec<CountryClicks>,
@@ -61,7 +61,7 @@ pub struct Report {
 pub struct AdClicks {
     /// From 1.
     pub rank: usize,
-    /// The ad; text in JSON, as in answers.
+    /// The ad; text in JSON, as in answers of the server.
     #[serde(serialize_with = "as_text")]
     pub ad_id: u64,
     /// Its clicks.
@@ -90,19 +90,19 @@ pub struct CountryClicks {
     pub clicks: u64,
 }
 
-/// Counts what is generated. Feed it every line in order, then [`finish`](Truth::finish).
+/// Counts generated lines. Pass it every line in order, then call [`finish`](Truth::finish).
 pub struct Truth<W> {
     report: Report,
     guard: Guard,
     minutes: BTreeMap<Minute, Held>,
     ads: HashMap<u64, u64>,
     countries: HashMap<Country, u64>,
-    /// When the oldest held minute is to be looked at again.
+    /// When the oldest minute in memory has to be examined again.
     next_expiry_ms: i64,
     counts: W,
 }
 
-/// What is known of a minute.
+/// The state of a minute.
 #[derive(Default)]
 struct Held {
     /// Clicks counted in it, with their countries.
@@ -123,7 +123,7 @@ impl<W: Write> Truth<W> {
     /// Writes the counts of each minute to `counts` as CSV (`minute,ad_id,country,clicks`, sorted) once it is final.
     ///
     /// # Errors
-    /// What writing fails with.
+    /// Errors of writing.
     pub fn new(mut counts: W) -> io::Result<Self> {
         counts.write_all(b"minute,ad_id,country,clicks\n")?;
         Ok(Truth {
@@ -140,7 +140,7 @@ impl<W: Write> Truth<W> {
     /// Takes the next line.
     ///
     /// # Errors
-    /// What writing fails with.
+    /// Errors of writing.
     pub fn observe(&mut self, line: &Line) -> io::Result<()> {
         self.report.read += 1;
         match line {
@@ -175,7 +175,7 @@ impl<W: Write> Truth<W> {
         Ok(())
     }
 
-    /// Writes the minutes that are final and forgets those that no copy can reach any more.
+    /// Writes minutes that are final and drops those that no copy can belong to any more.
     fn settle(&mut self, watermark_ms: i64) -> io::Result<()> {
         let is_final = |minute: &Minute| minute.end_ms() + ALLOWED_LATENESS_MS <= watermark_ms;
         let due: Vec<_> = self.minutes.keys().copied().take_while(is_final).collect();
@@ -212,10 +212,10 @@ impl<W: Write> Truth<W> {
         Ok(())
     }
 
-    /// Writes what is left and reports the sums.
+    /// Writes the rest and returns the sums.
     ///
     /// # Errors
-    /// What writing fails with.
+    /// Errors of writing.
     pub fn finish(mut self) -> io::Result<Report> {
         let minutes: Vec<_> = self.minutes.keys().copied().collect();
         for minute in minutes {
@@ -237,8 +237,8 @@ impl<W: Write> Truth<W> {
 }
 
 impl Guard {
-    /// Takes the event time of an accepted line. There is no largest before 16 lines, and a far jump is believed only
-    /// when 16 lines in a row make it.
+    /// Takes the event time of an accepted line. There is no largest time before 16 lines, and a jump far ahead is
+    /// accepted only after 16 consecutive lines with it.
     fn accept(&mut self, event_time_ms: i64) {
         match self.largest_ms {
             Some(largest) if event_time_ms <= largest + MAX_JUMP_MS => {
@@ -257,8 +257,8 @@ impl Guard {
     }
 }
 
-/// 96 bits that name a click: its event time, ad and either the client's id or user and address. Among a billion
-/// clicks two share them once in some 10^11 runs.
+/// 96 bits that identify a click: a hash of its event time, its ad, and the client's id or user and address. Among a
+/// billion clicks, two collide once in some 10^11 runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Key([u32; 3]);
 
@@ -286,7 +286,7 @@ impl Hash for Key {
     }
 }
 
-/// Passes mixed bits on as they are.
+/// Passes bits that are already mixed on unchanged.
 #[derive(Default)]
 struct AlreadyMixed(u64);
 

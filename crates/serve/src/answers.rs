@@ -5,7 +5,7 @@ use adtally_model::{Country, ip};
 use adtally_store::questions::{Coverage, Filters, Revision};
 use serde::{Serialize, Serializer};
 
-/// An id of 64 bits: text in JSON, as proto3 writes it, since JavaScript loses integers beyond 2^53.
+/// A 64-bit id: text in JSON, like in proto3, since JavaScript loses integers beyond 2^53.
 pub(crate) struct Id(pub(crate) u64);
 
 impl Serialize for Id {
@@ -14,7 +14,7 @@ impl Serialize for Id {
     }
 }
 
-/// What every answer says of itself.
+/// The fields about coverage in every answer.
 #[derive(Serialize)]
 pub(crate) struct Covered {
     from: Option<String>,
@@ -26,7 +26,7 @@ pub(crate) struct Covered {
 }
 
 impl Covered {
-    /// Words it.
+    /// Formats a coverage.
     pub(crate) fn new(coverage: &Coverage) -> Self {
         Covered {
             from: coverage.span.map(|(from, _)| rfc3339(from.start_ms())),
@@ -39,7 +39,7 @@ impl Covered {
     }
 }
 
-/// The filters of the question, canonical, only those given.
+/// The filters of the question, in canonical form; filters that were not given are omitted.
 #[derive(Serialize)]
 pub(crate) struct Filtered {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -51,7 +51,7 @@ pub(crate) struct Filtered {
 }
 
 impl Filtered {
-    /// Words them.
+    /// Formats filters.
     pub(crate) fn new(filters: &Filters) -> Self {
         Filtered {
             country: filters.country.map(Country::as_str),

@@ -37,19 +37,19 @@ pub(crate) struct Desk {
     pub(crate) limits: Limits,
     /// Admits questions.
     pub(crate) gate: Gate,
-    /// What is measured.
+    /// The metrics of the server.
     pub(crate) metrics: Metrics,
     failures: AtomicU64,
 }
 
 impl Desk {
-    /// A desk at which nobody has asked yet.
+    /// A desk that has not received any question.
     pub(crate) fn new(questions: Arc<dyn Questions>, status: Arc<dyn Status>, limits: Limits) -> Self {
         let metrics = Metrics::new(status.clone());
         Desk { questions, status, limits, gate: Gate::new(&limits), metrics, failures: AtomicU64::new(0) }
     }
 
-    /// Refuses what needs the state, until it is recovered. Counters that begin at 0 and jump would be wrong, too.
+    /// Refuses requests that need the state until it is recovered. Counters must not start at 0 and jump.
     pub(crate) fn recovered(&self) -> Result<(), Problem> {
         match self.status.recovering() {
             None => Ok(()),
@@ -59,7 +59,7 @@ impl Desk {
         }
     }
 
-    /// Waits until answers have reached the revision that a client has seen elsewhere: it must not see less here.
+    /// Waits until answers include the revision that a client has seen elsewhere, so that it sees no older state.
     async fn reach(&self, wanted: Option<Revision>) -> Result<(), Problem> {
         let Some(wanted) = wanted else { return Ok(()) };
         let until = Instant::now() + self.limits.revision_timeout;
@@ -82,7 +82,7 @@ impl Desk {
         }
     }
 
-    /// A failure that is ours: the log has the reason, the client a number that leads to it.
+    /// An internal failure: the reason is logged, and the client gets the number of the log entry.
     pub(crate) fn failed(&self, reason: &str) -> Problem {
         let number = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
         tracing::error!(failure = number, reason, "could not answer");
@@ -90,7 +90,7 @@ impl Desk {
         Problem::new(ProblemKind::Internal, detail).at(format!("/problems#internal-{number}"))
     }
 
-    /// What the client is told of an error; what is ours alone goes to the log.
+    /// The problem that the client gets for an error; internal details are only logged.
     fn explain(&self, error: &Error) -> Problem {
         match error.kind() {
             ErrorKind::User => Problem::new(ProblemKind::CannotBeAnswered, error.to_string()),

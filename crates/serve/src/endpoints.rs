@@ -36,9 +36,9 @@ pub(crate) static ENDPOINTS: &[&Endpoint] = &[
 /// An endpoint. It answers GET and HEAD.
 #[derive(Serialize)]
 pub(crate) struct Endpoint {
-    /// Its path, parameters in braces.
+    /// Its path, with parameters in braces.
     pub(crate) path: &'static str,
-    /// What it answers with.
+    /// A description of its answer.
     pub(crate) what: &'static str,
     /// An example of its use.
     pub(crate) example: &'static str,

@@ -1,4 +1,4 @@
-//! This room knows HTTP: it passes questions to the stores and writes the answers.
+//! The HTTP server: it passes questions to the stores and writes the answers. No other crate knows HTTP.
 //!
 //! - **Receives** a source of connections ([`Listener`]), a store that answers
 //!   [`adtally_store::questions::Questions`], and the [`Status`](adtally_engine::status::Status) of the process.

@@ -1,4 +1,4 @@
-//! Limits: how much of the machine clients may take. Counting goes on whatever they do.
+//! Limits on the resources that clients may use. Counting continues whatever clients do.
 
 use crate::problem::{Problem, ProblemKind};
 use adtally_model::Error;
@@ -10,60 +10,60 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The longest path and query, in bytes: every valid question fits into a tenth of it.
+/// Maximum length of path and query, in bytes: ten times what any valid question needs.
 const URI_BYTES_MAX: usize = 8 * 1024;
 
-/// The most bytes of headers: what browsers and proxies send at worst is half of it.
+/// Maximum size of headers, in bytes: twice the most that browsers and proxies send.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 
-/// The most headers: browsers and proxies send a third of it.
+/// Maximum number of headers: three times what browsers and proxies send.
 const HEADERS_MAX: usize = 100;
 
-/// The most headers that are read, so that [`HEADERS_MAX`] is explained; beyond it hyper answers 431 without a
-/// document. Each takes 64 bytes while a head is read.
+/// Maximum number of headers that are read, so that a violation of [`HEADERS_MAX`] is explained; beyond it hyper
+/// answers 431 without a document. Each takes 64 bytes while a head is read.
 pub(crate) const HEADERS_READ_MAX: usize = 1_024;
 
-/// The most bytes of a request's head that are buffered, so that smaller limits are explained, and of an answer that
-/// wait to be sent. Beyond it hyper answers 431 without a document, as it answers 414 to a path and query of more than
+/// Maximum buffered bytes of a request's head, so that violations of smaller limits are explained, and of an unsent
+/// answer. Beyond it hyper answers 431 without a document. Hyper also answers 414 to a path and query of more than
 /// 65,534 bytes, and 400 to what is not HTTP.
 pub(crate) const BUFFER_BYTES_MAX: usize = 128 * 1024;
 
-/// `[serve]`: bounds of the server. The defaults suit two cores that count clicks at the same time. Nobody configures the
-/// fields that are skipped.
+/// `[serve]`: bounds of the server. The defaults suit two cores that count clicks at the same time. Skipped fields are
+/// not configurable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(default)]
 pub struct Limits {
-    /// Connections open at a time; further ones are refused at once. A connection costs at most some 400 KB.
+    /// Maximum open connections; further ones are refused at once. A connection costs at most some 400 KB.
     #[serde(rename = "max_connections", deserialize_with = "Whole::<1, 65_536>::number")]
     pub connections_max: usize,
-    /// How long a request's head may take to arrive as a whole, and a connection may stay idle between requests.
+    /// How long a complete request head may take to arrive, and how long a connection may stay idle between requests.
     #[serde(skip)]
     pub header_timeout: Duration,
-    /// How long an answer may take to be found.
+    /// Maximum time to compute an answer.
     #[serde(deserialize_with = "Span::<100, { 10 * MINUTE }>::duration")]
     pub request_timeout: Duration,
-    /// How long a question waits for the revision that it asks for.
+    /// How long a question waits for its requested revision.
     #[serde(skip)]
     pub revision_timeout: Duration,
     /// How long a client may leave a part of its answer unread.
     #[serde(skip)]
     pub stall_timeout: Duration,
-    /// How long a client may take to read the whole of an answer: a long ledger of 3 MB asks for 50 KB/s.
+    /// How long a client may take to read a whole answer: a long ledger of 3 MB requires 50 KB/s.
     #[serde(skip)]
     pub send_timeout: Duration,
     /// Questions in flight, running or waiting for their turn; further questions are refused.
     #[serde(skip)]
     pub questions_max: usize,
-    /// Questions running at a time that need recent counts: they are short and keep a core busy.
+    /// Running questions that need recent counts: they are short and keep a core busy.
     #[serde(skip)]
     pub recent_counts_running_max: usize,
-    /// Questions running at a time that need older counts: each may hold hundreds of megabytes.
+    /// Running questions that need older counts: each may use hundreds of megabytes.
     #[serde(skip)]
     pub older_counts_running_max: usize,
-    /// Questions running at a time that need raw clicks: each may hold hundreds of megabytes.
+    /// Running questions that need raw clicks: each may use hundreds of megabytes.
     #[serde(skip)]
     pub raw_clicks_running_max: usize,
-    /// How long answers in flight may go on after shutdown began; the whole process is to end within ten seconds.
+    /// How long answers in flight may continue after shutdown begins; the whole process must end within ten seconds.
     #[serde(skip)]
     pub drain_timeout: Duration,
 }
@@ -87,7 +87,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Refuses limits under which nobody would ever be answered.
+    /// Rejects limits under which no question could be answered.
     ///
     /// # Errors
     /// A user error that names the limit.
@@ -114,7 +114,7 @@ impl Limits {
     }
 }
 
-/// Admits questions. Each [`Cost`] has a lane of its own: slow questions hold up no quick ones.
+/// Admits questions. Each [`Cost`] has its own lane, so slow questions do not delay quick ones.
 #[derive(Debug)]
 pub(crate) struct Gate {
     questions_max: usize,
@@ -125,7 +125,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// A gate with nobody inside.
+    /// A gate without questions in flight.
     pub(crate) fn new(limits: &Limits) -> Self {
         let places = |many: usize| Arc::new(Semaphore::new(many.min(Semaphore::MAX_PERMITS)));
         Gate {

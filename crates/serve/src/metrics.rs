@@ -34,7 +34,7 @@ struct Route {
     route: &'static str,
 }
 
-/// Everything that is measured.
+/// All metrics.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
@@ -46,7 +46,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Metrics of this server and, asked for at every scrape, of the process behind it.
+    /// Metrics of this server, and metrics of the process behind it, which are queried at every scrape.
     pub(crate) fn new(status: Arc<dyn Status>) -> Self {
         let mut registry = Registry::with_prefix("adtally");
         let requests = Family::default();
@@ -63,23 +63,23 @@ impl Metrics {
         Metrics { registry, requests, request_seconds, connections, refused, questions }
     }
 
-    /// Books an answer.
+    /// Counts an answer.
     pub(crate) fn answered(&self, route: &'static str, status: u16, after: Duration) {
         self.requests.get_or_create(&RouteStatus { route, status }).inc();
         self.request_seconds.get_or_create(&Route { route }).observe(after.as_secs_f64());
     }
 
-    /// Says how many connections are open.
+    /// Sets the number of open connections.
     pub(crate) fn connected(&self, connections: usize) {
         self.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
     }
 
-    /// Books a connection that was refused.
+    /// Counts a connection that was refused.
     pub(crate) fn refused(&self) {
         self.refused.inc();
     }
 
-    /// The OpenMetrics text that a scrape gets.
+    /// The OpenMetrics text for a scrape.
     ///
     /// # Errors
     /// Only if formatting fails.
@@ -91,7 +91,7 @@ impl Metrics {
     }
 }
 
-/// Asks the process for its gauges at every scrape.
+/// Queries the gauges of the process at every scrape.
 struct StatusCollector(Arc<dyn Status>);
 
 impl fmt::Debug for StatusCollector {

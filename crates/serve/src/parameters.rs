@@ -1,5 +1,5 @@
-//! Parameters that several endpoints accept: they turn the text of a request into a question. A broken rule is answered
-//! with the problem that belongs to it.
+//! Parameters that several endpoints accept: turns the text of a request into a question. A violated rule is answered
+//! with its own problem.
 
 use crate::problem::{Problem, ProblemKind, quoted};
 use crate::query_string::Given;
@@ -28,7 +28,7 @@ pub(crate) const REVISION: &str = "revision";
 pub(crate) const QUESTION: [&str; 8] =
     [MINUTES, FROM, TO, FILTER_COUNTRY, FILTER_IP, FILTER_USER_ID, INCLUDE_OPEN, REVISION];
 
-/// The parameters of a question that has one of its own.
+/// The parameters of a question that has one more of its own.
 pub(crate) const fn question_and(own: &'static str) -> [&'static str; QUESTION.len() + 1] {
     let mut all = [own; QUESTION.len() + 1];
     let (common, _) = all.split_at_mut(QUESTION.len());
@@ -54,7 +54,7 @@ pub(crate) fn revision(given: &Given) -> Result<Option<Revision>, Problem> {
     })
 }
 
-/// Reads a parameter that is `true` or `false`, and false when it is not given.
+/// Reads a parameter that is `true` or `false`; false if it is not given.
 pub(crate) fn boolean(given: &Given, name: &str) -> Result<bool, Problem> {
     match given.get(name) {
         None | Some("false") => Ok(false),
@@ -92,7 +92,7 @@ fn minutes(text: &str) -> Result<u32, Problem> {
         let detail = format!("minutes is {}; it must be a number from 1 to {MINUTES_MAX}", quoted(text));
         return Err(Problem::new(ProblemKind::BadMinutes, detail).of(MINUTES));
     };
-    // Digits that do not fit are a number too large, like any other.
+    // Digits that do not fit are too large, like any other large number.
     digits.parse().ok().filter(|minutes| (1..=MINUTES_MAX).contains(minutes)).ok_or_else(|| {
         let detail = format!("minutes is {}; it must be from 1 to {MINUTES_MAX} (a week)", quoted(text));
         Problem::new(ProblemKind::MinutesOutOfRange, detail).of(MINUTES)
@@ -118,7 +118,7 @@ fn minute(text: &str, name: &str) -> Result<Minute, Problem> {
     Ok(Minute::of(ms))
 }
 
-/// A `+` that was not written `%2B` arrives as a space. Where the sign of the offset stands, nothing else can be meant.
+/// Restores a `+` that was not written as `%2B` and arrived as a space. At the sign of the offset this is unambiguous.
 fn restore_plus(text: &str) -> String {
     match text.len().checked_sub("+00:00".len()) {
         Some(at) if at > "2026-01-31".len() && text.as_bytes().get(at) == Some(&b' ') => {
@@ -128,7 +128,7 @@ fn restore_plus(text: &str) -> String {
     }
 }
 
-/// Whether a time that was read has a fraction of a second other than 0, however fine.
+/// Whether a parsed time has a fraction of a second other than 0, at any precision.
 fn has_fraction(text: &str) -> bool {
     text.split_once('.')
         .is_some_and(|(_, fraction)| fraction.bytes().take_while(u8::is_ascii_digit).any(|digit| digit != b'0'))

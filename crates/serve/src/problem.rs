@@ -1,4 +1,4 @@
-//! Problem documents (RFC 9457): what went wrong, in words that the person who asked can act on.
+//! Problem documents (RFC 9457): what went wrong, in words that the client's user can act on.
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -10,14 +10,13 @@ use strum::{EnumMessage, EnumProperty, IntoStaticStr, VariantArray};
 /// The media type of problem documents.
 const MEDIA_TYPE: &str = "application/problem+json";
 
-/// How many characters of a value that a client sent are repeated in an answer.
+/// Maximum characters of a value from the client that are repeated in an answer.
 const SHOWN_CHARS_MAX: usize = 64;
 
-/// How long a client should wait, in seconds, when too many questions or connections are there: most take
-/// milliseconds.
+/// How long a client should wait, in seconds, if there are too many questions or connections: most take milliseconds.
 const OVERLOAD_RETRY_S: u32 = 1;
 
-/// How long a client should wait, in seconds, when a store cannot be read: outages rarely last less.
+/// How long a client should wait, in seconds, if a store cannot be read: outages rarely last less.
 const OUTAGE_RETRY_S: u32 = 5;
 
 /// How long a client should wait, in seconds, while the state is recovered: most recoveries last a second or two.
@@ -96,7 +95,7 @@ impl ProblemKind {
     /// Its status.
     pub(crate) fn status(self) -> StatusCode {
         let status = self.get_int("status").and_then(|status| u16::try_from(status).ok());
-        // A test checks that every kind has one.
+        // A test checks that every kind has a valid status.
         status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
@@ -105,7 +104,7 @@ impl ProblemKind {
         self.get_message().unwrap_or_default()
     }
 
-    /// Its `type`: a reference that leads to the catalogue on this same server.
+    /// Its `type`: a reference to the catalogue on this server.
     pub(crate) fn uri(self) -> String {
         format!("/problems#{}", <&str>::from(self))
     }
@@ -132,7 +131,7 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    /// A problem; `detail` says what was wrong with this very request and what to do about it.
+    /// A problem; `detail` says what was wrong with this request and how to correct it.
     pub(crate) fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
         Problem { kind, detail: detail.into(), parameter: None, instance: None }
     }
@@ -144,14 +143,14 @@ impl Problem {
         self
     }
 
-    /// Names the occurrence, so that the client's report leads to the line in the log.
+    /// Names the occurrence, so that a client's report can be matched to the log entry.
     #[must_use]
     pub(crate) fn at(mut self, instance: String) -> Self {
         self.instance = Some(instance);
         self
     }
 
-    /// The answer as it stands on a connection that is closed after it, whatever was asked.
+    /// The complete response for a connection that is closed after it, whatever the request.
     pub(crate) fn last_words(&self) -> Vec<u8> {
         let (status, body) = (self.kind.status(), self.document());
         let reason = status.canonical_reason().unwrap_or_default();
@@ -177,14 +176,14 @@ impl Problem {
         serde_json::to_vec(&document).unwrap_or_default()
     }
 
-    /// What kind it is.
+    /// Its kind.
     #[cfg(test)]
     pub(crate) fn kind(&self) -> ProblemKind {
         self.kind
     }
 }
 
-/// The document as it is sent; the order of the fields is that of RFC 9457, extensions last.
+/// The document as sent; fields are in the order of RFC 9457, extensions last.
 #[derive(Serialize)]
 struct Document<'a> {
     #[serde(rename = "type")]
@@ -225,7 +224,7 @@ pub(crate) fn catalogue() -> Vec<CatalogueRow> {
     kinds.map(|kind| CatalogueRow { uri: kind.uri(), status: kind.status().as_u16(), title: kind.title() }).collect()
 }
 
-/// A value that a client sent, quoted, cut and without control characters.
+/// A value from a client: quoted, truncated and without control characters.
 pub(crate) fn quoted(text: &str) -> String {
     format!("\"{}\"", cut(text))
 }

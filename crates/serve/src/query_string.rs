@@ -1,4 +1,4 @@
-//! Query strings: `name=value` pairs, percent-encoded UTF-8, each name known and given once.
+//! Query strings: `name=value` pairs in percent-encoded UTF-8; each name must be known and occur once.
 
 use crate::problem::{Problem, ProblemKind, quoted};
 
@@ -12,7 +12,7 @@ pub(crate) struct Given {
 impl Given {
     /// Reads a query string whose names must be among `known`.
     ///
-    /// Nothing is skipped in silence: a misspelt filter would otherwise answer another question than was asked.
+    /// Nothing is ignored silently: a misspelt filter would otherwise change the question.
     pub(crate) fn read(query: Option<&str>, known: &'static [&'static str]) -> Result<Given, Problem> {
         let mut given = Given { known, values: vec![None; known.len()] };
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
@@ -51,7 +51,7 @@ fn badly_encoded(text: &str) -> Problem {
     Problem::new(ProblemKind::BadEncoding, detail)
 }
 
-/// Undoes `application/x-www-form-urlencoded`: `+` is a space, `%XX` a byte; the result must be UTF-8.
+/// Decodes `application/x-www-form-urlencoded`: `+` is a space, `%XX` is a byte; the result must be UTF-8.
 fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();

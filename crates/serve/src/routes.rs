@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout};
 use tower_http::catch_panic::CatchPanicLayer;
 
-/// Where a request is booked that no route matched.
+/// The route in metrics of requests that match no route.
 const NO_ROUTE: &str = "none";
 
 /// All endpoints behind one service.
@@ -46,7 +46,7 @@ async fn wrong_method(method: Method) -> Problem {
     Problem::new(ProblemKind::MethodNotAllowed, detail)
 }
 
-/// Answers must come within the request timeout.
+/// Enforces the request timeout.
 async fn in_time(State(desk): State<Arc<Desk>>, request: Request, next: Next) -> Response {
     let limit = desk.limits.request_timeout;
     match timeout(limit, next.run(request)).await {
@@ -66,7 +66,7 @@ async fn in_size(request: Request, next: Next) -> Response {
     }
 }
 
-/// Books every answer and adds the headers that all of them bear. Queries are never logged: they name people.
+/// Counts every answer and adds the headers that all answers have. Queries are never logged: they name people.
 async fn observed(State(desk): State<Arc<Desk>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let matched = request.extensions().get::<MatchedPath>().map_or(NO_ROUTE, |matched| route_of(matched.as_str()));

@@ -1,4 +1,4 @@
-//! The server: accepts connections, bounds them, and drains them when told to stop.
+//! The server: accepts connections, bounds them, and drains them on shutdown.
 
 use crate::desk::Desk;
 use crate::limits::{BUFFER_BYTES_MAX, HEADERS_READ_MAX, Limits};
@@ -24,13 +24,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::{JoinError, JoinSet};
 use tower::Service;
 
-/// How long to wait after a connection could not be accepted: file descriptors run out for a while, not for good.
+/// Pause after a connection could not be accepted: file descriptors run out only for a while.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections that are told at a time why they are refused; further ones are closed without a word.
+/// Maximum number of clients that are being sent a refusal; further connections are closed without a response.
 const REFUSALS_MAX: usize = 64;
 
-/// How long a refused client may take to read why.
+/// How long a refused client may take to read the refusal.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Answers questions on `listener` until `shutdown` is ready, and then until the answers in flight are sent or
@@ -41,7 +41,7 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// they are sent. Together they use at most [`Limits::questions_max`] threads.
 ///
 /// # Errors
-/// A user error when a limit is 0. What goes wrong with one connection ends only that one, and is logged.
+/// A user error when a limit is 0. An error of one connection ends only that connection, and is logged.
 pub async fn serve(
     mut listener: impl Listener,
     questions: Arc<dyn Questions>,
@@ -112,14 +112,14 @@ pub async fn serve(
     Ok(())
 }
 
-/// What a client reads whose connection is one too many.
+/// The response to a connection beyond the limit.
 pub(crate) fn refusal(limits: &Limits) -> Bytes {
     let detail = format!("{} connections are already open; try again in a moment", limits.connections_max);
     Problem::new(ProblemKind::TooManyConnections, detail).last_words().into()
 }
 
-/// Tells a client why it is refused, and waits a moment for it to close: closing while its request is still unread
-/// would reset the connection, and the answer might be lost.
+/// Sends a client the refusal and waits briefly for it to close: closing while its request is unread would reset the
+/// connection, and the response might be lost.
 async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin, refusal: Bytes) {
     let told = async {
         stream.write_all(&refusal).await?;
@@ -133,7 +133,7 @@ async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin, refusal: Bytes)
     }
 }
 
-/// Whether the client is at fault, so that the next one can be accepted at once.
+/// Whether the error concerns only one client, so that the next one can be accepted at once.
 fn concerns_one_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
@@ -142,7 +142,7 @@ fn concerns_one_client(error: &io::Error) -> bool {
 fn log_end(ended: std::result::Result<hyper::Result<()>, JoinError>) {
     match ended {
         Ok(Ok(())) => {}
-        // Clients that leave, stall or send nonsense are everyday life.
+        // Clients that disconnect, stall or send invalid data are normal.
         Ok(Err(error)) => tracing::debug!(%error, "a connection ended early"),
         Err(error) => tracing::error!(%error, "a connection's task failed"),
     }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// When the answer that is being sent on a connection must have been read; shared by the connection and what answers
-/// on it.
+/// The deadline for reading the answer that is being sent on a connection; shared by the connection and its request
+/// handler.
 #[derive(Clone, Debug)]
 pub(crate) struct SendDeadline {
     timeout: Duration,
@@ -22,12 +22,12 @@ pub(crate) struct SendDeadline {
 }
 
 impl SendDeadline {
-    /// Of a connection on which nothing was answered yet.
+    /// The deadline of a connection without an answer yet.
     pub(crate) fn new(timeout: Duration) -> Self {
         SendDeadline { timeout, connected_at: Instant::now(), due_ms: Arc::new(AtomicU64::new(u64::MAX)) }
     }
 
-    /// An answer begins.
+    /// Starts the deadline of an answer.
     pub(crate) fn begin(&self) {
         let due = self.connected_at.elapsed() + self.timeout;
         self.due_ms.store(u64::try_from(due.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -54,8 +54,8 @@ impl<S> StallGuard<S> {
         StallGuard { stream, timeout, sending, deadline: Box::pin(sleep(timeout)), waiting: false }
     }
 
-    /// Passes on what a write said, or the timeout when it has been waiting for too long. Only writes that wait are
-    /// looked at: a client that takes all there is is not slow.
+    /// Returns the result of a write, or a timeout if it has waited too long. Only writes that wait are checked: a
+    /// client that reads everything at once is not slow.
     fn watch<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.waiting = false;

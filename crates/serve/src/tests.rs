@@ -1,9 +1,9 @@
-//! Requests against the routes, over a fake store. In here:
+//! Requests against the routes, over a fake store. Modules:
 //!
 //! - `answers`: every endpoint and parameter, alone and combined: the question asked and the bytes answered;
 //! - `errors`: every problem once;
-//! - `metrics`: both text formats, read strictly;
-//! - `openapi`: the committed description, put together from its parts and compared with all of this;
+//! - `metrics`: both text formats, parsed strictly;
+//! - `openapi`: the committed description, assembled from its parts and compared with all of this;
 //! - `fake`: the store and the process behind the routes.
 
 mod answers;
@@ -22,7 +22,7 @@ use std::future::Future;
 use std::sync::Arc;
 use tower::ServiceExt;
 
-/// What came back.
+/// A parsed response.
 struct Reply {
     status: StatusCode,
     headers: HeaderMap,
@@ -30,7 +30,7 @@ struct Reply {
 }
 
 impl Reply {
-    /// What stands on a connection.
+    /// Parses the bytes on a connection.
     fn of_wire(bytes: &[u8]) -> Reply {
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();

@@ -38,7 +38,7 @@ async fn ad_clicks(
     ad_id: Result<Path<String>, PathRejection>,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    // A path that is not UTF-8 is not a valid ad either.
+    // A path that is not UTF-8 does not name a valid ad either.
     let ad_id = read_ad_id(ad_id.as_ref().map_or("\u{fffd}", |Path(text)| text))?;
     let given = Given::read(uri.query(), ENDPOINT.parameters)?;
     let question = parameters::question(&given)?;

@@ -43,7 +43,7 @@ pub fn ledger_json(report: LedgerReport) -> Result<String, Error> {
         .map_err(|e| Error::internal("the ledger cannot be written as JSON").because(e))
 }
 
-/// A ledger in full.
+/// A complete ledger.
 #[derive(Serialize)]
 struct Lines {
     #[serde(flatten)]
@@ -71,7 +71,7 @@ struct Answer {
 }
 
 impl Answer {
-    /// Words a report.
+    /// Formats a report.
     ///
     /// # Errors
     /// Internal when a ledger does not add up: a wrong ledger is never shown.

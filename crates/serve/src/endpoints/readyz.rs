@@ -21,7 +21,7 @@ pub(super) static ENDPOINT: Endpoint = Endpoint {
     openapi: include_str!("readyz.json"),
 };
 
-/// How many problems and notes are told: more than a person reads.
+/// Maximum number of problems and of notes in an answer: more than a person reads.
 const SENTENCES_MAX: usize = 100;
 
 async fn readyz(State(desk): State<Arc<Desk>>) -> Result<Response, Problem> {

@@ -25,7 +25,7 @@ fn question(span: Span) -> Question {
     Question::about(span)
 }
 
-/// Every way to say which minutes and which clicks, as a query, the question meant, and the filters told.
+/// Every way to select minutes and clicks: the query, the resulting question, and the filters in the answer.
 fn questions() -> Vec<(&'static str, Question, &'static str)> {
     let hour = Span::Between(minute("2026-01-31T10:00:00Z"), minute("2026-01-31T11:00:00Z"));
     let week = Span::Between(minute("2026-01-24T10:00:00Z"), minute("2026-01-31T10:00:00Z"));
@@ -111,7 +111,7 @@ fn before_any_click_there_are_nulls() {
     ok(&bench.get("/ads/top100?minutes=2"), &format!(r#"{{{NO_COVER},"filters":{{}},"ads":[]}}"#));
 }
 
-/// A client that has seen an epoch elsewhere sees no less here.
+/// A client that has seen an epoch elsewhere does not see an older one here.
 #[test]
 fn a_question_waits_until_its_revision_is_reached() {
     let bench = Bench::new();
@@ -130,7 +130,7 @@ fn the_top_has_100_ads() {
     assert!(reply.body.ends_with(r#"{"rank":100,"ad_id":"99","clicks":1}]}"#), "{}", reply.body);
 }
 
-/// What is too long to be held is the same text.
+/// An answer that is too long for memory has the same text.
 #[test]
 fn a_week_of_minutes_comes_in_pieces() {
     let bench = Bench::new();
@@ -188,7 +188,7 @@ fn alive_and_ready() {
     assert_eq!((reply.status, reply.body.as_str()), (StatusCode::SERVICE_UNAVAILABLE, expected));
     *bench.process.readiness.lock().unwrap() = Readiness { problems: vec!["x".into(); 5_000], notes: Vec::new() };
     assert_eq!(bench.get("/readyz").body.matches("\"x\"").count(), 100);
-    // Load balancers append what they like.
+    // Load balancers may append parameters.
     assert_eq!(bench.get("/healthz?probe=1").status, StatusCode::OK);
 }
 

@@ -1,4 +1,4 @@
-//! Every problem once: what a person reads who asked wrongly, or at a bad moment.
+//! Every problem once: the response to an invalid request, or to a request at a bad moment.
 
 use super::fake::{Mood, report, revision};
 use super::{Bench, Reply};
@@ -10,12 +10,12 @@ use axum::http::Request;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// A request that is refused, with the kind of problem, the parameter at fault (or none) and what is said.
+/// A request that is refused, with the kind of problem, the parameter at fault (or none) and the detail.
 type Refused = (&'static str, ProblemKind, &'static str, &'static str);
 
 const AD_ID_RULE: &str = "it must be a number from 0 to 9223372036854775807 without sign or leading zero";
 
-/// Requests that are refused for what they say.
+/// Requests that are refused because of their content.
 const REFUSED: &[Refused] = &[
     ("/ads", ProblemKind::UnknownRoute, "", r#"there is nothing at "/ads"; / lists the endpoints"#),
     ("/ads/x/clicks?minutes=5", ProblemKind::BadAdId, "ad_id", r#"ad_id is "x"; {AD_ID_RULE}"#),
@@ -122,7 +122,7 @@ const REFUSED: &[Refused] = &[
         "filter_user_id",
         r#""100%" is not percent-encoded UTF-8; write a literal % as %25"#,
     ),
-    // From here on kinds repeat: the other ways to get them.
+    // From here on kinds repeat: other requests that cause them.
     ("/ads/", ProblemKind::UnknownRoute, "", r#"there is nothing at "/ads/"; / lists the endpoints"#),
     (
         "/ads/42/clicks/?minutes=5",
@@ -296,7 +296,7 @@ const REFUSED: &[Refused] = &[
     ),
 ];
 
-/// The document of a kind.
+/// The document of a problem.
 fn document(kind: ProblemKind, detail: &str) -> Value {
     let fixed = serde_json::to_value(crate::problem::catalogue()).unwrap();
     let fixed = fixed.as_array().unwrap().iter().find(|row| row["type"] == kind.uri()).unwrap();
@@ -340,7 +340,7 @@ fn long_values_are_cut() {
     check(&reply, ProblemKind::UnknownRoute, &document(ProblemKind::UnknownRoute, &detail));
 }
 
-/// Problems that the text of a request alone does not bring about, each with its document.
+/// Problems that the text of a request alone does not cause, each with its document.
 pub(super) fn moments() -> Vec<(ProblemKind, Reply, Value)> {
     let question = "/ads/42/clicks?minutes=5";
     let mut found = Vec::new();
@@ -455,7 +455,7 @@ fn other_failures_of_stores() {
     }
 }
 
-/// Until the state is recovered, life and readiness can be asked for, and what never changes.
+/// Until the state is recovered, only liveness, readiness and constant content are available.
 #[test]
 fn while_the_state_is_recovered_nothing_is_made_up() {
     let bench = Bench::new();

@@ -1,4 +1,4 @@
-//! A store that remembers what it was asked and answers from a table, and a process that is as told.
+//! A store that records questions and answers from a table, and a process with a configurable status.
 
 use adtally_engine::status::{
     DurationHistogram, Gauges, InputLedger, LedgerReport, PartitionLedger, Projection, QueueDepth, Readiness, RunLoop,
@@ -34,7 +34,7 @@ pub(super) enum Mood {
     Empty,
     /// It names more ads than it was asked for.
     Generous,
-    /// It knows a minute for each of a week.
+    /// It has each minute of a week.
     Long,
     /// It fails.
     Fails(fn() -> Error),
@@ -44,7 +44,7 @@ pub(super) enum Mood {
     Hangs,
 }
 
-/// A question that it was asked: the ad and whether minutes were asked for, or the number of ads.
+/// A recorded question: the ad and whether minutes were requested, or the number of ads.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Asked {
     Ad(u64, Question, bool),
@@ -58,11 +58,11 @@ pub(super) struct FakeStore {
     looked: AtomicU64,
 }
 
-/// How often its revision is asked for before the next epoch is there.
+/// How often its revision is read before the next epoch exists.
 const LOOKS: u64 = 3;
 
 impl FakeStore {
-    /// What it was asked since the last call.
+    /// The questions since the last call.
     pub(super) fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut *self.asked.lock().unwrap())
     }
@@ -189,7 +189,7 @@ pub(super) struct FakeProcess {
 }
 
 impl FakeProcess {
-    /// It has just started.
+    /// The process has just started.
     pub(super) fn recovers(&self, progress: &str) {
         *self.recovering.lock().unwrap() = Some(progress.to_owned());
     }

@@ -1,4 +1,4 @@
-//! Metrics in both text formats; the classic one is read by a strict parser.
+//! Metrics in both text formats; a strict parser reads the classic one.
 
 use super::{Bench, Reply};
 use axum::body::Body;
@@ -92,7 +92,7 @@ fn open_metrics_are_for_those_who_ask_for_them() {
     check("Application/OpenMetrics-Text; version=0.0.1", OPEN);
     check("application/openmetrics-text;q=0", CLASSIC);
     check("application/openmetrics-text;q=0.3, text/plain;q=0.5", CLASSIC);
-    // What Prometheus sends.
+    // The header that Prometheus sends.
     check(
         "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.4,*/*;q=0.1",
         OPEN,
@@ -117,7 +117,7 @@ fn the_classic_format_is_that_of_prometheus() {
     assert!(std::panic::catch_unwind(|| parse(&scrape(&self::bench(), OPEN).body)).is_err(), "the parser is strict");
 }
 
-/// Reads the text format, version 0.0.4, without tolerance; returns the type of each family.
+/// Parses the text format, version 0.0.4, strictly; returns the type of each family.
 fn parse(text: &str) -> HashMap<String, String> {
     assert!(text.ends_with('\n'));
     let mut kinds = HashMap::new();
@@ -159,7 +159,7 @@ fn sample(line: &str) -> (String, Labels, f64) {
         return (series.to_owned(), Vec::new(), value);
     };
     check_name(name);
-    // None of our values has a quote, a comma or a backslash.
+    // None of our values contains a quote, a comma or a backslash.
     let labels = labels.strip_suffix('}').expect(line).split(',').map(|label| {
         let (name, value) = label.split_once('=').expect(line);
         check_name(name);
@@ -178,7 +178,7 @@ fn check_name(name: &str) {
     );
 }
 
-/// For each set of labels: rising buckets up to infinity, their sum, and as many as that.
+/// Checks for each set of labels: rising buckets up to infinity, their sum, and a count equal to the last bucket.
 fn check_histogram(name: &str, samples: &[(String, Labels, f64)]) {
     let mut buckets: HashMap<Labels, Vec<(f64, f64)>> = HashMap::new();
     let (mut sums, mut counts) = (HashMap::new(), HashMap::new());

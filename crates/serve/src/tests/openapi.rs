@@ -1,5 +1,5 @@
-//! `openapi.json` is put together from the parts of all endpoints, and compared with the code: routes, parameters,
-//! problems, schemas and examples are those of the server.
+//! `openapi.json` is assembled from the parts of all endpoints and compared with the routes, parameters, problems,
+//! schemas and examples of the server.
 
 use super::fake::Mood;
 use super::{Bench, errors};
@@ -18,19 +18,19 @@ fn description() -> Value {
     serde_json::from_str(include_str!("../../openapi.json")).unwrap()
 }
 
-/// What endpoints share, which comes before their parts and begins with the head of the document.
+/// The shared section, which precedes the parts of endpoints and begins with the head of the document.
 const SHARED: &str = include_str!("../endpoints/shared.json");
 
-/// What describes problems, which comes after them.
+/// The description of problems, which follows the parts of endpoints.
 const PROBLEM: &str = include_str!("../problem.json");
 
-/// The sections of the document, in their order.
+/// The sections of the document, in order.
 const SECTIONS: [&str; 5] = ["paths", "parameters", "schemas", "responses", "examples"];
 
-/// Set to put a new `openapi.json` in place of the committed one.
+/// If set, the test overwrites the committed `openapi.json`.
 const OVERWRITE: &str = "OPENAPI_OVERWRITE";
 
-/// The entries of each section of a part, as they stand there. Parts are indented like the whole.
+/// The entries of each section of a part, verbatim. Parts are indented like the whole document.
 fn entries(part: &'static str) -> BTreeMap<&'static str, Vec<String>> {
     let mut sections: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let mut section = "";
@@ -55,7 +55,7 @@ fn entries(part: &'static str) -> BTreeMap<&'static str, Vec<String>> {
     sections
 }
 
-/// The examples of problems: what the tests of errors were answered.
+/// The examples of problems: the answers in the tests of errors.
 fn examples() -> Vec<String> {
     let documents = errors::documents();
     let mut examples = Vec::new();
@@ -73,7 +73,7 @@ fn examples() -> Vec<String> {
     examples
 }
 
-/// The document, from its parts.
+/// The document, assembled from its parts.
 fn assembled() -> String {
     let parts = [SHARED].into_iter().chain(ENDPOINTS.iter().map(|endpoint| endpoint.openapi)).chain([PROBLEM]);
     let mut sections: BTreeMap<&str, Vec<String>> = BTreeMap::from([("examples", examples())]);
@@ -103,7 +103,7 @@ fn the_committed_description_is_that_of_its_parts() {
     assert_eq!(committed.len(), assembled.len(), "the end of openapi.json; {OVERWRITE}=1 writes it anew");
 }
 
-/// Follows a reference, where there is one.
+/// Follows a reference, if the value is one.
 fn resolve<'a>(description: &'a Value, value: &'a Value) -> &'a Value {
     match value["$ref"].as_str() {
         Some(reference) => description.pointer(&reference[1..]).unwrap_or_else(|| panic!("{reference} leads nowhere")),
@@ -214,14 +214,14 @@ fn examples_are_what_the_server_answers() {
 
 /// Checks a value against a schema of the description.
 fn conforms(description: &Value, schema: &Value, value: &Value, at: &str) {
-    // References lead into the description's components.
+    // References point to the description's components.
     let schema = json!({ "allOf": [schema], "components": description["components"] });
     let validator = jsonschema::options().should_validate_formats(true).build(&schema).unwrap();
     let wrong: Vec<_> = validator.iter_errors(value).map(|error| error.to_string()).collect();
     assert!(wrong.is_empty(), "{at}: {wrong:?}");
 }
 
-/// What is not described is no part of an answer, and a test would not see it otherwise.
+/// Undescribed fields must not occur in answers; tests would not detect them if objects were open.
 #[test]
 fn every_object_is_closed() {
     fn check(schema: &Value, at: &str) {

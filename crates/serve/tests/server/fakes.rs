@@ -12,8 +12,8 @@ use tokio::sync::Semaphore;
 const NOTHING: Coverage =
     Coverage { span: None, state: MinuteState::Open, watermark_ms: None, newest_click_ms: None, revision: None };
 
-/// A store that takes a ticket before it tells of an ad, and shows when it is asked. The most clicked ads it knows at
-/// once. What is older than an hour is not recent.
+/// A store that takes a ticket before it answers about an ad, and signals when it is asked. It answers the most clicked
+/// ads at once. Questions about an hour or more need older counts.
 pub(crate) struct Store {
     pub(crate) asked: Semaphore,
     pub(crate) tickets: Semaphore,
@@ -32,7 +32,7 @@ impl Questions for Store {
     async fn ad_clicks(&self, _: u64, _: &Question, _: bool) -> Result<AdClicks> {
         let mut ticket = pin!(self.tickets.acquire());
         let at_once = poll_fn(|context| Poll::Ready(ticket.as_mut().poll(context))).await;
-        // It is in line by now: a question that was asked later is not served first.
+        // This question is in line now, so later questions are not served first.
         self.asked.add_permits(1);
         let ticket = match at_once {
             Poll::Ready(ticket) => ticket,

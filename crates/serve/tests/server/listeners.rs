@@ -1,4 +1,4 @@
-//! Connections that are no TCP connections.
+//! Connections that are not TCP connections.
 
 use crate::fakes::{Process, Store};
 use crate::{ANSWER, QUESTION, SOON, answer, ask, runtime, send};
@@ -26,7 +26,7 @@ impl Listener for Pipes {
     }
 }
 
-/// Serves what `listener` accepts; `client` asks from a thread that may block.
+/// Serves connections from `listener`; `client` sends requests from a thread that may block.
 fn serve_to(runtime: &Runtime, listener: impl Listener + 'static, limits: Limits, client: impl FnOnce()) {
     let store = Arc::new(Store { asked: Semaphore::new(0), tickets: Semaphore::new(9) });
     let (stop, stopped) = oneshot::channel::<()>();

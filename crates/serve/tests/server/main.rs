@@ -1,6 +1,6 @@
-//! The server over real connections: what the routes alone cannot show. In here:
+//! The server over real connections: behaviour that tests of the routes cannot show:
 //!
-//! - several requests on one connection, and what is on the wire;
+//! - several requests on one connection, and the bytes on the wire;
 //! - clients that are slow to ask, silent, too large, too many, or do not read;
 //! - shutdown with answers in flight.
 
@@ -47,7 +47,7 @@ impl Server {
         TcpStream::connect(self.address).unwrap()
     }
 
-    /// Waits until the store was asked once more.
+    /// Waits until the store receives another question.
     fn wait_for_question(&self) {
         self.runtime.block_on(self.store.asked.acquire()).unwrap().forget();
     }
@@ -69,7 +69,7 @@ fn send(stream: &mut impl Write, target: &str) {
     stream.write_all(format!("GET {target} HTTP/1.1\r\nHost: here\r\n\r\n").as_bytes()).unwrap();
 }
 
-/// Reads one answer, which has a length or comes in chunks.
+/// Reads one answer, with a length or in chunks.
 fn answer(stream: &mut impl Read) -> (String, String) {
     let head = read_until(stream, "\r\n\r\n");
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
@@ -104,7 +104,7 @@ fn read_until(stream: &mut impl Read, end: &str) -> String {
 
 fn read_to_end(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
-    // A reset after the last byte is an end as well.
+    // A reset after the last byte also ends the response.
     stream.read_to_end(&mut bytes).ok();
     String::from_utf8_lossy(&bytes).into_owned()
 }
@@ -137,7 +137,7 @@ fn one_connection_answers_many_requests() {
 
 #[test]
 fn fault_36_slow_and_silent_clients_are_closed() {
-    // Long enough for the request that is answered to arrive, however busy the machine.
+    // Long enough for the answered request to arrive, however busy the machine.
     let server = Server::start(Limits { header_timeout: 10 * SOON, ..Limits::default() }, 1);
     let mut half_a_head = server.connect();
     half_a_head.write_all(b"GET / HTTP/1.1\r\nHost: he").unwrap();
@@ -155,7 +155,7 @@ fn fault_37_large_heads_are_refused() {
     let server = Server::start(Limits::default(), 0);
     let check = |head: String, expected: &str, explained: bool| {
         let mut stream = server.connect();
-        // The server may answer and close before all of it is sent.
+        // The server may answer and close before everything is sent.
         stream.write_all(head.as_bytes()).ok();
         let reply = read_to_end(&mut stream);
         assert!(reply.starts_with(expected), "{reply}");
@@ -198,7 +198,7 @@ fn fault_35_further_connections_are_refused_at_once() {
     server.stop();
 }
 
-/// Asks on new connections until one is not refused.
+/// Sends requests on new connections until one is not refused.
 fn ask_until_admitted(server: &Server) {
     loop {
         let mut stream = server.connect();
@@ -217,7 +217,7 @@ fn fault_36_clients_that_do_not_read_are_closed() {
     let server = Server::start(Limits { stall_timeout: SOON, connections_max: 1, ..Limits::default() }, 1);
     let mut deaf = server.connect();
     send(&mut deaf, "/ledger");
-    // Others are let in only when the deaf one was closed.
+    // Others are admitted only after the client that does not read is closed.
     ask_until_admitted(&server);
     assert!(read_to_end(&mut deaf).len() < 30_000_000);
     server.stop();
@@ -225,7 +225,7 @@ fn fault_36_clients_that_do_not_read_are_closed() {
 
 #[test]
 fn fault_36_clients_that_read_too_slowly_are_closed() {
-    // It never stalls, but takes a few megabytes a second only.
+    // The client never stalls, but reads only a few megabytes per second.
     let server = Server::start(Limits { send_timeout: 10 * SOON, stall_timeout: 600 * SOON, ..Limits::default() }, 0);
     let mut slow = server.connect();
     send(&mut slow, "/ledger");
@@ -247,7 +247,7 @@ fn fault_35_questions_beyond_the_bound_are_told_to_come_back() {
     server.wait_for_question();
     let mut waiting = server.connect();
     send(&mut waiting, QUESTION);
-    // Both seats are taken once the second one was read.
+    // Both seats are taken once the second question is read.
     let mut third = server.connect();
     while !ask(&mut third, "/metrics").1.contains("adtally_questions_in_flight 2\n") {}
     let (head, body) = ask(&mut third, QUESTION);

@@ -3,7 +3,7 @@
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
 
-/// Quality of what is given without one, in thousandths.
+/// The default quality, in thousandths.
 const QUALITY_MAX: u16 = 1_000;
 
 /// Whether a client prefers the media type `special` to `ordinary`. The client gets `ordinary` otherwise, even if the
@@ -91,7 +91,7 @@ fn parse_quality(text: &str) -> Option<u16> {
     }
 }
 
-/// The parts of a text between separators that stand outside of quotes.
+/// The parts of a text between separators outside of quotes.
 fn split(text: &str, separator: u8) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(move |char: char| {
