@@ -37,8 +37,7 @@ impl Random {
         result
     }
 
-    /// A number below `end`, which is not 0. The bias (Lemire's multiplication without rejection) is below `end` /
-    /// 2^64.
+    /// A number below `end`, not 0. The bias (Lemire's multiplication without rejection) is below `end` / 2^64.
     #[inline]
     pub fn below(&mut self, end: u64) -> u64 {
         ((u128::from(self.bits()) * u128::from(end)) >> 64) as u64

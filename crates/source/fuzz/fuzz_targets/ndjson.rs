@@ -1,4 +1,4 @@
-//! Any bytes as a file of NDJSON: every line must be read as the independent reading reads it.
+//! Reads arbitrary bytes as an NDJSON file: the decoder and the independent parser must agree on every line.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! What the fuzz targets check: the decoder and the independent reading of the contract give each line of a text the
-//! same verdict and the same fields. A difference is a panic.
+//! The checks of the fuzz targets: the decoder and the independent parser of the contract must give each line of a text
+//! the same verdict and the same fields. A difference is a panic.
 
 mod memory_file;
 
@@ -16,13 +16,13 @@ use memory_file::MemoryFile;
 use reader::Reading;
 use std::sync::Arc;
 
-/// The least that may be configured, so that short texts have lines that are too long.
+/// The configurable minimum, so that short texts contain overlong lines.
 const LINE_BYTES_MAX: usize = 1024;
 
-/// How files begin that are taken for compressed ones (or for the first bytes of one): those are not text.
+/// First bytes of files that are treated as compressed or undecided: those are not text.
 const MAGIC: [&[u8]; 2] = [b"\x1f", b"\x28\xb5"];
 
-/// Checks a text as NDJSON: both ways through the decoder against the independent reading.
+/// Checks a text as NDJSON: both paths through the decoder against the independent parser.
 ///
 /// # Panics
 /// When they differ.
@@ -32,7 +32,7 @@ pub fn check_ndjson(text: &[u8]) {
     let batch = decoder.decode(block(text.to_vec()));
     assert_eq!(batch_reading::in_order(&batch), expected, "{}", shown(text));
 
-    // A line that is not UTF-8 sends all lines of its block through the general reading.
+    // A line that is not UTF-8 sends all lines of its block to the general parser.
     let mut general = text.to_vec();
     general.extend_from_slice(b"\n\xff\n");
     let general = decoder.decode(block(general));
@@ -42,8 +42,7 @@ pub fn check_ndjson(text: &[u8]) {
     assert_eq!(identities(&general), identities(&batch), "{}", shown(text));
 }
 
-/// Checks a text as CSV: as a file is read, in blocks and under the header that is found in it, against the independent
-/// reading.
+/// Checks a text as CSV, read like a file, in blocks and with the header found in it, against the independent parser.
 ///
 /// # Panics
 /// When they differ, or when the text is not read to its end.
@@ -51,7 +50,7 @@ pub fn check_csv(text: &[u8]) {
     if text.is_empty() || MAGIC.iter().any(|magic| text.starts_with(magic)) || is_skippable_frame(text) {
         return;
     }
-    // The last line of a file is a line once it has ended.
+    // An unterminated last line counts only after the file has ended.
     let mut text = text.to_vec();
     if !text.ends_with(b"\n") {
         text.push(b'\n');
@@ -94,7 +93,7 @@ fn blocks_of(text: Vec<u8>, settings: &DecodeSettings) -> Vec<Block> {
     let len = text.len() as u64;
     let tail = TailSettings {
         decode: Arc::new(settings.clone()),
-        // As small as it may be, so that short texts come in several blocks.
+        // The minimum, so that short texts are read in several blocks.
         block_bytes: 2 * LINE_BYTES_MAX,
         bounded: true,
         ..TailSettings::default()

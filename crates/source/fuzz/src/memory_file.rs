@@ -1,4 +1,4 @@
-//! A file system that is one file in memory.
+//! A file system with one file in memory.
 
 use adtally_source::{FileKind, FileStat, FileSystem, TailFile};
 use std::ffi::OsString;
@@ -6,7 +6,7 @@ use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Where the file stands.
+/// The path of the file.
 pub(crate) const PATH: &str = "/clicks.csv";
 
 /// The file.

@@ -1,4 +1,4 @@
-//! Decoding: a table of cases for each rule, then random lines against an independent reading ([`random`]).
+//! Decoding: a table of cases for each rule, then random lines against an independent parser ([`random`]).
 
 mod batch_reading;
 mod random;
@@ -10,7 +10,7 @@ use adtally_model::InputId;
 use batch_reading::in_order;
 use reader::Reading;
 
-/// Short, so that random lines exceed it now and then.
+/// Short, so that random lines sometimes exceed it.
 const TEST_LINE_BYTES_MAX: usize = 1024;
 
 fn settings() -> DecodeSettings {
@@ -43,7 +43,7 @@ fn of(name: &str) -> FormatChoice {
     if name.ends_with(".csv") { FormatChoice::Csv } else { FormatChoice::Ndjson }
 }
 
-/// A good click with some text put in place of its members' values.
+/// A valid click with a value replaced by some text.
 fn click_with(field: &str, value: &str) -> String {
     let mut line = String::from("{");
     for (name, good) in [
@@ -73,7 +73,7 @@ fn verdict_of(decoder: &Decoder, line: &[u8]) -> String {
     }
 }
 
-/// Both ways must give this verdict, and the independent reading must agree with it.
+/// Both paths must give this verdict, and the independent parser must agree with it.
 fn check(line: impl AsRef<[u8]>, expected: &str) {
     let line = line.as_ref();
     let mut decoder = decoder(DecodeSettings::default());
@@ -278,7 +278,7 @@ fn encoding_and_length() {
     check(long(0), "click");
     check(long(1), "malformed line: longer than 65536 bytes");
     check(format!("{}\r\n", long(0)), "click");
-    // One bad line costs its neighbours nothing.
+    // A bad line does not affect its neighbours.
     let text = [good.as_bytes(), b"\n", &bad, b"\r\n", good.as_bytes()].concat();
     let readings = readings("a", &text);
     assert!(matches!(&readings[..], [Reading::Click(_), Reading::Malformed, Reading::Click(_)]));
@@ -299,7 +299,7 @@ fn lines_and_their_places() {
         assert_eq!(batch.line(batch.clicks.line_start[row]), good.as_bytes());
     }
     assert_eq!(batch.line(batch.rejected[0].line_start), b"{}");
-    // A mark anywhere but at offset 0 belongs to its line.
+    // A byte order mark after offset 0 belongs to its line.
     let text = format!("{good}\n\u{feff}{good}\n");
     assert!(matches!(&readings("a", text.as_bytes())[..], [Reading::Click(_), Reading::Malformed]));
     let from = good.len() as u64 + 1;
@@ -392,7 +392,7 @@ fn csv_headers() {
     assert_eq!((batch.clicks.len(), batch.lines()), (2, 2));
     let from = text.find(line).expect("the line") as u64;
     assert_eq!(decode_at(&semicolons, "clicks", text.as_bytes(), from).clicks.len(), 2);
-    // A header that does not name a field makes every line invalid, a broken one every line malformed, itself included.
+    // A header without a required field makes every line invalid; a broken one makes all lines malformed, also itself.
     let text = "click_timestamp,ad_id\n1767225600123,42\n";
     assert_eq!(readings("a.csv", text.as_bytes()), [Reading::Invalid]);
     let batch = decode_at(&decoder(settings()), "a.csv", b"ad_id,\"x\n1,2\n3,4\n", 0);
@@ -401,21 +401,21 @@ fn csv_headers() {
     let long = format!("{},b\n1,2\n", "a".repeat(2_000));
     let batch = decode_at(&decoder(settings()), "a.csv", long.as_bytes(), 0);
     assert_eq!(batch.lines(), 2);
-    // A line of a lone carriage return has a byte: it is the header, and names nothing.
+    // A line with only a carriage return is not empty: it is the header, and names nothing.
     let text = b"\r\r\nad_id,ip\n1,2\n";
     assert_eq!(readings("a.csv", text), vec![Reading::Malformed; 3]);
     assert_eq!(reader::read_csv(text, TEST_LINE_BYTES_MAX), vec![Reading::Malformed; 3]);
-    // Without a header no line is passed over in silence.
+    // Without a header no line is skipped silently.
     let text = "1767225600123,42,u1,1.2.3.4\n1767225600124,42,u1,1.2.3.4\n";
     let batch = decode_at(&decoder(settings()), "a.csv", text.as_bytes(), 0);
     assert_eq!((batch.clicks.len(), batch.rejected.len()), (0, 2));
     assert_eq!(batch.rejected[0].reason, "csv: the first line is not a header: it names none of the fields");
-    // Joined files have their headers in the midst.
+    // Joined files repeat the header.
     let text = "click_timestamp,ad_id,user_id,ip\r\n1767225600123,42,u1,1.2.3.4\n".repeat(2);
     let batch = decode_at(&decoder(settings()), "a", text.as_bytes(), 0);
     assert_eq!((batch.clicks.len(), batch.rejected.len()), (2, 0));
     assert_eq!(reader::read_csv(text.as_bytes(), TEST_LINE_BYTES_MAX).len(), 2);
-    // Half a header, cut off by the bound on how far it is searched for, is none.
+    // Half a header, cut off by the limit of the search, is not a header.
     let text = format!("{}ad_id,ip,click_id\n1,1.2.3.4,c\n", "\n".repeat(TEST_LINE_BYTES_MAX - 9));
     let prefix = &text.as_bytes()[..format::prefix_bytes(&settings())];
     assert!(prefix.ends_with(b"ad_id,ip,click"), "{}", prefix.escape_ascii());

@@ -1,9 +1,9 @@
 //! Tailing real files in temporary folders.
 //!
 //! - [`following`]: growth, new files, rotation by rename and by copy, truncation, deletion
-//! - [`restarting`]: what was read before is known again, whatever happened meanwhile
-//! - [`compressing`]: gzip and zstd, whole, growing, cut short, corrupt, and copies of what was read
-//! - [`bounding`]: runs that end
+//! - [`restarting`]: files that were read before are recognized, whatever happened meanwhile
+//! - [`compressing`]: gzip and zstd, whole, growing, cut short, corrupt, and copies of files that were read
+//! - [`bounding`]: bounded runs
 //! - [`preallocating`]: NUL bytes that are not written yet, or that a writer left
 //! - [`random_operations`]: random writers against a tailer that is killed at random
 //! - [`surviving`]: everything that must not stop the stream
@@ -29,10 +29,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
 
-/// Passed to look after look; nothing here waits.
+/// Added to the time of each look; nothing here waits.
 const SECOND: i64 = 1_000;
 
-/// Files of which nobody may ask for much at a time.
+/// A file system that rejects large reads.
 struct Sparing;
 
 struct SparingFile(Box<dyn TailFile>);
@@ -69,7 +69,7 @@ impl TailFile for SparingFile {
     }
 }
 
-/// A folder, a tailer on it, and what came of it.
+/// A folder, a tailer on it, and its results.
 struct Rig {
     folder: TempDir,
     settings: TailSettings,
@@ -80,11 +80,11 @@ struct Rig {
     text: BTreeMap<u64, String>,
     /// Inputs that have ended, for the rows of a restart.
     ended: BTreeSet<u64>,
-    /// Places to start at: known to have been read before.
+    /// Start positions of inputs that were read before.
     started: BTreeMap<u64, u64>,
-    /// How far each was read.
+    /// The position of each input.
     positions: BTreeMap<u64, u64>,
-    /// NUL bytes by input that stand behind blocks.
+    /// NUL bytes after blocks, by input.
     nul_bytes: BTreeMap<u64, u64>,
 }
 
@@ -99,7 +99,7 @@ impl Rig {
         Rig::with(tail_settings(), &[""], |_| {})
     }
 
-    /// Prepares the folder first, then tails what the patterns, relative to it, name.
+    /// Prepares the folder, then tails the files that the patterns name, relative to it.
     fn with(settings: TailSettings, patterns: &[&str], prepare: impl FnOnce(&Path)) -> Rig {
         let folder = tempfile::tempdir().expect("a folder");
         prepare(folder.path());
@@ -126,14 +126,14 @@ impl Rig {
         fs::remove_file(self.path(name)).expect("removed");
     }
 
-    /// Looks and reads all there is; returns the events as words, and adds the text to `self.text`.
+    /// Looks, then reads everything; returns the events as words, and adds the text to `self.text`.
     fn poll(&mut self) -> Vec<String> {
         let events = self.look();
         self.read_all();
         events
     }
 
-    /// Polls after so many seconds.
+    /// Polls after this many seconds.
     fn poll_after(&mut self, seconds: i64) -> Vec<String> {
         self.now_ms += seconds * SECOND;
         self.poll()
@@ -172,7 +172,7 @@ impl Rig {
         }
     }
 
-    /// Reads a block; false at the end.
+    /// Reads a block; returns false at the end.
     fn read_once(&mut self, id: InputId) -> bool {
         match self.tailer.read(id, self.now_ms).expect("an input") {
             ReadOutcome::Block(block) => {
@@ -199,7 +199,7 @@ impl Rig {
         self.text.get(&input).map_or("", String::as_str)
     }
 
-    /// What the epoch log would know, had everything read been committed.
+    /// The rows of the epoch log, if everything that was read had been committed.
     fn rows(&mut self) -> Vec<Arc<InputRow>> {
         let ids: Vec<InputId> = self.tailer.inputs.keys().copied().collect();
         ids.into_iter().map(|id| self.row(id).into()).collect()
@@ -223,13 +223,13 @@ impl Rig {
         }
     }
 
-    /// Stops, does something to the files, and starts again from what the epoch log knows.
+    /// Stops, changes the files, and restarts from the rows of the epoch log.
     fn restart(&mut self, meanwhile: impl FnOnce(&Path)) {
         let rows = self.rows();
         self.started = rows.iter().map(|row| (row.id.0, row.position().to)).collect();
         self.positions.clone_from(&self.started);
         self.text.clear();
-        // Files are closed before anything happens to them.
+        // Files are closed before they are changed.
         let patterns = self.patterns.clone();
         let nothing = self.folder.path().join("*.none").to_string_lossy().into_owned();
         self.tailer =
@@ -248,7 +248,7 @@ fn append(path: &Path, text: impl AsRef<[u8]>) {
     file.write_all(text.as_ref()).expect("written");
 }
 
-/// Lines that tell whose they are and where they stand.
+/// Lines that show their owner and their number.
 fn lines(whose: &str, range: std::ops::Range<usize>) -> String {
     range.map(|number| format!("{{\"line\":\"{whose}-{number:06}\"}}\n")).collect()
 }

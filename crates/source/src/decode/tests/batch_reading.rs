@@ -1,5 +1,5 @@
-//! The decoder's result in the words of the independent reading, so that the two can be compared. The fuzz targets
-//! include this file too.
+//! Converts the decoder's result to the types of the independent parser, so that the two can be compared. The fuzz
+//! targets include this file too.
 
 use super::reader::{Plain, Reading};
 use adtally_model::{DecodedBatch, Verdict, ip};

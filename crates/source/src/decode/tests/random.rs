@@ -1,5 +1,5 @@
-//! Random lines, ordinary and broken in every way: the decoder's two ways against each other and against the
-//! independent reading.
+//! Random lines, ordinary and broken in every way: the decoder's two paths against each other and against the
+//! independent parser.
 
 use super::reader::{Reading, read_csv, read_json};
 use super::{readings, readings_the_long_way};
@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-/// A value for a field, good or bad, as JSON.
+/// A valid or invalid value for a field, as JSON.
 fn json_value() -> impl Strategy<Value = String> {
     let strange = select(vec![
         "null",
@@ -157,7 +157,7 @@ fn key() -> impl Strategy<Value = &'static str> {
     ])
 }
 
-/// A line: a good click with its members shuffled, some of them replaced, repeated or added, spaces strewn in.
+/// A line: a valid click with shuffled members, some of them replaced, repeated or added, and random spaces.
 fn json_line() -> impl Strategy<Value = String> {
     let good = Just(vec![
         ("click_timestamp", "1767225600123".to_owned()),
@@ -190,7 +190,7 @@ fn json_line() -> impl Strategy<Value = String> {
     })
 }
 
-/// Bytes put over the text at random places, so that it breaks anywhere.
+/// Overwrites the text at random places with random bytes, so that it breaks anywhere.
 fn with_damage(text: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let bytes = select(b"\"\\{}[]:,\n\r\t \0\x7f\x80\xc3\xa9\xff019-+.eEunt".to_vec());
     let damage = prop_oneof![3 => Just(Vec::new()), 2 => vec((any::<Index>(), bytes, 0..3_u8), 1..4)];

@@ -1,5 +1,5 @@
-//! An independent reading of what a click is, on serde_json and the standard library: slow, plain, and without any code
-//! of the decoder, so that it does not share the decoder's mistakes. The fuzz targets include this file too.
+//! An independent parser of clicks, on serde_json and the standard library: slow, plain, and without any code of the
+//! decoder, so that it does not share the decoder's mistakes. The fuzz targets include this file too.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -16,7 +16,7 @@ pub(crate) struct Plain {
     pub(crate) click_id: String,
 }
 
-/// What a line is.
+/// The result of parsing a line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Reading {
     Click(Plain),
@@ -26,7 +26,7 @@ pub(crate) enum Reading {
 
 const NAMES: [&str; 6] = ["click_timestamp", "ad_id", "user_id", "ip", "country", "click_id"];
 
-/// Keys as bytes: those with lone surrogates are well-formed and name no field.
+/// Keys as bytes: keys with lone surrogates are well-formed and name no field.
 #[derive(PartialEq)]
 struct Key(Vec<u8>);
 
@@ -80,7 +80,7 @@ fn lines(text: &[u8]) -> Vec<&[u8]> {
     let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
     let mut lines: Vec<_> =
         text.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)).collect();
-    // NUL bytes before a line belong to none.
+    // NUL bytes before a line are not part of it.
     for line in &mut lines {
         while let Some(rest) = line.strip_prefix(b"\0") {
             *line = rest;
@@ -95,7 +95,7 @@ fn json_line(line: &[u8], line_bytes_max: usize) -> Reading {
         return Reading::Malformed;
     }
     let Ok(text) = std::str::from_utf8(line) else { return Reading::Malformed };
-    // Keys are read as bytes below, in which serde_json lets control characters pass; here it does not.
+    // Parsing keys as bytes below, serde_json accepts control characters; here it rejects them.
     if serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() {
         return Reading::Malformed;
     }
@@ -107,7 +107,7 @@ fn json_line(line: &[u8], line_bytes_max: usize) -> Reading {
     json_click(last).map_or(Reading::Invalid, Reading::Click)
 }
 
-/// Whether somewhere in well-formed JSON stands half a surrogate pair.
+/// Whether well-formed JSON contains a lone surrogate.
 fn has_lone_surrogate(raw: &str) -> bool {
     let mut high = false;
     let mut rest = raw;
@@ -136,21 +136,21 @@ fn string(raw: &str) -> Option<String> {
     raw.starts_with('"').then(|| serde_json::from_str(raw).unwrap())
 }
 
-/// An integer of the grammar, by comparing with how Rust writes it.
+/// An integer of the grammar, checked by comparison with Rust's formatting.
 fn integer(text: &str) -> Option<i128> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     if digits.is_empty() || !digits.chars().all(|c| c.is_ascii_digit()) {
         return None;
     }
     if digits.len() > 30 {
-        // Beyond all bounds in any case, but not with a leading zero.
+        // Out of all bounds, and valid unless it has a leading zero.
         return (!digits.starts_with('0')).then_some(if text.starts_with('-') { i128::MIN } else { i128::MAX });
     }
     let value: i128 = text.parse().unwrap();
     (value.to_string() == text).then_some(value)
 }
 
-/// A number of milliseconds, of which decimals are cut off.
+/// A number of milliseconds; decimals are cut off.
 fn milliseconds(text: &str) -> Option<i128> {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
     if decimals.is_empty() || !decimals.chars().all(|c| c.is_ascii_digit()) {
@@ -159,7 +159,7 @@ fn milliseconds(text: &str) -> Option<i128> {
     integer(whole)
 }
 
-/// What stands for nothing in a field that need not be there.
+/// Texts that make an optional field absent.
 const NULLS: [&str; 6] = ["", "-", "\\N", "null", "NULL", "00000000-0000-0000-0000-000000000000"];
 
 fn json_click<'a>(last: impl Fn(&str) -> Option<&'a str>) -> Option<Plain> {
@@ -190,8 +190,8 @@ fn json_click<'a>(last: impl Fn(&str) -> Option<&'a str>) -> Option<Plain> {
 }
 
 fn check(ms: i128, ad_id: i128, user_id: String, ip: &str, country: &str, click_id: String) -> Option<Plain> {
-    // 2000-01-01 and 2100-01-01, by GNU date.
     let click_id = if NULLS.contains(&&*click_id) { String::new() } else { click_id };
+    // 2000-01-01 and 2100-01-01, by GNU date.
     let in_range = (946_684_800_000..4_102_444_800_000).contains(&ms)
         && (0..1 << 63).contains(&ad_id)
         && (1..=128).contains(&user_id.len())
@@ -206,7 +206,7 @@ fn check(ms: i128, ad_id: i128, user_id: String, ip: &str, country: &str, click_
     Some(Plain { ms: ms as i64, ad_id: ad_id as u64, user_id, ip, country, click_id })
 }
 
-/// RFC 3339, by splitting at its fixed places and counting days year by year.
+/// Parses RFC 3339 by splitting at its fixed places and counting days year by year.
 fn date_time(text: &str) -> Option<i128> {
     let text = text.is_ascii().then(|| text.to_ascii_uppercase())?;
     let number = |range: std::ops::Range<usize>| -> Option<i128> {
@@ -256,9 +256,9 @@ fn date_time(text: &str) -> Option<i128> {
     Some((((days * 24 + hour) * 60 + minute - offset) * 60 + second) * 1000 + milli)
 }
 
-/// Reads a CSV text from offset 0 on, character by character. The header is no line, wherever it stands. One that names
-/// no field, is broken or too long, or does not end within so many bytes (a byte order mark and a line ending are
-/// granted) from the start of the text, is none: then no line can be read.
+/// Reads a CSV text from offset 0, character by character. The header is never a line, also when repeated. It is
+/// invalid if it names no field, is broken or too long, or does not end within this many bytes (plus a byte order mark
+/// and a line ending) from the start of the text: then no line can be read.
 pub(crate) fn read_csv(text: &[u8], line_bytes_max: usize) -> Vec<Reading> {
     let lines = lines(text);
     let Some((header, rest)) = lines.split_first() else { return Vec::new() };

@@ -8,7 +8,7 @@ fn times_are_exact_in_each_unit() {
     let time = |unit, value: &str| {
         let decoder = in_unit(unit);
         let batch = decode_at(&decoder, "a", click_with("click_timestamp", value).as_bytes(), 0);
-        // A column of CSV is the same text without quotes.
+        // A CSV column is the same text without quotes.
         let (header, rest) = ("click_timestamp,ad_id,user_id,ip\n", ",42,u1,1.2.3.4\n");
         let csv = decode_at(&decoder, "a", format!("{header}{}{rest}", value.trim_matches('"')).as_bytes(), 0);
         assert_eq!(csv.clicks.event_time_ms, batch.clicks.event_time_ms, "{value}");
@@ -22,7 +22,7 @@ fn times_are_exact_in_each_unit() {
         (Seconds, "1767225600.05", Some(1_767_225_600_050)),
         (Seconds, "1767225600.9999999999", Some(1_767_225_600_999)),
         (Seconds, "\"1767225600.506\"", Some(1_767_225_600_506)),
-        // A float could not tell these two apart.
+        // A float could not distinguish these two.
         (Seconds, "1767225600.28999999999999999999", Some(1_767_225_600_289)),
         (Seconds, "1767225600.29", Some(1_767_225_600_290)),
         (Seconds, "946684799.999", None),
@@ -84,7 +84,7 @@ fn null_markers_make_optional_fields_absent_and_no_others() {
         let value = serde_json::to_string(value).expect("text");
         read(&NULL_VALUES, "click_id", &value, ("", "US"));
         read(&NULL_VALUES, "country", &value, ("", "ZZ"));
-        // Each is opaque text where it is no marker, nothing excepted.
+        // Each is opaque text if it is not a marker, without exception.
         let kept = value.trim_matches('"').replace("\\\\", "\\");
         read(&[], "click_id", &value, (&kept, "US"));
     }
@@ -98,10 +98,10 @@ fn null_markers_make_optional_fields_absent_and_no_others() {
     read(&["0", "NA"], "click_id", "0", ("", "US"));
     read(&["0", "NA"], "country", "\"NA\"", ("", "ZZ"));
     read(&["0", "NA"], "country", "\"na\"", ("", "NA"));
-    // Longer than a click id may be, and absent all the same.
+    // Longer than a click id may be, but still absent.
     let long = "x".repeat(100);
     read(&[&long], "click_id", &format!("\"{long}\""), ("", "US"));
-    // A required field that holds one is judged as any other text.
+    // In a required field, a marker is treated like any other text.
     check(click_with("ip", "\"-\""), "invalid ip: not an IPv4 or IPv6 address");
     check(click_with("ad_id", "\"null\""), "invalid ad_id: neither an integer nor decimal digits");
     check(click_with("user_id", "\"-\""), "click");

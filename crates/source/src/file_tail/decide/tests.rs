@@ -1,4 +1,4 @@
-//! Decisions as tables: facts, stage, and what is decided.
+//! Decisions as tables: facts, stage, and the expected decision.
 
 use super::super::stage::{Before, Done, READING, Rest};
 use super::*;
@@ -62,7 +62,7 @@ fn ended_inputs_resume() {
     for (stage, file, len, read, bounded, expected) in [
         (ENDED, PLAIN, 101, 100, false, true),
         (ENDED, PLAIN, 100, 100, false, false),
-        // NUL bytes at its end were written.
+        // Text replaced NUL bytes at its end.
         (ENDED, PLAIN, 100, 90, false, true),
         (ENDED, PLAIN, 101, 100, true, false),
         (ENDED, COMPRESSED, 100, 90, false, false),

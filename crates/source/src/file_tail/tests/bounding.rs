@@ -1,4 +1,4 @@
-//! Runs that end.
+//! Bounded runs.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn reads_to_the_size_at_the_start() {
     assert_eq!((rig.text(1), rig.text(2)), (&*lines("a", 0..300), &*lines("b", 0..300)));
     assert_eq!(rig.poll(), ["ended 1", "ended 2"]);
     assert_eq!(rig.poll(), [""; 0]);
-    // The next run reads what has come since.
+    // The next run reads the text appended since.
     rig.restart(|_| {});
     assert_eq!(rig.poll(), ["resumed 1", "found 3 c 0"]);
     assert_eq!((rig.text(1), rig.text(2), rig.text(3)), (&*lines("a", 300..400), "", &*lines("c", 0..300)));
@@ -93,12 +93,12 @@ fn a_gap_comes_with_the_end() {
         append(&folder.join("b"), lines("b", 0..10));
     });
     rig.poll();
-    // Until the gap is told, the input has not ended, whenever the process dies.
+    // Until the gap is reported, the input has not ended, whenever the process dies.
     assert!(matches!(rig.tailer.read(InputId(2), 0), Ok(ReadOutcome::AtEnd)));
     rig.restart(|_| {});
     assert_eq!(rig.poll(), ["continued 1", "continued 2"]);
     assert!(matches!(rig.tailer.read(InputId(1), 0), Ok(ReadOutcome::Ended)));
-    // The look that tells it takes no new files, and nothing that has ended goes on.
+    // The look that reports it takes no new files, and no ended input resumes.
     rig.append("c", lines("c", 0..10));
     rig.append("b.gz", gzip(lines("b", 0..20)));
     rig.remove("b");
@@ -135,7 +135,7 @@ fn cut_in_the_midst() {
 
 #[test]
 fn day_by_day() {
-    // The file is rotated shortly after midnight, in the midst of a line.
+    // The file is rotated shortly after midnight, within a line.
     let mut rig = Rig::with(bounded(), &[""], |folder| append(&folder.join("log"), lines("one", 0..100) + "{\"ha"));
     rig.poll();
     rig.poll();
@@ -162,8 +162,8 @@ fn gone_or_broken() {
     assert_eq!(rig.tailer.warnings().len(), 2, "{:?}", rig.tailer.warnings());
 }
 
-/// A log is copied and truncated while a bounded run is done with it and has not ended it: the copy is longer than what
-/// that run was to read, and the next run reads the rest.
+/// A log is copied and truncated after a bounded run has read it but not ended it: the copy is longer than the run's
+/// limit, and the next run reads the rest.
 #[test]
 fn a_copy_that_is_longer_than_what_was_there_at_the_start() {
     let (begin, rest) = (lines("a", 0..300) + "{\"half", format!("\":1}}\n{}", lines("a", 300..310)));
@@ -180,7 +180,7 @@ fn a_copy_that_is_longer_than_what_was_there_at_the_start() {
     assert_eq!(rig.text(1), format!("{{\"half{rest}"));
 }
 
-/// Of a line that is longer than a block no more is read than it needs, twice its length at most.
+/// For a line longer than a block, at most twice its length is read.
 #[test]
 fn long_lines_make_no_block_much_longer() {
     let line = format!("{{\"user_agent\":\"{}\"}}\n", "x".repeat(1_500));

@@ -1,4 +1,4 @@
-//! Gzip and zstd: whole, growing, cut short, corrupt, and copies of what was read.
+//! Gzip and zstd: whole, growing, cut short, corrupt, and copies of files that were read.
 
 use super::*;
 
@@ -16,12 +16,12 @@ fn members_and_frames() {
     assert_eq!(rig.text(3), "{\"no\":\"newline\"}", "a complete file's last line is a line");
     assert_eq!(rig.poll_after(2), ["ended 1", "ended 2", "ended 3"]);
     assert_eq!(rig.poll_after(2), [""; 0]);
-    // More members are more text.
+    // Additional members are additional text.
     rig.append("a.gz", gzip(lines("z", 1000..1001)));
     assert_eq!(rig.poll(), ["resumed 1"]);
     assert_eq!(rig.text(1), lines("z", 0..1001));
     rig.poll_after(2);
-    // Nothing is read again after a restart, nor decoded.
+    // After a restart nothing is read or decoded again.
     assert_eq!(rig.poll_after(2), ["ended 1"]);
     rig.restart(|_| {});
     assert_eq!(rig.poll(), [""; 0]);
@@ -124,7 +124,7 @@ fn deleted_half_read_while_stopped() {
     }
     while rig.read_once(InputId(2)) {}
     let len = fs::metadata(rig.path("a.gz")).expect("a file").len();
-    // Once more, so that what is known comes from the epoch log only.
+    // Again, so that all knowledge comes from the epoch log.
     rig.restart(|_| {});
     rig.look();
     rig.restart(|folder| {
@@ -146,14 +146,14 @@ fn overwritten_in_place() {
     rig.look();
     rig.read_once(InputId(1));
     let read = rig.text(1).len();
-    // The same text, compressed otherwise; the stream that was begun makes no sense of it.
+    // The same text in other compressed bytes, which the started stream cannot decode.
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
     encoder.write_all(text.as_bytes()).expect("encoded");
     fs::write(rig.path("a.gz"), encoder.finish().expect("encoded")).expect("written");
     assert!(read < text.len());
     rig.poll();
     assert_eq!(rig.text(1), text);
-    // Another text is another input.
+    // A different text is a new input.
     let mut rig = Rig::new();
     rig.append("a.gz", gzip(&text));
     rig.look();
@@ -173,14 +173,14 @@ fn fault_61_what_is_appended_between_the_end_and_the_next_look_is_read() {
         rig.append(name, pack(lines("a", 0..10)));
         rig.poll();
         rig.now_ms += 5 * SECOND;
-        // It is read to its end now; the next look sees it only after it has grown.
+        // It is now read to its end; the next look sees it only after it has grown.
         rig.read_all();
         rig.append(name, pack(lines("a", 10..20)));
         rig.poll();
         rig.poll_after(5);
         rig.poll_after(5);
         assert_eq!(rig.text(1), lines("a", 0..20));
-        // A stop right then loses nothing either.
+        // A stop at this moment loses nothing either.
         rig.append(name, pack(lines("a", 20..30)));
         rig.poll();
         rig.now_ms += 5 * SECOND;
@@ -192,8 +192,8 @@ fn fault_61_what_is_appended_between_the_end_and_the_next_look_is_read() {
     }
 }
 
-/// A process stops within the first block of a compressed file; then another text with the same first KiB is in its
-/// place. It is known to be another, and read as a whole.
+/// A process stops within the first block of a compressed file; then another text with the same first KiB replaces it.
+/// The file is recognized as another one and read completely.
 fn check_another(other: &str, bytes: Vec<u8>) {
     let mut rig = Rig::new();
     let text = lines("a", 0..1_000);
@@ -230,7 +230,7 @@ fn another_compressed_file_that_is_shorter_is_known_whatever_follows_it() {
 
 #[test]
 fn more_than_may_be_decoded_at_a_time() {
-    // Two decoders of gzip take more.
+    // Two gzip decoders exceed this limit.
     let settings = TailSettings { stream_bytes_max: 150_000, ..tail_settings() };
     let mut rig = Rig::with(settings, &[""], |folder| {
         for file in 1..=6 {
@@ -248,7 +248,7 @@ fn more_than_may_be_decoded_at_a_time() {
         assert!(is_waiting(rig.tailer.read(InputId(3), rig.now_ms)));
         assert_eq!(streams(&rig), 2);
     }
-    // Who does not go on gives way.
+    // An idle decoder gives way.
     rig.now_ms += 3 * SECOND;
     assert!(rig.read_once(InputId(3)) && rig.read_once(InputId(4)));
     assert!(is_waiting(rig.tailer.read(InputId(1), rig.now_ms)));
@@ -288,7 +288,7 @@ fn cut_short() {
     assert!(matches!(&events[..], [gap, end] if gap.starts_with("gap 1 ") && end == "ended 1"), "{events:?}");
     assert!(text.starts_with(rig.text(1)) && !rig.text(1).is_empty());
     assert_eq!(rig.tailer.warnings().len(), 1);
-    // It is told once.
+    // It is reported once.
     rig.restart(|_| {});
     assert_eq!(rig.poll_after(100), [""; 0]);
     rig.append("a.gz", &bytes[bytes.len() / 2..]);
@@ -334,7 +334,7 @@ fn fault_30_compressed_after_it_was_read() {
         rig.append("log", lines("two", 0..100));
         rig.poll();
         assert_eq!(rig.poll_after(2), ["ended 1"]);
-        // While the plain file is there its compressed copy is not opened.
+        // While the plain file exists, its compressed copy is not opened.
         rig.append("log.1.z", encode(&text));
         assert_eq!(rig.poll(), [""; 0]);
         rig.remove("log.1");
@@ -367,7 +367,7 @@ fn compressed_half_read_while_stopped() {
 
 #[test]
 fn looks_alike_but_is_not() {
-    // Same beginning as what was read, another text before the position: it is read as an input of its own.
+    // The same beginning but a different text before the position: the file is a separate input.
     let mut rig = Rig::new();
     rig.append("log", lines("one", 0..500));
     rig.poll();
@@ -381,7 +381,7 @@ fn looks_alike_but_is_not() {
     }
     assert_eq!(rig.text(1), lines("one", 0..500));
     assert_eq!(rig.text(2), other);
-    // A header alone does not make a live path's: the file with more text is opened beside it.
+    // A common header alone does not make a file a copy: the file with more text is opened beside the live one.
     let header = "click_timestamp,ad_id,user_id,ip\n";
     rig.append("live.csv", header);
     rig.poll();

@@ -163,7 +163,7 @@ fn rotated_with_a_last_line_without_end() {
     assert_eq!(rig.poll(), ["ended 1", "ended 2"]);
     assert!(rig.tailer.warnings()[0].ends_with("b.1: its last line has no newline, so 6 bytes are not read"));
     assert!(rig.tailer.is_listed(InputId(2)));
-    // It is no gap as long as it is there.
+    // It is not a gap while the file exists.
     rig.restart(|_| {});
     assert!(rig.tailer.is_listed(InputId(2)), "not before the first look");
     assert_eq!(rig.poll(), [""; 0]);
@@ -195,7 +195,7 @@ fn rewritten_to_the_same_length() {
     rig.poll();
     rig.poll();
     fs::write(rig.path("log"), lines("two", 0..100)).expect("rewritten");
-    // A read comes upon it before the next look.
+    // A read detects it before the next look.
     rig.read_all();
     assert_eq!(rig.poll(), ["found 2 log 1"]);
     assert_eq!(rig.text(2), lines("two", 0..100));
@@ -203,7 +203,7 @@ fn rewritten_to_the_same_length() {
 
 #[test]
 fn fault_29_copytruncate_with_a_copy_in_sight() {
-    // The copy is seen only after the truncation: the input goes on there.
+    // The copy is seen only after the truncation: the input continues there.
     let mut rig = Rig::new();
     rig.append("log", lines("one", 0..100));
     rig.poll();
@@ -213,7 +213,7 @@ fn fault_29_copytruncate_with_a_copy_in_sight() {
     assert_eq!(rig.poll(), ["renamed 1 log.1", "found 2 log 1"]);
     assert_eq!((rig.text(1), rig.text(2)), (&*lines("one", 0..200), &*lines("two", 0..10)));
     assert_eq!(rig.poll_after(2), ["ended 1"]);
-    // The copy is seen before: it is an input of its own, and nothing is a gap.
+    // The copy is seen before the truncation: it is a separate input, and there is no gap.
     rig.append("log", lines("two", 10..200));
     fs::copy(rig.path("log"), rig.path("log.2")).expect("a copy");
     assert_eq!(rig.look(), ["found 3 log.2 0"]);
@@ -284,7 +284,7 @@ fn moved_to_another_file_system() {
     let mut rig = Rig::new();
     rig.append("log", lines("one", 0..100));
     rig.poll();
-    // Copy and unlink, as `mv` does it between file systems.
+    // Copy and unlink, like `mv` between file systems.
     rig.append("log", lines("one", 100..120));
     fs::copy(rig.path("log"), rig.path("moved")).expect("a copy");
     rig.remove("log");
@@ -339,7 +339,7 @@ fn progress_and_files_max() {
     assert_eq!(rig.tailer.warnings(), [""; 0]);
 }
 
-/// A log at its end is not asked again before something changes; that it goes on in a copy is such a change.
+/// A log at its end is not read again before something changes; its continuation in a copy is such a change.
 #[test]
 fn a_quiet_log_that_goes_on_in_a_copy_is_asked_again() {
     let mut rig = Rig::new();

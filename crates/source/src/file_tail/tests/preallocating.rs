@@ -23,7 +23,7 @@ fn fault_60_a_preallocated_log_is_read_as_it_is_written() {
     assert_eq!(rig.text(1), lines("a", 0..10));
     for line in 10..200 {
         let text = lines("a", line..line + 1);
-        // In two pieces: what is there of a line is not taken for one.
+        // In two pieces: the first part of a line is not taken for a line.
         write_at(&rig, "a", at, &text[..7]);
         rig.poll();
         write_at(&rig, "a", at + 7, &text[7..]);
@@ -31,7 +31,7 @@ fn fault_60_a_preallocated_log_is_read_as_it_is_written() {
         rig.poll();
         assert_eq!(rig.text(1), lines("a", 0..line + 1));
     }
-    // Its writer trims it and goes on in another.
+    // Its writer trims it and continues in another file.
     set_len(&rig, "a", at);
     rig.rename("a", "a.1");
     rig.append("a", lines("b", 0..3));
@@ -62,7 +62,7 @@ fn fault_60_nul_bytes_before_a_line_belong_to_none() {
     let mut rig = Rig::new();
     rig.append("a", lines("a", 0..100));
     rig.poll();
-    // Copytruncate under a writer that does not append: it goes on where it was.
+    // Copytruncate under a writer that does not append: it continues at its old offset.
     let at = lines("a", 0..100).len() as u64;
     set_len(&rig, "a", 0);
     rig.poll();
@@ -93,7 +93,7 @@ fn fault_60_a_complete_file_is_gone_through_once_more() {
     rig.append("a", lines("a", 0..3));
     set_len(&rig, "a", 3_000_000);
     rig.poll();
-    // Behind the place at which a writer would go on.
+    // After the offset where a writer would continue.
     write_at(&rig, "a", 2_000_000, &lines("a", 3..5));
     rig.rename("a", "a.1");
     rig.poll();

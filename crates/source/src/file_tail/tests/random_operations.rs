@@ -1,13 +1,13 @@
-//! Random writers against a tailer that starts, stops and is killed at random, judged by an oracle that knows every
-//! line that ever stood in a file: each is read, or its loss is told, and nothing is read that nobody wrote.
+//! Random writers against a tailer that starts, stops and is killed at random. An oracle knows every line that was ever
+//! in a file: each line must be read or its loss reported, and no other text may be read.
 //!
-//! `TAIL_CASES` sets how many cases are tried, `TAIL_SEED` the first seed.
+//! `TAIL_CASES` sets the number of cases, `TAIL_SEED` the first seed.
 //!
-//! - [`disk`]: files in memory, which note what the tailer saw and what was taken away
-//! - [`content`]: what stands in a file, read in another way than the tailer does
-//! - [`writers`]: those who write, rotate, compress and remove logs
-//! - [`process`]: the tailer and what is committed of it, as the run loop does it
-//! - [`oracle`]: what must have been read or told in the end
+//! - [`disk`]: files in memory, which record what the tailer saw and what was removed
+//! - [`content`]: the content of a file, parsed independently of the tailer
+//! - [`writers`]: writers, which also rotate, compress and remove logs
+//! - [`process`]: the tailer and its committed state, as in the run loop
+//! - [`oracle`]: what must have been read or reported in the end
 
 mod content;
 mod disk;
@@ -19,11 +19,11 @@ use disk::{Disk, FOLDER};
 use process::Process;
 use writers::Log;
 
-/// Cases that are tried unless `TAIL_CASES` says otherwise: some seconds. Of 20,000 some still find text that was seen
-/// and never read, in a file that was cut and written anew twice between two looks.
+/// Default number of cases: some seconds. Among 20,000 cases, some still find text that was seen and never read, in a
+/// file that was truncated and rewritten twice between two looks.
 const CASES: u64 = 400;
 
-/// Steps of a case at most.
+/// Maximum steps of a case.
 const STEPS_MAX: u64 = 70;
 
 /// Which files the patterns name.
@@ -31,11 +31,11 @@ const STEPS_MAX: u64 = 70;
 enum Sight {
     /// All files of the folder.
     Folder,
-    /// The logs alone, by a glob: rotated files are out of sight.
+    /// Only the logs, by a glob: rotated files do not match.
     Logs,
-    /// The logs and what they are rotated into, by a glob.
+    /// The logs and their rotated files, by a glob.
     Rotated,
-    /// Single files that are named.
+    /// Single named files.
     Named,
 }
 
@@ -60,7 +60,7 @@ impl Sight {
     }
 }
 
-/// Random numbers by a seed (splitmix64).
+/// Random numbers from a seed (splitmix64).
 #[derive(Clone, Copy)]
 struct Dice(u64);
 
@@ -81,7 +81,7 @@ impl Dice {
     }
 }
 
-/// Runs a case whose steps each have a seed of their own, so that any of them can be left out.
+/// Runs a case. Each step has its own seed, so that any step can be left out.
 fn run(seed: u64, steps: &[u64], story: &mut Vec<String>) -> Result<(), String> {
     let mut dice = Dice(seed);
     let sight = [Sight::Folder, Sight::Logs, Sight::Rotated, Sight::Named][dice.below(4) as usize];
@@ -111,7 +111,7 @@ fn run(seed: u64, steps: &[u64], story: &mut Vec<String>) -> Result<(), String> 
     oracle::judge(&disk, sight, &mut process, &mut logs, story)
 }
 
-/// Runs a case and, should it fail, finds fewer steps that do.
+/// Runs a case and, if it fails, searches for fewer steps that also fail.
 fn check(seed: u64) -> Result<(), String> {
     let mut dice = Dice(seed);
     let len = 5 + dice.below(STEPS_MAX);

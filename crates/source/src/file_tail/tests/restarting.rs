@@ -1,4 +1,4 @@
-//! What was read before is known again, whatever happened meanwhile.
+//! Files that were read before are recognized, whatever happened meanwhile.
 
 use super::*;
 
@@ -71,7 +71,7 @@ fn a_csv_header_is_kept_across_restarts_where_the_columns_agree() {
         other => panic!("{other:?}"),
     };
     assert_eq!((rig.text(2), format(&rig, 2)), (&*row(2), (0, 4, false)));
-    // What is inherited is passed on, also behind the rest of a line that was cut.
+    // An inherited header is passed on, also after the rest of a cut line.
     rig.restart(|folder| fs::write(folder.join("a.csv"), format!(":1\n{}", row(3))).expect("written"));
     rig.poll();
     assert_eq!(format(&rig, 3), (0, 4, false));
@@ -79,7 +79,7 @@ fn a_csv_header_is_kept_across_restarts_where_the_columns_agree() {
 
 #[test]
 fn positions_that_lag_behind() {
-    // What was read but not committed is read again, and the tail at each such position is known.
+    // Uncommitted text is read again, and the tail at each such position is known.
     let mut rig = Rig::new();
     rig.append("a", lines("a", 0..1000));
     rig.look();
@@ -96,7 +96,7 @@ fn positions_that_lag_behind() {
 
 #[test]
 fn positions_within_a_block() {
-    // An epoch may end within a block: what is before that is known all the same.
+    // An epoch may end within a block: the text before that position is still known.
     let mut rig = Rig::new();
     rig.append("a", lines("a", 0..1000));
     rig.look();
@@ -109,7 +109,7 @@ fn positions_within_a_block() {
     let mut row = rig.row(InputId(1));
     let file = row.file_mut().expect("a file");
     (file.fingerprint, file.position, file.size) = (facts.fingerprint, Position::at(within), facts.size);
-    // Cut, and grown beyond that position with the same first bytes.
+    // Truncated, then grown beyond that position with the same first bytes.
     let text = lines("a", 0..30) + &lines("b", 0..1000);
     fs::write(rig.path("a"), &text).expect("written");
     let tailer = Tailer::new(Box::new(LocalFiles), rig.settings.clone(), &rig.patterns, vec![row.into()], 1);
@@ -131,7 +131,7 @@ fn rotated_while_stopped() {
     assert_eq!(rig.poll(), ["renamed 1 log.1", "found 2 log 1", "continued 1"]);
     assert_eq!((rig.text(1), rig.text(2)), (&*lines("one", 100..150), &*lines("two", 0..10)));
     assert_eq!(rig.poll_after(2), ["ended 1"]);
-    // An ended input that is still there stays ended.
+    // An ended input whose file still exists stays ended.
     rig.restart(|folder| append(&folder.join("log"), lines("two", 10..20)));
     assert_eq!(rig.poll(), ["continued 2"]);
     assert_eq!((rig.text(1), rig.text(2)), ("", &*lines("two", 10..20)));
@@ -156,7 +156,7 @@ fn files_with_the_same_header() {
     assert_eq!((rig.text(1), rig.text(2)), ("2,2,a,::1\n", "3,3,b,::1\n"));
     rig.append("b.csv", "4,4,b,::1\n");
     rig.look();
-    // After a restart in the midst, the header is known all the same.
+    // After a restart within the file, the header is still known.
     match rig.tailer.read(InputId(2), 0).expect("an input") {
         ReadOutcome::Block(block) => assert!(matches!(block.format, crate::Format::Csv(header) if header.columns == 4)),
         other => panic!("{other:?}"),
@@ -179,7 +179,7 @@ fn fault_45_deleted_while_stopped() {
     });
     assert_eq!(rig.poll(), [""; 0]);
     assert_eq!(rig.poll_after(2), [format!("gap 1 {unread}"), "ended 1".into(), "ended 2".into()]);
-    // A gap is told once; should the file come back all the same, it is read on.
+    // A gap is reported once; if the file reappears nevertheless, reading continues.
     rig.restart(|_| {});
     assert_eq!(rig.poll_after(10), [""; 0]);
     let read = rig.started[&1] as usize;

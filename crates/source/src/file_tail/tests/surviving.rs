@@ -24,7 +24,7 @@ fn what_is_no_regular_file() {
     {
         assert!(warnings.contains(name), "{name}: {warnings}");
     }
-    // What is unclear about some files does not keep others from ending.
+    // Problems with some files do not keep others from ending.
     rig.remove("good.log");
     rig.poll();
     assert_eq!(rig.poll_after(2), ["ended 1"]);
@@ -49,7 +49,7 @@ fn files_that_are_no_logs_are_told_and_not_opened() {
         told("a.zip", "a zip archive: unpack it", &rig);
         told("twice.gz", "compressed twice: decompress it once", &rig);
     }
-    // It does not keep a file that is gone from ending, and is over when it is gone or something else.
+    // It does not keep a missing file from ending, and is over when the file is gone or replaced.
     rig.remove("good.log");
     rig.remove("twice.gz");
     rig.remove("a.zip");
@@ -107,7 +107,7 @@ fn an_overlong_line_is_one_malformed_line() {
     assert_eq!((batch.lines(), batch.rejected.len(), batch.to), (1, 1, 10_001));
 }
 
-/// Files that cannot be opened or read while their names are listed here.
+/// A file system in which the files listed here cannot be opened or read.
 #[derive(Clone, Default)]
 struct Failing(Arc<Mutex<HashSet<String>>>);
 
@@ -213,7 +213,7 @@ fn unreadable_at_the_start() {
     }
     rig.read_all();
     assert_eq!((rig.text(1), rig.text(2)), (&*lines("a", 0..100), &*lines("b", 0..100)));
-    // What is wrong with a file is over when it is gone.
+    // A warning about a file is over when the file is gone.
     rig.append("c", "{}\n");
     set(&["c"]);
     rig.look();
@@ -223,7 +223,7 @@ fn unreadable_at_the_start() {
     assert_eq!(rig.tailer.warnings(), [""; 0]);
 }
 
-/// What could not be looked at is named with the time since when, and a bounded run takes it as soon as it can be read.
+/// A path that could not be examined is reported with its start time; a bounded run reads it as soon as it is readable.
 #[test]
 fn what_could_not_be_opened_at_the_first_look_is_not_forgotten() {
     let failing = Failing::default();
@@ -254,7 +254,7 @@ fn what_could_not_be_opened_at_the_first_look_is_not_forgotten() {
     assert_eq!((rig.text(4), rig.text(5), rig.text(3)), (&*lines("b", 0..10), &*lines("a", 0..10), ""));
 }
 
-/// A file that has another name before it could be opened is not taken by a bounded run: that must be said.
+/// A bounded run does not take a file that was renamed before it could be opened: this must be reported.
 #[test]
 fn what_was_renamed_before_it_could_be_opened_stays_unopened() {
     let failing = Failing::default();

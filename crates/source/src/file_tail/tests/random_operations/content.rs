@@ -1,8 +1,8 @@
-//! What stands in a file, by a reading of its own.
+//! The content of a file, parsed independently of the tailer.
 
 use std::io::Read;
 
-/// NUL bytes in a row that end the text before them.
+/// A run of this many NUL bytes ends the text before it.
 const NUL_RUN: usize = 64;
 
 /// A whole line.
@@ -18,17 +18,17 @@ impl Line {
 /// A piece of text between line endings or NUL bytes.
 pub(super) struct Piece<'a> {
     pub(super) text: &'a [u8],
-    /// Offset behind it, its ending included.
+    /// Offset after it, including its line ending.
     pub(super) end: usize,
     /// Whether a line ending follows.
     pub(super) ends: bool,
 }
 
-/// A file's text: of a compressed one what can be decoded.
+/// The text of a file: for a compressed one, the part that can be decoded.
 pub(super) fn text(bytes: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
     if bytes.starts_with(&[0x1f, 0x8b]) {
-        // What comes before an error counts.
+        // Text before an error counts.
         let mut decoder = flate2::read::MultiGzDecoder::new(bytes);
         let mut piece = [0; 256];
         while let Ok(len @ 1..) = decoder.read(&mut piece) {
@@ -47,7 +47,7 @@ pub(super) fn text(bytes: &[u8]) -> Vec<u8> {
     bytes.to_vec()
 }
 
-/// The pieces of a text, without empty ones. NUL bytes at the beginning of a line belong to none.
+/// The pieces of a text, without empty ones. NUL bytes at the beginning of a line are not part of it.
 pub(super) fn pieces(text: &[u8]) -> impl Iterator<Item = Piece<'_>> {
     let mut at = 0;
     std::iter::from_fn(move || {

@@ -1,4 +1,4 @@
-//! Files in memory: names, inodes that are used again, links, and what the tailer saw of them.
+//! Files in memory: names, reused inodes, links, and what the tailer saw of them.
 
 use super::Sight;
 use super::content::{self, Line};
@@ -12,45 +12,45 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// The only folder.
 pub(super) const FOLDER: &str = "/logs";
 
-/// Links in a row that are followed.
+/// Maximum number of links that are followed in a row.
 const LINKS_MAX: usize = 4;
 
 /// A disk that the tailer, the writers and the oracle share.
 #[derive(Clone, Default)]
 pub(super) struct Disk(Arc<Mutex<State>>);
 
-/// What is on it.
+/// The content of the disk.
 #[derive(Default)]
 pub(super) struct State {
     pub(super) names: BTreeMap<String, Entry>,
     pub(super) nodes: BTreeMap<u64, Node>,
     pub(super) now_ms: i64,
-    /// Which names the tailer's patterns name.
+    /// The names that the tailer's patterns match.
     pub(super) sight: Option<Sight>,
-    /// Whether writers mostly compress, and change what is compressed.
+    /// Whether writers usually compress, and change compressed files.
     pub(super) compresses: bool,
-    /// The finest difference between two times of change, in milliseconds; 0 makes each change differ.
+    /// The resolution of times of change, in milliseconds; 0 makes each change differ.
     pub(super) grain_ms: i64,
     changes: i64,
     queues: BTreeMap<u32, Queue>,
     next_queue: u32,
-    /// Number of the current run of the tailer; none while it is stopped.
+    /// Number of the tailer's current run; `None` while it is stopped.
     pub(super) run: Option<u32>,
     /// Number of the current operation.
     pub(super) step: usize,
-    /// Names that cannot be opened or read for now.
+    /// Names that cannot be opened or read at present.
     pub(super) unreadable: BTreeSet<String>,
-    /// Every whole line that ever stood in a file.
+    /// Every whole line that was ever in a file.
     pub(super) lines: BTreeMap<Line, Fate>,
-    /// Everything that ever stood between two line endings.
+    /// Every text that was ever between two line endings.
     pub(super) pieces: BTreeSet<Vec<u8>>,
     /// Lines that are read and committed.
     pub(super) read: BTreeSet<Line>,
-    /// Whether text that was not read and committed was ever taken away.
+    /// Whether text that was not read and committed was ever removed.
     pub(super) destroyed: bool,
 }
 
-/// What a name leads to.
+/// The target of a name.
 #[derive(Clone)]
 pub(super) enum Entry {
     Node(u64),
@@ -65,28 +65,28 @@ pub(super) struct Node {
     handles: u64,
     changed_ns: i64,
     modified_ms: i64,
-    /// The length that the tailer saw last, and in which run.
+    /// The last length that the tailer saw, and in which run.
     seen: Option<(u32, u64)>,
-    /// The run that opened it last.
+    /// The run that last opened it.
     pub(super) opened: Option<u32>,
-    /// What it lost since a run saw it, and how long it was then.
+    /// The run that last saw it before it was cut, its length then, and the lines lost since.
     cut: Option<(u32, u64, Vec<Line>)>,
     /// Whether it was ever seen with NUL bytes in it.
     padded: bool,
-    /// Whether the run loop has an input of it.
+    /// Whether the run loop has an input for it.
     pub(super) applied: bool,
-    /// Whether the epoch log has one.
+    /// Whether the epoch log has an input for it.
     pub(super) known: bool,
 }
 
-/// What became of a line.
+/// The fate of a line.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fate {
-    /// Whether it ever stood in a file that the patterns name.
+    /// Whether it was ever in a file that the patterns match.
     pub(super) in_sight: bool,
-    /// The operation that took it away last.
+    /// The operation that last removed it.
     pub(super) gone_at: usize,
-    /// The run of the tailer that had seen it before it went away, if it was running then.
+    /// The run of the tailer that had seen it before it was removed, if that run was active then.
     pub(super) seen_by: Option<u32>,
 }
 
@@ -122,7 +122,7 @@ fn eio() -> io::Error {
 }
 
 impl State {
-    /// The inode that a name leads to.
+    /// The inode of a name.
     pub(super) fn find(&self, name: &str) -> Option<u64> {
         let mut name = name.to_owned();
         for _ in 0..LINKS_MAX {
@@ -138,7 +138,7 @@ impl State {
         Some(&self.nodes[&self.find(name)?].bytes)
     }
 
-    /// A new file under a name, in the place of whatever stood there. The least inode that is free is used.
+    /// Creates a file under a name and replaces any previous entry. The lowest free inode is used.
     pub(super) fn create(&mut self, name: &str, bytes: Vec<u8>, sees: impl Fn(&str) -> bool) -> u64 {
         let node = (1..).find(|node| !self.nodes.contains_key(node)).expect("a free inode");
         self.nodes.insert(node, Node::default());
@@ -147,7 +147,7 @@ impl State {
         node
     }
 
-    /// Makes a name lead to something else.
+    /// Changes the target of a name.
     pub(super) fn point(&mut self, name: &str, entry: Entry) {
         if let Entry::Node(node) = entry {
             self.nodes.get_mut(&node).expect("a file").links += 1;
@@ -192,18 +192,18 @@ impl State {
         let after = self.nodes[&node].bytes.clone();
         if !after.starts_with(&before.bytes) {
             let lost = self.note_loss(&before, &after);
-            // What was seen of it is what is still there.
+            // Only the unchanged beginning still counts as seen.
             let same = before.bytes.iter().zip(&after).take_while(|(old, new)| old == new).count() as u64;
             let node = self.nodes.get_mut(&node).expect("a file");
             node.seen = node.seen.map(|(run, len)| (run, len.min(same))).filter(|_| same > 0);
-            // What was cut while nobody ran cannot be told from another file that begins alike.
+            // A file that was cut while the tailer was stopped looks like another file with the same beginning.
             node.known &= self.run.is_some();
             if same > 0 {
-                // Unless a look finds it shorter, nobody can tell it from one that only grew.
+                // Unless a look finds it shorter, it looks like a file that only grew.
                 node.cut = before.seen.map(|(run, len)| (run, len, lost.clone()));
                 lost.iter().for_each(|line| self.lines.get_mut(line).expect("a line").seen_by = None);
             } else {
-                // Another text, as if it were another file.
+                // A different text, as if it were another file.
                 (node.opened, node.applied, node.known) = (None, false, false);
             }
         }
@@ -211,7 +211,7 @@ impl State {
         names.iter().for_each(|name| self.tell(name, Change::Content));
     }
 
-    /// A writer opens or closes a file.
+    /// Opens a file for a writer.
     pub(super) fn hold(&mut self, node: u64) {
         self.nodes.get_mut(&node).expect("a file").handles += 1;
     }
@@ -266,14 +266,14 @@ impl State {
         }
     }
 
-    /// Notes what is in `before` and not in `after`; returns the lines that the tailer had seen.
+    /// Records lines of `before` that are not in `after`; returns those that the tailer had seen.
     fn note_loss(&mut self, before: &Node, after: &[u8]) -> Vec<Line> {
         let mut lost = Vec::new();
         let (old, new) = (content::text(&before.bytes), content::text(after));
         let kept: BTreeSet<&[u8]> = content::pieces(&new).filter(|piece| piece.ends).map(|piece| piece.text).collect();
         let seen = before.seen.filter(|(run, _)| Some(*run) == self.run);
         let is_text = old == before.bytes;
-        // Nobody knows that it was padding before it is read.
+        // The tailer cannot know that it was padding before it is read.
         self.destroyed |= before.bytes.get(after.len()..).is_some_and(|cut| cut.contains(&0));
         for piece in content::pieces(&old).filter(|piece| !kept.contains(piece.text)) {
             self.destroyed |= !self.read.contains(&Line::of(piece.text));
@@ -303,7 +303,7 @@ impl State {
         let node_number = node;
         let node = self.nodes.get_mut(&node).expect("a file");
         let len = node.bytes.len() as u64;
-        // How much text a padded file holds is known by reading it, and by what it begins too.
+        // Reading and the first bytes both show how much text a padded file contains.
         node.padded |= node.bytes.contains(&0);
         if !node.padded || (node.applied && !node.bytes.contains(&0)) {
             node.seen = run.map(|run| (run, len));
@@ -367,7 +367,7 @@ impl FileSystem for Disk {
 
     fn watch(&self) -> Option<Box<dyn FolderWatch>> {
         let mut state = self.state();
-        // Half of the runs have to do without.
+        // Half of the runs have no watch.
         if state.step.is_multiple_of(2) {
             return None;
         }

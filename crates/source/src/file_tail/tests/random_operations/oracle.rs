@@ -1,4 +1,4 @@
-//! What must have been read or told once everything has come to rest.
+//! What must have been read or reported once everything is settled.
 
 use super::content::{self, Line};
 use super::disk::Disk;
@@ -7,7 +7,7 @@ use super::writers::{HEADER, Log};
 use super::{Dice, Sight};
 use std::collections::BTreeSet;
 
-/// Lets writers finish and the tailer read all there is; then judges.
+/// Lets writers finish and the tailer read everything, then checks the result.
 pub(super) fn judge(
     disk: &Disk,
     sight: Sight,
@@ -21,13 +21,13 @@ pub(super) fn judge(
         process.start(false, &mut dice)?;
     }
     if process.tailer.is_none() {
-        // A file that is named is not there: nothing can be read.
+        // A named file is missing: nothing can be read.
         return Ok(());
     }
     settle(process, &mut dice)?;
     let outcome = judge_lines(disk, sight, process).and_then(|()| {
         judge_gaps(disk, process)?;
-        // What compressed copies of live files hold is read when these are gone.
+        // Lines that only compressed copies of live files contain are read after the live files are gone.
         let plain: Vec<String> = {
             let state = disk.state();
             let names = state.names.keys().filter(|name| !name.ends_with(".gz") && !name.ends_with(".zst"));
@@ -58,7 +58,7 @@ fn settle(process: &mut Process, dice: &mut Dice) -> Result<(), String> {
     Ok(())
 }
 
-/// Each line is read, or its loss was told, or nobody could know of it.
+/// Each line is read, or its loss was reported, or the tailer could not know of it.
 fn judge_lines(disk: &Disk, sight: Sight, process: &Process) -> Result<(), String> {
     let state = disk.state();
     let (mut seen, mut unseen) = (BTreeSet::new(), BTreeSet::new());
@@ -76,7 +76,7 @@ fn judge_lines(disk: &Disk, sight: Sight, process: &Process) -> Result<(), Strin
         }
     }
     for (line, fate) in state.lines.iter().filter(|(line, fate)| fate.in_sight && !state.read.contains(*line)) {
-        // What has left sight is a gap before it goes away.
+        // Unread text of a file that left sight is reported as a gap before the file is removed.
         let told = || process.told.iter().any(|(step, told)| *step >= fate.gone_at || told.starts_with("gap"));
         if line.0 == HEADER {
             continue;
@@ -94,7 +94,7 @@ fn judge_lines(disk: &Disk, sight: Sight, process: &Process) -> Result<(), Strin
     Ok(())
 }
 
-/// Whether a compressed file's text begins like that of a live file: it is not opened while that is there.
+/// Whether a compressed file's text begins like a live file's: it is not opened while the live file exists.
 fn is_shadowed(text: &[u8], bytes: &[u8], state: &super::disk::State, sight: Sight) -> bool {
     let head = &text[..text.len().min(1024)];
     let is_compressed = text != bytes;
@@ -105,10 +105,10 @@ fn is_shadowed(text: &[u8], bytes: &[u8], state: &super::disk::State, sight: Sig
         })
 }
 
-/// A gap is told only where something was lost.
+/// A gap is reported only if something was lost.
 fn judge_gaps(disk: &Disk, process: &Process) -> Result<(), String> {
     let state = disk.state();
-    // What is not read of a file that has left sight is given up with it.
+    // Unread text of a file that has left sight is given up with the file.
     let given_up: usize = state
         .nodes
         .values()

@@ -1,4 +1,4 @@
-//! The tailer, and what is committed of it: as the run loop does it, with epochs that end anywhere.
+//! The tailer and its committed state, as in the run loop, with epochs that end anywhere.
 
 use super::content::{self, Line};
 use super::disk::Disk;
@@ -10,7 +10,7 @@ use adtally_model::{InputId, InputRow, InputStatus, Position};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-/// A process that may run.
+/// A process that may be running.
 pub(super) struct Process {
     disk: Disk,
     sight: Sight,
@@ -20,21 +20,21 @@ pub(super) struct Process {
     pub(super) now_ms: i64,
     runs: u32,
     next_input: u64,
-    /// What the process knows.
+    /// The rows of the process.
     rows: BTreeMap<InputId, InputRow>,
-    /// Those of its rows that the next epoch repeats.
+    /// The rows to repeat in the next epoch.
     touched: BTreeSet<InputId>,
-    /// What the epoch log knows.
+    /// The rows of the epoch log.
     committed: BTreeMap<InputId, InputRow>,
     blocks: BTreeMap<InputId, VecDeque<Block>>,
-    /// Inputs that the source is done with.
+    /// Inputs that the source has ended.
     done: BTreeSet<InputId>,
     discovered: Vec<Discovery>,
     /// Lines that were judged in this epoch.
     lines: BTreeSet<Line>,
-    /// Gaps and warnings, each with the step at which it was told.
+    /// Gaps and warnings, each with the step in which it was reported.
     pub(super) told: Vec<(usize, String)>,
-    /// Bytes of gaps that were committed.
+    /// Bytes in committed gaps.
     pub(super) gap_bytes: u64,
     /// Paths of logs whose header was read.
     headers: BTreeSet<String>,
@@ -71,7 +71,7 @@ impl Process {
         format!("{} bytes a block, {} files open", self.settings.block_bytes, self.settings.open_max)
     }
 
-    /// Does something.
+    /// Performs a random action.
     pub(super) fn act(&mut self, dice: &mut Dice) -> Result<String, String> {
         let what = match dice.below(20) {
             _ if self.tailer.is_none() && !dice.one_in(3) => return self.start(dice.one_in(4), dice),
@@ -122,7 +122,7 @@ impl Process {
         self.disk.state().now_ms = self.now_ms;
     }
 
-    /// Starts from what is committed. A bounded run goes on to its end at once.
+    /// Starts from the committed state. A bounded run continues to its end at once.
     pub(super) fn start(&mut self, bounded: bool, dice: &mut Dice) -> Result<String, String> {
         self.runs += 1;
         let settings = TailSettings { bounded, ..self.settings.clone() };
@@ -210,12 +210,12 @@ impl Process {
         }
     }
 
-    /// Ends an epoch, before which all that was read is judged or only a part of it.
+    /// Ends an epoch, after judging all or only a part of the text that was read.
     pub(super) fn commit(&mut self, dice: &mut Dice, may_lag: bool) -> Result<(), String> {
         if self.tailer.is_none() {
             return Ok(());
         }
-        // Where files are compressed, what is judged ends within a block more often.
+        // If files are compressed, an epoch ends within a block more often.
         let often = if self.disk.state().compresses { 1 } else { 3 };
         for id in self.blocks.keys().copied().collect::<Vec<_>>() {
             let lag = if may_lag && dice.one_in(often) { dice.below(3) as usize } else { 0 };
@@ -247,9 +247,9 @@ impl Process {
         let mut state = self.disk.state();
         let run = state.run;
         for node in state.nodes.values_mut() {
-            // What was discovered before the last epoch is in this one.
+            // Inputs discovered before the last epoch are in this one.
             node.known |= node.applied;
-            // Of NUL bytes nothing is known again.
+            // Files with only NUL bytes are not recognized again.
             node.applied |= node.opened == run && node.bytes.iter().any(|&byte| byte != 0);
         }
         state.read.append(&mut self.lines);
@@ -281,7 +281,7 @@ impl Process {
         self.touched.insert(id);
         let state = self.disk.state();
         if block.overlong {
-            // Only its first bytes are here.
+            // The block contains only its first bytes.
             let is_begun = |line: &&Line| line.0.as_bytes().starts_with(&block.text);
             let lines: Vec<Line> = state.lines.keys().filter(is_begun).cloned().collect();
             self.lines.extend(lines);
@@ -299,7 +299,7 @@ impl Process {
             }
             let is_csv = matches!(&block.format, Format::Csv(header) if header.broken.is_none() && header.columns == 4);
             if log == "csv" && !is_csv {
-                // Malformed: told by the ledger.
+                // Malformed: the ledger reports it.
                 self.told.push((state.step, format!("malformed: {}", String::from_utf8_lossy(piece.text))));
                 if self.headers.contains(&path) && is_whole_row(piece.text) {
                     return Err(format!(
@@ -314,7 +314,7 @@ impl Process {
         Ok(())
     }
 
-    /// Lets what was discovered take effect.
+    /// Applies discoveries.
     fn apply(&mut self) {
         let step = self.disk.state().step;
         for discovery in std::mem::take(&mut self.discovered) {
@@ -356,7 +356,7 @@ impl Process {
         }
     }
 
-    /// Dies: what is not committed is forgotten.
+    /// Kills the process: everything uncommitted is forgotten.
     pub(super) fn kill(&mut self) {
         self.tailer = None;
         self.disk.state().run = None;
@@ -369,7 +369,7 @@ impl Process {
         self.discovered.clear();
     }
 
-    /// What the process knows of its inputs, for people.
+    /// The state of the inputs in words.
     pub(super) fn in_words(&self) -> Vec<String> {
         let word = |row: &InputRow| format!("{} {} ({:?}): {:?}", row.id, row.name, row.status, row.log);
         self.rows.values().map(word).collect()

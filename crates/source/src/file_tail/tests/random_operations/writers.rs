@@ -1,4 +1,4 @@
-//! Writers of logs and those who rotate, compress, copy and remove them.
+//! Writers of logs, which also rotate, compress, copy and remove them.
 
 use super::content;
 use super::disk::{Disk, Entry, State};
@@ -6,7 +6,7 @@ use super::{Dice, Sight};
 use crate::file_tail::tests::{gzip, zstandard};
 use std::fmt::Write;
 
-/// Rotated files of a log that are kept.
+/// The number of rotated files that are kept of a log.
 const KEPT: u64 = 3;
 
 /// The header of CSV logs.
@@ -15,9 +15,9 @@ pub(super) const HEADER: &str = "click_timestamp,ad_id,user_id,ip";
 /// How a writer places its text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Place {
-    /// At the end of its file, wherever that is (`O_APPEND`).
+    /// At the end of its file, wherever it is (`O_APPEND`).
     End,
-    /// Where it left off, whatever became of its file meanwhile.
+    /// Where it stopped, whatever happened to its file meanwhile.
     Offset(usize),
 }
 
@@ -28,11 +28,11 @@ pub(super) struct Log {
     /// The file that it has open.
     node: Option<u64>,
     place: Place,
-    /// The rest of a line that it has begun.
+    /// The rest of an incomplete line.
     half: Option<String>,
-    /// Lines begun so far.
+    /// Number of lines begun.
     number: u64,
-    /// A file that is being compressed: its compressed bytes that are still to be written, and the names.
+    /// A file that is being compressed: its compressed bytes to be written, and the names.
     compressing: Option<(Vec<u8>, String, String)>,
 }
 
@@ -53,7 +53,7 @@ impl Log {
         }
     }
 
-    /// Opens its file, which it makes if there is none.
+    /// Opens its file, or creates it if it does not exist.
     fn open(&mut self, state: &mut State, sight: Sight) -> u64 {
         if let Some(node) = self.node {
             return node;
@@ -93,7 +93,7 @@ impl Log {
 
     fn append(&mut self, state: &mut State, sight: Sight, dice: &mut Dice) {
         let mut text = self.half.take().unwrap_or_default();
-        // A CSV writer writes its header once, when it makes its first file.
+        // A CSV writer writes its header once, when it creates its first file.
         if self.csv && self.number == 0 {
             writeln!(text, "{HEADER}").expect("a text");
         }
@@ -111,7 +111,7 @@ impl Log {
         self.write(state, sight, &text);
     }
 
-    /// The rotated file of some age, whether it is compressed or not.
+    /// The rotated file of this age, compressed or not.
     fn rotated(&self, state: &State, age: u64) -> Option<String> {
         let endings = ["", ".gz", ".zst"];
         let names = endings.iter().map(|ending| format!("{}.{age}{ending}", self.name));
@@ -139,7 +139,7 @@ impl Log {
         let rotated = format!("{}.1", self.name);
         state.rename(&self.name.clone(), &rotated, |name| sight.sees(name));
         if self.node.is_some() && dice.one_in(2) {
-            // It goes on for a moment with the file that it has open.
+            // It continues for a moment with the file that it has open.
             self.append(state, sight, dice);
         }
         self.close(state);
@@ -190,14 +190,14 @@ impl Log {
         }
     }
 
-    /// Appends to a compressed file: more members, or text, which nobody can read there.
+    /// Appends to a compressed file: more members, or plain text, which is unreadable there.
     fn append_compressed(&mut self, state: &mut State, sight: Sight, dice: &mut Dice) {
         self.finish_compressing(state, sight);
         let Some(name) = (1..=KEPT).find_map(|age| self.rotated(state, age)) else { return };
         let line = self.line(dice);
         let more = match name.rsplit('.').next() {
             _ if dice.one_in(12) => {
-                // Nobody can read it there.
+                // It is unreadable there.
                 state.destroyed = true;
                 line.into_bytes()
             }
@@ -210,7 +210,7 @@ impl Log {
         }
     }
 
-    /// Puts another compressed file in the place of one: with the same first lines, but not the same ones behind them.
+    /// Replaces a compressed file by another one with the same first lines but different later ones.
     fn replace_compressed(&mut self, state: &mut State, sight: Sight, dice: &mut Dice) {
         let Some(name) = (1..=KEPT).find_map(|age| self.rotated(state, age)).filter(|name| name.ends_with(".gz"))
         else {
@@ -223,14 +223,14 @@ impl Log {
         state.create(&name, gzip(text), |name| sight.sees(name));
     }
 
-    /// Begins with a compressed log that is read in several blocks.
+    /// Creates a compressed log that is read in several blocks.
     pub(super) fn begin_compressed(&mut self, disk: &Disk, sight: Sight, dice: &mut Dice) {
         let mut state = disk.state();
         let state = &mut state;
         let mut text = String::new();
         (0..60 + dice.below(100)).for_each(|_| text.push_str(&self.line(dice)));
         if dice.one_in(4) {
-            // A writer that went on behind a truncation.
+            // As from a writer that kept its offset after a truncation.
             let at = text[..text.len() / 2].rfind('\n').map_or(0, |at| at + 1);
             text.insert_str(at, &"\0".repeat(1 + dice.below(20_000) as usize));
         }
@@ -241,7 +241,7 @@ impl Log {
         state.remove(&name);
     }
 
-    /// Pads its file with NUL bytes, which it goes on to write in place.
+    /// Pads its file with NUL bytes, which it later replaces in place.
     fn preallocate(&mut self, state: &mut State, sight: Sight, dice: &mut Dice) {
         let node = self.open(state, sight);
         let len = state.nodes[&node].bytes.len();
@@ -298,11 +298,11 @@ impl Log {
         }
     }
 
-    /// Does something.
+    /// Performs a random action.
     pub(super) fn act(&mut self, disk: &Disk, sight: Sight, dice: &mut Dice) -> &'static str {
         let mut state = disk.state();
         let state = &mut state;
-        // What a process knows of a file shows when the file is another one at its next start.
+        // Recognition of a file is tested by replacing the file before the next start of the process.
         let is_stopped = state.compresses && state.run.is_none();
         let what = match dice.below(if state.compresses { 64 } else { 32 }) {
             _ if is_stopped && dice.one_in(2) => 58,
