@@ -1,4 +1,4 @@
-//! Turns the values of a line's fields into a click, or explains why they are none: the rules that all formats share.
+//! Turns the values of a line into a click, or gives the reason to reject it: the rules that all formats share.
 
 use super::address;
 use super::event_time::event_time;

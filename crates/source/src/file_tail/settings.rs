@@ -28,8 +28,8 @@ pub struct TailSettings {
     #[serde(skip)]
     pub incomplete_wait_ms: i64,
     /// In a bounded run: an unterminated last row of CSV that has all its columns is a line if its file was last
-    /// written at or before this time, in milliseconds of the wall clock; none means that it stays unread. RFC 4180
-    /// lets the last row lack its line ending, but a writer may be in its midst.
+    /// written at or before this time, in milliseconds of the wall clock; `None` means that it stays unread. RFC 4180
+    /// lets the last row lack its line ending, but the row may still be being written.
     #[serde(skip)]
     pub last_rows_before_ms: Option<i64>,
     /// Whether each file is read only to the size that it had at the first look (`--until-end`).
