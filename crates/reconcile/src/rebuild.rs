@@ -1,4 +1,4 @@
-//! The state of a partition as the lake tells it: all that a new epoch log needs to begin with.
+//! The state of a partition according to the lake, from which a new epoch log starts.
 
 use adtally_model::fold::FoldedMinute;
 use adtally_model::identity::IdentityFields;
@@ -15,33 +15,33 @@ use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
 use std::collections::BTreeMap;
 
-/// Lines that must agree before a clock is believed: as the pipeline's `GUARD_LINES`, which this room does not know.
+/// Lines that must agree before a clock is believed, as the pipeline's `GUARD_LINES`, which must not be imported here.
 const GUARD_LINES: usize = 16;
 
-/// What the new log is written under.
+/// The parameters of the new log.
 #[derive(Clone, Copy, Debug)]
 pub struct Rebuilt<'a> {
     /// The identity key.
     pub key: &'a IdentityKey,
-    /// How far behind the largest event time of an input its watermark is, in milliseconds.
+    /// How far an input's watermark is behind its largest event time, in milliseconds.
     pub out_of_orderness_ms: i64,
-    /// How long after its end a minute is still counted into, in milliseconds.
+    /// How long after its end a minute still accepts clicks, in milliseconds.
     pub allowed_lateness_ms: i64,
-    /// How long after its end the identities of a minute are held, in milliseconds.
+    /// How long after its end the identities of a minute are kept, in milliseconds.
     pub dedup_horizon_ms: i64,
-    /// Fingerprint of the settings in force.
+    /// Fingerprint of the current settings.
     pub config_fingerprint: u64,
     /// The id of the new log.
     pub log_id: u128,
-    /// What time it is.
+    /// The current time in milliseconds.
     pub clock_ms: i64,
 }
 
-/// What the lake holds of a partition up to epoch `last` as the state at the end of a new log, whose numbers lie beyond those of the
-/// lake and of the old log, which reached `newest`.
+/// Converts the lake's rows of a partition up to epoch `last` to the state at the end of a new log. Its numbers are
+/// higher than those of the lake and of the old log, which ended with `newest`.
 ///
-/// No input is known any more: all that is still there is read again. What lies behind the final frontier is late then,
-/// what is live is a duplicate. Lines that had been read before are summed in the row of inputs that are gone.
+/// No inputs are known, so all existing ones are read again. Then lines behind the final frontier are late, and those
+/// in live minutes are duplicates. Lines that had been read before are summed in the row of removed inputs.
 ///
 /// # Errors
 /// External when the lake cannot be read, corrupt when it contradicts itself.
@@ -53,7 +53,7 @@ pub async fn rebuild(
 ) -> Result<PartitionState> {
     let (_, ledger, _) = lake.ledger(partition).await?.unwrap_or((0, Ledger::default(), BTreeMap::new()));
     let newest_click_ms = one_time(lake, "SELECT max(click_timestamp) FROM clicks").await?;
-    // As an input's clock is: no single click moves it, nor fifteen.
+    // As for an input's clock: it takes more than fifteen clicks to move it.
     let guarded = format!(
         "SELECT min(t) FROM (SELECT click_timestamp AS t FROM clicks ORDER BY click_timestamp DESC LIMIT {GUARD_LINES})"
     );
@@ -61,7 +61,7 @@ pub async fn rebuild(
     let mut frontiers = Frontiers::default();
     if let Some(largest) = largest_guarded_ms {
         let watermark = largest - under.out_of_orderness_ms;
-        // What is rolled up was final.
+        // Rolled-up minutes were final.
         let rolled = lake.rolled_up(RollUp::Hour, partition).await?.map_or(i64::MIN, Minute::start_ms);
         let final_ms = (watermark - under.allowed_lateness_ms).max(rolled);
         frontiers.watermark = Watermark::at(watermark);
@@ -90,7 +90,7 @@ pub async fn rebuild(
     })
 }
 
-/// The one time that a query answers with, in milliseconds.
+/// The time that a query returns, in milliseconds; `None` if null.
 async fn one_time(lake: &Lake, query: &str) -> Result<Option<i64>> {
     let batches: Vec<RecordBatch> = lake.sql(query).await?.batches.try_collect().await?;
     let Some(batch) = batches.iter().find(|batch| batch.num_rows() > 0) else { return Ok(None) };
@@ -105,7 +105,7 @@ struct LiveClicks {
     rows: BTreeMap<(u64, Country), i64>,
 }
 
-/// The clicks of the minutes whose identities are held.
+/// The clicks of the minutes whose identities are kept.
 async fn live_minutes(lake: &Lake, key: &IdentityKey, frontiers: &Frontiers) -> Result<BTreeMap<Minute, FoldedMinute>> {
     let mut live: BTreeMap<Minute, LiveClicks> = BTreeMap::new();
     let from_us = frontiers.expired.get().unwrap_or_default().saturating_mul(1_000) - 60_000_000;

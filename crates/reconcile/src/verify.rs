@@ -1,7 +1,7 @@
-//! Whether what is stored is whole and agrees with itself.
+//! Checks that the stored data is complete and consistent.
 //!
-//! What the lake holds is read first, then which records there are, then the newest one: whatever a running process
-//! adds meanwhile, the log holds what the lake held. Nothing is created or changed.
+//! The lake's epochs are read first, then the list of records, then the newest record. So the log contains all of the
+//! lake's epochs, whatever a running process adds in the meantime. Nothing is created or changed.
 
 mod lake;
 mod records;
@@ -13,17 +13,17 @@ use adtally_store::lake::{Lake, TableEpochs};
 use records::Scan;
 use std::collections::BTreeSet;
 
-/// Differences that are listed, the first; the rest is counted.
+/// Maximum number of listed differences; the others are only counted.
 const FINDINGS_MAX: usize = 50;
 
-/// What was looked at and what was found.
+/// What was checked, and the findings.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// What was checked and is sound, in sentences.
+    /// The checks that passed, in sentences.
     pub checked: Vec<String>,
-    /// What is damaged or differs, in sentences.
+    /// The damage and differences, in sentences.
     pub wrong: Vec<String>,
-    /// How many more differ.
+    /// The number of differences that are not listed.
     pub left_off: u64,
 }
 
@@ -39,7 +39,7 @@ impl Findings {
         }
     }
 
-    /// Damage becomes a finding, so that the other checks go on; what failed for another reason ends them.
+    /// Converts damage to a finding, so that the other checks continue. Other errors end them.
     fn or_wrong<T>(&mut self, result: Result<T>) -> Result<Option<T>> {
         match result {
             Ok(value) => Ok(Some(value)),
@@ -51,7 +51,7 @@ impl Findings {
         }
     }
 
-    /// The same, with the partition named in each.
+    /// The same, with the partition named in each sentence.
     fn of_partition(self, partition: u32) -> Findings {
         let name =
             |texts: Vec<String>| texts.into_iter().map(|text| format!("partition {partition}: {text}")).collect();
@@ -65,10 +65,10 @@ impl Findings {
     }
 }
 
-/// Checks a deployment's stores; `key` is the identity key that is configured, if one is.
+/// Checks a deployment's stores; `key` is the configured identity key, if any.
 ///
 /// # Errors
-/// External when the stores cannot be read; what is damaged is a finding.
+/// External when the stores cannot be read; damage is a finding.
 pub async fn verify(url: &StoreUrl, key: Option<IdentityKey>) -> Result<Findings> {
     let mut findings = Findings::default();
     let backing = Backing::for_reader(url)?;
@@ -78,11 +78,11 @@ pub async fn verify(url: &StoreUrl, key: Option<IdentityKey>) -> Result<Findings
     if let Some(lake) = &lake
         && let Some(epochs) = findings.or_wrong(lake.epochs().await)?
     {
-        // A log may be lost.
+        // A partition's log may be lost.
         partitions.extend(epochs.iter().map(|(partition, _)| partition));
     }
     if partitions.is_empty() {
-        // That it has no record is told.
+        // Checked so that its empty log is reported.
         partitions.insert(EMBEDDED);
     }
     let several = partitions.len() > 1;
@@ -99,7 +99,7 @@ pub async fn verify(url: &StoreUrl, key: Option<IdentityKey>) -> Result<Findings
     Ok(findings)
 }
 
-/// Checks one partition's log, and what the lake holds of it.
+/// Checks one partition's log, and its rows in the lake.
 async fn verify_partition(
     url: &StoreUrl,
     log: &EpochLog,
@@ -111,7 +111,7 @@ async fn verify_partition(
         Some(lake) => what_is_held(log, lake, &mut findings).await?,
         None => None,
     };
-    // Where nobody knows what the lake holds, nothing is expected to follow it.
+    // If the lake's epochs are unknown, no records are expected after them.
     let last = held.as_ref().map_or(u64::MAX, TableEpochs::by_all);
     let scan = records::scan(log, last, &mut findings).await?;
     if let Some(scan) = &scan {
@@ -123,7 +123,7 @@ async fn verify_partition(
     Ok(findings)
 }
 
-/// Which epochs the tables hold of this log, which its first record names.
+/// The epochs of this log in the tables. The log's first record contains its id.
 async fn what_is_held(log: &EpochLog, lake: &Lake, findings: &mut Findings) -> Result<Option<TableEpochs>> {
     let first = match findings.or_wrong(log.read(1).await)? {
         Some(Some((first, _))) => Some(first),
@@ -135,7 +135,7 @@ async fn what_is_held(log: &EpochLog, lake: &Lake, findings: &mut Findings) -> R
     }
 }
 
-/// The key that is configured, or else kept in the data directory, against the one that the log was written with.
+/// Checks the configured key, or else the key in the data directory, against the one with which the log was written.
 fn check_key(url: &StoreUrl, key: Option<IdentityKey>, scan: &Scan, findings: &mut Findings) -> Result<()> {
     if let Some(key) = key {
         if key.fingerprint() == scan.key_fingerprint {
@@ -159,7 +159,7 @@ fn check_key(url: &StoreUrl, key: Option<IdentityKey>, scan: &Scan, findings: &m
             scan.key_fingerprint
         )),
         Some(_) => findings.checked.push("the identity key is the log's".into()),
-        // It is configured, and with whoever runs this deployment.
+        // The key is configured, and not available here.
         None => {}
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The object stores under a deployment, and the stores in them. Every command comes to its data through here.
+//! Opens the object stores of a deployment, and the stores in them. Every command opens its data here.
 
 use crate::data_dir::read_key;
 use crate::durable::DurableLocal;
@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// The partition of an embedded process, whose source are log files.
+/// The number of the only partition of an embedded process. Its source is log files.
 pub const EMBEDDED: u32 = 0;
 
-/// The lake's folder below that of a deployment.
+/// The lake's folder, below the deployment's folder.
 const LAKE: &str = "lake";
 
 /// Where a deployment keeps its data: a folder, given as a path or as a `file://` URL.
@@ -46,7 +46,7 @@ impl StoreUrl {
         &self.folder
     }
 
-    /// The identity key that is kept there, if there is one.
+    /// Returns the identity key in the folder, or `None` if there is none.
     ///
     /// # Errors
     /// As [`read_key`].
@@ -93,19 +93,19 @@ fn lake_name(url: &StoreUrl) -> String {
     format!("{url}/{LAKE}")
 }
 
-/// The object stores under a deployment.
+/// The object stores of a deployment.
 #[derive(Clone)]
 pub struct Backing {
-    /// Where epoch records live, below `epochs/`.
+    /// Contains the epoch records, below `epochs/`.
     pub log: Arc<dyn ObjectStore>,
     /// The lake's folder.
     pub lake: Arc<dyn ObjectStore>,
-    /// What the lake is called in messages.
+    /// The lake's name in messages.
     pub lake_name: String,
 }
 
 impl Backing {
-    /// The stores at a place for their owner; they are created where they are missing.
+    /// Opens the stores for their owner, and creates those that are missing.
     ///
     /// # Errors
     /// External when a folder cannot be opened.
@@ -115,7 +115,7 @@ impl Backing {
         Ok(Backing { log: Arc::new(root), lake: Arc::new(lake), lake_name: lake_name(url) })
     }
 
-    /// The stores at a place for a reader; nothing is created.
+    /// Opens the stores for a reader. Creates nothing.
     ///
     /// # Errors
     /// External when the folder cannot be opened.
@@ -130,14 +130,14 @@ impl Backing {
         EpochLogs::new(Arc::clone(&self.log))
     }
 
-    /// Opens a lake that is there, and changes nothing.
+    /// Opens an existing lake without changing anything.
     ///
     /// # Errors
     /// Corrupt when the lake or a table is missing or damaged, external when it cannot be read.
     pub async fn existing_lake(&self) -> Result<Lake> {
         let mut has_table = false;
         for table in Table::ALL {
-            // The lake has very many files, a table's log few.
+            // Lists only the tables' logs: the lake has very many files, a table's log has few.
             let log = ObjectPath::from(table.name()).join("_delta_log");
             has_table = has_table || self.lake.list(Some(&log)).next().await.is_some();
         }
@@ -147,7 +147,7 @@ impl Backing {
         Lake::open_existing(Arc::clone(&self.lake)).await
     }
 
-    /// The damaged entries of the logs of the lake's tables, which keep it from being opened.
+    /// Returns the damaged log entries of the lake's tables. Such entries prevent the lake from being opened.
     ///
     /// # Errors
     /// External when they cannot be read.
@@ -155,8 +155,8 @@ impl Backing {
         damaged_entries(&self.lake).await
     }
 
-    /// Opens the stores in it for their owner. The lake's tables are made before an epoch log has its first record;
-    /// after that, a table that is missing is told and not made again.
+    /// Opens the stores for their owner. Creates the lake's tables only while no epoch log has a record. After that, a
+    /// missing table is an error.
     ///
     /// # Errors
     /// External when a store cannot be read, corrupt when a lake table is damaged or lost.
@@ -177,6 +177,6 @@ pub struct Stores {
     pub logs: EpochLogs,
     /// The lake.
     pub lake: Lake,
-    /// Whether no log had a record when it was opened.
+    /// Whether no log had a record when the stores were opened.
     pub log_is_empty: bool,
 }

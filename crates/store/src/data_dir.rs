@@ -1,4 +1,4 @@
-//! The data directory: one owner at a time, and the secret that belongs to it.
+//! The data directory: it has one owner at a time, and contains the deployment's secret key.
 
 use crate::durable::create_folder;
 use adtally_model::{Error, IdentityKey, Result};
@@ -17,11 +17,11 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Takes a data directory, creating it where it is missing.
+    /// Takes ownership of a data directory, and creates it if it is missing.
     ///
     /// # Errors
-    /// Fenced when another process owns it, a user error when its path leads through a file, else external when it cannot be
-    /// created or locked: permissions, a full disk, a mount that is read only.
+    /// Fenced when another process owns it; a user error when its path leads through a file; otherwise external when it
+    /// cannot be created or locked: permissions, a full disk, a read-only mount.
     pub fn own(path: &Path) -> Result<DataDir> {
         create_folder(path, 0o750, true)
             .map_err(|e| unusable(format!("the data directory {} cannot be created", path.display()), e))?;
@@ -40,7 +40,7 @@ impl DataDir {
                 return Err(Error::external(message).because(error));
             }
             let mut owner = String::new();
-            // Only a hint for the message: an unreadable one is as good as none.
+            // The owner is only a hint for the message, so read errors are ignored.
             let _ = lock.read_to_string(&mut owner);
             return Err(Error::fenced(format!(
                 "the data directory {} is in use by another adtally process{}: stop it, or name another --data-dir",
@@ -54,13 +54,13 @@ impl DataDir {
         Ok(DataDir { path: path.to_path_buf(), _lock: lock })
     }
 
-    /// Its path.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The identity key kept in it. Where there is none yet it is made from `fresh`, but only for an epoch log that has
-    /// no record: with another key than the log's, copies of clicks could not be recognised.
+    /// Returns the identity key in the directory. If there is none, creates it from `fresh`, but only if the epoch log
+    /// has no record: with a key other than the log's, duplicates could not be recognised.
     ///
     /// # Errors
     /// Corrupt when the file is not a key, or is missing beside a log; external when it cannot be read or written.
@@ -82,7 +82,7 @@ impl DataDir {
     }
 }
 
-/// A path that cannot be a folder is a mistake of whoever named it; everything else is up to the machine.
+/// A path that cannot be a folder is a user error; any other failure is external.
 fn unusable(message: String, error: std::io::Error) -> Error {
     use std::io::ErrorKind::{AlreadyExists, InvalidFilename, IsADirectory, NotADirectory};
     let mistaken = matches!(error.kind(), AlreadyExists | InvalidFilename | IsADirectory | NotADirectory);
@@ -93,7 +93,7 @@ fn key_path(data_dir: &Path) -> PathBuf {
     data_dir.join("identity.key")
 }
 
-/// Reads the key of a data directory without owning it; `None` where there is none.
+/// Reads the key of a data directory without owning it. Returns `None` if there is no key.
 ///
 /// # Errors
 /// Corrupt when the file is not a key.
@@ -146,8 +146,8 @@ mod tests {
         assert!(DataDir::own(&path).is_ok());
     }
 
-    /// What the machine refuses is not a mistake in an argument. A dead symbolic link stands for it: it is refused to
-    /// everybody, also to root.
+    /// A refusal by the machine is not a user error. The test uses a dead symbolic link because it is refused to every
+    /// user, including root.
     #[test]
     fn what_the_machine_refuses_is_external() {
         let folder = tempfile::tempdir().unwrap();

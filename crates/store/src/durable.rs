@@ -1,8 +1,8 @@
-//! An object store over a local folder that survives power loss: what was acknowledged is on the disk.
+//! An object store over a local folder that survives power loss: a write that was acknowledged is on the disk.
 //!
-//! `object_store`'s own local store never syncs. This one writes a temporary file, syncs it, moves it into place
-//! atomically and syncs the folder, so that an object is either there whole or not at all. Temporary names are
-//! `<name>#<digits>`, which listings hide; a crash leaves them behind and [`DurableLocal::sweep`] removes them by age.
+//! The local store of `object_store` never syncs. This one writes a temporary file, syncs it, moves it into place
+//! atomically and syncs the folder, so that an object exists either completely or not at all. Temporary names are
+//! `<name>#<digits>`, which listings hide. A crash leaves them behind; [`DurableLocal::sweep`] removes them by age.
 
 use adtally_model::{Error, Result};
 use async_trait::async_trait;
@@ -30,11 +30,11 @@ mod tests;
 
 pub use disk::{Disk, DiskFile, DiskIo, Placing};
 
-/// Access to folders made: that of other programs, within what the user's mask allows.
+/// Mode of new folders: other programs get the access that the user's mask allows.
 const FOLDER_MODE: u32 = 0o777;
 
-/// A folder as an object store whose writes are durable once they return. Listings are in the order of the paths, as
-/// those of remote object stores are.
+/// A folder as an object store whose writes are durable when they return. Listings are sorted by path, as in remote
+/// object stores.
 #[derive(Clone, Debug)]
 pub struct DurableLocal {
     inner: LocalFileSystem,
@@ -42,7 +42,7 @@ pub struct DurableLocal {
 }
 
 impl DurableLocal {
-    /// Opens a folder, creating it where it is absent. With `fsync` off, writes are atomic but may be lost with power.
+    /// Opens a folder, and creates it if it is missing. With `fsync` off, writes are atomic but not durable.
     ///
     /// # Errors
     /// External when the folder cannot be created or resolved.
@@ -52,8 +52,7 @@ impl DurableLocal {
         Self::open_existing(root, fsync)
     }
 
-    /// Opens a folder that is there, and changes nothing. What is written to it is as durable as [`DurableLocal::open`]
-    /// says.
+    /// Opens an existing folder without changing anything. Writes are as durable as with [`DurableLocal::open`].
     ///
     /// # Errors
     /// External when the folder is absent or cannot be resolved.
@@ -70,10 +69,10 @@ impl DurableLocal {
         self.disk.root()
     }
 
-    /// Removes temporary files last written before `older_than`, which writers that crashed left behind; says how many.
+    /// Removes temporary files last written before `older_than`, which crashed writers left. Returns their number.
     ///
     /// # Errors
-    /// External when a folder cannot be read or a file not removed.
+    /// External when a folder cannot be read or a file cannot be removed.
     pub fn sweep(&self, older_than: SystemTime) -> Result<usize> {
         let mut folders = vec![self.disk.root().to_path_buf()];
         let mut swept = 0;
@@ -102,7 +101,7 @@ fn is_temporary(name: &str) -> bool {
         .is_some_and(|(_, suffix)| !suffix.is_empty() && suffix.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Removes a file by its age; one that has gone meanwhile was put in place by its writer.
+/// Removes a file if it is old enough. A file that has disappeared in the meantime was put in place by its writer.
 fn remove_if_older(entry: &fs::DirEntry, older_than: SystemTime) -> io::Result<bool> {
     let removed = entry.metadata().and_then(|metadata| {
         let old = metadata.modified()? < older_than;
@@ -125,8 +124,8 @@ fn sync_folder(folder: &FilePath) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Creates a folder and those above it that are missing. With `fsync`, their entries are on the disk then, also where
-/// an earlier process created the folder and died before it had synced it.
+/// Creates a folder and its missing parents. With `fsync`, their entries are on the disk when this returns, even if an
+/// earlier process created the folder and died before it synced it.
 pub(crate) fn create_folder(folder: &FilePath, mode: u32, fsync: bool) -> io::Result<()> {
     let missing = folder.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.is_dir()).count();
     fs::DirBuilder::new().recursive(true).mode(mode).create(folder)?;
@@ -138,7 +137,7 @@ pub(crate) fn create_folder(folder: &FilePath, mode: u32, fsync: bool) -> io::Re
     Ok(())
 }
 
-/// Runs blocking work off the async threads where there is a runtime, else in place.
+/// Runs blocking work off the async threads if there is a runtime, otherwise in place.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> StoreResult<T> + Send + 'static) -> StoreResult<T> {
     match tokio::runtime::Handle::try_current() {
         Ok(runtime) => runtime.spawn_blocking(work).await?,
@@ -146,11 +145,11 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> StoreResult<T> + Sen
     }
 }
 
-/// In the extensions of a put: who writes it does not expect it to be read soon.
+/// An extension of a put: the writer does not expect the object to be read soon.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NotReadSoon;
 
-/// An I/O error with the file that it is about, in the store's vocabulary.
+/// Converts an I/O error about a file to an error of the object store.
 fn store_error(path: &FilePath, error: io::Error) -> StoreError {
     let text = path.display().to_string();
     match error.kind() {
@@ -255,7 +254,7 @@ impl ObjectStore for DurableLocal {
 }
 
 impl DurableLocal {
-    /// Before something is read or listed: what is there is durable.
+    /// Makes existing objects durable before they are read or listed.
     async fn settled(&self, at: Option<&Path>) -> StoreResult<()> {
         if self.disk.is_settled() {
             return Ok(());
@@ -268,7 +267,7 @@ impl DurableLocal {
         blocking(move || disk.settle(&at).map_err(|error| store_error(&at, error))).await
     }
 
-    /// A listing of what is durable, in order, while the file system gives it in any.
+    /// Lists durable objects in order. The file system returns them in any order.
     fn listing(
         &self,
         prefix: Option<&Path>,
@@ -277,7 +276,7 @@ impl DurableLocal {
         let (store, prefix) = (self.clone(), prefix.cloned());
         stream::once(async move {
             let mut objects: Vec<ObjectMeta> = listed.try_collect().await?;
-            // What was put in place while listing may be in it.
+            // The listing may include objects that were put in place in the meantime.
             store.settled(prefix.as_ref()).await?;
             objects.sort_unstable_by(|left, right| left.location.cmp(&right.location));
             Ok::<_, StoreError>(stream::iter(objects.into_iter().map(Ok)))
@@ -286,7 +285,7 @@ impl DurableLocal {
         .boxed()
     }
 
-    /// Prepares a copy or a rename: the target's folder is there, the content of what is renamed is on the disk.
+    /// Prepares a copy or a rename: creates the target's folder, and syncs the content of a renamed file.
     async fn before_placing(&self, target: PathBuf, source: Option<PathBuf>) -> StoreResult<()> {
         let disk = self.disk.clone();
         blocking(move || {
@@ -311,12 +310,12 @@ impl DurableLocal {
     }
 }
 
-/// An object written in parts, which appears when it is complete.
+/// An object that is written in parts and appears when it is complete.
 #[derive(Debug)]
 struct Upload {
     disk: Disk,
     target: PathBuf,
-    /// Where the parts go until then; `None` once completed or aborted.
+    /// The temporary file for the parts; `None` once completed or aborted.
     temporary: Option<PathBuf>,
     file: Arc<Mutex<Box<dyn DiskFile>>>,
     /// Offset of the next part.

@@ -1,4 +1,4 @@
-//! Answers from the embedded stores: hot counts, the lake for what is older, raw clicks for what is not counted ahead.
+//! Answers from the embedded stores: hot counts, the lake for older minutes, raw clicks for filters without counts.
 
 use crate::hot_counts::AdSums;
 use crate::lake::{ClickScan, Lake, Selection};
@@ -24,7 +24,7 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Answers from these.
+    /// Answers from these stores.
     pub fn new(hot: HotPartitions, lake: Arc<Lake>) -> Self {
         Embedded { hot, lake }
     }
@@ -119,8 +119,8 @@ impl Questions for Embedded {
 }
 
 impl Embedded {
-    /// Counts of minutes that are no longer hot: the lake's up to the epoch that it holds, and those of later epochs.
-    /// Whole hours and days come together, under their first minute, unless they are wanted `by_minute`.
+    /// Counts of minutes that are no longer hot: from the lake up to its last epoch, and from the pending later epochs.
+    /// Whole hours and days are returned as one, under their first minute, unless `by_minute` is set.
     async fn older(
         &self,
         view: &View,
@@ -140,7 +140,7 @@ impl Embedded {
         if by_minute {
             self.lake.each_minute((from, to), Some(&cut), selection, &mut show).await?;
         } else {
-            // Minutes of later epochs are in no hour or day that is rolled up: those are final.
+            // No hour or day that is rolled up has minutes of later epochs, since those hours and days are final.
             self.lake.each_count((from, to), &cut, selection, &mut show).await?;
         }
         let pending = view.partitions().flat_map(|snapshot| &snapshot.pending);
@@ -149,7 +149,7 @@ impl Embedded {
         Ok(())
     }
 
-    /// Counts of raw clicks: those of the lake up to the epoch that it holds, and the staged files of later epochs.
+    /// Counts of raw clicks: from the lake up to its last epoch, and from the staged files of later epochs.
     async fn raw(
         &self,
         view: &View,
@@ -165,8 +165,8 @@ impl Embedded {
             .filter(|file| file.table == StagedTable::Clicks)
             .cloned()
             .collect();
-        // The tables may have gone on since the snapshot was taken: what they hold by now is read from them, up to the
-        // snapshot's epoch, and only what they do not hold from the staged files.
+        // The tables may have advanced since the snapshot. Clicks that they contain by now are read from them, up to
+        // the snapshot's epoch, and only the others from the staged files.
         let cut = view.epochs();
         let scan = ClickScan { from, to, filters, cut: Some(&cut), staged: &staged };
         for counts in self.lake.scan_clicks(&scan).await?.minutes {
@@ -178,7 +178,7 @@ impl Embedded {
     }
 }
 
-/// Refuses questions as of the past: the hot counts hold only what is known now.
+/// Rejects questions with `as_of`: the hot counts contain only the current state.
 fn refuse_the_past(question: &Question) -> Result<()> {
     match question.as_of {
         None => Ok(()),
@@ -186,13 +186,13 @@ fn refuse_the_past(question: &Question) -> Result<()> {
     }
 }
 
-/// The clicks that signed rows sum up to: corrections take back what was counted, never more.
+/// Converts a sum of signed rows to clicks. Corrections never subtract more than was counted.
 fn clicks_of(sum: i64, ad_id: u64) -> Result<u64> {
     let negative = |_| Error::violated(Invariant::LakeEqualsLog, format!("the counts of ad {ad_id} sum up to {sum}"));
     u64::try_from(sum).map_err(negative)
 }
 
-/// The sums of hot minutes over all partitions. Those of the first one are summed in place.
+/// The sums of hot minutes over all partitions. The sums of the first partition are extended in place.
 fn sums_of(view: &View, from: Minute, to: Minute, country: Option<Country>) -> AdSums<'_> {
     let mut sums: Option<AdSums<'_>> = None;
     for snapshot in view.partitions() {
@@ -206,7 +206,7 @@ fn sums_of(view: &View, from: Minute, to: Minute, country: Option<Country>) -> A
     sums.unwrap_or_default()
 }
 
-/// The minutes that a question covers, and what there is to say of them.
+/// The minutes that a question covers, and their state.
 fn coverage(view: &View, question: &Question) -> Coverage {
     let mut newest = view.newest_click_ms();
     if question.include_open {
@@ -227,7 +227,7 @@ fn coverage(view: &View, question: &Question) -> Coverage {
     Coverage { span, state, watermark_ms: view.watermark_ms(), newest_click_ms: newest, revision }
 }
 
-/// Shows the clicks that are not committed yet and match.
+/// Passes on the matching clicks that are not committed yet.
 fn each_open(view: &View, from: Minute, to: Minute, filters: &Filters, mut show: impl FnMut(Minute, u64)) {
     for CountedClicks { columns, rows, .. } in view.open_clicks() {
         for &row in rows {

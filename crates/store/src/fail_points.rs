@@ -1,10 +1,10 @@
-//! Named moments of a commit at which a test kills the process, to see what the next one makes of what is left.
+//! Named points of a commit at which a test kills the process, to check that the next one recovers.
 //!
-//! They are part of every build, where they cost a look into an empty map a few times an epoch, so that what is tested
-//! is what runs. Only builds with debug assertions read the environment variable `FAILPOINTS` that arms them: nobody's
-//! environment can stop a release.
+//! They are part of every build, so that tests run the code that is released. Each costs a lookup in an empty map a few
+//! times per epoch. Only builds with debug assertions read the environment variable `FAILPOINTS`, which arms them: no
+//! environment can stop a release build.
 
-/// All of them, in the order in which a commit and its projection pass them.
+/// All fail points, in the order in which a commit and its projection reach them.
 pub const FAIL_POINTS: [&str; 10] = [
     "before_stage",
     "after_stage",
@@ -18,30 +18,30 @@ pub const FAIL_POINTS: [&str; 10] = [
     "while_collecting",
 ];
 
-/// What is created once and never overwritten (a record of the epoch log, an entry of a Delta log) lies on the local
-/// disk under a temporary name, and not yet under its own.
+/// A file that is created once and never overwritten (a record of the epoch log, an entry of a Delta log) is on the
+/// local disk under a temporary name, but not yet under its own.
 pub const RECORD_TEMPORARY_WRITTEN: &str = "record_temporary_written";
 
-/// The HTTP server is about to accept a connection: a test has it die there by `panic`.
+/// The HTTP server is about to accept a connection; a test kills it there with `panic`.
 pub const ACCEPTING: &str = "accepting";
 
-/// Recovery is about to read a record of the epoch log: a test makes it slow by `sleep(milliseconds)`.
+/// Recovery is about to read a record of the epoch log; a test slows it down with `sleep(milliseconds)`.
 pub const RECOVERING: &str = "recovering";
 
-/// Columns were added to a table of the lake that an earlier version made.
+/// Columns were added to a lake table of an earlier version.
 pub const COLUMNS_ADDED: &str = "columns_added";
 
-/// Moments that are no part of a commit.
+/// Points that are not part of a commit.
 const ELSEWHERE: [&str; 3] = [ACCEPTING, RECOVERING, COLUMNS_ADDED];
 
-/// A process reaches one of [`FAIL_POINTS`] or another moment that is named here. Where a test armed it with `return`, that is the process's end, as abrupt
-/// as that of a SIGKILL.
+/// Marks that the process reaches one of [`FAIL_POINTS`] or another point that is named here. If a test armed it with
+/// `return`, the process ends as abruptly as with SIGKILL.
 pub fn reach(point: &str) {
     debug_assert!(FAIL_POINTS.contains(&point) || ELSEWHERE.contains(&point), "{point} is not in the list");
     fail::fail_point!(point, |_| std::process::abort());
 }
 
-/// Arms the points as the environment variable `FAILPOINTS` says, until what is returned is dropped. Does nothing in a
+/// Arms the points from the environment variable `FAILPOINTS` until the returned value is dropped. Does nothing in a
 /// release build.
 pub fn arm() -> Option<fail::FailScenario<'static>> {
     cfg!(debug_assertions).then(fail::FailScenario::setup)

@@ -1,8 +1,8 @@
-//! Minute counts in memory: one writer, many readers that never block it.
+//! Minute counts in memory: one writer, and many readers that never block it.
 //!
-//! Each minute is a set of columns. Ads are interned to dense numbers, by which the columns are sorted, so that the sum
-//! over many minutes walks in order through columns and an array of sums; final minutes are summed by tens as well. Readers
-//! take a snapshot (an `Arc`) and work on that; the writer builds new columns beside the old ones and swaps the snapshot.
+//! Each minute is a set of columns. Ads have dense numbers, by which the columns are sorted, so a sum over many minutes
+//! accesses the columns and an array of sums in order. Final minutes are also summed in groups of ten. Readers work on
+//! a snapshot (an `Arc`); the writer builds new columns beside the old ones and swaps the snapshot.
 
 mod ad_index;
 mod columns;
@@ -21,14 +21,14 @@ pub use sums::AdSums;
 /// Minutes that are summed together once all of them are final.
 const SPAN_MINUTES: i64 = 10;
 
-/// The ad index is rebuilt when it holds more than this many times the rows that are counted, so that ads that are
-/// no longer clicked cost nothing for ever.
+/// The ad index is rebuilt when it has more than this many times the counted rows, so that ads that are no longer
+/// clicked do not take memory forever.
 const INDEX_SLACK: usize = 2;
 
-/// Below this many ads the index is never rebuilt: 12 MB.
+/// The ad index is never rebuilt below this many ads: 12 MB.
 const INDEX_ADS_MIN: usize = 1 << 20;
 
-/// A committed epoch that the lake does not hold yet.
+/// A committed epoch that is not in the lake yet.
 #[derive(Debug)]
 pub struct PendingEpoch {
     /// Its number.
@@ -41,22 +41,22 @@ pub struct PendingEpoch {
 
 type Minutes = BTreeMap<Minute, Arc<MinuteColumns>>;
 
-/// What readers see.
+/// The state that readers see.
 #[derive(Clone, Default)]
 pub struct Snapshot {
     /// Progress of the newest committed epoch.
     pub progress: Progress,
-    /// The first minute of which, and of all later ones, every committed click is in `minutes`.
+    /// Every committed click of this minute and all later ones is in `minutes`.
     pub complete_from: Option<Minute>,
-    /// The last epoch that the lake holds.
+    /// The last epoch in the lake.
     pub lake_epoch: EpochNumber,
-    /// Committed epochs after it, ascending.
+    /// Committed epochs after `lake_epoch`, ascending.
     pub pending: Vec<Arc<PendingEpoch>>,
     minutes: Arc<Minutes>,
-    /// Sums of [`SPAN_MINUTES`] minutes, by the first of them.
+    /// Sums of [`SPAN_MINUTES`] minutes, by their first minute.
     spans: Arc<BTreeMap<Minute, Arc<SpanColumns>>>,
     ads: Arc<AdIndex>,
-    /// Ads that had a number when this was made: those that the columns name.
+    /// The number of ads that had a number when this was made, which includes all in the columns.
     numbers: usize,
     /// Clicks judged but not committed, with the epoch that will commit them.
     open: Vec<(EpochNumber, Arc<CountedClicks>)>,
@@ -65,13 +65,13 @@ pub struct Snapshot {
 /// The hot counts.
 pub struct HotCounts {
     shared: RwLock<Arc<Snapshot>>,
-    /// Held by who changes minutes.
+    /// Locked while minutes are changed.
     writing: Mutex<()>,
     hot_minutes: i64,
 }
 
 impl HotCounts {
-    /// Holds the last `hot_minutes` minutes, and those that are live.
+    /// Keeps the last `hot_minutes` minutes, and live ones.
     pub fn new(hot_minutes: u32) -> Self {
         HotCounts {
             shared: RwLock::new(Arc::new(Snapshot::default())),
@@ -80,18 +80,18 @@ impl HotCounts {
         }
     }
 
-    /// The state of things for a reader.
+    /// A snapshot of the current state.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.shared.read())
     }
 
-    /// The first minute that is hot, by progress.
+    /// The first hot minute, by progress.
     pub fn hot_from(&self, progress: &Progress) -> Option<Minute> {
         let to = progress.to().or(progress.newest_click_ms.map(Minute::of))?;
         Some(Minute(to.0 - self.hot_minutes))
     }
 
-    /// Starts from what recovery found: all counts of the minutes from `complete_from` on, and of live ones before it.
+    /// Starts from the result of recovery: all counts of the minutes from `complete_from`, and of live ones before it.
     pub fn restore(
         &self,
         progress: Progress,
@@ -108,8 +108,8 @@ impl HotCounts {
         *self.shared.write() = Arc::new(snapshot);
     }
 
-    /// Adds all counts of the minutes from `from` up to those that are complete already. Nothing can be counted in them
-    /// any more: they are no longer live.
+    /// Adds all counts of the minutes from `from` up to the first complete one. They cannot get more clicks, since they
+    /// are no longer live.
     pub fn extend_back(&self, from: Minute, counts: &[MinuteCounts]) {
         let _writing = self.writing.lock();
         let before = self.snapshot();
@@ -124,9 +124,9 @@ impl HotCounts {
         self.change(Snapshot { progress, complete_from, ads, spans, ..Snapshot::default() }, minutes, |_| {});
     }
 
-    /// Shows readers another state of the minutes.
+    /// Publishes new minutes to readers.
     fn change(&self, mut changed: Snapshot, minutes: Minutes, finish: impl FnOnce(&mut Snapshot)) {
-        // Before the lock: summing final minutes takes long, and must not keep readers waiting.
+        // Before the lock: summing final minutes takes long, and must not make readers wait.
         changed.set_minutes(minutes);
         let mut shared = self.shared.write();
         let snapshot = Arc::make_mut(&mut shared);
@@ -137,13 +137,13 @@ impl HotCounts {
         *snapshot = changed;
     }
 
-    /// Shows clicks that were judged and will be committed by an epoch.
+    /// Shows clicks that were judged and that an epoch will commit.
     pub fn open(&self, epoch: EpochNumber, clicks: Arc<CountedClicks>) {
         let mut shared = self.shared.write();
         Arc::make_mut(&mut shared).open.push((epoch, clicks));
     }
 
-    /// Adds a committed epoch: its clicks are no longer open but counted.
+    /// Adds a committed epoch: its open clicks become committed counts.
     pub fn commit(&self, progress: Progress, pending: Arc<PendingEpoch>) {
         let _writing = self.writing.lock();
         let before = self.snapshot();
@@ -151,7 +151,7 @@ impl HotCounts {
         pending.counts.iter().for_each(|counts| add_counts(&mut minutes, counts, &before.ads));
         let mut complete_from = before.complete_from;
         if let Some(hot_from) = self.hot_from(&progress) {
-            // Before the first click everything is complete, from the beginning of time.
+            // Before the first click, all minutes are complete, from the beginning of time.
             complete_from = Some(complete_from.map_or(hot_from, |from| from.max(hot_from)));
             minutes.retain(|&minute, _| minute >= hot_from || progress.frontiers.is_live(minute));
         }
@@ -160,7 +160,7 @@ impl HotCounts {
         let mut ads = Arc::clone(&before.ads);
         let mut spans = Arc::clone(&before.spans);
         for counts in pending.counts.iter() {
-            // A correction changes a minute that was summed up already.
+            // A correction changes a minute that is already in a sum.
             let first = first_of_span(counts.minute);
             if spans.contains_key(&first) {
                 Arc::make_mut(&mut spans).remove(&first);
@@ -179,7 +179,7 @@ impl HotCounts {
         });
     }
 
-    /// The lake holds everything up to an epoch now.
+    /// Records that the lake contains all epochs up to this one.
     pub fn projected(&self, lake_epoch: EpochNumber) {
         let mut shared = self.shared.write();
         let snapshot = Arc::make_mut(&mut shared);
@@ -188,7 +188,7 @@ impl HotCounts {
     }
 }
 
-/// The first of the minutes that are summed together with one.
+/// The first minute of the span that a minute belongs to.
 fn first_of_span(minute: Minute) -> Minute {
     Minute(minute.0 - minute.0.rem_euclid(SPAN_MINUTES))
 }
@@ -201,7 +201,7 @@ fn add_counts(minutes: &mut Minutes, counts: &MinuteCounts, ads: &AdIndex) {
 }
 
 impl Snapshot {
-    /// Takes these minutes, and sums by tens those that are final and complete.
+    /// Sets the minutes, and sums those that are final and complete by tens.
     fn set_minutes(&mut self, minutes: Minutes) {
         self.numbers = self.ads.len();
         let final_to = self.progress.frontiers.final_.get().map_or(i64::MIN, |ms| Minute::of(ms).0);
@@ -220,7 +220,7 @@ impl Snapshot {
         self.spans = Arc::new(spans);
     }
 
-    /// An empty sum over the ads known.
+    /// An empty sum over the known ads.
     pub fn sums(&self) -> AdSums<'_> {
         AdSums::new(&self.ads, self.numbers)
     }
@@ -244,14 +244,14 @@ impl Snapshot {
         }
     }
 
-    /// Clicks of one ad in each hot minute of `[from, to)` that has any.
+    /// Clicks of one ad in each hot minute of `[from, to)` that has clicks of it.
     pub fn ad_minutes(&self, ad_id: u64, from: Minute, to: Minute, country: Option<Country>) -> Vec<(Minute, i64)> {
         let Some(number) = self.ads.number(ad_id) else { return Vec::new() };
         let minutes = self.minutes.range(from..to).map(|(&minute, columns)| (minute, columns.of_ad(number, country)));
         minutes.filter(|&(_, clicks)| clicks != 0).collect()
     }
 
-    /// All counts of one minute, where it is held.
+    /// All counts of one minute; `None` if it is not in memory.
     pub fn minute_counts(&self, minute: Minute) -> Option<MinuteCounts> {
         Some(self.minutes.get(&minute)?.counts(minute, &self.ads))
     }
@@ -261,7 +261,7 @@ impl Snapshot {
         self.open.iter().map(|(_, clicks)| clicks.as_ref())
     }
 
-    /// Rows held, for gauges.
+    /// The number of rows in memory, for gauges.
     pub fn rows(&self) -> usize {
         self.minutes.values().map(|columns| columns.ad.len()).sum()
     }

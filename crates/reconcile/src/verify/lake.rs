@@ -1,4 +1,4 @@
-//! The lake against the log, and its tables against one another.
+//! Checks the lake against the log, and its tables against one another.
 
 use super::Findings;
 use super::records::{Facts, Scan};
@@ -14,7 +14,7 @@ use arrow::datatypes::Int64Type;
 use futures::TryStreamExt;
 use std::collections::BTreeMap;
 
-/// Rows of counts that should be in memory at a time; the span compared is adapted to it.
+/// Target number of count rows in memory at a time; the compared span is adapted to it.
 const ROWS_AT_ONCE: usize = 2_000_000;
 
 pub(super) async fn check(
@@ -42,7 +42,7 @@ pub(super) async fn check(
     findings.or_wrong(checked).map(drop)
 }
 
-/// How far each table is. Those that lag are brought level by the next run, as long as the log has the records for it.
+/// Checks the last epoch of each table. The next run completes tables that lag, if the log still has the records.
 fn check_tables(held: &TableEpochs, scan: &Scan, findings: &mut Findings) {
     let by_all = held.by_all();
     for (table, epoch) in &held.tables {
@@ -67,7 +67,7 @@ fn check_tables(held: &TableEpochs, scan: &Scan, findings: &mut Findings) {
     }
 }
 
-/// Counts of live minutes: the fold of the log against the lake and what it does not hold yet.
+/// Checks the counts of live minutes: the fold of the log against the lake plus later epochs.
 async fn check_live(
     lake: &Lake,
     state: &PartitionState,
@@ -106,7 +106,7 @@ async fn check_live(
     Ok(())
 }
 
-/// Every minute of the lake: counts against the recount of raw clicks, and their sum against the ledger.
+/// Checks every minute of the lake: counts against the recount of raw clicks, and their sum against the ledger.
 async fn check_minutes(
     lake: &Lake,
     partition: u32,
@@ -145,7 +145,7 @@ async fn check_minutes(
         }
         let rows: usize = counts.iter().map(MinuteCounts::len).sum();
         from = until;
-        // Clicks may lie minutes or decades apart.
+        // Clicks may be minutes or decades apart.
         minutes = if rows > ROWS_AT_ONCE { (minutes / 2).max(1) } else { minutes.saturating_mul(2) };
     }
     if let Some(facts) = scan.records.get(&held)
@@ -165,7 +165,7 @@ async fn check_minutes(
     Ok(())
 }
 
-/// Hours and days against the minutes and hours that they sum.
+/// Checks hours and days against the minutes and hours that they sum.
 async fn check_roll_ups(lake: &Lake, partition: u32, held: EpochNumber, findings: &mut Findings) -> Result<()> {
     for roll_up in RollUp::ALL {
         let (table, source) = (roll_up.table(), roll_up.source());
@@ -184,7 +184,7 @@ async fn check_roll_ups(lake: &Lake, partition: u32, held: EpochNumber, findings
     Ok(())
 }
 
-/// What the lake has of each epoch whose record is kept, against that record.
+/// Checks the lake's rows of each epoch whose record is kept, against that record.
 async fn check_epochs(
     lake: &Lake,
     partition: u32,
@@ -205,7 +205,7 @@ async fn check_epochs(
         (Table::Clicks, &clicks, |facts| facts.staged.0 as i64),
         (Table::DeadLetters, &letters, |facts| facts.staged.1 as i64),
     ] {
-        // Of an epoch that goes back to what is no longer kept, rows are missing.
+        // If an epoch begins before the kept rows, some of its rows are missing.
         let from_ms = lake.kept_from(table).await?.map_or(i64::MIN, Minute::start_ms);
         let kept = kept.clone().filter(|(_, facts)| facts.oldest_ms(table) >= from_ms);
         let found = |number: EpochNumber| sums.get(&(number as i64)).copied().unwrap_or_default();
@@ -224,7 +224,7 @@ async fn check_epochs(
     Ok(())
 }
 
-/// The dead letters of all epochs by verdict, against the ledger.
+/// Checks the dead letters of all epochs by verdict, against the ledger.
 async fn check_dead_letters(
     lake: &Lake,
     partition: u32,
@@ -239,7 +239,7 @@ async fn check_dead_letters(
         ("future", ledger.future),
         ("malformed", ledger.malformed),
         ("invalid", ledger.invalid),
-        // Copies that differ in their country alone are counted and not kept; logs of earlier versions have none at all.
+        // Duplicates that differ only in country are counted and not kept; logs of earlier versions have none.
         (CONFLICT, ledger.conflicting_duplicates),
     ];
     let sums = verdicts.map(|(verdict, _)| format!("count(*) FILTER (WHERE verdict = '{verdict}')")).join(", ");
@@ -264,7 +264,7 @@ async fn check_dead_letters(
     Ok(())
 }
 
-/// The rows of a query whose columns are all whole numbers.
+/// The rows of a query whose columns are all integers.
 async fn numbers(lake: &Lake, query: &str) -> Result<Vec<Vec<i64>>> {
     let mut rows = Vec::new();
     let mut batches = lake.sql(query).await?.batches;
@@ -282,11 +282,11 @@ async fn numbers(lake: &Lake, query: &str) -> Result<Vec<Vec<i64>>> {
     Ok(rows)
 }
 
-/// The lake's newest ledger against the log's.
+/// Checks the lake's newest ledger against the log's.
 async fn check_ledger(lake: &Lake, log: &EpochLog, findings: &mut Findings) -> Result<()> {
     let Some((epoch, total, _)) = lake.ledger(log.partition()).await? else { return Ok(()) };
     if let Some((record, _)) = log.read(epoch).await?
-        // The table has no column of NUL bytes, which are no lines.
+        // The table has no column for NUL bytes, since they are not lines.
         && (Ledger { nul_bytes: total.nul_bytes, ..record.progress.ledger }) != total
     {
         findings

@@ -1,4 +1,4 @@
-//! The epoch log: every record that is needed, the chain, and the fold.
+//! Checks the epoch log: every needed record, the chain, and the fold.
 
 use super::Findings;
 use adtally_model::epoch::{base_before, fold_start};
@@ -10,49 +10,49 @@ use adtally_store::epoch_log::EpochLog;
 use adtally_store::lake::Table;
 use std::collections::BTreeMap;
 
-/// How often the log is read anew because its owner deleted records meanwhile; each time it has grown by dozens.
+/// How often the log is read again because its owner deleted records in the meantime. Each time it has grown by dozens.
 const SCANS_MAX: u32 = 8;
 
-/// What the log says.
+/// The content of the log.
 pub(super) struct Scan {
     /// The newest record.
     pub(super) head: EpochNumber,
-    /// The least record that is needed.
+    /// The lowest record that is needed.
     pub(super) oldest: EpochNumber,
-    /// Of the key that it was written with.
+    /// The fingerprint of the key with which it was written.
     pub(super) key_fingerprint: u64,
     /// The needed records that are sound.
     pub(super) records: BTreeMap<EpochNumber, Facts>,
-    /// The state at the newest one, unless damage is in the way.
+    /// The state at the newest record; `None` if damage prevents it.
     pub(super) state: Option<PartitionState>,
-    /// Counts of live minutes in epochs that the lake does not hold.
+    /// Counts of live minutes in epochs that are not in the lake.
     pub(super) after_lake: BTreeMap<Minute, Vec<MinuteCounts>>,
 }
 
-/// What a record says that the lake must say, too.
+/// Facts of a record that the lake must match.
 pub(super) struct Facts {
     /// The partition's lines.
     pub(super) ledger: Ledger,
-    /// Clicks counted, less those taken back.
+    /// Counted clicks minus corrections.
     pub(super) clicks: i64,
-    /// Rows staged of clicks and of dead letters.
+    /// Staged rows of clicks and of dead letters.
     pub(super) staged: (u64, u64),
-    /// The first minute counted, and the clock.
+    /// The first counted minute, and the clock.
     pub(super) begins: (Option<Minute>, i64),
 }
 
 impl Facts {
-    /// When the oldest of its rows in a table may be of, in milliseconds.
+    /// The earliest possible time of its rows in a table, in milliseconds.
     pub(super) fn oldest_ms(&self, table: Table) -> i64 {
         match table {
-            // Lines were read in the epoch, which takes minutes at most.
+            // The lines were read during the epoch, which takes minutes at most.
             Table::DeadLetters => self.begins.1 - 3_600_000,
             _ => self.begins.0.map_or(i64::MAX, Minute::start_ms),
         }
     }
 }
 
-/// Reads the log; `held` is what the lake holds of it. Nothing when it has no record that could be read.
+/// Reads the log; `held` is its last epoch in the lake. Returns `None` if no record can be read.
 pub(super) async fn scan(log: &EpochLog, held: EpochNumber, findings: &mut Findings) -> Result<Option<Scan>> {
     for _ in 0..SCANS_MAX {
         let numbers = log.numbers().await?;
@@ -63,7 +63,7 @@ pub(super) async fn scan(log: &EpochLog, held: EpochNumber, findings: &mut Findi
         let newest = match findings.or_wrong(log.read(head).await)? {
             Some(Some((newest, _))) => newest,
             Some(None) => continue,
-            // What it says is needed is unknown; the records before it are looked at all the same.
+            // Which records it needs is unknown; the earlier records are checked nevertheless.
             None => return damaged_end(log, &numbers, findings).await.map(|()| None),
         };
         let mut found = Findings::default();
@@ -75,7 +75,7 @@ pub(super) async fn scan(log: &EpochLog, held: EpochNumber, findings: &mut Findi
     Err(Error::transient("the epoch records are deleted faster than they are read: try again"))
 }
 
-/// The newest record cannot be read: tells which others cannot.
+/// Reports which records are damaged when the newest one is.
 async fn damaged_end(log: &EpochLog, numbers: &[EpochNumber], findings: &mut Findings) -> Result<()> {
     for &number in numbers {
         findings.or_wrong(log.read(number).await)?;
@@ -83,7 +83,7 @@ async fn damaged_end(log: &EpochLog, numbers: &[EpochNumber], findings: &mut Fin
     Ok(())
 }
 
-/// Reads every record that is needed; `None` when the owner has deleted one since.
+/// Reads every needed record; `None` if the owner has deleted one in the meantime.
 async fn read_records(
     log: &EpochLog,
     newest: Epoch,
@@ -117,7 +117,7 @@ async fn read_records(
             if !findings.wrong.iter().any(|what| what.contains(log.path(number).as_ref())) {
                 findings.wrong(format!("epoch record {} is missing: restore it from a backup", log.path(number)));
             }
-            // The fold needs all from where it starts.
+            // The fold needs all records from its start.
             fold = fold.filter(|_| number < fold_start(head));
             continue;
         };
@@ -150,14 +150,14 @@ async fn begin_fold(log: &EpochLog, head: EpochNumber, findings: &mut Findings) 
         None => None,
         Some(number) => match findings.or_wrong(log.read(number).await)?.flatten() {
             Some((base, _)) => Some(base),
-            // Told when it is its turn.
+            // It is reported when the records are read in order.
             None => return Ok(None),
         },
     };
     findings.or_wrong(Fold::new(head, base.as_ref()))
 }
 
-/// Whether a record is missing because the log went on.
+/// Whether a record is missing because the log has advanced.
 async fn is_deleted(log: &EpochLog, number: EpochNumber) -> Result<bool> {
     match log.is_superfluous(number).await {
         Err(error) if error.kind() == ErrorKind::Corrupt => Ok(false),

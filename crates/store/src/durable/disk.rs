@@ -1,5 +1,5 @@
-//! The blocking half of the durable store: in which order files are written, synced, put in place and made known. What
-//! it asks of the disk goes through [`DiskIo`], so that a simulation can stand in for it.
+//! The blocking half of the durable store: the order in which files are written, synced, put in place and made visible.
+//! All disk operations go through [`DiskIo`], which a simulation can implement.
 
 use crate::fail_points::{self, RECORD_TEMPORARY_WRITTEN};
 use hashbrown::HashSet;
@@ -15,36 +15,36 @@ use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Folders remembered as synced; the set starts anew beyond it, which costs a sync a folder and bounds its memory.
+/// Most folders remembered as synced, to bound memory. Beyond it the set is cleared, at the cost of a sync per folder.
 const SYNCED_FOLDERS_MAX: usize = 16_384;
 
-/// Files that are not read soon leave the page cache once they are durable if they have so many bytes: a backlog writes them
-/// by the gigabyte, in place of what is asked for, and one after another can use the same pages. An epoch of ten seconds at
-/// the mission's rate, 2.5 MB of raw clicks, stays.
+/// Files that are not read soon leave the page cache once they are durable if they have at least this many bytes. A
+/// backlog writes gigabytes of them, which would displace data that is queried; this way, successive files can use the
+/// same pages. An epoch of ten seconds at the mission's rate, 2.5 MB of raw clicks, stays.
 const BULK_BYTES: u64 = 4 << 20;
 
 /// Numbers temporary files within the process.
 static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(1);
 
-/// What is asked of a disk. Each method fails as the operation of the file system that bears its name.
+/// The operations of a disk. Each method fails as the file system operation of the same name does.
 #[allow(clippy::missing_errors_doc, reason = "said once, for all of them")]
 pub trait DiskIo: Debug + Send + Sync {
-    /// Whether a folder is there.
+    /// Whether a folder exists at this path.
     fn is_folder(&self, path: &FilePath) -> bool;
 
-    /// Creates a folder and those above it that are missing.
+    /// Creates a folder and its missing parents.
     fn create_folders(&self, path: &FilePath) -> io::Result<()>;
 
-    /// Creates a file under a name that is not taken.
+    /// Creates a file with a new name; fails if the name exists.
     fn create_new(&self, path: &FilePath) -> io::Result<Box<dyn DiskFile>>;
 
-    /// Gives a file a further name, which must not be taken.
+    /// Gives a file an additional name; fails if the name exists.
     fn hard_link(&self, from: &FilePath, to: &FilePath) -> io::Result<()>;
 
-    /// Gives a file another name, in place of what bears it.
+    /// Renames a file, replacing any file of that name.
     fn rename(&self, from: &FilePath, to: &FilePath) -> io::Result<()>;
 
-    /// Takes a name away.
+    /// Removes a name.
     fn remove(&self, path: &FilePath) -> io::Result<()>;
 
     /// Makes the content of a file, or the entries of a folder, durable.
@@ -57,19 +57,19 @@ pub trait DiskFile: Debug + Send {
     /// Writes all bytes at an offset.
     fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
-    /// Makes its content durable.
+    /// Makes the file's content durable.
     fn sync_all(&mut self) -> io::Result<()>;
 
-    /// Lets its content, which is durable, leave the page cache.
+    /// Lets the file's content leave the page cache. It must be durable.
     fn leave_cache(&mut self) {}
 }
 
-/// How a file is put in place.
+/// Options for putting a file in place.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Placing {
-    /// Its name must not be taken.
+    /// Fails if the name exists.
     pub create: bool,
-    /// It is not expected to be read soon.
+    /// The file is not expected to be read soon.
     pub not_read_soon: bool,
 }
 
@@ -117,29 +117,29 @@ impl DiskFile for File {
     }
 
     fn leave_cache(&mut self) {
-        // Advice: where it is not taken nothing is lost.
+        // This is advice: if it is ignored, nothing is lost.
         let _ = fadvise(&*self, 0, None, Advice::DontNeed);
     }
 }
 
-/// A folder on a disk, and what of it is known to be durable.
+/// A folder on a disk, and which of its content is known to be durable.
 #[derive(Clone, Debug)]
 pub struct Disk {
     io: Arc<dyn DiskIo>,
     root: Arc<PathBuf>,
     fsync: bool,
-    /// Folders whose own entries, and what was in them, were synced by this process.
+    /// Folders whose entry and content this process has synced.
     synced: Arc<Mutex<HashSet<PathBuf>>>,
-    /// What was put in place and could not be synced then: it is seen in memory, and may be gone after a power loss.
-    /// Nothing below is read or listed before a sync succeeds.
+    /// Paths that were put in place but could not be synced: they are visible, but a power loss may undo them. Nothing
+    /// below them is read or listed before a sync succeeds.
     unsettled: Arc<Mutex<BTreeSet<PathBuf>>>,
-    /// What cannot be synced, in tests.
+    /// A path that cannot be synced, in tests.
     #[cfg(test)]
     pub(super) failing: Arc<Mutex<Option<PathBuf>>>,
 }
 
 impl Disk {
-    /// A folder that is there. With `fsync` off nothing is synced.
+    /// An existing folder. With `fsync` off nothing is synced.
     pub fn new(io: Arc<dyn DiskIo>, root: PathBuf, fsync: bool) -> Disk {
         Disk {
             io,
@@ -157,24 +157,24 @@ impl Disk {
         &self.root
     }
 
-    /// Whether everything that is seen is durable.
+    /// Whether everything that is visible is durable.
     pub fn is_settled(&self) -> bool {
         self.unsettled.lock().is_empty()
     }
 
-    /// Creates the folder of a file and makes its entry durable, those of the folders above it, and what is in it.
+    /// Creates a file's folder. Makes durable its entry, the entries of its parents, and its content.
     pub(super) fn ensure_folder(&self, file: &FilePath) -> io::Result<()> {
         let Some(folder) = file.parent() else { return Ok(()) };
         if !self.fsync {
             return self.io.create_folders(folder);
         }
-        // Held while syncing, so that nobody relies on a folder whose entry is not on the disk yet.
+        // The lock is kept while syncing, so that no caller relies on a folder whose entry is not on the disk yet.
         let mut synced = self.synced.lock();
         if synced.contains(folder) && self.io.is_folder(folder) {
             return Ok(());
         }
         self.io.create_folders(folder)?;
-        // What a process that died has put there may not be on the disk yet, and must be before what follows it is.
+        // The files of a process that died may not be on the disk yet, and must be there before any later file.
         self.io.sync(folder)?;
         let inside = folder.ancestors().take_while(|ancestor| *ancestor != self.root.as_path());
         for ancestor in inside {
@@ -188,7 +188,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Makes the entry of a file that was put in place durable.
+    /// Makes the entry of a file durable after it was put in place.
     pub(super) fn sync_entry(&self, file: &FilePath) -> io::Result<()> {
         match file.parent() {
             Some(folder) => self.sync_placed(folder),
@@ -196,7 +196,7 @@ impl Disk {
         }
     }
 
-    /// Makes something that others see already durable: when that fails, nobody sees it before it succeeds.
+    /// Makes a path durable that others can already see. If that fails, reads of it fail until a sync succeeds.
     pub(super) fn sync_placed(&self, path: &FilePath) -> io::Result<()> {
         let synced = self.sync(path);
         if synced.is_err() {
@@ -217,19 +217,19 @@ impl Disk {
         self.io.sync(path)
     }
 
-    /// Before something is read or listed: makes durable what could not be when it was put in place, there and below.
+    /// Before a read or a listing: makes durable what could not be synced when put in place, here and below.
     ///
     /// # Errors
-    /// Whatever keeps it from being durable still.
+    /// The error of a sync that fails again.
     pub fn settle(&self, at: &FilePath) -> io::Result<()> {
-        // Held while syncing, so that nobody forgets a failure that came after the sync.
+        // The lock is kept while syncing, so that a failure that comes after the sync is not forgotten.
         let mut unsettled = self.unsettled.lock();
         let concerned: Vec<PathBuf> =
             unsettled.iter().filter(|path| at.starts_with(path) || path.starts_with(at)).cloned().collect();
         for path in concerned {
             match self.sync(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                // What is gone needs no syncing.
+                // A path that no longer exists needs no sync.
                 _ => unsettled.remove(&path),
             };
         }
@@ -245,18 +245,18 @@ impl Disk {
             let temporary = PathBuf::from(name);
             match self.io.create_new(&temporary) {
                 Ok(file) => return Ok((file, temporary)),
-                // Left behind by an earlier process of the same id.
+                // An earlier process with the same id left it behind.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Writes a file that others see whole or not at all, and that is durable when it succeeds. After an error that is not
-    /// about its name it may be there all the same.
+    /// Writes a file that others see completely or not at all, and that is durable on success. After an error other
+    /// than an existing name, the file may exist nevertheless.
     ///
     /// # Errors
-    /// Already exists, or whatever the disk says.
+    /// Already exists, or the error of the disk.
     pub fn put(&self, target: &FilePath, payload: &PutPayload, how: Placing) -> io::Result<()> {
         let (mut file, temporary) = self.create_temporary(target)?;
         let mut offset = 0;
@@ -268,7 +268,7 @@ impl Disk {
         match written {
             Ok(()) => {
                 self.place(file.as_mut(), &temporary, target, how.create)?;
-                // Only what is on the disk can leave.
+                // Only pages that are on the disk can leave the cache.
                 if self.fsync && how.not_read_soon && offset >= BULK_BYTES {
                     file.leave_cache();
                 }
@@ -281,7 +281,7 @@ impl Disk {
         }
     }
 
-    /// Syncs a file that is written and puts it in place.
+    /// Syncs a written file and puts it in place.
     pub(super) fn place(
         &self,
         file: &mut dyn DiskFile,
@@ -305,13 +305,13 @@ impl Disk {
         if create || placed.is_err() {
             self.discard(temporary);
         }
-        // Also after an error: it may be in place all the same, or another's is, who may have failed to sync. Who finds
-        // it there must be able to rely on it.
+        // Syncs after an error too: this file may be in place nevertheless, or a file of another writer that failed to
+        // sync. A reader that finds it must be able to rely on it.
         self.sync_entry(target)?;
         placed
     }
 
-    /// Removes a temporary file; failing to leaves it for the sweep and says nothing about the object.
+    /// Removes a temporary file. Errors are ignored: the sweep will remove it, and the object is not affected.
     pub(super) fn discard(&self, temporary: &FilePath) {
         let _ = self.io.remove(temporary);
     }

@@ -1,4 +1,4 @@
-//! What the partitions of a process show at one moment, taken together.
+//! A consistent view of the partitions of a process at one moment.
 
 use crate::hot_counts::{HotCounts, Snapshot};
 use crate::lake::Epochs;
@@ -8,29 +8,29 @@ use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The hot counts of the partitions that a process owns, which come and go. Clones share them.
+/// The hot counts of the partitions that a process owns, which can change. Clones share them.
 #[derive(Clone, Default)]
 pub struct HotPartitions(Arc<RwLock<BTreeMap<u32, Arc<HotCounts>>>>);
 
 impl HotPartitions {
-    /// Those of a process with one partition.
+    /// The hot counts of a process with one partition.
     pub fn of(partition: u32, hot: Arc<HotCounts>) -> HotPartitions {
         let partitions = HotPartitions::default();
         partitions.add(partition, hot);
         partitions
     }
 
-    /// A partition comes.
+    /// Adds a partition.
     pub fn add(&self, partition: u32, hot: Arc<HotCounts>) {
         self.0.write().insert(partition, hot);
     }
 
-    /// A partition goes.
+    /// Removes a partition.
     pub fn remove(&self, partition: u32) {
         self.0.write().remove(&partition);
     }
 
-    /// What they show now.
+    /// A view of their current state.
     pub fn view(&self) -> View {
         View { partitions: self.0.read().values().map(|hot| hot.snapshot()).collect() }
     }
@@ -47,17 +47,17 @@ impl View {
         self.partitions.iter().map(Arc::as_ref)
     }
 
-    /// The epochs that it shows.
+    /// The epochs in this view.
     pub fn revision(&self) -> Revision {
         Revision::of(self.partitions().map(|snapshot| &snapshot.progress))
     }
 
-    /// The last epoch of each partition that it shows.
+    /// The last epoch of each partition in this view.
     pub fn epochs(&self) -> Epochs {
         self.partitions().map(|snapshot| (snapshot.progress.partition, snapshot.progress.number)).collect()
     }
 
-    /// The last epoch of each partition that the lake holds.
+    /// The last epoch of each partition in the lake.
     pub fn lake_epochs(&self) -> Epochs {
         self.partitions().map(|snapshot| (snapshot.progress.partition, snapshot.lake_epoch)).collect()
     }
@@ -67,13 +67,13 @@ impl View {
         self.partitions().filter_map(|snapshot| snapshot.progress.newest_click_ms).max()
     }
 
-    /// The watermark of the partition that lies furthest behind.
+    /// The smallest watermark among the partitions.
     pub fn watermark_ms(&self) -> Option<i64> {
         self.partitions().filter_map(|snapshot| snapshot.progress.frontiers.watermark.get()).min()
     }
 
-    /// The minute before which "the last M minutes" end: the least closed frontier; `None` before any click, and while a
-    /// partition has closed nothing.
+    /// The minute before which "the last M minutes" end: the smallest closed frontier. `None` before any click, and
+    /// while a partition has closed nothing.
     pub fn to(&self) -> Option<Minute> {
         if self.partitions().all(|snapshot| snapshot.progress.all_ended) {
             return self.partitions().filter_map(|snapshot| snapshot.progress.to()).max();
@@ -83,8 +83,8 @@ impl View {
         closed.min().flatten().map(Minute::of)
     }
 
-    /// The least settled state of a minute among the partitions. One whose inputs have all ended has nothing to say of
-    /// minutes behind its own, as long as another has.
+    /// The least settled state of a minute among the partitions. A partition whose inputs have all ended is ignored for
+    /// minutes after its end, unless that leaves no partition.
     pub fn state_of(&self, minute: Minute) -> MinuteState {
         let progress = || self.partitions().map(|snapshot| &snapshot.progress);
         let is_over = |progress: &&Progress| progress.all_ended && progress.to().is_none_or(|to| to <= minute);
@@ -92,7 +92,7 @@ impl View {
         least.or(progress().map(|progress| progress.state_of(minute)).min()).unwrap_or(MinuteState::Open)
     }
 
-    /// Where, within a span, the minutes begin that are complete in memory in every partition.
+    /// The start, within a span, of the minutes that are complete in memory in every partition.
     pub fn hot_from(&self, from: Minute, to: Minute) -> Minute {
         let complete_from = self.partitions().filter_map(|snapshot| snapshot.complete_from).max();
         complete_from.map_or(from, |complete| complete.clamp(from, to))

@@ -1,4 +1,4 @@
-//! How an epoch is written: one self-contained record.
+//! The format of an epoch: one self-contained record.
 //!
 //! Layout, integers little-endian:
 //!
@@ -6,12 +6,12 @@
 //! magic "ADTEPOCH" | version u16 | header length u32 | blob length u64 | header | blobs | checksum u128
 //! ```
 //!
-//! The header is postcard. From version 2 on, a list of tagged fields stands behind it, within its length: a reader
-//! ignores tags that it does not know, so that a field which older programs can do without needs no new version. The
-//! blobs are the large columns, in the order in which the header lists them: identities as 16 bytes each, counts as zstd
-//! of varints, signed ones zigzag. The checksum is SipHash-2-4-128 under a fixed key over all bytes
-//! before it; it is also what the next record names as its predecessor. Countries are written as their letters; version 1
-//! wrote their rank in the list of that time, and clicks without a sign.
+//! The header is postcard. Since version 2, a list of tagged fields follows it, within the header length. A reader
+//! ignores unknown tags, so a field that older programs can do without needs no new version. The blobs are the large
+//! columns, in the order in which the header lists them: identities as 16 bytes each, counts as zstd of varints, signed
+//! ones zigzag. The checksum is SipHash-2-4-128 under a fixed key over all bytes before it; the next record contains it
+//! to name its predecessor. Countries are written as their letters. Version 1 wrote their rank in the list of that
+//! time, and clicks without a sign.
 
 use super::countries;
 use super::row::{self, Row};
@@ -22,10 +22,10 @@ use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128, SipHasher24};
 use std::hash::Hasher;
 
-/// The format written by this version.
+/// The format that this version writes.
 pub const FORMAT_VERSION: u16 = 2;
 
-/// The oldest format that is read.
+/// The oldest format that can be read.
 const FORMAT_VERSION_MIN: u16 = 1;
 
 const MAGIC: &[u8; 8] = b"ADTEPOCH";
@@ -33,13 +33,13 @@ const PREFIX_BYTES: usize = 8 + 2 + 4 + 8;
 
 const IDENTITY_BYTES: usize = 16;
 
-/// Bytes of a row of counts, packed: the guess by which room is made for them.
+/// Typical bytes of a packed row of counts, for allocating buffers.
 const COUNT_BYTES_TYPICAL: usize = 3;
 
-/// Bytes of the checksum that closes a record.
+/// Bytes of the checksum at the end of a record.
 pub const CHECKSUM_BYTES: usize = 16;
 
-/// Fast: counts shrink to about a third, and the record is written once and rarely read.
+/// A fast level: counts shrink to about a third, and the record is written once and rarely read.
 const ZSTD_LEVEL: i32 = 1;
 
 /// Most bytes that one minute's counts may unpack to: 50 million rows of up to 21 bytes.
@@ -78,7 +78,7 @@ struct BaseHeader {
     minutes: Vec<(u64, Blob, Blob)>,
 }
 
-/// A column outside the header: rows of one minute in so many bytes.
+/// A column outside the header: the number of rows of one minute, and of their bytes.
 #[derive(Serialize, Deserialize)]
 struct Blob {
     minute: Minute,
@@ -86,7 +86,7 @@ struct Blob {
     bytes: u32,
 }
 
-/// The checksum of a record's bytes, its last 16 left out.
+/// The checksum of a record's bytes, without its last 16.
 pub fn checksum(bytes: &[u8]) -> u128 {
     checksum_of(&[bytes])
 }
@@ -97,7 +97,7 @@ fn checksum_of(pieces: &[&[u8]]) -> u128 {
     hasher.finish128().as_u128()
 }
 
-/// Writes a record; returns its bytes and its checksum.
+/// Encodes a record; returns its bytes and its checksum.
 ///
 /// # Errors
 /// Internal when a column is too long to be written.
@@ -106,15 +106,15 @@ pub fn encode(epoch: &Epoch) -> Result<(Vec<u8>, u128)> {
     Ok(([head, blobs, checksum.to_le_bytes().to_vec()].concat(), checksum))
 }
 
-/// What a record consists of, in this order; the blobs are nearly all of it, and are not copied to be put behind the
-/// header that describes them.
+/// The parts of a record, in this order. The blobs are nearly all of it. They are kept apart so that they are not
+/// copied behind the header that describes them.
 pub(super) struct Pieces {
     pub(super) head: Vec<u8>,
     pub(super) blobs: Vec<u8>,
     pub(super) checksum: u128,
 }
 
-/// Writes a record.
+/// Encodes a record in parts.
 ///
 /// # Errors
 /// As [`encode`].
@@ -148,7 +148,7 @@ pub(super) fn pieces(epoch: &Epoch) -> Result<Pieces> {
         base: epoch.base.as_deref().map(|base| write_base(base, &mut blobs)).transpose()?,
     };
     let unencodable = |e| Error::internal("an epoch header cannot be encoded").because(e);
-    // Room for the prefix, which tells how long the header is.
+    // Space for the prefix, which contains the header's length.
     let head = postcard::to_extend(&header, vec![0; PREFIX_BYTES]).map_err(unencodable)?;
     let mut head = postcard::to_extend(&tagged::of(epoch), head).map_err(unencodable)?;
     let header_len =
@@ -201,7 +201,7 @@ fn write_counts(counts: &MinuteCounts, blobs: &mut Vec<u8>) -> Result<Blob> {
     blob(counts.minute, counts.len(), packed.len())
 }
 
-/// Numbers near 0 become small ones, whatever their sign (protobuf's ZigZag).
+/// Maps numbers near 0 to small ones, whatever their sign (protobuf's ZigZag).
 fn zigzag(number: i64) -> u64 {
     (number << 1 ^ number >> 63).cast_unsigned()
 }
@@ -219,10 +219,10 @@ fn write_varint(mut value: u64, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
-/// Reads a record; returns it with its checksum.
+/// Decodes a record; returns it with its checksum.
 ///
 /// # Errors
-/// A corrupt-data error that says what is wrong with the bytes.
+/// Corrupt, with a description of what is wrong with the bytes.
 pub fn decode(bytes: &[u8]) -> Result<(Epoch, u128)> {
     let corrupt = |what: &str| Error::corrupt(format!("{what} ({} bytes)", bytes.len()));
     if bytes.len() < PREFIX_BYTES + CHECKSUM_BYTES {
@@ -250,7 +250,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Epoch, u128)> {
     Ok((epoch, sum))
 }
 
-/// What a record begins with.
+/// The first fields of a record.
 struct Prefix {
     version: u16,
     header_len: usize,
@@ -277,19 +277,19 @@ impl Prefix {
     }
 }
 
-/// How many bytes a record's prefix and header take, from its first bytes.
+/// The length of a record's prefix and header in bytes, from its first bytes.
 ///
 /// # Errors
-/// A corrupt-data error when they are not those of a record.
+/// Corrupt when the bytes are not the start of a record.
 pub(super) fn head_bytes(bytes: &[u8]) -> Result<usize> {
     Prefix::read(bytes).map(|prefix| PREFIX_BYTES + prefix.header_len)
 }
 
-/// The files that a record names, from its prefix and header alone. The checksum, which is over the whole record, is not
-/// compared.
+/// The files that a record names, from its prefix and header alone. The checksum is not compared, since it covers the
+/// whole record.
 ///
 /// # Errors
-/// A corrupt-data error when the bytes are not the head of the record of this number.
+/// Corrupt when the bytes are not the head of the record of this number.
 pub(super) fn staged(bytes: &[u8], number: u64, partition: u32) -> Result<Vec<StagedFile>> {
     let header = bytes.get(PREFIX_BYTES..head_bytes(bytes)?);
     let header = header.ok_or_else(|| Error::corrupt("the record is cut short"))?;
@@ -304,7 +304,7 @@ pub(super) fn staged(bytes: &[u8], number: u64, partition: u32) -> Result<Vec<St
     Ok(header.staged)
 }
 
-/// The first bytes of a slice that was measured before.
+/// The first bytes of a slice whose length was checked before.
 fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     let mut array = [0; N];
     array.copy_from_slice(&bytes[..N]);
@@ -350,10 +350,10 @@ fn read_blobs(header: Header, mut blobs: Blobs<'_>) -> Result<Epoch> {
     })
 }
 
-/// The blobs not read yet.
+/// The blobs that are not read yet.
 struct Blobs<'a> {
     rest: &'a [u8],
-    /// The format that they are in.
+    /// Their format version.
     version: u16,
 }
 
@@ -379,7 +379,8 @@ impl<'a> Blobs<'a> {
     fn counts(&mut self, blob: &Blob) -> Result<MinuteCounts> {
         let packed = self.take(blob.bytes)?;
         let rows = blob.rows as usize;
-        // A row takes at most 10 bytes of ad, 1 of country and 10 of clicks, besides the letters of the countries.
+        // A row takes at most 10 bytes for the ad, 1 for the country and 10 for the clicks, besides the country
+        // letters.
         let bound = (rows * 21 + 1 + 2 * countries::MAX).min(COUNTS_BYTES_MAX);
         let plain = zstd::bulk::decompress(packed, bound)
             .map_err(|e| Error::corrupt("a column of counts cannot be unpacked").because(e))?;

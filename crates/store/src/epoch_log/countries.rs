@@ -2,10 +2,10 @@
 
 use adtally_model::Country;
 
-/// Countries that there can be: a rank is a byte.
+/// The largest possible number of countries: a rank is a byte.
 pub(super) const MAX: usize = 256;
 
-/// The codes that version 1 knew, in the order of their ranks. They never change: its records hold ranks.
+/// The codes of version 1, in the order of their ranks. They never change, since its records contain ranks.
 const OF_VERSION_1: &[u8; 251 * 2] = b"\
 ADAEAFAGAIALAMAOAQARASATAUAWAXAZBABBBDBEBFBGBHBIBJBLBMBNBOBQBRBSBTBVBWBYBZCACCCDCFCGCHCICKCLCMCNCOCRCUCVCWCXCYCZ\
 DEDJDKDMDODZECEEEGEHERESETFIFJFKFMFOFRGAGBGDGEGFGGGHGIGLGMGNGPGQGRGSGTGUGWGYHKHMHNHRHTHUIDIEILIMINIOIQIRISITJEJM\
@@ -18,8 +18,8 @@ pub(super) fn of_version_1() -> Vec<Option<Country>> {
     OF_VERSION_1.chunks_exact(2).map(Country::parse_known).collect()
 }
 
-/// The countries that occur, as their letters behind how many they are, and then for each row which of them is its own. A
-/// country's rank would not do: it changes with the list of countries.
+/// Writes the number of countries that occur, their letters, and then for each row the index of its country. A
+/// country's rank cannot be used, since it changes with the list of countries.
 pub(super) fn write(countries: &[Country], plain: &mut Vec<u8>) {
     let mut places = [None; MAX];
     for country in countries {
@@ -37,7 +37,7 @@ pub(super) fn write(countries: &[Country], plain: &mut Vec<u8>) {
     plain.extend(countries.iter().map(|country| places[usize::from(country.rank())].unwrap_or_default()));
 }
 
-/// The countries that a column names, in the order of their places; none for letters that are no country's.
+/// Reads the countries of a column by index. The value is `None` for letters that are not a country's.
 pub(super) fn read(plain: &[u8], at: &mut usize) -> Option<Vec<Option<Country>>> {
     let count = usize::from(*plain.get(*at)?);
     let letters = plain.get(*at + 1..*at + 1 + 2 * count)?;

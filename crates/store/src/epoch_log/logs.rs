@@ -1,4 +1,4 @@
-//! The logs of all partitions of a deployment, in one object store.
+//! The epoch logs of all partitions of a deployment, in one object store.
 
 use super::EpochLog;
 use adtally_model::{EpochNumber, Error, Result};
@@ -9,7 +9,7 @@ use object_store::path::Path;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The folder below which each partition's log has its own.
+/// The folder that contains the folders of all partitions' logs.
 const FOLDER: &str = "epochs";
 
 /// The epoch logs of a deployment.
@@ -20,7 +20,7 @@ pub struct EpochLogs {
 }
 
 impl EpochLogs {
-    /// The logs below a store's folder `epochs/`.
+    /// The logs in the folder `epochs/` of a store.
     pub fn new(store: Arc<dyn ObjectStore>) -> EpochLogs {
         EpochLogs { store, min_age_ms: None }
     }
@@ -31,7 +31,7 @@ impl EpochLogs {
         EpochLogs { min_age_ms: Some(min_age_ms), ..self }
     }
 
-    /// The log of a partition, whether or not it has a record.
+    /// The log of a partition; it may be empty.
     pub fn log(&self, partition: u32) -> EpochLog {
         let log = EpochLog::new(Arc::clone(&self.store), partition);
         match self.min_age_ms {
@@ -76,7 +76,7 @@ pub(super) fn folder(partition: u32) -> Path {
     Path::from(format!("{FOLDER}/{partition:05}"))
 }
 
-/// The name of a record in that folder.
+/// The file name of a record.
 pub(super) fn name(number: EpochNumber) -> String {
     format!("{number:020}.epoch")
 }

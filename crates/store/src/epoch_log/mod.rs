@@ -30,22 +30,22 @@ use std::sync::Arc;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use writer::claim_record;
 
-/// How often a fold begins anew because records were collected before it came to them. Each time the log has grown by
-/// dozens of records meanwhile.
+/// How often a fold is restarted because records that it needs were deleted before it read them. Each time, the log has
+/// grown by dozens of records in the meantime.
 const FOLD_ATTEMPTS_MAX: u32 = 8;
 
-/// Records that a fold reads and decodes side by side, ahead of the one that it is at. Those of a bulk run take some 20 MB
-/// each.
+/// Records that a fold reads and decodes concurrently, ahead of the one that it applies. A record of a bulk run takes
+/// some 20 MB.
 const FOLD_READ_AHEAD: usize = 4;
 
-/// Bytes that are read of a record when only its header is wanted: that of an epoch with some hundred inputs.
+/// Bytes to read of a record when only its header is needed: enough for an epoch with some hundred inputs.
 const HEAD_BYTES_TYPICAL: u64 = 64 << 10;
 
-/// How old a record must be on a shared object store before it is deleted: a writer that was cut off for less finds its
-/// successor's record in the way.
+/// Minimum age, in milliseconds, of records to delete on a shared object store. A writer that was cut off for less time
+/// finds its successor's record where it wants to write its own.
 pub const SHARED_MIN_AGE_MS: i64 = 3_600_000;
 
-/// Decodes a record, on another core where a runtime has some.
+/// Decodes a record, on another core if the runtime has several.
 async fn decode_apart(bytes: Bytes) -> Result<Result<(Epoch, u128)>> {
     match Handle::try_current() {
         Ok(runtime) if runtime.runtime_flavor() == RuntimeFlavor::MultiThread => {
@@ -64,35 +64,35 @@ pub struct EpochLog {
     store: Arc<dyn ObjectStore>,
     folder: Path,
     partition: u32,
-    /// Age below which records are not deleted, in milliseconds.
+    /// Records younger than this, in milliseconds, are not deleted.
     min_age_ms: Option<i64>,
-    /// How far reading is, for whoever watches; clones share it.
+    /// Progress of reading, for observers; clones share it.
     progress: Arc<ReadProgress>,
 }
 
-/// What every record of a deployment must agree on.
+/// The fingerprints that every record of a deployment contains.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fingerprints {
-    /// Of the settings that verdicts depend on: a change is allowed, and recorded.
+    /// Of the settings that affect verdicts: a change is allowed and recorded.
     pub config: u64,
-    /// Of the identity key: a change halts.
+    /// Of the identity key: a change is an error.
     pub key: u64,
 }
 
 impl EpochLog {
-    /// The log of a partition in a store's folder `epochs/`.
+    /// The log of a partition in the folder `epochs/` of a store.
     pub fn new(store: Arc<dyn ObjectStore>, partition: u32) -> Self {
         EpochLog { store, folder: logs::folder(partition), partition, min_age_ms: None, progress: Arc::default() }
     }
 
-    /// Deletes no record younger than this, in milliseconds: for stores that other machines write to as well, see
+    /// Sets the minimum age, in milliseconds, of records to delete. For stores that other machines also write to, see
     /// [`SHARED_MIN_AGE_MS`].
     #[must_use]
     pub fn with_min_age(self, min_age_ms: i64) -> Self {
         EpochLog { min_age_ms: Some(min_age_ms), ..self }
     }
 
-    /// How far this log and its clones are with reading many records, as they do at a start.
+    /// Progress of this log and its clones in reading many records, as at a start.
     pub fn progress(&self) -> Arc<ReadProgress> {
         Arc::clone(&self.progress)
     }
@@ -102,7 +102,7 @@ impl EpochLog {
         self.partition
     }
 
-    /// Where a record lies.
+    /// The path of a record.
     pub fn path(&self, number: EpochNumber) -> Path {
         self.folder.clone().join(logs::name(number))
     }
@@ -130,7 +130,7 @@ impl EpochLog {
         Ok(records)
     }
 
-    /// The newest record; `None` where there is none.
+    /// Reads the newest record. Returns `None` if there is none.
     ///
     /// # Errors
     /// As [`EpochLog::read`].
@@ -141,14 +141,14 @@ impl EpochLog {
         }
     }
 
-    /// The paths of all files that the records name, below their tables' folders. Reads the records' headers alone.
+    /// The paths of all files that the records name, below their tables' folders. Reads only the records' headers.
     ///
     /// # Errors
     /// Corrupt when a header is damaged, external when a record cannot be read.
     pub async fn staged_paths(&self) -> Result<HashSet<String>> {
         let mut paths = HashSet::new();
         for number in self.numbers().await? {
-            // A record that was collected since it was listed is in the lake.
+            // The files of a record that was deleted since it was listed are in the lake.
             let Some(first) = self.first_bytes(number, HEAD_BYTES_TYPICAL).await? else { continue };
             let damaged = |error| Error::corrupt(format!("epoch record {} is damaged: {error}", self.path(number)));
             let head_bytes = codec::head_bytes(&first).map_err(damaged)?;
@@ -165,13 +165,13 @@ impl EpochLog {
         Ok(paths)
     }
 
-    /// The first bytes of a record, as many as it has; `None` where there is no such record.
+    /// Reads up to `bytes` bytes from the start of a record. Returns `None` if there is no such record.
     async fn first_bytes(&self, number: EpochNumber, bytes: u64) -> Result<Option<Bytes>> {
         let range = Some(GetRange::Bounded(0..bytes));
         self.get(number, GetOptions { range, ..GetOptions::default() }).await
     }
 
-    /// The bytes of a record; `None` where there is no such record.
+    /// Reads the bytes of a record. Returns `None` if there is no such record.
     async fn get(&self, number: EpochNumber, options: GetOptions) -> Result<Option<Bytes>> {
         let path = self.path(number);
         let bytes = match self.store.get_opts(&path, options).await {
@@ -182,10 +182,10 @@ impl EpochLog {
         bytes.map(Some).map_err(|e| Error::transient(format!("epoch record {path} cannot be read")).because(e))
     }
 
-    /// Reads one record; `None` where there is none.
+    /// Reads one record. Returns `None` if there is none.
     ///
     /// # Errors
-    /// Corrupt when the record is damaged or is not what its name says, external when it cannot be read.
+    /// Corrupt when the record is damaged or its content does not match its name, external when it cannot be read.
     pub async fn read(&self, number: EpochNumber) -> Result<Option<(Epoch, u128)>> {
         let path = self.path(number);
         let Some(bytes) = self.get(number, GetOptions::default()).await? else { return Ok(None) };
@@ -201,8 +201,8 @@ impl EpochLog {
         Ok(Some((epoch, checksum)))
     }
 
-    /// Reads a record that an owner whose last record is `head` needs. Where it is missing because the log went on, the
-    /// owner was succeeded.
+    /// Reads a record that an owner whose last record is `head` needs. If it is missing because the log has advanced,
+    /// another process has taken over.
     async fn read_of_owner(&self, number: EpochNumber, head: EpochNumber) -> Result<(Epoch, u128)> {
         if let Some(found) = self.read(number).await? {
             return Ok(found);
@@ -225,8 +225,8 @@ impl EpochLog {
         Error::corrupt(format!("epoch record {} is missing from the log; restore it from a backup", self.path(number)))
     }
 
-    /// Whether the log has grown so far that nobody needs this record any more: then it is missing because the owner
-    /// has deleted it.
+    /// Whether the log has grown so far that this record is no longer needed. If it is missing, the owner has deleted
+    /// it.
     ///
     /// # Errors
     /// As [`EpochLog::read`].
@@ -235,7 +235,7 @@ impl EpochLog {
         Ok(newest.is_some_and(|head| number < fold_start(head.progress.number) || number < head.oldest_needed))
     }
 
-    /// Folds the log into the state at its newest record; `None` where there is no record.
+    /// Folds the log into the state at its newest record. Returns `None` if there is no record.
     ///
     /// # Errors
     /// Corrupt when a needed record is missing or damaged or the chain is broken.
@@ -244,7 +244,7 @@ impl EpochLog {
             let Some(&head) = self.numbers().await?.last() else { return Ok(None) };
             match self.fold_to(head).await? {
                 Ok(state) => return Ok(Some(state)),
-                // The owner deletes records while we read.
+                // The owner deleted records during the fold.
                 Err(missing) if self.is_superfluous(missing).await? => {}
                 Err(missing) => return Err(self.missing(missing)),
             }
@@ -252,7 +252,7 @@ impl EpochLog {
         Err(Error::transient(format!("records of {} are deleted faster than they are read: try again", self.folder)))
     }
 
-    /// The state at a record, or the number of the first record that is missing for it.
+    /// The state at a record, or the number of the first missing record that it needs.
     async fn fold_to(&self, head: EpochNumber) -> Result<Result<PartitionState, EpochNumber>> {
         let base = match base_before(head) {
             Some(number) => match self.read(number).await? {
@@ -266,7 +266,7 @@ impl EpochLog {
         self.progress.begin(head + 1 - fold_start(head));
         let records = stream::iter(fold_start(head)..=head).map(|number| async move {
             fail_points::reach(fail_points::RECOVERING);
-            // Without the number it would not be known which one is missing.
+            // The number is kept to report which record is missing.
             self.read(number).await.map(|record| (number, record))
         });
         let mut records = std::pin::pin!(records.buffered(FOLD_READ_AHEAD));
@@ -278,8 +278,8 @@ impl EpochLog {
         fold.finish().map(Ok)
     }
 
-    /// All clicks of some minutes in the records up to `head`, which must be live there: what a base record repeats of
-    /// them. Where a minute began long ago this reads as many records as a fold.
+    /// All clicks of some minutes in the records up to `head`, for a base record. The minutes must be live there. If a
+    /// minute began long ago, this reads as many records as a fold.
     ///
     /// # Errors
     /// As [`EpochLog::fold`].
@@ -313,11 +313,11 @@ impl EpochLog {
         Ok(parts.into_iter().map(|(minute, parts)| merge_all(minute, parts)).collect())
     }
 
-    /// Takes possession of the partition: folds the log and creates an empty claim record, again until that creation
-    /// wins. `writer` and `fresh_log_id` are random.
+    /// Takes over the partition: folds the log and creates an empty claim record, and retries both until the creation
+    /// succeeds. `writer` and `fresh_log_id` are random.
     ///
     /// # Errors
-    /// A user error when the identity key is not the one of the log; else as [`EpochLog::fold`].
+    /// A user error when the identity key is not the log's; otherwise as [`EpochLog::fold`].
     pub async fn claim(
         &self,
         writer: u128,
@@ -356,7 +356,7 @@ impl EpochLog {
         }
     }
 
-    /// Who would append after a state. It owns nothing before a record of its own is there: [`EpochLog::claim`] creates
+    /// A writer that appends after a state. It owns nothing before it has created a record; [`EpochLog::claim`] creates
     /// one at once.
     pub fn writer_after(&self, state: &PartitionState, writer: u128, fingerprints: Fingerprints) -> LogWriter {
         LogWriter {
@@ -369,11 +369,11 @@ impl EpochLog {
         }
     }
 
-    /// Deletes records that nobody needs, in ascending order; never the first, nor the newest 64, nor any younger than
-    /// the log's least age by `now_ms`. Returns how many.
+    /// Deletes records that are no longer needed, in ascending order. Never deletes the first, the newest 64, or any
+    /// younger than the log's minimum age at `now_ms`. Returns the number of deleted records.
     ///
     /// # Errors
-    /// External when the store refuses.
+    /// External when the store fails.
     pub async fn collect(&self, oldest_needed: EpochNumber, now_ms: i64) -> Result<u64> {
         let records = self.listed().await?;
         let head = records.last().map_or(0, |&(number, _)| number);

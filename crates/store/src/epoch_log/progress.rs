@@ -1,8 +1,8 @@
-//! How far reading a log is, told from one thread to others.
+//! Progress of reading a log, shared between threads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Records of the epoch log that were read, of those that a start must read.
+/// How many of the records that a start needs have been read.
 #[derive(Debug, Default)]
 pub struct ReadProgress {
     read: AtomicU64,
@@ -10,18 +10,18 @@ pub struct ReadProgress {
 }
 
 impl ReadProgress {
-    /// So many records are about to be read.
+    /// Sets the number of records to read.
     pub fn begin(&self, total: u64) {
         self.read.store(0, Ordering::Relaxed);
         self.total.store(total, Ordering::Relaxed);
     }
 
-    /// One more record was read.
+    /// Counts one more record as read.
     pub fn advance(&self) {
         self.read.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Records read, and records to be read in all; the latter is 0 before it is known.
+    /// The number of records read and the number to read. The latter is 0 before it is known.
     pub fn get(&self) -> (u64, u64) {
         (self.read.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
     }

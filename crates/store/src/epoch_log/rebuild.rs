@@ -1,12 +1,12 @@
-//! Taking a log back to where it is sound, and writing one anew from a state: what repairs need.
+//! Repairs of a log: returns to its last sound state, and writes a new log from a state.
 
 use super::{EpochLog, claim_record, codec};
 use adtally_model::epoch::{BASE_EVERY, FOLD_BEFORE_BASE};
 use adtally_model::{Epoch, EpochNumber, Error, ErrorKind, PartitionState, Result};
 use object_store::{ObjectStore, PutMode, PutOptions, PutPayload};
 
-/// The number that a log written anew ends with, when another one reached `number`: a base, so far behind it that no
-/// record has a number that the other one used.
+/// The last number of a new log that replaces one whose last number was `number`. It is a base, so far ahead that no
+/// record has a number that the old log used.
 ///
 /// ```
 /// # use adtally_store::epoch_log::rebuilt_end;
@@ -19,7 +19,7 @@ pub const fn rebuilt_end(number: EpochNumber) -> EpochNumber {
 }
 
 impl EpochLog {
-    /// The state at the newest record up to which nothing that is needed is damaged or missing; `None` where there is no
+    /// The state at the newest record for which no needed record is damaged or missing. Returns `None` if there is no
     /// such record.
     ///
     /// # Errors
@@ -37,8 +37,8 @@ impl EpochLog {
         Ok(None)
     }
 
-    /// Writes a log anew that folds to `state`, whose number is one of [`rebuilt_end`] and whose minutes begun in record 1.
-    /// The log must be empty; a crash leaves one that does not fold.
+    /// Writes a new log that folds to `state`, whose number must be one of [`rebuilt_end`] and whose minutes must begin
+    /// in record 1. The log must be empty. After a crash, the log does not fold.
     ///
     /// # Errors
     /// External when a record cannot be written, internal when the state is not of this form.
@@ -49,7 +49,7 @@ impl EpochLog {
         let oldest = state.progress.number - FOLD_BEFORE_BASE;
         let mut checksum = 0;
         for number in std::iter::once(1).chain(oldest..=state.progress.number) {
-            // As if it followed the same state: records before the base repeat what is known.
+            // Each record claims to follow the same state: records before the base repeat what is known.
             let mut before = PartitionState { checksum, oldest_needed: oldest, ..state.clone_progress() };
             before.progress.number = number - 1;
             if number == state.progress.number {

@@ -1,12 +1,12 @@
-//! How the row of an input is written. It is the same in every format; what came later is in tagged fields.
+//! The encoding of an input's row. It is the same in every format; later additions are in tagged fields.
 
 use adtally_model::input::Fingerprint;
 use adtally_model::{FileLog, InputId, InputLog, InputRow, InputStatus, InputTime, Ledger, Position};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// A row of format 1, which knew files alone. An input that comes in records has the fields of an empty file, and a tagged
-/// field that says so.
+/// A row of format 1, which supported only files. An input of records has the fields of an empty file, and a tagged
+/// field that marks it.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Row {
     id: InputId,
@@ -22,7 +22,7 @@ pub(super) struct Row {
     seen_at_ms: i64,
 }
 
-/// The rows of inputs as they are written.
+/// Converts the rows of inputs to their written form.
 pub(super) fn written(rows: &[Arc<InputRow>]) -> Vec<Row> {
     let none = FileLog::default();
     let written = |row: &Arc<InputRow>| {
@@ -44,7 +44,7 @@ pub(super) fn written(rows: &[Arc<InputRow>]) -> Vec<Row> {
     rows.iter().map(written).collect()
 }
 
-/// The rows that these were written from, as far as format 1 knew them.
+/// Converts written rows back to inputs' rows, as far as format 1 supports them.
 pub(super) fn read(rows: Vec<Row>) -> Vec<Arc<InputRow>> {
     let read = |row: Row| {
         let file = FileLog {

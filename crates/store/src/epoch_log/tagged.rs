@@ -1,24 +1,24 @@
-//! Fields of a record that came with format 2: tagged, so that a reader ignores those which it does not know.
+//! Tagged fields of a record, since format 2. A reader ignores unknown tags.
 
 use adtally_model::input::origin;
 use adtally_model::{Epoch, Error, InputLog, InputRow, Ledger, Position, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// [`InputRow::origin`], UTF-8; left out where it follows from name and generation.
+/// [`InputRow::origin`], UTF-8; omitted if it follows from name and generation.
 const ORIGIN: u16 = 1;
 
-/// [`FileLog::csv_header`](adtally_model::FileLog::csv_header), as it stands in the file.
+/// [`FileLog::csv_header`](adtally_model::FileLog::csv_header), as in the file.
 const CSV_HEADER: u16 = 2;
 
-/// [`Ledger::nul_bytes`], a u64, little-endian; left out where it is 0.
+/// [`Ledger::nul_bytes`], a u64, little-endian; omitted if it is 0.
 const NUL_BYTES: u16 = 3;
 
-/// [`Progress::source`](adtally_model::Progress::source): two u64, little-endian; left out where the source has no
-/// position of its own.
+/// [`Progress::source`](adtally_model::Progress::source): two u64, little-endian; omitted if the source has no position
+/// of its own.
 const SOURCE: u16 = 4;
 
-/// That the input is [`InputLog::Records`]; empty.
+/// Marks an input that is [`InputLog::Records`]; empty.
 const RECORDS: u16 = 5;
 
 /// One field.
@@ -29,16 +29,16 @@ pub(super) struct Tagged {
     value: Vec<u8>,
 }
 
-/// What a field belongs to.
+/// The part of a record that a field belongs to.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 enum Part {
     /// The partition.
     Partition,
-    /// The row that sums inputs which are gone.
+    /// The row with the sums of removed inputs.
     Gone,
-    /// The input at this place in [`Epoch::inputs`].
+    /// The input at this index in [`Epoch::inputs`].
     Input(u32),
-    /// The input at this place in the base.
+    /// The input at this index in the base.
     BaseInput(u32),
 }
 
@@ -88,10 +88,10 @@ fn is_derived(row: &InputRow) -> bool {
     })
 }
 
-/// Puts the fields that were read into their places.
+/// Applies the tagged fields to an epoch.
 ///
 /// # Errors
-/// A corrupt-data error when a known field's value is none, or belongs to nothing.
+/// Corrupt when a known field has an invalid value, or its part does not exist.
 pub(super) fn apply(epoch: &mut Epoch, fields: Vec<Tagged>) -> Result<()> {
     let base = epoch.base.as_deref_mut().map_or(&mut [][..], |base| &mut base.inputs);
     for row in epoch.inputs.iter_mut().chain(base) {

@@ -1,4 +1,4 @@
-//! Appending to a log: the claim that takes a partition over, and one record after another.
+//! Appends to a log: the claim that takes over a partition, then one record after another.
 
 use super::codec::{self, Pieces};
 use super::{EpochLog, Fingerprints};
@@ -21,7 +21,7 @@ pub struct LogWriter {
     pub(super) fingerprints: Fingerprints,
 }
 
-/// An empty record that repeats a state: progress as it was, nothing read.
+/// An empty record that repeats a state: unchanged progress, nothing read.
 pub(super) fn claim_record(state: &PartitionState) -> Epoch {
     let base =
         (state.progress.number + 1).is_multiple_of(adtally_model::epoch::BASE_EVERY).then(|| Box::new(base_of(state)));
@@ -45,7 +45,7 @@ pub(super) fn claim_record(state: &PartitionState) -> Epoch {
     }
 }
 
-/// What a base record at the next number repeats of a state.
+/// The base that a record at the next number contains for a state.
 fn base_of(state: &PartitionState) -> Base {
     let old = (state.progress.number + 1).saturating_sub(adtally_model::epoch::FOLD_BEFORE_BASE);
     let minutes = state.live.iter().filter(|(_, folded)| folded.begun < old);
@@ -77,7 +77,7 @@ impl LogWriter {
         self.log_id
     }
 
-    /// The newest record.
+    /// The number of the newest record.
     pub fn head(&self) -> EpochNumber {
         self.head
     }
@@ -87,12 +87,12 @@ impl LogWriter {
         &self.log
     }
 
-    /// Commits the next epoch: fills in who writes and what it follows, creates the record, and checks that the one
-    /// before it is still the one that it follows. Returns its checksum. After a retryable error the same call may be
-    /// repeated: if the record had been created after all, it is found again.
+    /// Commits the next epoch: fills in the writer and the predecessor, creates the record, and checks that the
+    /// predecessor has not changed. Returns the checksum. After a retryable error the call may be repeated: if the
+    /// record was created nevertheless, it is recognised.
     ///
     /// # Errors
-    /// Fenced when another process owns the partition: nothing more may be written then.
+    /// Fenced when another process owns the partition. The caller must then write nothing more.
     pub async fn append(&mut self, epoch: &mut Epoch) -> Result<u128> {
         if epoch.progress.number != self.head + 1 {
             return Err(Error::violated(
@@ -123,8 +123,8 @@ impl LogWriter {
         Ok(checksum)
     }
 
-    /// Record 1 is never deleted, so that finding it does not show that its successor is the first of that number: the
-    /// first one may have been collected long ago. Then there are later records.
+    /// Checks that no later record exists. Record 1 is never deleted, so its presence does not prove that record 2 is
+    /// the first of its number: that one may have been deleted long ago. In that case there are later records.
     async fn check_newest(&self, number: EpochNumber) -> Result<()> {
         match self.log.numbers().await?.last() {
             Some(&newest) if newest > number => Err(Error::fenced(format!(
@@ -142,7 +142,7 @@ impl LogWriter {
             Ok(_) => return Ok(()),
             Err(error) => error,
         };
-        // The reply may have been lost: what counts is what is there.
+        // The reply may have been lost, so the record in the store decides.
         match self.log.checksum_of(number).await? {
             Some(found) if found == checksum => Ok(()),
             Some(_) => Err(Error::fenced(format!(

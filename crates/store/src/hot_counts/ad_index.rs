@@ -3,10 +3,10 @@
 use hashbrown::HashTable;
 use parking_lot::{RwLock, RwLockReadGuard};
 
-/// Ads that are numbered while readers wait: a third of a millisecond.
+/// Ads that are numbered at once while readers wait: a third of a millisecond.
 const AT_ONCE: usize = 4_096;
 
-/// Both ways, from ad to number and back. A number stays what it is for the life of an index.
+/// Maps ads to numbers and back. A number does not change during the life of an index.
 #[derive(Debug, Default)]
 pub struct AdIndex {
     inner: RwLock<Inner>,
@@ -26,27 +26,27 @@ pub(super) fn hash(ad_id: u64) -> u64 {
 }
 
 impl AdIndex {
-    /// The number of an ad, if it has one.
+    /// The number of an ad; `None` if it has none.
     pub fn number(&self, ad_id: u64) -> Option<u32> {
         self.inner.read().numbers.find(hash(ad_id), |row| row.0 == ad_id).map(|row| row.1)
     }
 
-    /// Ads that have a number.
+    /// The number of ads in the index.
     pub fn len(&self) -> usize {
         self.inner.read().ads.len()
     }
 
-    /// Whether there are none.
+    /// Whether the index is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// From number to ad, for as long as the guard is held, which keeps the writer waiting.
+    /// Maps numbers to ads while the guard is held, which makes the writer wait.
     pub(super) fn ads(&self) -> Ads<'_> {
         Ads(self.inner.read())
     }
 
-    /// The numbers of some ads, new ones for those that have none. Only one thread may call this.
+    /// The numbers of some ads. Ads without a number get one. Only one thread may call this.
     pub(super) fn intern(&self, ads: &[u64]) -> Vec<u32> {
         let mut numbers = Vec::with_capacity(ads.len());
         for chunk in ads.chunks(AT_ONCE) {
@@ -69,7 +69,7 @@ impl AdIndex {
 pub(super) struct Ads<'a>(RwLockReadGuard<'a, Inner>);
 
 impl Ads<'_> {
-    /// The ad with a number that the index gave.
+    /// The ad of a number that the index assigned.
     #[inline]
     pub(super) fn ad(&self, number: u32) -> u64 {
         self.0.ads[number as usize]

@@ -1,11 +1,10 @@
-//! Counts in columns, sorted by the dense numbers of their ads: to add them to an array of sums is to walk through both in
-//! order.
+//! Counts in columns, sorted by the dense numbers of their ads. Adding them to an array of sums accesses both in order.
 
 use super::ad_index::AdIndex;
 use adtally_model::{Country, Minute, MinuteCounts};
 
-/// Counts of one minute, by ad number and country. Four bytes are enough for the clicks of nearly every row; what does not fit
-/// takes several rows.
+/// Counts of one minute, by ad number and country. Four bytes are enough for the clicks of nearly every row; larger
+/// counts take several rows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct MinuteColumns {
     pub(super) ad: Vec<u32>,
@@ -13,7 +12,7 @@ pub(super) struct MinuteColumns {
     pub(super) clicks: Vec<i32>,
 }
 
-/// Counts of some minutes together, by ad number.
+/// Summed counts of several minutes, by ad number.
 #[derive(Debug, Default)]
 pub(super) struct SpanColumns {
     pub(super) ad: Vec<u32>,
@@ -26,7 +25,7 @@ impl MinuteColumns {
         MinuteColumns { ad, country, clicks }
     }
 
-    /// Of counts that are in the order of their ads.
+    /// From counts that are sorted by ad.
     pub(super) fn of(counts: &MinuteCounts, index: &AdIndex) -> Self {
         // Rows of one ad stay together, in the order of their countries.
         let (mut ads, mut starts, mut at) = (Vec::new(), Vec::new(), 0);
@@ -39,7 +38,7 @@ impl MinuteColumns {
         let numbers = index.intern(&ads);
         let mut order: Vec<u64> =
             (0_u64..).zip(&numbers).map(|(group, &number)| u64::from(number) << 32 | group).collect();
-        // It is stable: groups of one number stay in order.
+        // The sort is stable: groups of one number stay in order.
         radsort::sort_by_key(&mut order, |&key| (key >> 32) as u32);
         let mut columns = MinuteColumns::with_capacity(counts.len());
         for key in order {
@@ -59,7 +58,7 @@ impl MinuteColumns {
         }
     }
 
-    /// The sum of two.
+    /// The sum of both.
     pub(super) fn merge(&self, other: &MinuteColumns) -> MinuteColumns {
         let mut sum = MinuteColumns::with_capacity(self.ad.len() + other.ad.len());
         let mut at = 0;
@@ -80,13 +79,13 @@ impl MinuteColumns {
         sum
     }
 
-    /// Adds to an array of sums by ad number.
+    /// Adds the clicks to an array of sums by ad number.
     pub(super) fn add_to(&self, sums: &mut [i64], country: Option<Country>) {
         match country {
             None => add(&self.ad, &self.clicks, sums),
             Some(country) => {
                 for ((&ad, &here), &clicks) in self.ad.iter().zip(&self.country).zip(&self.clicks) {
-                    // Without a branch: which country comes next cannot be foreseen.
+                    // Without a branch, since the CPU could not predict the next country.
                     sums[ad as usize] += i64::from(clicks) * i64::from(here == country);
                 }
             }
@@ -101,7 +100,7 @@ impl MinuteColumns {
         rows.map(|row| i64::from(self.clicks[row])).sum()
     }
 
-    /// As counts in the order of their ads.
+    /// Converts to counts sorted by ad.
     pub(super) fn counts(&self, minute: Minute, index: &AdIndex) -> MinuteCounts {
         let ads = index.ads();
         let mut rows: Vec<(u64, Country, i64)> =
@@ -136,13 +135,13 @@ impl SpanColumns {
         span
     }
 
-    /// Adds to an array of sums by ad number.
+    /// Adds the sums to an array of sums by ad number.
     pub(super) fn add_to(&self, sums: &mut [i64]) {
         add(&self.ad, &self.clicks, sums);
     }
 }
 
-/// Numbers of four bytes that sum up to some clicks: nearly always one; none for 0.
+/// 32-bit numbers whose sum is `clicks`: nearly always one; none for 0.
 fn pieces(clicks: i64) -> impl Iterator<Item = i32> {
     let mut left = clicks;
     std::iter::from_fn(move || {

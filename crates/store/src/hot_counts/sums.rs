@@ -1,26 +1,26 @@
-//! Sums of clicks by ad, and the most clicked ones.
+//! Sums of clicks by ad, and the most clicked ads.
 
 use super::ad_index::{self, AdIndex};
 use hashbrown::HashTable;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Sums clicks by ad, over hot columns and over rows that come with their ad.
+/// Sums clicks by ad, over hot columns and over rows with ad ids.
 #[derive(Default)]
 pub struct AdSums<'a> {
-    /// From the numbers of `dense` to ads; none where there are none.
+    /// Maps indexes of `dense` to ads; `None` if `dense` is empty.
     ads: Option<&'a AdIndex>,
     pub(super) dense: Vec<i64>,
     others: HashTable<(u64, i64)>,
 }
 
 impl<'a> AdSums<'a> {
-    /// Nothing summed; the first `numbers` ads of the index have a place each.
+    /// An empty sum with a place for each of the first `numbers` ads of the index.
     pub(super) fn new(ads: &'a AdIndex, numbers: usize) -> Self {
         AdSums { ads: Some(ads), dense: vec![0; numbers], others: HashTable::new() }
     }
 
-    /// Adds clicks of an ad that comes by its id.
+    /// Adds clicks of an ad by its id.
     pub fn add(&mut self, ad_id: u64, clicks: i64) {
         self.others
             .entry(ad_index::hash(ad_id), |row| row.0 == ad_id, |row| ad_index::hash(row.0))
@@ -28,7 +28,7 @@ impl<'a> AdSums<'a> {
             .or_insert((ad_id, clicks));
     }
 
-    /// Shows each sum that is not 0.
+    /// Passes on each sum that is not 0.
     pub fn each(&self, mut show: impl FnMut(u64, i64)) {
         if let Some(ads) = self.ads {
             let ads = ads.ads();
@@ -39,9 +39,9 @@ impl<'a> AdSums<'a> {
         self.others.iter().for_each(|&(ad, sum)| show(ad, sum));
     }
 
-    /// The `limit` most clicked ads, ties by ascending ad; none whose clicks were all taken back.
+    /// The `limit` most clicked ads, ties by ascending ad. Ads whose clicks were all corrected away are omitted.
     pub fn top(mut self, limit: usize) -> Vec<(u64, u64)> {
-        // What came by id is added where the ad has a place: sums are exact only when they are whole.
+        // Clicks by id are first added to the ad's dense sum, if it has one: only complete sums can be ranked.
         let mut best = Best::new(limit);
         if let Some(index) = self.ads {
             let dense = &mut self.dense;
@@ -73,7 +73,7 @@ impl<'a> AdSums<'a> {
 struct Best {
     limit: usize,
     heap: BinaryHeap<Reverse<(i64, Reverse<u64>)>>,
-    /// A sum below this is none of them; never 0.
+    /// The smallest sum that qualifies; never 0.
     bar: i64,
 }
 

@@ -1,4 +1,4 @@
-//! Making the tables follow another epoch log, after the one that they followed was lost.
+//! Makes the tables follow another epoch log after the original one was lost.
 
 use super::encode::long;
 use super::project::{COMMIT_ATTEMPTS_MAX, epoch_app, held, log_app, log_mark};
@@ -12,18 +12,18 @@ use deltalake_core::kernel::{Action, Transaction};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 
 impl Lake {
-    /// Makes all tables follow the epoch log `log_id`, whose epochs up to `held` they have then. Rows of epochs after
-    /// `last` are removed: not all tables hold them. Doing it again changes nothing, and after an error it is to be done
-    /// again.
+    /// Makes all tables follow the epoch log `log_id`, and marks its epochs up to `held` as projected. Removes rows of
+    /// epochs after `last`, since not all tables have them. A repeated call changes nothing; after an error it must be
+    /// repeated.
     ///
     /// # Errors
-    /// Corrupt when a file holds rows on both sides of `last`, external when the store fails.
+    /// Corrupt when a file has rows on both sides of `last`, external when the store fails.
     pub async fn adopt(&self, partition: u32, log_id: u128, last: EpochNumber, held: EpochNumber) -> Result<()> {
         let _projecting = self.projecting.lock().await;
         for table in Table::PROJECTED {
             self.table(table).adopt(partition, log_id, last, held).await?;
         }
-        // Roll-ups have marks of their own, and belong to the same log.
+        // Roll-ups have their own marks, and belong to the same log.
         for roll_up in RollUp::ALL {
             self.table(roll_up.table()).adopt(partition, log_id, last, held).await?;
         }
@@ -56,14 +56,14 @@ impl LakeTable {
             let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
             match self.commit(&latest, actions, operation).await {
                 Ok(_) => return Ok(()),
-                // It may be there all the same: the next round looks it up.
+                // The commit may exist nevertheless: the next attempt checks.
                 Err(error) => failure = Some(error),
             }
         }
         Err(failure.unwrap_or_else(|| Error::internal("all attempts failed")))
     }
 
-    /// Whether a file has rows of a partition after an epoch, and no others.
+    /// Whether all rows of a file are of this partition and after this epoch.
     fn is_after(&self, bounds: &Bounds, partition: u32, last: EpochNumber) -> Result<bool> {
         let (Some((least, largest)), Some((first, highest))) = (bounds.partition, bounds.epoch) else {
             return Ok(false);

@@ -1,5 +1,5 @@
-//! Looking for damage that reading the tables does not meet: the Delta library takes an empty log entry, or one that
-//! was cut at a line's end, for one with fewer actions.
+//! Finds damage that reading the tables does not detect: the Delta library reads an empty log entry, or one that was
+//! cut at the end of a line, as an entry with fewer actions.
 
 use super::schema::Table;
 use super::{Lake, LakeTable};
@@ -12,8 +12,8 @@ use serde_json::Value;
 use std::sync::Arc;
 
 impl Lake {
-    /// What is wrong with the tables' log entries and the files that they name, in words; nothing when all is sound.
-    /// Files are looked at, not read.
+    /// Describes what is wrong with the tables' log entries and the files that they name; empty if all is sound. The
+    /// existence of files is checked, not their content.
     ///
     /// # Errors
     /// External when the store fails, corrupt when a table cannot be read at all.
@@ -31,19 +31,19 @@ impl Lake {
     }
 }
 
-/// An entry of a table's log that is damaged.
+/// A damaged entry of a table's log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DamagedEntry {
     /// Its path below the lake's folder.
     pub path: Path,
     /// What is wrong with it.
     pub what: &'static str,
-    /// Whether the table is as it was before it, or as if it had never been read, when it is put aside: it is the newest
-    /// entry, or a checkpoint has made it superfluous.
+    /// Whether the entry may be put aside. Either it is the newest one, and the table returns to the state before it,
+    /// or a checkpoint has made it unnecessary.
     pub dispensable: bool,
 }
 
-/// The damaged entries of all tables' logs in a lake's object store, which need not be one that can be opened.
+/// The damaged log entries of all tables in a lake's object store. The lake need not be openable.
 ///
 /// # Errors
 /// External when the store fails.
@@ -73,7 +73,7 @@ async fn damaged_entries_of(table: Table, lake: &Arc<dyn ObjectStore>) -> Result
     for (version, path) in commits {
         let text = match lake.get(path).await {
             Ok(found) => found.bytes().await.map_err(unreadable)?,
-            // Dropped since it was listed, behind a checkpoint.
+            // The entry was deleted after it was listed, since a checkpoint includes it.
             Err(object_store::Error::NotFound { .. }) => continue,
             Err(error) => return Err(unreadable(error)),
         };
@@ -107,7 +107,7 @@ impl LakeTable {
     }
 }
 
-/// What is wrong with a log entry.
+/// What is wrong with a log entry; `None` if it is sound.
 fn damage(table: Table, entry: &[u8]) -> Option<&'static str> {
     let actions: Option<Vec<Value>> = entry
         .split(|&byte| byte == b'\n')
@@ -116,7 +116,7 @@ fn damage(table: Table, entry: &[u8]) -> Option<&'static str> {
         .collect();
     let Some(actions) = actions else { return Some("is not JSON") };
     let Some(last) = actions.last() else { return Some("is empty") };
-    // What adds an epoch ends with how far the table holds its log, so that a missing end shows.
+    // An entry that adds epochs ends with the table's last epoch, so a missing end can be detected.
     let adds_epochs =
         Table::PROJECTED.contains(&table) && actions.iter().any(|action| action["commitInfo"]["operation"] == "WRITE");
     if adds_epochs && last["txn"].is_null() {

@@ -1,8 +1,8 @@
 //! Files of the table `clicks`.
 //!
-//! Rows stay in the order in which they were read: lines come nearly in the order of their time, so that both the
-//! position and the time cost little, and no sort could make another column cheaper by as much. Questions by address
-//! or user are pruned by Bloom filters instead of by order.
+//! Rows stay in the order in which they were read. Lines are nearly sorted by time, so both the position and the time
+//! take little space, and no other sort order could save as much in another column. Bloom filters, not the order, prune
+//! queries by address or user.
 
 use super::encode::{
     EncodedFile, Run, arrow_defect, country_column, encoded, file_of_groups, int, long, pieces, properties, rows_of,
@@ -23,19 +23,19 @@ use std::sync::Arc;
 
 const HOUR_MS: i64 = 3_600_000;
 
-/// Rows handed to the Parquet writer at once: few enough to stay in the cache, and with the longest user ids far below
-/// the 2 GiB that a text column can hold.
+/// Rows passed to the Parquet writer at once: few enough to stay in the cache, and, even with the longest user ids, far
+/// below the 2 GiB limit of a text column.
 const CHUNK_ROWS: usize = 16_384;
 
-/// Rows of one row group. A Bloom filter for as many distinct values takes 128 KiB, 0.8 bytes a click: filters come in
-/// powers of two, and a few rows more would double it. It stays in the second cache while it is filled, and what a question
-/// about one user or address decodes where a filter names a row group is little.
+/// Rows of one row group. A Bloom filter for as many distinct values takes 128 KiB, 0.8 bytes a click: filter sizes are
+/// powers of two, and a few rows more would double it. It stays in the second-level cache while it is filled. A query
+/// for one user or address decodes little where a filter matches a row group.
 const ROW_GROUP_ROWS: usize = 168_000;
 
-/// Bytes that a row takes in a file, more or less.
+/// Approximate bytes of a row in a file.
 const BYTES_A_ROW: usize = 24;
 
-/// Share of row groups that a Bloom filter names in vain at most; a thirtieth of it would take twice the bytes.
+/// Maximum share of row groups that a Bloom filter matches in vain; a thirtieth of it would take twice the bytes.
 const BLOOM_FALSE_POSITIVES: f64 = 0.075;
 
 /// Counted clicks of one block of lines.
@@ -43,19 +43,19 @@ const BLOOM_FALSE_POSITIVES: f64 = 0.075;
 pub struct ClickRows<'a> {
     /// The block's clicks.
     pub batch: &'a ClickColumns,
-    /// Which of them were counted, ascending.
+    /// The indexes of its counted clicks, ascending.
     pub rows: &'a [u32],
     /// Name of the input.
     pub input_name: &'a str,
-    /// Where the block's lines are in their source.
+    /// The positions of the block's lines in their source.
     pub positions: LinePositions,
 }
 
-/// Counted clicks of one part that follow one another: a block has a handful of runs, unless it is full of copies.
+/// Consecutive counted clicks of one part: a block has a handful of runs, unless it is full of duplicates.
 type ClickRun<'a> = Run<ClickRows<'a>>;
 
-/// The Parquet files of one epoch's clicks, one for each hour of event time. It only computes; `file_token` is random
-/// and makes the names unique, so that a file is never written over.
+/// Encodes the Parquet files of one epoch's clicks, one for each hour of event time. Does no I/O. `file_token` is
+/// random and makes the names unique, so that no file is ever overwritten.
 ///
 /// # Errors
 /// Internal when the rows cannot be encoded.
@@ -68,7 +68,7 @@ pub fn encode_clicks(
     by_hour(parts).iter().map(|(hour, runs)| encode_hour(runs, *hour, partition, epoch, file_token)).collect()
 }
 
-/// Runs by hour of event time, the earliest hour first; each in the order of the parts.
+/// Groups runs by hour of event time, the earliest hour first, each in the order of the parts.
 fn by_hour<'a>(parts: &[ClickRows<'a>]) -> Vec<(i64, Vec<ClickRun<'a>>)> {
     let mut slots: HashMap<i64, usize> = HashMap::new();
     let mut hours: Vec<(i64, Vec<ClickRun<'a>>)> = Vec::new();
@@ -106,7 +106,7 @@ fn encode_hour(runs: &[ClickRun<'_>], hour: i64, partition: u32, epoch: u64, fil
     })?;
     let times = || runs.iter().flat_map(|run| &run.of.batch.event_time_ms[run.rows.clone()]);
     let range = times().fold((i64::MAX, i64::MIN), |(least, largest), &ms| (least.min(ms), largest.max(ms)));
-    // Countries are in the order of their codes.
+    // Countries are sorted by their codes.
     let countries = || runs.iter().flat_map(|run| &run.of.batch.country[run.rows.clone()]).copied();
     let countries = countries().min().into_iter().chain(countries().max());
     let ads = runs.iter().flat_map(|run| &run.of.batch.ad_id[run.rows.clone()]);
@@ -135,14 +135,14 @@ fn encode_hour(runs: &[ClickRun<'_>], hour: i64, partition: u32, epoch: u64, fil
 pub(super) fn click_properties(rows: u64) -> WriterProperties {
     let path = |name: &str| ColumnPath::from(name);
     let mut builder = properties().set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
-    // Times of one epoch are few distinct milliseconds; countries and inputs are few. All else is better off without.
+    // An epoch has few distinct times in milliseconds, countries and inputs. The other columns are smaller without.
     for name in ["ad_id", "user_id", "ip", "click_id", "position", "partition", "epoch"] {
         builder = builder.set_column_dictionary_enabled(path(name), false);
     }
     for name in ["ad_id", "position", "partition", "epoch"] {
         builder = builder.set_column_encoding(path(name), Encoding::DELTA_BINARY_PACKED);
     }
-    // Differences between ads are packed bits without any pattern: zstd finds nothing in them.
+    // Differences between ads are packed bits without a pattern: zstd cannot compress them.
     builder = builder.set_column_compression(path("ad_id"), Compression::UNCOMPRESSED);
     for name in ["user_id", "ip", "click_id"] {
         builder = builder
@@ -155,7 +155,7 @@ pub(super) fn click_properties(rows: u64) -> WriterProperties {
             .set_column_bloom_filter_fpp(path(name), BLOOM_FALSE_POSITIVES)
             .set_column_bloom_filter_max_ndv(path(name), rows.clamp(1, ROW_GROUP_ROWS as u64));
     }
-    // One input, and all countries, are in nearly every row group.
+    // Nearly every row group has the same input and all countries.
     for name in ["input", "country"] {
         builder = builder.set_column_statistics_enabled(path(name), EnabledStatistics::None);
     }
@@ -165,7 +165,7 @@ pub(super) fn click_properties(rows: u64) -> WriterProperties {
     builder.build()
 }
 
-/// A chunk of rows in the columns of the table.
+/// The table's columns for a chunk of rows.
 fn columns(runs: &[ClickRun<'_>], partition: u32, epoch: u64) -> Result<Vec<ArrayRef>> {
     let rows = rows_of(runs);
     let (mut times, mut ads, mut positions) =
@@ -211,7 +211,7 @@ fn columns(runs: &[ClickRun<'_>], partition: u32, epoch: u64) -> Result<Vec<Arra
     ])
 }
 
-/// A column of texts being put together.
+/// A text column under construction.
 struct Texts {
     bytes: Vec<u8>,
     ends: Vec<i32>,
@@ -224,7 +224,7 @@ impl Texts {
         Texts { bytes: Vec::with_capacity(rows * bytes_each), ends }
     }
 
-    /// Texts of these rows of a column of texts, which lie one after another.
+    /// Appends a range of rows of another text column, whose texts are contiguous.
     fn extend(&mut self, bytes: &[u8], ends: &[u32], rows: Range<usize>) {
         let from = rows.start.checked_sub(1).map_or(0, |before| ends[before]);
         let at = self.bytes.len() as i32;
@@ -235,11 +235,11 @@ impl Texts {
 
     #[inline]
     fn end(&mut self) {
-        // A chunk of the longest texts there are is far below 2 GiB.
+        // A chunk of the longest possible texts is far below 2 GiB.
         self.ends.push(self.bytes.len() as i32);
     }
 
-    /// The array; `empty_is_null` makes empty texts null.
+    /// Returns the array; `empty_is_null` makes empty texts null.
     fn finish(self, empty_is_null: bool) -> Result<ArrayRef> {
         let nulls = empty_is_null
             .then(|| self.ends.windows(2).map(|ends| ends[0] < ends[1]).collect::<NullBuffer>())
@@ -251,7 +251,7 @@ impl Texts {
     }
 }
 
-/// Appends the canonical text of an address: as [`adtally_model::ip::format`], without its formatting machinery.
+/// Appends the canonical text of an address, as [`adtally_model::ip::format`], but faster.
 #[inline]
 fn push_ip(out: &mut Vec<u8>, ip: u128) {
     if ip >> 32 == 0xffff {
@@ -266,7 +266,7 @@ fn push_v4(out: &mut Vec<u8>, ip: u32) {
     let (mut text, mut length) = ([0_u8; 4 * 4], 0);
     for octet in ip.to_be_bytes() {
         let [digits @ .., count] = OCTETS[usize::from(octet)];
-        // Three digits are always written; what is one too many is written over.
+        // Three digits are always written; the next write replaces those that are too many.
         text[length..length + 4].copy_from_slice(&[digits[0], digits[1], digits[2], 0]);
         length += usize::from(count);
         text[length] = b'.';
@@ -275,7 +275,7 @@ fn push_v4(out: &mut Vec<u8>, ip: u32) {
     out.extend_from_slice(&text[..length - 1]);
 }
 
-/// The digits of each octet from the left, and how many they are; built at compile time.
+/// The digits of each octet from the left, and their number; built at compile time.
 const OCTETS: [[u8; 4]; 256] = {
     let mut octets = [[0; 4]; 256];
     let mut octet = 0;
@@ -336,7 +336,7 @@ mod tests {
     proptest! {
         #[test]
         fn addresses_are_written_as_the_model_writes_them(bits: u128, keep: u8, v4: u32) {
-            // Groups of zeros in every arrangement.
+            // All arrangements of zero groups.
             let mask = (0..8).filter(|place| keep >> place & 1 == 1).fold(0, |mask, place| mask | 0xffff_u128 << (16 * place));
             let mapped = 0xffff_0000_0000 | u128::from(v4);
             for ip in [bits, bits & mask, mapped, u128::from(v4), bits & 0x000f_0f00_00f0_0001_0000_1000_0fff_ffff] {

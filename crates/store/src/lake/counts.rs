@@ -1,4 +1,4 @@
-//! Counts by minute, ad and country, read from the additive rows of `clicks_by_minute` or recounted from clicks.
+//! Counts by minute, ad and country: read from the additive rows of `clicks_by_minute`, or recounted from clicks.
 
 use super::files::{Epochs, FILES_AT_ONCE, FileEntry, FileIndex, LakeFile};
 use super::files::{group_bounds, ints, longs, minute_of_us, times};
@@ -15,24 +15,24 @@ use parquet::errors::ParquetError;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Counts of a range of minutes, and what they cover.
+/// Counts of a range of minutes, and the epochs that they include.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct LakeCounts {
     /// Minutes that have clicks, ascending.
     pub minutes: Vec<MinuteCounts>,
-    /// The epochs that are in them; later ones are not projected yet or were not asked for.
+    /// The epochs in the counts. Later epochs are not projected yet or were not requested.
     pub epochs: Epochs,
 }
 
 /// A row of counts; corrections may be negative.
 pub(super) type SignedRow = (u64, Country, i64);
 
-/// Rows by minute, summed by ad and country, each minute in their order.
+/// Rows by minute, summed by ad and country and sorted.
 #[derive(Debug, Default)]
 pub(super) struct SignedCounts(BTreeMap<Minute, Vec<SignedRow>>);
 
 impl SignedCounts {
-    /// Appends rows of one minute in any order; [`SignedCounts::summed`] brings them into theirs.
+    /// Appends rows of one minute in any order; [`SignedCounts::summed`] sorts them.
     pub(super) fn extend(&mut self, minute: Minute, rows: &mut Vec<SignedRow>) {
         if !rows.is_empty() {
             self.0.entry(minute).or_default().append(rows);
@@ -43,7 +43,7 @@ impl SignedCounts {
     #[must_use]
     pub(super) fn summed(mut self) -> Self {
         for rows in self.0.values_mut() {
-            // Stable, since rows come as a few sorted runs, which it merges.
+            // A stable sort: it merges the few sorted runs that the rows consist of.
             rows.sort_by_key(|&(ad, country, _)| (ad, country));
             rows.dedup_by(|next, kept| {
                 let same = (next.0, next.1) == (kept.0, kept.1);
@@ -57,7 +57,7 @@ impl SignedCounts {
         self
     }
 
-    /// Adds another that is summed, too.
+    /// Adds other counts, which must be summed too.
     pub(super) fn merge(&mut self, other: SignedCounts) {
         for (minute, mut rows) in other.0 {
             let mine = self.0.entry(minute).or_default();
@@ -71,7 +71,7 @@ impl SignedCounts {
         }
     }
 
-    /// As counts: a sum below zero contradicts itself, one of zero is no row.
+    /// Converts to counts. A sum below zero is an error; a sum of zero is dropped.
     pub(super) fn finish(self) -> Result<Vec<MinuteCounts>> {
         let mut minutes = Vec::with_capacity(self.0.len());
         for (minute, rows) in self.0 {
@@ -95,31 +95,31 @@ impl SignedCounts {
     }
 }
 
-/// The most minutes that [`Lake::each_minute`] reads at a time.
+/// The most minutes that [`Lake::each_minute`] reads at once.
 const PIECE_MINUTES_MAX: i64 = 60;
 
-/// The most bytes of files that it reads at a time, down to a single minute: a row takes 1.5 bytes there and 24 in
-/// memory, so that a piece takes some 200 MB, and at the mission rate is some 20 minutes.
+/// The most bytes of files that it reads at once, unless a single minute has more. A row takes 1.5 bytes in a file and
+/// 24 in memory, so a piece takes some 200 MB. At the mission rate, that is some 20 minutes.
 const PIECE_BYTES_MAX: u64 = 12 << 20;
 
-/// Which counts to read; conditions combine with AND.
+/// Selects counts; conditions combine with AND.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Selection {
-    /// Only of this ad.
+    /// Only this ad.
     pub ad_id: Option<u64>,
-    /// Only from this country.
+    /// Only this country.
     pub country: Option<Country>,
 }
 
 impl Selection {
-    /// Whether a row meets it.
+    /// Whether a row matches.
     #[inline]
     pub fn takes(&self, ad_id: u64, country: Country) -> bool {
         self.ad_id.is_none_or(|wanted| wanted == ad_id) && self.country.is_none_or(|wanted| wanted == country)
     }
 }
 
-/// What is read of one state of a table of counts.
+/// Reads one state of a table of counts.
 pub(super) struct CountReader<'a> {
     table: &'a LakeTable,
     pub(super) index: Arc<FileIndex>,
@@ -128,7 +128,7 @@ pub(super) struct CountReader<'a> {
 }
 
 impl CountReader<'_> {
-    /// Counts of the minutes, or of the spans that begin in them, `[from, to)`, all of them in memory.
+    /// Counts of the minutes, or of the spans that begin in them, `[from, to)`, all in memory.
     pub(super) async fn read(&self, from: Minute, to: Minute) -> Result<Vec<MinuteCounts>> {
         let reads = self.files(from, to).map(|file| {
             let (file, epochs) = (self.table.reader(&file.path, file.size), self.epochs.clone());
@@ -143,7 +143,7 @@ impl CountReader<'_> {
         self.index.files.iter().filter(within)
     }
 
-    /// Shows the counts of `[from, to)` in pieces of bounded size.
+    /// Passes on the counts of `[from, to)` in pieces of bounded size.
     pub(super) async fn each(
         &self,
         (from, to): (Minute, Minute),
@@ -158,11 +158,11 @@ impl CountReader<'_> {
         Ok(())
     }
 
-    /// Where a piece ends that begins at `from`.
+    /// The end of a piece that begins at `from`.
     pub(super) fn piece_end(&self, from: Minute, to: Minute) -> Minute {
         let mut minutes = (to.0 - from.0).min(PIECE_MINUTES_MAX);
         let bytes = |minutes| self.files(from, Minute(from.0 + minutes)).map(|file| file.size).sum::<u64>();
-        // Rows of one ad are few, and all others are dropped while they are read.
+        // One ad has few rows, and all others are dropped during the read.
         while self.selection.ad_id.is_none() && minutes > 1 && bytes(minutes) > PIECE_BYTES_MAX {
             minutes /= 2;
         }
@@ -171,8 +171,8 @@ impl CountReader<'_> {
 }
 
 impl Lake {
-    /// The counts of the minutes `[from, to)`, in the epochs up to `cut` that all tables hold. Memory grows with
-    /// the range: see [`Lake::each_minute`].
+    /// The counts of the minutes `[from, to)`, in the epochs up to `cut` that all tables contain. Memory grows with the
+    /// range: see [`Lake::each_minute`].
     ///
     /// # Errors
     /// External when the store fails, corrupt when a file is missing, internal when counts sum up to less than 0.
@@ -182,11 +182,11 @@ impl Lake {
         Ok(LakeCounts { minutes, epochs: reader.epochs })
     }
 
-    /// Shows the selected counts of the minutes `[from, to)`, in the epochs up to `cut` that all tables hold, minute by
-    /// minute. They are read in pieces of bounded size, all of one state of the table.
+    /// Passes on the selected counts of the minutes `[from, to)`, in the epochs up to `cut` that all tables contain,
+    /// minute by minute. They are read in pieces of bounded size, all from one state of the table.
     ///
     /// # Errors
-    /// As [`Lake::counts`]; user when minutes from `from` on are no longer kept.
+    /// As [`Lake::counts`]; user when minutes from `from` on have been deleted.
     pub async fn each_minute(
         &self,
         (from, to): (Minute, Minute),
@@ -210,8 +210,8 @@ impl Lake {
         Ok(CountReader { table, index: table.files().await?, epochs, selection })
     }
 
-    /// The first minute that has clicks or counts in the lake, or begins an hour or a day that has, and the one after
-    /// the last; none before any click.
+    /// The first minute with clicks or counts in the lake, or the start of the first hour or day with any, and the
+    /// minute after the last. `None` before any click.
     ///
     /// # Errors
     /// External when the store fails.
@@ -220,7 +220,7 @@ impl Lake {
         for table in [Table::Clicks, Table::ClicksByMinute, Table::ClicksByHour, Table::ClicksByDay] {
             for file in &self.table(table).files().await?.files {
                 let Some((least, largest)) = file.bounds.time_ms else { continue };
-                // The upper bound is a millisecond beyond the largest.
+                // The upper bound is one millisecond beyond the largest.
                 let (first, end) = (Minute::of(least), Minute::of(largest - 1).next());
                 span = Some(span.map_or((first, end), |(from, to)| (from.min(first), to.max(end))));
             }
@@ -228,8 +228,8 @@ impl Lake {
         Ok(span)
     }
 
-    /// The ledger of a partition as of the last epoch that all tables hold: that epoch, the partition's lines and
-    /// those of each input.
+    /// The ledger of a partition at the last epoch that all tables contain: that epoch, the ledger of the partition,
+    /// and the ledger of each input.
     ///
     /// # Errors
     /// External when the store fails, corrupt when a file is missing.
@@ -251,15 +251,15 @@ impl Lake {
     }
 }
 
-/// Runs a read as a task of its own, so that decoding uses all threads of the runtime.
+/// Runs a read as a separate task, so that decoding uses all threads of the runtime.
 pub(super) async fn spawned<T: Send + 'static>(read: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    // The task starts when the read is asked for, which bounds how many run.
+    // The task starts when the read is polled, which bounds how many run.
     tokio::spawn(read).await.unwrap_or_else(|error| {
         Err(Error::internal("reading a lake file was cancelled: please report this").because(error))
     })
 }
 
-/// Sums what some reads find, a few at a time.
+/// Sums the results of reads, a few at a time.
 pub(super) async fn merged<F: Future<Output = Result<SignedCounts>>>(reads: Vec<F>) -> Result<Vec<MinuteCounts>> {
     let mut sums = SignedCounts::default();
     let mut found = stream::iter(reads).buffer_unordered(FILES_AT_ONCE);
@@ -269,7 +269,7 @@ pub(super) async fn merged<F: Future<Output = Result<SignedCounts>>>(reads: Vec<
     sums.finish()
 }
 
-/// The countries of a batch by row.
+/// The country of each row of a batch.
 pub(super) fn countries(batch: &RecordBatch, failed: &impl Fn(ParquetError) -> Error) -> Result<Vec<Country>> {
     let column = batch.column_by_name("country").and_then(|column| column.as_string_opt::<i32>());
     let column = column.ok_or_else(|| failed(ParquetError::General("the column `country` is missing".to_owned())))?;
@@ -286,7 +286,7 @@ async fn read_counts(
 ) -> Result<SignedCounts> {
     let (failed, time) = (file.failure(), file.time_column());
     let builder = file.open().await?;
-    // An ad is held as Delta holds it; larger ones are in no file.
+    // Delta stores an ad as a signed number; no file has larger ones.
     let ad = selection.ad_id.map(|ad| i64::try_from(ad).unwrap_or(-1));
     let groups = builder.metadata().row_groups().iter().enumerate().filter(|(_, group)| {
         let in_time = group_bounds(group, time)
@@ -299,7 +299,7 @@ async fn read_counts(
     let mask = ProjectionMask::columns(builder.parquet_schema(), columns);
     let mut predicates: Vec<Box<dyn ArrowPredicate>> = Vec::new();
     if let Some(ad) = ad {
-        // Of the other columns only the pages with rows of the ad are read.
+        // Of the other columns, only pages with rows of the ad are read.
         let mask = ProjectionMask::columns(builder.parquet_schema(), ["ad_id"]);
         predicates.push(Box::new(ArrowPredicateFn::new(mask, move |batch| {
             let ads = batch.columns().first().and_then(|column| column.as_primitive_opt::<Int64Type>());
@@ -368,7 +368,7 @@ async fn read_ledgers(
                 invalid: lines("invalid")?,
                 conflicting_duplicates: lines("conflicting_duplicates")?,
                 gap_bytes: lines("gap_bytes")?,
-                // Not in the table: it is no count of lines.
+                // Not in the table, since it does not count lines.
                 nul_bytes: 0,
             };
             newest.insert(input, (epoch, ledger));
@@ -387,7 +387,7 @@ mod tests {
     #[tokio::test]
     async fn pieces_are_bounded_in_minutes_and_bytes() {
         let lake = Lake::open(Arc::new(InMemory::new())).await.unwrap();
-        // A minute a file, each a quarter of a piece.
+        // One minute per file, each a quarter of a piece.
         let file = |minute: i64| {
             let times = Minute(minute).start_ms()..Minute(minute).end_ms();
             let bounds = Bounds { time_ms: Some((times.start, times.end - 1)), ..Bounds::default() };

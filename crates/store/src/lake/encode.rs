@@ -1,4 +1,4 @@
-//! Parquet files in memory, ready to be staged.
+//! Encodes Parquet files in memory, ready to be staged.
 
 use super::schema::Table;
 use super::statistics::Statistics;
@@ -15,24 +15,24 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
-/// Level of zstd: the lowest. Higher ones save less than a tenth of the size for twice the time.
+/// The lowest level of zstd. Higher ones save less than a tenth of the size for twice the time.
 const ZSTD_LEVEL: i32 = 1;
 
-/// Rows of one row group at most: an epoch at the mission rate is one group, a bulk epoch a few.
+/// Maximum rows of a row group: an epoch at the mission rate is one group, a bulk epoch a few.
 const ROW_GROUP_ROWS_MAX: usize = 1 << 20;
 
-/// A file with its content.
+/// A file and its content.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EncodedFile {
-    /// What an epoch record says of it.
+    /// The description of the file in an epoch record.
     pub staged: StagedFile,
-    /// Its content.
+    /// The content of the file.
     pub bytes: Bytes,
 }
 
-/// What all our files have in common; tables add their encodings.
+/// The properties that all files share; tables add their encodings.
 pub(super) fn properties() -> WriterPropertiesBuilder {
-    // A level that is a constant within the allowed range cannot fail; the fallback is the default level.
+    // The level is a valid constant, so this cannot fail; the fallback is the default level.
     let level = ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default();
     WriterProperties::builder()
         .set_created_by(concat!("adtally ", env!("CARGO_PKG_VERSION")).to_owned())
@@ -48,16 +48,16 @@ pub(super) struct FileWriter {
 }
 
 impl FileWriter {
-    /// Nothing written yet; about `bytes` of it are expected.
+    /// An empty file; about `bytes` bytes are expected.
     pub(super) fn new(table: Table, properties: WriterProperties, bytes: usize) -> Result<Self> {
-        // The Arrow schema is left out: other readers take the Parquet types as they are.
+        // The Arrow schema is omitted: other readers use the Parquet types.
         let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
         let inner = ArrowWriter::try_new_with_options(Vec::with_capacity(bytes), table.file_schema(), options)
             .map_err(|error| parquet_defect(table, error))?;
         Ok(FileWriter { table, inner })
     }
 
-    /// Appends rows, a column for each of the table's in order, without those that are in the path.
+    /// Appends rows: one column for each column of the table in order, except those in the path.
     pub(super) fn write(&mut self, columns: Vec<ArrayRef>) -> Result<()> {
         let batch =
             RecordBatch::try_new(self.table.file_schema(), columns).map_err(|error| arrow_defect(self.table, error))?;
@@ -70,14 +70,14 @@ impl FileWriter {
     }
 }
 
-/// Rows that follow one another in something that has rows.
+/// A range of consecutive rows of something.
 #[derive(Clone, Debug)]
 pub(super) struct Run<T> {
     pub(super) of: T,
     pub(super) rows: Range<usize>,
 }
 
-/// The same rows in pieces of so many.
+/// Splits the rows into pieces of at most `rows_max` rows.
 pub(super) fn pieces<T: Copy>(runs: &[Run<T>], rows_max: usize) -> Vec<Vec<Run<T>>> {
     let mut pieces: Vec<Vec<Run<T>>> = Vec::new();
     let mut room = 0;
@@ -99,13 +99,13 @@ pub(super) fn pieces<T: Copy>(runs: &[Run<T>], rows_max: usize) -> Vec<Vec<Run<T
     pieces
 }
 
-/// Rows of all runs.
+/// The number of rows in all runs.
 pub(super) fn rows_of<T>(runs: &[Run<T>]) -> usize {
     runs.iter().map(|run| run.rows.len()).sum()
 }
 
-/// A Parquet file of `groups` row groups, which are encoded apart from each other, on as many threads as there are cores.
-/// `write_group` hands over the rows of one, a few at a time; about `bytes` are expected in all.
+/// Encodes a Parquet file of `groups` row groups, which are encoded independently, on as many threads as there are
+/// cores. `write_group` passes on the rows of one group, a few at a time. About `bytes` bytes are expected in all.
 pub(super) fn file_of_groups(
     table: Table,
     properties: WriterProperties,
@@ -163,13 +163,13 @@ pub(super) fn file_of_groups(
 static COUNTRIES: LazyLock<ArrayRef> =
     LazyLock::new(|| Arc::new(StringArray::from_iter_values(Country::all().map(Country::as_str))));
 
-/// A column of countries, by their ranks: their texts are not written down row by row to be hashed.
+/// A column of countries from their ranks. This avoids writing and hashing a text for each row.
 pub(super) fn country_column(table: Table, ranks: Vec<u8>) -> Result<ArrayRef> {
     let countries = DictionaryArray::<UInt8Type>::try_new(ranks.into(), Arc::clone(&COUNTRIES));
     Ok(Arc::new(countries.map_err(|error| arrow_defect(table, error))?))
 }
 
-/// Puts a file together.
+/// Assembles an encoded file.
 pub(super) fn encoded(
     table: StagedTable,
     path: String,
@@ -190,7 +190,7 @@ pub(super) fn encoded(
     EncodedFile { staged, bytes }
 }
 
-/// Encoding in memory fails only by a defect of ours.
+/// Encoding in memory fails only because of a defect in Adtally.
 pub(super) fn parquet_defect(table: Table, error: ParquetError) -> Error {
     Error::internal(format!("cannot encode rows of `{table}`: please report this")).because(error)
 }
@@ -199,15 +199,15 @@ pub(super) fn arrow_defect(table: Table, error: ArrowError) -> Error {
     Error::internal(format!("cannot arrange rows of `{table}`: please report this")).because(error)
 }
 
-/// A number of ours as Delta holds it.
+/// Converts a number to the type that Delta stores.
 ///
 /// # Errors
-/// Internal where Delta cannot hold it.
+/// Internal if Delta cannot store it.
 pub(super) fn long(value: u64) -> Result<i64> {
     i64::try_from(value).map_err(|_| Error::internal(format!("{value} does not fit into a column of Delta Lake")))
 }
 
-/// Numbers of ours as Delta holds them.
+/// Converts numbers to the type that Delta stores.
 ///
 /// # Errors
 /// As [`long`].
@@ -215,7 +215,7 @@ pub(super) fn longs(values: impl IntoIterator<Item = u64>) -> Result<Vec<i64>> {
     values.into_iter().map(long).collect()
 }
 
-/// A partition as Delta holds it.
+/// Converts a partition to the type that Delta stores.
 ///
 /// # Errors
 /// As [`long`].

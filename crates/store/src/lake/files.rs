@@ -1,4 +1,4 @@
-//! Which files a table consists of, and reading them without going through SQL.
+//! The files of a table, and reading them without SQL.
 
 use super::schema::Table;
 use super::statistics::Bounds;
@@ -23,13 +23,13 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Files read at once by one question: two cores decode while others wait for the disk or the network.
+/// Files that one query reads at once: two cores decode while other reads wait for the disk or the network.
 pub(super) const FILES_AT_ONCE: usize = 4;
 
-/// Bytes fetched from the end of a file at first: the footer and page index of a usual file, in one request.
+/// Bytes first fetched from the end of a file: the footer and page index of a typical file, in one request.
 const FOOTER_BYTES: usize = 32 * 1024;
 
-/// The last epoch of each partition. A partition that is not named has none.
+/// The last epoch of each partition. A partition that is missing here has no epoch.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Epochs(BTreeMap<u32, u64>);
 
@@ -40,7 +40,7 @@ impl FromIterator<(u32, u64)> for Epochs {
 }
 
 impl Epochs {
-    /// One partition's.
+    /// With one partition.
     pub fn of(partition: u32, epoch: u64) -> Self {
         Epochs(BTreeMap::from([(partition, epoch)]))
     }
@@ -50,7 +50,7 @@ impl Epochs {
         self.0.get(&partition).copied().unwrap_or_default()
     }
 
-    /// Notes an epoch; a smaller one than is known changes nothing.
+    /// Records an epoch. Ignored if it is smaller than the known one.
     pub fn note(&mut self, partition: u32, epoch: u64) {
         let last = self.0.entry(partition).or_default();
         *last = epoch.max(*last);
@@ -61,21 +61,21 @@ impl Epochs {
         self.0.iter().map(|(&partition, &epoch)| (partition, epoch))
     }
 
-    /// What both hold.
+    /// The epochs that both include.
     #[must_use]
     pub fn least(&self, other: &Epochs) -> Epochs {
         let both = self.iter().map(|(partition, epoch)| (partition, epoch.min(other.last(partition))));
         Epochs(both.filter(|&(_, epoch)| epoch > 0).collect())
     }
 
-    /// Whether a row of the lake, with its columns as they are there, is within them.
+    /// Whether they include a row of the lake, given its columns.
     #[inline]
     pub(super) fn hold(&self, partition: i32, epoch: i64) -> bool {
         let (Ok(partition), Ok(epoch)) = (u32::try_from(partition), u64::try_from(epoch)) else { return false };
         epoch <= self.last(partition)
     }
 
-    /// Whether all rows of a file with such bounds are within them.
+    /// Whether they include all rows of a file with these bounds.
     pub(super) fn surely_hold(&self, bounds: &Bounds) -> bool {
         match (bounds.partition, bounds.epoch) {
             (Some((least, largest)), Some((_, epoch))) if least == largest => {
@@ -85,7 +85,7 @@ impl Epochs {
         }
     }
 
-    /// Whether a file with such bounds may have rows within them.
+    /// Whether they may include rows of a file with these bounds.
     pub(super) fn may_hold(&self, bounds: &Bounds) -> bool {
         match (bounds.partition, bounds.epoch) {
             (Some((least, largest)), Some((epoch, _))) if least == largest => {
@@ -108,15 +108,15 @@ pub(super) struct FileEntry {
 #[derive(Debug)]
 pub(super) struct FileIndex {
     version: u64,
-    /// The state itself; none in tests of what needs none.
+    /// The state itself; `None` in tests that do not need it.
     pub(super) state: Option<DeltaTable>,
     pub(super) files: Vec<FileEntry>,
-    /// Marks that were looked up in it.
+    /// Marks that were already looked up in this state.
     pub(super) marks: Mutex<BTreeMap<String, Option<i64>>>,
 }
 
 impl FileIndex {
-    /// Of a state that no table has.
+    /// An index without a state.
     #[cfg(test)]
     pub(super) fn new(files: Vec<FileEntry>) -> Self {
         FileIndex { version: u64::MAX, state: None, files, marks: Mutex::default() }
@@ -155,14 +155,14 @@ impl LakeTable {
         Ok(index)
     }
 
-    /// A file for reading.
+    /// A reader of a file.
     pub(super) fn reader(&self, path: &Path, size: u64) -> LakeFile {
         LakeFile { table: self.table, store: Arc::clone(&self.store), path: path.clone(), size }
     }
 }
 
 impl Lake {
-    /// The last epoch of each partition that all tables hold.
+    /// The last epoch of each partition that all tables contain.
     ///
     /// # Errors
     /// External when the store fails.
@@ -183,14 +183,14 @@ impl Lake {
         Ok(epochs)
     }
 
-    /// The epochs that a question covers: those that all tables hold, and of them those asked for.
+    /// The epochs that a query covers: those requested that all tables contain.
     pub(super) async fn cut_at(&self, cut: Option<&Epochs>) -> Result<Epochs> {
         let held = self.epochs().await?;
         Ok(cut.map_or_else(|| held.clone(), |cut| held.least(cut)))
     }
 }
 
-/// Notes the epochs of a file whose statistics do not tell them.
+/// Records the epochs of a file whose statistics lack them.
 pub(super) async fn read_epochs(file: LakeFile, epochs: &mut Epochs) -> Result<()> {
     let failed = file.failure();
     let builder = file.open().await?;
@@ -217,12 +217,12 @@ pub(super) struct LakeFile {
 }
 
 impl LakeFile {
-    /// The column of its times.
+    /// The name of its time column.
     pub(super) fn time_column(&self) -> &'static str {
         self.table.time_column()
     }
 
-    /// What to say when this file cannot be read.
+    /// Converts errors about reading this file.
     pub(super) fn failure(&self) -> impl Fn(ParquetError) -> Error + Clone + Send + use<> {
         let name = format!("{}/{}", self.table, self.path);
         move |error| {
@@ -239,7 +239,7 @@ impl LakeFile {
         }
     }
 
-    /// Reads the footer and where the pages lie.
+    /// Reads the footer and the page index.
     pub(super) async fn open(mut self) -> Result<ParquetRecordBatchStreamBuilder<LakeFile>> {
         let failed = self.failure();
         let options = ArrowReaderOptions::new()
@@ -321,7 +321,7 @@ pub(super) fn times<'a>(
         .ok_or_else(|| failed(unexpected(name)))
 }
 
-/// Least and largest value of a column of numbers or times in a row group, where the file tells them.
+/// Smallest and largest value of a column of numbers or times in a row group; `None` if the file does not contain them.
 pub(super) fn group_bounds(group: &RowGroupMetaData, column: &str) -> Option<(i64, i64)> {
     let found = group.columns().iter().find(|found| found.column_path().string() == column)?;
     match found.statistics()? {

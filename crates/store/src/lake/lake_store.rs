@@ -1,4 +1,4 @@
-//! The lake as the run loop and upkeep need it: a simulation puts a model in its place.
+//! The lake's interface for the run loop and upkeep. A simulation implements it with a model.
 
 use super::{
     ClickRows, EncodedFile, EpochProjection, Epochs, Keep, Lake, LakeProgress, RollUp, TableEpochs, Tokens, Vacuumed,
@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use hashbrown::HashSet;
 
-/// Where epochs are staged and projected to. What each method promises is said at [`Lake`]'s of the same name.
+/// Stores staged files and projected epochs. The methods of the same names of [`Lake`] document what each guarantees.
 #[async_trait]
 pub trait LakeStore: Send + Sync {
-    /// The files of one epoch, named by its partition and number; it only computes. `file_token` is random and makes their names unique.
+    /// Encodes the files of one epoch, named by partition and number, without I/O. `file_token` is random: names are
+    /// unique.
     ///
     /// # Errors
     /// Internal when rows cannot be encoded.

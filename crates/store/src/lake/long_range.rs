@@ -1,4 +1,4 @@
-//! Counts of long ranges: whole days and hours where they are rolled up, and minutes at the edges.
+//! Counts of long ranges: whole days and hours from the roll-ups, and minutes at the edges.
 
 use super::Lake;
 use super::counts::Selection;
@@ -9,11 +9,11 @@ use adtally_model::{Minute, MinuteCounts, Result};
 use std::collections::BTreeMap;
 
 impl Lake {
-    /// Shows the selected counts of `[from, to)` in the epochs up to `cut` that all tables hold, in pieces of bounded
-    /// size: each by the first minute of the day, hour or minute that it counts, and each click once.
+    /// Passes on the selected counts of `[from, to)` in the epochs up to `cut` that all tables contain, in pieces of
+    /// bounded size. Each count is under the first minute of its day, hour or minute, and each click is counted once.
     ///
     /// # Errors
-    /// User when an edge lies where only longer spans are kept; else as [`Lake::counts`].
+    /// User when an edge lies where only longer spans are kept; otherwise as [`Lake::counts`].
     pub async fn each_count(
         &self,
         (from, to): (Minute, Minute),
@@ -27,7 +27,7 @@ impl Lake {
         for (is_rolled, cut) in self.rolled_alike(cut).await? {
             let mut from = from;
             if !is_rolled && let Some(kept) = self.kept_from(Table::ClicksByMinute).await? {
-                // Minutes leave only once they are rolled up: these partitions began later.
+                // Minutes are deleted only once they are rolled up: these partitions began later.
                 from = from.max(kept).min(to);
             }
             self.each_count_of((from, to), &cut, selection, &mut show).await?;
@@ -35,8 +35,8 @@ impl Lake {
         Ok(())
     }
 
-    /// Partitions of which hours and days are rolled up to the same ends, together, and whether any are: one that lags
-    /// behind, or has no roll-ups yet, makes no others read their minutes.
+    /// Groups the partitions whose hours and days are rolled up to the same ends, and says for each group whether it
+    /// has any. So a partition that lags behind, or has no roll-ups yet, does not make others read their minutes.
     async fn rolled_alike(&self, cut: &Epochs) -> Result<Vec<(bool, Epochs)>> {
         let mut alike: BTreeMap<[Option<Minute>; 2], Epochs> = BTreeMap::new();
         for (partition, epoch) in cut.iter() {
@@ -56,7 +56,7 @@ impl Lake {
         selection: Selection,
         mut show: impl FnMut(&MinuteCounts) + Send,
     ) -> Result<()> {
-        // In this order: what one table no longer keeps is in the next one by then.
+        // The order matters: rows that one table has deleted are already in the next one.
         let minutes = self.count_reader(Table::ClicksByMinute, Some(cut), selection).await?;
         let hours = self.count_reader(Table::ClicksByHour, Some(cut), selection).await?;
         let days = self.count_reader(Table::ClicksByDay, Some(cut), selection).await?;
@@ -87,7 +87,8 @@ async fn rolled(index: &super::files::FileIndex, roll_up: RollUp, cut: &Epochs) 
     Ok(end)
 }
 
-/// The whole spans within a range that are rolled up up to `end`; an empty range at its end where there are none.
+/// The whole spans of a range that are rolled up, up to `end`; an empty range at the end of the range if there are
+/// none.
 fn whole(roll_up: RollUp, (from, to): (Minute, Minute), end: Option<Minute>) -> (Minute, Minute) {
     let Some(end) = end else { return (to, to) };
     let (first, last) = (roll_up.ceil(from), roll_up.floor(to).min(end));

@@ -1,15 +1,15 @@
-//! The lake: every counted click, the counts, the dead letters and the ledger as Delta tables that anyone can read.
+//! The lake: every counted click, the counts, the dead letters and the ledger as Delta tables that any reader can open.
 //!
 //! - **Receives** epochs that are committed in the epoch log, and files staged for them.
 //! - **Emits** counts, scans of raw clicks, SQL answers.
-//! - **Promises** that each table holds an epoch once: every Delta commit carries a `txn` of ours with the last epoch
-//!   in it, is made on exactly the snapshot in which that `txn` was looked up, and after any error is looked up again
-//!   before it is tried again. Readers cut at the least epoch that all tables hold, so that tables agree.
-//! - **Never** deletes a file that anything names (see `upkeep`), trusts an error to mean that nothing was committed, or asks more of other
-//!   readers than the oldest Delta protocol: no deletion vectors, no column mapping.
+//! - **Promises** that each table contains an epoch once. Every Delta commit has a `txn` with its last epoch, and is
+//!   made on exactly the snapshot in which that `txn` was looked up; after any error it is looked up again before a
+//!   retry. Readers stop at the smallest epoch that all tables contain, so that tables agree.
+//! - **Never** deletes a file that is still named (see `upkeep`), assumes after an error that nothing was committed, or
+//!   requires more of other readers than the oldest Delta protocol: no deletion vectors, no column mapping.
 //!
-//! One process writes at a time (the owner of the data directory); any number read. All paths are relative to the
-//! object store handed in, so that local disk and S3 differ in nothing here.
+//! One process writes at a time (the owner of the data directory); any number may read. All paths are relative to the
+//! given object store, so this code is the same for a local disk and S3.
 
 mod adopt;
 mod audit;
@@ -61,18 +61,18 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 use url::Url;
 
-/// Where tables lie as far as the Delta library is concerned. It is no real place: the library meets it only with the
-/// object store that was handed in, so that it can never read or write anywhere else.
+/// The location of the tables for the Delta library. It is not a real place: the library uses it only with the given
+/// object store, so it can never read or write anywhere else.
 const ROOT_URL: &str = "adtally-lake://tables/";
 
-/// Commits between checkpoints of a table's log: readers replay at most that many and the last checkpoint.
+/// Commits between checkpoints of a table's log: readers replay at most this many after the last checkpoint.
 const CHECKPOINT_EVERY: u64 = 10;
 
-/// How long commits are kept after a checkpoint has made them superfluous: time travel for two days, and a log folder
-/// of some thousands of files.
+/// How long commits are kept once a checkpoint includes them: time travel for two days, and a log folder of some
+/// thousands of files.
 const LOG_RETENTION: &str = "interval 2 days";
 
-/// How often opening a table is tried: creating it may meet another process that does the same.
+/// Maximum attempts to open a table: another process may create it at the same time.
 const OPEN_ATTEMPTS_MAX: u32 = 4;
 
 /// The Delta tables below one folder.
@@ -80,20 +80,20 @@ pub struct Lake {
     store: Arc<dyn ObjectStore>,
     /// In the order of [`Table::ALL`].
     tables: Vec<LakeTable>,
-    /// Held while epochs are projected: a second projection of this process waits instead of meeting conflicts.
+    /// Locked while epochs are projected: a second projection of this process waits instead of causing conflicts.
     projecting: tokio::sync::Mutex<()>,
 }
 
 /// One table.
 struct LakeTable {
     table: Table,
-    /// Rooted at the table's folder.
+    /// The store, rooted at the table's folder.
     store: Arc<dyn ObjectStore>,
     /// The newest state seen.
     newest: Mutex<DeltaTable>,
-    /// The files of the newest state that was asked for them.
+    /// The files of the newest state for which they were requested.
     index: Mutex<Option<Arc<FileIndex>>>,
-    /// Bytes that the rows of small files take in memory, by path, as far as compaction has asked.
+    /// Bytes of the rows of small files in memory, by path, as far as compaction has computed them.
     memory: Mutex<HashMap<String, u64>>,
 }
 
@@ -104,16 +104,16 @@ impl std::fmt::Debug for Lake {
 }
 
 impl Lake {
-    /// Opens the lake in an object store rooted at its folder. Tables that are absent are created; a crash between
-    /// two creations does no harm.
+    /// Opens the lake in an object store rooted at its folder. Creates missing tables; a crash between two creations
+    /// does no harm.
     ///
     /// # Errors
-    /// External when the store fails, corrupt when a table is not of our making.
+    /// External when the store fails, corrupt when a table has columns of another program.
     pub async fn open(store: Arc<dyn ObjectStore>) -> Result<Lake> {
         Self::open_tables(store, true).await
     }
 
-    /// Opens a lake whose tables are there, and changes nothing.
+    /// Opens a lake with existing tables, without changing anything.
     ///
     /// # Errors
     /// As [`Lake::open`]; corrupt when a table is missing.
@@ -129,8 +129,8 @@ impl Lake {
         Ok(Lake { store, tables, projecting: tokio::sync::Mutex::new(()) })
     }
 
-    /// Adds to tables of earlier versions the columns that they lack; they are null in the rows that are there. Doing it again
-    /// changes nothing, and several processes may do it at once.
+    /// Adds missing columns to tables of earlier versions; they are null in existing rows. A repeated call changes
+    /// nothing, and several processes may call it at once.
     ///
     /// # Errors
     /// External when the store fails, corrupt when a table is damaged.
@@ -161,7 +161,7 @@ impl LakeTable {
                          inputs, move both the lake and the epoch log away and start with an empty data directory"
                     )));
                 }
-                // An error in creating it may come after it was created: only loading tells.
+                // The table may have been created despite an error, so it is loaded to find out.
                 Err(DeltaTableError::NotATable(_)) => match create(table, table.delta_fields(), &opened).await {
                     Ok(()) => continue,
                     Err(error) => error,
@@ -178,7 +178,7 @@ impl LakeTable {
 
     async fn add_columns(&self) -> Result<()> {
         let mut failure = None;
-        // The last round only looks.
+        // The last iteration only checks.
         for _ in 0..=OPEN_ATTEMPTS_MAX {
             let latest = self.latest().await?;
             let missing = missing_columns(self.table, &latest)?;
@@ -188,7 +188,7 @@ impl LakeTable {
             let fields: Vec<_> = missing.into_iter().map(Column::delta_field).collect();
             match latest.add_columns().with_fields(fields).with_commit_properties(quiet()).await {
                 Ok(_) => reach(COLUMNS_ADDED),
-                // They may be there all the same, by this process or by another: the next round looks.
+                // This or another process may have added them nevertheless: the next iteration checks.
                 Err(error) => failure = Some(error),
             }
         }
@@ -202,7 +202,7 @@ impl LakeTable {
         })
     }
 
-    /// The newest state there is.
+    /// Loads the newest state.
     async fn latest(&self) -> Result<DeltaTable> {
         let mut table = self.newest.lock().clone();
         if let Err(error) = table.update_incremental(None).await {
@@ -229,7 +229,7 @@ fn stores_of(root: &Arc<dyn ObjectStore>, table: Table) -> Result<(Arc<dyn Objec
     Ok((store, log_store))
 }
 
-/// Creates a table that is not there.
+/// Creates a missing table.
 async fn create(table: Table, fields: Vec<StructField>, at: &DeltaTable) -> Result<(), DeltaTableError> {
     CreateBuilder::new()
         .with_log_store(at.log_store())
@@ -244,7 +244,7 @@ async fn create(table: Table, fields: Vec<StructField>, at: &DeltaTable) -> Resu
         .map(drop)
 }
 
-/// Commits without the hooks of the library.
+/// Properties of a commit without the library's hooks.
 fn quiet() -> CommitProperties {
     CommitProperties::default().with_create_checkpoint(false).with_cleanup_expired_logs(Some(false))
 }
@@ -256,8 +256,8 @@ fn missing_columns(table: Table, opened: &DeltaTable) -> Result<Vec<&'static Col
     Ok(table.columns().iter().filter(|column| column.added && schema.field(column.name).is_none()).collect())
 }
 
-/// Refuses a table whose columns are not ours; more columns than ours are fine, and those that earlier versions lack may be
-/// missing.
+/// Rejects a table whose columns are not those of this version. More columns are fine, and columns that earlier
+/// versions lack may be missing.
 fn check_schema(table: Table, opened: &DeltaTable) -> Result<()> {
     let snapshot = opened.snapshot().map_err(|error| delta_error(table, "open", error))?;
     let schema = snapshot.schema();
@@ -279,8 +279,8 @@ fn check_schema(table: Table, opened: &DeltaTable) -> Result<()> {
     Ok(())
 }
 
-/// An error of the Delta library in reading a table, in our vocabulary: what neither the disk nor the network did is
-/// in what is stored.
+/// Converts an error of the Delta library while reading a table. Errors that neither the disk nor the network caused
+/// are errors in the stored data.
 fn delta_error(table: Table, what: &str, error: DeltaTableError) -> Error {
     match store_failure(&error) {
         Some(StoreFailure::Passing) => Error::transient(format!(
@@ -293,21 +293,21 @@ fn delta_error(table: Table, what: &str, error: DeltaTableError) -> Error {
     .because(error)
 }
 
-/// What an object store did to make something fail.
+/// A failure of an object store.
 enum StoreFailure {
-    /// It holds no such object.
+    /// The object does not exist.
     Missing(String),
-    /// It failed in a way that may pass.
+    /// A temporary failure.
     Passing,
 }
 
-/// How the Delta kernel words a failing object store, which it keeps as text alone.
+/// The Delta kernel's wording for a failing object store, which it keeps only as text.
 const KERNEL_STORE_ERROR: &str = "Error interacting with object store";
 
-/// How DataFusion does when it fetches a file's footer.
+/// DataFusion's wording for a failure to fetch a file's footer.
 const FOOTER_STORE_ERROR: &str = "Object Store error: ";
 
-/// What the disk or an object store has to do with an error; nothing when it did its part.
+/// The failure of the disk or object store that caused an error; `None` if neither caused it.
 fn store_failure(error: &(dyn StdError + 'static)) -> Option<StoreFailure> {
     causes(error).find_map(|cause| {
         if let Some(failed) = cause.downcast_ref::<object_store::Error>() {
@@ -328,7 +328,7 @@ fn store_failure(error: &(dyn StdError + 'static)) -> Option<StoreFailure> {
     })
 }
 
-/// An error and what caused it.
+/// An error and its chain of causes.
 fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |&error| error.source())
 }

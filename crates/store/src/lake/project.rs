@@ -1,9 +1,9 @@
-//! Projecting epochs into the tables, each exactly once.
+//! Projects epochs into the tables, each exactly once.
 //!
-//! A `txn` of the Delta log does not by itself refuse a repetition. So the newest snapshot is loaded, the epoch that
-//! it holds is looked up in it, and the rest is committed on that very snapshot: if anyone committed meanwhile the
-//! commit fails and all is looked up anew. An error may come after the commit was durable (the reply was lost), so it
-//! means nothing until the table was loaded again.
+//! A `txn` of the Delta log does not reject a repetition by itself. So the newest snapshot is loaded, its last epoch is
+//! looked up, and the later epochs are committed on exactly this snapshot. If another commit was made in the meantime,
+//! the commit fails and everything is looked up again. An error may come after the commit was durable (the reply was
+//! lost), so it says nothing until the table is loaded again.
 
 use super::encode::long;
 use super::rows::{RowFile, encode_counts, encode_ledgers};
@@ -22,48 +22,48 @@ use object_store::{ObjectStore, PutOptions, PutPayload};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// How often a commit to one table is tried before the caller hears of it: conflicts are rare, since one process
-/// writes and background maintenance commits now and then.
+/// Attempts to commit to a table before the caller gets the error. Conflicts are rare, since one process writes and
+/// background maintenance commits now and then.
 pub(super) const COMMIT_ATTEMPTS_MAX: u32 = 5;
 
-/// What the lake has to know of one epoch.
+/// The data of one epoch that the lake needs.
 #[derive(Clone, Debug)]
 pub struct EpochProjection {
-    /// How far the partition had come at its end; its clock is when the lake says that it was committed.
+    /// The partition's progress at its end. Its clock is the commit time in the lake.
     pub progress: Progress,
     /// Clicks counted in it.
     pub counts: Arc<[MinuteCounts]>,
     /// Files staged for it.
     pub staged: Vec<StagedFile>,
-    /// Lines by verdict of the inputs that it touched, cumulative, by their names.
+    /// Cumulative lines by verdict of the inputs that it changed, by their names.
     pub inputs: Arc<[(Arc<str>, Ledger)]>,
 }
 
-/// Which epochs of one partition the tables hold.
+/// The epochs of one partition in the tables.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TableEpochs {
-    /// The last epoch in each of [`Table::PROJECTED`]; none in a table that holds none.
+    /// The last epoch in each of [`Table::PROJECTED`]; `None` for a table without any.
     pub tables: Vec<(Table, Option<u64>)>,
 }
 
 impl TableEpochs {
-    /// The last epoch that all of them hold; 0 when there is none.
+    /// The last epoch that all tables contain; 0 if there is none.
     pub fn by_all(&self) -> u64 {
         self.tables.iter().map(|&(_, epoch)| epoch.unwrap_or_default()).min().unwrap_or_default()
     }
 }
 
-/// The `txn` that says how far a table holds a partition of an epoch log.
+/// The name of the `txn` with a table's last epoch of a partition of an epoch log.
 pub(super) fn epoch_app(log_id: u128, partition: u32) -> String {
     format!("adtally-{log_id:032x}-{partition}")
 }
 
-/// The `txn` that says which epoch log a partition's rows are from.
+/// The name of the `txn` that identifies the epoch log of a partition's rows.
 pub(super) fn log_app(partition: u32) -> String {
     format!("adtally-log-{partition}")
 }
 
-/// A log id in the 63 bits that a `txn` has room for.
+/// A log id reduced to the 63 bits of a `txn`.
 pub(super) fn log_mark(log_id: u128) -> i64 {
     ((log_id >> 64) as u64 ^ log_id as u64) as i64 & i64::MAX
 }
@@ -83,11 +83,11 @@ impl Lake {
         futures::future::try_join_all(puts).await.map(drop)
     }
 
-    /// Which epochs of a partition of this epoch log the tables hold.
+    /// The epochs of a partition of this epoch log in the tables.
     ///
     /// # Errors
-    /// Corrupt, with what to do about it, when they hold epochs of another log for this partition, or rows of epochs
-    /// that they do not say they hold; external when the store fails.
+    /// Corrupt, with what to do about it, when the tables contain epochs of another log for this partition, or rows of
+    /// epochs that no mark names; external when the store fails.
     pub async fn held(&self, log_id: u128, partition: u32) -> Result<TableEpochs> {
         let mut tables = Vec::with_capacity(Table::PROJECTED.len());
         for table in Table::PROJECTED {
@@ -99,13 +99,13 @@ impl Lake {
         Ok(TableEpochs { tables })
     }
 
-    /// Adds epochs of any number of partitions to all tables, those that a table holds already excepted: one commit to each
-    /// table. Doing it again changes nothing, and after an error it is to be done again. The epochs of a partition stand
-    /// together, follow one another and follow what the tables hold.
-    /// `file_token` is random, the same as long as a process lives: what another one writes under other names cannot
-    /// take the place of a file that is committed.
+    /// Adds epochs of any number of partitions to all tables, except those that a table already contains, with one
+    /// commit per table. A repeated call changes nothing, and after an error it must be repeated. The epochs of a
+    /// partition must be contiguous in the slice, consecutive, and follow those in the tables. `file_token` is random
+    /// and constant during the life of a process. Other processes write under other names, so they cannot replace a
+    /// committed file.
     ///
-    /// It encodes the counts on the calling thread.
+    /// The counts are encoded on the calling thread.
     ///
     /// # Errors
     /// External when the store fails, internal when an epoch is missing, corrupt as for [`Lake::held`].
@@ -126,7 +126,7 @@ impl Lake {
     }
 }
 
-/// The epochs of each log among some.
+/// Splits epochs by log.
 fn logs(epochs: &[EpochProjection]) -> impl Iterator<Item = &[EpochProjection]> {
     let of = |epoch: &EpochProjection| (epoch.progress.log_id, epoch.progress.partition);
     epochs.chunk_by(move |one, next| of(one) == of(next))
@@ -138,15 +138,15 @@ impl LakeTable {
     }
 
     async fn put_opts(&self, path: &str, payload: PutPayload, options: PutOptions) -> Result<()> {
-        // Names are unique to a process, and say what is in the file: writing one again writes the same bytes.
+        // Names are unique to a process and identify the content: writing a file again writes the same bytes.
         self.store.put_opts(&Path::from(path), payload, options).await.map(drop).map_err(|error| {
             Error::transient(format!("cannot write {}/{path}: check the disk or the object store", self.table))
                 .because(error)
         })
     }
 
-    /// A table's log whose newest entry was cut has rows of epochs, and not what says that it holds them: they would be
-    /// added once more.
+    /// Rejects rows of epochs after the table's mark. A table whose newest log entry was cut has such rows without the
+    /// mark; they would be added once more.
     fn check_no_rows_after(&self, state: &DeltaTable, partition: u32, held: u64) -> Result<()> {
         let of_partition = Some((i64::from(partition), i64::from(partition)));
         let index = self.files_of(state)?;
@@ -186,7 +186,7 @@ impl LakeTable {
                 }
             }
         }
-        // The last attempt, too, may have been committed.
+        // The last attempt may have been committed as well.
         let latest = self.latest().await?;
         let mut missing = false;
         for log in logs(epochs) {
@@ -195,7 +195,7 @@ impl LakeTable {
         last_error.filter(|_| missing).map_or(Ok(()), Err)
     }
 
-    /// The epochs of one log that a state of this table does not hold.
+    /// The epochs of one log that are missing in a state of this table.
     async fn pending<'a>(&self, latest: &DeltaTable, log: &'a [EpochProjection]) -> Result<&'a [EpochProjection]> {
         let Some(EpochProjection { progress: Progress { log_id, partition, .. }, .. }) = log.first() else {
             return Ok(log);
@@ -214,8 +214,8 @@ impl LakeTable {
         }
     }
 
-    /// What the epochs of one log add to a state of this table: their files, of which those that are not staged yet are
-    /// written, and how far the table then holds the log.
+    /// The additions of the epochs of one log to a state of this table: their files, after writing those that are not
+    /// staged yet, and the mark of the last epoch.
     async fn additions(&self, latest: &DeltaTable, log: &[EpochProjection], file_token: u128) -> Result<Vec<Action>> {
         let pending = self.pending(latest, log).await?;
         let mut actions: Vec<Action> = Vec::new();
@@ -246,14 +246,14 @@ impl LakeTable {
         Ok(actions)
     }
 
-    /// Commits on exactly this snapshot and returns the version. An error says nothing about whether it is there.
+    /// Commits on exactly this snapshot and returns the version. After an error, the commit may exist nevertheless.
     pub(super) async fn commit(
         &self,
         snapshot: &DeltaTable,
         actions: Vec<Action>,
         operation: DeltaOperation,
     ) -> Result<u64> {
-        // Conflicts and lost replies alike: whether it is there is looked up, and tried again if it is not.
+        // Conflicts and lost replies are treated alike: the caller looks for the commit, and retries if it is missing.
         let failed = |error| {
             Error::transient(format!("cannot commit to the lake table `{}`: it is safe to try again", self.table))
                 .because(error)
@@ -267,11 +267,11 @@ impl LakeTable {
             .map_err(failed)?
             .await
             .map_err(failed)?;
-        // The hooks that would follow are done apart: when they fail, the commit has not.
+        // The library's hooks run separately: if they fail, the commit has not failed.
         Ok(committed.version)
     }
 
-    /// Writes a checkpoint and drops commits that are old, now and then. Failing to costs time, never truth.
+    /// Writes a checkpoint and deletes old commits now and then. A failure costs only time, not correctness.
     pub(super) async fn keep_log_short(&self, version: u64) {
         if !version.is_multiple_of(CHECKPOINT_EVERY) {
             return;
@@ -291,14 +291,14 @@ impl LakeTable {
     }
 }
 
-/// What a state of a table says under a mark of ours.
+/// The value of a mark in a state of a table.
 pub(super) async fn mark(table: Table, state: &DeltaTable, app: String) -> Result<Option<i64>> {
     let failed = |error| delta_error(table, "read", error);
     let snapshot = state.snapshot().map_err(failed)?;
     snapshot.transaction_version(&state.log_store(), app).await.map_err(failed)
 }
 
-/// Refuses a table that holds rows of another epoch log for a partition.
+/// Rejects a table with rows of another epoch log for a partition.
 pub(super) async fn check_log(table: Table, state: &DeltaTable, log_id: u128, partition: u32) -> Result<()> {
     match mark(table, state, log_app(partition)).await? {
         None => Ok(()),

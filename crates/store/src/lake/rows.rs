@@ -16,25 +16,25 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use std::sync::Arc;
 
-/// Dead letters handed to the Parquet writer at once: with the longest payloads 32 MiB.
+/// Dead letters passed to the Parquet writer at once: with the longest payloads 32 MiB.
 const DEAD_LETTERS_AT_ONCE: usize = 8_192;
 
-/// Counts handed to the Parquet writer at once.
+/// Counts passed to the Parquet writer at once.
 const COUNTS_AT_ONCE: usize = 65_536;
 
-/// Counts in a row group: groups are encoded side by side, and what a question does not need is skipped by group.
+/// Counts in a row group. Groups are encoded concurrently, and queries skip whole groups.
 const COUNT_GROUP_ROWS: usize = 1 << 18;
 
-/// Bytes that a row of counts takes in a file, more or less.
+/// Approximate bytes of a row of counts in a file.
 const COUNT_BYTES: usize = 2;
 
-/// A staged or projected file of a small table, and what the log says of it.
+/// A staged or projected file of a small table, and its description for the log.
 pub(super) struct RowFile {
     pub(super) bytes: Bytes,
     pub(super) statistics: Statistics,
 }
 
-/// The Parquet file of one epoch's dead letters; none where there are none. It only computes; `file_token` is random
+/// Encodes the Parquet file of one epoch's dead letters; `None` if there are none. Does no I/O. `file_token` is random
 /// and makes the name unique.
 ///
 /// # Errors
@@ -64,7 +64,7 @@ pub fn encode_dead_letters(
     Ok(Some(encoded(StagedTable::DeadLetters, path, Vec::new(), range, &statistics, writer.finish()?)))
 }
 
-/// Properties for a small table; dictionaries are tried on all columns but the `unique` ones.
+/// Properties for a small table. Dictionaries are tried on all columns except the `unique` ones.
 pub(super) fn plain_properties(unique: &[&str]) -> WriterProperties {
     unique
         .iter()
@@ -122,15 +122,15 @@ fn constant_long(value: u64, rows: usize) -> Result<ArrayRef> {
     Ok(Arc::new(Int64Array::from(vec![long(value)?; rows])))
 }
 
-/// The counts of some epochs as a file of `clicks_by_minute`: by epoch, minute, ad and country. None where there are
-/// none.
+/// Encodes the counts of epochs as a file of `clicks_by_minute`, sorted by epoch, minute, ad and country. `None` if
+/// there are none.
 pub(super) fn encode_counts(epochs: &[EpochProjection], partition: u32) -> Result<Option<RowFile>> {
     let minutes =
         epochs.iter().flat_map(|epoch| epoch.counts.iter().map(move |counts| (epoch.progress.number, counts)));
     encode_spans(Table::ClicksByMinute, &minutes.collect::<Vec<_>>(), partition)
 }
 
-/// Counts of spans with the epochs to stamp on them, as a file of a table of counts. None where there are none.
+/// Encodes counts of spans, each with the epoch for its rows, as a file of a table of counts. `None` if there are none.
 pub(super) fn encode_spans(table: Table, spans: &[(u64, &MinuteCounts)], partition: u32) -> Result<Option<RowFile>> {
     let minutes = || spans.iter().copied();
     let runs: Vec<CountRun<'_>> = minutes().map(|span| Run { of: span, rows: 0..span.1.len() }).collect();
@@ -156,10 +156,10 @@ pub(super) fn encode_spans(table: Table, spans: &[(u64, &MinuteCounts)], partiti
     Ok(Some(RowFile { bytes, statistics }))
 }
 
-/// Rows of the counts of one span, with the epoch to stamp on them.
+/// Rows of the counts of one span, with their epoch.
 type CountRun<'a> = Run<(u64, &'a MinuteCounts)>;
 
-/// Some rows in the columns of a table of counts.
+/// The columns of a table of counts for some rows.
 fn count_columns(table: Table, piece: &[CountRun<'_>], partition: u32) -> Result<Vec<ArrayRef>> {
     let rows = rows_of(piece);
     let (mut times, mut ads, mut clicks, mut epochs) =
@@ -185,13 +185,13 @@ fn count_columns(table: Table, piece: &[CountRun<'_>], partition: u32) -> Result
     ])
 }
 
-/// How a table of counts is written.
+/// The Parquet properties of a table of counts.
 pub(super) fn count_properties(table: Table) -> WriterProperties {
     let path = |name: &str| ColumnPath::from(name);
     let mut builder = properties();
     let time = table.time_column();
     for name in [time, "ad_id", "partition", "epoch"] {
-        // Ascending or constant: differences are small.
+        // The values ascend or are constant, so the differences are small.
         builder = builder
             .set_column_dictionary_enabled(path(name), false)
             .set_column_encoding(path(name), Encoding::DELTA_BINARY_PACKED);
@@ -199,13 +199,13 @@ pub(super) fn count_properties(table: Table) -> WriterProperties {
     for name in [time, "ad_id"] {
         builder = builder.set_column_statistics_enabled(path(name), EnabledStatistics::Page);
     }
-    // Every country is in nearly every row group.
+    // Nearly every row group has every country.
     builder = builder.set_column_statistics_enabled(path("country"), EnabledStatistics::None);
     builder.build()
 }
 
-/// The ledgers of some epochs as a file: for each epoch a row for the partition, whose input is null, and a row for
-/// each input that it touched.
+/// Encodes the ledgers of epochs as a file: for each epoch a row for the partition, whose input is null, and a row for
+/// each input that it changed.
 pub(super) fn encode_ledgers(epochs: &[EpochProjection], partition: u32) -> Result<RowFile> {
     let rows: Vec<(&EpochProjection, Option<&str>, &Ledger)> = epochs
         .iter()

@@ -1,7 +1,7 @@
-//! Exact counts straight from raw clicks, for questions by address or user, and for recounting.
+//! Exact counts from raw clicks, for queries by address or user, and for recounting.
 //!
-//! Files are pruned by their statistics, row groups by statistics and Bloom filters, and of what remains only the
-//! columns asked about are decoded before the rest is.
+//! Files are pruned by their statistics, row groups by statistics and Bloom filters. In the remaining groups, the
+//! columns of the conditions are decoded first.
 
 use super::Lake;
 use super::counts::{LakeCounts, SignedCounts, countries, merged, spawned};
@@ -23,7 +23,7 @@ use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::statistics::Statistics;
 use std::sync::Arc;
 
-/// Which clicks to count.
+/// The clicks to count.
 #[derive(Clone, Copy, Debug)]
 pub struct ClickScan<'a> {
     /// First minute.
@@ -32,13 +32,13 @@ pub struct ClickScan<'a> {
     pub to: Minute,
     /// Conditions that combine with AND.
     pub filters: &'a Filters,
-    /// The last epochs to take from the tables; all that they hold when `None`.
+    /// The last epochs to read from the tables; `None` reads all.
     pub cut: Option<&'a Epochs>,
-    /// Files of epochs that may not be projected yet; those that the tables hold already are not read twice.
+    /// Files of epochs that may not be projected yet. Those of epochs in the tables are not read twice.
     pub staged: &'a [StagedFile],
 }
 
-/// The conditions on a row, in the form that columns are compared with.
+/// The conditions on a row, in the types of the columns.
 #[derive(Clone, Debug)]
 struct Conditions {
     from: Minute,
@@ -49,11 +49,12 @@ struct Conditions {
 }
 
 impl Lake {
-    /// Counts raw clicks by minute, ad and country: those in the tables, cut at the least epoch that all tables hold,
-    /// and those in staged files of later epochs.
+    /// Counts raw clicks by minute, ad and country: those in the tables, up to the smallest epoch that all contain, and
+    /// those in staged files of later epochs.
     ///
     /// # Errors
-    /// User when clicks from `from` on are no longer kept, external when the store fails, corrupt when a file is missing.
+    /// User when clicks from `from` on have been deleted, external when the store fails, corrupt when a file is
+    /// missing.
     pub async fn scan_clicks(&self, scan: &ClickScan<'_>) -> Result<LakeCounts> {
         let conditions = Arc::new(Conditions {
             from: scan.from,
@@ -76,7 +77,7 @@ impl Lake {
         let mut seen = HashSet::new();
         for file in scan.staged.iter().filter(|file| file.table == StagedTable::Clicks) {
             let bounds = Bounds::read(Some(&file.stats), "click_timestamp");
-            // An epoch that the tables hold was read from them above, wherever its rows lie there by now.
+            // Epochs in the tables were read from there above, whichever files now contain their rows.
             if !held.surely_hold(&bounds) && bounds.may_meet(scan.from, scan.to) && seen.insert(file.path.as_str()) {
                 wanted.push((table.reader(&Path::from(file.path.as_str()), file.size), None));
             }
@@ -89,7 +90,7 @@ impl Lake {
         Ok(LakeCounts { minutes, epochs })
     }
 
-    /// Counts the clicks of `[from, to)` in the tables anew, for comparison with [`Lake::counts`].
+    /// Recounts the clicks of `[from, to)` in the tables, for comparison with [`Lake::counts`].
     ///
     /// # Errors
     /// As [`Lake::scan_clicks`].
@@ -99,7 +100,7 @@ impl Lake {
 }
 
 impl Conditions {
-    /// Whether a row group may have rows that meet them, by its statistics.
+    /// Whether a row group may have matching rows, by its statistics.
     fn may_meet(&self, group: &RowGroupMetaData) -> bool {
         if let Some((least, largest)) = group_bounds(group, "click_timestamp")
             && (minute_of_us(least) >= self.to || minute_of_us(largest) < self.from)
@@ -117,7 +118,7 @@ impl Conditions {
         true
     }
 
-    /// The conditions as filters on columns, the one that few rows pass first.
+    /// The conditions as filters on columns, the most selective one first.
     fn predicates(&self, builder: &ParquetRecordBatchStreamBuilder<LakeFile>) -> Vec<Box<dyn ArrowPredicate>> {
         let schema = builder.parquet_schema();
         let texts =
@@ -132,7 +133,7 @@ impl Conditions {
     }
 }
 
-/// Which rows of a one-column batch are this text.
+/// Compares each row of a one-column batch with a text.
 fn equal(batch: &RecordBatch, wanted: &str) -> Result<BooleanArray, ArrowError> {
     let column = batch.columns().first().and_then(|column| column.as_string_opt::<i32>());
     let column = column.ok_or_else(|| ArrowError::SchemaError("a text column has another type".to_owned()))?;

@@ -1,4 +1,4 @@
-//! The tables of the lake: names, columns, types. They are a contract with everyone who reads the lake.
+//! The tables of the lake: names, columns, types. Every reader of the lake depends on them.
 
 use adtally_model::StagedTable;
 use arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef, TimeUnit};
@@ -6,10 +6,10 @@ use deltalake_core::kernel::{DataType, PrimitiveType, StructField};
 use std::fmt;
 use std::sync::Arc;
 
-/// A table of the lake; its folder bears its name.
+/// A table of the lake. Its folder has the same name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Table {
-    /// Every counted click.
+    /// All counted clicks.
     Clicks,
     /// Lines that were not counted, for reconciliation and repair.
     DeadLetters,
@@ -19,13 +19,13 @@ pub enum Table {
     ClicksByHour,
     /// Clicks by day, ad and country.
     ClicksByDay,
-    /// What reconciliation changed and why.
+    /// The changes made by reconciliation, and the reasons.
     Corrections,
     /// Lines by verdict, cumulative, by epoch.
     Ledger,
 }
 
-/// The type of a column, as Delta and Parquet both know it.
+/// The type of a column, in Delta and in Parquet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     /// Microseconds since the Unix epoch, UTC.
@@ -51,13 +51,12 @@ pub(crate) struct Column {
     pub(crate) kind: Kind,
     /// Whether rows may lack it.
     pub(crate) optional: bool,
-    /// Whether tables of earlier versions lack it: it is added when an owner opens them, and is null in their rows.
+    /// Whether tables of earlier versions lack it. An owner adds it when opening them; it is null in their rows.
     pub(crate) added: bool,
 }
 
 impl Column {
-    /// The column for Delta. It is nullable there: a column that must not be null asks more of other writers than old
-    /// ones know.
+    /// The column for Delta. It is nullable there, since a required column needs features that old writers lack.
     pub(crate) fn delta_field(&self) -> StructField {
         StructField::nullable(self.name, DataType::Primitive(self.kind.delta()))
     }
@@ -108,7 +107,7 @@ const DEAD_LETTERS: &[Column] = &[
     added("watermark", Kind::Timestamp),
 ];
 
-/// The columns of a table of counts, whose span is named by its first one.
+/// The columns of a table of counts; the first one is named after the span.
 const fn counts_by(span: &'static str) -> [Column; 7] {
     [
         column(span, Kind::Timestamp),
@@ -155,7 +154,7 @@ const LEDGER: &[Column] = &[
 ];
 
 impl Table {
-    /// All of them.
+    /// All tables.
     pub const ALL: [Table; 7] = [
         Table::Clicks,
         Table::DeadLetters,
@@ -166,8 +165,8 @@ impl Table {
         Table::Ledger,
     ];
 
-    /// Those that every epoch is projected to, in the order in which they are written. The ledger is the last, so
-    /// that an epoch that it holds is held by all.
+    /// The tables that every epoch is projected to, in the order in which they are written. The ledger is last, so all
+    /// tables contain an epoch that it contains.
     pub const PROJECTED: [Table; 4] = [Table::Clicks, Table::DeadLetters, Table::ClicksByMinute, Table::Ledger];
 
     /// Its name in SQL and its folder.
@@ -183,7 +182,7 @@ impl Table {
         }
     }
 
-    /// The columns by which its files lie in folders; files do not hold them.
+    /// The columns that determine the folders of its files. The files do not contain them.
     pub const fn partition_columns(self) -> &'static [&'static str] {
         match self {
             Table::Clicks => &["click_date", "click_hour"],
@@ -191,7 +190,7 @@ impl Table {
         }
     }
 
-    /// The column of its main time, by whose bounds its files are pruned.
+    /// The column of its main time, by which files are pruned.
     pub(crate) const fn time_column(self) -> &'static str {
         match self {
             Table::Clicks => "click_timestamp",
@@ -220,7 +219,7 @@ impl Table {
         self.columns().iter().map(Column::delta_field).collect()
     }
 
-    /// The columns that its files hold.
+    /// The columns in its files.
     pub(crate) fn file_schema(self) -> SchemaRef {
         let held = self.columns().iter().filter(|column| !self.partition_columns().contains(&column.name));
         let fields: Vec<Field> =
@@ -228,7 +227,7 @@ impl Table {
         Arc::new(Schema::new(fields))
     }
 
-    /// Where its slot is among [`Table::ALL`].
+    /// Its index in [`Table::ALL`].
     pub(crate) const fn index(self) -> usize {
         self as usize
     }
@@ -249,7 +248,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// The type of all our timestamps in files.
+/// The type of all timestamps in the files.
 pub(crate) fn timestamp_type() -> ArrowType {
     ArrowType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }

@@ -1,8 +1,8 @@
-//! Ad-hoc SQL over the tables, read only.
+//! Ad-hoc, read-only SQL over the tables.
 //!
-//! A session knows the tables and the object store of the lake, and nothing else: no file system, no other object
-//! store, no statement that changes anything. Tables are cut at the least epoch that all of them hold, so that a
-//! question over several finds them agreeing while epochs are being written.
+//! A session has access to the tables and the object store of the lake only: no file system, no other object store, no
+//! statement that changes anything. Tables are cut at the smallest epoch that all of them contain, so that a query over
+//! several tables sees them agree while epochs are written.
 
 mod checked;
 mod failures;
@@ -27,13 +27,13 @@ use futures::stream::BoxStream;
 use std::sync::Arc;
 use url::Url;
 
-/// Memory that one query may use; beyond it the query fails and says so.
+/// Memory that one query may use; a query that needs more fails with an error that says so.
 const QUERY_MEMORY_BYTES_MAX: usize = 1 << 30;
 
-/// Bytes of a query's text at most: a person's queries are shorter, and the parser's work is bounded.
+/// Maximum bytes of a query's text. Queries by people are shorter, and this bounds the parser's work.
 const QUERY_BYTES_MAX: usize = 64 * 1024;
 
-/// The rows of an answer, batch by batch.
+/// The rows of an answer, in batches.
 pub struct SqlAnswer {
     /// Its columns.
     pub schema: SchemaRef,
@@ -48,7 +48,7 @@ impl std::fmt::Debug for SqlAnswer {
 }
 
 impl Lake {
-    /// Answers one SQL query over the tables. Deep queries need deep stacks: run it on threads of 8 MiB.
+    /// Runs one SQL query over the tables. Deep queries need deep stacks: call this on threads with 8 MiB.
     ///
     /// # Errors
     /// User when the query is wrong, changes something or needs too much memory; external when the store fails.
@@ -71,7 +71,7 @@ impl Lake {
         Ok(SqlAnswer { schema: batches.schema(), batches: batches.map(|batch| batch.map_err(query_error)).boxed() })
     }
 
-    /// A session that knows the tables and nothing else.
+    /// A session with access to the tables only.
     async fn session(&self) -> Result<SessionContext> {
         let failed =
             |error: DataFusionError| Error::internal("cannot start a SQL session: please report this").because(error);
@@ -82,7 +82,8 @@ impl Lake {
         let registry = DefaultObjectStoreRegistry::new();
         let runtime = RuntimeEnvBuilder::new()
             .with_object_store_registry(Arc::new(registry))
-            // Operators share all of the memory: a fair pool would reserve a part for each that could spill, and none can.
+            // Operators share all of the memory. A fair pool would reserve a part for each one that can spill; none
+            // can.
             .with_memory_pool(Arc::new(GreedyMemoryPool::new(QUERY_MEMORY_BYTES_MAX)))
             .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
             .build_arc()
@@ -90,7 +91,7 @@ impl Lake {
         let root = Url::parse(ROOT_URL)
             .map_err(|error| Error::internal("the lake has no address: please report this").because(error))?;
         runtime.register_object_store(&root, Arc::clone(&self.store));
-        // The default registry knows the local file system; it is not for queries.
+        // The default registry includes the local file system, which queries must not access.
         if let Ok(files) = Url::parse("file://") {
             runtime.register_object_store(&files, Arc::new(object_store::memory::InMemory::new()));
         }
@@ -109,7 +110,7 @@ impl Lake {
     }
 }
 
-/// The condition that a row is in epochs that all tables hold.
+/// The condition that all tables contain a row's epoch.
 fn within(epochs: &Epochs) -> Expr {
     let of = |(partition, epoch): (u32, u64)| {
         let partition = col("partition").eq(lit(i64::from(partition)));

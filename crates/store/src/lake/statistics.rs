@@ -1,15 +1,15 @@
-//! Statistics of a file as they stand in the Delta log, written and read.
+//! Reads and writes the statistics of a file in the Delta log.
 //!
-//! Format: Delta protocol, "Per-file Statistics". Times are truncated to milliseconds there, which ours are anyway.
+//! Format: Delta protocol, "Per-file Statistics". Times are truncated to milliseconds there; ours already are.
 
 use adtally_model::Minute;
 use adtally_model::time::{parse_rfc3339, rfc3339};
 use serde_json::{Map, Value, json};
 
-/// What is known of a file without opening it.
+/// Facts about a file that are known without opening it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Statistics {
-    /// Rows, where the writer said so.
+    /// The number of rows, if the writer recorded it.
     pub(crate) rows: Option<u64>,
     bounds: Vec<(&'static str, Bound)>,
     nulls: Vec<(&'static str, u64)>,
@@ -17,27 +17,27 @@ pub(crate) struct Statistics {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Bound {
-    /// Least and largest number.
+    /// Smallest and largest number.
     Long(i64, i64),
-    /// Least and largest time in milliseconds.
+    /// Smallest and largest time in milliseconds.
     Time(i64, i64),
-    /// Least and largest text.
+    /// Smallest and largest text.
     Text(String, String),
 }
 
-/// Where a number of ours lies among those that Delta holds: one beyond them lies at their end. For comparisons and bounds
-/// alone; what is written goes through [`long`](super::encode::long).
+/// The nearest value that Delta can store: larger numbers become its maximum. Only for comparisons and bounds; written
+/// values use [`long`](super::encode::long).
 pub(super) fn bound(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 impl Statistics {
-    /// Of a file with so many rows.
+    /// The statistics of a file with this many rows.
     pub(crate) fn of_rows(rows: u64) -> Self {
         Statistics { rows: Some(rows), ..Statistics::default() }
     }
 
-    /// Adds the least and largest of a column of numbers.
+    /// Adds the smallest and largest value of a column of numbers.
     #[must_use]
     pub(crate) fn long(mut self, column: &'static str, values: impl IntoIterator<Item = i64>) -> Self {
         if let Some((least, largest)) = range(values) {
@@ -47,7 +47,7 @@ impl Statistics {
         self
     }
 
-    /// Adds the least and largest of a column of times in milliseconds.
+    /// Adds the smallest and largest value of a column of times in milliseconds.
     #[must_use]
     pub(crate) fn time(mut self, column: &'static str, values: impl IntoIterator<Item = i64>, nulls: u64) -> Self {
         if let Some((least, largest)) = range(values) {
@@ -57,7 +57,7 @@ impl Statistics {
         self
     }
 
-    /// Adds the least and largest of a column of short texts.
+    /// Adds the smallest and largest value of a column of short texts.
     #[must_use]
     pub(crate) fn text<'a>(mut self, column: &'static str, values: impl IntoIterator<Item = &'a str>) -> Self {
         if let Some((least, largest)) = range(values) {
@@ -67,14 +67,14 @@ impl Statistics {
         self
     }
 
-    /// Adds the nulls of a column whose values say nothing.
+    /// Adds the nulls of a column whose values are not useful as bounds.
     #[must_use]
     pub(crate) fn nulls(mut self, column: &'static str, nulls: u64) -> Self {
         self.nulls.push((column, nulls));
         self
     }
 
-    /// As Delta writes them.
+    /// In the format of Delta.
     pub(crate) fn to_json(&self) -> String {
         let (mut least, mut largest) = (Map::new(), Map::new());
         for (column, bound) in &self.bounds {
@@ -100,32 +100,32 @@ fn range<T: PartialOrd + Copy>(values: impl IntoIterator<Item = T>) -> Option<(T
     }))
 }
 
-/// The bounds that our own readers prune by. Where a file says nothing of a column, nothing is assumed.
+/// The bounds by which our readers prune. A column without statistics is never pruned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Bounds {
-    /// Least and largest time in milliseconds of the column that was asked for.
+    /// Smallest and largest time, in milliseconds, of the requested column.
     pub(crate) time_ms: Option<(i64, i64)>,
-    /// Least and largest partition.
+    /// Smallest and largest partition.
     pub(crate) partition: Option<(i64, i64)>,
-    /// Least and largest epoch.
+    /// Smallest and largest epoch.
     pub(crate) epoch: Option<(i64, i64)>,
 }
 
 impl Bounds {
-    /// Whether there may be rows of a partition's epoch or of a later one of it.
+    /// Whether there may be rows of a partition from this epoch on.
     pub(crate) fn reaches(&self, partition: u32, epoch: u64) -> bool {
         let is_of = self.partition.is_none_or(|(least, largest)| (least..=largest).contains(&i64::from(partition)));
         is_of && self.epoch.is_none_or(|(_, last)| last >= bound(epoch))
     }
 
-    /// Reads them from the statistics of a file; `time_column` names the table's main time.
+    /// Reads the bounds from a file's statistics; `time_column` names the table's main time.
     pub(crate) fn read(stats: Option<&str>, time_column: &str) -> Bounds {
         let Some(Ok(stats)) = stats.map(serde_json::from_str::<Value>) else { return Bounds::default() };
         let both = |column: &str| Some((stats.get("minValues")?.get(column)?, stats.get("maxValues")?.get(column)?));
         let long = |column: &str| both(column).and_then(|(least, largest)| Some((least.as_i64()?, largest.as_i64()?)));
         let time = |value: &Value| parse_rfc3339(value.as_str()?.as_bytes());
         Bounds {
-            // Other writers may have cut a largest time off to the millisecond.
+            // Other writers may have truncated the largest time to the millisecond.
             time_ms: both(time_column)
                 .and_then(|(least, largest)| Some((time(least)?, time(largest)?.saturating_add(1)))),
             partition: long("partition"),

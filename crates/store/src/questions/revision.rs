@@ -1,4 +1,4 @@
-//! Revisions: which epochs an answer is made of.
+//! Revisions: the epochs of an answer.
 
 use adtally_model::{EpochNumber, Progress};
 use base64::Engine;
@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// The first byte of a token: how the rest is to be read.
+/// The first byte of a token: its format.
 const FORMAT: u8 = 1;
 
-/// The epoch of each partition that an answer is made of. Committed answers to one question at one revision are equal,
-/// byte for byte.
+/// The epoch of each partition in an answer. Committed answers to one question at one revision are equal, byte for
+/// byte.
 ///
-/// As text it is a token for clients to keep and to send back, not to look into: URL-safe Base64 (RFC 4648, section 5)
-/// of a format byte and of each partition's number, log and epoch in `postcard` encoding.
+/// Its text is an opaque token that clients keep and send back: URL-safe Base64 (RFC 4648, section 5) of a format byte
+/// and of each partition's number, log and epoch in `postcard` encoding.
 ///
 /// ```
 /// # use adtally_model::Progress;
@@ -27,38 +27,38 @@ const FORMAT: u8 = 1;
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Revision {
-    /// By partition: its log, and its epoch.
+    /// The log and the epoch of each partition.
     epochs: BTreeMap<u32, (u128, EpochNumber)>,
 }
 
-/// Whether a node is as far as a revision.
+/// Whether a node has reached a revision.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reached {
-    /// It is, in every partition.
+    /// It has, in every partition.
     Yes,
     /// It is behind in some partition.
     NotYet,
-    /// A partition has another epoch log by now: it will never be.
+    /// A partition now has another epoch log, so it never will.
     Never,
 }
 
-/// A text that is no revision.
+/// The error for a text that is not a revision.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoRevision;
 
 impl Revision {
-    /// The revision of partitions that have come so far; those without a log are left out.
+    /// The revision of this progress of partitions; those without a log are omitted.
     pub fn of<'a>(partitions: impl IntoIterator<Item = &'a Progress>) -> Revision {
         let with_log = partitions.into_iter().filter(|progress| progress.log_id != 0);
         Revision { epochs: with_log.map(|of| (of.partition, (of.log_id, of.number))).collect() }
     }
 
-    /// The same, or `None` where it names no partition: before the first epoch there is nothing to come back to.
+    /// The same, or `None` if it has no partition: before the first epoch there is no state to ask for again.
     pub fn if_any(self) -> Option<Revision> {
         if self.epochs.is_empty() { None } else { Some(self) }
     }
 
-    /// Whether this one is as far as another.
+    /// Whether this revision has reached another.
     pub fn reached(&self, other: &Revision) -> Reached {
         let mut reached = Reached::Yes;
         for (partition, (log_id, epoch)) in &other.epochs {
@@ -90,7 +90,7 @@ impl FromStr for Revision {
         let epochs: Vec<(u32, u128, EpochNumber)> = postcard::from_bytes(rest).map_err(|_| NoRevision)?;
         let epochs = epochs.into_iter().map(|(partition, log_id, epoch)| (partition, (log_id, epoch)));
         let revision = Revision { epochs: epochs.collect() };
-        // A text that was altered may still decode to something.
+        // An altered text may still decode to a value.
         if revision.to_string() == text { Ok(revision) } else { Err(NoRevision) }
     }
 }
@@ -111,7 +111,7 @@ mod tests {
             prop_assert_eq!(revision.to_string().parse(), Ok(revision));
         }
 
-        /// Whatever a client sends: it is refused, or means one revision.
+        /// Any text from a client is rejected or denotes one revision.
         #[test]
         fn any_text_is_refused_or_a_token(text in ".{0,60}|[A-Za-z0-9_-]{0,60}", revision in any_revision(), cut: prop::sample::Index) {
             if let Ok(read) = text.parse::<Revision>() {

@@ -1,7 +1,7 @@
-//! Whole numbers that do not fit are an error: the engine's own arithmetic and sums of integers wrap around.
+//! Makes integer overflow an error: in the engine, arithmetic and sums of integers wrap around.
 //!
-//! Sums, differences, products and `sum()` of integers are worked out as decimals of 38 digits, which no 64-bit operands
-//! go beyond, and converted back, which fails where the result does not fit.
+//! Sums, differences, products and `sum()` of integers are computed as decimals of 38 digits, which 64-bit operands
+//! cannot exceed. The conversion back fails if the result does not fit.
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
@@ -17,10 +17,10 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::prelude::Column;
 use std::sync::Arc;
 
-/// Holds every 64-bit integer, with or without a sign.
+/// The type that can represent every 64-bit integer, signed or unsigned.
 const WIDE: DataType = DataType::Decimal128(20, 0);
 
-/// Makes integer arithmetic fail where it would wrap around. Runs after types were coerced.
+/// Makes integer arithmetic fail where it would wrap around. Runs after type coercion.
 #[derive(Debug)]
 pub(super) struct CheckedIntegers;
 
@@ -43,7 +43,7 @@ fn check_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let names = NamePreserver::new(&plan);
     let checked = plan.map_expressions(|expr| {
         if matches!(expr, Expr::GroupingSet(_)) {
-            // The names of its parts would have to be kept as well.
+            // Otherwise the names of its parts would also have to be kept.
             let checked = expr.clone().transform_up(|expr| check_expr(expr, &inputs))?;
             return match checked.transformed {
                 true => plan_err!("ROLLUP, CUBE and GROUPING SETS cannot contain arithmetic: calculate in a subquery"),
@@ -64,7 +64,7 @@ fn check_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     }
 }
 
-/// Converts sums that were widened back to the types that they had.
+/// Converts widened sums back to their original types.
 fn narrow(plan: LogicalPlan, before: &DFSchema) -> Result<LogicalPlan> {
     let columns = plan.schema().iter().zip(before.iter());
     let columns: Vec<Expr> = columns

@@ -1,4 +1,4 @@
-//! What a failed query means for whoever asked it, in words that are about the query and not about the SQL engine.
+//! Errors of failed queries, in words about the query and not about the SQL engine.
 
 use super::QUERY_MEMORY_BYTES_MAX;
 use crate::lake::{StoreFailure, causes, store_failure};
@@ -6,7 +6,7 @@ use adtally_model::Error;
 use datafusion::common::{DataFusionError, SchemaError};
 use parquet::errors::ParquetError;
 
-/// What the engine advises those who build it in, by how it begins and ends: it is of no use to whoever asks.
+/// Advice of the engine for its developers, by its start and end. It is useless to the user.
 const ADVICE: [(&str, &str); 4] = [
     ("\nThis issue was likely caused by a bug in DataFusion", "github.com/apache/datafusion/issues"),
     (" or disable the datafusion.", " configuration"),
@@ -14,10 +14,10 @@ const ADVICE: [(&str, &str); 4] = [
     ("\n\nbacktrace:", ""),
 ];
 
-/// What the engine says when a number is converted that the type cannot hold.
+/// The engine's wordings for a converted number that does not fit the type.
 const OVERFLOWS: [&str; 4] = ["Can't cast value", "is out of range", "Overflow happened", "overflow"];
 
-/// Whose fault an error is, and what it says without the library's wrappings.
+/// The kind of an error, and its text without the library's wrappings.
 pub(super) fn query_error(error: DataFusionError) -> Error {
     match store_failure(&error) {
         Some(StoreFailure::Missing(path)) => {
@@ -55,7 +55,7 @@ pub(super) fn query_error(error: DataFusionError) -> Error {
     }
 }
 
-/// What the engine says, without what it advises those who build it in.
+/// The engine's message, without its advice for developers.
 fn plain(error: &DataFusionError) -> String {
     let text = match error {
         DataFusionError::SchemaError(cause, _) if matches!(**cause, SchemaError::FieldNotFound { .. }) => {

@@ -1,4 +1,4 @@
-//! Whether roll-ups are what they say they are: every span once more from what it sums.
+//! Checks roll-ups: sums every span again from its source.
 
 use super::roll_up::{ROWS_MAX, RollUp, gather, within_ads};
 use crate::lake::Lake;
@@ -8,17 +8,17 @@ use adtally_model::fold::merge_all;
 use adtally_model::{Minute, MinuteCounts, Result};
 use std::collections::BTreeMap;
 
-/// What a check of a roll-up found.
+/// The result of checking a roll-up.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct RolledUp {
-    /// Where the spans end that are rolled up; none before the first.
+    /// The end of the rolled-up spans; `None` before the first.
     pub end: Option<Minute>,
     /// Spans whose sums differ.
     pub differing: Vec<Minute>,
 }
 
 impl Lake {
-    /// Sums the spans of a roll-up anew, as far as what they sum is kept, and compares.
+    /// Recomputes the spans of a roll-up, as far as their source is kept, and compares.
     ///
     /// # Errors
     /// External when the store fails, corrupt when a file is damaged.
@@ -60,7 +60,7 @@ impl Lake {
         Ok(found)
     }
 
-    /// From when on all rows of a table are kept; none while nothing was removed.
+    /// The minute from which a table has all rows; `None` while nothing was deleted.
     ///
     /// # Errors
     /// External when the store fails.

@@ -1,9 +1,9 @@
-//! Compaction: small files of one hour, or of one day, that is over become one, sorted, with the same rows. Where an hour
-//! brings very many, they do not wait for its end; clicks do.
+//! Compaction: small files of one past hour, or of one past day, become one sorted file with the same rows. If an hour
+//! has very many, they are compacted before its end; clicks are not.
 //!
-//! Rows keep their partition and epoch, and files their statistics, encodings and Bloom filters, so that nothing about an
-//! answer changes but what it costs. Files are read whole, those of one group at a time. Groups are planned before any
-//! row is read (see `plan`); files that are large enough, or large in memory, are left as they are.
+//! Rows keep their partition and epoch, and files their statistics, encodings and Bloom filters, so only the cost of
+//! queries changes. Files are read completely, one group at a time. Groups are planned before any row is read (see
+//! `plan`). Files that are large on disk or in memory are left as they are.
 
 use super::plan::{GROUP_BYTES_MAX, spans};
 use super::{Change, LakeProgress, Tokens};
@@ -25,22 +25,22 @@ use parquet::basic::Type;
 use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::properties::WriterProperties;
 
-/// Rows handed to the Parquet writer at once.
+/// Rows passed to the Parquet writer at once.
 const CHUNK_ROWS: usize = 16_384;
 
-/// Bytes in memory of a value whose length is its own, beside the value: an offset and a bit.
+/// Bytes in memory of a variable-length value in addition to its content: an offset and a bit.
 const TEXT_BYTES: u64 = 5;
 
-/// How many times longer texts are taken to be in memory than in a file that does not say how long they are.
+/// Assumed ratio of a text's size in memory to its size in a file that does not record the former.
 const TEXT_GROWTH: u64 = 4;
 
-/// Tables that consist of a file an epoch or a projection.
+/// Tables with one file per epoch or projection.
 const COMPACTED: [Table; 6] =
     [Table::Clicks, Table::ClicksByMinute, Table::DeadLetters, Table::Ledger, Table::ClicksByHour, Table::ClicksByDay];
 
 impl Lake {
-    /// Makes one file of the first group of small ones that there is. Returns the bytes of files that it replaced; none
-    /// when there was nothing to do.
+    /// Compacts the first group of small files into one file. Returns the bytes of the replaced files; `None` if there
+    /// was nothing to do.
     ///
     /// # Errors
     /// External when the store fails, corrupt when a file is damaged.
@@ -65,7 +65,7 @@ impl Lake {
         Ok(None)
     }
 
-    /// Makes one file of some. Nothing when somebody else changed them.
+    /// Merges files into one. Does nothing if the files were changed by another commit.
     async fn rewrite(
         &self,
         table: &LakeTable,
@@ -80,7 +80,7 @@ impl Lake {
         let (bytes, statistics) = sorted_file(table.table, batches)?;
         let folder =
             group[0].path.as_ref().rsplit_once('/').map(|(folder, _)| format!("{folder}/")).unwrap_or_default();
-        // The first part is what others read of a name: which partition it is of.
+        // Readers of a name take its first part as the partition.
         let partition = group[0].bounds.partition.map_or(0, |(least, _)| least);
         let path = format!("{folder}{partition}-compacted-{token:032x}.parquet");
         let size = bytes.len() as u64;
@@ -96,11 +96,11 @@ impl Lake {
             operation: DeltaOperation::Optimize { predicate: None, target_size: bound(GROUP_BYTES_MAX) },
             at_ms: reached.now_ms,
         };
-        // Projecting waits for the commit alone, not for the rewriting.
+        // Projecting waits only for the commit, not for the rewriting.
         let _projecting = self.projecting.lock().await;
         let made = table.change(&change).await?;
         if !made {
-            // The next round works out anew what there is to do; what was written is vacuumed.
+            // The next round plans again; vacuum deletes the written file.
             tracing::debug!(table = %table.table, path, "files changed while they were compacted");
         }
         Ok(Some(replaced).filter(|_| made))
@@ -108,8 +108,8 @@ impl Lake {
 }
 
 impl LakeTable {
-    /// Bytes that the rows of a file take in memory, by its footer, which is read once. A file with columns that this version
-    /// does not know counts as too large: they would be lost.
+    /// Bytes of a file's rows in memory, from its footer, which is read once. A file with columns unknown to this
+    /// version counts as too large, since compaction would lose them.
     async fn memory_of(&self, file: &FileEntry) -> Result<u64> {
         if let Some(&known) = self.memory.lock().get(file.path.as_ref()) {
             return Ok(known);
@@ -124,7 +124,7 @@ impl LakeTable {
         Ok(memory)
     }
 
-    /// Forgets what is known of files that the table no longer has.
+    /// Removes cached values of files that the table no longer has.
     fn forget_memory_of_others(&self, index: &FileIndex) {
         let mut known = self.memory.lock();
         if !known.is_empty() {
@@ -134,7 +134,7 @@ impl LakeTable {
     }
 }
 
-/// Bytes that the rows of a row group take in memory.
+/// Bytes of a row group's rows in memory.
 fn memory_of_group(group: &RowGroupMetaData) -> u64 {
     let rows = group.num_rows().unsigned_abs();
     let of_column = |column: &parquet::file::metadata::ColumnChunkMetaData| match column.column_type() {
@@ -150,8 +150,7 @@ fn memory_of_group(group: &RowGroupMetaData) -> u64 {
     group.columns().iter().map(of_column).sum()
 }
 
-/// All rows of a file, with the columns that files of the table hold. Those that are not in files of earlier versions are
-/// null.
+/// All rows of a file, with the columns of the table's files. Columns that files of earlier versions lack are null.
 async fn read_all(table: &LakeTable, file: &FileEntry) -> Result<Vec<RecordBatch>> {
     let reader = table.reader(&file.path, file.size);
     let failed = reader.failure();
@@ -178,7 +177,7 @@ async fn read_all(table: &LakeTable, file: &FileEntry) -> Result<Vec<RecordBatch
     batches.into_iter().map(ours).collect()
 }
 
-/// One file of all rows, in the order of their times, and of ads, countries and epochs within a span.
+/// One file of all rows, sorted by time, and within a span by ad, country and epoch.
 fn sorted_file(table: Table, batches: Vec<RecordBatch>) -> Result<(bytes::Bytes, Statistics)> {
     let defect = |error| arrow_defect(table, error);
     let all = concat_batches(&table.file_schema(), &batches).map_err(defect)?;
@@ -208,7 +207,7 @@ fn properties(table: Table, rows: usize) -> WriterProperties {
     }
 }
 
-/// What the table's log says of a file with these rows.
+/// The statistics of these rows for the table's log.
 fn statistics(rows: &RecordBatch) -> Statistics {
     let mut statistics = Statistics::of_rows(rows.num_rows() as u64);
     for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
@@ -217,7 +216,7 @@ fn statistics(rows: &RecordBatch) -> Statistics {
         statistics = match field.data_type() {
             DataType::Timestamp(..) => {
                 let times = column.as_primitive::<TimestampMicrosecondType>();
-                // Ours are whole milliseconds.
+                // Our times are whole milliseconds.
                 statistics.time(name, times.iter().flatten().map(|us| us.div_euclid(1_000)), nulls)
             }
             DataType::Int64 if nulls == 0 => statistics.long(name, column.as_primitive::<Int64Type>().iter().flatten()),
@@ -233,7 +232,7 @@ fn statistics(rows: &RecordBatch) -> Statistics {
     statistics
 }
 
-/// Columns of which the log says something, so that files are pruned by it.
+/// Columns with statistics in the log, by which files are pruned.
 const KNOWN: [&str; 20] = [
     "click_timestamp",
     "minute",
@@ -257,5 +256,5 @@ const KNOWN: [&str; 20] = [
     "reason",
 ];
 
-/// Short texts whose least and largest are worth knowing.
+/// Short texts for which bounds are useful.
 const RANGED: [&str; 2] = ["country", "verdict"];

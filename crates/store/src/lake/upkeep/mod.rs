@@ -1,11 +1,11 @@
-//! Upkeep of the tables: roll-ups, compaction, retention, vacuum. One process does it, the owner
-//! of the least partition.
+//! Upkeep of the tables: roll-ups, compaction, retention, vacuum. Only one process does it, the owner of the lowest
+//! partition.
 //!
-//! - **Receives** how far the tables are, random names, and how long to keep what.
-//! - **Promises** that no answer changes: a change is committed on exactly the state that it was worked out for, once;
-//!   after any error the table is looked at again. Work comes in rounds of bounded size and memory, and may be cut short
-//!   at any moment: what is left behind are files that nobody names.
-//! - **Never** reads a clock, or touches what an epoch that is not in all tables may need.
+//! - **Receives** the tables' progress, random names, and the retention times.
+//! - **Promises** that no answer changes: a change is committed once, on exactly the state for which it was computed,
+//!   and after any error the table is read again. Work is done in rounds of bounded size and memory, and can be
+//!   interrupted at any moment: this leaves only files that are not named anywhere.
+//! - **Never** reads a clock, or touches anything that an epoch needs which is not in all tables yet.
 
 mod check;
 mod compact;
@@ -29,47 +29,47 @@ use deltalake_core::kernel::{Action, Add, Remove, Transaction};
 use deltalake_core::protocol::DeltaOperation;
 use hashbrown::HashSet;
 
-/// The `txn` that says from when on a table's rows are all kept, in milliseconds.
+/// The `txn` with the time, in milliseconds, from which a table has all rows.
 const KEPT_FROM: &str = "adtally-kept-from";
 
-/// What upkeep goes by: how far the tables are, and what time it is.
+/// The input of upkeep: the progress of the tables, and the time.
 #[derive(Clone, Debug, Default)]
 pub struct LakeProgress {
-    /// How far each partition had come at the last of its epochs that all tables hold.
+    /// The progress of each partition at its last epoch that all tables contain.
     pub partitions: Vec<Progress>,
-    /// What time it is, in milliseconds: when files are made, and when they leave a table.
+    /// The current time in milliseconds, for new files and files that leave a table.
     pub now_ms: i64,
-    /// By partition the first epoch whose larger files compaction leaves alone; none where it takes them as well. A run
-    /// that reads a body of data in bulk leaves its own to the next run: rewriting them at once would take about half as
-    /// long again as reading took.
+    /// The first epoch of each partition whose larger files are not compacted; if absent, all are. A run that reads
+    /// data in bulk leaves its own files to the next run: rewriting them at once would take about half as long again as
+    /// reading took.
     pub fresh_from: Epochs,
 }
 
 impl LakeProgress {
-    /// The last epoch of each partition that all tables hold.
+    /// The last epoch of each partition that all tables contain.
     pub fn epochs(&self) -> Epochs {
         self.partitions.iter().map(|progress| (progress.partition, progress.number)).collect()
     }
 
-    /// Up to where minutes are final in every partition, in milliseconds; none while there is a partition without any.
+    /// The time up to which minutes are final in every partition, in milliseconds; `None` while a partition has none.
     pub fn final_ms(&self) -> Option<i64> {
         self.partitions.iter().map(|progress| progress.frontiers.final_.get()).min().flatten()
     }
 
-    /// The least guarded clock of these epochs, in milliseconds: old by as long as nothing was read since.
+    /// The smallest guarded clock of these epochs, in milliseconds. It is not updated while nothing is read.
     pub fn clock_ms(&self) -> i64 {
         self.partitions.iter().map(|progress| progress.clock_ms).min().unwrap_or_default()
     }
 }
 
-/// Draws random bits, which make the names of files unique.
+/// Returns random bits, which make the names of files unique.
 pub type Tokens<'a> = &'a (dyn Fn() -> u128 + Send + Sync);
 
 /// A change of one table, to be made once.
 struct Change<'a> {
-    /// A mark of ours that it moves: its name, what it says before, and after.
+    /// A mark that it changes: its name, and its values before and after.
     mark: Option<(String, Option<i64>, i64)>,
-    /// Further marks that it sets.
+    /// More marks that it sets.
     also: Vec<(String, i64)>,
     adds: Vec<Add>,
     removes: Vec<&'a FileEntry>,
@@ -77,13 +77,13 @@ struct Change<'a> {
     at_ms: i64,
 }
 
-/// What a state of a table means for a change.
+/// Whether a change applies to a state of a table.
 enum Standing {
-    /// It is made.
+    /// It is already made.
     Made,
     /// It can be made on this state.
     Fits,
-    /// Somebody else changed what it was worked out for.
+    /// Another commit changed the state for which it was computed.
     Overtaken,
 }
 
@@ -107,7 +107,7 @@ impl Change<'_> {
         Ok(if made { Standing::Made } else { Standing::Overtaken })
     }
 
-    /// Its actions; what is removed is described as the state describes it.
+    /// Its actions. Removed files are described as in the state.
     fn actions(&self, data_change: bool) -> Vec<Action> {
         let removes = self.removes.iter().map(|file| {
             Action::Remove(Remove {
@@ -129,14 +129,14 @@ impl Change<'_> {
     }
 }
 
-/// The values of partition columns that the folders of a path name.
+/// The values of partition columns in the folders of a path.
 fn partition_values(path: &str) -> std::collections::HashMap<String, Option<String>> {
     let folders = path.split('/').filter_map(|part| part.split_once('='));
     folders.map(|(column, value)| (column.to_owned(), Some(value.to_owned()))).collect()
 }
 
 impl LakeTable {
-    /// Makes a change unless it is made already. False when it no longer fits what is there.
+    /// Makes a change unless it is already made. Returns false if it no longer fits the table.
     async fn change(&self, change: &Change<'_>) -> Result<bool> {
         let mut last_error = None;
         for _ in 0..=COMMIT_ATTEMPTS_MAX {
@@ -163,7 +163,7 @@ impl LakeTable {
 }
 
 impl FileIndex {
-    /// What the state says under a mark of ours.
+    /// The value of a mark in this state.
     async fn mark(&self, table: Table, app: &str) -> Result<Option<i64>> {
         let Some(state) = &self.state else { return Ok(None) };
         if let Some(&known) = self.marks.lock().get(app) {
@@ -174,12 +174,12 @@ impl FileIndex {
         Ok(found)
     }
 
-    /// From when on all rows are kept; none while nothing was removed.
+    /// The minute from which all rows are kept; `None` while nothing was deleted.
     pub(super) async fn kept_from(&self, table: Table) -> Result<Option<Minute>> {
         Ok(self.mark(table, KEPT_FROM).await?.map(|ms| Minute(ms.div_euclid(MINUTE_MS))))
     }
 
-    /// Refuses a question that begins before all rows are kept.
+    /// Rejects a query that begins before the minute from which all rows are kept.
     pub(super) async fn check_kept(&self, table: Table, from: Minute) -> Result<()> {
         match self.kept_from(table).await? {
             Some(kept) if from < kept => {

@@ -1,5 +1,4 @@
-//! Which files compaction makes one of: worked out from what the table's log and the files' footers say, before any row
-//! is read.
+//! Plans which files are compacted into one, from the table's log and the files' footers, before any row is read.
 
 use super::LakeProgress;
 use crate::lake::Table;
@@ -7,19 +6,19 @@ use crate::lake::files::FileEntry;
 use adtally_model::Minute;
 use std::collections::BTreeMap;
 
-/// Bytes of files that become one: a file of 32 MiB is read as fast a byte as a larger one.
+/// Maximum bytes of files that become one: larger files are not read faster per byte than one of 32 MiB.
 pub(super) const GROUP_BYTES_MAX: u64 = 32 << 20;
 
-/// Bytes of a fresh file from which on it is left alone: opening it costs little beside reading it.
+/// A fresh file from this size on is not compacted: opening it costs little compared with reading it.
 const FRESH_BYTES_MAX: u64 = 1 << 20;
 
-/// Bytes of rows in memory that become one file; twice as many while they are sorted.
+/// Maximum bytes in memory of rows that become one file; sorting them takes twice as much.
 const GROUP_MEMORY_MAX: u64 = 192 << 20;
 
-/// Files that become one at most: each is opened.
+/// Maximum number of files that become one, since each is opened.
 const GROUP_FILES_MAX: usize = 256;
 
-/// Small files of an hour that is not over which are enough to become one; before that they wait for its end.
+/// Small files of the current hour that are enough to compact; fewer wait for its end.
 const FILES_MANY: usize = 32;
 
 const HOUR_MINUTES: i64 = 60;
@@ -27,13 +26,13 @@ const DAY_MINUTES: i64 = 1_440;
 
 /// Small files of one folder, partition, and hour or day.
 pub(super) struct Span<'a> {
-    /// In the order of their times.
+    /// Sorted by time.
     pub(super) files: Vec<&'a FileEntry>,
-    /// How many files are enough to make one of them.
+    /// The number of files that is enough to compact them.
     enough: usize,
 }
 
-/// What the files of a span have in common.
+/// The common properties of a span's files.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct SpanKey<'a> {
     folder: &'a str,
@@ -43,9 +42,9 @@ struct SpanKey<'a> {
     enough: usize,
 }
 
-/// The small files of a table by folder, and by hour or, once a day is over, by day.
+/// The small files of a table by folder, and by hour, or by day for past days.
 pub(super) fn spans<'a>(table: Table, files: &'a [FileEntry], reached: &LakeProgress, final_ms: i64) -> Vec<Span<'a>> {
-    // Times of reading follow the clock, times of clicks the final frontier.
+    // Times of reading are compared with the clock, times of clicks with the final frontier.
     let over_ms = match table {
         Table::DeadLetters | Table::Ledger => reached.clock_ms(),
         _ => final_ms,
@@ -63,7 +62,7 @@ pub(super) fn spans<'a>(table: Table, files: &'a [FileEntry], reached: &LakeProg
         }
         let (least, last) = (Minute::of(least), Minute::of(end - 1));
         let (begin, enough) = match (floor(last, DAY_MINUTES) < floor(over, DAY_MINUTES), table) {
-            // The folder is the hour.
+            // Each hour has its own folder.
             (_, Table::Clicks) if floor(last, HOUR_MINUTES) < floor(over, HOUR_MINUTES) => {
                 (floor(last, HOUR_MINUTES), 2)
             }
@@ -85,8 +84,8 @@ pub(super) fn spans<'a>(table: Table, files: &'a [FileEntry], reached: &LakeProg
 }
 
 impl<'a> Span<'a> {
-    /// Groups of files that become one each. `memory` are the bytes that each file's rows take. A file that is large in
-    /// memory stays as it is; those behind it are grouped all the same.
+    /// Groups of files, each to become one. `memory` has the bytes of each file's rows. A file that is large in memory
+    /// is left as it is, and the files after it are still grouped.
     pub(super) fn groups(&self, memory: &[u64]) -> Vec<Vec<&'a FileEntry>> {
         let files = self.files.iter().copied().zip(memory.iter().copied());
         let small: Vec<(&FileEntry, u64)> = files.filter(|&(_, memory)| memory < GROUP_MEMORY_MAX / 2).collect();
@@ -129,7 +128,7 @@ mod tests {
         FileEntry { path: Path::from(format!("{name:04}")), size, bounds }
     }
 
-    /// Groups of files with these sizes and bytes in memory, as the numbers of the files.
+    /// Groups of files with these sizes and bytes in memory, as the files' indexes.
     fn groups(files: &[(u64, u64)]) -> Vec<Vec<usize>> {
         let entries: Vec<FileEntry> = files.iter().enumerate().map(|(name, &(size, _))| file(name, size)).collect();
         let reached =
@@ -154,8 +153,8 @@ mod tests {
     }
 
     proptest! {
-        /// However large files are, groups stay within the bounds, and rounds of compaction come to an end at which no
-        /// two neighbours among the small ones would fit together.
+        /// For files of any size, groups stay within the bounds, and compaction ends after some rounds. Then no two
+        /// neighbouring small files fit together.
         #[test]
         fn rounds_end_and_leave_nothing_that_fits(
             sizes in proptest::collection::vec((1..16 * MIB, 1..250 * MIB), 0..40)

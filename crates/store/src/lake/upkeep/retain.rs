@@ -1,7 +1,7 @@
-//! Retention: whole files whose rows are all older than what is kept leave their table; vacuum deletes them later.
+//! Retention: removes files from a table when all their rows are too old; vacuum deletes them later.
 //!
-//! Age is counted back from the lake's final frontier, or its guarded clock where that is earlier: data that is read
-//! years after it was logged is kept as long as if it had been read at once, and no wrong clock drops anything.
+//! Age is relative to the lake's final frontier, or to its guarded clock if that is earlier. So data that is read years
+//! after it was logged is kept as long as if it had been read at once, and no wrong clock deletes anything.
 
 use super::{Change, KEPT_FROM, LakeProgress, RollUp};
 use crate::lake::files::FileEntry;
@@ -12,19 +12,19 @@ use adtally_model::{Minute, Result};
 use deltalake_core::protocol::DeltaOperation;
 use serde::Deserialize;
 
-/// Files removed from one table in one commit; the rest follows the next time.
+/// Maximum files removed from one table in one commit; the next call removes more.
 const FILES_MAX: usize = 10_000;
 
-/// The longest time for which something may be kept, in milliseconds: a hundred years.
+/// The longest retention time, in milliseconds: a hundred years.
 const KEPT_MAX: i64 = 36_500 * DAY;
 
-/// How long rows are kept, in milliseconds. Days are kept for ever.
+/// How long rows are kept, in milliseconds. Days are kept forever.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 pub struct Keep {
     /// Raw clicks.
     #[serde(rename = "keep_clicks", deserialize_with = "Span::<DAY, KEPT_MAX>::ms")]
     pub clicks_ms: i64,
-    /// Counts by minute: more than the longest range that is held in memory, which is rebuilt from them.
+    /// Counts by minute: longer than the longest range in memory, which is rebuilt from them.
     #[serde(rename = "keep_minutes", deserialize_with = "Span::<{ 8 * DAY }, KEPT_MAX>::ms")]
     pub minutes_ms: i64,
     /// Counts by hour.
@@ -42,7 +42,7 @@ impl Default for Keep {
 }
 
 impl Lake {
-    /// Removes what is no longer kept; counts only once their sums are rolled up. Returns how many files left a table.
+    /// Removes files whose rows are too old; counts only once they are rolled up. Returns the number of removed files.
     ///
     /// # Errors
     /// External when the store fails.
@@ -67,7 +67,7 @@ impl Lake {
                 None => from,
                 Some(sums) => match self.rolled_up_in_all(sums, reached).await? {
                     None => continue,
-                    // Whole spans leave, so that what begins with one can be answered from its sum.
+                    // Only whole spans are removed, so that a query that begins with a span can use its sum.
                     Some(end) => sums.floor(from).min(end),
                 },
             };
@@ -76,8 +76,7 @@ impl Lake {
         Ok(removed)
     }
 
-    /// Where the spans end that are rolled up in every partition that has rows; none while one of
-    /// them has none.
+    /// The end of the spans that are rolled up in every partition with rows; `None` while one of them has no roll-ups.
     async fn rolled_up_in_all(&self, roll_up: RollUp, reached: &LakeProgress) -> Result<Option<Minute>> {
         let mut least: Option<Minute> = None;
         let source = self.table(roll_up.source()).files().await?;
@@ -89,14 +88,14 @@ impl Lake {
         Ok(least)
     }
 
-    /// Removes the files whose rows are all of before `from`, and notes that rows are complete from then on only.
+    /// Removes the files whose rows are all before `from`, and records that rows are complete only from then on.
     async fn remove_before(&self, table: Table, from: Minute, reached: &LakeProgress) -> Result<u64> {
         let table = self.table(table);
         let index = table.files().await?;
         let held = reached.epochs();
         let goes = |file: &&FileEntry| {
             let old = file.bounds.time_ms.is_some_and(|(_, end)| end <= from.start_ms());
-            // The newest ledger says what all tables hold.
+            // The newest ledger is needed to know which epochs all tables contain.
             let is_newest = |(partition, epoch)| file.bounds.reaches(partition, epoch);
             let needed = table.table == Table::Ledger && held.iter().any(is_newest);
             old && !needed && held.surely_hold(&file.bounds)
@@ -108,7 +107,7 @@ impl Lake {
         let before = index.kept_from(table.table).await?.map(|minute| minute.0 * MINUTE_MS);
         let after = from.start_ms().max(before.unwrap_or(i64::MIN));
         let files = removes.len() as u64;
-        // A mark that says the same already cannot tell whether this was done; the files can.
+        // If the mark does not change, it cannot show whether this was done; the files can.
         let (mark, also) = match before == Some(after) {
             true => (None, vec![(KEPT_FROM.to_owned(), after)]),
             false => (Some((KEPT_FROM.to_owned(), before, after)), Vec::new()),

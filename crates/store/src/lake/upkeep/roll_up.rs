@@ -1,9 +1,9 @@
-//! Roll-ups: hours are summed from minutes and days from hours, once, when they are final.
+//! Roll-ups: sums hours from minutes and days from hours, once, when they are final.
 //!
-//! A batch of spans is summed in memory, written, and committed with the end of the last span as a mark, on the state in
-//! which the mark was at the beginning of the first: a crash or a lost reply makes no span twice and leaves none out.
-//! Rows are stamped with the epoch that all tables held (see docs/adr/0010): a reader that cuts at an earlier epoch does
-//! not take spans that begin with such rows, and sums minutes instead.
+//! A batch of spans is summed in memory, written, and committed with its end as a mark, on the state in which the mark
+//! was its beginning. So after a crash or a lost reply no span is repeated or omitted. Rows have the epoch that all
+//! tables contained (see docs/adr/0010): a reader that stops at an earlier epoch does not use such spans or later ones,
+//! and sums minutes instead.
 
 use super::{Change, LakeProgress, Tokens};
 use crate::lake::counts::{CountReader, Selection};
@@ -17,7 +17,7 @@ use adtally_model::{Error, Minute, MinuteCounts, Progress, Result};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use std::collections::BTreeMap;
 
-/// Rows of sums in memory at a time, about: 17 bytes each, twice while they are merged.
+/// Approximate maximum rows of sums in memory: 17 bytes each, twice while they are merged.
 pub(super) const ROWS_MAX: usize = 8_000_000;
 
 /// A roll-up.
@@ -30,10 +30,10 @@ pub enum RollUp {
 }
 
 impl RollUp {
-    /// In the order in which they are made.
+    /// In the order in which they are computed.
     pub const ALL: [RollUp; 2] = [RollUp::Hour, RollUp::Day];
 
-    /// Where its rows are.
+    /// The table of its rows.
     pub const fn table(self) -> Table {
         match self {
             RollUp::Hour => Table::ClicksByHour,
@@ -41,7 +41,7 @@ impl RollUp {
         }
     }
 
-    /// What it sums.
+    /// The table that it sums.
     pub const fn source(self) -> Table {
         match self {
             RollUp::Hour => Table::ClicksByMinute,
@@ -57,7 +57,7 @@ impl RollUp {
         }
     }
 
-    /// The first minute of the span that a minute is in.
+    /// The first minute of the span that contains a minute.
     pub const fn floor(self, minute: Minute) -> Minute {
         Minute(minute.0 - minute.0.rem_euclid(self.minutes()))
     }
@@ -68,23 +68,23 @@ impl RollUp {
     }
 }
 
-/// The mark that says where the spans end that are rolled up, in milliseconds.
+/// The mark with the end of the rolled-up spans, in milliseconds.
 fn rolled_app(partition: u32) -> String {
     format!("adtally-rolled-{partition}")
 }
 
-/// Sums of spans, within bounds.
+/// Sums of spans, of bounded size.
 pub(super) struct Sums {
-    /// By span and in the order of ads.
+    /// By span, sorted by ad.
     pub(super) spans: BTreeMap<Minute, MinuteCounts>,
-    /// Where the last span that is complete, or of which ads are left, ends.
+    /// The end of the last span that is complete or has remaining ads.
     pub(super) end: Minute,
-    /// The first ad that is left of the only span.
+    /// The first remaining ad of the only span.
     pub(super) next_ad: Option<u64>,
 }
 
 impl FileIndex {
-    /// Where the spans end that a reader at `cut` may take from a roll-up's table instead of summing what it sums.
+    /// The end of the spans that a reader at `cut` may take from a roll-up's table instead of summing them.
     pub(in crate::lake) async fn rolled(
         &self,
         roll_up: RollUp,
@@ -93,7 +93,7 @@ impl FileIndex {
     ) -> Result<Option<Minute>> {
         let Some(end) = self.mark(roll_up.table(), &rolled_app(partition)).await? else { return Ok(None) };
         let mut end = Minute(end.div_euclid(MINUTE_MS));
-        // Spans are rolled up in order, and so are the epochs stamped on them.
+        // Spans are rolled up in order, so their epochs ascend too.
         let of_partition = self.files.iter().filter(|file| file.bounds.reaches(partition, 0));
         for file in of_partition.filter(|file| !cut.surely_hold(&file.bounds)) {
             end = end.min(file.bounds.time_ms.map_or(Minute(i64::MIN), |(least, _)| Minute::of(least)));
@@ -103,7 +103,7 @@ impl FileIndex {
 }
 
 impl Lake {
-    /// Where the spans of a partition end that are rolled up; none before the first.
+    /// The end of the rolled-up spans of a partition; `None` before the first.
     ///
     /// # Errors
     /// External when the store fails.
@@ -112,7 +112,8 @@ impl Lake {
         Ok(end.map(|ms| Minute(ms.div_euclid(MINUTE_MS))))
     }
 
-    /// Rolls up the next spans that are final in their partition, as many as fit into memory. True when there may be more.
+    /// Rolls up the next spans that are final in their partition, as many as fit into memory. True if there may be
+    /// more.
     ///
     /// # Errors
     /// External when the store fails, corrupt when tables contradict one another.
@@ -120,7 +121,7 @@ impl Lake {
         self.roll_up_within(roll_up, reached, tokens, ROWS_MAX).await
     }
 
-    /// The same with another bound on rows in memory.
+    /// Does the same with another bound on rows in memory.
     pub(in crate::lake) async fn roll_up_within(
         &self,
         roll_up: RollUp,
@@ -129,7 +130,7 @@ impl Lake {
         rows_max: usize,
     ) -> Result<bool> {
         let mut is_more = false;
-        // Where another partition is rolled up the table is not lost, and one without a mark has just begun.
+        // If another partition is rolled up, the table is not lost, and a partition without a mark is new.
         let mut is_begun = false;
         for held in &reached.partitions {
             is_begun |= self.rolled_up(roll_up, held.partition).await?.is_some();
@@ -140,7 +141,7 @@ impl Lake {
         Ok(is_more)
     }
 
-    /// Rolls up the next spans of one partition. True when there may be more.
+    /// Rolls up the next spans of one partition. Returns true if there may be more.
     async fn roll_up_of(
         &self,
         roll_up: RollUp,
@@ -188,7 +189,7 @@ impl Lake {
         Ok(done < end)
     }
 
-    /// The spans to be rolled up next: all that are final and not yet rolled up.
+    /// The next spans to roll up: all that are final and not yet rolled up.
     async fn due(
         &self,
         roll_up: RollUp,
@@ -208,7 +209,7 @@ impl Lake {
         let least = || of_partition.filter_map(|file| file.bounds.time_ms).map(|(least, _)| Minute::of(least)).min();
         let begin = match before {
             Some(ms) => Minute(ms.div_euclid(MINUTE_MS)),
-            // What is final now had its last click long ago: before the least there never will be one.
+            // Final spans get no more clicks, so there will never be any before the first.
             None => match least() {
                 Some(least) => roll_up.floor(least),
                 None => return Ok(None),
@@ -229,8 +230,8 @@ impl Lake {
     }
 }
 
-/// A table whose newest log entry was cut has rows of spans, and not what says that it has them: they would be added
-/// once more.
+/// Rejects rows of spans after the table's mark. A table whose newest log entry was cut has such rows without the mark;
+/// they would be added once more.
 fn check_no_rows_after(roll_up: RollUp, index: &FileIndex, partition: u32, before: Option<i64>) -> Result<()> {
     let of_partition = Some((i64::from(partition), i64::from(partition)));
     let beyond = |(_, end): (i64, i64)| before.is_none_or(|before| end > before);
@@ -246,8 +247,8 @@ fn check_no_rows_after(roll_up: RollUp, index: &FileIndex, partition: u32, befor
     }
 }
 
-/// Sums the spans of `[begin, end)` from an ad on. When more rows come together than fit, the last spans are left for
-/// another batch, and of a single one the greatest ads for another pass.
+/// Sums the spans of `[begin, end)` from an ad on. If there are too many rows, the last spans are left for another
+/// batch, or, of a single span, the highest ads for another pass.
 pub(super) async fn gather(
     source: &CountReader<'_>,
     roll_up: RollUp,
@@ -285,7 +286,7 @@ impl Sums {
             }
             let Some((&span, counts)) = self.spans.iter_mut().next() else { return };
             self.end = Minute(span.0 + roll_up.minutes());
-            // Countries of one ad are few: there is an ad before the one in the middle.
+            // An ad has few countries, so there is an ad before the middle one.
             let ad = counts.ad_id[counts.len() / 2];
             let keep = counts.ad_id.partition_point(|&found| found < ad);
             if keep == 0 {
@@ -299,7 +300,7 @@ impl Sums {
     }
 }
 
-/// The rows of some ads, as counts of a span.
+/// The rows of a range of ads, as counts of a span.
 pub(super) fn within_ads(counts: MinuteCounts, span: Minute, from: u64, to: Option<u64>) -> MinuteCounts {
     let first = counts.ad_id.partition_point(|&ad| ad < from);
     let end = to.map_or(counts.len(), |to| counts.ad_id.partition_point(|&ad| ad < to));

@@ -1,8 +1,8 @@
-//! Vacuum: deletes files that no reader can need any more: those that compaction and retention removed, and those that a
-//! crash left behind.
+//! Vacuum: deletes files that no reader needs: those that compaction and retention removed, and those that a crash left
+//! behind.
 //!
-//! Not the library's vacuum: that one knows nothing of files which are staged and named by epoch records alone, and
-//! trusts the wall clock.
+//! The library's vacuum is not used: it ignores files that are staged and named only by epoch records, and it trusts
+//! the wall clock.
 
 use super::LakeProgress;
 use crate::lake::files::Epochs;
@@ -13,16 +13,16 @@ use hashbrown::HashSet;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 
-/// How long a file stays that was made or removed: a question or a copy of a table takes less.
+/// How long a file is kept after it was created or removed: a query, or copying a table, takes less time.
 const KEPT_MS: i64 = 24 * 3_600_000;
 
-/// Files deleted from one table in one go; the rest follows the next time.
+/// Maximum files deleted from one table at once; the next call deletes more.
 const FILES_MAX: usize = 2_000;
 
 /// Digits of an epoch in a file's name.
 const EPOCH_DIGITS: usize = 10;
 
-/// What a vacuum came to.
+/// The result of a vacuum.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Vacuumed {
     /// Files deleted.
@@ -32,9 +32,9 @@ pub struct Vacuumed {
 }
 
 impl Lake {
-    /// Deletes the files of all tables that nothing names, and that were made and removed more than a day ago. `named`
-    /// are the paths, below the tables' folders, of all files that retained epoch records of any partition name; it is
-    /// asked after the files were listed.
+    /// Deletes the files of all tables that are not named anywhere, and that were created and removed more than a day
+    /// ago. `named` returns the paths, below the tables' folders, of all files that retained epoch records of any
+    /// partition name. It is awaited after the files were listed.
     ///
     /// # Errors
     /// External when the store fails.
@@ -43,7 +43,7 @@ impl Lake {
         reached: &LakeProgress,
         named: impl Future<Output = Result<HashSet<String>>>,
     ) -> Result<Vacuumed> {
-        // Of all partitions, whoever owns them.
+        // The epochs of all partitions, whichever process owns them.
         let held = self.epochs().await?;
         let mut listed = Vec::new();
         for table in Table::ALL {
@@ -54,7 +54,7 @@ impl Lake {
         if listed.is_empty() {
             return Ok(vacuumed);
         }
-        // Asked in this order: a record that is collected meanwhile is in the tables by then.
+        // The order matters: when a record is deleted in the meantime, the tables already contain its files.
         let named = named.await?;
         for (table, mut old) in listed {
             let table = self.table(table);
@@ -77,7 +77,7 @@ impl Lake {
 }
 
 impl LakeTable {
-    /// Files that are old enough and of epochs that all tables hold.
+    /// Files that are old enough and belong to epochs that all tables contain.
     async fn old_files(&self, held: &Epochs, now_ms: i64) -> Result<Vec<ObjectMeta>> {
         let listed: Vec<ObjectMeta> = self.store.list(None).try_collect().await.map_err(|error| {
             Error::transient(format!("the files of the lake table `{}` cannot be listed", self.table)).because(error)
@@ -90,7 +90,7 @@ impl LakeTable {
         Ok(listed.into_iter().filter(old).collect())
     }
 
-    /// Takes off what the newest state consists of, and what was removed from it less than a day ago.
+    /// Removes from `old` the files of the newest state, and those that left it less than a day ago.
     async fn keep_what_is_needed(&self, old: &mut Vec<ObjectMeta>, now_ms: i64) -> Result<()> {
         let latest = self.latest().await?;
         let index = self.files_of(&latest)?;
@@ -110,17 +110,17 @@ impl LakeTable {
     }
 }
 
-/// Whether it is a file of rows, and not of the table's log.
+/// Whether it is a data file, and not in the table's log.
 fn is_data(path: &Path) -> bool {
     let path = path.as_ref();
     path.ends_with(".parquet") && !path.starts_with("_delta_log/")
 }
 
-/// The epochs in a file's name, which begins with the partition that they are of.
+/// The epochs in a file's name, which begins with their partition.
 fn epochs_of(path: &Path) -> impl Iterator<Item = (u32, u64)> + '_ {
     let name = path.filename().unwrap_or_default();
     let partition = name.split('-').next().and_then(|part| part.parse().ok());
     let numbers = name.split(['-', '.']).filter(|part| part.len() == EPOCH_DIGITS);
-    // A name that is not ours says nothing.
+    // Names that Adtally did not create have no epochs.
     numbers.filter_map(move |part| Some((partition?, part.parse().ok()?)))
 }
