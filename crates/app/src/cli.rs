@@ -1,4 +1,4 @@
-//! Arguments, and which command they mean.
+//! The command line: parses the arguments and runs the command.
 
 use crate::commands;
 use crate::config::variable_of;
@@ -53,13 +53,13 @@ pub enum Command {
     },
 }
 
-/// Runs the command that the process's arguments name.
+/// Runs the command given by the process's arguments.
 pub fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         terminal::error(&defect(&place, panic.payload_as_str().unwrap_or_default()));
     }));
-    // Before the configuration is read, it alone can say so.
+    // Until the configuration is read, only this variable can select JSON.
     terminal::use_json(std::env::var(variable_of("log.format")).is_ok_and(|format| format == "json"));
     limits::survive_file_size();
     let _armed = adtally_store::fail_points::arm();
@@ -69,7 +69,7 @@ pub fn main() -> ExitCode {
 fn run() -> Exit {
     let done = arguments().and_then(|words| match Cli::try_parse_from(words) {
         Ok(cli) => dispatch(&cli.command),
-        // Help and version are answers and go to stdout; clap knows which is which.
+        // Help and version are answers and go to stdout; clap distinguishes them from errors.
         Err(error) if error.use_stderr() => {
             if terminal::is_json() {
                 let text = error.render().to_string();
@@ -90,7 +90,7 @@ fn run() -> Exit {
     })
 }
 
-/// A panic is a defect like any other. What it was is on stderr already.
+/// A panic is handled as a defect. The panic hook has already printed it on stderr.
 fn guarded(run: impl FnOnce() -> Exit + UnwindSafe) -> Exit {
     std::panic::catch_unwind(run).unwrap_or(Exit::Defect)
 }
@@ -104,11 +104,12 @@ fn defect(place: &str, what: &str) -> String {
     message
 }
 
-/// The process's arguments. Paths among them are compared with text and written to tables, so that all must be text.
+/// The process's arguments. All must be valid text, since paths among them are compared with text and written to
+/// tables.
 fn arguments() -> Result<Vec<String>> {
     let words = std::env::args_os().enumerate().map(|(at, word)| match word.into_string() {
         Ok(word) => Ok(word),
-        // The path of the program is its own affair.
+        // The path of the program need not be valid text.
         Err(_) if at == 0 => Ok(env!("CARGO_PKG_NAME").to_owned()),
         Err(word) => Err(Error::user(format!("argument {at}, {word:?}, is not UTF-8: rename the file that it names"))),
     });

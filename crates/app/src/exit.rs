@@ -1,9 +1,9 @@
-//! Exit codes, one a kind of outcome.
+//! Exit codes, one per kind of outcome.
 
 use adtally_model::{Error, ErrorKind};
 use std::process::ExitCode;
 
-/// What a process ends with. `adtally --help` shows this table.
+/// The exit code of a process. `adtally --help` shows this table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Exit {
@@ -36,7 +36,7 @@ pub const TABLE: &str = "Exit codes:
        command at once";
 
 impl Exit {
-    /// How an error ends the process.
+    /// The exit code for an error.
     pub fn of(error: &Error) -> Exit {
         match error.kind() {
             ErrorKind::User => Exit::Usage,
@@ -71,7 +71,7 @@ mod tests {
         check(Error::violated(Invariant::NoDoubleCount, "twice"), 5);
     }
 
-    /// The README is what operators read; `--help` says the same.
+    /// Operators read the README; `--help` must say the same.
     #[test]
     fn the_readme_has_the_same_table() {
         let readme = include_str!("../../../README.md");

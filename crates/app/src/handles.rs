@@ -1,46 +1,47 @@
-//! How many files a process may have open, and who gets how many of them.
+//! How many files a process may open, and how they are divided.
 //!
-//! Logs and clients come in any number. Commits and answers need handles as well, so these are set aside.
+//! The numbers of logs and clients are not limited. Commits and answers need handles as well, so some are reserved for
+//! them.
 
 use crate::config::Config;
 use adtally_engine::{Ending, RunOptions};
 use adtally_serve::Limits;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Handles set aside for commits, the lake and its questions, the lock and the threads' own: some 60 were seen at most.
+/// Handles reserved for commits, the lake and its queries, the lock and the threads: the most observed were some 60.
 const RESERVED: usize = 128;
 
-/// Log files held open at most, however many handles there are.
+/// Maximum number of open log files, however many handles there are.
 const FILES_MAX: usize = 16_384;
 
-/// Handles by use.
+/// Numbers of handles by use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Share {
-    /// Log files held open at a time; others are opened again when they are read.
+    /// Maximum open log files at a time; others are opened again when they are read.
     pub files: usize,
-    /// HTTP connections at a time.
+    /// Maximum HTTP connections at a time.
     pub connections: usize,
 }
 
-/// Raises the soft limit of this process to the hard one, as far as the system lets it.
+/// Raises the soft limit of this process to the hard one, as far as the system allows.
 pub fn raise_limit() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
-        // What it may not have it does without: the shares follow from what there is.
+        // Errors are ignored: the shares follow from the actual limit.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     }
 }
 
-/// A run that ends like this, and tries so often to write before it gives up, within the handles that it may have.
+/// The options of a run with this ending and number of write attempts, within the available handles.
 pub fn run_options(config: &Config, ending: Ending, attempts_max: u32) -> RunOptions {
     let mut settings = config.run.clone();
-    // A bounded run serves nobody.
+    // A bounded run has no HTTP server.
     let connections = if ending.is_bounded() { 0 } else { config.limits.connections_max };
     settings.source.tail.open_max = share_of_process(connections).files;
     RunOptions { settings, ending, attempts_max }
 }
 
-/// Bounds of the HTTP server within the handles that it may have.
+/// The bounds of the HTTP server within the available handles.
 pub fn limits(config: &Config) -> Limits {
     let wished = config.limits.connections_max;
     let connections_max = share_of_process(wished).connections;
@@ -53,14 +54,13 @@ pub fn limits(config: &Config) -> Limits {
     Limits { connections_max, ..config.limits }
 }
 
-/// How this process shares its handles out, if `connections` are wanted.
+/// The division of this process's handles, if `connections` are wanted.
 pub fn share_of_process(connections: usize) -> Share {
     let limit = getrlimit(Resource::Nofile).current;
     share(limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)), connections)
 }
 
-/// How a number of handles is shared out, if `connections` are wanted: of what is not reserved, connections get half at
-/// most.
+/// Divides a number of handles, if `connections` are wanted. Connections get at most half of the unreserved ones.
 fn share(handles: usize, connections: usize) -> Share {
     let free = handles.saturating_sub(RESERVED);
     let connections = connections.min(free / 2).max(1);

@@ -1,9 +1,9 @@
-//! `adtally inspect`: a first look at a file that nobody has described yet.
+//! `adtally inspect`: proposes a configuration for an unknown file.
 //!
-//! - **Receives** the first lines of a file ([`read_sample`]) and, after decoding, what the decoder made of them.
-//! - **Emits** a [`Guess`] of format, field names and unit of time; and an [`Inspection`]: the verdicts on the lines, the
-//!   reasons, and the configuration that reads the file.
-//! - **Promises** that nothing is written; a guess is only ever a proposal, which the verdicts then confirm or not.
+//! - **Receives** the first lines of a file ([`read_sample`]) and, later, the result of decoding them.
+//! - **Emits** a [`Guess`] of format, field names and unit of time; and an [`Inspection`]: the verdicts on the lines,
+//!   the reasons, and the configuration that reads the file.
+//! - **Promises** that nothing is written; a guess is only a proposal, which the verdicts confirm or refute.
 
 mod guess;
 mod report;
@@ -17,20 +17,20 @@ pub use report::{Inspection, ReasonCount};
 
 use std::io::{self, Read};
 
-/// Lines that are looked at.
+/// Maximum number of lines to inspect.
 pub const SAMPLE_LINES: usize = 1_000;
 
-/// Bytes that are looked at, where lines are so long that fewer fit.
+/// Maximum bytes to inspect, if lines are long.
 pub const SAMPLE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Reads the first [`SAMPLE_LINES`] lines, whole ones, but no more than [`SAMPLE_BYTES_MAX`] bytes. The last line may lack
-/// its newline where the text ends with it. Of a compressed file that is cut or broken, it is what comes before that.
+/// Reads the first [`SAMPLE_LINES`] complete lines, but at most [`SAMPLE_BYTES_MAX`] bytes. The last line of the text
+/// may lack its newline. Of a truncated or damaged compressed file, returns what comes before the damage.
 ///
 /// # Errors
-/// Those of reading, where it fails before there is a line.
+/// Read errors before the first line.
 pub fn read_sample(text: &mut dyn Read) -> io::Result<Vec<u8>> {
     let mut sample = Vec::new();
     let (mut lines, mut ended) = (0, false);
@@ -46,7 +46,7 @@ pub fn read_sample(text: &mut dyn Read) -> io::Result<Vec<u8>> {
     let newlines = sample.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
     let whole = newlines.take(SAMPLE_LINES).last();
     match whole {
-        // A cut line would be taken for a broken one.
+        // A cut line would look like a malformed one.
         Some(end) if !ended || lines >= SAMPLE_LINES => sample.truncate(end),
         _ => {}
     }

@@ -1,10 +1,11 @@
-//! The `adtally` binary: reads its arguments and hands over to the library.
+//! The `adtally` binary: sets up memory and calls the library.
 
 use adtally_allocator::Allocator;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Measured against the system's allocator: decoding and window maps free on other threads than they allocate on.
+/// Chosen by measuring against the system's allocator: decoding and window maps free memory on other threads than they
+/// allocate it.
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 

@@ -1,10 +1,10 @@
-//! Patterns of paths, as the settings take them.
+//! Path patterns, as used in settings.
 
-/// The pattern that means one path and nothing else: what is special in patterns is escaped.
+/// A pattern that matches exactly one path: special characters are escaped.
 pub(crate) fn literally(path: &str) -> String {
     let escaped = |c: char| match c {
         '*' | '?' | '[' | ']' | '{' | '}' => vec!['[', c, ']'],
-        // Escapes the character behind it.
+        // It escapes the next character.
         '\\' => vec!['\\', '\\'],
         _ => vec![c],
     };

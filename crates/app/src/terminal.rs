@@ -1,5 +1,5 @@
-//! What is printed for people: colours only on a terminal that wants them, numbers with separators, progress bars. Where
-//! the log is JSON, everything on stderr is: an object a line, and neither bars nor colours.
+//! Output for people: colours only on a terminal that supports them, numbers with separators, progress bars. If the log
+//! format is JSON, all of stderr is JSON, one object per line, without bars and colours.
 
 use adtally_engine::clock::{Clock, SystemClock};
 use adtally_model::time::rfc3339;
@@ -10,10 +10,10 @@ use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether stderr takes JSON. Of the whole process, as stderr is: a panic on any thread must find it.
+/// Whether stderr gets JSON. It is global like stderr, since a panic on any thread needs it.
 static JSON: AtomicBool = AtomicBool::new(false);
 
-/// From now on everything on stderr is JSON, or is not.
+/// Selects whether everything on stderr is JSON.
 pub(crate) fn use_json(json: bool) {
     JSON.store(json, Ordering::Relaxed);
 }
@@ -23,12 +23,12 @@ pub(crate) fn is_json() -> bool {
     JSON.load(Ordering::Relaxed)
 }
 
-/// Whether stderr is a terminal that takes colours (see no-color.org).
+/// Whether stderr is a terminal that supports colours (see no-color.org).
 pub fn colours() -> bool {
     moves_cursor() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Whether stderr is a terminal on which a line can be written over.
+/// Whether stderr is a terminal on which a line can be overwritten.
 fn moves_cursor() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb") && !is_json()
 }
@@ -50,14 +50,14 @@ pub fn say(message: &str) {
     tell(&format!("{}\n", printable(message)));
 }
 
-/// Writes over the line for people on stderr at which the cursor stands, where stderr is a terminal.
+/// Overwrites the current line on stderr if it is a terminal.
 pub fn say_over(message: &str) {
     if moves_cursor() {
         tell(&format!("\r\x1b[K{}", printable(message)));
     }
 }
 
-/// As log lines are written.
+/// Prints a message in the format of log lines.
 fn tell_json(level: &str, message: &str) {
     let message = message.trim();
     if !message.is_empty() {
@@ -70,17 +70,17 @@ fn tell_json(level: &str, message: &str) {
     }
 }
 
-/// A text of several lines with nothing in it that moves a cursor, changes colours, or turns the order of characters.
+/// Removes from a multi-line text everything that moves a cursor, changes colours, or reorders characters.
 pub fn printable(text: &str) -> Cow<'_, str> {
     escaped(text, |char| char != '\n' && char != '\t')
 }
 
-/// The same on one line: what a name or a payload may be among other words.
+/// The same on one line, for a name or a payload within a message.
 pub fn on_one_line(text: &str) -> Cow<'_, str> {
     escaped(text, |_| true)
 }
 
-/// Escapes those control characters for which `when` holds.
+/// Escapes the control characters for which `when` is true.
 fn escaped(text: &str, when: impl Fn(char) -> bool) -> Cow<'_, str> {
     // Directional formatting characters make one name look like another.
     let controls = |char: char| char.is_control() || matches!(char, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -98,7 +98,7 @@ fn escaped(text: &str, when: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Where nobody reads stderr any more, the work goes on and ends as it would have.
+/// Errors are ignored: if stderr has no reader, the work continues and ends as usual.
 fn tell(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
@@ -111,7 +111,7 @@ pub fn print_text(text: &str) -> Result<()> {
     print(&printable(text))
 }
 
-/// Writes to stdout; a reader that went away (`| head`) ends the output quietly.
+/// Writes to stdout; if the reader went away (`| head`), the output ends quietly.
 ///
 /// # Errors
 /// External when stdout cannot be written for another reason.
@@ -119,7 +119,7 @@ pub fn print(text: &str) -> Result<()> {
     print_on(text.as_bytes()).map(|_| ())
 }
 
-/// Writes to stdout and says whether anybody still reads it.
+/// Writes to stdout and returns whether it still has a reader.
 ///
 /// # Errors
 /// As [`print()`].
@@ -132,12 +132,12 @@ pub fn print_on(bytes: &[u8]) -> Result<bool> {
     }
 }
 
-/// What a command ends with whose answer cannot be written.
+/// The error of a command whose answer cannot be written.
 pub(crate) fn stdout_failed(error: std::io::Error) -> Error {
     Error::external("stdout cannot be written").because(error)
 }
 
-/// What a progress bar counts.
+/// The unit of a progress bar.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unit {
     /// Bytes of files.

@@ -1,4 +1,4 @@
-//! What closes a bounded run on stderr: the sum line, and the first rejected line of each reason.
+//! Prints the end of a bounded run on stderr: the sum line, and the first rejected line for each reason.
 
 use super::spool::Spool;
 use crate::exit::Exit;
@@ -9,13 +9,13 @@ use adtally_model::ledger::thousands;
 use adtally_source::line_number;
 use std::path::Path;
 
-/// Says that a bounded run was stopped before its state was recovered, and how the command ends.
+/// Reports that a bounded run was stopped before its state was recovered, and returns the exit code.
 pub(crate) fn before_recovery() -> Exit {
     terminal::say("stopped before the state was recovered; nothing was read");
     Exit::Interrupted
 }
 
-/// Prints it, and says how the command ends; `interrupted` is what a run that was stopped leaves behind.
+/// Prints the summary and returns the exit code; `interrupted` describes the state that a stopped run leaves.
 pub(crate) fn say(
     summary: &Summary,
     rejections: &[FirstRejection],

@@ -48,7 +48,7 @@ pub fn config(args: &ConfigArgs) -> Result<Exit> {
             let checked = settings.load();
             if *json {
                 let mistakes = checked.as_ref().err().map(Error::report).unwrap_or_default();
-                // Of several, the first line says how many there are.
+                // If there are several mistakes, the first line gives their number.
                 let several = usize::from(mistakes.contains("\n  "));
                 let mistakes: Vec<&str> = mistakes.lines().skip(several).map(str::trim).collect();
                 terminal::print(&format!("{}\n", json!({ "valid": checked.is_ok(), "mistakes": mistakes })))?;

@@ -1,4 +1,4 @@
-//! `adtally count`: the whole job once, in a temporary data directory.
+//! `adtally count`: counts files once, in a temporary data directory.
 
 use super::run::{show_progress, start_log};
 use super::settings::{self, input_paths};
@@ -23,11 +23,11 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Attempts to write before `count` gives up: some seconds. The disk of a temporary folder that is full is not waited for, as
-/// that of a data directory is.
+/// Attempts to write before `count` gives up: some seconds. Unlike for a data directory, it does not wait until a full
+/// temporary disk has space.
 const WRITE_ATTEMPTS_MAX: u32 = 5;
 
-/// Rows of counts that should be in memory at a time; the span asked for is adapted to it.
+/// Target number of count rows in memory at a time; the requested span is adapted to it.
 const ROWS_AT_ONCE: usize = 2_000_000;
 
 /// Count files once, in a temporary data directory, and print the highest counts.
@@ -65,7 +65,7 @@ pub enum By {
 /// Runs the command.
 ///
 /// # Errors
-/// What stopped the run.
+/// The error that stopped the run.
 pub fn count(args: &CountArgs) -> Result<Exit> {
     let flags: Vec<_> = input_paths(&args.files).into_iter().collect();
     let (_, mut config) = settings::load(args.config.as_deref(), &flags)?;
@@ -79,7 +79,7 @@ pub fn count(args: &CountArgs) -> Result<Exit> {
     let stopping = Stopping::on_signals(&runtime)?;
     let folder = stopping.temporary_folder("adtally-count-")?;
     config.run.store.data_dir = StoreUrl::of_folder(folder.path().join("data"));
-    // What dies with the command need not survive a power loss.
+    // Data that is deleted with the command need not survive a power loss.
     config.run.epoch.fsync = false;
     config.log.level = LogLevel::Warn;
     start_log(&config)?;
@@ -89,7 +89,7 @@ pub fn count(args: &CountArgs) -> Result<Exit> {
     };
     config.run.source.paths = patterns;
     let options = handles::run_options(&config, Ending::Scratch, WRITE_ATTEMPTS_MAX);
-    // Errors of the stores name their files, which lie in the folder.
+    // Errors of the stores name files in the temporary folder.
     let path = folder.path().display().to_string();
     count_files(args, &options, &spool, &runtime, &stopping).map_err(|error| match error.kind() {
         ErrorKind::External if error.report().contains(&path) => temporary_folder_failed(folder.path()).because(error),
@@ -126,7 +126,7 @@ fn table(by: By, rows: &[(u64, u64)]) -> String {
     text
 }
 
-/// The ledger as `GET /ledger` words it, and the rows.
+/// The ledger in the form of `GET /ledger`, and the rows.
 fn json(by: By, rows: &[(u64, u64)], report: &Report, spool: &Spool) -> Result<String> {
     let row = |&(key, clicks): &(u64, u64)| {
         let key = key_name(by, key);
@@ -155,7 +155,7 @@ fn key_name(by: By, key: u64) -> String {
     }
 }
 
-/// The first rows of a sum over everything that the lake holds: ads, ranks of countries or starts of minutes, and clicks.
+/// The first rows of a sum over the whole lake: ads, ranks of countries or starts of minutes, and clicks.
 async fn top(lake: &Lake, by: By, limit: usize) -> Result<Vec<(u64, u64)>> {
     let Some((mut from, to)) = lake.minutes().await? else { return Ok(Vec::new()) };
     let mut sums: HashMap<u64, u64> = HashMap::new();
@@ -171,12 +171,12 @@ async fn top(lake: &Lake, by: By, limit: usize) -> Result<Vec<(u64, u64)>> {
                     By::Country => u64::from(country.rank()),
                     By::Minute => counts.minute.start_ms() as u64,
                 };
-                // The lake's sums are never below 0.
+                // The lake's sums are never negative.
                 *sums.entry(key).or_default() += clicks.unsigned_abs();
             }
         }
         from = until;
-        // Clicks may lie minutes or decades apart.
+        // Clicks may be minutes or decades apart.
         minutes = if rows > ROWS_AT_ONCE { (minutes / 2).max(1) } else { minutes.saturating_mul(2) };
     }
     let mut rows: Vec<(u64, u64)> = sums.into_iter().collect();

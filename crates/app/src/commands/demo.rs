@@ -1,4 +1,4 @@
-//! `adtally demo`: the whole job on traffic that it makes itself.
+//! `adtally demo`: counts traffic that it generates itself.
 
 use super::run::start_log;
 use super::runtime;
@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Event time that lies already behind when the demo begins, so that there are closed minutes at once.
+/// Event time before the start of the demo, so that there are closed minutes at once.
 const HISTORY_MS: i64 = 3 * 60_000;
 
 /// How often the log is rotated.
@@ -38,22 +38,22 @@ const ROTATE_MS: i64 = 20_000;
 /// Rotated files that are kept; older ones are deleted, as a log rotation would.
 const FILES_KEPT: usize = 12;
 
-/// How often the writer appends: as a busy server's log would grow.
+/// How often the writer appends, like the log of a busy server.
 const APPEND_PAUSE: Duration = Duration::from_millis(20);
 
-/// How often people are told how it goes.
+/// Interval of status lines.
 const LOOK_MS: i64 = 1_000;
 
-/// How long a sample question is waited for: counting stands still meanwhile.
+/// Timeout of a sample question; counting stops while the demo waits for it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Characters that are shown of an answer: some lines of a terminal.
+/// Maximum characters of an answer that are shown: some lines of a terminal.
 const ANSWER_CHARS_MAX: usize = 300;
 
-/// Seconds that can be asked for: a year.
+/// Maximum value of `--seconds`: a year.
 const SECONDS_MAX: u64 = 31_536_000;
 
-/// Lines that the generator makes in all: days of traffic.
+/// Total lines of the generator: days of traffic.
 const LINES_MAX: u64 = 4_000_000_000;
 
 /// Show Adtally at work: write live traffic to a temporary folder, count it and answer questions.
@@ -77,7 +77,7 @@ pub struct DemoArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// What stopped the run.
+/// The error that stopped the run.
 pub fn demo(args: &DemoArgs) -> Result<Exit> {
     let generator = Generator::new(traffic(args))?;
     let runtime = runtime()?;
@@ -90,7 +90,7 @@ pub fn demo(args: &DemoArgs) -> Result<Exit> {
     start_log(&config)?;
     let listener = Server::listen(&runtime, &config)?;
     let options = handles::run_options(&config, Ending::Never, ATTEMPTS_MAX);
-    // There is nothing to recover that a signal would have to end.
+    // There is no recovery that a signal would have to stop.
     let start = ServiceStart::new(&options, Arc::new(SystemClock), Arc::default());
     let server = Server::start(&runtime, listener, &config, &start, &stopping)?;
     let address = server.address();
@@ -105,7 +105,7 @@ pub fn demo(args: &DemoArgs) -> Result<Exit> {
     let mut guide = Guide::new(args, service.questions(), service.report(), address);
     let handle = runtime.handle().clone();
     let outcome = service.run(stopping.flag(), |_, _| {
-        // Without a log there is nothing to see.
+        // Without the writer, the demo has nothing to show.
         if writer.is_finished() || guide.look(&handle) {
             stopping.stop();
         }
@@ -138,7 +138,7 @@ fn configure(args: &DemoArgs, folder: &Path, logs: &Path) -> Result<Config> {
     Ok(config)
 }
 
-/// What is written: the first minute is a whole one.
+/// The settings of the traffic. The first minute is a complete one.
 fn traffic(args: &DemoArgs) -> Settings {
     Settings {
         amount: Amount::Lines(LINES_MAX),
@@ -166,7 +166,7 @@ fn start_writer(generator: Generator, logs: &Path, stop: &Arc<AtomicBool>) -> Re
         .map_err(|e| Error::external("the log writer cannot be started").because(e))
 }
 
-/// Appends what is due to `clicks.log`, and renames it away every now and then.
+/// Appends due lines to `clicks.log`, and renames it at intervals.
 fn write_log(mut generator: Generator, logs: &Path, stop: &AtomicBool) -> Result<()> {
     let path = logs.join("clicks.log");
     let failed = |e: std::io::Error| Error::external("the log of the demo cannot be written").because(e);
@@ -201,7 +201,7 @@ fn write_log(mut generator: Generator, logs: &Path, stop: &AtomicBool) -> Result
     Ok(())
 }
 
-/// Tells people what they see.
+/// Explains to the user what the demo shows.
 struct Guide {
     questions: Arc<Embedded>,
     report: Arc<Report>,
@@ -220,8 +220,8 @@ impl Guide {
         Guide { questions, report, address, began_ms: now, seconds, said_hello, looked_at_ms: now, lines_before: 0 }
     }
 
-    /// Called often; once a second it prints a status line, and once something is closed, how to ask. Says whether the
-    /// time is up.
+    /// Called often. Prints a status line once a second, and sample questions once a minute is closed. Returns true
+    /// when the time is over.
     fn look(&mut self, handle: &tokio::runtime::Handle) -> bool {
         let now = SystemClock.monotonic_ms();
         if now - self.looked_at_ms >= LOOK_MS {
@@ -234,7 +234,7 @@ impl Guide {
         self.seconds > 0 && now - self.began_ms >= self.seconds as i64 * 1_000
     }
 
-    /// Sample questions with their answers; `false` while nothing is closed yet.
+    /// Prints sample questions with their answers; returns `false` while nothing is closed yet.
     fn say_hello(&self, handle: &tokio::runtime::Handle) -> bool {
         let question = Question::about(Span::Last(1));
         let Ok(top) = handle.block_on(self.questions.top_ads(&question, 1)) else { return false };
@@ -272,9 +272,9 @@ impl Guide {
     }
 }
 
-/// Asks as `curl` does, and returns the body of the answer.
+/// Sends a request like `curl`, and returns the body of the answer.
 fn ask(mut address: SocketAddr, path: &str) -> std::io::Result<String> {
-    // Bound to all addresses, it is asked at this machine's own.
+    // If the server is bound to all addresses, the request goes to the loopback address.
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),

@@ -1,5 +1,5 @@
-//! What a service says of what it found: the files at its start, and clicks so old that questions about the last minutes
-//! find nothing.
+//! Messages of a service about what it found: the files at its start, and clicks so old that queries for the last
+//! minutes find nothing.
 
 use crate::terminal;
 use adtally_engine::SourceSettings;
@@ -8,13 +8,13 @@ use adtally_model::ledger::thousands;
 use adtally_model::time::rfc3339;
 use adtally_source::{LocalFiles, Survey};
 
-/// How old the newest click is when it is worth a word, in milliseconds: no question for the last minutes is meant then.
+/// Age of the newest click, in milliseconds, from which it is reported: queries for the last minutes would miss it.
 const OLD_MS: i64 = 3_600_000;
 
-/// Minutes of the question that is proposed.
+/// Minutes in the suggested question.
 const PROPOSED_MINUTES: i64 = 60;
 
-/// Says which files there are, by a look of its own; what is read of them is told by the ledger.
+/// Prints which files exist, from its own survey; the ledger reports what is read of them.
 pub(crate) fn say(source: &SourceSettings) {
     let look = |paths: &[String]| adtally_source::survey(&LocalFiles, paths).unwrap_or_default();
     let Survey { files, bytes } = look(&source.paths);
@@ -35,14 +35,14 @@ pub(crate) fn say(source: &SourceSettings) {
     }
 }
 
-/// Says once how old the newest click is.
+/// Reports once how old the newest click is.
 #[derive(Debug, Default)]
 pub(crate) struct Age {
     said: bool,
 }
 
 impl Age {
-    /// `newest_ms` is the event time of the newest click, once everything there is to read is committed.
+    /// `newest_ms` is the event time of the newest click, once all readable lines are committed.
     pub(crate) fn say_once(&mut self, newest_ms: Option<i64>, now_ms: i64) {
         if self.said {
             return;

@@ -15,7 +15,7 @@ use std::io::IsTerminal;
 pub fn generate(args: &GenerateArgs) -> Result<Exit> {
     let unit = if args.lines.is_some() { Unit::Lines } else { Unit::Clicks };
     let bar = terminal::progress_bar(args.amount().number(), unit);
-    // Lines that scroll by need no bar between them.
+    // A progress bar would mix with lines on the same terminal.
     if args.output_file().is_none() && std::io::stdout().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }

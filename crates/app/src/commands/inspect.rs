@@ -34,10 +34,10 @@ pub struct InspectArgs {
     pub json: bool,
 }
 
-/// Runs the command: the verdicts go to stderr and the configuration to stdout, or all of it as JSON to stdout.
+/// Runs the command: prints the verdicts on stderr and the configuration on stdout, or everything as JSON on stdout.
 ///
 /// # Errors
-/// A user error when there is no such file or nothing in it, external when it cannot be read.
+/// A user error when the file is missing or empty, external when it cannot be read.
 pub fn inspect(args: &InspectArgs) -> Result<Exit> {
     let name = args.file.display().to_string();
     if !is_stream(&name) {
@@ -52,7 +52,7 @@ pub fn inspect(args: &InspectArgs) -> Result<Exit> {
     inspect_file(args, spool.paths().next().unwrap_or(&args.file))
 }
 
-/// Looks at a file, which may be a copy of what was named.
+/// Inspects a file, which may be a copy of the given one.
 fn inspect_file(args: &InspectArgs, file: &Path) -> Result<Exit> {
     let path = args.file.display().to_string();
     let cannot_read = |e: std::io::Error| match e.kind() {
@@ -81,7 +81,7 @@ fn inspect_file(args: &InspectArgs, file: &Path) -> Result<Exit> {
     let now = SystemClock.wall_ms();
     let mut inspection = Inspection::new(&path, &guess, &batch, now, config.run.time.max_future_skew_ms);
     if is_stream(&path) {
-        // A run cannot read it: whoever uses the configuration names a file.
+        // A run cannot read a stream, so users of the configuration must name a file.
         let paths = format!("paths = {}\n", Value::Texts(vec![path]).to_toml());
         inspection.configuration = inspection.configuration.replacen(&paths, "paths = []\n", 1);
     }
@@ -96,7 +96,7 @@ fn inspect_file(args: &InspectArgs, file: &Path) -> Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// The first bytes of a file as they are on disk, and whether they are compressed in a way that is read.
+/// The first bytes of a file on disk, and whether they have a supported compression.
 fn first_bytes(path: &Path) -> std::io::Result<(Vec<u8>, bool)> {
     let mut first = Vec::new();
     File::open(path)?.take(FOREIGN_BYTES as u64).read_to_end(&mut first)?;
@@ -104,7 +104,7 @@ fn first_bytes(path: &Path) -> std::io::Result<(Vec<u8>, bool)> {
     Ok((first, compressed))
 }
 
-/// What the real reader and the real decoder make of the sample.
+/// Decodes the sample with the real reader and decoder.
 fn decode(path: &str, sample: &[u8], guess: &Guess) -> Result<DecodedBatch> {
     let (_, config) = settings::load(None, &guess.settings())?;
     let tail = config.run.source.tail;
@@ -133,7 +133,7 @@ fn decode(path: &str, sample: &[u8], guess: &Guess) -> Result<DecodedBatch> {
     Ok(decoder.decode(within(block, sample.len())))
 }
 
-/// A block cut to the sample, at the end of a line.
+/// Cuts a block to the sample, at the end of a line.
 fn within(mut block: Block, bytes: usize) -> Block {
     let room = bytes.saturating_sub(block.from as usize);
     if block.text.len() > room && !block.overlong {

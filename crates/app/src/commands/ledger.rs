@@ -1,4 +1,4 @@
-//! `adtally ledger`: where every line went.
+//! `adtally ledger`: the verdicts of all lines.
 
 use super::settings::StoreSettings;
 use super::{existing, runtime};

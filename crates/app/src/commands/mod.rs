@@ -1,4 +1,4 @@
-//! One command a file: reads its arguments, calls the rooms, prints.
+//! The commands, one per file: each reads its arguments, calls the rooms and prints.
 
 mod closing;
 pub mod config;
@@ -22,10 +22,10 @@ use adtally_store::backing::StoreUrl;
 use std::io::ErrorKind;
 use std::path::Path;
 
-/// Stack of the runtime's threads, in bytes: DataFusion plans recursively, and deeply so where it is not optimised.
+/// Stack of the runtime's threads, in bytes: DataFusion plans recursively, and needs deep stacks in unoptimised builds.
 const THREAD_STACK_BYTES: usize = 8 << 20;
 
-/// How long threads that still compute are waited for at the end of the process.
+/// How long the process waits at its end for threads that still compute.
 pub(crate) const SHUTDOWN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// A runtime for the stores' and the server's I/O.
@@ -40,13 +40,13 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
         .map_err(|e| Error::external("the I/O threads cannot be started").because(e))
 }
 
-/// Lets a runtime live as long as the process. The lake's library panics where a task is taken from under it, as those of a
-/// recovery that was given up would be; there is nothing that they must still do, or must not.
+/// Keeps a runtime alive until the process ends. The lake's library panics if its tasks are cancelled, such as those of
+/// an abandoned recovery. They need not finish, and may continue.
 pub(crate) fn leave_running(runtime: tokio::runtime::Runtime) {
     std::mem::forget(runtime);
 }
 
-/// Refuses a data directory that is not there, which reading commands must not create.
+/// Rejects a missing data directory, since reading commands must not create one.
 pub(crate) fn existing(data_dir: &StoreUrl) -> Result<()> {
     for folder in ["epochs", "lake"] {
         match std::fs::metadata(data_dir.folder().join(folder)) {
@@ -64,7 +64,7 @@ pub(crate) fn existing(data_dir: &StoreUrl) -> Result<()> {
     )))
 }
 
-/// What a command ends with whose temporary folder cannot be written.
+/// The error of a command whose temporary folder cannot be written.
 pub(crate) fn temporary_folder_failed(folder: &Path) -> Error {
     let parent = folder.parent().unwrap_or(folder).display();
     Error::external(format!(

@@ -1,8 +1,7 @@
-//! `adtally repair`: mends what `verify` finds, as far as what is left allows it.
+//! `adtally repair`: repairs the damage that `verify` finds, as far as the remaining data allows.
 //!
-//! One thing after another: log entries of the lake that cannot be read, then the epoch log, then the lake that follows
-//! it. What is decided is a function of facts (`decide`); nothing is deleted, only put aside; raw input is never
-//! touched.
+//! The order is: unreadable log entries of the lake, then the epoch log, then the lake that follows it. Decisions are a
+//! function of facts (`decide`). Nothing is deleted, only moved aside. Raw input is never touched.
 
 use super::runtime;
 use super::settings::StoreSettings;
@@ -44,29 +43,29 @@ pub struct RepairArgs {
     pub json: bool,
 }
 
-/// What is known of the epoch log and of the lake that follows it.
+/// Facts about the epoch log and the lake that follows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Facts {
     /// The newest record, damaged or not.
     newest: Option<EpochNumber>,
-    /// The newest record up to which nothing that is needed is damaged.
+    /// The newest record for which no needed record is damaged.
     sound: Option<EpochNumber>,
-    /// Whether the lake follows this log; then the first and the last epoch that one of its tables ends with.
+    /// If the lake follows this log: the smallest and the largest last epoch among its tables.
     follows: Option<(EpochNumber, EpochNumber)>,
-    /// The last epoch that all of the lake's tables hold, of whichever log.
+    /// The last epoch that all of the lake's tables contain, of any log.
     complete: EpochNumber,
 }
 
-/// What is to be done.
+/// The step to take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Step {
     /// Nothing.
     Nothing,
     /// The lake lags behind: the next run brings it up to date.
     Lags,
-    /// The records after this one are put aside.
+    /// Move the records after this one aside.
     TakeBack(EpochNumber),
-    /// The log is put aside and written anew from the lake's epochs up to this one.
+    /// Move the log aside and write a new one from the lake's epochs up to this one.
     Rebuild(EpochNumber),
 }
 
@@ -84,7 +83,7 @@ fn decide(facts: &Facts) -> Step {
 /// Runs the command.
 ///
 /// # Errors
-/// Fenced while a run owns the data directory; corrupt when what is left does not allow a repair.
+/// Fenced while a run owns the data directory; corrupt when the remaining data does not allow a repair.
 pub fn repair(args: &RepairArgs) -> Result<Exit> {
     let config = args.store.load()?;
     let path = config.run.store.data_dir.folder().to_owned();
@@ -113,7 +112,7 @@ pub fn repair(args: &RepairArgs) -> Result<Exit> {
         (true, false) => "nothing was changed: run it again with --yes",
     });
     if args.json {
-        // What was done before something failed was done.
+        // Steps before a failure are reported as done.
         let damaged = found.as_ref().map_or(true, |&found| found);
         let repaired = found.as_ref().is_ok_and(|&found| found && args.yes);
         if found.is_ok() || !steps.is_empty() {
@@ -121,7 +120,7 @@ pub fn repair(args: &RepairArgs) -> Result<Exit> {
             terminal::print(&format!("{report}\n"))?;
         }
     } else {
-        // What was done before something failed was done.
+        // Steps before a failure are printed as well.
         let lines = steps.iter().map(String::as_str).chain(outcome);
         terminal::print_text(&lines.map(|line| format!("{line}\n")).collect::<String>())?;
     }
@@ -130,16 +129,16 @@ pub fn repair(args: &RepairArgs) -> Result<Exit> {
 
 struct Repair {
     path: PathBuf,
-    /// Where things are put.
+    /// The folder for files that are moved aside.
     aside: PathBuf,
     yes: bool,
     config: Config,
-    /// What was done, or would be.
+    /// The steps that were taken, or would be.
     steps: Vec<String>,
 }
 
 impl Repair {
-    /// Mends one thing after another; says whether there was any, and what was done until it ended or failed.
+    /// Makes one repair after another. Returns whether there was damage, and the steps until the end or a failure.
     async fn mend(mut self) -> (Result<bool>, Vec<String>) {
         let found = self.mend_all().await;
         (found, self.steps)
@@ -168,7 +167,7 @@ impl Repair {
                  what is damaged from a backup"
             )));
         }
-        // A log that is lost is an empty one.
+        // A lost log is treated as an empty one.
         let (log, lake) = (backing.logs().log(EMBEDDED), backing.existing_lake().await?);
         let step = decide(&facts(&log, &lake).await?);
         match step {
@@ -189,7 +188,7 @@ impl Repair {
         Ok(!entries.is_empty() || !matches!(step, Step::Nothing | Step::Lags))
     }
 
-    /// Writes the log anew from what the lake holds.
+    /// Writes a new log from the lake's rows.
     async fn rebuild(&mut self, log: &EpochLog, lake: &Lake, last: EpochNumber) -> Result<()> {
         let key = self.key()?;
         let newest = log.numbers().await?.last().copied().unwrap_or_default();
@@ -230,7 +229,7 @@ impl Repair {
         })
     }
 
-    /// Moves something out of the way, or says that it would.
+    /// Moves a file or folder aside, or reports that it would.
     fn put_aside(&mut self, what: &str, why: &str) -> Result<()> {
         let to = self.aside.join(what);
         if !self.yes {
@@ -246,7 +245,7 @@ impl Repair {
     }
 }
 
-/// Renames within the folder `root`, making the folders above; all of them are on the disk when it returns.
+/// Renames within the folder `root` and creates parent folders; all changes are on the disk when it returns.
 fn move_durably(from: &Path, to: &Path, root: &Path) -> std::io::Result<()> {
     let folder = to.parent().unwrap_or(to);
     fs::create_dir_all(folder)?;
@@ -291,12 +290,12 @@ mod tests {
         check(Some(9), Some(9), Some((9, 9)), Step::Nothing);
         check(Some(9), Some(9), Some((7, 8)), Step::Lags);
         check(Some(9), Some(8), Some((7, 8)), Step::TakeBack(8));
-        // The lake holds what the log has lost.
+        // The lake contains epochs that the log has lost.
         check(Some(9), Some(6), Some((7, 7)), Step::Rebuild(7));
         check(Some(6), Some(6), Some((7, 7)), Step::Rebuild(7));
         check(None, None, None, Step::Rebuild(7));
         check(Some(9), None, None, Step::Rebuild(7));
-        // Another log's lake.
+        // The lake follows another log.
         check(Some(9), Some(9), None, Step::Rebuild(7));
     }
 }

@@ -50,7 +50,7 @@ pub struct RunArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// What stopped the run.
+/// The error that stopped the run.
 pub fn run(args: &RunArgs) -> Result<Exit> {
     let (_, config) = args.settings.load()?;
     start_log(&config)?;
@@ -78,7 +78,8 @@ pub fn run(args: &RunArgs) -> Result<Exit> {
 /// Internal when logging was started before.
 pub(crate) fn start_log(config: &Config) -> Result<()> {
     let level = config.log.level;
-    // Libraries below speak up only when something is wrong; Delta's kernel calls a table that is about to be created wrong.
+    // Libraries log only warnings and errors. Delta's kernel is silenced: it reports a table as wrong before it is
+    // created.
     let filter = EnvFilter::try_new(format!(
         "warn,buoyant_kernel=off,adtally={level},adtally_engine={level},adtally_source={level},adtally_store={level},adtally_serve={level}"
     ))
@@ -87,7 +88,7 @@ pub(crate) fn start_log(config: &Config) -> Result<()> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(terminal::colours())
-        // It would be told on stderr, which is what failed.
+        // They would be printed on stderr, which is what failed.
         .log_internal_errors(false);
     let started = match config.log.format {
         LogFormat::Text => log.try_init(),
@@ -96,7 +97,7 @@ pub(crate) fn start_log(config: &Config) -> Result<()> {
     started.map_err(|e| Error::internal("logging was started before").because(e))
 }
 
-/// Reads everything to its end, prints the ledger on stdout and what was rejected on stderr.
+/// Reads all inputs to their end, prints the ledger on stdout and the rejected lines on stderr.
 fn until_end(options: &RunOptions) -> Result<Exit> {
     let runtime = runtime()?;
     let stopping = Stopping::on_signals(&runtime)?;
@@ -115,7 +116,7 @@ fn until_end(options: &RunOptions) -> Result<Exit> {
     Ok(closing::say(&summary, &report.first_rejections(), &report.readiness().notes, interrupted, &Spool::default()))
 }
 
-/// Moves a progress bar to where reading is.
+/// Updates a progress bar to the current position.
 pub(crate) fn show_progress(bar: &ProgressBar, progress: &Progress, ledger: &Ledger) {
     bar.set_length(progress.total_bytes);
     bar.set_position(progress.read_bytes);
@@ -147,7 +148,7 @@ fn tail(config: &Config, options: &RunOptions) -> Result<Exit> {
     });
     stopping.stop();
     let served = server.finish(runtime, matches!(outcome, Ok(None)));
-    // What stopped the work is the cause when the server ends as well.
+    // If the server ends as well, the error that stopped the work is the cause.
     let summary = outcome?;
     match &summary {
         Some(summary) => {

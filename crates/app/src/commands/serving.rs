@@ -1,4 +1,4 @@
-//! The HTTP server of a command: listening before anything else, watched while it runs, drained at the end.
+//! The HTTP server of a command: it listens before anything else, is watched while it runs, and is drained at the end.
 
 use super::stopping::Stopping;
 use super::{SHUTDOWN_TIMEOUT, leave_running};
@@ -17,20 +17,20 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-/// How often it is looked whether the command stops.
+/// How often a stop request is checked.
 const STOP_POLL: Duration = Duration::from_millis(50);
 
-/// How long a recovery may last before people are told how far it is, and then how often they are.
+/// Interval of progress messages during a recovery, and the delay before the first one.
 const RECOVERY_TOLD_EVERY: Duration = Duration::from_secs(5);
 
-/// A server that answers from the moment on at which it is made.
+/// A server that answers from its creation on.
 pub(crate) struct Server {
     address: SocketAddr,
     task: JoinHandle<Result<()>>,
 }
 
 impl Server {
-    /// Binds the address. Comes before anything is touched: a port in use is the most common mistake.
+    /// Binds the address. This comes before anything else is touched, since a port in use is the most common mistake.
     ///
     /// # Errors
     /// A user error that names the address.
@@ -44,8 +44,8 @@ impl Server {
         })
     }
 
-    /// Answers on `listener` until the command stops: at first only that the state is recovered, and how far that is. A
-    /// server that ends before stops the command: nobody would see what it counts.
+    /// Answers on `listener` until the command stops. During recovery, it only reports its progress. A server that ends
+    /// earlier stops the command, since the counts could not be queried.
     ///
     /// # Errors
     /// External when the address is unknown.
@@ -71,28 +71,28 @@ impl Server {
         Ok(Server { address, task: runtime.spawn(watched(runtime.spawn(server), stopping.clone())) })
     }
 
-    /// Where it answers.
+    /// The address of the server.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Waits until it has drained, and ends the runtime under it, unless it still does something that was given up.
+    /// Waits until the server has drained, and shuts down its runtime unless abandoned work is still running on it.
     ///
     /// # Errors
-    /// Internal when it ended before it was told to.
+    /// Internal when the server ended before it was asked to.
     pub(crate) fn finish(self, runtime: Runtime, given_up: bool) -> Result<()> {
         let ended = runtime.block_on(self.task);
         if given_up {
             leave_running(runtime);
         } else {
-            // A question that is still being computed is not waited for.
+            // Does not wait for questions that are still being computed.
             runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
         }
         ended.map_err(|e| Error::internal("the monitor of the HTTP server stopped unexpectedly").because(e))?
     }
 }
 
-/// Waits for the end of a server; where that comes unasked, the command stops in good order and fails.
+/// Waits until a server ends. If it ends without a request, the command stops in good order and fails.
 async fn watched(server: JoinHandle<Result<()>>, stopping: Stopping) -> Result<()> {
     let ended = server.await;
     let asked = stopping.flag().load(Ordering::Relaxed);
@@ -107,7 +107,7 @@ async fn watched(server: JoinHandle<Result<()>>, stopping: Stopping) -> Result<(
     Err(error)
 }
 
-/// Tells people how far a recovery is that lasts.
+/// Prints the progress of a long recovery.
 async fn tell_recovery(report: Arc<Report>, address: SocketAddr) {
     loop {
         tokio::time::sleep(RECOVERY_TOLD_EVERY).await;

@@ -1,4 +1,4 @@
-//! Where a command takes its settings from: the same flags, file and environment for all of them.
+//! The sources of a command's settings: all commands use the same flags, file and environment.
 
 use crate::config::{Config, ENVIRONMENT_PREFIX, FlagSetting, RawConfig, Value};
 use crate::terminal;
@@ -64,8 +64,8 @@ impl StoreSettings {
     }
 }
 
-/// Lays file, environment and flags over the defaults. From here on stderr is written as `log.format` says, mistakes in
-/// other settings included.
+/// Merges file, environment and flags over the defaults. From here on, stderr has the format `log.format`, even if
+/// other settings have mistakes.
 ///
 /// # Errors
 /// A user error that lists every mistake.
@@ -84,7 +84,7 @@ pub(crate) fn input_paths(paths: &[String]) -> Option<FlagSetting> {
     (!paths.is_empty()).then_some(FlagSetting { flag: "INPUT", key: "input.paths", value })
 }
 
-/// What the process's environment has for us.
+/// The environment variables of Adtally.
 fn environment() -> Result<Vec<(String, String)>> {
     let ours =
         std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(ENVIRONMENT_PREFIX.as_bytes()));

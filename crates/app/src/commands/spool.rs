@@ -1,5 +1,5 @@
-//! Standard input and pipes as inputs of a command that reads files: they are copied into its temporary folder first. Only a
-//! file can be read again from a position, and has an end that is known beforehand.
+//! Standard input and pipes as inputs of a command that reads files. They are copied into its temporary folder first,
+//! since only a file can be read again from a position and has a known end.
 
 use super::stopping::Stopping;
 use crate::inspect::{SAMPLE_BYTES_MAX, SAMPLE_LINES};
@@ -14,31 +14,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// What standard input is called among files.
+/// The name of standard input among files.
 const STDIN: &str = "-";
 
 /// Bytes copied at a time.
 const COPY_BYTES: usize = 256 * 1024;
 
-/// How often it is looked whether a copy is done.
+/// How often the end of a copy is checked.
 const POLL: Duration = Duration::from_millis(10);
 
-/// After so many looks people are told what is waited for: five seconds.
+/// The number of checks after which a message says what the command waits for: five seconds.
 const TOLD_AFTER_POLLS: u32 = 500;
 
-/// How much of a stream is copied.
+/// The part of a stream to copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Share {
     /// All of it.
     Whole,
-    /// What `inspect` looks at.
+    /// Only the sample that `inspect` reads.
     Sample,
 }
 
-/// Copies of the streams among the files that a command was given.
+/// Copies of the streams among a command's files.
 #[derive(Debug, Default)]
 pub(crate) struct Spool {
-    /// The path of each copy, and what it is a copy of.
+    /// The path of each copy, and the name of its stream.
     copies: Vec<(PathBuf, String)>,
 }
 
@@ -48,8 +48,8 @@ pub(crate) fn is_stream(name: &str) -> bool {
 }
 
 impl Spool {
-    /// Copies the streams among `names` into a folder, one after another. Returns the names with the copies in place of
-    /// the streams, as patterns; `None` when the command was asked to stop before.
+    /// Copies the streams among `names` into a folder, one after another. Returns the names as patterns, with the
+    /// copies in place of the streams; `None` if the command was asked to stop before.
     ///
     /// # Errors
     /// External when a stream cannot be read or the folder cannot be written.
@@ -75,12 +75,12 @@ impl Spool {
         Ok(Some((spool, patterns)))
     }
 
-    /// Where the copies are.
+    /// The paths of the copies.
     pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
         self.copies.iter().map(|(path, _)| path.as_path())
     }
 
-    /// A text for people with the names of the streams in place of the paths of their copies.
+    /// Replaces the paths of copies in a message by the names of the streams.
     pub(crate) fn named(&self, text: &str) -> String {
         self.copies.iter().fold(text.to_owned(), |text, (path, name)| {
             let shown = if name == STDIN { "standard input" } else { name };
@@ -89,7 +89,7 @@ impl Spool {
     }
 }
 
-/// Copies on a thread, so that signals are heard while nothing comes; says whether it was done.
+/// Copies on a thread, so that signals are handled while no data arrives. Returns whether the copy was completed.
 fn copy_unless_stopped(name: &str, share: Share, to: &Path, stopping: &Stopping) -> Result<bool> {
     if name == STDIN && std::io::stdin().is_terminal() {
         terminal::say("reading standard input; Ctrl-D on an empty line ends it");

@@ -14,7 +14,7 @@ use futures::TryStreamExt;
 use std::io::Read;
 use std::path::Path;
 
-/// Rows that a table for people shows; the other formats show all.
+/// Maximum rows of format `table`; the other formats print all.
 const TABLE_ROWS_MAX: usize = 10_000;
 
 /// Query the Delta tables with SQL. Only reads, and works while `run` is writing.
@@ -76,7 +76,7 @@ pub fn sql(args: &SqlArgs) -> Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// The query that an argument stands for. A query may begin with a comment. A single word that begins with a dash is a
+/// The query that an argument denotes. A query may begin with a comment. A single word that begins with a dash is a
 /// misspelt flag.
 fn query(argument: &str) -> Result<String> {
     if argument == "-" {
@@ -95,7 +95,7 @@ fn query(argument: &str) -> Result<String> {
     Ok(argument.to_owned())
 }
 
-/// CSV has no lists and no structures.
+/// Rejects lists and structures, which CSV cannot represent.
 fn check_flat(answer: &SqlAnswer) -> Result<()> {
     match answer.schema.fields().iter().find(|field| field.data_type().is_nested()) {
         None => Ok(()),
@@ -108,12 +108,13 @@ fn check_flat(answer: &SqlAnswer) -> Result<()> {
     }
 }
 
-/// Prints each batch as it comes, as long as anybody reads; `text` is also told whether it is the first.
+/// Prints each batch as it arrives, until the reader goes away. The second argument of `text` is whether it is the
+/// first.
 async fn print_rows(
     mut answer: SqlAnswer,
     text: impl Fn(&RecordBatch, bool) -> Result<Vec<u8>, ArrowError>,
 ) -> Result<()> {
-    // So that columns are named where there are no rows.
+    // An empty batch, so that columns are named even without rows.
     let header = text(&RecordBatch::new_empty(answer.schema), true).map_err(unprintable)?;
     let mut goes_on = header.is_empty() || terminal::print_on(&header)?;
     while goes_on && let Some(batch) = answer.batches.try_next().await? {
@@ -129,7 +130,7 @@ fn csv(batch: &RecordBatch, first: bool) -> Result<Vec<u8>, ArrowError> {
 }
 
 fn json(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
-    // Every row has every column, so that readers find them.
+    // Every row has every column, so that readers find all of them.
     let writer = arrow::json::WriterBuilder::new().with_explicit_nulls(true);
     let mut writer = writer.build::<_, arrow::json::writer::LineDelimited>(Vec::new());
     writer.write(batch)?;
@@ -137,7 +138,7 @@ fn json(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
     Ok(writer.into_inner())
 }
 
-/// Prints the first rows, beyond which nothing is read.
+/// Prints the first rows and reads no more.
 async fn print_table(mut answer: SqlAnswer) -> Result<()> {
     let mut shown = vec![RecordBatch::new_empty(answer.schema)];
     let (mut room, mut more) = (TABLE_ROWS_MAX, false);

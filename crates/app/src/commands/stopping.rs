@@ -1,4 +1,4 @@
-//! How signals stop a command, and the temporary folder that must not outlive it.
+//! Stops commands on signals, and removes the temporary folder that must not outlive them.
 
 use crate::exit::Exit;
 use crate::terminal;
@@ -13,15 +13,15 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Removes a folder and ends with an exit code; further signals do not stop it halfway.
+/// Removes a folder and exits with a code; further signals do not interrupt it.
 const REMOVE: &str = "trap '' HUP INT TERM; rm -rf -- \"$0\"; exit \"$1\"";
 
-/// How long after it was asked to stop a command ends at the latest. Container runtimes kill ten seconds after a SIGTERM.
-/// Commits, the lake and clients have eight of them, and all at once; threads that hang, as on a dead mount, the rest.
+/// Maximum time from a stop request to the end of the command. Container runtimes kill ten seconds after a SIGTERM.
+/// Commits, the lake and clients share eight seconds; the rest is for threads that hang, as on a dead mount.
 const STOP_TIMEOUT: Duration = Duration::from_millis(9_500);
 
-/// What signals do to a command: the first SIGINT, SIGTERM or SIGHUP asks it to stop, the second ends it at once, as does a
-/// stop that takes too long.
+/// The effect of signals on a command: the first SIGINT, SIGTERM or SIGHUP asks it to stop. The second ends it at once,
+/// as does a stop that takes too long.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stopping {
     stop: Arc<AtomicBool>,
@@ -31,7 +31,7 @@ pub(crate) struct Stopping {
 }
 
 impl Stopping {
-    /// Begins to watch signals. Comes before anything that a signal could leave behind.
+    /// Starts watching for signals. This comes before anything that a signal could leave behind.
     ///
     /// # Errors
     /// External when the handlers for signals cannot be installed.
@@ -55,7 +55,7 @@ impl Stopping {
         Ok(stopping)
     }
 
-    /// One that ends no process, for tests within one.
+    /// A value that never ends the process, for tests within one.
     #[cfg(test)]
     pub(crate) fn without_limit() -> Stopping {
         Stopping { limited: Arc::new(AtomicBool::new(true)), ..Stopping::default() }
@@ -82,16 +82,16 @@ impl Stopping {
         }
     }
 
-    /// A temporary folder, which is removed when it is dropped, and by the second signal.
+    /// Creates a temporary folder, which is removed when it is dropped, or by the second signal.
     ///
     /// # Errors
-    /// A user error when the path is not UTF-8, external when it cannot be made.
+    /// A user error when the path is not UTF-8, external when it cannot be created.
     pub(crate) fn temporary_folder(&self, prefix: &str) -> Result<TempDir> {
         let parent = std::env::temp_dir();
         if parent.to_str().is_none() {
             return Err(Error::user(format!("TMPDIR ({parent:?}) is not UTF-8: set it to another folder")));
         }
-        // Held meanwhile, so that a signal finds no folder or a folder with a name.
+        // Locked during the creation, so that a signal finds either no folder or its name.
         let mut folder = self.folder.lock();
         let made = tempfile::Builder::new().prefix(prefix).tempdir();
         let made = made.map_err(|e| {
@@ -119,8 +119,8 @@ impl Stopping {
     }
 }
 
-/// Puts a shell in the place of this process, whose threads still write to the folder: they end first, and then nobody
-/// makes it anew. Returns only when that fails.
+/// Replaces this process by a shell. This ends the threads that write to the folder, so that none creates it again.
+/// Returns only if that fails.
 fn remove_and_end(folder: &Path, exit: Exit) {
     let error = Command::new("/bin/sh").args(["-c", REMOVE]).arg(folder).arg((exit as u8).to_string()).exec();
     terminal::say(&format!("{} may be left behind: /bin/sh cannot be run: {error}", folder.display()));

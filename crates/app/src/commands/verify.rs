@@ -1,4 +1,4 @@
-//! `adtally verify`: whether what is stored is whole and agrees with itself.
+//! `adtally verify`: checks that the stored data is complete and consistent.
 
 use super::settings::StoreSettings;
 use super::{existing, runtime};
@@ -23,7 +23,7 @@ pub struct VerifyArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// External when the stores cannot be read; what is damaged is reported, not returned.
+/// External when the stores cannot be read; damage is reported, not returned as an error.
 pub fn verify(args: &VerifyArgs) -> Result<Exit> {
     let config = args.store.load()?;
     existing(&config.run.store.data_dir)?;

@@ -1,4 +1,4 @@
-//! From one value a setting to the settings structs of the rooms, whose fields say which settings they take.
+//! Deserializes settings into the rooms' settings structs, whose fields declare which settings they take.
 
 use super::layers::{Origin, RawConfig, Setting, Value};
 use super::show::SECRET;
@@ -7,28 +7,28 @@ use serde::de::{DeserializeSeed, Deserializer, Error, Expected, IntoDeserializer
 use serde::forward_to_deserialize_any;
 use std::fmt;
 
-/// What is wrong with a setting.
+/// An error in a setting.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Mistake {
-    /// The setting, once it is known.
+    /// The setting; empty until it is known.
     pub(super) key: String,
-    /// Until then what is wanted, afterwards the whole message.
+    /// The expected value at first; the whole message once the setting is known.
     pub(super) text: String,
 }
 
 impl Mistake {
-    /// Says where the wrong value is and what was found there.
+    /// Adds the place of the wrong value and the value itself.
     fn at(self, setting: &Setting) -> Mistake {
         let key = &setting.key;
         let found = match (&setting.value, key.as_str()) {
-            // A secret shows up in no message, not even a wrong one.
+            // No message contains a secret, not even a wrong one.
             (Value::Text(text), SECRET) => format!("a text of {} bytes", text.len()),
             (Value::Integer(_), SECRET) => "a number".to_owned(),
             (value, _) => value.describe(),
         };
         let place = match &setting.origin {
             Origin::Default => "config/default.toml".to_owned(),
-            // The variable and the flag name the setting themselves, if in other words.
+            // The variable and the flag identify the setting already.
             origin => origin.to_string(),
         };
         Mistake { text: format!("{place}: {key} must be {}, not {found}", self.text), key: key.clone() }
@@ -57,13 +57,13 @@ impl fmt::Display for Mistake {
 
 impl std::error::Error for Mistake {}
 
-/// The settings of a section, for a struct whose fields are settings, sections in it, or structs with further settings of the
+/// The settings of a section. The fields of its struct are settings, subsections, or structs with more settings of the
 /// same section.
 pub(super) struct Section<'a> {
     raw: &'a RawConfig,
     /// Its name: `input.fields`; empty for the whole configuration.
     name: String,
-    /// What stands here if it is no section: the field that led here.
+    /// The name of the field, for an error if it is not a section.
     field: String,
 }
 
@@ -96,7 +96,7 @@ impl<'de> Deserializer<'de> for Section<'_> {
     }
 }
 
-/// The fields of a struct that are still to be read.
+/// The remaining fields of a struct.
 struct Fields<'a> {
     section: Section<'a>,
     fields: &'static [&'static str],

@@ -1,32 +1,32 @@
-//! From text to one value a setting: defaults, file, environment and flags, laid over each other. Each value keeps
-//! where it came from, so that errors and `config show` can say it.
+//! Reads one value per setting: defaults, file, environment and flags, in order of increasing precedence. Each value
+//! keeps its origin, for errors and `config show`.
 
 use adtally_model::{Error, Result};
 use std::fmt;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// The defaults, which also say which settings there are and of which type each is.
+/// The defaults. They also define which settings exist, and their types.
 pub const DEFAULT_TOML: &str = include_str!("../../../../config/default.toml");
 
-/// What every environment variable that holds a setting begins with.
+/// The prefix of environment variables that contain a setting.
 pub const ENVIRONMENT_PREFIX: &str = "ADTALLY_";
 
-/// Tables in tables that are looked into: sections are two deep, and a damaged file must not exhaust the stack.
+/// Maximum depth of nested tables that are read: sections are two deep, and a damaged file must not exhaust the stack.
 const DEPTH_MAX: usize = 8;
 
 /// A value as it was written.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Value {
-    /// Text; spans, sizes, addresses and choices are text too.
+    /// Text, including spans, sizes, addresses and choices.
     Text(String),
-    /// A whole number.
+    /// An integer.
     Integer(i64),
     /// `true` or `false`.
     Boolean(bool),
     /// A list of texts.
     Texts(Vec<String>),
-    /// Something that no setting takes, in words: `the number 1.5`.
+    /// A value that no setting accepts, in words: `the number 1.5`.
     Other(String),
 }
 
@@ -63,8 +63,8 @@ impl Value {
         }
     }
 
-    /// What the text of an environment variable means, where the default has the type of `self`. Text that does
-    /// not fit stays text and is refused when the settings are validated.
+    /// Parses the text of an environment variable for a setting whose default is `self`. Text that does not fit stays
+    /// text; validation rejects it.
     fn read_like(&self, text: &str) -> Value {
         match self {
             Value::Integer(_) => text.trim().parse().map_or_else(|_| Value::Text(text.to_owned()), Value::Integer),
@@ -75,10 +75,10 @@ impl Value {
     }
 }
 
-/// A list in an environment variable: a TOML array, as in `["a,b.log"]`, where it begins like one; else texts between commas,
-/// but for commas within braces, which belong to a glob.
+/// Parses a list in an environment variable: a TOML array, as in `["a,b.log"]`, if it starts like one; otherwise texts
+/// separated by commas. Commas within braces belong to a glob.
 fn read_list(text: &str) -> Value {
-    // A glob may begin with a bracket, too.
+    // A glob may start with a bracket too.
     let inside = text.trim().strip_prefix('[').map(str::trim_start);
     if inside.is_some_and(|inside| inside.starts_with(['"', '\'', ']'])) {
         let document = format!("list = {}", text.trim());
@@ -101,14 +101,14 @@ fn read_list(text: &str) -> Value {
     Value::Texts(parts.map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
 }
 
-/// Where a value came from.
+/// The origin of a value.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Origin {
     /// Built in.
     Default,
     /// A line of the configuration file.
     File {
-        /// The file as it was named.
+        /// The file as it was given.
         name: String,
         /// Line, from 1.
         line: usize,
@@ -137,7 +137,7 @@ pub struct Setting {
     pub key: String,
     /// Its value.
     pub value: Value,
-    /// Where the value came from.
+    /// The origin of the value.
     pub origin: Origin,
 }
 
@@ -152,18 +152,18 @@ pub struct FlagSetting {
     pub value: Value,
 }
 
-/// Where values may come from besides the defaults.
+/// The sources of values besides the defaults.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sources<'a> {
     /// Name and text of the configuration file.
     pub file: Option<(&'a str, &'a str)>,
-    /// Environment variables; those that are none of Adtally's are ignored.
+    /// Environment variables; those of other programs are ignored.
     pub environment: &'a [(String, String)],
     /// Flags on the command line.
     pub flags: &'a [FlagSetting],
 }
 
-/// All settings with their origins, not yet validated. Nothing but the known settings is in it.
+/// All settings with their origins, not yet validated. Contains exactly the known settings.
 #[derive(Clone, Debug)]
 pub struct RawConfig {
     /// In the order of `config/default.toml`.
@@ -171,7 +171,7 @@ pub struct RawConfig {
 }
 
 impl RawConfig {
-    /// Lays the sources over the defaults.
+    /// Merges the sources over the defaults.
     ///
     /// # Errors
     /// A user error that lists every syntax error, unknown key and unknown section with its place.
@@ -197,7 +197,7 @@ impl RawConfig {
         &self.settings
     }
 
-    /// The setting of a name.
+    /// The setting with this name.
     pub fn get(&self, key: &str) -> Option<&Setting> {
         self.settings.iter().find(|setting| setting.key == key)
     }
@@ -208,7 +208,7 @@ impl RawConfig {
         Ok(())
     }
 
-    /// Puts the default in place of a value; says whether there was another one.
+    /// Replaces a value by the default. Returns whether it was different.
     pub(super) fn reset(&mut self, key: &str) -> Result<bool> {
         let default = defaults()?.into_iter().find(|default| default.key == key);
         let setting = self.settings.iter_mut().find(|setting| setting.key == key && setting.origin != Origin::Default);
@@ -260,7 +260,7 @@ impl RawConfig {
         }
     }
 
-    /// Takes `ADTALLY_<SECTION>__<KEY>`. Other variables are not ours, save those that only lack an underscore.
+    /// Sets the value of `ADTALLY_<SECTION>__<KEY>`. Other variables are ignored, unless they only lack an underscore.
     fn lay_variable(&mut self, variable: &str, text: &str, problems: &mut Vec<String>) {
         let Some(rest) = variable.strip_prefix(ENVIRONMENT_PREFIX) else { return };
         let key = rest.to_ascii_lowercase().replace("__", ".");
@@ -283,10 +283,10 @@ impl RawConfig {
         self.settings.iter().filter_map(|setting| setting.key.rsplit_once('.').map(|(section, _)| section))
     }
 
-    /// What a person who wrote an unknown key may have meant.
+    /// A hint at the setting that was probably meant by an unknown key.
     fn nearest(&self, key: &str) -> String {
         let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
-        // A right name in a wrong section is near, though never nearer than a slip of the pen in the right one.
+        // A correct name in a wrong section is near, but never nearer than a typing error in the right section.
         let distance = |known: &str| edits(key, known).min(edits(&last(key), &last(known)) + 1);
         let known = self.settings.iter().map(|setting| setting.key.as_str());
         match known.map(|known| (distance(known), known)).min() {
@@ -323,7 +323,7 @@ pub fn variable_of(key: &str) -> String {
     format!("{ENVIRONMENT_PREFIX}{}", key.replace('.', "__").to_ascii_uppercase())
 }
 
-/// A file while it is read.
+/// A file being read.
 struct File<'a> {
     name: &'a str,
     text: &'a str,
@@ -339,7 +339,7 @@ impl File<'_> {
     }
 }
 
-/// Makes one error of all problems, or none.
+/// Combines all problems into one error.
 ///
 /// # Errors
 /// A user error when there are problems.
@@ -355,7 +355,7 @@ fn line_of(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|&byte| byte == b'\n').count()
 }
 
-/// The defaults in the order in which they are written.
+/// The defaults in the order of the file.
 fn defaults() -> Result<Vec<Setting>> {
     let table = DeTable::parse(DEFAULT_TOML).map_err(|error| Error::internal("config/default.toml").because(error))?;
     let mut found = Vec::new();
@@ -398,7 +398,7 @@ fn value_of(value: &DeValue<'_>) -> Value {
 fn edits(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();
-    // A key from a file may be as long as the file; beyond this it is near nothing.
+    // A key in a file may be very long; beyond this length it is not near any setting.
     for (above, from) in from.chars().take(256).enumerate() {
         let mut diagonal = row[0];
         row[0] = above + 1;

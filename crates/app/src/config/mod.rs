@@ -1,8 +1,8 @@
 //! Configuration: defaults < file < environment < flags, validated into plain values.
 //!
-//! [`RawConfig`] is what was written, value by value with its origin; [`Config`] is what it means. Nothing here reads the
-//! environment or a global: the caller passes everything in. A setting exists if and only if `config/default.toml` has it,
-//! and one field of a room's settings struct takes it and says what it may be.
+//! [`RawConfig`] has the written values with their origins; [`Config`] has the validated values. Nothing here reads the
+//! environment or a global: the caller passes everything in. A setting exists if and only if `config/default.toml` has
+//! it, and one field of a room's settings struct takes it and defines the allowed values.
 
 mod deserialize;
 mod layers;
@@ -27,19 +27,19 @@ use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// A configuration file is refused beyond this; the defaults with all their comments have 6 KiB.
+/// Maximum size of a configuration file; the defaults with all their comments have 6 KiB.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// All settings, validated.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Config {
-    /// What is read, how time is judged, when work is committed, where results live: `[input]`, `[time]`, `[epoch]`,
-    /// `[store]` and `[identity]`.
+    /// The settings of inputs, time, commits, stores and identity: `[input]`, `[time]`, `[epoch]`, `[store]` and
+    /// `[identity]`.
     pub run: Settings,
     /// Address and port of the HTTP server.
     #[serde(rename = "serve.listen", deserialize_with = "address")]
     pub listen: SocketAddr,
-    /// Bounds of the HTTP server; of its connections, as many as are wished for.
+    /// Bounds of the HTTP server. The number of connections is the desired one.
     #[serde(rename = "serve")]
     pub limits: Limits,
     /// Log output.
@@ -49,13 +49,13 @@ pub struct Config {
 /// `[log]`
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 pub struct LogConfig {
-    /// How log lines are written.
+    /// The format of log lines.
     pub format: LogFormat,
-    /// Least level shown.
+    /// The lowest level shown.
     pub level: LogLevel,
 }
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -69,13 +69,13 @@ pub enum LogFormat {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
-    /// What stops the work or loses something.
+    /// The work stops or data is lost.
     Error,
-    /// What a person should look at.
+    /// An operator should look at this.
     Warn,
-    /// What happens now and then.
+    /// Events that happen now and then.
     Info,
-    /// What developers look for.
+    /// Details for developers.
     Debug,
     /// Everything.
     Trace,
@@ -93,7 +93,7 @@ impl fmt::Display for LogLevel {
     }
 }
 
-/// Reads the file, lays everything over the defaults and validates it. The raw form is for `config show`.
+/// Reads the file, merges all sources over the defaults and validates the result. The raw form is for `config show`.
 ///
 /// # Errors
 /// A user error that lists every mistake with its place and what is allowed there.
@@ -108,7 +108,7 @@ pub fn load(
 }
 
 impl RawConfig {
-    /// Reads the file, `-` being standard input, and lays everything over the defaults.
+    /// Reads the file (`-` is standard input) and merges all sources over the defaults.
     ///
     /// # Errors
     /// A user error that lists every mistake with its place, external when the file cannot be read.

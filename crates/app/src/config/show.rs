@@ -1,4 +1,4 @@
-//! Every setting with its value and where the value came from, secrets masked.
+//! Every setting with its value and origin, secrets masked.
 
 use super::RawConfig;
 use super::layers::Value;
@@ -8,7 +8,7 @@ use std::fmt::Write;
 /// The key whose value is never shown.
 pub(super) const SECRET: &str = "identity.key";
 
-/// What stands in place of a secret.
+/// The replacement for a secret.
 const MASK: &str = "***";
 
 /// One line of `config show`.
@@ -37,7 +37,7 @@ impl RawConfig {
             .collect()
     }
 
-    /// The settings as a TOML document with the origin of each as a comment.
+    /// The settings as a TOML document, with the origin of each in a comment.
     pub fn shown_as_toml(&self) -> String {
         let shown = self.shown();
         let width = shown.iter().map(|row| row.key.len() + row.value.to_toml().len()).max().unwrap_or_default();
@@ -51,7 +51,7 @@ impl RawConfig {
                 current = section;
             }
             let assignment = format!("{name} = {}", row.value.to_toml());
-            // Long values push their own comment out and no other's.
+            // Long values move only their own comment.
             let _ = writeln!(text, "{assignment:<width$} # {}", row.origin, width = width.min(44));
         }
         text

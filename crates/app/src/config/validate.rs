@@ -1,4 +1,4 @@
-//! From what was written to what it means: the rooms say what each value may be and what must fit together.
+//! Validates written values: the rooms define what each value may be and which values must fit together.
 
 use super::Config;
 use super::deserialize::Section;
@@ -17,7 +17,7 @@ impl Config {
             match Config::deserialize(Section::whole(&good)) {
                 Ok(config) => break config,
                 Err(mistake) => {
-                    // The default stands in for a wrong value, so that all mistakes are found.
+                    // The default replaces a wrong value, so that all mistakes are found.
                     if !good.reset(&mistake.key)? {
                         return Err(Error::internal(mistake.text));
                     }
@@ -25,7 +25,7 @@ impl Config {
                 }
             }
         };
-        // Clashes of wrong values would only be reported twice.
+        // Conflicts that involve wrong values would only be reported twice.
         if mistakes.is_empty() {
             let shown = |key: &str| {
                 let setting = raw.get(key);

@@ -1,4 +1,4 @@
-//! Which column holds which field: by its name and by whether its values can be read as that field.
+//! Guesses which column contains which field, from its name and from whether its values can be read as that field.
 
 use super::sample::{Cell, Column, Sample};
 use crate::config::{FlagSetting, Value};
@@ -9,28 +9,28 @@ use adtally_source::{FormatChoice, TimestampUnit};
 use serde::Serialize;
 use std::collections::HashSet;
 
-/// Longest values that the fields take, in bytes.
+/// Maximum lengths of values of these fields, in bytes.
 const USER_ID_BYTES_MAX: usize = 128;
 const CLICK_ID_BYTES_MAX: usize = 64;
 
-/// Share of a column's values that must be readable as a field for the column to be proposed.
+/// Minimum share of a column's values that must be readable as a field to propose the column.
 const FIT_MIN: f64 = 0.5;
 
-/// What a fitting name is worth, the first in the list; each place further down costs one.
+/// Score of the first name in the list; each later name scores one less.
 const NAME_SCORE: f64 = 100.0;
 
-/// What telling values are worth at most, where the name says nothing.
+/// Maximum score of characteristic values, if the name does not match.
 const VALUE_SCORE: f64 = 40.0;
 
-/// A field of a click, and how it is recognised.
+/// A field of a click, with rules to recognise it.
 struct Field {
     name: &'static str,
     required: bool,
-    /// Names under which logs carry it, the likeliest first; compared without case and punctuation.
+    /// Its usual names in logs, the most likely first; compared without case and punctuation.
     aliases: &'static [&'static str],
     /// Whether a value can be read as this field.
     fits: fn(&Cell) -> bool,
-    /// Whether values alone tell the field, whatever the column's name.
+    /// Whether values alone identify the field, whatever the column's name.
     telling: bool,
 }
 
@@ -137,33 +137,33 @@ const FIELDS: [Field; 6] = [
     },
 ];
 
-/// What a file seems to be.
+/// The guessed properties of a file.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Guess {
-    /// How lines are written; `Auto` where that cannot be told.
+    /// The format of lines; `Auto` if it is unknown.
     pub format: FormatChoice,
-    /// Between CSV columns.
+    /// The delimiter of CSV columns.
     pub csv_delimiter: u8,
-    /// Unit of timestamps that are numbers.
+    /// Unit of numeric timestamps.
     pub timestamp_unit: TimestampUnit,
-    /// The six fields in their order.
+    /// The six fields in order.
     pub fields: Vec<FieldGuess>,
-    /// What a person should know, in words.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
-/// Which column seems to hold a field.
+/// The column that seems to contain a field.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct FieldGuess {
     /// The field: `ad_id`.
     pub field: &'static str,
-    /// The JSON key or CSV column; none where no column fits.
+    /// The JSON key or CSV column; `None` if no column fits.
     pub name: Option<String>,
-    /// A value of it.
+    /// An example value.
     pub sample: Option<String>,
 }
 
-/// Guesses from the first lines of a file.
+/// Guesses the properties of a file from its first lines.
 pub fn guess(text: &[u8]) -> Guess {
     let Sample { format, delimiter, columns, mut notes } = Sample::of(text);
     let assigned = assign(&columns);
@@ -185,7 +185,7 @@ pub fn guess(text: &[u8]) -> Guess {
     Guess { format, csv_delimiter: delimiter, timestamp_unit, fields, notes }
 }
 
-/// For each field the column that holds it; each column is used once, the clearest pairs first.
+/// Assigns a column to each field. Each column is used once, the highest scores first.
 fn assign(columns: &[Column]) -> [Option<usize>; FIELDS.len()] {
     let mut pairs = Vec::new();
     for (field_at, field) in FIELDS.iter().enumerate() {
@@ -195,7 +195,7 @@ fn assign(columns: &[Column]) -> [Option<usize>; FIELDS.len()] {
             }
         }
     }
-    // Of equal scores the earlier column and field come first.
+    // For equal scores, the earlier column and field come first.
     pairs.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.2, a.1).cmp(&(b.2, b.1))));
     let mut assigned = [None; FIELDS.len()];
     for (_, field_at, column_at) in pairs {
@@ -206,13 +206,13 @@ fn assign(columns: &[Column]) -> [Option<usize>; FIELDS.len()] {
     assigned
 }
 
-/// How well a column suits a field; none where it does not.
+/// How well a column fits a field; `None` if it does not.
 fn score(field: &Field, column: &Column) -> Option<f64> {
     let plain: String =
         column.name.chars().filter(|letter| letter.is_alphanumeric()).collect::<String>().to_lowercase();
     let by_name = field.aliases.iter().position(|alias| *alias == plain).map(|place| NAME_SCORE - place as f64);
     if column.values.is_empty() {
-        // A column that is always empty can only be known by its own name.
+        // A column that is always empty can only be recognised by the field's own name.
         return (column.name == field.name).then_some(NAME_SCORE);
     }
     let fitting = column.values.iter().filter(|cell| (field.fits)(cell)).count();
@@ -224,7 +224,7 @@ fn score(field: &Field, column: &Column) -> Option<f64> {
         return None;
     }
     if field.name == "click_id" {
-        // An id that repeats more than copies do is no unique id: it would make one click of many.
+        // An id that repeats more often than duplicates is not unique: it would merge many clicks into one.
         let distinct: HashSet<&Cell> = column.values.iter().collect();
         if distinct.len() * 10 < column.values.len() * 9 {
             return None;
@@ -258,8 +258,8 @@ fn is_user(cell: &Cell) -> bool {
     }
 }
 
-/// A unit of time by the size of a number, if the number then lies within the accepted years. The ranges of the
-/// units do not overlap.
+/// Guesses a unit of time from the size of a number, if it then lies within the accepted years. The ranges of the units
+/// do not overlap.
 fn unit_of(number: i64) -> Option<TimestampUnit> {
     const UNITS: [(TimestampUnit, i64); 4] = [
         (TimestampUnit::Seconds, 1),
@@ -274,14 +274,14 @@ fn unit_of(number: i64) -> Option<TimestampUnit> {
     UNITS.into_iter().find(|(_, factor)| within(*factor)).map(|(unit, _)| unit)
 }
 
-/// The integer of a number that a time may be, decimals and quotes left off.
+/// The integer part of a number that may be a time, without quotes.
 fn integer_of(cell: &Cell) -> Option<i64> {
     let text = cell.text();
     let (integer, decimals) = text.split_once('.').unwrap_or((text, ""));
     decimals.bytes().all(|byte| byte.is_ascii_digit()).then(|| integer.parse().ok()).flatten()
 }
 
-/// The unit that most numbers among the times have.
+/// The most frequent unit among the times.
 fn unit(times: &[Cell]) -> TimestampUnit {
     let units: Vec<TimestampUnit> = times.iter().filter_map(integer_of).filter_map(unit_of).collect();
     let known =
@@ -297,7 +297,7 @@ fn unit(times: &[Cell]) -> TimestampUnit {
 }
 
 impl Guess {
-    /// The settings that read the file this way, as if they were given on the command line.
+    /// The settings for reading the file this way, as command-line flags.
     pub fn settings(&self) -> Vec<FlagSetting> {
         let set =
             |key: &'static str, value: &str| FlagSetting { flag: "inspect", key, value: Value::Text(value.to_owned()) };
@@ -320,7 +320,7 @@ impl Guess {
         settings
     }
 
-    /// The name of each field: the one found, else its own, made different from those found.
+    /// The name of each field: the guessed one, or else its own, made distinct from the guessed ones.
     fn names(&self) -> Vec<String> {
         let found: HashSet<&str> = self.fields.iter().filter_map(|field| field.name.as_deref()).collect();
         let own = |field: &FieldGuess| {
@@ -330,7 +330,7 @@ impl Guess {
         self.fields.iter().map(|field| field.name.clone().unwrap_or_else(|| own(field))).collect()
     }
 
-    /// The configuration that reads the file this way.
+    /// The configuration for reading the file this way.
     pub fn to_toml(&self, path: &str) -> String {
         let quoted = |text: &str| Value::Text(text.to_owned()).to_toml();
         let mut text =
@@ -346,7 +346,7 @@ impl Guess {
         text
     }
 
-    /// The format as the configuration names it.
+    /// The format's name in the configuration.
     pub fn format_name(&self) -> &'static str {
         match self.format {
             FormatChoice::Auto => "auto",
@@ -355,7 +355,7 @@ impl Guess {
         }
     }
 
-    /// The unit as the configuration names it.
+    /// The unit's name in the configuration.
     pub fn unit_name(&self) -> &'static str {
         match self.timestamp_unit {
             TimestampUnit::Seconds => "s",

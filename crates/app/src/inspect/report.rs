@@ -1,4 +1,4 @@
-//! What the decoder made of the first lines, for a person or as JSON.
+//! The result of decoding the first lines, as text or JSON.
 
 use super::{FieldGuess, Guess, SAMPLE_LINES};
 use adtally_model::dead_letter::reason_kind;
@@ -8,10 +8,10 @@ use serde::Serialize;
 use std::collections::HashMap;
 use std::fmt;
 
-/// Different reasons that are listed.
+/// Maximum number of listed reasons.
 const REASONS_MAX: usize = 20;
 
-/// Characters of a line that are shown.
+/// Maximum characters of a line that are shown.
 const EXCERPT_CHARS: usize = 100;
 
 /// The result of `adtally inspect`.
@@ -19,17 +19,17 @@ const EXCERPT_CHARS: usize = 100;
 pub struct Inspection {
     /// The file.
     pub path: String,
-    /// `ndjson`, `csv`, or `auto` where it could not be told.
+    /// `ndjson`, `csv`, or `auto` if unknown.
     pub format: &'static str,
-    /// Between CSV columns; none for other formats.
+    /// The delimiter of CSV columns; `None` for other formats.
     pub csv_delimiter: Option<char>,
-    /// Unit of timestamps that are numbers.
+    /// Unit of numeric timestamps.
     pub timestamp_unit: &'static str,
-    /// Which column holds which field.
+    /// The column of each field.
     pub fields: Vec<FieldGuess>,
-    /// Lines looked at.
+    /// Number of inspected lines.
     pub lines: usize,
-    /// Clicks, copies left out.
+    /// Clicks without duplicates.
     pub clicks: usize,
     /// Lines with the identity of an earlier line.
     pub duplicate: usize,
@@ -39,36 +39,36 @@ pub struct Inspection {
     pub malformed: usize,
     /// Lines with a field that breaks the rules.
     pub invalid: usize,
-    /// Least event time, RFC 3339.
+    /// Smallest event time, RFC 3339.
     pub from: Option<String>,
     /// Largest event time, RFC 3339.
     pub to: Option<String>,
-    /// Why lines are no clicks, the most frequent reason first.
+    /// Why lines are not clicks, the most frequent reason first.
     pub reasons: Vec<ReasonCount>,
-    /// What a person should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
-    /// The configuration that reads the file this way, as TOML.
+    /// The configuration for reading the file this way, as TOML.
     pub configuration: String,
 }
 
-/// A reason and how often it was given.
+/// A reason and its number of lines.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct ReasonCount {
     /// `malformed`, `invalid` or `future`.
     pub verdict: &'static str,
-    /// In words.
+    /// The reason in words.
     pub reason: String,
-    /// Lines.
+    /// Number of lines.
     pub lines: usize,
     /// The first such line, from 1.
     pub first_line: usize,
-    /// How it begins.
+    /// The beginning of this line.
     pub excerpt: String,
 }
 
 impl Inspection {
-    /// Sums up a batch that holds the first lines of a file from offset 0. A click more than `max_future_skew_ms` after
-    /// `now_ms` is `future`; whether lines are late is not judged, because that depends on all that came before.
+    /// Summarises a batch with the first lines of a file from offset 0. A click more than `max_future_skew_ms` after
+    /// `now_ms` is `future`. Whether lines are late is not judged, since that depends on all earlier lines.
     pub fn new(path: &str, guess: &Guess, batch: &DecodedBatch, now_ms: i64, max_future_skew_ms: i64) -> Inspection {
         let mut reasons: HashMap<(Verdict, String), ReasonCount> = HashMap::new();
         let mut count = |verdict: Verdict, reason: String, start: u32| {
@@ -91,7 +91,7 @@ impl Inspection {
                 seen.push(batch.clicks.identity[row]);
             }
         }
-        // Sorted, copies stand side by side: the bits that do not name the click are the lowest.
+        // Sorting puts duplicates side by side: the bits that do not identify the click are the lowest.
         seen.sort_unstable();
         let copies = || seen.windows(2).filter(|pair| pair[0].same_click(pair[1]));
         duplicate += copies().count();
@@ -136,7 +136,7 @@ fn line_number(text: &[u8], start: u32) -> usize {
     1 + text.iter().take(start as usize).filter(|&&byte| byte == b'\n').count()
 }
 
-/// The beginning of a line, safe to print: control characters could command the terminal.
+/// The beginning of a line, safe to print: control characters could affect the terminal.
 fn excerpt(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(&line[..line.len().min(4 * EXCERPT_CHARS)]);
     let mut shown: String =

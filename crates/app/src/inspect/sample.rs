@@ -1,16 +1,16 @@
-//! The first lines as columns of values, whatever their format. Lenient: what cannot be read is left out; the decoder
-//! tells about it later.
+//! The first lines as columns of values, in any format. Values that cannot be read are omitted; the decoder reports
+//! them later.
 
 use adtally_source::{CsvDelimiter, FieldName, FormatChoice, NULL_VALUES};
 use std::collections::HashMap;
 
-/// Columns or keys looked at; a file with more keys than this uses data as keys.
+/// Maximum number of columns or keys; a file with more keys uses data as keys.
 const COLUMNS_MAX: usize = 256;
 
-/// Values kept of each column.
+/// Maximum number of values kept per column.
 const VALUES_MAX: usize = 200;
 
-/// Bytes kept of a value: more than any field may have.
+/// Maximum bytes kept of a value: more than any field may have.
 const VALUE_BYTES_MAX: usize = 256;
 
 /// A value of a column.
@@ -20,7 +20,7 @@ pub(super) enum Cell {
     Integer(String),
     /// Text.
     Text(String),
-    /// Anything else that is there: a fraction, a list, an object.
+    /// Any other value: a fraction, a list, an object.
     Other(String),
 }
 
@@ -36,14 +36,14 @@ impl Cell {
 #[derive(Clone, Debug)]
 pub(super) struct Column {
     pub(super) name: String,
-    /// Values that are there, in the order of lines; empty ones, nulls and placeholders are left out.
+    /// Present values in the order of lines, without empty ones, nulls and placeholders.
     pub(super) values: Vec<Cell>,
 }
 
-/// What the first lines look like.
+/// The contents of the first lines.
 #[derive(Clone, Debug)]
 pub(super) struct Sample {
-    /// `Auto` where it is neither of the others.
+    /// `Auto` if it is neither of the others.
     pub(super) format: FormatChoice,
     pub(super) delimiter: u8,
     pub(super) columns: Vec<Column>,
@@ -151,7 +151,7 @@ impl Columns {
     }
 }
 
-/// The delimiter that cuts most lines into as many columns as the first, two at least.
+/// The delimiter that splits most lines into as many columns as the first line, at least two.
 fn delimiter(lines: &[String]) -> Option<u8> {
     let header = lines.first()?;
     let fitting = |delimiter: u8| {
@@ -164,7 +164,7 @@ fn delimiter(lines: &[String]) -> Option<u8> {
     candidates.max_by_key(|(fit, _)| *fit).map(|(_, delimiter)| delimiter)
 }
 
-/// The columns of a line, quotes taken off (RFC 4180).
+/// The columns of a line, without quotes (RFC 4180).
 fn split(line: &str, delimiter: u8) -> Vec<String> {
     let mut columns = vec![String::new()];
     let mut quoted = false;

@@ -12,7 +12,7 @@ use hashbrown::HashSet;
 /// Stores staged files and projected epochs. The methods of the same names of [`Lake`] document what each guarantees.
 #[async_trait]
 pub trait LakeStore: Send + Sync {
-    /// Encodes the files of one epoch, named by partition and number, without I/O. `file_token` is random: names are
+    /// Encodes the files of one epoch, named by partition and number, without I/O. A random `file_token` makes names
     /// unique.
     ///
     /// # Errors

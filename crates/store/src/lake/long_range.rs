@@ -87,8 +87,7 @@ async fn rolled(index: &super::files::FileIndex, roll_up: RollUp, cut: &Epochs) 
     Ok(end)
 }
 
-/// The whole spans of a range that are rolled up, up to `end`; an empty range at the end of the range if there are
-/// none.
+/// The whole rolled-up spans of a range, up to `end`; an empty range at the end of the range if there are none.
 fn whole(roll_up: RollUp, (from, to): (Minute, Minute), end: Option<Minute>) -> (Minute, Minute) {
     let Some(end) = end else { return (to, to) };
     let (first, last) = (roll_up.ceil(from), roll_up.floor(to).min(end));

@@ -53,8 +53,7 @@ impl Lake {
     /// those in staged files of later epochs.
     ///
     /// # Errors
-    /// User when clicks from `from` on have been deleted, external when the store fails, corrupt when a file is
-    /// missing.
+    /// User when clicks from `from` on are deleted, external when the store fails, corrupt when a file is missing.
     pub async fn scan_clicks(&self, scan: &ClickScan<'_>) -> Result<LakeCounts> {
         let conditions = Arc::new(Conditions {
             from: scan.from,

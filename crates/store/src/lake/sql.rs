@@ -82,8 +82,7 @@ impl Lake {
         let registry = DefaultObjectStoreRegistry::new();
         let runtime = RuntimeEnvBuilder::new()
             .with_object_store_registry(Arc::new(registry))
-            // Operators share all of the memory. A fair pool would reserve a part for each one that can spill; none
-            // can.
+            // Operators share all memory. A fair pool would reserve a part for each one that can spill; none can.
             .with_memory_pool(Arc::new(GreedyMemoryPool::new(QUERY_MEMORY_BYTES_MAX)))
             .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
             .build_arc()

@@ -112,8 +112,7 @@ impl Lake {
         Ok(end.map(|ms| Minute(ms.div_euclid(MINUTE_MS))))
     }
 
-    /// Rolls up the next spans that are final in their partition, as many as fit into memory. True if there may be
-    /// more.
+    /// Rolls up the next final spans of each partition, as many as fit into memory. True if there may be more.
     ///
     /// # Errors
     /// External when the store fails, corrupt when tables contradict one another.
