@@ -1,5 +1,5 @@
-//! The bench: whole runs beside other systems, slopes, questions, life at the mission's rate; written to
-//! `benches/README.md`. No figure of a comparison is written unless all systems counted the same.
+//! The benchmark: whole runs compared with other systems, slopes, questions, and a service at the mission's rate.
+//! Results go to `benches/README.md`. A comparison is written only if all systems counted the same.
 
 mod http;
 mod live;
@@ -15,14 +15,14 @@ use report::Report;
 use site::Site;
 use std::path::{Path, PathBuf};
 
-/// What is asked for on the command line.
+/// The request on the command line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Plan {
     quick: bool,
     clicks: u64,
     rounds: usize,
     only: Vec<String>,
-    /// Another `adtally` that each part is run with too, right before.
+    /// Another `adtally`, with which each part is also run, directly before.
     beside: Option<PathBuf>,
 }
 
@@ -64,12 +64,12 @@ impl Plan {
     }
 }
 
-/// Whether the words ask for the form that continuous integration runs.
+/// Whether the arguments select the form for continuous integration.
 pub(crate) fn is_quick(words: &[&str]) -> bool {
     words.contains(&"--quick")
 }
 
-/// Runs it with the words of the command line; `program` is the `adtally` to be measured.
+/// Runs the benchmark with these arguments; `program` is the `adtally` to measure.
 pub(crate) fn run(words: &[&str], program: &Path, root: &Path) -> Result<(), String> {
     let plan = Plan::read(words)?;
     let site = Site::new(program, root, plan.has("whole"))?;

@@ -1,15 +1,15 @@
-//! The table of faults in `docs/faults.md`, made from the names and comments of the tests that show them.
+//! The table of faults in `docs/faults.md`, generated from the names and comments of tests.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// Where the table stands, between [`BEGIN`] and [`END`].
+/// The document with the table, between [`BEGIN`] and [`END`].
 pub(crate) const DOCUMENT: &str = "docs/faults.md";
 
 const BEGIN: &str = "<!-- made by `cargo xtask faults`: do not edit -->";
 const END: &str = "<!-- end of what is made -->";
 
-/// Each fault by its number, in a few words.
+/// Each fault by number, in a few words.
 const FAULTS: [(u8, &str); 70] = [
     (1, "killed before an epoch's record is created"),
     (2, "killed while a record is being written"),
@@ -91,7 +91,7 @@ struct Test {
     shows: String,
 }
 
-/// The document with its table brought up to date; an error where the marks are missing.
+/// The document with an updated table; an error if the marks are missing.
 pub(crate) fn updated(document: &str, sources: &[(&str, &str)]) -> Result<String, String> {
     let parts = document.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
     let (before, after) = parts.ok_or(format!("{DOCUMENT} lacks the lines `{BEGIN}` and `{END}`"))?;
@@ -120,7 +120,7 @@ fn table(sources: &[(&str, &str)]) -> String {
     table
 }
 
-/// The tests in a source whose names begin with the faults that they show: `fault_07_and_33_what_is_seen`.
+/// The tests in a source whose names begin with their faults: `fault_07_and_33_what_is_seen`.
 fn tests_in(path: &str, text: &str) -> Vec<(u8, Test)> {
     let (mut found, mut comment) = (Vec::new(), String::new());
     for line in text.lines().map(str::trim) {
@@ -142,7 +142,7 @@ fn tests_in(path: &str, text: &str) -> Vec<(u8, Test)> {
     found
 }
 
-/// The numbers at the beginning of a name, joined by `and`, and what is left of it.
+/// The numbers at the start of a name, joined by `and`, and the rest of the name.
 fn numbers(name: &str) -> (Vec<u8>, &str) {
     let Some((number, rest)) = name.split_once('_').and_then(|(word, rest)| Some((word.parse().ok()?, rest))) else {
         return (Vec::new(), name);

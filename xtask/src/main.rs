@@ -1,4 +1,4 @@
-//! The toolbox: everything that is run on this repository is a subcommand of `cargo xtask`.
+//! The toolbox: every task of this repository is a subcommand of `cargo xtask`.
 //!
 //! Cargo is always called with `--workspace`: another selection of packages would select other features of the large
 //! dependencies and build them a second time.
@@ -76,7 +76,7 @@ fn main() -> ExitCode {
 
 type Outcome = Result<(), String>;
 
-/// What is quick to check comes first; the tests are the command that the README names for them.
+/// Quick checks come first; the tests are run with the command that the README names.
 fn ci() -> Outcome {
     fmt(true)?;
     tidy()?;
@@ -109,7 +109,7 @@ fn bench(options: &[&str]) -> Outcome {
     bench::run(options, &target.join("release/adtally"), &root())
 }
 
-/// Builds the workspace's programs and returns the path of one of them, which lies beside this one.
+/// Builds the workspace's programs and returns the path of one of them, in the folder of this program.
 fn built(program: &str) -> Result<PathBuf, String> {
     cargo(&["build", "--workspace"], &[])?;
     let this = env::current_exe().map_err(|error| format!("the path of this program is unknown: {error}"))?;
@@ -125,7 +125,7 @@ fn test() -> Outcome {
 fn fmt(check: bool) -> Outcome {
     let more: &[&str] = if check { &["--check"] } else { &[] };
     cargo(&[&["fmt", "--all"], more].concat(), &[])?;
-    // A workspace of its own, because it needs another compiler: formatted with the rest, built by hand.
+    // The fuzz targets are a separate workspace, since they need another compiler: formatted here, built by hand.
     cargo(&[&["fmt", "--manifest-path", "crates/source/fuzz/Cargo.toml"], more].concat(), &[])
 }
 
@@ -156,7 +156,7 @@ fn tidy() -> Outcome {
     }
 }
 
-/// Runs the cargo that runs this, at the root, and shows what is run.
+/// Runs the same cargo that runs this, at the root, and prints the command.
 fn cargo(arguments: &[&str], variables: &[(&str, &str)]) -> Outcome {
     match cargo_command(arguments).envs(variables.iter().copied()).status() {
         Ok(status) if status.success() => Ok(()),
@@ -165,13 +165,13 @@ fn cargo(arguments: &[&str], variables: &[(&str, &str)]) -> Outcome {
     }
 }
 
-/// The cargo that runs this, at the root, to be run; shows what.
+/// A command for the same cargo that runs this, at the root; prints the command.
 fn cargo_command(arguments: &[&str]) -> Command {
     let program = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     eprintln!("$ cargo {}", arguments.join(" "));
     let mut command = Command::new(program);
-    // What cargo says to this process of itself would look like a change to build scripts that watch such variables
-    // (ring's does), and half of the dependencies would be built again.
+    // Variables that cargo sets for this process would look like a change to build scripts that watch them (such as
+    // ring's), and half of the dependencies would be built again.
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
@@ -182,7 +182,7 @@ fn cargo_command(arguments: &[&str]) -> Command {
     command
 }
 
-/// The root of the repository, of which this package is a folder.
+/// The root of the repository, the parent folder of this package.
 fn root() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package.parent().unwrap_or(package).to_owned()

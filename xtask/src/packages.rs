@@ -1,12 +1,12 @@
-//! Debian packages that the tests call: installed for root, named for everybody else.
+//! Debian packages that the tests need: installed if run by root, otherwise reported.
 
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
-/// A package, and a command that only works where it is installed.
+/// A package, and a command that works only if it is installed.
 type Package = (&'static str, &'static [&'static str]);
 
-/// What the tests call. The C compiler is not among them: without it this program would not have been built.
+/// The packages of the tests. The C compiler is not listed: without it this program would not have been built.
 const PACKAGES: [Package; 6] = [
     ("python3", &["python3", "--version"]),
     ("python3-venv", &["python3", "-c", "import ensurepip, venv"]),
@@ -16,7 +16,7 @@ const PACKAGES: [Package; 6] = [
     ("e2fsprogs", &["mkfs.ext4", "-V"]),
 ];
 
-/// Sees to it that all of them are there.
+/// Ensures that all packages are installed.
 ///
 /// # Errors
 /// When one is missing and cannot be installed; names the command that installs it.
@@ -46,7 +46,7 @@ fn works(words: &[&str]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Whether this process belongs to root, by the owner of what the kernel shows of it.
+/// Whether this process runs as root, by the owner of its `/proc` entry.
 fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|facts| facts.uid() == 0)
 }

@@ -1,4 +1,4 @@
-//! A Python environment with other readers of the lake, for the test that reads it as users of Python would.
+//! A Python environment with other readers of the lake, for the test that reads it from Python.
 
 use crate::packages::run;
 use std::env;
@@ -6,11 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The variable by which tests find the interpreter; set by whoever has an environment of his own.
+/// The variable with the path of the interpreter for tests; set it to use your own environment.
 pub(crate) const VARIABLE: &str = "ADTALLY_PYTHON";
 
-/// The interpreter: the one that the variable names, or that of an environment in the user's cache, made on first use
-/// and whenever the list of packages has changed.
+/// The interpreter: the one in the variable, or one in an environment in the user's cache, which is created on first
+/// use and whenever the list of packages changes.
 pub(crate) fn interpreter(root: &Path) -> Result<PathBuf, String> {
     if let Some(python) = env::var_os(VARIABLE) {
         return Ok(python.into());
@@ -18,11 +18,11 @@ pub(crate) fn interpreter(root: &Path) -> Result<PathBuf, String> {
     environment(&root.join("tests/python/requirements.txt"), "venv")
 }
 
-/// The interpreter of an environment of that name in the user's cache, with the packages of a list.
+/// The interpreter of the environment with this name in the user's cache, with the packages of a list.
 pub(crate) fn environment(requirements: &Path, name: &str) -> Result<PathBuf, String> {
     let wanted = fs::read(requirements).map_err(|error| format!("cannot read {}: {error}", requirements.display()))?;
     let folder = cache()?.join("adtally").join(name);
-    // Written last, so that a broken installation is made anew.
+    // Written last, so that an incomplete installation is repeated.
     let installed = folder.join("installed.txt");
     let python = folder.join("bin/python");
     if fs::read(&installed).is_ok_and(|found| found == wanted) && python.is_file() {
@@ -38,7 +38,7 @@ pub(crate) fn environment(requirements: &Path, name: &str) -> Result<PathBuf, St
     Ok(python)
 }
 
-/// Where things go that can be made again.
+/// The folder for files that can be recreated.
 fn cache() -> Result<PathBuf, String> {
     let named = env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
     let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));

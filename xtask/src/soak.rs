@@ -1,5 +1,5 @@
-//! The soak: a log that grows at the mission's rate and is rotated, a process that is killed again and again, and at the
-//! end exactly the counts that were generated, within bounded memory and disk.
+//! The soak test: a log grows at the mission's rate and is rotated, and a process is killed again and again. At the end
+//! the counts must be exactly those generated, within bounded memory and disk.
 
 mod feeder;
 mod process;
@@ -12,19 +12,19 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use truth::Truth;
 
-/// Lines a second that make a billion clicks a day.
+/// Lines per second for a billion clicks a day.
 const MISSION_RATE: u64 = 11_574;
 
-/// Lines a second that `adtally generate` surely makes, optimised or not: the log must not begin before it is there.
+/// A safe rate of `adtally generate` in lines per second, optimised or not: the log must not start before it is ready.
 const GENERATED_PER_SECOND: u64 = 200_000;
 
-/// The most memory that the process may have resident, in MiB.
+/// Maximum resident memory of the process, in MiB.
 const RESIDENT_MIB_MAX: u64 = 1_536;
 
-/// Epoch records that may be there at most: 192 that a fold needs, and those since the last lake commits.
+/// Maximum number of epoch records: 192 that a fold needs, and those since the last lake commits.
 const RECORDS_MAX: u64 = 400;
 
-/// What is asked for on the command line.
+/// The request on the command line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Plan {
     minutes: u64,
@@ -64,7 +64,7 @@ impl Plan {
     }
 }
 
-/// Runs it with the words of the command line; `program` is the `adtally` to be tested.
+/// Runs the soak test with these arguments; `program` is the `adtally` to test.
 pub(crate) fn run(words: &[&str], program: &Path) -> Result<(), String> {
     let plan = Plan::read(words)?;
     let folder = std::env::temp_dir().join(format!("adtally-soak-{}", std::process::id()));
@@ -102,7 +102,7 @@ fn soak(plan: &Plan, program: &Path, folder: &Path) -> Result<(), String> {
     within("epoch records", samples.records_max(), RECORDS_MAX)
 }
 
-/// Runs the service until the log is written, killing it at moments that the seed decides.
+/// Runs the service until the log is written, and kills it at moments determined by the seed.
 fn kill_again_and_again(plan: &Plan, adtally: &Adtally, feeder: &Feeder) -> Result<Samples, String> {
     let mut samples = Samples::default();
     let mut random = plan.seed | 1;
@@ -150,7 +150,7 @@ fn within(what: &str, found: u64, most: u64) -> Result<(), String> {
     if found <= most { Ok(()) } else { Err(format!("{what}: {found}, at most {most} are allowed")) }
 }
 
-/// Where the samples go: beside the programs, so that the tree stays clean.
+/// The file for the samples: beside the programs, so that the tree stays clean.
 fn csv_path() -> PathBuf {
     std::env::current_exe().unwrap_or_default().with_file_name("soak.csv")
 }

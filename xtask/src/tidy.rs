@@ -1,4 +1,4 @@
-//! House rules that the compiler does not know. Each rule is a pure function from text to problems; only [`check`] reads files.
+//! House rules beyond the compiler's checks. Each is a pure function from text to problems; only [`check`] reads files.
 
 mod documents;
 mod rooms;
@@ -10,12 +10,12 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// A rule that is broken, and where.
+/// A violation of a rule, and its place.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Problem {
     /// Path from the root.
     path: String,
-    /// From 1; 0 where the file as a whole is meant.
+    /// From 1; 0 for the whole file.
     line: usize,
     /// What is wrong and what to do.
     message: String,
@@ -41,11 +41,11 @@ impl fmt::Display for Problem {
 struct File {
     /// Path from the root, with `/`.
     path: String,
-    /// Its text; empty where it is not text.
+    /// Its text; empty for binary files.
     text: String,
 }
 
-/// Checks all files that git knows or would add.
+/// Checks all files that git tracks or would add.
 ///
 /// # Errors
 /// When the files cannot be listed or read.
@@ -63,7 +63,7 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>, String> {
     Ok(problems.iter().map(Problem::to_string).collect())
 }
 
-/// Brings the table of faults up to date.
+/// Updates the table of faults.
 ///
 /// # Errors
 /// When the files cannot be listed, read or written.
@@ -76,7 +76,7 @@ fn document(files: &[File]) -> &str {
     files.iter().find(|file| file.path == faults::DOCUMENT).map_or("", |file| &file.text)
 }
 
-/// What the document on faults should be. Tests of this toolbox are about no fault.
+/// The expected content of the document on faults. Tests of this toolbox show no faults.
 fn faults_table(files: &[File]) -> Result<String, String> {
     let sources = files.iter().filter(|file| file.path.ends_with(".rs") && file.path.starts_with("crates/"));
     let sources: Vec<(&str, &str)> = sources.map(|file| (file.path.as_str(), file.text.as_str())).collect();
@@ -104,7 +104,7 @@ fn list(root: &Path) -> Result<Vec<File>, String> {
     Ok(files)
 }
 
-/// Checks that the problems of a sample are those expected, by a part of each message.
+/// Checks that the problems of a sample are the expected ones, by a part of each message.
 #[cfg(test)]
 fn assert_problems(problems: &[Problem], expected: &[&str]) {
     let shown: Vec<_> = problems.iter().map(Problem::to_string).collect();

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 pub use mimalloc::MiMalloc as Allocator;
 
-/// `mi_option_purge_delay` of mimalloc 3 (`mimalloc.h`), which the crate does not name; a test holds it to its default.
+/// `mi_option_purge_delay` of mimalloc 3 (`mimalloc.h`), which the crate does not name; a test checks its default.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 
-/// Keeps freed memory for so long before it goes back to the kernel. Call it when the process begins: once there are
-/// other threads, and where that cannot be told, it does nothing, since mimalloc may be reading the setting then.
+/// Keeps freed memory for `delay` before it is returned to the kernel. Call it at the start of the process. If there
+/// may be other threads, it does nothing, since mimalloc may be reading the setting.
 pub fn keep_freed_memory(delay: Duration) {
     let threads = std::fs::read_dir("/proc/self/task").map(Iterator::count);
     if threads.is_ok_and(|threads| threads == 1) {
@@ -23,26 +23,26 @@ pub fn keep_freed_memory(delay: Duration) {
     }
 }
 
-/// Gives memory that is free now back to the kernel, whatever [`keep_freed_memory`] says: where very many inputs are read,
-/// what is kept for use again would be a fifth of all.
+/// Returns free memory to the kernel now, in spite of [`keep_freed_memory`]. If very many inputs are read, memory kept
+/// for reuse would be a fifth of the total.
 #[allow(unsafe_code)]
 pub fn give_back_freed_memory() {
     // SAFETY: the function takes no pointer and may be called from any thread.
     unsafe { libmimalloc_sys::mi_collect(true) }
 }
 
-/// Turns transparent huge pages off for this process and what it starts, whatever mimalloc asks of the kernel. What they save
-/// in address translation is a thirtieth of a bounded run's time; but each is cleared as a whole though often only a part
-/// is used, and a virtual machine that returns free memory to its host returns it in blocks of their size, which are slow
-/// to come back (ADR 12). Call it when the process begins; a kernel that cannot do it goes on as it did.
+/// Turns off transparent huge pages for this process and its children, whatever mimalloc requests. They would save a
+/// thirtieth of a bounded run's time in address translation. But each is cleared as a whole, though often only a part
+/// is used, and a virtual machine that returns free memory to its host does so in blocks of their size, which are slow
+/// to get back (ADR 12). Call it at the start of the process. If the kernel does not support it, nothing changes.
 pub fn use_small_pages() {
     let _ = disable_transparent_huge_pages(true);
 }
 
 #[allow(unsafe_code)]
 fn set_purge_delay(ms: c_long) {
-    // SAFETY: the function takes no pointer and checks that the option exists; it is not made for several threads, and
-    // there is only one.
+    // SAFETY: the function takes no pointer and checks that the option exists. It is not thread-safe, but there is only
+    // one thread.
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, ms) }
 }
 
@@ -52,18 +52,18 @@ mod tests {
 
     #[allow(unsafe_code)]
     fn purge_delay() -> c_long {
-        // SAFETY: nobody writes: this test runs beside others at most, and then nothing is set.
+        // SAFETY: nothing writes: at most, this test runs beside others, and then nothing is set.
         unsafe { libmimalloc_sys::mi_option_get(PURGE_DELAY) }
     }
 
-    /// Another version of mimalloc may number its options otherwise.
+    /// Another version of mimalloc may number its options differently.
     #[test]
     fn the_option_is_the_one_that_is_meant_and_is_left_alone_beside_other_threads() {
         std::thread::scope(|scope| {
             let other = scope.spawn(std::thread::park);
             keep_freed_memory(Duration::from_secs(10));
             let found = purge_delay();
-            // First, or a failure would wait for it for ever.
+            // First, since a failure would otherwise wait for it forever.
             other.thread().unpark();
             assert_eq!(found, 1_000, "the default");
         });

@@ -1,8 +1,8 @@
-//! Each stage that a click passes through, by itself, beside its floor: what the memory, the checksum or zstd take for the
-//! same bytes.
+//! Measures each stage of a click separately, next to its floor: the time of memory, the checksum or zstd for the same
+//! bytes.
 //!
-//! Run by `cargo xtask bench --only stages`, which reads the lines that this prints: a stage, the nanoseconds that a click
-//! takes there, what the floor is, and the nanoseconds of that. Medians of several repetitions.
+//! Run by `cargo xtask bench --only stages`, which reads the printed lines: a stage, its nanoseconds per click, the
+//! name of the floor, and the floor's nanoseconds. The values are medians of several repetitions.
 
 use adtally_allocator::Allocator;
 use adtally_generate::{DEFAULT_START, Format as LogFormat, Generator, MISSION_ADS, MISSION_RATE, Settings};
@@ -18,10 +18,10 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Clicks that go through: an epoch of a bulk run.
+/// Number of clicks: an epoch of a bulk run.
 const CLICKS: u64 = 1_000_000;
 
-/// How often each is done; the median counts.
+/// Repetitions, of which the median counts.
 const TIMES: usize = 7;
 
 /// Bytes of a block of text, as configured by default.
@@ -31,10 +31,10 @@ const BLOCK_BYTES: usize = 256 << 10;
 static ALLOCATOR: Allocator = Allocator;
 
 fn main() {
-    // As in the binary.
+    // The same settings as in the binary.
     adtally_allocator::use_small_pages();
     adtally_allocator::keep_freed_memory(Duration::from_secs(10));
-    // `cargo test --benches` only asks whether it runs.
+    // `cargo test --benches` only checks that this runs.
     let clicks = if std::env::args().any(|word| word == "--bench") { CLICKS } else { 20_000 };
     let text = text(clicks);
     let key = IdentityKey::new([7; 16]);
@@ -238,7 +238,7 @@ fn epoch(draft: EpochDraft) -> Epoch {
     }
 }
 
-/// The median time of some work in nanoseconds; what prepares it, and dropping what it makes, are left out.
+/// The median time of some work in nanoseconds, without preparing it and dropping its result.
 fn time<T, R>(mut prepare: impl FnMut() -> T, mut work: impl FnMut(T) -> R) -> f64 {
     let mut times: Vec<f64> = (0..TIMES)
         .map(|_| {

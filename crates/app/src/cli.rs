@@ -104,8 +104,7 @@ fn defect(place: &str, what: &str) -> String {
     message
 }
 
-/// The process's arguments. All must be valid text, since paths among them are compared with text and written to
-/// tables.
+/// The process's arguments. All must be UTF-8: paths among them are compared with text and written to tables.
 fn arguments() -> Result<Vec<String>> {
     let words = std::env::args_os().enumerate().map(|(at, word)| match word.into_string() {
         Ok(word) => Ok(word),

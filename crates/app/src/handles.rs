@@ -1,7 +1,6 @@
 //! How many files a process may open, and how they are divided.
 //!
-//! The numbers of logs and clients are not limited. Commits and answers need handles as well, so some are reserved for
-//! them.
+//! The numbers of logs and clients are unlimited. Commits and answers need handles too, so some are reserved.
 
 use crate::config::Config;
 use adtally_engine::{Ending, RunOptions};

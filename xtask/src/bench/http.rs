@@ -1,10 +1,10 @@
-//! Just enough of HTTP/1.1 to ask one server many questions over one connection.
+//! A minimal HTTP/1.1 client that sends many questions to one server over one connection.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// A connection that is kept.
+/// A persistent connection.
 pub(super) struct Client {
     stream: BufReader<TcpStream>,
     address: String,
@@ -19,7 +19,7 @@ impl Client {
         Ok(Client { stream: BufReader::new(stream), address: address.to_owned() })
     }
 
-    /// The status and the body of an answer, and how long it took from the first byte asked to the last byte answered.
+    /// The status and the body of an answer, and the time from the first byte sent to the last byte received.
     pub(super) fn get(&mut self, path: &str) -> Result<(u16, String, Duration), String> {
         let failed = |error: std::io::Error| format!("GET {path}: {error}");
         let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.address);
@@ -48,7 +48,7 @@ impl Client {
         Ok((status, String::from_utf8_lossy(&body).into_owned(), took))
     }
 
-    /// The body of an answer that must be 200, and how many milliseconds it took.
+    /// The body of an answer, which must be 200, and its time in milliseconds.
     pub(super) fn ask(&mut self, path: &str) -> Result<(String, f64), String> {
         let (status, body, took) = self.get(path)?;
         match status {

@@ -1,4 +1,4 @@
-//! The service at the mission's rate: how soon a click is seen, how soon a minute is answered for, what it costs.
+//! The service at the mission's rate: how soon a click is visible, how soon a minute is closed, and the cost.
 
 use super::http::field;
 use super::measure::percentile;
@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Lines a second that make a billion clicks a day.
+/// Lines per second for a billion clicks a day.
 const RATE: u64 = 11_574;
 
-/// The first ad that nobody else clicks: those that are waited for come from here on.
+/// The first ad of the clicks to wait for; no other lines have ads from here on.
 const PROBES_FROM: u64 = 1 << 40;
 
 /// How often lines are appended.
@@ -25,7 +25,7 @@ const APPEND_EVERY: Duration = Duration::from_millis(10);
 /// How long the service runs before it is measured.
 const WARM_UP: Duration = Duration::from_secs(15);
 
-/// Feeds for so many minutes and measures.
+/// Feeds the service for some minutes and measures it.
 pub(super) fn at_the_mission_rate(site: &Site, minutes: u64, report: &mut Report) -> Result<(), String> {
     site.fresh(&site.data())?;
     let log = site.path("live.ndjson");
@@ -77,7 +77,7 @@ struct Measured {
 
 fn watch(service: &Service, minutes: u64, probes: &std::sync::mpsc::Sender<u64>) -> Result<Measured, String> {
     std::thread::sleep(WARM_UP);
-    // Two full intervals between commits to the lake, in which nobody asks.
+    // Two full intervals between commits to the lake, without questions.
     let (began, cpu) = (now(), service.taken().cpu_s);
     std::thread::sleep(Duration::from_secs(60 * minutes.div_ceil(2).max(1)));
     let cpu_percent = (service.taken().cpu_s - cpu) / (now() - began).as_secs_f64() * 100.0;
@@ -105,7 +105,7 @@ fn watch(service: &Service, minutes: u64, probes: &std::sync::mpsc::Sender<u64>)
             let (answer, _) = client.ask("/ads/0/clicks?minutes=1")?;
             let to = field(&answer, "to").unwrap_or_default().to_owned();
             if !last_to.is_empty() && to != last_to {
-                // Minutes of a clock that counts in UTC end where the seconds of the epoch are a multiple of 60.
+                // UTC minutes end where the seconds since the Unix epoch are a multiple of 60.
                 closed_s.push(now().as_secs_f64() % 60.0);
             }
             last_to = to;
@@ -114,7 +114,7 @@ fn watch(service: &Service, minutes: u64, probes: &std::sync::mpsc::Sender<u64>)
     Ok(Measured { cpu_percent, seen_ms, closed_s })
 }
 
-/// Appends lines whose event time is now, and those that are waited for.
+/// Appends lines whose event time is now, and the clicks to wait for.
 fn feed(log: PathBuf, stop: &AtomicBool, waiting: &std::sync::mpsc::Receiver<u64>) -> std::io::Result<()> {
     let mut file = File::options().append(true).open(log)?;
     let began = now();
@@ -127,7 +127,7 @@ fn feed(log: PathBuf, stop: &AtomicBool, waiting: &std::sync::mpsc::Receiver<u64
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
-            // Squaring a fraction gives few ads most of the clicks.
+            // Cubing a fraction gives few ads most of the clicks.
             let fraction = (random >> 32) as f64 / 4_294_967_296.0;
             let ad = (fraction * fraction * fraction * 2e6) as u64;
             line(&mut text, at, ad, random)?;

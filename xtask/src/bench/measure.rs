@@ -5,22 +5,22 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// How often a process is looked at: its memory is known up to what it takes in its last moments.
+/// How often a process is sampled. Its peak memory is known except for its last moments.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Ticks of the kernel's processor accounting in a second, on every Linux.
 const TICKS_A_SECOND: f64 = 100.0;
 
-/// What a process took.
+/// The resources that a process used.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Taken {
     /// From its start to its end, in seconds.
     pub(super) wall_s: f64,
     /// Processor time, in seconds.
     pub(super) cpu_s: f64,
-    /// Most memory that was resident, in MiB.
+    /// Peak resident memory, in MiB.
     pub(super) resident_mib: u64,
-    /// What it printed.
+    /// Its output.
     pub(super) stdout: String,
 }
 
@@ -31,7 +31,7 @@ pub(super) fn run(command: &mut Command) -> Result<Taken, String> {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.map_err(|error| format!("cannot run {name}: {error}"))?;
     let mut taken = Taken::default();
-    // Little is printed: it fits into the pipes.
+    // The output is small: it fits into the pipes.
     loop {
         look(&child, &mut taken);
         match child.try_wait() {
@@ -49,7 +49,7 @@ pub(super) fn run(command: &mut Command) -> Result<Taken, String> {
     }
 }
 
-/// Brings `cpu_s` and `resident_mib` up to now.
+/// Updates `cpu_s` and `resident_mib`.
 pub(super) fn look(child: &Child, taken: &mut Taken) {
     let proc = format!("/proc/{}", child.id());
     if let Some(mib) = fs::read_to_string(format!("{proc}/status")).ok().and_then(|text| high_water_mib(&text)) {
@@ -65,19 +65,19 @@ fn high_water_mib(status: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib >> 10)
 }
 
-/// Fields 14 and 15 of proc(5) `stat`; the second field, the name, is the only one that may hold spaces.
+/// Fields 14 and 15 of proc(5) `stat`; only the second field, the name, can contain spaces.
 fn cpu_s(stat: &str) -> Option<f64> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks: u64 = fields.get(11..13)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum();
     Some(ticks as f64 / TICKS_A_SECOND)
 }
 
-/// The value in the middle; of an even number of them the lower one.
+/// The middle value; the lower one of two.
 pub(super) fn median(mut values: Vec<f64>) -> f64 {
     percentile(&mut values, 50)
 }
 
-/// The value that so many percent are not above; 0 of none.
+/// The given percentile of the values; 0 if there are none.
 pub(super) fn percentile(values: &mut [f64], percent: usize) -> f64 {
     values.sort_by(f64::total_cmp);
     let rank = (values.len() * percent).div_ceil(100).max(1);

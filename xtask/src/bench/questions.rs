@@ -1,4 +1,4 @@
-//! Questions about an hour of clicks, asked over HTTP of a service that has just started.
+//! Questions about an hour of clicks, sent over HTTP to a service that has just started.
 
 use super::measure::percentile;
 use super::report::{Report, Table, Target};
@@ -13,16 +13,16 @@ use std::time::Duration;
 /// How often each question is asked.
 const TIMES: usize = 40;
 
-/// An answer that takes longer is not from memory alone.
+/// Slower answers are not from memory alone.
 const MEMORY_MS: f64 = 50.0;
 
-/// How long it may take until the hot minutes are loaded.
+/// Maximum time to load the hot minutes.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Ads of the hour.
 const ADS: &str = "1000000";
 
-/// What some clicks of the log hold, to ask for.
+/// Values of some clicks of the log, for questions.
 #[derive(Default)]
 struct Sample {
     ads: Vec<String>,
@@ -30,7 +30,7 @@ struct Sample {
     addresses: Vec<String>,
 }
 
-/// Counts an hour of `clicks` clicks and asks.
+/// Counts an hour of `clicks` clicks and sends the questions.
 pub(super) fn of_an_hour(site: &Site, clicks: u64, report: &mut Report) -> Result<(), String> {
     let log = site.path("hour.ndjson");
     let rate = (clicks / 3_600).max(1).to_string();
@@ -49,7 +49,7 @@ pub(super) fn of_an_hour(site: &Site, clicks: u64, report: &mut Report) -> Resul
     let top = "/ads/top100?minutes=60";
     let first_ms = client.ask(top)?.1;
     let began = now();
-    // Meanwhile older minutes are loaded from the lake, which answers for them until then.
+    // Older minutes are being loaded from the lake, which answers for them until then.
     while client.ask(top)?.1 > first_ms.max(MEMORY_MS) / 2.0 {
         if now() - began > LOAD_TIMEOUT {
             return Err("the hot minutes are not loaded".to_owned());

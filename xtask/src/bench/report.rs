@@ -1,27 +1,27 @@
-//! `benches/README.md`: every figure with what it was measured on and the command that measures it again.
+//! `benches/README.md`: every figure with its environment and the command that measures it again.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// What was measured, in the order in which it was.
+/// The measurements, in order.
 #[derive(Default)]
 pub(super) struct Report {
     text: String,
     targets: Vec<[String; 5]>,
-    /// The figures of the targets, and whether more of it is better.
+    /// The figures with targets, and whether more is better.
     figures: Vec<(String, f64, bool)>,
 }
 
-/// What a figure is to reach.
+/// The target of a figure.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Target {
-    /// At least the first; the second is aimed for.
+    /// At least the first value; the second is the aim.
     AtLeast(f64, f64),
-    /// At most the first; the second is aimed for.
+    /// At most the first value; the second is the aim.
     AtMost(f64, f64),
-    /// Nothing; at least this is aimed for.
+    /// No target; at least this value is the aim.
     Aim(f64),
 }
 
@@ -68,13 +68,13 @@ impl Report {
         }
     }
 
-    /// Holds a figure against what it is to reach.
+    /// Adds a figure and compares it with its target.
     pub(super) fn target(&mut self, what: &str, measured: f64, unit: &str, target: Target) {
         self.figures.push((what.to_owned(), measured, !matches!(target, Target::AtMost(..))));
         self.target_beside_others(what, measured, unit, target);
     }
 
-    /// The same for a figure that measures other systems as well: of two programs it says too little.
+    /// The same for a figure that depends on other systems too, so it says too little about two programs.
     pub(super) fn target_beside_others(&mut self, what: &str, measured: f64, unit: &str, target: Target) {
         let (bound, aim) = match target {
             Target::AtLeast(bound, aim) => (format!("at least {bound}{unit}"), aim),
@@ -86,7 +86,7 @@ impl Report {
         self.targets.push([what.to_owned(), bound, aim, measured_text, target.judge(measured).to_owned()]);
     }
 
-    /// All figures that are to reach something.
+    /// All figures with targets.
     fn targets(&self) -> String {
         if self.targets.is_empty() {
             return String::new();
@@ -102,7 +102,7 @@ impl Report {
         format!("## Targets\n\n{about}\n\n{}\n", table.text)
     }
 
-    /// Each figure beside that of another program, and how much better or worse it is.
+    /// Each figure next to that of another program, and the change.
     pub(super) fn beside(&self, other: &Report) -> String {
         let mut table = Table::new(&["figure", "other program", "this program", "change"]);
         for ((what, now, more_is_better), (_, then, _)) in self.figures.iter().zip(&other.figures) {
@@ -119,7 +119,7 @@ impl Report {
         table.text
     }
 
-    /// What was measured so far.
+    /// The measurements so far.
     pub(super) fn text(&self) -> &str {
         &self.text
     }
@@ -141,7 +141,7 @@ impl Report {
     }
 }
 
-/// How many times `ours` fits into `theirs`.
+/// The ratio of `theirs` to `ours`.
 pub(super) fn ratio(theirs: f64, ours: f64) -> String {
     format!("{:.2}x", theirs / ours)
 }

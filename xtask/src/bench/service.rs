@@ -1,4 +1,4 @@
-//! The service as it is asked and fed by others.
+//! The service under test, as clients see it.
 
 use super::http::Client;
 use super::measure::{Taken, look};
@@ -9,19 +9,19 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// How long a start may take.
+/// Maximum time of a start.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A service that runs; dropping it kills it.
+/// A running service; dropping it kills it.
 pub(super) struct Service {
     child: Child,
     address: String,
-    /// From its start to its first answer that it is ready, in seconds.
+    /// Time from its start to its first answer that it is ready, in seconds.
     pub(super) ready_s: f64,
 }
 
 impl Service {
-    /// Starts it on inputs and waits until it is ready.
+    /// Starts the service on inputs and waits until it is ready.
     pub(super) fn start(site: &Site, input: &Path) -> Result<Service, String> {
         let mut command = Command::new(site.program());
         command.arg("run").arg(input).arg("--data-dir").arg(site.data()).args(["--listen", "127.0.0.1:0"]);
@@ -43,7 +43,7 @@ impl Service {
             heard.push_str(&line);
             heard.push('\n');
         };
-        // Somebody has to listen, or the pipe fills.
+        // The output must be read, or the pipe fills.
         std::thread::spawn(move || lines.for_each(drop));
         let mut service = Service { child, address, ready_s: 0.0 };
         while service.client()?.get("/readyz")?.0 != 200 {
@@ -60,7 +60,7 @@ impl Service {
         Client::connect(&self.address)
     }
 
-    /// What it took so far.
+    /// The resources used so far.
     pub(super) fn taken(&self) -> Taken {
         let mut taken = Taken::default();
         look(&self.child, &mut taken);
@@ -70,7 +70,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // It may have ended.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! Where a bench takes place: the optimised program, the Python of the other systems, a folder that is removed.
+//! The environment of a benchmark: the optimised program, the Python of the other systems, a temporary folder.
 
 use super::measure::run;
 use crate::python;
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 
-/// Where everything lies; dropping the last one removes the folder.
+/// All paths of a benchmark; dropping the last clone removes the folder.
 pub(super) struct Site {
     program: PathBuf,
-    /// What writes the logs, so that all programs read the same.
+    /// The program that writes the logs, so that all programs read the same.
     generator: PathBuf,
     root: PathBuf,
     folder: Rc<Folder>,
@@ -27,7 +27,7 @@ impl Site {
         Ok(Site { program: program.to_owned(), generator: program.to_owned(), root: root.to_owned(), folder, python })
     }
 
-    /// The same place, to measure another program.
+    /// The same site with another program to measure.
     pub(super) fn with_program(&self, program: &Path) -> Site {
         Site {
             program: program.to_owned(),
@@ -51,7 +51,7 @@ impl Site {
         self.path("data")
     }
 
-    /// A folder with nothing in it.
+    /// Creates an empty folder, replacing an existing one.
     pub(super) fn fresh(&self, folder: &Path) -> Result<(), String> {
         if folder.exists() {
             fs::remove_dir_all(folder).map_err(|error| format!("cannot remove {}: {error}", folder.display()))?;
@@ -73,7 +73,7 @@ impl Site {
         command
     }
 
-    /// Writes a log; with `truth`, returns where its exact counts are.
+    /// Writes a log; with `truth`, returns the path of its exact counts.
     pub(super) fn generate(&self, log: &Path, clicks: u64, more: &[&str], truth: bool) -> Result<PathBuf, String> {
         let mut command = self.generator(clicks, more);
         command.arg("--output").arg(log);
@@ -83,7 +83,7 @@ impl Site {
         run(&mut command).map(|_| self.path("truth.counts.csv"))
     }
 
-    /// Writes a log dealt out to so many files, as so many servers would write it.
+    /// Writes a log divided among `files` files, as if by as many servers.
     pub(super) fn generate_split(&self, folder: &Path, clicks: u64, files: usize) -> Result<(), String> {
         let failed = |error: std::io::Error| format!("cannot write to {}: {error}", folder.display());
         let mut outs = Vec::new();
@@ -121,7 +121,7 @@ impl Site {
         }
     }
 
-    /// All counts of the lake, in a file that others read.
+    /// All counts of the lake, in a file for the comparison.
     pub(super) fn counts(&self) -> Result<PathBuf, String> {
         let path = self.path("counts.csv");
         let rows = self.sql(
@@ -132,7 +132,7 @@ impl Site {
         Ok(path)
     }
 
-    /// How many rows of counts there are.
+    /// The number of count rows.
     pub(super) fn count_rows(&self) -> Result<u64, String> {
         let rows = self.sql("SELECT count(*) AS rows FROM clicks_by_minute")?;
         rows.lines().nth(1).and_then(|row| row.trim().parse().ok()).ok_or(format!("no number of rows: {rows}"))
@@ -144,7 +144,7 @@ struct Folder(PathBuf);
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What is left is in the folder for temporary files.
+        // Anything left is in the folder for temporary files.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

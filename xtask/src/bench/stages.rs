@@ -1,12 +1,12 @@
-//! The stages that a click passes through, each beside its floor.
+//! The stages of a click, each next to its floor.
 
 use super::report::{Report, Table, ratio};
 use crate::cargo_command;
 use std::process::Stdio;
 
-/// Runs `crates/app/benches/stages.rs` and takes over what it prints.
+/// Runs `crates/app/benches/stages.rs` and reports its output.
 pub(super) fn beside_their_floors(quick: bool, report: &mut Report) -> Result<(), String> {
-    // Under the profile of the tests it only shows that it runs.
+    // With the profile of the tests, it only checks that it runs.
     let words = if quick {
         &["test", "--workspace", "--bench", "stages"]
     } else {

@@ -1,4 +1,4 @@
-//! Whole runs: a log of clicks is counted by Adtally and by other systems in turn, and every count is compared.
+//! Whole runs: Adtally and other systems count the same log in turn, and every count is compared.
 
 use super::measure::{Taken, median, run};
 use super::report::{Report, Table, Target, ratio};
@@ -8,15 +8,15 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// The other systems: what they are called, the script that counts with them, and how many times faster we aim to be; than
-/// the first no more than has to be reached, since there the rate is aimed for.
+/// The other systems: name, script, and the speed-up that we aim for. For the first it is only the required one, since
+/// there the aim is a rate.
 const PEERS: [(&str, &str, f64); 3] = [
     ("DuckDB", "duckdb_count.py", 1.5),
     ("ClickHouse (chdb-core)", "clickhouse_count.py", 2.0),
     ("Polars", "polars_count.py", 2.0),
 ];
 
-/// Copies among the lines, so that there is something to deduplicate.
+/// Share of duplicates in the lines, for deduplication.
 const DUPLICATES: &str = "1%";
 
 /// Counts `clicks` clicks in `rounds` rounds with every system.
@@ -41,7 +41,7 @@ pub(super) fn beside_others(site: &Site, clicks: u64, rounds: usize, report: &mu
             times.push(seconds);
             counts.push(out.join("counts.parquet"));
         }
-        // No figure without this.
+        // Without this check, no figure is reported.
         let mut compare = site.python("compare.py")?;
         let rows = run(compare.arg(&truth).args(&counts))?;
         eprintln!("round {round}: all have the same {} rows", rows.stdout.trim());
@@ -81,18 +81,18 @@ pub(super) fn count(site: &Site, log: &Path) -> Result<Taken, String> {
     run(command.arg("run").arg(log).args(["--until-end", "--final", "--data-dir"]).arg(site.data()))
 }
 
-/// What time is held against.
+/// The names of the slopes.
 const CLICKS: &str = "time per click, 10 to 100 million clicks, largest / smallest";
 const FILES: &str = "time per click, 1 to 64 files, largest / smallest";
 const ADS: &str = "time per click and row, 10 thousand to 20 million ads, largest / smallest";
 
-/// How time grows with the clicks, with the files that they come in, and with the ads.
+/// How time grows with the number of clicks, of files, and of ads.
 pub(super) fn slopes(site: &Site, millions: &[u64], report: &mut Report) -> Result<(), String> {
     let empty = site.path("empty.ndjson");
     fs::write(&empty, "").map_err(|error| format!("cannot write {}: {error}", empty.display()))?;
     let idle = count(site, &empty)?.wall_s;
     let mut table = Table::new(&["what", "seconds", "microseconds per click", "MiB"]);
-    // How much more a click takes where it takes most than where it takes least.
+    // For each slope, the smallest and the largest time per click.
     let mut slopes: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
     let mut row = |slope: &'static str, what: &str, clicks: u64, taken: Taken| {
         let (seconds, mib) = (taken.wall_s, taken.resident_mib);

@@ -1,4 +1,4 @@
-//! A server that logs clicks: appends what is due by the clock, and renames its log away every minute.
+//! A server that logs clicks: appends due lines by the clock, and rotates its log every minute.
 
 use super::now;
 use std::collections::VecDeque;
@@ -16,20 +16,20 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How often it rotates.
 const ROTATE_EVERY: Duration = Duration::from_secs(60);
 
-/// Rotated files that are kept: whoever reads them has so many minutes.
+/// Rotated files that are kept: readers have this many minutes.
 const ROTATED_KEPT: usize = 6;
 
-/// The generated lines, in the order in which they are to be logged.
+/// The generated lines, in the order in which they are logged.
 pub(super) const GENERATED: &str = "generated.ndjson";
 
-/// Writes on a thread of its own.
+/// Writes on a separate thread.
 pub(super) struct Feeder {
     thread: JoinHandle<Result<(), String>>,
     done: Arc<AtomicBool>,
 }
 
 impl Feeder {
-    /// Begins to write `rate` lines a second from `start` on, which is a time since the Unix epoch.
+    /// Starts writing `rate` lines per second at `start`, a time since the Unix epoch.
     pub(super) fn start(folder: &Path, rate: u64, start: Duration) -> Result<Feeder, String> {
         let path = folder.join(GENERATED);
         let generated = File::open(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
@@ -43,7 +43,7 @@ impl Feeder {
         Ok(Feeder { thread, done })
     }
 
-    /// Whether everything is written, or writing failed.
+    /// Whether writing has finished or failed.
     pub(super) fn is_done(&self) -> Result<bool, String> {
         Ok(self.done.load(Ordering::Acquire))
     }

@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-/// The number of the signal that asks to end.
+/// The number of the signal SIGTERM.
 const SIGTERM: i32 = 15;
 
-/// How long the process may take to end when it is told to.
+/// Maximum time of the process to end after a SIGTERM.
 const END_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Bytes of what the process said last that are shown when it ended by itself.
+/// Bytes of the last output that are shown if the process ended by itself.
 const LAST_WORDS_BYTES: usize = 4_096;
 
-/// The program in its folder.
+/// The program and its folder.
 pub(super) struct Adtally {
     program: PathBuf,
     folder: PathBuf,
@@ -37,7 +37,7 @@ impl Adtally {
         self.folder.join("data")
     }
 
-    /// Runs a command that must succeed; returns what it printed.
+    /// Runs a command that must succeed; returns its output.
     pub(super) fn output(&self, words: &[&str]) -> Result<String, String> {
         let mut command = Command::new(&self.program);
         let output = command.args(words).current_dir(&self.folder).stdin(Stdio::null()).output();
@@ -59,7 +59,7 @@ impl Adtally {
         Ok(Serving { child: command.spawn().map_err(failed)? })
     }
 
-    /// What the service said last.
+    /// The last output of the service.
     pub(super) fn last_words(&self) -> String {
         let said = fs::read(self.said()).unwrap_or_default();
         String::from_utf8_lossy(&said[said.len().saturating_sub(LAST_WORDS_BYTES)..]).into_owned()
@@ -70,24 +70,24 @@ impl Adtally {
     }
 }
 
-/// A service that runs; dropping it kills it.
+/// A running service; dropping it kills it.
 pub(super) struct Serving {
     child: Child,
 }
 
 impl Serving {
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     pub(super) fn ended(&mut self) -> Result<Option<ExitStatus>, String> {
         self.child.try_wait().map_err(|error| format!("cannot ask for the process: {error}"))
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub(super) fn kill(mut self) -> Result<(), String> {
         let killed = self.child.kill().and_then(|()| self.child.wait());
         killed.map(drop).map_err(|error| format!("cannot kill the process: {error}"))
     }
 
-    /// SIGTERM, and a clean end.
+    /// Sends SIGTERM and checks for a clean end.
     pub(super) fn terminate(mut self) -> Result<(), String> {
         let pid = self.child.id().to_string();
         let told = Command::new("kill").args(["-TERM", &pid]).status();
@@ -95,7 +95,7 @@ impl Serving {
         let deadline = now() + END_TIMEOUT;
         while now() < deadline {
             match self.ended()? {
-                // One that has only just begun does not watch for signals yet: a death like any other.
+                // A process that has just started does not handle signals yet, so it dies of SIGTERM.
                 Some(status) if status.success() || status.signal() == Some(SIGTERM) => return Ok(()),
                 Some(status) => return Err(format!("told to end, the process ended with {status}")),
                 None => std::thread::sleep(Duration::from_millis(50)),
@@ -113,13 +113,13 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        // It may have ended.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// One look at the process and its data.
+/// One sample of the process and its data.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     at: Duration,
@@ -129,16 +129,16 @@ struct Sample {
     records: u64,
 }
 
-/// What was seen, about once a second.
+/// The samples, about one per second.
 #[derive(Default, Debug)]
 pub(super) struct Samples {
     samples: Vec<Sample>,
-    /// How often the process was killed.
+    /// The number of kills.
     pub(super) kills: u64,
 }
 
 impl Samples {
-    /// Looks, if the last look is a second ago.
+    /// Takes a sample if the last one is a second old.
     pub(super) fn take(&mut self, serving: &Serving, data: &Path) -> Result<(), String> {
         let at = now();
         if self.samples.last().is_some_and(|last| at.saturating_sub(last.at) < Duration::from_secs(1)) {
@@ -148,7 +148,7 @@ impl Samples {
         let (mut bytes, mut files, mut records) = (0, 0, 0);
         let mut folders = vec![data.to_owned()];
         while let Some(folder) = folders.pop() {
-            // Files come and go meanwhile.
+            // Files can appear and disappear in the meantime.
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
                 let Ok(metadata) = entry.metadata() else { continue };
                 if metadata.is_dir() {

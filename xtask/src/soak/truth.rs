@@ -1,4 +1,4 @@
-//! What was generated, and whether it is what was counted.
+//! The generated truth, and its comparison with the counts.
 
 use super::feeder::GENERATED;
 use super::process::Adtally;
@@ -6,18 +6,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-/// The totals that must agree.
+/// The totals to compare.
 const TOTALS: [&str; 7] = ["read", "counted", "duplicate", "late", "future", "malformed", "invalid"];
 
-/// The totals, and every count.
+/// The expected totals, and every count.
 pub(super) struct Truth {
     totals: String,
     counts: String,
 }
 
 impl Truth {
-    /// Lets the program generate the log and what must be counted of it. The first click is at `start`, a time since the
-    /// Unix epoch. None is late: which lines are would depend on the moments of rotation.
+    /// Generates the log and its expected counts with the program. The first click is at `start`, a time since the Unix
+    /// epoch. No click is late: which lines are would depend on the times of rotation.
     pub(super) fn generate(
         adtally: &Adtally,
         seed: u64,
@@ -72,8 +72,8 @@ impl Truth {
         }
     }
 
-    /// Compares the clicks of every ad in every minute with the lake's. Countries are summed: of copies that differ in it
-    /// the first one read wins, and which that is may depend on how a rotated file and its successor are read.
+    /// Compares the clicks of every ad in every minute with the lake's. Countries are summed: of copies with different
+    /// countries the first one read counts, and that may depend on how a rotated file and its successor are read.
     pub(super) fn check_counts(&self, adtally: &Adtally) -> Result<(), String> {
         let mut minutes: BTreeMap<&str, BTreeMap<u64, u64>> = BTreeMap::new();
         for row in self.counts.lines().skip(1) {

@@ -1,11 +1,11 @@
-//! Documents: those that must be there, their length, and links that lead somewhere.
+//! Rules for documents: required ones, their length, and broken links.
 
 use super::{File, Problem};
 
 /// Documents that a newcomer looks for.
 const REQUIRED: [&str; 4] = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "LICENSE"];
 
-/// Lines of ARCHITECTURE.md at most: an overview that is read, not an encyclopaedia.
+/// Maximum lines of ARCHITECTURE.md: it must stay a readable overview.
 const ARCHITECTURE_LINES_MAX: usize = 300;
 
 pub(super) fn check(files: &[File]) -> Vec<Problem> {
@@ -30,7 +30,7 @@ pub(super) fn check(files: &[File]) -> Vec<Problem> {
     problems
 }
 
-/// Why a link leads nowhere, if it does. Addresses of other sites are not followed.
+/// Why a link is broken; `None` if it is not. Links to other sites are not followed.
 fn broken(files: &[File], document: &File, target: &str) -> Option<String> {
     if target.contains("://") || target.starts_with("mailto:") {
         return None;
@@ -46,7 +46,7 @@ fn broken(files: &[File], document: &File, target: &str) -> Option<String> {
     (!has_anchor).then(|| format!("{path} has no heading #{anchor}"))
 }
 
-/// A path from the root for one that is relative to a document; a path out of the root resolves to itself, which no file has.
+/// Converts a path relative to a document to one from the root. A path out of the root gives itself, which no file has.
 fn resolve(document: &str, path: &str) -> Option<String> {
     let mut parts: Vec<&str> = match path.strip_prefix('/') {
         Some(_) => Vec::new(),
@@ -64,7 +64,7 @@ fn resolve(document: &str, path: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
-/// Targets of `[text](target)` and `[name]: target` outside of code, with their lines.
+/// Targets of `[text](target)` and `[name]: target` outside of code, with their line numbers.
 fn links(text: &str) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
     for (at, line) in prose(text) {
@@ -73,14 +73,14 @@ fn links(text: &str) -> Vec<(usize, &str)> {
         {
             found.push((at, target.split_whitespace().next().unwrap_or_default()));
         }
-        // Every other part of a line that is split at its backquotes is code.
+        // If a line is split at its backquotes, every other part is code.
         for part in line.split('`').step_by(2) {
             for (open, _) in part.match_indices("](") {
                 let target = part[open + 2..].split([')', ' ']).next().unwrap_or_default();
                 found.push((at, target.trim_matches(['<', '>'])));
             }
         }
-        // A link whose text is code is cut by the backquotes: its target follows one.
+        // Backquotes split a link whose text is code: its target follows one.
         for (open, _) in line.match_indices("`](") {
             found.push((at, line[open + 3..].split([')', ' ']).next().unwrap_or_default()));
         }
@@ -90,7 +90,7 @@ fn links(text: &str) -> Vec<(usize, &str)> {
     found
 }
 
-/// The anchors of a document's headings, as the usual hosts make them.
+/// The anchors of a document's headings, as the usual hosts generate them.
 fn headings(text: &str) -> impl Iterator<Item = String> {
     prose(text).filter_map(|(_, line)| {
         let title = line.trim_start_matches('#');
@@ -102,7 +102,7 @@ fn headings(text: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// Lines with their numbers, fenced code left out.
+/// Lines with their numbers, without fenced code.
 fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut fenced = false;
     text.lines().enumerate().filter_map(move |(at, line)| {

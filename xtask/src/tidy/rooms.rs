@@ -1,9 +1,9 @@
-//! Arrows between rooms: which crate may know which, and which library belongs to which room alone.
+//! Dependencies between rooms: which crate may use which, and which libraries are limited to certain rooms.
 
 use super::{File, Problem};
 use std::collections::BTreeSet;
 
-/// Each room with the rooms that it may know. A new room is entered here, and drawn in ARCHITECTURE.md.
+/// Each room with the rooms that it may use. A new room must be added here and in ARCHITECTURE.md.
 const ROOMS: [(&str, &[&str]); 11] = [
     ("allocator", &[]),
     ("model", &[]),
@@ -18,7 +18,7 @@ const ROOMS: [(&str, &[&str]); 11] = [
     ("sim", &["model", "source", "pipeline", "store", "engine"]),
 ];
 
-/// The room whose lints are its own: the workspace's forbid unsafe code, which it cannot do without and says why.
+/// The room with its own lints: the workspace's lints forbid unsafe code, which it needs and documents.
 const UNSAFE_ROOM: &str = "crates/allocator/Cargo.toml";
 
 /// Libraries that only these rooms may use, with the reason.
@@ -34,7 +34,7 @@ const KEPT: [(&str, &[&str], &str); 9] = [
     ("tokio", &["store", "engine", "reconcile", "serve", "app", "sim"], "model, source and pipeline are synchronous"),
 ];
 
-/// The prefix of package names; the binary's package bears it alone.
+/// The prefix of package names; the binary's package is named by it alone.
 const PREFIX: &str = "adtally";
 
 pub(super) fn check(files: &[File]) -> Vec<Problem> {
@@ -87,7 +87,7 @@ fn check_room(room: &str, manifest: &File, problems: &mut Vec<Problem>) {
             let message = format!("{room} must not know {known}; it may know {}", words(may_know));
             problems.push(Problem::new(&manifest.path, entry.line, message));
         }
-        // Tests may put something else in a library's place, and need it for that.
+        // Tests may use a library to replace it.
         if let Some((library, rooms, why)) = KEPT.iter().find(|(library, ..)| *library == entry.name)
             && !rooms.contains(&room)
             && entry.section != "dev-dependencies"
@@ -109,11 +109,11 @@ struct Entry<'a> {
     name: &'a str,
     value: &'a str,
     line: usize,
-    /// Whether the value is taken from the workspace.
+    /// Whether the value is inherited from the workspace.
     inherited: bool,
 }
 
-/// The entries of a manifest, one a line as this house writes them.
+/// The entries of a manifest, one per line, as is our style.
 fn entries(manifest: &str) -> impl Iterator<Item = Entry<'_>> {
     let mut section = "";
     manifest.lines().enumerate().filter_map(move |(at, line)| {
@@ -130,7 +130,7 @@ fn entries(manifest: &str) -> impl Iterator<Item = Entry<'_>> {
     })
 }
 
-/// The entries that are dependencies, of whatever kind and platform.
+/// The entries that are dependencies, of any kind and platform.
 fn dependencies(manifest: &str) -> impl Iterator<Item = Entry<'_>> {
     entries(manifest)
         .filter(|entry| entry.section != "workspace.dependencies" && entry.section.ends_with("dependencies"))

@@ -1,15 +1,15 @@
-//! Rules on single files: headers, names, sizes, and text that must not be there.
+//! Rules for single files: headers, names, sizes, and forbidden text.
 
 use super::{File, Problem};
 
-/// Names that say nothing about what is inside.
+/// Names that do not describe the content.
 const BANNED_NAMES: [&str; 9] =
     ["common", "helper", "helpers", "manager", "managers", "misc", "types", "util", "utils"];
 
-/// Lines of a source file at most; about 500 are aimed at.
+/// Maximum lines of a source file.
 const LINES_MAX: usize = 500;
 
-/// Text that must not stand in Rust code, with the reason. Written in two halves so that this file passes itself.
+/// Forbidden text in Rust code, with the reason. Split in two, so that this file passes its own check.
 const BANNED_CODE: [((&str, &str), &str); 4] = [
     (("#[ig", "nore"), "a test that is not run proves nothing: repair it or remove it"),
     (("todo", "!("), "unfinished: finish it or leave it out"),
@@ -17,7 +17,7 @@ const BANNED_CODE: [((&str, &str), &str); 4] = [
     (("dbg", "!("), "left over from debugging"),
 ];
 
-/// Folders of single machines, which must stand in no file.
+/// Folders of single machines, which must not occur in any file.
 const MACHINE_PATHS: [(&str, &str); 2] = [("/wo", "rk/"), ("/ro", "ot/")];
 
 pub(super) fn check(file: &File) -> Vec<Problem> {

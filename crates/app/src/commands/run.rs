@@ -78,8 +78,7 @@ pub fn run(args: &RunArgs) -> Result<Exit> {
 /// Internal when logging was started before.
 pub(crate) fn start_log(config: &Config) -> Result<()> {
     let level = config.log.level;
-    // Libraries log only warnings and errors. Delta's kernel is silenced: it reports a table as wrong before it is
-    // created.
+    // Libraries log only warnings and errors. Delta's kernel is silenced: it warns of tables before they are created.
     let filter = EnvFilter::try_new(format!(
         "warn,buoyant_kernel=off,adtally={level},adtally_engine={level},adtally_source={level},adtally_store={level},adtally_serve={level}"
     ))

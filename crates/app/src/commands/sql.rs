@@ -108,8 +108,7 @@ fn check_flat(answer: &SqlAnswer) -> Result<()> {
     }
 }
 
-/// Prints each batch as it arrives, until the reader goes away. The second argument of `text` is whether it is the
-/// first.
+/// Prints each batch as it arrives, until the reader goes away; `text` gets whether it is the first.
 async fn print_rows(
     mut answer: SqlAnswer,
     text: impl Fn(&RecordBatch, bool) -> Result<Vec<u8>, ArrowError>,

@@ -1,4 +1,4 @@
-//! Mistakes and what is said about them; the defaults; what is shown.
+//! Mistakes and their messages; the defaults; the output of `config show`.
 
 use super::*;
 use adtally_model::{ErrorKind, IdentityKey};
@@ -11,7 +11,7 @@ fn load_text(file: &str, environment: &[(&str, &str)], flags: &[FlagSetting]) ->
     Ok((raw, config))
 }
 
-/// Loads a file that must be refused, with messages that hold each of `expected`.
+/// Loads a file that must be rejected, with messages that contain each of `expected`.
 fn check(file: &str, expected: &[&str]) {
     check_environment(file, &[], expected);
 }
@@ -72,7 +72,7 @@ fn wrong_types_and_ranges_are_told_with_what_is_allowed() {
     check("[log]\nlevel = 1\nformat = 2", &["2 mistakes", "c.toml:2", "c.toml:3"]);
 }
 
-/// Commas separate, but for those in braces; an array says everything.
+/// Commas separate values, except in braces; an array is unambiguous.
 #[test]
 fn lists_in_the_environment() {
     let check = |text: &str, expected: &[&str]| {
@@ -190,12 +190,12 @@ fn unknown_flags_are_a_defect_that_is_told() {
 #[test]
 fn defaults_are_valid_commented_and_complete() {
     let (raw, config) = load_text("", &[], &[]).expect("the defaults are valid");
-    // Those who build settings in code get the same ones.
+    // Settings built in code have the same defaults.
     assert_eq!(config.run, Settings::default());
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.run.epoch.interval, Duration::from_secs(10));
     assert_eq!(config.run.identity_key, None);
-    // Each setting and each section is explained right above it.
+    // Each setting and each section is explained directly above it.
     let lines: Vec<_> = DEFAULT_TOML.lines().collect();
     let keys = lines.iter().enumerate().filter(|(_, line)| line.contains(" = ") && !line.starts_with('#'));
     let mut count = 0;
@@ -204,7 +204,7 @@ fn defaults_are_valid_commented_and_complete() {
         count += 1;
     }
     assert_eq!(count, raw.settings().len());
-    // Each setting matters: another value of it is either another configuration or an error.
+    // Each setting has an effect: another value is another configuration or an error.
     for setting in raw.settings() {
         let other = match &setting.value {
             Value::Integer(number) => Value::Integer(number + 1),

@@ -218,7 +218,7 @@ fn score(field: &Field, column: &Column) -> Option<f64> {
     let fitting = column.values.iter().filter(|cell| (field.fits)(cell)).count();
     let fit = fitting as f64 / column.values.len() as f64;
     if column.name == field.name {
-        return Some(2.0 * NAME_SCORE); // Its own name beats all values: the verdicts tell what is wrong with them.
+        return Some(2.0 * NAME_SCORE); // The own name outweighs all values; the verdicts report wrong ones.
     }
     if fit < FIT_MIN {
         return None;

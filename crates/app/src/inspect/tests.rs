@@ -1,4 +1,4 @@
-//! Logs as they come, what is guessed of them, and what is told of them.
+//! Realistic logs, the guesses about them, and the messages.
 
 use super::*;
 use crate::config::{Config, RawConfig, Sources};
@@ -10,7 +10,7 @@ fn check(text: &str, expected: [Option<&str>; 6]) -> Guess {
     let guess = guess(text.as_bytes());
     let names: Vec<_> = guess.fields.iter().map(|field| field.name.as_deref()).collect();
     assert_eq!(names, expected, "{text}");
-    // Whatever is guessed is a valid configuration, by flags and as text.
+    // Every guess is a valid configuration, by flags and as text.
     let by_flags = RawConfig::merge(&Sources { flags: &guess.settings(), ..Sources::default() });
     Config::validate(&by_flags.expect("known settings")).expect("valid settings");
     let toml = guess.to_toml("a \"b\".log");
@@ -97,7 +97,7 @@ fn an_id_that_repeats_is_no_click_id() {
         |id: &str| format!("{{\"time\":1767225600000,\"ad\":1,\"user\":\"u\",\"ip\":\"192.0.2.1\",\"id\":\"{id}\"}}\n");
     let repeating = line("same").repeat(20);
     check(&repeating, [Some("time"), Some("ad"), Some("user"), Some("ip"), None, None]);
-    // A placeholder is no id.
+    // A placeholder is not an id.
     let unique: String = (0..20).map(|id| line(&format!("c{id}")) + &line("-")).collect();
     check(&unique, [Some("time"), Some("ad"), Some("user"), Some("ip"), None, Some("id")]);
 }
@@ -203,7 +203,7 @@ fn the_verdicts_add_up_and_are_shown_with_their_places() {
     ] {
         assert!(shown.contains(expected), "{shown} lacks {expected}");
     }
-    // The configuration goes to stdout by itself, so that it can be redirected into a file.
+    // The configuration is printed alone on stdout, so that it can be redirected into a file.
     let fields = "[input.fields]\nclick_timestamp = \"click_timestamp\" # not found";
     assert!(inspection.configuration.contains(fields), "{}", inspection.configuration);
     assert!(!shown.contains(fields), "{shown}");

@@ -1,4 +1,4 @@
-//! A death before and after every single operation, at every stage of a log's life.
+//! Deaths before and after every single operation, at every stage of a log's life.
 
 use crate::deployment::Deployment;
 use crate::faulty_store::{Fault, Moment, Side, is_change, kind_of};
@@ -10,24 +10,24 @@ const LINES: usize = 240;
 
 const LINES_PER_EPOCH: u64 = 90;
 
-/// Two deaths in a row are tried at so many pairs of random points.
+/// Number of random pairs of points at which two deaths in a row are tried.
 const PAIRS: u64 = 24;
 
-/// Runs on an old log open it as the first run does, which dies at every single read: here some are enough.
+/// Step between tested reads. Runs on an old log open it like the first run, which is tested at every single read.
 const READS_STEP: usize = 4;
 
-/// After so many recoveries, one is followed by a run with nothing to do, which must change nothing.
+/// After every so many recoveries, another run with nothing to do must change nothing.
 const AGAIN_EVERY: usize = 4;
 
 /// A deployment whose process has died.
 struct Death {
     deployment: Deployment,
-    /// How it came to be.
+    /// How it died.
     story: String,
     changes: BTreeSet<String>,
 }
 
-/// Runs a process that is to die; `None` when it ended before.
+/// Runs a process that should die; `None` if it ended before.
 fn die(base: &Deployment, fault: Fault) -> Option<Death> {
     let deployment = base.fork();
     let (outcome, faults) = deployment.run(fault.clone(), 1);
@@ -39,8 +39,8 @@ fn die(base: &Deployment, fault: Fault) -> Option<Death> {
     Some(Death { deployment, story: format!("{fault:?}, {verb} {path}"), changes: faults.changes_made() })
 }
 
-/// Kills a process before and after each of its operations; after each death a new process must end with everything
-/// counted once. Of operations that only read, it takes every `reads_step`th of a kind. Returns the kinds at which one
+/// Kills a process before and after each of its operations. After each death, a new process must end with everything
+/// counted once. Of read operations, only every `reads_step`th of a kind is tested. Returns the kinds at which one
 /// died.
 fn die_everywhere(base: &Deployment, expected: &Expected, reads_step: usize, name: &str) -> BTreeSet<String> {
     let reference = base.fork();
@@ -56,18 +56,18 @@ fn die_everywhere(base: &Deployment, expected: &Expected, reads_step: usize, nam
     let (mut kinds, mut checked) = (BTreeSet::new(), BTreeSet::new());
     for (kind, count) in points {
         let (verb, _) = kind.split_once(' ').expect("a verb and a folder");
-        // After something was only read, all is as it is before the next operation.
+        // After a read, the state equals the one before the next operation.
         let (step, sides) =
             if is_change(verb) { (1, &[Side::Before, Side::After][..]) } else { (reads_step, &[Side::Before][..]) };
         for &side in sides {
-            // The run that outlives its fault is the proof that there is no further operation of this kind.
+            // If a run outlives its fault, there is no further operation of this kind.
             for at in (1..).step_by(step) {
                 let Some(death) = die(base, Fault::Death(Moment::OfKind(kind.clone(), at), side)) else {
                     assert!(at > 1, "{name}: {kind} came {count} times, and never again");
                     break;
                 };
                 kinds.insert(kind.clone());
-                // What is stored is what was changed before the death: the same changes are the same store.
+                // The stored data follows from the changes before the death: equal changes mean equal stores.
                 if checked.insert(death.changes) {
                     let again = checked.len().is_multiple_of(AGAIN_EVERY);
                     death.deployment.check(expected, again, &format!("{name}: {}", death.story));
@@ -84,7 +84,7 @@ fn check_kinds(kinds: &BTreeSet<String>, expected: &[&str]) {
     }
 }
 
-/// What every run with something to read does.
+/// Operations of every run with something to read.
 const EVERY_RUN: [&str; 12] = [
     "list epochs",
     "put epochs",
@@ -110,8 +110,8 @@ fn in_the_first_run() {
     check_kinds(&kinds, &["put lake/clicks_by_hour/_delta_log", "put lake/corrections/_delta_log"]);
 }
 
-/// A deployment whose servers wrote two thirds of their lines, which were read `lines_per_epoch` at a time, in one run;
-/// the rest is written but not read, `then` lines at a time.
+/// A deployment whose servers wrote two thirds of their lines, and which read them in one run, `lines_per_epoch` at a
+/// time. The rest is written but not read, and will be read `then` lines at a time.
 fn aged(logs: &Logs, lines: usize, lines_per_epoch: u64, then: u64) -> Deployment {
     let mut base = Deployment::new(lines_per_epoch);
     base.write(&logs.first(lines * 2 / 3));
@@ -137,7 +137,7 @@ fn across_the_first_collection() {
     let lines = 339;
     let logs = Logs::generate(3, lines);
     let base = aged(&logs, lines, 3, LINES_PER_EPOCH);
-    // The lake holds the first base that makes older records superfluous.
+    // The lake contains the first base that makes older records unnecessary.
     assert!((192..250).contains(&base.head()), "{}", base.head());
     let kinds = die_everywhere(&base, &logs.expected(), READS_STEP, "first collection");
     check_kinds(&kinds, &EVERY_RUN);
@@ -157,7 +157,7 @@ fn and_again_in_the_next_run() {
         let deployment = if seed % 2 == 0 { young.fork() } else { old.fork() };
         let mut context = format!("seed {seed}");
         for _ in 0..2 {
-            // Runs have 150 to 250 operations: a few of these points lie beyond the end.
+            // Runs have 150 to 250 operations: a few of these points are beyond the end.
             let at = 1 + random.below(230) as usize;
             let side = if random.below(2) == 0 { Side::Before } else { Side::After };
             context.push_str(&format!(", death {side:?} operation {at}"));

@@ -1,4 +1,4 @@
-//! A deployment over stores in memory that outlive its processes, and what must be true of it.
+//! A deployment over stores in memory that outlive its processes, and checks of its data.
 
 use crate::faulty_store::{Fault, Faults};
 use crate::oracle::{Expected, Logs, READ_AT_MS};
@@ -22,10 +22,10 @@ use std::sync::{Arc, LazyLock};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// Every minute that a test counts.
+/// A span with all minutes that tests count.
 const EVER: (Minute, Minute) = (Minute(0), Minute(50_000_000));
 
-/// For the stores' I/O of all tests; stacks are deep enough for unoptimised SQL planning.
+/// Runs the stores' I/O of all tests; stacks are deep enough for unoptimised SQL planning.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -35,7 +35,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
         .expect("a runtime")
 });
 
-/// A day after the first line, and running.
+/// A running clock that starts a day after the first line.
 struct LaterClock {
     began_ms: i64,
 }
@@ -50,7 +50,7 @@ impl Clock for LaterClock {
     }
 }
 
-/// Never twice the same number.
+/// Returns each number once.
 struct Numbers(AtomicU64);
 
 impl Randomness for Numbers {
@@ -60,7 +60,7 @@ impl Randomness for Numbers {
     }
 }
 
-/// Two stores, a folder of logs, and the processes that come and go.
+/// Two stores and a folder of logs that several processes use in turn.
 pub(crate) struct Deployment {
     logs: Arc<TempDir>,
     data: TempDir,
@@ -72,7 +72,7 @@ pub(crate) struct Deployment {
 }
 
 impl Deployment {
-    /// An empty one that ends epochs after so many lines.
+    /// An empty deployment that ends epochs after this many lines.
     pub(crate) fn new(lines_per_epoch: u64) -> Deployment {
         let logs = Arc::new(tempfile::tempdir().expect("a folder"));
         let (_, mut config) = config::load(None, &[], &[]).expect("the defaults are valid");
@@ -90,7 +90,7 @@ impl Deployment {
         }
     }
 
-    /// Another one that begins where this one is.
+    /// A copy that starts from the current state.
     pub(crate) fn fork(&self) -> Deployment {
         Deployment {
             logs: Arc::clone(&self.logs),
@@ -103,19 +103,19 @@ impl Deployment {
         }
     }
 
-    /// Ends epochs after so many lines from now on.
+    /// From now on, ends epochs after this many lines.
     pub(crate) fn set_lines_per_epoch(&mut self, lines: u64) {
         self.config.run.epoch.lines_max = lines;
     }
 
-    /// Lets the servers' logs grow to this.
+    /// Lets the servers' logs grow to this content.
     pub(crate) fn write(&self, logs: &Logs) {
         for (server, text) in logs.texts().iter().enumerate() {
             append_up_to(&self.logs.path().join(format!("server-{server}.log")), text);
         }
     }
 
-    /// One process: reads everything to its end, or dies on the way.
+    /// Runs one process, which reads everything to its end or dies.
     pub(crate) fn run(&self, fault: Fault, attempts_max: u32) -> (Result<Summary>, Faults) {
         let faults = Faults::new(fault);
         let options = handles::run_options(&self.config, Ending::UntilEnd, attempts_max);
@@ -132,7 +132,7 @@ impl Deployment {
         (ended, faults)
     }
 
-    /// One process that must succeed.
+    /// Runs one process that must succeed.
     pub(crate) fn run_well(&self, context: &str) -> Summary {
         match self.run(Fault::None, 1).0 {
             Ok(summary) => summary,
@@ -140,8 +140,8 @@ impl Deployment {
         }
     }
 
-    /// After a run on sound stores everything that is stored is what the logs add up to, and, where `again` says so, a
-    /// further run changes none of it.
+    /// Checks that after a run on sound stores, all stored data matches the logs. If `again` is set, also checks that
+    /// another run changes nothing.
     pub(crate) fn check(&self, expected: &Expected, again: bool, context: &str) {
         let ledger = self.run_well(context).ledger;
         check_ledger(&ledger, expected, context);
@@ -162,7 +162,7 @@ impl Deployment {
         );
     }
 
-    /// Checks what is stored; returns the state that the log folds to.
+    /// Checks the stored data; returns the state that the log folds to.
     fn stored(&self, expected: &Expected, context: &str) -> PartitionState {
         let backing = Backing { log: self.epochs.clone(), lake: self.lake.clone(), lake_name: "lake".to_owned() };
         RUNTIME.block_on(async {
@@ -192,7 +192,7 @@ impl Deployment {
         })
     }
 
-    /// Every record that is kept follows the one before it, and what it stages is there, once.
+    /// Checks that every kept record follows its predecessor, and that its staged files exist once.
     async fn check_chain(&self, log: &EpochLog, state: &PartitionState, expected: &Expected, context: &str) {
         let numbers = log.numbers().await.expect(context);
         let mut before: Option<(u64, u128)> = None;
@@ -232,19 +232,19 @@ impl Deployment {
         }
     }
 
-    /// Takes a record away.
+    /// Deletes a record.
     pub(crate) fn lose_record(&self, number: u64) {
         let path = EpochLog::new(self.epochs.clone() as Arc<dyn ObjectStore>, 0).path(number);
         RUNTIME.block_on(self.epochs.delete(&path)).expect("a record");
     }
 
-    /// Takes a table of the lake away.
+    /// Deletes a table of the lake.
     pub(crate) fn lose_table(&self, table: &str) {
         let all = self.lake.list(Some(&table.into())).map_ok(|object| object.location).boxed();
         RUNTIME.block_on(self.lake.delete_stream(all).try_collect::<Vec<_>>()).expect("a table");
     }
 
-    /// The error of a process that must not start.
+    /// Returns the error of a process that must not start.
     pub(crate) fn start_fails(&self) -> adtally_model::Error {
         self.run(Fault::None, 1).0.expect_err("the process must not start")
     }
@@ -264,7 +264,7 @@ fn append_up_to(path: &Path, text: &str) {
 
 fn check_ledger(ledger: &Ledger, expected: &Expected, context: &str) {
     ledger.check(context).expect(context);
-    // The counts themselves are compared with the lake's.
+    // The counts themselves are compared with the lake.
     let expected = Expected { counts: BTreeMap::new(), ..expected.clone() };
     let found = Expected {
         counts: BTreeMap::new(),

@@ -1,4 +1,4 @@
-//! An object store whose process dies, or whose replies are lost, at operations of our choice.
+//! An object store whose process dies, or whose replies are lost, at chosen operations.
 
 use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt};
@@ -12,17 +12,17 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// On which side of an operation the fault lies.
+/// Whether a fault comes before or after its operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Side {
-    /// Nothing happens, and an error comes back.
+    /// The operation does not happen, and returns an error.
     Before,
-    /// It happens, and an error comes back all the same.
+    /// The operation happens, but returns an error.
     After,
 }
 
-/// Which operation of a run. Threads work at the same time, so that one number does not name the same operation in
-/// each run, while each kind of operation has its order.
+/// An operation of a run. Threads run concurrently, so the same number can be another operation in another run, but the
+/// operations of each kind keep their order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Moment {
     /// The n-th of all, from 1.
@@ -31,27 +31,27 @@ pub(crate) enum Moment {
     OfKind(String, usize),
 }
 
-/// What goes wrong.
+/// A fault to inject.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
     /// Nothing.
     None,
     /// The process dies at an operation: that one and all later ones fail.
     Death(Moment, Side),
-    /// The reply to every n-th change, counted from an offset, is an error; the process lives on.
+    /// The replies to some changes are errors; the process lives on.
     Lost {
-        /// Of so many changes of matching paths one is hit.
+        /// One of this many changes of matching paths fails.
         every: usize,
-        /// Which one of them.
+        /// Which of them fails.
         offset: usize,
-        /// Whether it takes place.
+        /// Whether the change takes place.
         side: Side,
-        /// Part of the paths that it is about.
+        /// A part of the matching paths.
         matching: &'static str,
     },
 }
 
-/// What was asked of the stores, in order.
+/// The operations on the stores, in order.
 #[derive(Debug)]
 struct Plan {
     fault: Fault,
@@ -63,12 +63,12 @@ struct Plan {
     dead: bool,
 }
 
-/// The stores of one process; clones share the count.
+/// The faults of one process's stores; clones share the count.
 #[derive(Clone, Debug)]
 pub(crate) struct Faults(Arc<Mutex<Plan>>);
 
 impl Faults {
-    /// Counts from 1 and goes wrong as told.
+    /// Counts operations from 1 and injects this fault.
     pub(crate) fn new(fault: Fault) -> Self {
         let plan = Plan {
             fault,
@@ -92,12 +92,12 @@ impl Faults {
         self.0.lock().operations.clone()
     }
 
-    /// The changes that took place, by path, random parts of names left out.
+    /// The changes that took place, by path, without random parts of names.
     pub(crate) fn changes_made(&self) -> BTreeSet<String> {
         self.0.lock().made.clone()
     }
 
-    /// Operations that went wrong while the process lived, the deadly one included.
+    /// The number of failed operations while the process lived, including the deadly one.
     pub(crate) fn hits(&self) -> usize {
         self.0.lock().hits
     }
@@ -107,7 +107,7 @@ impl Faults {
         self.0.lock().dead
     }
 
-    /// Counts an operation; says on which side of it something goes wrong.
+    /// Counts an operation; returns on which side of it a fault is injected.
     fn note(&self, verb: &'static str, path: String) -> Option<Side> {
         let mut plan = self.0.lock();
         if plan.dead {
@@ -142,17 +142,17 @@ impl Faults {
     }
 }
 
-/// The path of a staged file without the token that makes its name its own.
+/// The path of a staged file without the token that makes its name unique.
 fn without_token(path: &str) -> &str {
     path.rsplit_once('-').filter(|(_, token)| token.len() == 32 + ".parquet".len()).map_or(path, |(rest, _)| rest)
 }
 
-/// Whether an operation changes what is stored.
+/// Whether an operation changes stored data.
 pub(crate) fn is_change(verb: &str) -> bool {
     !matches!(verb, "get" | "list")
 }
 
-/// What kind of operation it is: the verb and the folder, time folders left out.
+/// The kind of an operation: the verb and the folder, without time folders.
 pub(crate) fn kind_of(verb: &str, path: &str) -> String {
     let folders = path.split('/').take_while(|part| !part.contains('=') && !part.contains('.') && *part != "00000");
     format!("{verb} {}", folders.collect::<Vec<_>>().join("/"))
@@ -174,7 +174,7 @@ impl FaultyStore {
         self.faults.note(verb, format!("{}{path}", self.root))
     }
 
-    /// Refuses at once what goes wrong before it happens; else returns whether the reply is lost.
+    /// Fails if the fault comes before the operation; otherwise returns whether the reply is lost.
     fn enter(&self, verb: &'static str, path: &Path) -> Result<bool> {
         match self.note(verb, path.as_ref()) {
             Some(Side::Before) => Err(failure()),
@@ -206,7 +206,7 @@ impl ObjectStore for FaultyStore {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        // Nothing here is large enough for it, and its parts would not be counted.
+        // No test data is large enough for it, and its parts would not be counted.
         assert!(options.attributes.is_empty() && location.as_ref().is_empty(), "an upload in parts of {location}");
         Err(object_store::Error::NotImplemented {
             operation: "put_multipart".into(),

@@ -1,11 +1,11 @@
-//! Something that was stored is lost: a start says so with what to do, writes nothing, and says it again next time.
+//! Stored data is lost: a start reports this with what to do, writes nothing, and reports it again next time.
 
 use crate::deployment::Deployment;
 use crate::oracle::Logs;
 use adtally_model::ErrorKind;
 
-/// A supervisor starts a process that ends at once over and over again. Were each start to append a claim, the log's
-/// numbers would pass the lake's, and lines whose records are gone would be read and counted again.
+/// A supervisor restarts a process that ends at once over and over. If each start appended a claim, the log's numbers
+/// would exceed the lake's, and lines whose records are lost would be read and counted again.
 #[test]
 fn a_log_that_lost_its_end_stays_as_it_is_however_often_it_is_started() {
     let logs = Logs::generate(5, 120);

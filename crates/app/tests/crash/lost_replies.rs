@@ -1,4 +1,4 @@
-//! Errors that say nothing: the change took place or did not, and the process lives on.
+//! Unspecific errors: the change took place or did not, and the process lives on.
 
 use crate::deployment::Deployment;
 use crate::faulty_store::{Fault, Side};
@@ -8,13 +8,13 @@ const LINES: usize = 160;
 
 const LINES_PER_EPOCH: u64 = 70;
 
-/// Attempts that a run has for each write.
+/// Attempts of a run for each write.
 const ATTEMPTS_MAX: u32 = 3;
 
-/// Starts that may fail because the very first writes do.
+/// Starts that may fail because their first writes do.
 const STARTS_MAX: usize = 3;
 
-/// One process survives these faults and counts everything once. Where nothing took place before the process had begun,
+/// Checks that one process survives these faults and counts everything once. If nothing was written before it started,
 /// it may refuse to start instead.
 fn check(fault: Fault, starts_max: usize) {
     let logs = Logs::generate(5, LINES);

@@ -1,12 +1,12 @@
-//! Log files of a few servers, and what they must add up to, by code of its own.
+//! Log files of a few servers, and their expected results, by independent code.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// When the first line of the logs was clicked: 2026-01-01T00:00:00Z.
+/// Event time of the first line: 2026-01-01T00:00:00Z.
 pub(crate) const BEGIN_MS: i64 = 1_767_225_600_000;
 
-/// When the logs are read: a day later.
+/// The time at which the logs are read: a day later.
 pub(crate) const READ_AT_MS: i64 = BEGIN_MS + 86_400_000;
 
 const MINUTE: i64 = 60_000;
@@ -15,7 +15,7 @@ const LATENESS: i64 = 5 * MINUTE;
 const JUMP: i64 = 10 * MINUTE;
 const GUARD_LINES: usize = 16;
 
-/// Two thirds of the logs' time: here no server's event time is ahead of another's.
+/// Two thirds of the logs' time: from here on no server's event time is ahead of another's.
 const CAUGHT_UP: i64 = 26 * MINUTE * 2 / 3;
 
 const COUNTRIES: [&str; 5] = ["US", "DE", "JP", "BR", "ZZ"];
@@ -40,7 +40,7 @@ impl Random {
     }
 }
 
-/// A click as some server logged it. `who` makes it one of its kind.
+/// A click as logged by a server. `who` makes it unique.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Click {
     at: i64,
@@ -49,7 +49,7 @@ struct Click {
     country: &'static str,
 }
 
-/// What stands in a line.
+/// The content of a line.
 #[derive(Clone, Copy, Debug)]
 enum Line {
     Click(Click),
@@ -61,11 +61,11 @@ enum Line {
 /// One server's log.
 type Log = Vec<Line>;
 
-/// The logs of a few servers, line by line in the order of time.
+/// The logs of a few servers, each in the order of writing.
 #[derive(Clone, Debug)]
 pub(crate) struct Logs(Vec<Log>);
 
-/// What the logs add up to.
+/// The expected results of the logs.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Expected {
     /// Clicks by minute, ad and country.
@@ -74,22 +74,22 @@ pub(crate) struct Expected {
     pub(crate) read: u64,
     /// Clicks.
     pub(crate) counted: u64,
-    /// Copies and late lines; which copy is which may depend on how inputs interleave.
+    /// Duplicates and late lines; which copy counts as which may depend on how inputs interleave.
     pub(crate) duplicate_or_late: u64,
     /// Lines ahead of the clock.
     pub(crate) future: u64,
-    /// Lines that are no JSON object.
+    /// Lines that are not a JSON object.
     pub(crate) malformed: u64,
-    /// Lines with a bad field.
+    /// Lines with an invalid field.
     pub(crate) invalid: u64,
-    /// Copies whose country differs.
+    /// Duplicates with another country.
     pub(crate) conflicting: u64,
 }
 
 impl Logs {
-    /// Three servers over 26 minutes, so many lines each. Every kind of line is among them: copies within a log and
-    /// across logs, copies that differ, lines out of order, late, ahead of the clock, broken. The third server lags
-    /// behind and is silent for 11 minutes, so that its first 16 lines after that are beyond the guard of event time.
+    /// Three servers over 26 minutes, with `lines` lines each of every kind: copies within a log and across logs,
+    /// copies that differ, lines that are out of order, late, ahead of the clock or broken. The third server lags
+    /// behind and is silent for 11 minutes, so that its next 16 lines are beyond the guard of event time.
     pub(crate) fn generate(seed: u64, lines: usize) -> Logs {
         let mut random = Random(seed);
         let mut logs: Vec<Log> = vec![Vec::new(); 3];
@@ -125,18 +125,18 @@ impl Logs {
         Logs(logs)
     }
 
-    /// The first so many lines of each.
+    /// The first `lines` lines of each log.
     pub(crate) fn first(&self, lines: usize) -> Logs {
         Logs(self.0.iter().map(|log| log[..lines.min(log.len())].to_vec()).collect())
     }
 
-    /// The text of each.
+    /// The text of each log.
     pub(crate) fn texts(&self) -> Vec<String> {
         self.0.iter().map(|log| log.iter().fold(String::new(), |text, line| text + &write_line(line))).collect()
     }
 
-    /// What they add up to, however they interleave: a click counts once if one of its lines was in time for its own
-    /// log.
+    /// The expected results, however the logs interleave: a click counts once if one of its lines was in time for its
+    /// own log.
     pub(crate) fn expected(&self) -> Expected {
         let mut expected = Expected::default();
         let mut counted: BTreeMap<(i64, u64, u64), &str> = BTreeMap::new();
@@ -174,7 +174,7 @@ impl Logs {
     }
 }
 
-/// What stands in the next line of a server, which would be `fresh` on an ordinary day.
+/// The next line of a server, which is normally `fresh`.
 fn line(random: &mut Random, fresh: Click, server: usize, recent: &[Vec<Click>]) -> Line {
     let own = recent[server].last().copied();
     let other = recent[(server + 1) % 3].first().copied();
@@ -211,7 +211,7 @@ fn write_line(line: &Line) -> String {
     }
 }
 
-/// The guarded event time of one log, by the letter of the contract.
+/// The guarded event time of one log, implemented from the specification.
 #[derive(Debug, Default)]
 struct LogTime {
     largest: Option<i64>,

@@ -1,9 +1,9 @@
-//! What the commands print: for people on a terminal or in a pipe, and as JSON for programs.
+//! The output of the commands: for people on a terminal or in a pipe, and as JSON for programs.
 
 use crate::site::{Site, end, wait_for};
 use serde_json::{Value, json};
 
-/// Clicks by an export of some other program: other names, seconds, a semicolon.
+/// Clicks exported by another program: other names, seconds, semicolons.
 const ODD: &str = "when;banner_id;visitor;address;land
 1746093600;42;anna;10.0.0.1;us
 1746093601;42;bert;2001:db8::1;de
@@ -128,7 +128,7 @@ fn everything_that_prints_json_prints_it_whole() {
     }
 }
 
-/// Rows are printed as they come: nobody could hold all of these.
+/// Rows are printed as they arrive: they would not fit into memory.
 #[test]
 fn a_table_for_people_ends_with_its_first_rows() {
     let site = Site::new();
@@ -177,7 +177,7 @@ fn paths_on_the_command_line_replace_those_of_the_configuration() {
     assert_eq!(site.adtally("count two.log --config adtally.toml --json").ok().json()["ledger"]["read"], 5);
 }
 
-/// `ledger` under the configuration of the run says what the run says.
+/// With the configuration of the run, `ledger` prints the same as the run.
 #[test]
 fn ledger_equals_what_the_server_says() {
     let site = Site::new();
@@ -196,7 +196,7 @@ fn ledger_equals_what_the_server_says() {
     assert_ne!(other["inputs"], server.get("/ledger")["inputs"]);
 }
 
-/// Every command on a data directory finds it, and its settings, as `run` does.
+/// Every command on a data directory finds it and its settings as `run` does.
 #[test]
 fn settings_come_from_the_same_places_for_every_command() {
     let site = Site::new();
@@ -217,7 +217,7 @@ fn settings_come_from_the_same_places_for_every_command() {
         assert_eq!(flag_wins, Some(code), "{line}");
         assert_eq!(run(&mut program()), Some(2), "{line}: the default is not there");
     }
-    // The key that is configured is the one that is checked.
+    // The configured key is checked.
     let mut command = site.program();
     command.args(["verify", "--data-dir", "there"]).env("ADTALLY_IDENTITY__KEY", "00112233445566778899aabbccddeeff");
     let ended = end(command);
@@ -225,7 +225,7 @@ fn settings_come_from_the_same_places_for_every_command() {
     assert!(ended.stdout.contains("identity.key"), "{ended:?}");
 }
 
-/// What a query may look like, and what its rows do.
+/// Forms of queries, and the printed rows.
 #[test]
 fn sql_takes_comments_and_standard_input_and_prints_every_column() {
     let site = Site::new();
@@ -252,7 +252,7 @@ fn sql_takes_comments_and_standard_input_and_prints_every_column() {
     assert_eq!(sql(&["--config", "-", "-"]).code, Some(2), "one cannot be both");
 }
 
-/// A line is found by (`input`, `position`), whatever became of its file's name; `ledger` names inputs alike.
+/// (`input`, `position`) identifies a line even after its file was renamed; `ledger` uses the same input names.
 #[test]
 fn input_and_position_lead_to_one_line_after_a_rotation() {
     let site = Site::new();
@@ -302,7 +302,7 @@ fn completions_are_those_of_the_shell() {
     }
 }
 
-/// Neither bars nor colours in a pipe.
+/// Pipes get neither bars nor colours.
 #[test]
 fn pipes_are_plain() {
     let site = Site::new();
@@ -314,7 +314,7 @@ fn pipes_are_plain() {
     }
 }
 
-/// On a terminal there are colours, unless `NO_COLOR` says no, or the terminal is a dumb one. `script` gives the command a terminal.
+/// A terminal gets colours, unless `NO_COLOR` is set or the terminal is dumb. `script` gives the command a terminal.
 #[test]
 fn no_color_is_honoured() {
     let site = Site::new();

@@ -1,5 +1,5 @@
-//! Every exit code. Code 5, a defect of the program, cannot be had from outside (what would end with it is repaired): the
-//! unit tests of `exit` and `cli` have it. Code 130 is in `stopping`.
+//! Every exit code. Code 5, a defect of the program, cannot be caused from outside, since known causes are fixed: the
+//! unit tests of `exit` and `cli` cover it. Code 130 is in `stopping`.
 
 use crate::site::{Site, end};
 use std::ffi::OsStr;
@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 const LINE: &str = r#"{"click_timestamp":1746093600000,"ad_id":1,"user_id":"a","ip":"10.0.0.1","country":"US"}"#;
 
-/// Checks the code of a command line, and a word that explains it on standard error.
+/// Checks the exit code of a command line, and a word of its explanation on standard error.
 fn check(site: &Site, line: &str, expected: (i32, &str)) {
     check_words(site, &line.split_whitespace().collect::<Vec<_>>(), expected);
 }
@@ -58,7 +58,7 @@ fn one_something_outside_failed() {
     check(&site, "generate --clicks 5 --output missing/clicks.log", (1, "missing/clicks.log"));
     let mut command = site.program();
     command.args(["ledger", "--data-dir", "data", "--json"]);
-    // Its first bytes are nobody's to read, whoever asks.
+    // No user, not even root, can read its first bytes.
     check(&site, "inspect /proc/self/mem", (1, "/proc/self/mem"));
     site.write("broken.gz", [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3][..], &[0xff; 50]].concat());
     check(&site, "inspect broken.gz", (1, "broken.gz"));
@@ -120,7 +120,7 @@ fn two_wrong_argument_configuration_or_query() {
     assert!(!site.path("out.csv").exists());
 }
 
-/// What is not text is refused by name, never altered.
+/// Arguments that are not text are rejected by name and never altered.
 #[test]
 fn two_for_what_is_not_utf8() {
     let site = counted();
@@ -135,7 +135,7 @@ fn two_for_what_is_not_utf8() {
     check(site.program().arg("count").arg(odd), "argument 2");
     check(site.program().args(["config", "check"]).env("ADTALLY_STORE__DATA_DIR", odd), "ADTALLY_STORE__DATA_DIR");
     check(site.program().args(["count", "clicks.log"]).env("TMPDIR", odd), "TMPDIR");
-    // Variables of others may hold what they like.
+    // Variables of other programs may have any content.
     assert!(site.program().args(["config", "check"]).env("OTHER", odd).output().unwrap().status.success());
 }
 
@@ -169,7 +169,7 @@ fn three_damaged() {
     assert_eq!(report["sound"], false, "{report}");
     site.write(record, whole);
     site.verify();
-    // The lake without the file that holds its counts.
+    // The lake without the file with its counts.
     let counts = std::fs::read_dir(site.path("data/lake/clicks_by_minute")).unwrap();
     let counts = counts.map(|entry| entry.unwrap().path()).find(|path| path.extension().is_some()).unwrap();
     std::fs::remove_file(counts).unwrap();
@@ -183,7 +183,7 @@ fn four_in_use() {
     let site = counted();
     let server = site.serve("clicks.log");
     check(&site, "run clicks.log --data-dir data --until-end", (4, "in use"));
-    // Readers are welcome meanwhile.
+    // Readers can run at the same time.
     check(&site, "ledger --data-dir data", (0, ""));
     check(&site, "sql --data-dir data SHOW", (2, "the query is wrong"));
     site.verify();

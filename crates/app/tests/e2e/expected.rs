@@ -1,4 +1,4 @@
-//! What `adtally generate --truth` says must be counted, and whether a data directory and a server say the same.
+//! The truth of `adtally generate --truth`, and checks of a data directory and a server against it.
 
 use crate::site::{Serving, Site, check_ledger};
 use serde_json::{Value, json};
@@ -13,10 +13,10 @@ const COUNTS: &str = "SELECT minute, ad_id, country, sum(clicks) AS clicks FROM 
 const RECOUNT: &str = "SELECT date_trunc('minute', click_timestamp) AS minute, ad_id, country, count(*) AS clicks \
                        FROM clicks GROUP BY 1, 2, 3 ORDER BY 1, 2, 3";
 
-/// Configuration with a key of identities, so that their hashes are the same in each run of a test.
+/// Configuration with an identity key, so that hashes are the same in each run of a test.
 pub(crate) const KEY: &str = "[identity]\nkey = \"6164745f616c6c795f746573745f6b65\"\n";
 
-/// A generated log's truth.
+/// The truth of a generated log.
 pub(crate) struct Expected {
     /// Totals and leaders.
     pub(crate) report: Value,
@@ -32,7 +32,7 @@ struct Row {
 }
 
 impl Expected {
-    /// Generates `log` with these words, and the truth beside it.
+    /// Generates `log` with these arguments, and its truth.
     pub(crate) fn generate(site: &Site, log: &str, words: &str) -> Expected {
         site.adtally(&format!("generate {words} --output {log} --truth truth.json")).ok();
         let report = serde_json::from_slice(&site.read("truth.json")).unwrap();
@@ -63,13 +63,13 @@ impl Expected {
         site.verify();
     }
 
-    /// Checks every count, in the counts and in a recount of raw clicks.
+    /// Checks all counts, in the count table and in a recount of raw clicks.
     pub(crate) fn check_counts(&self, site: &Site) {
         self.check_csv("clicks_by_minute", &site.sql(COUNTS));
         self.check_csv("clicks", &site.sql(RECOUNT));
     }
 
-    /// Checks the copies that differ in their country.
+    /// Checks the duplicates with another country.
     pub(crate) fn check_conflicts(&self, ledger: &Value) {
         assert_eq!(ledger["conflicting_duplicates"], self.report["conflicting_duplicates"]);
     }
@@ -122,7 +122,7 @@ impl Expected {
     }
 }
 
-/// The first hundred ads as an answer lists them.
+/// The first hundred ads in the form of an answer.
 pub(crate) fn ranked(ads: BTreeMap<u64, u64>) -> Value {
     let mut ads: Vec<(u64, u64)> = ads.into_iter().collect();
     ads.sort_unstable_by_key(|&(ad, clicks)| (Reverse(clicks), ad));

@@ -1,8 +1,8 @@
-//! The faults of `docs/faults.md` on the real binary and real files: each did happen, nothing is lost, nothing is
-//! counted twice.
+//! The faults of `docs/faults.md` on the real binary and real files: each fault happens, nothing is lost, and nothing
+//! is counted twice.
 //!
-//! Each test says which fault it shows by its name, and what is shown by the first sentence of its comment, from which
-//! `cargo xtask faults` writes the table. The judge is [`check`]: a recount of the lines by a plain reader.
+//! The name of each test gives the fault that it shows, and the first sentence of its comment says what it shows.
+//! `cargo xtask faults` writes the table from them. [`check`] decides: a recount of the lines by a plain reader.
 
 mod clocks;
 mod damage;
@@ -20,10 +20,10 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// 2025-06-02T00:00:00Z: long past on any machine's clock, so that nothing is `future`.
+/// 2025-06-02T00:00:00Z: in the past for any machine's clock, so that nothing is `future`.
 pub(crate) const START: i64 = 1_748_822_400_000;
 
-/// A file with a size that may only be written, whoever asks: reading it fails, also as root.
+/// A file with a size that is write-only for every user, including root.
 const UNREADABLE: &str = "/sys/bus/platform/drivers_probe";
 
 /// In milliseconds.
@@ -31,7 +31,7 @@ pub(crate) const SECOND: i64 = 1_000;
 const MINUTE: i64 = 60 * SECOND;
 const HOUR: i64 = 60 * MINUTE;
 
-/// A click by a user, whose number chooses the ad.
+/// A click of a user, whose number determines the ad.
 pub(crate) fn click(at: i64, user: i64) -> String {
     let ad = user % 7;
     format!("{{\"click_timestamp\":{at},\"ad_id\":{ad},\"user_id\":{user},\"ip\":\"10.0.0.1\",\"country\":\"US\"}}\n")
@@ -62,8 +62,8 @@ pub(crate) fn until_end(site: &Site) -> Value {
     site.adtally("run logs --data-dir data --until-end").ok().json()
 }
 
-/// Checks that `data` has counted exactly these clicks, each once: in the ledger, in the counts and in the raw clicks,
-/// that its ledger has these lines under other verdicts and no more, and that `verify` finds nothing. Returns the ledger.
+/// Checks that `data` has counted exactly these clicks, each once, in the ledger, the counts and the raw clicks; that
+/// its ledger has these lines under other verdicts and no more; and that `verify` finds nothing. Returns the ledger.
 pub(crate) fn check(site: &Site, counted: &str, others: &[(&str, u64)]) -> Value {
     let expected = recount(counted);
     let ledger = site.ledger();
@@ -93,7 +93,7 @@ pub(crate) fn check(site: &Site, counted: &str, others: &[(&str, u64)]) -> Value
     ledger
 }
 
-/// The numbers of the epoch records that are there.
+/// The numbers of the existing epoch records.
 fn records(site: &Site) -> Vec<u64> {
     let Ok(entries) = std::fs::read_dir(site.path("data/epochs/00000")) else { return Vec::new() };
     let name = |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
@@ -102,7 +102,7 @@ fn records(site: &Site) -> Vec<u64> {
     numbers
 }
 
-/// All files below a folder of the site, by their paths in it.
+/// All files below a folder of the site, as paths relative to it.
 fn files_below(site: &Site, folder: &str) -> Vec<String> {
     let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(folder) = folders.pop() {

@@ -1,4 +1,4 @@
-//! A writer of growing logs: writes in pieces that end anywhere, rotates by renaming, compresses what is rotated.
+//! A writer of growing logs: writes in pieces that end anywhere, rotates by renaming, and compresses rotated files.
 
 use crate::site::{Site, appending, gzip};
 use std::collections::HashMap;
@@ -7,28 +7,28 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
-/// Lines after a cut that must not be old: by then a new file's watermark is where the old one's was.
+/// Lines after a cut that must not be old: after them, a new file's watermark is where the old one's was.
 const SETTLING_LINES: usize = 64;
 
-/// A line this much older than the newest before it may be late, in milliseconds.
+/// A line this much older than the newest line before it may be late, in milliseconds.
 const OLD_MS: i64 = 240_000;
 
 /// A log to be written.
 pub(crate) struct Feed {
-    /// Where: the file that grows; rotated ones are `NAME.1`, then `NAME.2.gz` and so on.
+    /// The path of the growing file; rotated ones are `NAME.1`, then `NAME.2.gz` and so on.
     path: PathBuf,
     text: Vec<u8>,
-    /// Where the text is cut into files, ascending.
+    /// The offsets at which the text is cut into files, ascending.
     cuts: Vec<usize>,
     written: usize,
     rotated: u32,
 }
 
 impl Feed {
-    /// Will write `text` to `name` in files of about `file_bytes`.
+    /// Prepares to write `text` to `name` in files of about `file_bytes`.
     ///
-    /// Files are inputs of their own, and whether a line is late is judged by its own input. The text is therefore cut where the
-    /// next lines are recent, so that the counts are those of the text read as one.
+    /// Each file is its own input, and its lines are judged late by their own input. So the text is cut where the next
+    /// lines are recent, and the counts equal those of the undivided text.
     pub(crate) fn new(site: &Site, name: &str, text: Vec<u8>, file_bytes: usize) -> Feed {
         let path = site.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -41,12 +41,12 @@ impl Feed {
         self.written == self.text.len()
     }
 
-    /// How many times the log was rotated.
+    /// The number of rotations so far.
     pub(crate) fn rotated(&self) -> u32 {
         self.rotated
     }
 
-    /// Writes about so many bytes more, rotating where the text is cut.
+    /// Writes about `bytes` more bytes, and rotates where the text is cut.
     pub(crate) fn write(&mut self, bytes: usize) {
         let upto = self.text.len().min(self.written + bytes);
         while self.written < upto {
@@ -60,7 +60,7 @@ impl Feed {
         }
     }
 
-    /// Writes all the rest, `bytes` at a time with a pause after each.
+    /// Writes the rest, `bytes` at a time with a pause after each.
     pub(crate) fn write_slowly(&mut self, bytes: usize, pause: Duration) {
         while !self.is_done() {
             self.write(bytes);
@@ -68,7 +68,7 @@ impl Feed {
         }
     }
 
-    /// As `logrotate` with `delaycompress` does it: the one before the last is compressed, all move up by one.
+    /// As `logrotate` with `delaycompress`: the file before the last is compressed, and all numbers increase by one.
     fn rotate(&mut self) {
         let numbered = |number: u32, more: &str| PathBuf::from(format!("{}.{number}{more}", self.path.display()));
         for number in (2..=self.rotated).rev() {
@@ -95,21 +95,21 @@ fn cuts(text: &[u8], file_bytes: usize) -> Vec<usize> {
             cuts.push(at);
             last = at;
         }
-        // Rejected lines may lie months away.
+        // Rejected lines may be months away.
         newest = times[line].filter(|time| newest == 0 || time - newest < OLD_MS).unwrap_or_default().max(newest);
     }
     cuts
 }
 
-/// The event time of a generated line, if it is whole.
+/// The event time of a generated line, if it is complete.
 fn event_time_ms(line: &[u8]) -> Option<i64> {
     let digits = line.strip_prefix(b"{\"click_timestamp\":")?;
     let end = digits.iter().position(|byte| *byte == b',')?;
     std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
 }
 
-/// The same log with every copy of a click as its first: when files are read side by side, any of the copies may be
-/// the first, and its country is the one that is counted.
+/// The same log with every copy of a click equal to its first line. When files are read concurrently, any copy may be
+/// the first, and its country is counted.
 pub(crate) fn with_equal_copies(text: &[u8]) -> Vec<u8> {
     let mut firsts: HashMap<Vec<u8>, &[u8]> = HashMap::new();
     let mut equal = Vec::with_capacity(text.len());

@@ -1,4 +1,4 @@
-//! Files as they are in the field: poison, half written, gone, compressed, yesterday's and tomorrow's.
+//! Files as found in practice: broken, incomplete, deleted, compressed, yesterday's and tomorrow's.
 
 use crate::site::{Site, wait_for};
 use serde_json::Value;
@@ -59,8 +59,8 @@ fn fault_25_and_27_poison_is_set_aside_and_the_rest_counted() {
     .unwrap();
     std::os::unix::fs::symlink("nowhere", site.path("logs/dangling.log")).unwrap();
     let ended = site.words(&["run", "logs/*", "--data-dir", "data", "--until-end"]).ok();
-    // Malformed: bad UTF-8, a BOM in the midst, NaN, a list, null, the deep one, the long one. Invalid: no fields. The NUL
-    // bytes with nothing behind them are no line.
+    // Malformed: invalid UTF-8, a BOM in the middle, NaN, a list, null, the deep one, the long one. Invalid: no fields.
+    // Trailing NUL bytes are not a line.
     check_totals(&ended.json(), &[("read", 11), ("counted", 3), ("malformed", 7), ("invalid", 1)]);
     assert!(
         ended.stderr.contains("poison.log: its last line has no newline, so 40 bytes are not read"),
@@ -73,7 +73,7 @@ fn fault_25_and_27_poison_is_set_aside_and_the_rest_counted() {
     let payload = "SELECT max(length(encode(payload, 'hex'))) / 2 FROM dead_letters";
     assert_eq!(site.sql_value(payload), "4096", "long payloads are cut");
     site.verify();
-    // A half line is whole later.
+    // An incomplete line is completed later.
     site.append("logs/poison.log", &click.as_bytes()[40..]);
     check_totals(&until_end(&site), &[("read", 12), ("counted", 3), ("duplicate", 1), ("malformed", 7)]);
 }
@@ -115,7 +115,7 @@ fn fault_30_compressing_a_file_that_was_read_reads_nothing_again() {
     site.gzip("logs/a.log");
     std::fs::rename(site.path("logs/b.log"), site.path("logs/renamed.log")).unwrap();
     check_totals(&until_end(&site), &[("read", 900), ("counted", 900), ("duplicate", 0)]);
-    // The same while running, with a file that came compressed and one that is compressed half read.
+    // The same with a running process, a file that arrives compressed and one that is compressed half read.
     let server = site.serve("logs");
     site.write("more.log", lines(LATE_EVENING, 900..1_000));
     site.gzip("more.log");
@@ -136,7 +136,7 @@ fn fault_30_compressing_a_file_that_was_read_reads_nothing_again() {
 fn fault_45_a_file_deleted_half_read_while_stopped_is_a_gap() {
     let site = Site::new();
     site.write("adtally.toml", "[time]\nidle_timeout = \"1h\"\n[epoch]\ninterval = \"100ms\"\n");
-    // The one is an hour long, and waits for the other, which stays at its beginning.
+    // The long file is an hour long, and waits for the slow one, which stays at its beginning.
     site.write("logs/slow.log", lines(LATE_EVENING, 0..20));
     site.write("logs/long.log", (20..3_600).map(|user| line(LATE_EVENING + user * 1_000, user)).collect::<String>());
     let size = site.read("logs/long.log").len() as u64;
@@ -156,11 +156,11 @@ fn fault_45_a_file_deleted_half_read_while_stopped_is_a_gap() {
     let ledger = wait_for("the gap", || Some(server.get("/ledger")).filter(|ledger| ledger["gap_bytes"] != 0));
     assert_eq!((&ledger["gap_bytes"], &long(&ledger)["gap_bytes"]), (&gap.into(), &gap.into()), "{ledger}");
     check_totals(&ledger, &[("read", before["read"].as_u64().unwrap())]);
-    // Loudly, for as long as the ledger has it.
+    // Reported for as long as the ledger contains it.
     let told = format!("{gap} bytes could never be read");
     wait_for("a note", || server.text("/readyz").1.contains(&told).then_some(()));
     assert!(server.text("/metrics").1.contains(&format!("gap_bytes_total {gap}")));
-    // Others go on.
+    // Other inputs continue.
     site.append("logs/slow.log", lines(LATE_EVENING, 20..40));
     server.wait_read(before["read"].as_u64().unwrap() + 20);
     server.stop();
@@ -178,7 +178,7 @@ fn thousands(number: u64) -> String {
     groups.join(",")
 }
 
-/// A line that never came to its end is part of what can never be read.
+/// An incomplete last line is part of the gap.
 #[test]
 fn a_half_line_deleted_while_stopped_is_a_gap() {
     let site = Site::new();
@@ -194,7 +194,7 @@ fn a_half_line_deleted_while_stopped_is_a_gap() {
     assert_eq!(ledger["gap_bytes"], text.len() as u64 - 30 - position);
 }
 
-/// The half line comes to its end, the file is truncated in place, and another grows under the name.
+/// The half line is completed, the file is truncated in place, and another grows under the name.
 #[test]
 fn half_lines_truncation_and_new_files_under_a_running_process() {
     let site = Site::new();
@@ -206,7 +206,7 @@ fn half_lines_truncation_and_new_files_under_a_running_process() {
     server.wait_read(99);
     site.append("logs/clicks.log", half);
     server.wait_read(100);
-    // copytruncate: shorter than before, so that it is seen.
+    // copytruncate: shorter than before, so that it is detected.
     std::fs::File::options().write(true).truncate(true).open(site.path("logs/clicks.log")).unwrap();
     site.append("logs/clicks.log", lines(LATE_EVENING, 100..130));
     server.wait_read(130);
@@ -232,7 +232,7 @@ fn fault_21_and_42_and_51_one_wrong_clock_makes_nothing_late() {
             write!(text, "{}", line(LATE_EVENING + FAR + 1, 9_001)).unwrap();
         }
     }
-    // Ten years ahead of any clock: not even that.
+    // Ten years ahead of any clock: this makes nothing late either.
     text += &line(4_000_000_000_000, 9_002);
     text += &line(LATE_EVENING + 1_500_000, 1_500);
     site.write("logs/clicks.log", text);
@@ -240,7 +240,7 @@ fn fault_21_and_42_and_51_one_wrong_clock_makes_nothing_late() {
     site.verify();
 }
 
-/// The gauges of reading show what is read: files held open, and the text that may be read ahead.
+/// The gauges of reading show open files and the text that may be read ahead.
 #[test]
 fn the_gauges_of_reading_follow_what_is_read() {
     let site = Site::new();

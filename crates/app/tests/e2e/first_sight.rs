@@ -1,4 +1,4 @@
-//! What a newcomer sees: the demo, what `run` says it found, and progress bars on a terminal.
+//! What a new user sees: the demo, the startup messages of `run`, and progress bars on a terminal.
 
 use crate::site::{Site, end, exit_of, wait_for};
 use crate::stopping::{hear, is_empty, rest, send, start, with_separators};
@@ -18,7 +18,7 @@ fn the_demo_asks_its_questions() {
         let (_, answer) = said.split_once(&question).unwrap_or_else(|| panic!("{question}: {said}"));
         assert!(answer.starts_with(['{', '#']), "{path}: {answer}");
     }
-    // The first closed minute is a whole one, of 18,000 lines; its first ad has a tenth of them and more.
+    // The first closed minute is a complete one, of 18,000 lines; its first ad has more than a tenth of them.
     let (_, top) = said.split_once("\"ads\":[{\"rank\":1,\"ad_id\":\"").unwrap();
     let clicks = top.split_once("\"clicks\":").unwrap().1;
     let clicks: u64 = clicks.split('}').next().unwrap().parse().unwrap();
@@ -77,14 +77,14 @@ fn run_says_what_it_found_and_how_old_it_is() {
         assert_eq!(span, "from=2025-05-01T09:01:00Z&to=2025-05-01T10:01:00Z", "{start}");
         let ads = server.get(&format!("/ads/top100?{span}"))["ads"].clone();
         assert!(!ads.as_array().unwrap().is_empty(), "{start}: {ads}");
-        // Once.
+        // Only once.
         site.append("logs/clicks.log", "{}\n");
         server.wait_read(if start == "fresh" { 3_001 } else { 3_002 });
         assert_eq!(server.stop().matches("h old").count(), 1, "{start}");
     }
 }
 
-/// A line on a terminal, which `script` makes, or without one.
+/// Runs a command line with a terminal, which `script` provides, or without one.
 fn shown(site: &Site, line: &str, terminal: bool) -> String {
     let line = format!("{} {line}", env!("CARGO_BIN_EXE_adtally"));
     let mut command = Command::new(if terminal { "script" } else { "sh" });
@@ -94,7 +94,7 @@ fn shown(site: &Site, line: &str, terminal: bool) -> String {
         command.args(["-c", &line]);
     }
     command.current_dir(site.path("")).env("TERM", "xterm").env("NO_COLOR", "1").stdin(Stdio::null());
-    // Many turns, so that a bar has moved before the end.
+    // Many turns, so that a bar moves before the end.
     command.env("ADTALLY_INPUT__BLOCK", "64KiB").env("ADTALLY_EPOCH__MAX_LINES", "5000");
     let ended = end(command).ok();
     ended.stdout + &ended.stderr
@@ -112,7 +112,7 @@ fn long_work_has_a_bar_on_a_terminal_and_only_there() {
         for part in [" %  ", "/s", " left"] {
             assert!(on_terminal.contains(part), "{line}: {part}: {on_terminal}");
         }
-        // NO_COLOR: the cursor moves, and nothing is coloured.
+        // NO_COLOR: the cursor moves, but nothing is coloured.
         let styled = on_terminal
             .split("\x1b[")
             .skip(1)

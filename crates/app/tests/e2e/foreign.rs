@@ -1,4 +1,4 @@
-//! Files that are no logs: named, refused by `inspect`, and not read by a run, which says so.
+//! Files that are not logs: reported, rejected by `inspect`, and skipped by a run with a message.
 
 use crate::site::{Site, gzip};
 use std::process::Command;
@@ -58,7 +58,7 @@ fn a_run_reads_the_logs_beside_what_is_none_and_tells_of_it() {
     assert_eq!(site.ledger()["counted"], 1);
     let server = site.serve("logs");
     server.wait_readiness(200, told);
-    // What it is replaced by is read.
+    // Its replacement is read.
     std::fs::remove_file(site.path("logs/b.zip")).unwrap();
     site.write("logs/b.zip", LINE.replace("\"u\"", "\"v\""));
     server.wait_read(2);

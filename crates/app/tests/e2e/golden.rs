@@ -1,5 +1,5 @@
-//! Data directories of earlier formats: they open, verify, answer as their version did, and go on, wherever the first
-//! process that goes on dies.
+//! Data directories of earlier formats: they open, verify, answer as in their version, and can be continued, wherever
+//! the first continuing process dies.
 
 use crate::faults::{SECOND, START, check, click, clicks, until_end};
 use crate::site::{Site, end};
@@ -7,13 +7,13 @@ use adtally_store::fail_points::{COLUMNS_ADDED, FAIL_POINTS};
 use std::path::Path;
 use std::process::Command;
 
-/// Clicks in the log that each directory has read.
+/// Number of clicks in the log that each directory has read.
 const CLICKS: i64 = 3_000;
 
-/// Clicks that come to it.
+/// Number of additional clicks.
 const MORE: i64 = 200;
 
-/// Unpacks a directory, and the log that it has read, into a site.
+/// Unpacks a directory and its log into a site.
 fn unpacked(name: &str) -> Site {
     let site = Site::new();
     let packed = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
@@ -24,7 +24,7 @@ fn unpacked(name: &str) -> Site {
     site
 }
 
-/// The format of a record.
+/// The format version of a record.
 fn format_of(site: &Site, number: u64) -> u16 {
     let record = site.read(&format!("data/epochs/00000/{number:020}.epoch"));
     u16::from_le_bytes(record[8..10].try_into().unwrap())
@@ -37,7 +37,7 @@ fn newest(site: &Site) -> u64 {
     entries.filter_map(|entry| name(entry).strip_suffix(".epoch")?.parse().ok()).max().unwrap()
 }
 
-/// Lines that no directory counts.
+/// Lines that are not counted.
 const OTHERS: [(&str, u64); 2] = [("duplicate", 1), ("malformed", 1)];
 
 #[test]
@@ -48,7 +48,7 @@ fn a_directory_of_format_1_verifies_answers_and_goes_on() {
     check(&site, &clicks(0..CLICKS), &OTHERS);
     assert_eq!(format_of(&site, newest(&site)), 1, "reading changes nothing");
 
-    // A process that has nothing to read answers from it.
+    // A process with nothing to read answers from it.
     let server = site.serve("logs");
     let span = "from=2025-06-02T00:00:00Z&to=2025-06-02T00:50:00Z";
     for ad in 0..7 {
@@ -62,14 +62,14 @@ fn a_directory_of_format_1_verifies_answers_and_goes_on() {
     site.append("logs/clicks.log", clicks(CLICKS..CLICKS + MORE));
     until_end(&site);
     check(&site, &clicks(0..CLICKS + MORE), &OTHERS);
-    // Dead letters have columns that the old version did not know.
+    // Dead letters have columns that the old version lacked.
     site.append("logs/clicks.log", click(START - 3_600 * SECOND, 5));
     until_end(&site);
     let new = "verdict = 'late' AND ad_id = 5 AND user_id = '5' AND country = 'US' AND watermark > click_timestamp";
     for letters in [new, "verdict = 'malformed' AND ad_id IS NULL AND watermark IS NULL"] {
         assert_eq!(site.sql_value(&format!("SELECT count(*) FROM dead_letters WHERE {letters}")), "1", "{letters}");
     }
-    // A copy of a click that the old version counted is known.
+    // A copy of a click that the old version counted is recognised.
     site.append("logs/clicks.log", click(START + (CLICKS - 1) * SECOND, CLICKS - 1));
     let ledger = until_end(&site);
     assert_eq!((&ledger["duplicate"], &ledger["late"]), (&2.into(), &1.into()), "{ledger}");
@@ -86,7 +86,7 @@ fn a_directory_of_format_1_survives_death_at_every_step_of_going_on() {
             command.envs([("ADTALLY_EPOCH__MAX_LINES", "40"), ("ADTALLY_EPOCH__FSYNC", "false")]);
             command.env("FAILPOINTS", format!("{point}={passed}*off->return"));
             let died = end(command).code.is_none();
-            // The log is too young for records to be collected, and all of it is projected at once.
+            // The log is too young to delete records, and everything is projected at once.
             assert!(died || passed > 0 || point == "while_collecting", "nobody came to {point}");
             until_end(&site);
             check(&site, &clicks(0..CLICKS + MORE), &OTHERS);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
 
-/// What the other readers print, by means of `adtally sql`.
+/// The values that the other readers print, from `adtally sql`.
 fn sums(site: &Site) -> Value {
     let number = |query: &str| -> Value { site.sql_value(query).parse::<u64>().unwrap_or_default().into() };
     let rows = |query: &str| -> Value {
@@ -30,7 +30,7 @@ fn sums(site: &Site) -> Value {
     })
 }
 
-/// The interpreter with the packages; `cargo xtask test` makes it and names it.
+/// The interpreter with the packages, which `cargo xtask test` creates and names.
 pub(crate) fn interpreter() -> String {
     let requirements = "tests/python/requirements.txt";
     let python = std::env::var("ADTALLY_PYTHON").unwrap_or_else(|_| "python3".to_owned());
@@ -60,7 +60,7 @@ fn deltalake_and_polars_find_the_same_sums() {
         "--lines 60000 --rate 10 --seed 31 --duplicates 2% --late 1% --malformed 1% --invalid 1% --click-ids 30%";
     let expected = Expected::generate(&site, "clicks.log", &format!("{words} --start 2025-07-01T22:30:00Z"));
     let text = site.read("clicks.log");
-    // Several lake commits: half of it, the rest while serving, and the end.
+    // Several lake commits: half of the log, the rest while serving, and the end.
     let half = text.len() / 2;
     site.write("logs/clicks.log", &text[..half]);
     site.adtally("run logs --data-dir data --until-end").ok();

@@ -1,8 +1,8 @@
-//! The same logs read as files, and as a topic with three partitions of stamped records: equal answers.
+//! The same logs read as files, and as a topic with three partitions of stamped records, give equal answers.
 //!
-//! The topic is in memory. Its agent does what the contract says: it guards the times of each log as a whole, routes lines by
-//! their ad, stamps each record with the watermark before its first line, and ends records when the watermark passes the
-//! end of a minute.
+//! The topic is in memory. Its agent follows the contract: it guards the times of each log as a whole, routes lines by
+//! their ad, stamps each record with the watermark before its first line, and ends records when the watermark passes
+//! the end of a minute.
 
 use crate::expected::{Expected, KEY};
 use crate::site::{Site, VERDICTS};
@@ -35,10 +35,10 @@ use std::time::Duration;
 
 const PARTITIONS: u64 = 3;
 
-/// Logs that are written side by side.
+/// Number of logs that are written concurrently.
 const LOGS: usize = 4;
 
-/// Lines of a record at most.
+/// Maximum lines of a record.
 const RECORD_LINES_MAX: usize = 40;
 
 /// Records of a block.
@@ -53,7 +53,7 @@ struct Produced {
     lines: usize,
 }
 
-/// A line of a log: its text, and, where it is a click in time, its ad and its event time.
+/// A line of a log: its text, and, if it is a click in time, its ad and its event time.
 struct Line {
     text: Vec<u8>,
     click: Option<(u64, i64)>,
@@ -66,7 +66,7 @@ fn decoded(text: &[u8]) -> DecodedBatch {
     decoder.decode(Block { input, from: 0, to, text, format: Format::Ndjson, nul_bytes: 0, overlong: false })
 }
 
-/// The same log with every copy of a click as its first: which of them is read first depends on how logs are read.
+/// The same log with every copy of a click equal to its first line: the reading order decides which comes first.
 fn with_equal_copies(text: &[u8]) -> Vec<u8> {
     let clicks = decoded(text).clicks;
     let mut firsts = BTreeMap::new();
@@ -91,7 +91,7 @@ fn with_equal_copies(text: &[u8]) -> Vec<u8> {
     equal
 }
 
-/// The lines of a log in their order.
+/// The lines of a log in order.
 fn lines_of(text: &[u8], now_ms: i64) -> Vec<Line> {
     let clicks = decoded(text).clicks;
     let row = |row: usize| (clicks.line_start[row] as usize, (clicks.ad_id[row], clicks.event_time_ms[row]));
@@ -106,7 +106,7 @@ fn lines_of(text: &[u8], now_ms: i64) -> Vec<Line> {
     lines
 }
 
-/// What the agents of these logs produce to each partition, all of them at the same pace.
+/// The records that the agents of these logs produce for each partition, all at the same pace.
 fn produce(logs: &[Vec<Line>], options: &RunOptions) -> Vec<Vec<Produced>> {
     let settings = options.settings.time;
     let mut partitions: Vec<Vec<Produced>> = vec![Vec::new(); PARTITIONS as usize];
@@ -147,7 +147,7 @@ fn produce(logs: &[Vec<Line>], options: &RunOptions) -> Vec<Vec<Produced>> {
 /// Reads a partition of the topic to its end.
 struct TopicSource {
     records: Vec<Produced>,
-    /// The next record. Offsets are twice as far: every second one holds nothing.
+    /// The next record. Offsets are twice as large: every second one is empty.
     next: usize,
     inputs: BTreeMap<Arc<str>, InputId>,
 }
@@ -193,7 +193,7 @@ impl Source for TopicSource {
     fn set_block_bytes(&mut self, _: usize) {}
 }
 
-/// Reads the topic with one process that owns all partitions; what it answers from, and its ledger.
+/// Reads the topic with one process that owns all partitions. Returns the source of its answers, and its ledger.
 fn read_topic(
     topic: Vec<Vec<Produced>>,
     options: &RunOptions,
@@ -240,7 +240,7 @@ fn read_topic(
     (Embedded::new(hot, lake), ledger)
 }
 
-/// The questions that both are asked.
+/// The questions for both.
 fn questions(from: Minute, to: Minute) -> Vec<Question> {
     let mut questions = Vec::new();
     for span in
@@ -289,12 +289,12 @@ fn three_partitions_of_stamped_records_answer_as_the_files_do() {
         .unwrap();
     let logs: Vec<Vec<Line>> = logs.iter().map(|text| lines_of(text, SystemClock.wall_ms())).collect();
     let topic = produce(&logs, &options);
-    // A first run ends in its midst, and a second one goes on where that was.
+    // A first run ends in the middle, and a second one continues from there.
     let half = topic.iter().map(|records| records[..records.len() / 2].to_vec()).collect();
     read_topic(half, &RunOptions { ending: Ending::UntilEnd, ..options.clone() }, &runtime);
     let (topic, topic_ledger) = read_topic(topic, &options, &runtime);
 
-    // Through the binary: every log adds up, every count is right, and everything that is stored agrees.
+    // Checks with the binary that every ledger adds up, every count is right, and all stored data agrees.
     let ledger = site.ledger();
     for verdict in VERDICTS {
         let of_partitions = ledger["partitions"].as_array().unwrap().iter();
@@ -325,7 +325,7 @@ fn three_partitions_of_stamped_records_answer_as_the_files_do() {
             let (mut one, mut other) =
                 (files.top_ads(&question, 100).await.unwrap(), topic.top_ads(&question, 100).await.unwrap());
             for coverage in [&mut one.coverage, &mut other.coverage] {
-                // The logs are not the same, and stamps are older than the lines behind them.
+                // The logs differ, and stamps are older than the lines after them.
                 (coverage.revision, coverage.watermark_ms) = (None, None);
             }
             assert_eq!(one, other, "{question:?}");
@@ -345,7 +345,7 @@ fn three_partitions_of_stamped_records_answer_as_the_files_do() {
     service.run(&AtomicBool::new(true), |_, _| ()).unwrap();
 }
 
-/// Of copies in several inputs only the split between duplicate and late may differ.
+/// For copies in several inputs, only the split between duplicate and late may differ.
 fn check_equal(one: &Ledger, other: &Ledger) {
     let of = |ledger: &Ledger| {
         let copies = ledger.duplicate + ledger.late;

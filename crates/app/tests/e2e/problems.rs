@@ -1,11 +1,11 @@
-//! Every error that a client can make, once: a problem document that says what is wrong and what to do.
+//! Every error that a client can cause, once: a problem document that says what is wrong and what to do.
 
 use crate::site::{Serving, Site};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-/// Sends bytes as they are; returns status, head and body.
+/// Sends raw bytes; returns status, head and body.
 fn send(server: &Serving, request: &str) -> (u16, String, String) {
     let mut stream = TcpStream::connect(server.address()).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
@@ -17,7 +17,7 @@ fn send(server: &Serving, request: &str) -> (u16, String, String) {
     (status, head.to_lowercase(), body.to_owned())
 }
 
-/// Checks the status, the kind, the parameter at fault and a word of the detail.
+/// Checks the status, the kind, the wrong parameter and a word of the detail.
 fn check(server: &Serving, target: &str, expected: (u16, &str, &str, &str)) {
     check_request(server, &format!("GET {target} HTTP/1.1\r\nhost: adtally\r\nconnection: close\r\n\r\n"), expected);
 }
@@ -78,7 +78,7 @@ fn each_error_once() {
     let cookie = "x".repeat(20_000);
     let large = format!("GET /ledger HTTP/1.1\r\nhost: a\r\ncookie: {cookie}\r\nconnection: close\r\n\r\n");
     check_request(&server, &large, (431, "headers-too-large", "", ""));
-    // None of this did harm.
+    // None of these requests did harm.
     assert_eq!(server.text("/healthz").0, 200);
     server.stop();
 }

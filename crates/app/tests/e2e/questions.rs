@@ -1,5 +1,5 @@
-//! Both endpoints with every parameter, alone and combined, against a recount by plain means; and minutes from open
-//! to closed to final.
+//! Both endpoints with every parameter, alone and combined, against a plain recount; and minutes from open to closed to
+//! final.
 
 use crate::expected::ranked;
 use crate::site::{Serving, Site, wait_for};
@@ -14,15 +14,15 @@ const TEN: i64 = 1_746_093_600_000;
 
 const MINUTE: i64 = 60_000;
 
-/// Clicks lie within so many minutes from ten o'clock.
+/// All clicks are within this many minutes from ten o'clock.
 const MINUTES: i64 = 90;
 
 const LINES: i64 = 20_000;
 
-/// No input goes idle, so that the frontiers follow the lines alone.
+/// No input becomes idle, so that the frontiers follow the lines alone.
 const NEVER_IDLE: &str = "[time]\nidle_timeout = \"1h\"\n";
 
-/// Spans: of the last minutes, of hot ones, of older ones, across both, still open, and before all clicks.
+/// Spans: the last minutes, hot ones, older ones, both together, still open, and before all clicks.
 const SPANS: [&str; 9] = [
     "minutes=1",
     "minutes=7",
@@ -44,7 +44,7 @@ const IPS: [&str; 5] = ["", "10.0.0.3", "::ffff:10.0.0.3", "2001:DB8:0::7", "192
 
 const USERS: [&str; 4] = ["", "u3", "ü &=1", "nobody"];
 
-/// An ad of many clicks, one of few, and one never seen.
+/// An ad with many clicks, one with few, and an unknown one.
 const ADS: [u64; 3] = [0, 117, 4_000_000_000];
 
 struct Click {
@@ -59,7 +59,7 @@ struct Click {
 /// All clicks, one by one.
 struct Recount(Vec<Click>);
 
-/// A log, and what is in it. Some lines are copies; countries and addresses are not always written canonically.
+/// A log and its content. Some lines are copies; countries and addresses are not always canonical.
 fn generate() -> (String, Recount) {
     let mut random = 42_u64;
     let mut below = |bound: u64| {
@@ -69,7 +69,7 @@ fn generate() -> (String, Recount) {
     let (mut log, mut clicks, mut seen) = (String::new(), Vec::new(), HashSet::new());
     for line in 0..LINES {
         let time = TEN + line * (MINUTES * MINUTE) / LINES + below(4_000) as i64;
-        // Squared, so that small numbers are clicked most; many of the others tie.
+        // Squared, so that small numbers get most clicks; many of the others tie.
         let ad = below(1_000) * below(1_000) * 130 / 1_000_000;
         let user = if below(30) == 0 { "ü &=1".to_owned() } else { format!("u{}", below(40)) };
         let (ip, written) = match below(25) {
@@ -107,7 +107,7 @@ fn percent_encoded(text: &str) -> String {
     })
 }
 
-/// A question as a person means it.
+/// A question in plain terms.
 #[derive(Clone, Copy)]
 struct Asked {
     span: &'static str,
@@ -131,8 +131,8 @@ impl Asked {
         query
     }
 
-    /// An answer without its revision, which it bears unless it covers what is not committed. Whoever sends that back gets
-    /// the same answer, byte for byte, as long as no other epoch is committed.
+    /// An answer without its revision, which it has unless it includes uncommitted clicks. A client that sends the
+    /// revision back gets the same answer, byte for byte, until another epoch is committed.
     fn answer(&self, server: &Serving, path: &str) -> Value {
         let (_, text) = server.text(path);
         let mut answer: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"));
@@ -169,7 +169,7 @@ impl Recount {
         self.0.iter().map(|click| click.time).max().unwrap()
     }
 
-    /// Where a frontier stands that is so far behind the newest click.
+    /// The position of a frontier that is this far behind the newest click.
     fn frontier(&self, behind: i64) -> i64 {
         (self.newest() - behind) / MINUTE * MINUTE
     }
@@ -197,7 +197,7 @@ impl Recount {
         }
     }
 
-    /// Clicks by ad and minute that a question asks for.
+    /// The clicks of a question by ad and minute.
     fn clicks(&self, asked: &Asked) -> BTreeMap<(u64, i64), u64> {
         let (from, to) = self.span(asked);
         let filters = asked.filters();
@@ -213,7 +213,7 @@ impl Recount {
         counts
     }
 
-    /// What every answer says of itself.
+    /// The metadata of every answer.
     fn covered(&self, asked: &Asked) -> Value {
         let (from, to) = self.span(asked);
         json!({
@@ -253,7 +253,7 @@ impl Recount {
         assert_eq!(asked.answer(server, &format!("/ads/{ad}/clicks?{query}")), expected, "{ad} {query}");
     }
 
-    /// Every span with and without each single filter, and of the combinations every `stride`-th.
+    /// Checks every span with and without each single filter, and every `stride`-th of the combinations.
     fn check(&self, server: &Serving, stride: usize) {
         let mut number = 0;
         for span in SPANS {
@@ -276,7 +276,7 @@ impl Recount {
     }
 }
 
-/// Minutes that are hot, older ones whose epochs the lake does not hold yet, and older ones in the lake.
+/// Hot minutes, older ones whose epochs are not in the lake yet, and older ones in the lake.
 #[test]
 fn every_parameter() {
     let (log, recount) = generate();
@@ -302,13 +302,13 @@ fn every_parameter() {
     let server = site.serve("logs --config adtally.toml");
     recount.check(&server, 97);
     server.stop();
-    // Now the lake holds everything; all but ten minutes come from it.
+    // Now the lake contains everything; all but ten minutes come from it.
     config("1s");
     let server = site.serve("logs --config adtally.toml");
     recount.check(&server, 41);
 }
 
-/// What is seen once is seen from then on, while clicks move from pending epochs to the lake and out of memory.
+/// Visible clicks stay visible while they move from pending epochs to the lake and out of memory.
 #[test]
 fn answers_never_waver_while_the_lake_catches_up() {
     let (log, recount) = generate();
@@ -339,11 +339,11 @@ fn answers_never_waver_while_the_lake_catches_up() {
         }
     };
     std::thread::scope(|scope| {
-        // Side by side, so that some ask at the very moment of a commit.
+        // Concurrently, so that some ask exactly during a commit.
         for asked in &questions {
             scope.spawn(|| watch(asked));
         }
-        // Ten lake commits' time, of many small epochs.
+        // The time of ten lake commits, with many small epochs.
         let pieces: Vec<&str> = log.split_inclusive('\n').collect();
         for piece in pieces.chunks(pieces.len() / 100 + 1) {
             site.append("logs/clicks.log", piece.concat());
@@ -355,7 +355,7 @@ fn answers_never_waver_while_the_lake_catches_up() {
     for asked in &questions {
         recount.check_top(&server, asked);
     }
-    // After a crash the lake catches up at once, while questions are answered already.
+    // After a crash the lake catches up at once, while questions are already answered.
     server.kill();
     let server = site.serve("logs --config adtally.toml");
     for asked in questions.iter().cycle().take(50) {
@@ -398,7 +398,7 @@ fn line(at: i64, user: u32) -> String {
     )
 }
 
-/// A minute is open, then closed, then final; what is open is seen before it is committed, and again after a crash.
+/// A minute is open, then closed, then final. Open clicks show before the commit, and again after a crash.
 #[test]
 fn from_open_to_closed_to_final() {
     let site = Site::new();
@@ -412,10 +412,10 @@ fn from_open_to_closed_to_final() {
             (answer["clicks"] == clicks).then_some(answer)
         })
     };
-    // The first sixteen lines make a watermark, which passes the minute before, and so they are committed.
+    // The first sixteen lines set a watermark, which passes the previous minute, so they are committed.
     server.wait_read(20);
     site.append("clicks.log", (20..24).map(|user| line(TEN + 2_000, user)).collect::<String>());
-    // Open: seen where that is asked for, under every filter, and nowhere else.
+    // Open: visible with `include_open`, under every filter, and not without it.
     let answer = open(&server, 24);
     assert_eq!((&answer["from"], &answer["to"]), (&json!("2025-05-01T10:00:00Z"), &json!("2025-05-01T10:01:00Z")));
     assert_eq!((&answer["state"], &answer["newest_click"]), (&json!("open"), &json!("2025-05-01T10:00:02Z")));
@@ -430,18 +430,18 @@ fn from_open_to_closed_to_final() {
     assert_eq!((&answer["clicks"], &answer["to"]), (&json!(0), &json!("2025-05-01T09:59:00Z")));
     assert_eq!(answer["newest_click"], "2025-05-01T10:00:01.019Z", "the newest that is committed");
     assert_eq!(server.get("/ledger")["read"], 20);
-    // Not committed: a crash forgets it, and it is read again.
+    // Not committed: lost in a crash, and read again.
     server.kill();
     let server = site.serve("clicks.log --config adtally.toml");
     open(&server, 24);
-    // Closed: a click of the next minute, five seconds beyond, and the commit that comes with it.
+    // Closed: by a click of the next minute, five seconds beyond, and its commit.
     site.append("clicks.log", line(TEN + MINUTE + 5_001, 50));
     server.wait_read(25);
     let answer = ad(&server, "");
     assert_eq!((&answer["clicks"], &answer["state"]), (&json!(24), &json!("closed")));
     assert_eq!(answer["to"], "2025-05-01T10:01:00Z");
     assert_eq!(answer["watermark"], "2025-05-01T10:01:00.001Z");
-    // Closed is revisable: within the allowed lateness a straggler is counted, at the next commit.
+    // A closed minute can change: a click within the allowed lateness is counted, at the next commit.
     site.append("clicks.log", line(TEN + 59_999, 51));
     open(&server, 1);
     assert_eq!(ad(&server, "")["clicks"], 24);
@@ -450,7 +450,7 @@ fn from_open_to_closed_to_final() {
     let between = "/ads/7/clicks?from=2025-05-01T10:00:00Z&to=2025-05-01T10:01:00Z";
     assert_eq!(server.get(between)["clicks"], 25);
     assert_eq!(server.get(between)["state"], "closed");
-    // Final: another five minutes on. What comes now for that minute is late.
+    // Final: another five minutes later. New clicks of that minute are late.
     site.append("clicks.log", line(TEN + 6 * MINUTE + 5_001, 53));
     server.wait_read(28);
     assert_eq!(server.get(between)["state"], "final");
@@ -481,13 +481,13 @@ fn fault_22_idle_inputs_let_the_clock_pass() {
         let answer = wait_for(state, || Some(server.get(between)).filter(seen));
         assert_eq!(answer["clicks"], 20);
     }
-    // The last minutes are the clock's now; the clock makes nothing final beyond the newest click's minute.
+    // The last minutes now follow the clock; the clock makes nothing final beyond the newest click's minute.
     let last = server.get("/ads/7/clicks?minutes=1");
     assert_eq!((&last["clicks"], &last["state"]), (&json!(0), &json!("closed")));
     assert!(last["to"].as_str().unwrap() > "2025-05-01T10:02:00Z", "{last}");
     let partition = &server.get("/ledger")["partitions"][0];
     assert_eq!(partition["final"], "2025-05-01T10:01:00Z");
-    // A file that is dropped in later is counted all the same.
+    // A file that is added later is counted nevertheless.
     site.append("clicks.log", line(TEN + MINUTE, 60));
     assert_eq!(server.wait_read(21)["counted"], 21);
 }

@@ -1,4 +1,4 @@
-//! `adtally repair`: each thing that `verify` can find, mended from what is left, with nothing counted twice or lost.
+//! `adtally repair`: all that `verify` can find is repaired from the remaining data; nothing is lost or counted twice.
 
 use crate::expected::{Expected, KEY};
 use crate::site::{Ended, Site, check_ledger, wait_for};
@@ -20,7 +20,7 @@ fn cut(path: &PathBuf) {
     fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
 }
 
-/// Half of a log is read in a first run, the whole of it is there then.
+/// Reads half of a log in a first run; then the whole log is there.
 fn half_read(site: &Site) -> Expected {
     let expected = Expected::generate(site, "whole.log", WORDS);
     let text = site.read("whole.log");
@@ -36,8 +36,8 @@ fn repair(site: &Site, more: &str) -> Ended {
     site.adtally(&format!("repair --config adtally.toml --data-dir data {more}"))
 }
 
-/// It says what it would do and changes nothing, then does it, and then has nothing to do; what is read afterwards adds up
-/// to every count that was generated.
+/// Checks that `repair` first only says what it would do, then does it, and then has nothing to do. After reading the
+/// rest, all generated counts are right.
 fn check(site: &Site, expected: &Expected, said: &[&str]) -> Value {
     let verified = site.adtally("verify --data-dir data");
     assert_eq!(verified.code, Some(3), "{verified:?}");
@@ -77,7 +77,7 @@ fn a_torn_entry_of_the_lake_is_put_aside_and_written_again() {
 fn a_torn_end_of_the_log_is_put_aside_and_read_again() {
     let site = Site::new();
     let expected = half_read(&site);
-    // Epochs that the lake does not hold: its next commit is a day away.
+    // The lake lacks these epochs: its next commit is a day away.
     site.write("adtally.toml", format!("{KEY}[store]\nlake_interval = \"1d\"\n[epoch]\ninterval = \"100ms\"\n"));
     let records = names(&site, "data/epochs/00000").len();
     let server = site.serve("logs --config adtally.toml");
@@ -93,7 +93,7 @@ fn a_torn_end_of_the_log_is_put_aside_and_read_again() {
     assert_eq!(ledger["invalid"].as_u64(), expected.report["invalid"].as_u64().map(|lines| lines + 1));
 }
 
-/// The lake goes on from a record that is damaged: its counts are the truth then.
+/// If the lake contains the epoch of a damaged record, its counts replace the record.
 #[test]
 fn a_damaged_record_that_the_lake_holds_is_made_up_for() {
     let site = Site::new();
@@ -114,14 +114,14 @@ fn a_lost_log_is_written_anew_from_the_lake() {
     fs::remove_dir_all(site.path("data/epochs")).unwrap();
     let ledger = check(&site, &expected, &["would write the epoch log up to 192"]);
     check_rebuilt(&ledger, &expected);
-    // It goes on as any other.
+    // It continues like any other.
     let server = site.serve("logs --config adtally.toml");
     wait_for("the lake to be read", || (server.get("/ledger")["counted"] == expected.report["counted"]).then_some(()));
     server.stop();
     site.verify();
 }
 
-/// The key that the data directory made is used as one that is configured.
+/// The key that was generated for the data directory is used like a configured one.
 #[test]
 fn a_lost_log_is_written_anew_with_the_key_that_was_made() {
     let site = Site::new();
@@ -141,7 +141,7 @@ fn a_lost_log_is_written_anew_with_the_key_that_was_made() {
     site.verify();
 }
 
-/// What was read before the repair is read again: as duplicates or too late, never counted.
+/// Checks that lines read before the repair are duplicates or late when read again, never counted.
 fn check_rebuilt(ledger: &Value, expected: &Expected) {
     let read = ledger["read"].as_u64().unwrap();
     assert!(read > expected.lines(), "{ledger}");

@@ -1,12 +1,12 @@
-//! Killed again and again over a growing log: nothing is lost, nothing is counted twice.
+//! Repeated kills with a growing log: nothing is lost, nothing is counted twice.
 
 use crate::expected::{Expected, KEY};
 use crate::feed::Feed;
 use crate::site::{Site, check_ledger};
 use std::time::Duration;
 
-/// How long each process lives after it answers, in milliseconds: from before its first epoch to after several lake
-/// commits.
+/// How long each process lives after its first answer, in milliseconds: from before its first epoch to after several
+/// lake commits.
 const LIVES_MS: [u64; 8] = [0, 640, 90, 1_310, 230, 30, 870, 410];
 
 fn check(config: &str) {

@@ -1,4 +1,4 @@
-//! A folder of its own for each test: logs, data and configuration in it, and the binary run in it.
+//! A separate folder for each test, with logs, data and configuration, in which the binary runs.
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
@@ -11,18 +11,18 @@ use std::thread::{JoinHandle, sleep};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// How long to sleep before a condition is looked at again.
+/// Pause between checks of a condition.
 const POLL: Duration = Duration::from_millis(20);
 
-/// How often it is looked at before the test fails: two minutes, far longer than anything takes on a busy machine.
+/// Checks before the test fails: two minutes, far longer than anything takes on a busy machine.
 const POLLS_MAX: u32 = 6_000;
 
-/// Waits until `found` finds something; `what` says for what in vain.
+/// Waits until `found` returns a value; `what` describes it in the failure.
 pub(crate) fn wait_for<T>(what: &str, found: impl FnMut() -> Option<T>) -> T {
     poll(found).unwrap_or_else(|| panic!("waited in vain for {what}"))
 }
 
-/// Waits until `found` finds something, or for two minutes.
+/// Waits until `found` returns a value, for at most two minutes.
 pub(crate) fn poll<T>(mut found: impl FnMut() -> Option<T>) -> Option<T> {
     for _ in 0..POLLS_MAX {
         if let Some(found) = found() {
@@ -41,11 +41,11 @@ pub(crate) struct Site {
 /// A command that has ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// Its exit code; `None` when a signal ended it.
+    /// Its exit code; `None` if a signal ended it.
     pub(crate) code: Option<i32>,
-    /// What it printed for machines.
+    /// Its standard output.
     pub(crate) stdout: String,
-    /// What it said to people.
+    /// Its standard error.
     pub(crate) stderr: String,
 }
 
@@ -63,17 +63,17 @@ impl Ended {
 }
 
 impl Site {
-    /// An empty one.
+    /// An empty site.
     pub(crate) fn new() -> Site {
         Site { folder: tempfile::Builder::new().prefix("adtally-e2e-").tempdir().unwrap() }
     }
 
-    /// The path of something in it.
+    /// The path of a file in the site.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Writes a file, and the folders above it.
+    /// Writes a file, and creates its parent folders.
     pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -86,7 +86,7 @@ impl Site {
         file.write_all(bytes.as_ref()).unwrap();
     }
 
-    /// What a file holds.
+    /// The content of a file.
     pub(crate) fn read(&self, name: &str) -> Vec<u8> {
         std::fs::read(self.path(name)).unwrap()
     }
@@ -96,12 +96,12 @@ impl Site {
         gzip(&self.path(name));
     }
 
-    /// The binary, with nothing of the settings that the test itself was started with.
+    /// The binary, without the settings from the test's own environment.
     pub(crate) fn program(&self) -> Command {
         self.command(env!("CARGO_BIN_EXE_adtally"))
     }
 
-    /// A script for `sh` that runs in the same surroundings; arguments of the command become `$1` and so on.
+    /// A script for `sh` in the same environment; the command's arguments are `$1` and so on.
     pub(crate) fn shell(&self, script: &str) -> Command {
         let mut command = self.command("sh");
         command.args(["-c", script, "sh"]);
@@ -119,7 +119,7 @@ impl Site {
         command
     }
 
-    /// Runs a command line, its words apart by spaces, to its end.
+    /// Runs a command line, split at spaces, to its end.
     pub(crate) fn adtally(&self, line: &str) -> Ended {
         self.words(&line.split_whitespace().collect::<Vec<_>>())
     }
@@ -136,7 +136,7 @@ impl Site {
         self.words(&["sql", "--data-dir", "data", "--format", "csv", query]).ok().stdout
     }
 
-    /// The only value of a query that has one.
+    /// The value of a query that returns a single one.
     pub(crate) fn sql_value(&self, query: &str) -> String {
         self.sql(query).lines().nth(1).unwrap_or_default().to_owned()
     }
@@ -152,7 +152,7 @@ impl Site {
         assert!(ended.stdout.ends_with("everything agrees\n"), "{}", ended.stdout);
     }
 
-    /// Starts `adtally run` with these words on a free port, and waits until it answers.
+    /// Starts `adtally run` with these arguments on a free port, and waits until it answers.
     pub(crate) fn serve(&self, line: &str) -> Serving {
         self.serve_with(line, &[])
     }
@@ -165,7 +165,7 @@ impl Site {
         Serving::start(command)
     }
 
-    /// The same after `ulimit` with these words.
+    /// The same after `ulimit` with these arguments.
     pub(crate) fn serve_limited(&self, limit: &str, line: &str) -> Serving {
         let mut command = self.shell(&format!("ulimit {limit} && exec \"$@\""));
         command.arg(env!("CARGO_BIN_EXE_adtally"));
@@ -180,7 +180,7 @@ pub(crate) fn gzip(path: &Path) {
     assert!(status.success(), "gzip {}: {status}", path.display());
 }
 
-/// Runs a command to its end; one that hangs fails the test.
+/// Runs a command to its end; the test fails if it hangs.
 pub(crate) fn end(mut command: Command) -> Ended {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (stdout, stderr) = (gather(child.stdout.take().unwrap()), gather(child.stderr.take().unwrap()));
@@ -218,7 +218,7 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    /// Starts a command that serves, and waits until it says its address.
+    /// Starts a command that serves, and waits until it prints its address.
     pub(crate) fn start(mut command: Command) -> Serving {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
@@ -234,7 +234,7 @@ impl Serving {
                 panic!("{status}: {said}");
             }
             let (_, rest) = said.split_once("answering on")?;
-            // `run` writes more on the same line, `demo` writes the address on a line of its own.
+            // `run` continues the line after the address; `demo` prints it on a separate line.
             rest.trim_start().split_once([';', '\n']).map(|(url, _)| url.to_owned())
         });
         let config = ureq::Agent::config_builder().http_status_as_error(false).build();
@@ -246,7 +246,7 @@ impl Serving {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Sets the size that its files may have at most, in bytes, or none.
+    /// Sets or removes the maximum size of its files in bytes.
     pub(crate) fn limit_files(&self, bytes: Option<u64>) {
         let limit = Rlimit { current: bytes, maximum: None };
         prlimit(Some(Pid::from_child(&self.child)), Resource::Fsize, limit).unwrap();
@@ -257,11 +257,11 @@ impl Serving {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
         let stat =
             |task: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.unwrap().path().join("stat"));
-        // A thread may end meanwhile.
+        // A thread may end in the meantime.
         tasks.map(stat).all(|stat| stat.is_err() || stat.is_ok_and(|stat| stat.contains(") T ")))
     }
 
-    /// Waits until it ends by itself; its exit code and what it said.
+    /// Waits until it ends by itself; returns its exit code and its standard error.
     pub(crate) fn ended(mut self) -> (Option<i32>, String) {
         let status = exit_of(&mut self.child);
         (status.code(), self.said())
@@ -275,7 +275,7 @@ impl Serving {
         });
     }
 
-    /// Its soft and hard limit of open handles.
+    /// Its soft and hard limits of open handles.
     pub(crate) fn handles(&self) -> (String, String) {
         let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.child.id())).unwrap();
         let words = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap().split_whitespace();
@@ -283,14 +283,14 @@ impl Serving {
         (words[0].clone(), words[1].clone())
     }
 
-    /// The most memory that it has held so far, in MiB.
+    /// Its peak memory so far, in MiB.
     pub(crate) fn memory_mib_max(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1_024
     }
 
-    /// What it has said on standard error so far.
+    /// Its standard error so far.
     pub(crate) fn said(&self) -> String {
         self.said.lock().unwrap().clone()
     }
@@ -300,7 +300,7 @@ impl Serving {
         self.url.strip_prefix("http://").unwrap()
     }
 
-    /// Asks, and returns the status and the text of the answer.
+    /// Sends a request; returns the status and the text of the answer.
     pub(crate) fn text(&self, path: &str) -> (u16, String) {
         let mut response = self.agent.get(format!("{}{path}", self.url)).call().unwrap_or_else(|error| {
             panic!("{path}: {error}\n{}", self.said());
@@ -308,14 +308,14 @@ impl Serving {
         (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
     }
 
-    /// Asks what must be answered with 200 and JSON.
+    /// Sends a request that must be answered with 200 and JSON.
     pub(crate) fn get(&self, path: &str) -> Value {
         let (status, text) = self.text(path);
         assert_eq!(status, 200, "{path}: {text}");
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
     }
 
-    /// Waits until so many lines are committed, and returns the ledger.
+    /// Waits until this many lines are committed, and returns the ledger.
     pub(crate) fn wait_read(&self, lines: u64) -> Value {
         let mut last = Value::Null;
         for _ in 0..POLLS_MAX {
@@ -330,13 +330,13 @@ impl Serving {
         panic!("{lines} lines are not read: {last}\n{}", self.said());
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM, a clean end, and what it said.
+    /// Sends SIGTERM, checks for a clean end, and returns the standard error.
     pub(crate) fn stop(self) -> String {
         self.send(Signal::TERM);
         let (code, said) = self.ended();
@@ -347,13 +347,13 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        // It may have ended.
+        // It may have ended already.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-/// The columns of a ledger that `adtally generate` promises.
+/// The columns of a ledger in the truth of `adtally generate`.
 pub(crate) const VERDICTS: [&str; 7] = ["read", "counted", "duplicate", "late", "future", "malformed", "invalid"];
 
 /// Checks the totals of a ledger.

@@ -1,4 +1,4 @@
-//! What answers while the state is recovered, and what happens when the server dies.
+//! Answers during recovery, and the death of the server.
 
 use crate::site::{Site, exit_of, wait_for};
 use crate::stopping::rest;
@@ -17,9 +17,9 @@ fn many_records() -> Site {
     site
 }
 
-/// Starts a run that recovers slowly; it and where it listens.
+/// Starts a run that recovers slowly; returns it and its address.
 fn recovering(site: &Site) -> (Child, String) {
-    // The address must be known before the run says it.
+    // The address must be known before the run prints it.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
@@ -85,7 +85,7 @@ fn a_signal_ends_a_recovery() {
     site.verify();
 }
 
-/// A failure while starting ends the process as it did before HTTP was there first.
+/// A failure during the start ends the process with its own code, although HTTP started before.
 #[test]
 fn a_start_that_fails_ends_with_its_own_code() {
     let site = many_records();
@@ -100,13 +100,13 @@ fn a_start_that_fails_ends_with_its_own_code() {
     assert_eq!(ended.code, Some(3), "{ended:?}");
 }
 
-/// A count that nobody can see any more would go unnoticed.
+/// Without the server, a count would go unnoticed.
 #[test]
 fn the_death_of_the_server_ends_the_process_after_a_commit() {
     let site = Site::new();
     site.adtally("generate --clicks 300 --output clicks.log").ok();
     let server = site.serve_with("clicks.log", &[("FAILPOINTS", "accepting=3*off->panic")]);
-    // The first connection may be answered; one of the next is the server's end.
+    // The first connection may be answered; one of the next ends the server.
     let (code, said) = {
         for _ in 0..5 {
             drop(std::net::TcpStream::connect(server.address()));

@@ -1,4 +1,4 @@
-//! What stands on standard error: JSON and nothing else where the log is JSON, and no character that moves a cursor.
+//! Standard error: only JSON if the log is JSON, and no character that moves a cursor.
 
 use crate::site::{Site, end};
 use crate::stopping::{rest, send, start};
@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader};
 
 const JSON: (&str, &str) = ("ADTALLY_LOG__FORMAT", "json");
 
-/// Checks that each line is an object as log lines are, and returns their messages.
+/// Checks that each line is an object in the form of log lines, and returns their messages.
 fn messages(said: &str) -> Vec<String> {
     let message = |line: &str| {
         let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line:?} in {said}"));
@@ -42,7 +42,7 @@ fn where_the_log_is_json_everything_is() {
         let messages = messages(&ended.stderr);
         assert!(messages.iter().any(|message| message.contains(word)), "{line}: {messages:?}");
     }
-    // By the file, also where the file is wrong.
+    // The file selects JSON, even if the file has mistakes.
     let ended = site.adtally("config check --config json.toml");
     assert_eq!(ended.code, Some(2));
     assert!(messages(&ended.stderr)[0].contains("json.toml:4"), "{ended:?}");
@@ -72,7 +72,7 @@ fn a_service_and_its_panic_are_json() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
-/// Names and payloads come from others, and a terminal obeys what it reads.
+/// Names and payloads come from others, and a terminal executes control characters.
 #[test]
 fn names_cannot_move_the_cursor() {
     let site = Site::new();

@@ -1,4 +1,4 @@
-//! Signals at any moment, the temporary folders they must not leave behind, and nobody who reads what is said.
+//! Signals at any moment, temporary folders that must not be left behind, and a stderr without a reader.
 
 use crate::site::{Site, end, exit_of, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
@@ -9,10 +9,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// Many small epochs, so that a run takes long enough to be stopped in its midst.
+/// Many small epochs, so that a run takes long enough to be stopped in the middle.
 const SLOW: [(&str, &str); 2] = [("ADTALLY_EPOCH__MAX_LINES", "500"), ("ADTALLY_INPUT__BLOCK", "64KiB")];
 
-/// A site with a log of so many lines.
+/// A site with a log of this many lines.
 fn site(lines: u64) -> Site {
     let site = Site::new();
     site.adtally(&format!("generate --lines {lines} --rate 100 --malformed 1% --output clicks.log")).ok();
@@ -22,19 +22,19 @@ fn site(lines: u64) -> Site {
 /// Starts a command whose temporary folders go to `tmp`.
 pub(crate) fn start(site: &Site, line: &str) -> Child {
     std::fs::create_dir_all(site.path("tmp")).unwrap();
-    // Signals that the test itself was started to ignore would be ignored by the command, too.
+    // The command would also ignore signals that the test itself was started to ignore.
     let mut command = Command::new("env");
     command.args(["--default-signal=INT,TERM,HUP", env!("CARGO_BIN_EXE_adtally")]).args(line.split_whitespace());
     command.current_dir(site.path("")).env("TMPDIR", site.path("tmp")).envs(SLOW).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Sends it a signal.
+/// Sends a signal.
 pub(crate) fn send(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
 }
 
-/// Reads what it says, up to a line with this word.
+/// Reads output up to a line with this word.
 pub(crate) fn hear(from: &mut impl BufRead, word: &str) -> String {
     let mut said = String::new();
     while !said.contains(word) {
@@ -43,14 +43,14 @@ pub(crate) fn hear(from: &mut impl BufRead, word: &str) -> String {
     said
 }
 
-/// The rest of what it prints.
+/// The rest of the output.
 pub(crate) fn rest(from: &mut impl Read) -> String {
     let mut text = String::new();
     from.read_to_string(&mut text).unwrap();
     text
 }
 
-/// Whether nothing is left in a folder.
+/// Whether a folder is empty.
 pub(crate) fn is_empty(site: &Site, folder: &str) -> bool {
     std::fs::read_dir(site.path(folder)).unwrap().next().is_none()
 }
@@ -58,7 +58,7 @@ pub(crate) fn is_empty(site: &Site, folder: &str) -> bool {
 /// Waits for the third record of a log somewhere below a folder.
 fn wait_for_records(site: &Site, folder: &str) {
     fn found(folder: &Path) -> bool {
-        // Folders come and go while it looks.
+        // Folders can appear and disappear during the search.
         std::fs::read_dir(folder)
             .into_iter()
             .flatten()
@@ -107,8 +107,8 @@ fn an_interrupted_count_tells_what_it_counted() {
     assert!(is_empty(&site, "tmp"));
 }
 
-/// However early it comes, nothing is left: either the signal ends the process before there is a folder, or the folder
-/// is removed.
+/// However early the signal comes, nothing is left: it ends the process before there is a folder, or the folder is
+/// removed.
 #[test]
 fn a_signal_at_any_moment_leaves_no_folder_of_count() {
     let site = site(2_000);
@@ -127,7 +127,7 @@ fn a_signal_at_any_moment_leaves_no_folder_of_count() {
     }
 }
 
-/// A request that is never finished keeps a stopping server waiting.
+/// A request that is never finished, for which a stopping server waits.
 fn hold(address: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(b"GET /ledger HTTP/1.1\r\nhost: a\r\n").unwrap();
@@ -166,7 +166,7 @@ fn the_second_signal_leaves_no_folder_of_the_demo() {
     assert!(is_empty(&site, "tmp"));
 }
 
-/// A terminal that is closed stops it in good order, unless it was started to outlive the terminal.
+/// Closing the terminal stops it in good order, unless it was started to outlive the terminal.
 #[test]
 fn a_hangup_stops_unless_it_is_ignored() {
     let site = site(3_000);
@@ -187,7 +187,7 @@ fn a_hangup_stops_unless_it_is_ignored() {
     assert!(!rest(&mut said).contains("panic"));
 }
 
-/// A thread that hangs for good, as on a dead mount, does not keep a process that was asked to stop.
+/// A thread that hangs forever, as on a dead mount, does not delay the end of a process that was asked to stop.
 #[test]
 fn a_run_that_hangs_ends_before_a_container_runtime_kills_it() {
     let site = site(3_000);
@@ -207,12 +207,12 @@ fn a_run_that_hangs_ends_before_a_container_runtime_kills_it() {
     site.verify();
 }
 
-/// What a run prints, without what names its data directory.
+/// The output of a run, without the parts that depend on its data directory.
 fn without_revision(stdout: &str) -> &str {
     stdout.split_once(",\"revision\":").map_or(stdout, |(before, _)| before)
 }
 
-/// What is said may go nowhere: to a full disk, to a pipe that nobody reads, to no file at all.
+/// Messages may be lost: on a full disk, in a pipe without a reader, without any file.
 #[test]
 fn a_lost_stderr_changes_nothing() {
     let site = site(2_000);

@@ -1,4 +1,4 @@
-//! Standard input and output, and pipes, where files are expected.
+//! Standard input and output, and pipes, instead of files.
 
 use crate::site::{Ended, Site, end};
 use serde_json::Value;
@@ -13,7 +13,7 @@ fn bash(site: &Site, line: &str) -> Ended {
     end(command)
 }
 
-/// Checks that a line counts 1,000 clicks, and leaves nothing behind.
+/// Checks that a line counts 1,000 clicks and leaves no files behind.
 fn check(site: &Site, line: &str, name: &str) {
     let ended = bash(site, line).ok();
     let counted = ended.json();
@@ -44,7 +44,7 @@ fn count_reads_standard_input_and_pipes() {
     assert!(!site.path("-").exists());
 }
 
-/// Rejected lines are told by the name of the stream and their number.
+/// Rejected lines are reported with the name of the stream and their number.
 #[test]
 fn lines_of_a_stream_are_told_by_its_name() {
     let site = Site::new();
@@ -55,7 +55,7 @@ fn lines_of_a_stream_are_told_by_its_name() {
 #[test]
 fn inspect_reads_the_beginning_of_a_stream() {
     let site = Site::new();
-    // Without an end, as a live log.
+    // Without an end, like a live log.
     let ended = bash(&site, "set +o pipefail; $A generate --clicks 100000000 2>/dev/null | $A inspect - --json").ok();
     let report: Value = ended.json();
     assert_eq!((&report["path"], &report["lines"]), (&"-".into(), &1_000.into()), "{report}");
@@ -90,7 +90,7 @@ fn what_cannot_be_a_stream_is_refused() {
     assert!(!site.path("data").exists());
 }
 
-/// A pipe without a writer is waited for, as by any program, but not in silence, and a signal ends the wait.
+/// A command waits for a pipe without a writer, like any program, but says so, and a signal ends the wait.
 #[test]
 fn a_silent_pipe_is_told() {
     let site = Site::new();

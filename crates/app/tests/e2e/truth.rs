@@ -1,11 +1,11 @@
-//! Generated logs come out exactly: in one go, and through rotation, kills and restarts of a serving process.
+//! Generated logs give exact counts: in one run, and with rotation, kills and restarts of a serving process.
 
 use crate::expected::{Expected, KEY};
 use crate::feed::{Feed, with_equal_copies};
 use crate::site::{Site, check_ledger};
 use std::time::Duration;
 
-/// Long past on any machine's clock, so that nothing is `future`.
+/// In the past for any machine's clock, so that nothing is `future`.
 const START: &str = "--start 2025-03-01T00:00:00Z";
 
 /// Epochs and lake commits come often, so that a kill falls between and into many of them.
@@ -19,7 +19,7 @@ fn check(words: &str) {
     check_ledger(&ended.json(), &expected.report);
     expected.check_conflicts(&ended.json());
     expected.check_data(&site);
-    // Everything is read: once more changes nothing.
+    // Everything is read: another run changes nothing.
     let again = site.adtally("run clicks.log --config key.toml --data-dir data --until-end --final").ok();
     check_ledger(&again.json(), &expected.report);
     let server = site.serve("clicks.log --config key.toml");
@@ -65,7 +65,7 @@ fn fault_28_rotated_under_a_process_that_is_killed_and_restarted() {
     };
     std::thread::scope(|scope| {
         let server = site.serve("logs --config adtally.toml");
-        // Rotations while it reads, and a kill in the midst of writing.
+        // Rotations while it reads, and a kill during writing.
         parts(&mut feed, 100);
         let writer = scope.spawn(|| {
             parts(&mut feed, 60);
@@ -74,7 +74,7 @@ fn fault_28_rotated_under_a_process_that_is_killed_and_restarted() {
         std::thread::sleep(pause * 31);
         server.kill();
         let mut feed = writer.join().unwrap();
-        // Rotations and compression while nobody reads.
+        // Rotations and compression while no process reads.
         parts(&mut feed, 60);
         let server = site.serve("logs --config adtally.toml");
         parts(&mut feed, 20);

@@ -1,10 +1,10 @@
-//! Upkeep of the lake: hours and days are the sums of minutes, files become few, what is old leaves, answers stay.
+//! Upkeep of the lake: hours and days are the sums of minutes, files become few, old rows are deleted, answers stay.
 
 use crate::site::{Site, wait_for};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// Sums of a table by span, ad and country, of all spans that end before a time in seconds.
+/// Sums of a table by span, ad and country, for all spans that end before a time in seconds.
 fn sums(site: &Site, table: &str, span: &str, time: &str, before: i64) -> String {
     site.sql(&format!(
         "SELECT date_part('epoch', date_trunc('{span}', {time}))::BIGINT AS at, ad_id, country, sum(clicks) AS clicks FROM {table} \
@@ -12,7 +12,7 @@ fn sums(site: &Site, table: &str, span: &str, time: &str, before: i64) -> String
     ))
 }
 
-/// The files that a table consists of, by its log entries.
+/// The number of files of a table, by its log entries.
 fn files(site: &Site, table: &str) -> usize {
     let mut entries: Vec<_> = std::fs::read_dir(site.path(&format!("data/lake/{table}/_delta_log")))
         .unwrap()
@@ -35,7 +35,7 @@ fn files(site: &Site, table: &str) -> usize {
     files.len()
 }
 
-/// The first second that is no longer in an hour or day that is final.
+/// The first second after the final hours or days.
 fn final_before(site: &Site, span_s: i64) -> i64 {
     let newest: i64 =
         site.sql_value("SELECT max(date_part('epoch', minute))::BIGINT FROM clicks_by_minute").parse().unwrap();
@@ -59,7 +59,7 @@ fn line(at: i64) -> String {
     )
 }
 
-/// All clicks are there, raw and counted, and hours and days are the sums of minutes.
+/// Checks that all clicks exist, raw and counted, and that hours and days are the sums of minutes.
 fn check_sums(site: &Site) {
     assert_eq!(site.sql_value("SELECT count(*) FROM clicks"), LINES.to_string());
     assert_eq!(site.sql_value("SELECT sum(clicks) FROM clicks_by_minute"), LINES.to_string());
@@ -79,7 +79,7 @@ fn a_log_of_days_is_summed_compacted_and_dropped_and_every_answer_stays() {
     let site = Site::new();
     let lines: Vec<String> = (0..LINES).map(line).collect();
     site.write("logs/clicks.log", "");
-    // In parts, each of which a run publishes and keeps in order: each would leave a file of its own.
+    // In parts, each read by its own run: without upkeep, each would leave its own file.
     for part in lines.chunks(LINES as usize / 24) {
         site.append("logs/clicks.log", part.concat());
         site.adtally("run logs --data-dir data --until-end").ok();
@@ -91,7 +91,7 @@ fn a_log_of_days_is_summed_compacted_and_dropped_and_every_answer_stays() {
     }
     let hours: usize =
         site.sql_value("SELECT count(*) FROM (SELECT DISTINCT click_date, click_hour FROM clicks)").parse().unwrap();
-    // The last hour is not over.
+    // The last hour has not ended.
     assert!(files(&site, "clicks") <= hours + 1, "{} files of {hours} hours", files(&site, "clicks"));
     let always = "[store]\nupkeep_interval = \"1s\"\nlake_interval = \"1s\"\n";
     site.write("adtally.toml", always);
@@ -102,8 +102,8 @@ fn a_log_of_days_is_summed_compacted_and_dropped_and_every_answer_stays() {
     server.stop();
     check_sums(&site);
 
-    // What is no longer kept leaves, by a bounded run as well; counts are answered from hours and days, raw questions
-    // are refused.
+    // Old rows are deleted, by a bounded run as well; counts come from hours and days, and queries of raw clicks are
+    // rejected.
     site.write("adtally.toml", format!("{always}keep_clicks = \"8d\"\n"));
     let raw = site.sql_value("SELECT count(*) FROM clicks");
     site.adtally("run logs --config adtally.toml --data-dir data --until-end").ok();

@@ -1,4 +1,4 @@
-//! What `verify` finds and what it does not take for damage; reading commands leave no trace.
+//! The damage that `verify` finds, and what it does not report; reading commands change nothing.
 
 use crate::site::{Ended, Site};
 use serde_json::Value;
@@ -30,7 +30,7 @@ fn numbers(site: &Site) -> Vec<u64> {
     numbers
 }
 
-/// All that is wrong, as one text.
+/// All reported damage, as one text.
 fn wrong(site: &Site) -> String {
     let ended = site.adtally("verify --data-dir data --json");
     assert_eq!(ended.code, Some(3), "{ended:?}");
@@ -42,7 +42,7 @@ fn what_nobody_needs_is_no_damage_and_what_is_needed_is() {
     let site = long_log();
     let kept = numbers(&site);
     let (first_kept, head) = (kept[1], *kept.last().unwrap());
-    // A zombie's, and one whose deletion a power cut has undone.
+    // A zombie's record, and one whose deletion a power loss has undone.
     site.write(&record(2), site.read(&record(head)));
     site.write(&record(3), "torn");
     site.verify();
@@ -126,7 +126,7 @@ fn a_lost_key_is_not_made_again() {
     site.adtally("run clicks.log --data-dir data --until-end").ok();
 }
 
-/// Every file and folder below the data directory with its size and time of change.
+/// Every file and folder below the data directory, with size and modification time.
 fn traces(site: &Site) -> Vec<(PathBuf, u64, std::time::SystemTime)> {
     let mut found = Vec::new();
     let mut folders = vec![site.path("data")];
@@ -164,7 +164,7 @@ fn reading_commands_leave_no_trace() {
     assert_eq!(codes(read_all()), [Some(0), Some(3), Some(3)]);
     std::fs::rename(site.path("data/lake"), site.path("lake")).unwrap();
     let ended = read_all();
-    // The ledger is the log's alone.
+    // The ledger comes from the log only.
     let ledger: Value = ended[0].json();
     assert!(ledger["read"].as_u64().unwrap() > 1_400, "{ledger}");
     assert!(ended[1].stdout.contains("data/lake is missing"), "{:?}", ended[1]);

@@ -91,7 +91,7 @@ fn what_could_not_be_synced_is_not_seen_before_it_is() {
         store.put(&beside, "2".into()).await.unwrap();
         *store.disk.failing.lock() = Some(store.root().join("a/b"));
         assert!(store.put_opts(&path, "1".into(), PutMode::Create.into()).await.is_err());
-        // It is there, and who reads it back must not take it for committed.
+        // The record exists, but a reader must not take it for committed.
         assert!(store.root().join("a/b/record").exists());
         for _ in 0..2 {
             assert!(store.get(&path).await.is_err());
@@ -135,7 +135,7 @@ async fn concurrent_creations_have_one_winner() {
     assert_eq!(won.iter().filter(|&&won| won).count(), 1);
 }
 
-/// The local disk, with a record of links, syncs and what leaves the cache; links that are made and then fail.
+/// The local disk, with a log of links, syncs and files that leave the cache; links can be made and then fail.
 #[derive(Debug, Default)]
 struct Watched {
     asked: Arc<Mutex<Vec<String>>>,
@@ -213,7 +213,7 @@ fn a_folder_is_synced_before_and_after_something_is_put_into_it() {
             disk.put(&root.join("a/1"), &"x".into(), Placing { create: true, ..Placing::default() }).is_err(),
             links_fail
         );
-        // What a process that died has put there comes first; then what may be there all the same.
+        // Files of a dead process are synced first; then files that may exist despite an error.
         assert_eq!(*watched.asked.lock(), ["sync a", "sync root", "sync the content", "link 1", "sync a"]);
     }
 }

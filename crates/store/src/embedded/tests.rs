@@ -1,4 +1,4 @@
-//! Answers that join hot counts, the lake and what is between them, against plain sums.
+//! Compares answers from hot counts, the lake and epochs between them with plain sums.
 
 use super::{Embedded, HotPartitions};
 use crate::hot_counts::{HotCounts, PendingEpoch};
@@ -13,7 +13,7 @@ const START: i64 = 29_000_000;
 const MINUTES: i64 = 200;
 const HOT_MINUTES: u32 = 10;
 
-/// Each minute has clicks of an ad of its own, of a common one in two countries, and of one every seven minutes.
+/// Each minute has clicks of its own ad, of a common one in two countries, and of one every seven minutes.
 fn counts(minute: i64) -> MinuteCounts {
     let mut counts = MinuteCounts::empty(Minute(START + minute));
     if minute % 7 == 0 {
@@ -37,8 +37,7 @@ fn progress(epoch: u64) -> Progress {
     }
 }
 
-/// Four epochs of 50 minutes each, of which the lake holds the first two, and says so, and the third, of which the hot
-/// counts have not heard.
+/// Four epochs of 50 minutes each. The lake contains three of them, but the hot counts know only about the first two.
 async fn embedded() -> Embedded {
     let hot = Arc::new(HotCounts::new(HOT_MINUTES));
     let lake = Arc::new(Lake::open(Arc::new(InMemory::new())).await.unwrap());

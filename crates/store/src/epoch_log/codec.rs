@@ -379,8 +379,7 @@ impl<'a> Blobs<'a> {
     fn counts(&mut self, blob: &Blob) -> Result<MinuteCounts> {
         let packed = self.take(blob.bytes)?;
         let rows = blob.rows as usize;
-        // A row takes at most 21 bytes: 10 for the ad, 1 for the country, 10 for the clicks. The country letters are
-        // extra.
+        // A row takes at most 21 bytes: 10 of ad, 1 of country, 10 of clicks. Country letters are extra.
         let bound = (rows * 21 + 1 + 2 * countries::MAX).min(COUNTS_BYTES_MAX);
         let plain = zstd::bulk::decompress(packed, bound)
             .map_err(|e| Error::corrupt("a column of counts cannot be unpacked").because(e))?;

@@ -1,6 +1,6 @@
 //! Tests of the epoch log.
 //!
-//! Contents: fixtures; owners and fences; folding; collecting; how records are written is in `format`.
+//! Contents: fixtures; owners and fences; folding; deleting old records; the format of records is in `format`.
 
 use super::*;
 use adtally_model::epoch::{BASE_EVERY, FOLD_BEFORE_BASE};
@@ -70,7 +70,7 @@ fn claim(log: &EpochLog, writer: u128) -> (LogWriter, PartitionState) {
     block_on(log.claim(writer, writer * 1_000, KEYS)).unwrap()
 }
 
-/// The next epoch of a partition in some state: one click of an ad in a minute. Applies it to the state as well.
+/// The next epoch of a partition from a state: one click of an ad in a minute. Also applies it to the state.
 fn next_epoch(state: &mut PartitionState, minute: i64, ad: u64) -> Epoch {
     let mut epoch = claim_record(state);
     epoch.claim = false;
@@ -80,7 +80,7 @@ fn next_epoch(state: &mut PartitionState, minute: i64, ad: u64) -> Epoch {
     epoch.identities = vec![MinuteIdentities { minute: Minute(minute), identities: vec![identity] }];
     let before = state.inputs.get(&InputId(1)).map_or(0, |row| row.position().to);
     epoch.inputs = vec![input(1, Position { from: before, to: before + 1 }, epoch.progress.ledger).into()];
-    // A minute's clicks are held for three minutes after it.
+    // A minute's clicks are kept for three minutes after it.
     epoch.progress.frontiers.expired.advance(Minute(minute - 3).start_ms());
 
     state.progress.number = epoch.progress.number;
@@ -97,7 +97,7 @@ fn next_epoch(state: &mut PartitionState, minute: i64, ad: u64) -> Epoch {
     let frontiers = state.progress.frontiers;
     state.live.retain(|minute, _| frontiers.is_live(*minute));
     if let Some(base) = &mut epoch.base {
-        // As the state is at the end of the record, which `claim_record` could not know.
+        // From the state at the end of the record, which `claim_record` could not know.
         let minutes =
             state.live.iter().filter(|(_, held)| held.begun < epoch.progress.number.saturating_sub(FOLD_BEFORE_BASE));
         **base = Base {
@@ -114,7 +114,7 @@ fn next_epoch(state: &mut PartitionState, minute: i64, ad: u64) -> Epoch {
     epoch
 }
 
-/// Appends so many epochs, about `per_minute` a minute.
+/// Appends `epochs` epochs, about `per_minute` a minute.
 fn grow(writer: &mut LogWriter, state: &mut PartitionState, epochs: u64, per_minute: u64) {
     for _ in 0..epochs {
         let minute = 1_000 + (state.progress.number / per_minute) as i64;
@@ -124,7 +124,7 @@ fn grow(writer: &mut LogWriter, state: &mut PartitionState, epochs: u64, per_min
     }
 }
 
-/// The records are one chain from the first to the newest.
+/// Checks that the records are one chain from the first to the newest.
 fn check_linear(log: &EpochLog, last: EpochNumber) {
     assert_eq!(block_on(log.numbers()).unwrap(), (1..=last).collect::<Vec<_>>());
     let mut predecessor = 0;
@@ -135,7 +135,7 @@ fn check_linear(log: &EpochLog, last: EpochNumber) {
     }
 }
 
-/// All that a state says, in a form that can be compared.
+/// All facts of a state, in a comparable form.
 fn facts(state: &PartitionState) -> impl PartialEq + std::fmt::Debug {
     let live: BTreeMap<Minute, _> = state
         .live
@@ -210,11 +210,11 @@ fn fault_10_two_owners_racing_make_one_chain() {
             for turn in 0.. {
                 let (mut owner, mut state) = claim(&log, writer + turn * 2);
                 if turn == 0 {
-                    // Else one could be done before the other begins.
+                    // Otherwise one could finish before the other starts.
                     both.wait();
                 }
                 while owner.head() < EPOCHS {
-                    // Now and then both are at the very same point.
+                    // Sometimes both are at exactly the same point.
                     std::thread::yield_now();
                     let minute = 1_000 + (state.progress.number / 20) as i64;
                     match block_on(owner.append(&mut next_epoch(&mut state, minute, 1))) {
@@ -247,8 +247,7 @@ fn fault_10_two_owners_racing_make_one_chain() {
     assert!(state.progress.ledger.counted >= appended, "an append that succeeded is missing");
 }
 
-/// A store whose next replies to writes are lost, whose next writes do not take place, or whose next listing is an old
-/// one.
+/// A store that loses the next replies to writes, omits the next writes, or returns an outdated listing next.
 #[derive(Debug, Default)]
 struct Lossy {
     inner: InMemory,
@@ -345,13 +344,13 @@ fn a_record_found_in_place_of_ours_is_not_taken_for_ours() {
     let log = EpochLog::new(store.clone(), 0);
     let (mut old, mut old_state) = claim(&log, 1);
     claim(&log, 2);
-    // The old owner's write is refused with an error that says nothing, and the new owner's record is there.
+    // The old owner's write fails with an unspecific error, and the new owner's record is there.
     store.refused.store(1, Ordering::SeqCst);
     let error = block_on(old.append(&mut next_epoch(&mut old_state, 1_000, 1))).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Fenced);
 }
 
-/// A log of so many records of which all that nobody needs were deleted, after a writer fell asleep at `asleep_at`.
+/// A log of `last` records without the unneeded ones, and a writer that was suspended at `asleep_at`.
 fn collected(asleep_at: u64, last: u64) -> (EpochLog, LogWriter, PartitionState) {
     let (_, log) = in_memory();
     let (mut zombie, mut zombie_state) = claim(&log, 1);
@@ -366,7 +365,7 @@ fn collected(asleep_at: u64, last: u64) -> (EpochLog, LogWriter, PartitionState)
 
 #[test]
 fn fault_09_a_zombie_that_creates_a_collected_number_is_fenced_and_ignored() {
-    // Also right after record 1, which is there for ever and so fences nobody by its absence.
+    // Also right after record 1, which is never deleted, so its absence fences no writer.
     for asleep_at in [1, 2, 3, 50, 100] {
         let (log, mut zombie, mut zombie_state) = collected(asleep_at, 300);
         let before = block_on(log.fold()).unwrap().unwrap();
@@ -387,7 +386,7 @@ fn fault_09_a_zombie_that_creates_a_collected_number_is_fenced_and_ignored() {
 #[test]
 fn fault_09_a_second_zombie_that_builds_on_the_first_is_fenced() {
     let (log, mut first, mut first_state) = collected(50, 300);
-    // It fell asleep one epoch later, at the true record 51, and now finds the first zombie's 51 in its place.
+    // It was suspended one epoch later, at the true record 51, and now finds the first zombie's 51 in its place.
     let true_51 = 51_000;
     let mut second = LogWriter { head: 51, head_checksum: true_51, writer: 9, ..first_of(&first) };
     let mut second_state = PartitionState { checksum: true_51, ..first_state.clone() };
@@ -417,7 +416,7 @@ fn fault_48_collection_deletes_nothing_that_is_needed() {
     let (mut owner, mut state) = claim(&log, 1);
     for number in 2..=400 {
         grow(&mut owner, &mut state, 1, 50);
-        // As if a store lagged behind by up to 110 epochs.
+        // Simulates a store that lags behind by up to 110 epochs.
         let held = number / 110 * 110;
         let needed = fold_start(number).min(fold_start(held.max(1)));
         block_on(log.collect(needed, NOW_MS)).unwrap();
@@ -429,7 +428,7 @@ fn fault_48_collection_deletes_nothing_that_is_needed() {
         }
     }
     assert!(block_on(log.numbers()).unwrap().len() <= 350, "something was deleted");
-    // Whatever is asked for, the newest stay.
+    // The newest records stay, whatever is requested.
     block_on(log.collect(u64::MAX, NOW_MS)).unwrap();
     let kept = block_on(log.numbers()).unwrap();
     assert_eq!(kept[1..], (400 + 1 - RECORDS_KEPT..=400).collect::<Vec<_>>());

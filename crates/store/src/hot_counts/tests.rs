@@ -1,4 +1,4 @@
-//! Hot counts against plain maps.
+//! Compares hot counts with plain maps.
 
 use super::{HotCounts, PendingEpoch, Progress, Snapshot};
 use adtally_model::{
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 type Click = (i64, u64, u8);
 
-/// The counts of some clicks, by minute, as an epoch commits them.
+/// The counts of clicks by minute, as committed by an epoch.
 fn counts(clicks: &[Click]) -> Vec<MinuteCounts> {
     let mut sums: BTreeMap<i64, BTreeMap<(u64, u8), i64>> = BTreeMap::new();
     for &(minute, ad, country) in clicks {
@@ -39,7 +39,7 @@ fn commit(hot: &HotCounts, epoch: u64, closed: i64, clicks: &[Click]) {
     hot.commit(progress(epoch, closed, newest), Arc::new(pending));
 }
 
-/// The most clicked ads of some clicks, naively.
+/// The most clicked ads, computed naively.
 fn naive_top<'a>(clicks: impl Iterator<Item = &'a Click>, limit: usize) -> Vec<(u64, u64)> {
     let mut sums: BTreeMap<u64, u64> = BTreeMap::new();
     for &(_, ad, _) in clicks {
@@ -58,7 +58,7 @@ fn top(snapshot: &Snapshot, from: i64, to: i64, country: Option<u8>, limit: usiz
     sums.top(limit)
 }
 
-/// The hot counts after a restart: minutes from `live_from` on at once, those before it later.
+/// The hot counts after a restart: minutes from `live_from` on at once, earlier ones later.
 fn restarted(clicks: &[Click], live_from: i64, are_final: bool) -> HotCounts {
     let (live, older): (Vec<Click>, Vec<Click>) = clicks.iter().partition(|click| click.0 >= live_from);
     let hot = HotCounts::new(60);
@@ -75,8 +75,8 @@ fn click() -> impl Strategy<Value = Click> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever the epochs, sums over any span are those of all clicks committed, also when all minutes are final and summed
-    /// by tens, and when some came later from the lake.
+    /// For any epochs, sums over any span equal those of all committed clicks, also when all minutes are final and
+    /// summed by tens, and when some came later from the lake.
     #[test]
     fn sums_are_exact(
         epochs in vec(vec(click(), 0..80), 1..8),
@@ -112,7 +112,7 @@ proptest! {
         prop_assert_eq!(snapshot.minute_counts(Minute(104)), counts(&minute).pop());
     }
 
-    /// Sums of clicks that come one by one with their ad mix with hot columns.
+    /// Sums can mix clicks by ad id with hot columns.
     #[test]
     fn rows_by_ad_are_added_to_columns(hot_clicks in vec(click(), 0..80), others in vec(click(), 0..80)) {
         let hot = HotCounts::new(60);
@@ -183,7 +183,7 @@ fn the_ad_index_is_rebuilt_when_most_of_its_ads_are_gone() {
     assert_eq!(top(&snapshot, 200, 201, None, 5), [(5, 1), (5_000_000, 1)]);
 }
 
-/// A correction takes clicks back, in a minute that is final and summed up already; what is left is what readers find.
+/// A correction subtracts clicks in a final minute that is already in a sum; readers then see the rest.
 #[test]
 fn corrections_change_minutes_that_are_summed_up() {
     let hot = HotCounts::new(60);

@@ -12,8 +12,7 @@ use hashbrown::HashSet;
 /// Stores staged files and projected epochs. The methods of the same names of [`Lake`] document what each guarantees.
 #[async_trait]
 pub trait LakeStore: Send + Sync {
-    /// Encodes the files of one epoch, named by partition and number, without I/O. A random `file_token` makes names
-    /// unique.
+    /// Encodes an epoch's files, named by partition and number, without I/O. A random `file_token` makes names unique.
     ///
     /// # Errors
     /// Internal when rows cannot be encoded.

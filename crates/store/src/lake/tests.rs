@@ -1,7 +1,7 @@
-//! Tests of the lake: what is projected is read back once, whatever fails in between.
+//! Tests of the lake: projected rows are read back once, whatever fails in between.
 //!
-//! Contents: fixtures; projecting; failing stores; questions over raw clicks; SQL; what damage looks like is in
-//! `damage`, several partitions are in `partitions`, tables of earlier versions in `earlier`.
+//! Contents: fixtures; projecting; failing stores; queries of raw clicks; SQL. Damage is in `damage`, several
+//! partitions are in `partitions`, tables of earlier versions in `earlier`.
 
 use super::*;
 use crate::durable::DurableLocal;
@@ -54,8 +54,8 @@ struct Click {
     user: String,
 }
 
-/// The clicks of an epoch: 40 within two minutes, of few ads, countries, addresses and users, so that all filters
-/// both hit and miss.
+/// The clicks of an epoch: 40 within two minutes, with few ads, countries, addresses and users, so that all filters
+/// both match and exclude some.
 fn clicks(epoch: u64) -> Vec<Click> {
     let click = |n: u64| Click {
         ms: START.start_ms() + (epoch as i64 - 1) * 30_000 + n as i64 * 1_009,
@@ -83,7 +83,7 @@ fn columns(clicks: &[Click]) -> ClickColumns {
     columns
 }
 
-/// The oracle: counts of the clicks that pass, by minute, ad and country.
+/// The oracle: counts of matching clicks by minute, ad and country.
 fn counted<'a>(clicks: impl IntoIterator<Item = &'a Click>) -> Vec<MinuteCounts> {
     let mut sums: BTreeMap<Minute, BTreeMap<(u64, Country), i64>> = BTreeMap::new();
     for click in clicks {
@@ -102,7 +102,7 @@ fn all_clicks(epochs: std::ops::RangeInclusive<u64>) -> Vec<Click> {
     epochs.flat_map(clicks).collect()
 }
 
-/// An epoch with its files, which are encoded but not staged.
+/// An epoch with its encoded files, which are not staged.
 fn epoch(number: u64) -> (EpochProjection, Vec<EncodedFile>) {
     let clicks = clicks(number);
     let columns = columns(&clicks);
@@ -145,7 +145,7 @@ fn epoch(number: u64) -> (EpochProjection, Vec<EncodedFile>) {
     (projection, files)
 }
 
-/// The same epochs as those of another log.
+/// The same epochs with another log.
 fn under(log_id: u128, partition: u32, epochs: &[EpochProjection]) -> Vec<EpochProjection> {
     let moved = |epoch: &EpochProjection| EpochProjection {
         progress: Progress { log_id, partition, ..epoch.progress },
@@ -170,7 +170,7 @@ async fn in_memory() -> Lake {
 
 const EVER: (Minute, Minute) = (Minute(0), Minute(50_000_000));
 
-/// The lake holds exactly these epochs, in counts, clicks and ledger.
+/// Checks that the lake contains exactly these epochs, in counts, clicks and ledger.
 async fn check_holds(lake: &Lake, last: u64) {
     let expected = counted(&all_clicks(1..=last));
     let counts = lake.counts(EVER.0, EVER.1, None).await.unwrap();
@@ -253,7 +253,7 @@ fn logs_are_checkpointed_and_a_new_process_reads_them() {
             assert!(folder.path().join(&checkpoint).exists(), "{checkpoint}");
         }
         check_holds(&lake, 12).await;
-        // What a checkpoint covers is not needed any more.
+        // Entries that a checkpoint includes are no longer needed.
         std::fs::remove_file(folder.path().join("clicks_by_minute/_delta_log/00000000000000000003.json")).unwrap();
         check_holds(&Lake::open(store).await.unwrap(), 12).await;
     });
@@ -278,7 +278,7 @@ fn selected_counts_of_a_long_range_are_those_of_all_counts() {
     run(async {
         let lake = in_memory().await;
         let mut epochs = staged(&lake, 1..=3).await;
-        // The second epoch lies hours after the first, the third on the edges of what is read at a time.
+        // The second epoch is hours after the first, the third at the edges of a piece.
         let shifted = |click: Click, minutes: i64| Click { ms: click.ms + minutes * 60_000, ..click };
         let mut all = all_clicks(1..=1);
         for (number, minutes) in [(2, &[200][..]), (3, &[58, 59, 60, 61])] {
@@ -335,7 +335,7 @@ fn fault_05_a_crash_between_two_tables_is_mended_by_projecting_again() {
             store.fail(commits, usize::MAX, false);
             let error = lake.project(&epochs[..3], TOKEN).await.unwrap_err();
             assert!(error.is_retryable(), "{}", error.report());
-            // Readers see the tables agree, as before.
+            // For readers, the tables agree as before.
             check_holds(&lake, 1).await;
             let rows = sql(
                 &lake,
@@ -398,7 +398,7 @@ fn filters_alone_and_combined_with_staged_files() {
         let lake = in_memory().await;
         let epochs = staged(&lake, 1..=6).await;
         lake.project(&epochs[..4], TOKEN).await.unwrap();
-        // Files of epochs that are projected may be named again: they are not read twice.
+        // Staged files of projected epochs may be named again: they are not read twice.
         let named: Vec<StagedFile> = epochs[2..].iter().flat_map(|epoch| epoch.staged.clone()).collect();
         let all = all_clicks(1..=6);
         let span = (START, Minute(START.0 + 2));

@@ -1,5 +1,5 @@
-//! Clocks that jump, run fast or slow, and processes that sleep: the real run loop on real files, under a clock that the
-//! test turns.
+//! Clocks that jump, run fast or slow, and processes that sleep: the real run loop on real files, with a clock that the
+//! test controls.
 
 use super::{HOUR, MINUTE, SECOND, check, click};
 use crate::site::{Site, appending, wait_for};
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 const DAY: i64 = 24 * HOUR;
 
-/// The system's clocks, set forward or back by the test.
+/// A replacement for the system's clocks, set forward or back by the test.
 #[derive(Default)]
 struct TurnedClock {
     wall_ms: AtomicI64,
@@ -27,22 +27,22 @@ struct TurnedClock {
     suspension: Mutex<Option<Suspension>>,
 }
 
-/// How many more readings of the wall clock there are before the process sleeps, and what happens meanwhile.
+/// The number of wall clock readings before the process sleeps, and what happens during the sleep.
 type Suspension = (u32, Box<dyn FnOnce() + Send>);
 
 impl TurnedClock {
-    /// Time passes.
+    /// Advances both clocks.
     fn pass(&self, ms: i64) {
         self.wall_ms.fetch_add(ms, Ordering::SeqCst);
         self.monotonic_ms.fetch_add(ms, Ordering::SeqCst);
     }
 
-    /// The wall clock alone jumps.
+    /// Moves the wall clock only.
     fn jump(&self, ms: i64) {
         self.wall_ms.fetch_add(ms, Ordering::SeqCst);
     }
 
-    /// What happens while the process sleeps, if it is to sleep now.
+    /// The action during the sleep, if the process sleeps now.
     fn suspended(&self) -> Option<Box<dyn FnOnce() + Send>> {
         let mut suspension = self.suspension.lock().unwrap();
         let (readings, _) = suspension.as_mut()?;
@@ -54,7 +54,7 @@ impl TurnedClock {
 impl Clock for TurnedClock {
     fn wall_ms(&self) -> i64 {
         let now = SystemClock.wall_ms() + self.wall_ms.load(Ordering::SeqCst);
-        // Whoever asked has the time from before it slept.
+        // The caller gets the time from before the sleep.
         if let Some(meanwhile) = self.suspended() {
             meanwhile();
         }
@@ -113,7 +113,7 @@ impl Turned {
         self.report.ledger().partitions[0].closed_ms.unwrap_or_default()
     }
 
-    /// Time passes until the clock has closed everything before a moment.
+    /// Advances time until the clock has closed all minutes before a time.
     fn pass_until_closed(&self, before_ms: i64) {
         wait_for("the clock to close minutes", || {
             self.clock.pass(SECOND);
@@ -127,13 +127,13 @@ impl Turned {
     }
 }
 
-/// Twenty clicks of this moment, a millisecond apart.
+/// Clicks up to this time, a millisecond apart.
 fn now_clicks(at: i64, users: std::ops::Range<i64>) -> String {
     users.clone().map(|user| click(at - (users.end - user), user)).collect()
 }
 
-/// A wall clock that jumps a day either way changes no count and closes no minute, `/readyz` tells, and when it is right
-/// again it closes minutes as before.
+/// A wall clock that jumps a day either way changes no count and closes no minute, `/readyz` tells, and when it is
+/// right again it closes minutes as before.
 #[test]
 fn fault_20_a_wall_clock_that_jumps_a_day() {
     for jump in [DAY, -DAY] {
@@ -149,7 +149,7 @@ fn fault_20_a_wall_clock_that_jumps_a_day() {
             turned.report.readiness().problems.iter().find(|problem| problem.contains("disagrees")).cloned()
         });
         let closed = turned.closed_ms();
-        // Idle for ten minutes, in which a clock that is trusted would close ten minutes.
+        // Idle for ten minutes, in which a trusted clock would close ten minutes.
         for _ in 0..60 {
             turned.clock.pass(10 * SECOND);
             std::thread::sleep(Duration::from_millis(10));
@@ -167,7 +167,7 @@ fn fault_20_a_wall_clock_that_jumps_a_day() {
     }
 }
 
-/// A service on an empty folder of logs, under a clock that the test turns.
+/// A service on an empty folder of logs, with a clock that the test controls.
 fn started() -> (Site, Turned) {
     let site = Site::new();
     std::fs::create_dir_all(site.path("logs")).unwrap();
@@ -175,8 +175,8 @@ fn started() -> (Site, Turned) {
     (site, turned)
 }
 
-/// A server whose clock is an hour fast and that logs all the time has all its lines set aside as `future`, and holds up
-/// nobody's minutes.
+/// A server whose clock is an hour fast and that logs all the time has all its lines set aside as `future`, and holds
+/// up nobody's minutes.
 #[test]
 fn fault_41_a_server_an_hour_fast_holds_nobody_up() {
     let (site, turned) = started();
@@ -201,8 +201,8 @@ fn fault_41_a_server_an_hour_fast_holds_nobody_up() {
     check(&site, &right, &[("future", 150)]);
 }
 
-/// A server whose clock is an hour slow and that logs all the time is counted in its own minutes; while it holds those of
-/// the others open, `/readyz` says which input does.
+/// A server whose clock is an hour slow and that logs all the time is counted in its own minutes; while it holds those
+/// of the others open, `/readyz` says which input does.
 #[test]
 fn fault_54_a_server_an_hour_slow_is_named() {
     let (site, turned) = started();
@@ -224,7 +224,7 @@ fn fault_54_a_server_an_hour_slow_is_named() {
         let notes = turned.report.readiness().notes;
         notes.into_iter().find(|note| note.contains("slow.log holds minutes open: its watermark is 3"))
     });
-    // It stops logging: the others' minutes close.
+    // It stops logging: the other servers' minutes close.
     let began = turned.now();
     for second in 0..100 {
         let line = click(turned.now(), 5_000 + second);
@@ -254,7 +254,7 @@ fn fault_53_suspended_for_five_minutes() {
     site.append("logs/clicks.log", &more);
     text += &more;
     turned.wait_read(40);
-    // Also where the time of a suspension is not counted by the monotonic clock.
+    // Also if the monotonic clock does not count the time of a suspension.
     turned.clock.jump(5 * MINUTE);
     let more = now_clicks(turned.now(), 40..60);
     site.append("logs/clicks.log", &more);
@@ -271,7 +271,7 @@ fn fault_53_suspended_after_any_reading_of_the_clock() {
     const FILES: i64 = 64;
     let (site, turned) = started();
     let mut text = String::new();
-    // So many that the first of them is decoded while the last is still being read.
+    // So many that the first is decoded while the last is still being read.
     let names: Vec<String> = (0..FILES).map(|file| format!("logs/{file}.log")).collect();
     for (name, file) in names.iter().zip(0..) {
         let lines = now_clicks(turned.now(), file * 20..file * 20 + 20);

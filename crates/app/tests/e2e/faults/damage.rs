@@ -1,11 +1,11 @@
-//! Records and entries that are torn, empty, flipped or gone.
+//! Records and entries that are torn, empty, bit-flipped or missing.
 
 use super::{check, clicks, files_below, records, until_end};
 use crate::site::{Ended, Site};
 
 type Spoil = fn(&[u8]) -> Vec<u8>;
 
-/// Ways in which a disk spoils a file.
+/// Ways in which a disk damages a file.
 const SPOILS: [(&str, Spoil); 3] = [
     ("torn", |bytes| bytes[..bytes.len() / 2].to_vec()),
     ("empty", |_| Vec::new()),
@@ -24,7 +24,7 @@ fn counted() -> Site {
     site
 }
 
-/// A command refuses damaged data with exit code 3, naming what is damaged.
+/// Checks that a command rejects damaged data with exit code 3 and names it.
 fn check_refused(site: &Site, command: &str, name: &str) -> Ended {
     let ended = site.adtally(command);
     assert_eq!(ended.code, Some(3), "{command}: {ended:?}");
@@ -55,8 +55,8 @@ fn fault_17_a_damaged_record_is_refused() {
     check(&site, &clicks(0..210), &[]);
 }
 
-/// A torn or empty entry of a Delta log is detected, whichever it is, and the newest is repaired from the epoch log: never
-/// does `verify` call a lake sound that counts otherwise.
+/// A torn or empty entry of a Delta log is detected, whichever it is, and the newest is repaired from the epoch log:
+/// never does `verify` call a lake sound that counts otherwise.
 #[test]
 fn fault_18_a_damaged_entry_of_a_delta_log_is_detected() {
     let site = counted();
@@ -83,7 +83,7 @@ fn fault_18_a_damaged_entry_of_a_delta_log_is_detected() {
                     let said = verified.stdout + &verified.stderr;
                     assert!(said.contains(table), "{what} {path}: {said}");
                     refused += 1;
-                    // An entry that others build on stays damage; without another, what it said is said again.
+                    // An entry that others build on is not repaired; otherwise the repair restores its content.
                     if site.adtally("repair --data-dir data --yes").code == Some(0) {
                         until_end(&site);
                         check(&site, &clicks(0..210), &[]);

@@ -7,17 +7,17 @@ use rustix::process::Signal;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// An epoch as often as lines come, and a lake commit a second.
+/// An epoch whenever lines arrive, and a lake commit every second.
 const OFTEN: &str = "[epoch]\ninterval = \"100ms\"\n[store]\nlake_interval = \"1s\"\n";
 
-/// Ten seconds after a SIGTERM container runtimes kill; a busy machine is granted as much again.
+/// Container runtimes kill ten seconds after a SIGTERM; a busy machine gets twice as long.
 const STOPPED_MS_MAX: i64 = 20_000;
 
-/// A file system that is unmounted with the value.
+/// A file system that is unmounted when the value is dropped.
 pub(super) struct Mounted(PathBuf);
 
 impl Mounted {
-    /// Mounts with these words of `mount`.
+    /// Mounts with these arguments of `mount`.
     fn new(words: &[&str], at: PathBuf) -> Mounted {
         std::fs::create_dir_all(&at).unwrap();
         let output = Command::new("mount").args(words).arg(&at).output().unwrap();
@@ -26,13 +26,13 @@ impl Mounted {
         Mounted(at)
     }
 
-    /// Writes everything out and ends.
+    /// Flushes everything and unmounts.
     fn unmount(self) {}
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // Lazily, should a failed test have left a process in it.
+        // Lazily, in case a failed test has left a process in it.
         drop(Command::new("umount").arg("--lazy").arg(&self.0).status());
     }
 }
@@ -49,7 +49,7 @@ fn fill(path: &Path) {
     assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
 }
 
-/// A site whose `data` is a disk of 16 MiB, full after the first 20 lines were counted.
+/// A site whose `data` is a disk of 16 MiB. It is full after the first 20 lines were counted.
 fn full() -> (Site, Mounted, Serving, String) {
     let site = Site::new();
     let disk = Mounted::new(&["-t", "tmpfs", "-o", "size=16m", "tmpfs"], site.path("data"));
@@ -83,7 +83,8 @@ fn fault_16_a_full_disk_pauses_and_resumes() {
     disk.unmount();
 }
 
-/// A file size limit is like a full disk: it pauses counting, `/readyz` tells, and once it is raised it goes on by itself.
+/// A file size limit is like a full disk: it pauses counting, `/readyz` tells, and once it is raised it goes on by
+/// itself.
 #[test]
 fn fault_16_a_file_size_limit_pauses_and_resumes() {
     let site = Site::new();
@@ -125,7 +126,7 @@ fn fault_16_a_full_temporary_folder_ends_a_count() {
     disk.unmount();
 }
 
-/// Sends a SIGTERM; the exit code and what was said by a process that ends within its deadline.
+/// Sends a SIGTERM. Returns the exit code and the output of the process, which must end within its deadline.
 fn stopped_in_time(server: Serving) -> (Option<i32>, String) {
     let began = SystemClock.monotonic_ms();
     server.send(Signal::TERM);
@@ -148,7 +149,7 @@ fn fault_39_a_drain_to_a_full_disk_ends_by_its_deadline() {
     check(&site, &text, &[]);
 }
 
-/// Puts a file in the place of a table's log, so that nothing can be committed to it; returns how to undo that.
+/// Replaces a table's log by a file, so that commits to it fail; returns how to undo that.
 fn take_down(site: &Site, table: &str) -> impl FnOnce() + use<> {
     let (log, aside) = (site.path(&format!("data/lake/{table}/_delta_log")), site.path("aside"));
     std::fs::rename(&log, &aside).unwrap();
@@ -214,9 +215,9 @@ fn fault_48_a_store_that_is_down_loses_no_record_that_it_needs() {
     check(&site, &clicks(0..LINES), &[]);
 }
 
-/// An image of a disk as the power left it: what the file system has sent to the device.
+/// Mounts the image of a disk after a power loss: the data that the file system has sent to the device.
 fn mount_image(image: &Path, at: PathBuf) -> Mounted {
-    // Nothing goes to the device by itself within the test: only what is synced.
+    // During the test, only synced data reaches the device.
     Mounted::new(&["-o", "loop,commit=600", &image.display().to_string()], at)
 }
 
@@ -228,17 +229,17 @@ fn make_image(site: &Site) -> PathBuf {
     image
 }
 
-/// A folder of the site on a disk of its own, where nobody else takes an inode.
+/// A folder of the site on its own disk, where no other process uses inodes.
 pub(super) fn own_disk(site: &Site, folder: &str) -> Mounted {
     mount_image(&make_image(site), site.path(folder))
 }
 
-/// Counts 200 lines on a disk of its own and cuts the power once a client was told so; what was on the disk is then
-/// mounted as the data directory. Returns the lines whose epochs survived.
+/// Counts 200 lines on its own disk and cuts the power after a client got the result; then mounts the content of the
+/// disk as the data directory. Returns the number of lines whose epochs survived.
 fn cut_power(site: &Site, fsync: &str) -> (Mounted, u64) {
     let image = make_image(site);
     let disk = mount_image(&image, site.path("data"));
-    // What the file system itself made is on the disk.
+    // The data that creating the file system wrote is on the disk.
     assert!(Command::new("sync").status().unwrap().success());
     site.write(
         "adtally.toml",
@@ -250,7 +251,7 @@ fn cut_power(site: &Site, fsync: &str) -> (Mounted, u64) {
         site.append("logs/clicks.log", clicks(read..read + 20));
         server.wait_read(read as u64 + 20);
     }
-    // Nothing is written while the image is copied: the power fails at one moment.
+    // Nothing is written while the image is copied, since power fails at one moment.
     server.send(Signal::STOP);
     wait_for("all threads to stop", || server.is_stopped().then_some(()));
     std::fs::copy(&image, site.path("cut.img")).unwrap();
@@ -273,7 +274,7 @@ fn fault_19_power_loss_keeps_what_was_acknowledged() {
     until_end(&site);
     check(&site, &clicks(0..201), &[]);
     drop(disk);
-    // Whoever calls `sync` on the machine meanwhile spoils the proof, not what is proven.
+    // Another process that calls `sync` in the meantime spoils the evidence, not the property.
     let survived = (0..5).map(|_| {
         let site = Site::new();
         site.write("logs/clicks.log", "");

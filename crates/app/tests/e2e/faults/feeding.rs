@@ -1,9 +1,9 @@
-//! Logs that are fed under wrong settings: whoever feeds them is told, and nothing is lost.
+//! Logs with wrong settings: the operator gets a message, and nothing is lost.
 
 use super::{SECOND, START, check, click, clicks};
 use crate::site::Site;
 
-/// 400 clicks of 400 users, whose click ids are all the same text.
+/// 400 clicks of 400 users with the same click id.
 fn clicks_with_id(click_id: &str) -> String {
     let line = |user: i64| {
         let line = click(START + user / 20 * SECOND, user);
@@ -80,7 +80,7 @@ fn fault_65_a_column_without_a_known_country_is_told() {
     let told = "note: logs/a.log: none of its last 300 clicks has a known country, so they are counted as ZZ: the \
                 field has \"Germany\"";
     assert!(ended.stderr.contains(told) && !ended.stderr.contains("note: logs/b.log"), "{}", ended.stderr);
-    // A service tells it while it goes on, until a country is known.
+    // A service reports it while it continues, until a known country arrives.
     let server = site.serve("logs");
     site.append("logs/a.log", clicks(600..700).replace("\"US\"", "\"Germany\""));
     server.wait_readiness(200, "logs/a.log: none of its last 100 clicks has a known country");

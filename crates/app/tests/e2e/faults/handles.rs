@@ -9,7 +9,7 @@ const HANDLES: u32 = 256;
 
 const FILES: i64 = 400;
 
-/// Clients that connect and ask nothing.
+/// Clients that connect and send nothing.
 const CLIENTS: usize = 200;
 
 /// The soft limit is raised to the hard one at the start.
@@ -37,7 +37,7 @@ fn fault_59_more_files_and_clients_than_handles() {
     for user in 0..FILES {
         site.append(&format!("logs/{user}.log"), one(FILES + user));
     }
-    // The server cannot be asked while clients hold its connections; the epoch log can be read.
+    // While clients occupy the server's connections, it cannot be queried; the epoch log can be read.
     wait_for("all files to be committed while clients hold their handles", || {
         (site.ledger()["read"] == 2 * FILES).then_some(())
     });

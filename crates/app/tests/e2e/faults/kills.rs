@@ -1,4 +1,4 @@
-//! The process dies at each of its fail points, and the next one makes good.
+//! The process dies at each of its fail points, and the next one recovers.
 
 use super::{SECOND, START, check, click, clicks, files_below, records, until_end};
 use crate::site::{Site, end, wait_for};
@@ -6,15 +6,15 @@ use adtally_store::fail_points::FAIL_POINTS;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Small epochs, so that a run has many; the disk need not have them, since only the process dies.
+/// Small epochs, so that a run has many. Syncs are not needed, since only the process dies.
 const SMALL: [(&str, &str); 2] = [("ADTALLY_EPOCH__MAX_LINES", "40"), ("ADTALLY_EPOCH__FSYNC", "false")];
 
-/// Runs the folder `logs` towards its end, and dies at a fail point.
+/// Runs the folder `logs` until the process dies at a fail point.
 fn die(site: &Site, points: &str) {
     assert!(may_die(site, points), "nobody came to {points}");
 }
 
-/// Runs the folder `logs` towards its end; says whether it died at a fail point.
+/// Runs the folder `logs`; returns whether the process died at a fail point.
 fn may_die(site: &Site, points: &str) -> bool {
     let mut command = site.program();
     command.args(["run", "logs", "--data-dir", "data", "--until-end"]).envs(SMALL).env("FAILPOINTS", points);
@@ -23,7 +23,7 @@ fn may_die(site: &Site, points: &str) -> bool {
     ended.code.is_none()
 }
 
-/// What `verify` says of a sound data directory.
+/// The output of `verify` for a sound data directory.
 fn verified(site: &Site) -> String {
     site.adtally("verify --data-dir data").ok().stdout
 }
@@ -51,8 +51,8 @@ fn fault_01_killed_before_the_record_is_created() {
     }
 }
 
-/// A process that hangs before it creates an epoch's record and dies there has shown nothing of the epoch to anybody, and
-/// the lake has nothing of it.
+/// A process that hangs before it creates an epoch's record and dies there has shown nothing of the epoch to anybody,
+/// and the lake has nothing of it.
 #[test]
 fn fault_01_killed_while_it_hangs_before_the_record() {
     let site = Site::new();
@@ -61,7 +61,7 @@ fn fault_01_killed_while_it_hangs_before_the_record() {
     site.write("adtally.toml", "[epoch]\nmax_lines = 40\n[store]\nlake_interval = \"1s\"\n");
     let server = site.serve_with("logs --config adtally.toml", &[("FAILPOINTS", "before_record=3*off->pause")]);
     server.wait_read(120);
-    // Longer than the lake takes to get what it may have.
+    // Longer than the lake needs for the epochs that it may get.
     std::thread::sleep(std::time::Duration::from_millis(2_500));
     assert_eq!(server.get("/ledger")["read"], 120);
     server.kill();
@@ -78,7 +78,7 @@ fn fault_01_killed_while_it_hangs_before_the_record() {
 fn fault_02_killed_while_a_record_is_written() {
     let site = Site::new();
     let text = clicks(0..200);
-    // Once the lake's tables are there.
+    // After the lake's tables exist.
     site.write("logs/clicks.log", clicks(0..20));
     until_end(&site);
     site.write("logs/clicks.log", &text);
@@ -89,7 +89,7 @@ fn fault_02_killed_while_a_record_is_written() {
             .into_iter()
             .filter(|path| path.contains('#') && !path.contains(".parquet"))
             .collect();
-        // Another thread may have been about to remove its own.
+        // Another thread may have been about to remove its own file.
         let torn: Vec<&str> = temporary.iter().map(|path| path.rsplit_once('#').unwrap().0).collect();
         let torn: Vec<&&str> = torn.iter().filter(|name| !site.path(name).exists()).collect();
         assert!(!torn.is_empty(), "after {deaths} deaths: {temporary:?}");
@@ -132,7 +132,7 @@ fn fault_05_and_34_killed_between_the_record_and_the_lake() {
         ("between_tables=return", false),
         ("between_tables=1*off->return", false),
         ("between_tables=2*off->return", false),
-        // The first projection is that of the claim alone; the second has clicks.
+        // The first projection has only the claim; the second has clicks.
         ("between_tables=4*off->return", false),
         ("between_tables=5*off->return", false),
         ("between_tables=6*off->return", false),
@@ -156,7 +156,7 @@ fn fault_05_killed_before_and_while_records_are_collected() {
     let site = Site::new();
     let text = clicks(0..400);
     site.write("logs/clicks.log", &text);
-    // The lake stands still while 400 epochs are committed.
+    // The lake does not advance while 400 epochs are committed.
     let mut command = site.program();
     command.args(["run", "logs", "--data-dir", "data", "--until-end"]).envs(SMALL);
     command.env("ADTALLY_EPOCH__MAX_LINES", "1").env("FAILPOINTS", "before_projection=pause");
@@ -167,7 +167,7 @@ fn fault_05_killed_before_and_while_records_are_collected() {
     let all = records(&site);
     die(&site, "before_collect=return");
     assert_eq!(records(&site)[..all.len()], all, "nothing is collected yet");
-    // What is no longer needed is told by the next epochs.
+    // The next epochs determine which records are no longer needed.
     site.append("logs/clicks.log", clicks(400..500));
     die(&site, "while_collecting=4*off->return");
     let left = records(&site);
@@ -184,12 +184,12 @@ fn fault_01_and_02_and_04_and_05_killed_at_every_fail_point_in_turn() {
     let mut text = String::new();
     let mut died = Vec::new();
     for (round, point) in (0..).zip(FAIL_POINTS.iter().chain(&FAIL_POINTS)) {
-        // Each time some lines are new, and some are copies of those before.
+        // In each round some lines are new, and some are copies of earlier ones.
         let new = clicks(round * 50..round * 50 + 60);
         std::fs::create_dir_all(site.path("logs")).unwrap();
         site.append("logs/clicks.log", &new);
         text += &new;
-        // Nothing is collected in a young log.
+        // A young log has no records to delete.
         if *point != "while_collecting" {
             die(&site, &format!("{point}=1*off->return"));
             died.push(*point);
@@ -199,7 +199,7 @@ fn fault_01_and_02_and_04_and_05_killed_at_every_fail_point_in_turn() {
     until_end(&site);
     let copies = text.lines().count() as u64 - 50 * 20 - 10;
     check(&site, &text, &[("duplicate", copies)]);
-    // What came meanwhile is late for nobody.
+    // Lines that arrived in the meantime are not late.
     site.append("logs/clicks.log", click(START + 2_000 * SECOND, 9_999));
     assert_eq!(until_end(&site)["late"], 0);
 }

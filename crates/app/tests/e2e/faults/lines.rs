@@ -1,4 +1,4 @@
-//! Lines that are late, copies, far ahead, too long or none at all.
+//! Lines that are late, duplicates, far ahead, too long or not lines at all.
 
 use super::{HOUR, SECOND, START, check, click, clicks, records, until_end};
 use crate::site::{Site, end, wait_for};
@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Write;
 
-/// Far beyond what reading needs, and far below the line: the binary with its libraries, buffers and a block a thread.
+/// Far more than reading needs, far less than the line: the binary with its libraries, buffers, a block per thread.
 const MEMORY_MIB_MAX: u64 = 300;
 
 /// Clicks that come after their minute became final are late, one dead letter each, and change no count.
@@ -15,7 +15,7 @@ fn fault_23_late_clicks_are_set_aside_whole() {
     let site = Site::new();
     site.write("logs/clicks.log", clicks(0..1_200));
     until_end(&site);
-    // The same minutes once more by other users, shuffled: what is final refuses them, what is not takes them.
+    // The same minutes again with other users, shuffled: final minutes reject them, others accept them.
     let late: Vec<i64> = (0..200).map(|step| step * 77 % 200).collect();
     let shuffled: String = late.iter().map(|&second| click(START + (500 + second) * SECOND, 5_000 + second)).collect();
     let new: String = late.iter().map(|&second| click(START + (1_000 + second) * SECOND, 6_000 + second)).collect();
@@ -47,7 +47,7 @@ fn fault_24_copies_are_counted_once_across_restarts() {
     site.write("logs/c.log", clicks(300..600));
     until_end(&site);
     check(&site, &text, &[("duplicate", 1_000)]);
-    // Two hours on, the same lines are behind the horizon.
+    // Two hours later, the same lines are behind the horizon.
     site.append("logs/a.log", (0..40).map(|user| click(START + 2 * HOUR + user, 10_000 + user)).collect::<String>());
     site.append("logs/a.log", (40..80).map(|user| click(START + 2 * HOUR + user, 10_000 + user)).collect::<String>());
     until_end(&site);
@@ -67,7 +67,7 @@ fn fault_26_a_line_of_a_gigabyte_is_skipped_in_bounded_memory() {
     let server = site.serve("logs");
     server.wait_read(20);
     let mut file = OpenOptions::new().append(true).open(site.path("logs/clicks.log")).unwrap();
-    // Written out: NUL bytes, which a sparse file would have, are no part of a line.
+    // Written in full: NUL bytes, which a sparse file would have, are not part of a line.
     let piece = vec![b'x'; 1 << 20];
     for _ in 0..LINE / piece.len() as u64 {
         file.write_all(&piece).unwrap();
@@ -114,11 +114,11 @@ fn fault_43_an_old_file_dropped_into_an_idle_empty_deployment_is_counted() {
         "[time]\nidle_timeout = \"1s\"\nidle_finality = \"1s\"\n[epoch]\ninterval = \"100ms\"\n",
     );
     let server = site.serve("logs --config adtally.toml");
-    // Idle for longer than it takes to be idle for good.
+    // Idle for longer than `idle_finality`.
     std::thread::sleep(std::time::Duration::from_millis(2_500));
     site.write("logs/old.log", clicks(0..600));
     server.wait_read(600);
-    // And again, older still by a minute than what is final now at the latest by the clock.
+    // Then another old file, after the clock has made the last minutes final.
     wait_for("the last minute to be final", || {
         server.get("/ledger")["partitions"][0]["final"]
             .as_str()
@@ -143,7 +143,7 @@ fn fault_46_changed_settings_reopen_no_final_minute() {
     let before = run("");
     let finals = |ledger: &serde_json::Value| ledger["partitions"][0]["final"].as_str().unwrap().to_owned();
     assert_eq!(finals(&before), "2025-06-02T00:14:54Z", "{before}");
-    // New users in minutes that are final, and copies of lines that were counted there.
+    // New users in final minutes, and copies of lines that were counted there.
     site.append(
         "logs/clicks.log",
         (0..100).map(|user| click(START + (700 + user) * SECOND, 7_000 + user)).collect::<String>(),
@@ -195,7 +195,7 @@ fn fault_57_lines_of_which_none_is_counted_are_committed() {
 #[test]
 fn fault_21_a_line_ten_years_ahead_is_future() {
     let site = Site::new();
-    // Ten years ahead of any clock that runs this, and the last moment that is a date at all.
+    // Ten years ahead of any clock that runs this, and the last time that can be represented as a date.
     let far: String = (0..40).map(|user| click(4_000_000_000_000 + user, 50 + user)).collect();
     site.write("logs/clicks.log", clicks(0..100) + &far + &clicks(100..200));
     until_end(&site);

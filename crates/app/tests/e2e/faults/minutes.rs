@@ -1,4 +1,4 @@
-//! Minutes that lie far apart, or are too many.
+//! Minutes that are far apart, or too many.
 
 use super::UNREADABLE;
 use super::{HOUR, MINUTE, START, check, click, clicks, records, until_end};
@@ -14,14 +14,14 @@ fn fault_55_more_minutes_than_are_held() {
     let site = Site::new();
     let near = clicks(0..40);
     let mut text = near.clone();
-    // Nine in ten lines are of a minute of their own, so that no sixteen in a row say that time has moved.
+    // Nine in ten lines have their own minute, so that no sixteen in a row confirm that time has moved.
     for user in 0..MINUTES {
         text += &click(START + HOUR + (user + 1) * MINUTE, 1_000 + user);
         if user % 10 == 9 {
             text += &click(START + 39_000, 100_000 + user);
         }
     }
-    // None of it is ahead of the clock.
+    // No line is ahead of the clock.
     const { assert!(START + HOUR + MINUTES * MINUTE < 1_790_000_000_000) };
     site.write("logs/clicks.log", &text);
     let server = site.serve("logs");
@@ -49,14 +49,14 @@ fn fault_56_a_far_line_keeps_the_log_collectable() {
     let run = "run logs --config adtally.toml --data-dir data --until-end";
     let ledger = site.adtally(run).ok().json();
     assert_eq!(ledger["late"], 0, "{ledger}");
-    // Only a base says that the far line was counted: its own record is gone.
+    // Only a base shows that the far line was counted: its own record is deleted.
     site.append("logs/clicks.log", &far);
     let ledger = site.adtally(run).ok().json();
     assert_eq!((&ledger["duplicate"], &ledger["late"]), (&1.into(), &0.into()), "{ledger}");
     let kept = records(&site);
     let newest = kept[kept.len() - 1];
     assert!(newest > 700, "{newest}");
-    // The first, and from 128 before the latest base on.
+    // The first, and those from 128 before the latest base on.
     assert!(kept.len() <= 1 + 128 + 64 + 64 && kept[1] > 400, "{} records from {} on", kept.len(), kept[1]);
     check(&site, &text, &[("duplicate", 1)]);
 }
@@ -67,7 +67,7 @@ fn fault_56_a_far_line_keeps_the_log_collectable() {
 fn fault_54_an_unreadable_file_and_a_day_old_one() {
     let site = Site::new();
     site.write("logs/clicks.log", clicks(0..20));
-    // It has a size, and may be written only, also by root.
+    // It has a size, but is write-only, even for root.
     std::os::unix::fs::symlink(UNREADABLE, site.path("logs/hung.log")).unwrap();
     site.write("adtally.toml", "[epoch]\ninterval = \"100ms\"\n[time]\nidle_timeout = \"1s\"\n");
     let server = site.serve("logs --config adtally.toml");
@@ -75,12 +75,12 @@ fn fault_54_an_unreadable_file_and_a_day_old_one() {
     server.wait_readiness(200, "hung.log");
     site.append("logs/clicks.log", clicks(20..200));
     server.wait_read(200);
-    // The file that cannot be opened is waited for as long as an input that cannot be read.
+    // A file that cannot be opened is waited for as long as an input that cannot be read.
     wait_for("minutes to close", || {
         let closed = server.get("/ledger")["partitions"][0]["closed"].clone();
         closed.as_str().is_some_and(|closed| closed >= "2025-06-02T00:03:00Z").then_some(())
     });
-    // A day before: behind what is final nothing is counted, and nobody waits.
+    // A day before: behind the final frontier nothing is counted, and no input waits.
     let old: String = (0..300).map(|user| click(START - 24 * HOUR + user * 1_000, 50_000 + user)).collect();
     site.write("logs/old.log", &old);
     server.wait_read(500);
@@ -149,12 +149,12 @@ fn fault_54_old_files_do_not_wait_for_one_that_is_at_its_end() {
     site.write("logs/a.log", clicks(0..60));
     let longer: String = (0..300).map(|user| click(START + user * 1_000, 10_000 + user)).collect();
     site.write("logs/b.log", &longer);
-    // Some day long ago.
+    // A time long ago.
     let hours_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_767_000_000);
     for name in ["logs/a.log", "logs/b.log"] {
         std::fs::File::options().append(true).open(site.path(name)).unwrap().set_modified(hours_ago).unwrap();
     }
-    // By the ordinary rule it would hold the other up for an hour.
+    // By the ordinary rule, it would hold the other up for an hour.
     site.write(
         "adtally.toml",
         "[epoch]\ninterval = \"100ms\"\n[time]\nidle_timeout = \"1h\"\nidle_finality = \"2h\"\n",

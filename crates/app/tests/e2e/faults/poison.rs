@@ -1,4 +1,4 @@
-//! A corpus of broken files: none of them stops the stream, and each is accounted for.
+//! A corpus of broken files: none of them stops the run, and every line is accounted for.
 
 use super::{START, UNREADABLE, check, click, clicks};
 use crate::site::{Site, gzip};
@@ -6,13 +6,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::symlink;
 
-/// The binary, its libraries, a block a thread and the windows of a few decompressors.
+/// The binary, its libraries, a block per thread and the windows of a few decompressors.
 const MEMORY_MIB_MAX: u64 = 400;
 
 /// A gigabyte without a newline.
 const GIGABYTE: u64 = 1 << 30;
 
-/// What a file of the corpus has to come to.
+/// The expected verdicts of the corpus.
 #[derive(Default)]
 struct Verdicts {
     counted: String,
@@ -21,7 +21,7 @@ struct Verdicts {
 }
 
 impl Verdicts {
-    /// Writes a file and adds what must become of it.
+    /// Writes a file and adds its expected verdicts.
     fn file(&mut self, site: &Site, name: &str, bytes: impl AsRef<[u8]>, malformed: u64, counted: &str) {
         site.write(&format!("logs/{name}"), bytes);
         self.malformed += malformed;
@@ -33,7 +33,7 @@ fn one(user: i64) -> String {
     click(START + user, user)
 }
 
-/// Files that hold nothing but poison, or poison among clicks.
+/// Files with broken lines only, or broken lines among clicks.
 fn write_poison(site: &Site, verdicts: &mut Verdicts) {
     let bytes = |parts: &[&[u8]]| parts.concat();
     verdicts.file(site, "nul.log", bytes(&[&[0; 100_000], b"\n", one(1).as_bytes()]), 0, &one(1));
@@ -47,7 +47,7 @@ fn write_poison(site: &Site, verdicts: &mut Verdicts) {
     verdicts.file(site, "utf8.log", bytes(&[b"{\"user_id\":\"\xc3\x28\"}\n", one(5).as_bytes()]), 1, &one(5));
     let (open, close) = ("[".repeat(30_000), "]".repeat(30_000));
     verdicts.file(site, "deep.log", format!("{open}{close}\n{{\"a\":{open}{close}}}\n{}", one(6)), 1, &one(6));
-    // The object nested deeply in a field that nobody asks for is an object without the fields that are.
+    // A deeply nested object in an unused field leaves an object without the required fields.
     verdicts.invalid += 1;
     verdicts.file(site, "half.log", bytes(&[one(7).as_bytes(), &one(8).as_bytes()[..50]]), 0, &one(7));
     verdicts.file(site, "empty.log", "", 0, "");
@@ -58,11 +58,11 @@ fn write_poison(site: &Site, verdicts: &mut Verdicts) {
     verdicts.file(site, "late-magic.log.zst", one(10), 0, &one(10));
 }
 
-/// Whole clicks but for one of the numbers, which is none, or none that the field may have.
+/// Complete clicks, except that one number is not a number or not allowed for its field.
 fn write_poisoned_fields(site: &Site, verdicts: &mut Verdicts) {
     let broken = ["", "NaN", "-Infinity", "+1", "-", "01", "1.", ".5", "1e", "0x10", "nul", "'1'", "[1", "{\"a\":}"];
     let wrong = ["1e999", "1.5", "-1", "null", "true", "[]", "{}", "\"\"", "\"NaN\""];
-    // In 64 bits it is the number that it stands in place of.
+    // Truncated to 64 bits, it equals the number that it replaces.
     let huge = |number: i64| ((1_u128 << 64) + number as u128).to_string();
     let mut text = String::new();
     for (field, number) in [("click_timestamp", START + 21), ("ad_id", 0)] {
@@ -75,7 +75,7 @@ fn write_poisoned_fields(site: &Site, verdicts: &mut Verdicts) {
     verdicts.invalid += 2 * (wrong.len() as u64 + 1);
 }
 
-/// Large ones: sparse, and compressed so well that they are bombs. Their NUL bytes are no lines.
+/// Large files: sparse ones, and decompression bombs. Their NUL bytes are not lines.
 fn write_large(site: &Site, verdicts: &mut Verdicts) {
     let long = File::create(site.path("logs/long.log")).unwrap();
     long.set_len(GIGABYTE).unwrap();
@@ -93,7 +93,7 @@ fn write_large(site: &Site, verdicts: &mut Verdicts) {
     verdicts.counted += &(one(11) + &one(12) + &one(13));
 }
 
-/// What is no file: folders, pipes, links in a loop and to nowhere, what cannot be read, and a path through a file.
+/// Not files to read: folders, pipes, symbolic link loops, dead links, unreadable files, and a path through a file.
 fn write_no_files(site: &Site) {
     site.write("logs/folder.log/inner.log", one(90));
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
@@ -126,7 +126,7 @@ fn fault_25_and_26_and_27_a_corpus_of_poison_stops_nothing() {
     write_no_files(&site);
     site.write("adtally.toml", "[epoch]\ninterval = \"200ms\"\n[time]\nidle_timeout = \"1s\"\n");
     let server = site.serve("logs/* --config adtally.toml");
-    // A good file grows while all that is read.
+    // A good file grows while the others are read.
     for part in 11..16 {
         let more = clicks(part * 100..part * 100 + 100);
         site.append("logs/good.log", &more);

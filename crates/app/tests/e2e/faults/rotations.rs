@@ -1,4 +1,4 @@
-//! Files that are renamed, truncated, compressed, removed, and whose inodes are used again.
+//! Files that are renamed, truncated, compressed or removed, and reused inodes.
 
 use super::{check, clicks, until_end};
 use crate::site::{Site, wait_for};
@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 
-/// Epochs come often, and files that rest hold nobody for long.
+/// Epochs come often, and idle files do not delay others for long.
 const OFTEN: &str = "[epoch]\ninterval = \"100ms\"\n[time]\nidle_timeout = \"1s\"\n";
 
 fn inode(site: &Site, name: &str) -> u64 {
@@ -23,7 +23,7 @@ fn fault_28_a_renamed_file_is_drained() {
     let server = site.serve("logs --config adtally.toml");
     server.wait_read(50);
     let before = inode(&site, "logs/clicks.log");
-    // The writer has the file open until it is told of the rotation.
+    // The writer keeps the file open until it learns of the rotation.
     let open = || fs::OpenOptions::new().append(true).open(site.path("logs/clicks.log")).unwrap();
     let mut writer = open();
     for round in 1..=5_i64 {
@@ -104,7 +104,7 @@ fn fault_30_a_new_file_under_an_old_inode_is_read() {
         site.write(&format!("logs/read-{round}.log"), &first);
         text += &first;
         server.wait_read(text.lines().count() as u64);
-        // Renamed and read to its end it is held open no more, so that its inode is free once it is removed.
+        // A file that was renamed and read to its end is no longer held open, so its inode is free once it is removed.
         let old = format!("logs/{round}-read.log.1");
         fs::rename(site.path(&format!("logs/read-{round}.log")), site.path(&old)).unwrap();
         wait_for("the file to be read for good", || ended(&old));

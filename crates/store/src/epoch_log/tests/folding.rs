@@ -1,10 +1,10 @@
-//! Folding: from a base, beside an owner, and over damage.
+//! Folding: from a base, with a running owner, and over damage.
 
 use super::*;
 
 #[test]
 fn the_fold_from_a_base_is_the_fold_of_everything() {
-    // From a few epochs a minute, so that no minute is old, to so many that each base repeats minutes.
+    // From a few epochs a minute, where no minute is old, to so many that each base repeats minutes.
     for per_minute in [3, 40, 90] {
         let (_, log) = in_memory();
         let (mut owner, mut state) = claim(&log, 1);
@@ -72,7 +72,7 @@ fn fault_17_damage_in_the_log_is_named() {
     assert!(error.to_string().contains("missing"), "{error}");
 }
 
-/// Someone listed the records, and the owner went on and deleted some of those before they were read.
+/// A reader lists the records, and the owner deletes some of them before they are read.
 #[test]
 fn a_fold_beside_a_running_owner_begins_anew() {
     let store = Arc::new(Lossy::default());
@@ -87,7 +87,7 @@ fn a_fold_beside_a_running_owner_begins_anew() {
     store.old_listings.lock().push_back(old);
     let (next, claimed) = claim(&log, 2);
     assert_eq!((next.head(), claimed.progress.ledger), (401, state.progress.ledger));
-    // What nobody may have deleted is missing.
+    // A record that the owner cannot have deleted is missing.
     block_on(store.inner.delete(&log.path(390))).unwrap();
     let error = block_on(log.fold()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");

@@ -1,4 +1,4 @@
-//! Tests of how records are written: what is read back, what is noticed, what must stay.
+//! Tests of the format of records: round trips, detected damage, and stability.
 
 use super::{counts, input};
 use crate::epoch_log::codec;
@@ -13,10 +13,10 @@ use proptest::option;
 use proptest::prelude::*;
 use std::sync::Arc;
 
-/// A record as this format version writes it, byte by byte: see [`small`].
+/// A record in the format of this version, byte by byte: see [`small`].
 const GOLDEN: &str = include_str!("../../../tests/golden/epoch_v1.hex");
 
-/// A record with something in every field.
+/// A record with a value in every field.
 fn small() -> Epoch {
     let mut ledger = Ledger { conflicting_duplicates: 1, gap_bytes: 9, ..Ledger::default() };
     ledger.book(Verdict::Counted, 3);
@@ -81,7 +81,7 @@ fn fault_39_the_format_of_version_1_stays_as_it_is() {
     assert_eq!(sum.to_le_bytes(), golden[golden.len() - codec::CHECKSUM_BYTES..]);
 }
 
-/// A record with something in every tagged field as well.
+/// A record with a value in every tagged field as well.
 fn with_tagged_fields() -> Epoch {
     let mut epoch = small();
     epoch.progress.ledger.nul_bytes = 4_096;
@@ -101,7 +101,7 @@ fn tagged_fields_are_read_back_and_unknown_ones_are_ignored() {
     let epoch = with_tagged_fields();
     let (bytes, sum) = codec::encode(&epoch).unwrap();
     assert_eq!(codec::decode(&bytes).unwrap(), (epoch.clone(), sum));
-    // The tag of the partition's NUL bytes becomes one that nobody knows.
+    // Replaces the tag of the partition's NUL bytes by an unknown one.
     let field = [0, 3, 8, 0, 16, 0, 0, 0, 0, 0, 0];
     let at = bytes.windows(field.len()).position(|window| window == field).unwrap();
     let mut unknown = bytes[..bytes.len() - codec::CHECKSUM_BYTES].to_vec();
@@ -160,7 +160,7 @@ fn fault_39_a_newer_format_is_refused_by_name() {
         assert!(error.to_string().contains("format version 3"), "{error}");
     };
     check(&bytes);
-    // Also where all else of it is as it should be.
+    // Also if everything else is correct.
     let content = bytes.len() - codec::CHECKSUM_BYTES;
     let sum = codec::checksum(&bytes[..content]).to_le_bytes();
     bytes[content..].copy_from_slice(&sum);

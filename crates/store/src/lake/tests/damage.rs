@@ -1,10 +1,10 @@
-//! Damage in the lake, and a store that fails for a while: the one stops, the other is tried again.
+//! Damage in the lake, and a store that fails temporarily: the former is an error, the latter is retried.
 
 use super::*;
 
 const ENTRY: &str = "clicks_by_minute/_delta_log/00000000000000000002.json";
 
-/// A lake of two commits of an epoch each.
+/// A lake with two commits of one epoch each.
 async fn two_commits() -> (Arc<InMemory>, Lake) {
     let store = Arc::new(InMemory::new());
     let lake = Lake::open(Arc::clone(&store) as Arc<dyn ObjectStore>).await.unwrap();
@@ -45,7 +45,7 @@ fn a_torn_log_entry_is_damage_and_not_a_failing_store() {
     });
 }
 
-/// The Delta library takes such an entry for one with fewer actions.
+/// The Delta library reads such an entry as one with fewer actions.
 #[test]
 fn an_entry_that_is_empty_or_lacks_its_last_lines_is_found() {
     run(async {
@@ -58,13 +58,13 @@ fn an_entry_that_is_empty_or_lacks_its_last_lines_is_found() {
             let reopened = reopen(&store).await.unwrap();
             let wrong = reopened.audit().await.unwrap();
             let told = if kept == 0 { "is empty" } else { "was cut short" };
-            // Of two lines that say how far the table is, the first one suffices.
+            // Of the two lines with the table's last epoch, the first is enough.
             assert_eq!(
                 wrong.iter().any(|what| what.contains(ENTRY) && what.contains(told)),
                 kept < 3,
                 "{kept}: {wrong:?}"
             );
-            // Rows without what says that they are held would be added once more.
+            // Rows without a mark would be added once more.
             let held = reopened.held(LOG_ID, 0).await;
             match kept {
                 2 => {
@@ -75,7 +75,7 @@ fn an_entry_that_is_empty_or_lacks_its_last_lines_is_found() {
                 _ => assert_eq!(held.unwrap().by_all(), if kept < 2 { 1 } else { 2 }),
             }
         }
-        // An entry without rows is made good by the next projection.
+        // The next projection repairs an entry without rows.
         store.put(&ENTRY.into(), "".into()).await.unwrap();
         let reopened = reopen(&store).await.unwrap();
         let epochs = staged(&lake, 1..=2).await;
@@ -115,7 +115,7 @@ fn a_table_that_is_lost_is_told_and_not_made_again() {
     });
 }
 
-/// What counting and a query say of the same lake.
+/// The results of counting and of a query on the same lake.
 async fn check_both(store: &Arc<InMemory>, kind: ErrorKind, word: &str) {
     let lake = reopen(store).await.unwrap();
     let recounted = lake.recount(EVER.0, EVER.1, None).await.unwrap_err();

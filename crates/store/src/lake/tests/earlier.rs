@@ -1,4 +1,4 @@
-//! Tables that earlier versions made get the columns that they lack.
+//! Tables of earlier versions get their missing columns.
 
 use super::rolling_up::{held, tokens};
 use super::*;
@@ -18,7 +18,7 @@ async fn first_version(root: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
     root
 }
 
-/// A file of dead letters without the columns that came later.
+/// A file of dead letters without the later columns.
 fn as_first_version(file: &mut EncodedFile) {
     let batches = ParquetRecordBatchReaderBuilder::try_new(file.bytes.clone()).unwrap().build().unwrap();
     let mut bytes = Vec::new();
@@ -128,7 +128,7 @@ fn a_file_with_columns_of_a_later_version_is_not_compacted() {
     });
 }
 
-/// A file with one column more.
+/// A file with an additional column.
 fn with_another_column(file: &mut EncodedFile) {
     let batches = ParquetRecordBatchReaderBuilder::try_new(file.bytes.clone()).unwrap().build().unwrap();
     let batch: RecordBatch = batches.map(Result::unwrap).next().unwrap();

@@ -11,24 +11,24 @@ use object_store::{
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// A store that fails the n-th write of a path that contains a text, before or after it took place, or all reads of
-/// such paths.
+/// A store that fails the n-th write to paths that contain a text, before or after the write takes place, or all reads
+/// of such paths.
 #[derive(Debug)]
 pub(super) struct Failing {
     inner: InMemory,
-    /// Writes to let through.
+    /// The number of writes that still succeed.
     left: AtomicUsize,
-    /// Whether the write that fails takes place all the same.
+    /// Whether a failing write takes place nevertheless.
     lost_reply: AtomicBool,
     matching: &'static str,
-    /// How many writes fail.
+    /// The number of writes that fail.
     failures: AtomicUsize,
     /// Whether matching reads fail.
     unreadable: AtomicBool,
 }
 
 impl Failing {
-    /// One whose writes succeed until it is told otherwise.
+    /// A store whose writes succeed until `fail` is called.
     pub(super) fn new(matching: &'static str) -> Arc<Failing> {
         let never = AtomicUsize::new(usize::MAX);
         Arc::new(Failing {
@@ -41,14 +41,14 @@ impl Failing {
         })
     }
 
-    /// From now on lets `after` matching writes through, then fails so many.
+    /// Lets `after` matching writes through, then fails `failures` writes.
     pub(super) fn fail(&self, after: usize, failures: usize, lost_reply: bool) {
         self.left.store(after, Ordering::SeqCst);
         self.lost_reply.store(lost_reply, Ordering::SeqCst);
         self.failures.store(failures, Ordering::SeqCst);
     }
 
-    /// From now on matching objects can or cannot be read.
+    /// Sets whether reads of matching objects fail.
     pub(super) fn set_unreadable(&self, unreadable: bool) {
         self.unreadable.store(unreadable, Ordering::SeqCst);
     }

@@ -1,4 +1,4 @@
-//! Tests of what the tables hold of each partition and log.
+//! Tests of the tables' epochs of several partitions and logs.
 
 use super::*;
 
@@ -52,7 +52,7 @@ fn partitions_come_in_one_commit_and_each_goes_on_from_where_it_is_held() {
             versions
         };
         let before = versions().await;
-        // One partition goes on, the other begins.
+        // One partition continues, the other begins.
         let both = [&first[..], &second[..]].concat();
         lake.project(&both, TOKEN).await.unwrap();
         assert_eq!(versions().await, before.iter().map(|version| version + 1).collect::<Vec<_>>());

@@ -1,4 +1,4 @@
-//! Roll-ups: hours and days are the sums of their minutes, once, whatever fails and wherever memory ends.
+//! Roll-ups: hours and days are the sums of their minutes, each once, whatever fails and whatever the memory bound.
 
 use super::super::upkeep::{LakeProgress, RollUp};
 use super::*;
@@ -24,7 +24,7 @@ fn minute(at: i64) -> Option<MinuteCounts> {
     Some(counts)
 }
 
-/// Epochs of counts, of which the second to fourth repeat the last minute of the one before.
+/// Epochs of counts. The second to fourth repeat the last minute of the previous one.
 pub(super) fn projections(numbers: std::ops::RangeInclusive<u64>) -> Vec<EpochProjection> {
     let projection = |epoch: u64| {
         let (from, to) = ((epoch as i64 - 1) * EPOCH_MINUTES, epoch as i64 * EPOCH_MINUTES);
@@ -45,13 +45,13 @@ pub(super) fn projections(numbers: std::ops::RangeInclusive<u64>) -> Vec<EpochPr
     numbers.map(projection).collect()
 }
 
-/// Where the tables are after an epoch: all of its minutes but the last ten are final.
+/// The progress of the tables after an epoch: all of its minutes except the last ten are final.
 pub(super) fn reached(epoch: u64) -> LakeProgress {
     let end = Minute(BEGIN.0 + epoch as i64 * EPOCH_MINUTES);
     held(epoch, Some(Minute(end.0 - 10).start_ms()), end.start_ms(), end.start_ms())
 }
 
-/// Where the tables are when they hold an epoch with this final frontier and this clock.
+/// The progress of the tables at an epoch with this final frontier and this clock.
 pub(super) fn held(epoch: u64, final_ms: Option<i64>, clock_ms: i64, now_ms: i64) -> LakeProgress {
     let mut progress = Progress { log_id: LOG_ID, number: epoch, clock_ms, ..Progress::default() };
     if let Some(final_ms) = final_ms {
@@ -60,13 +60,13 @@ pub(super) fn held(epoch: u64, final_ms: Option<i64>, clock_ms: i64, now_ms: i64
     LakeProgress { partitions: vec![progress], now_ms, ..LakeProgress::default() }
 }
 
-/// Tokens that no process of this test draws twice.
+/// Tokens that are unique within this test process.
 pub(super) fn tokens() -> impl Fn() -> u128 + Send + Sync {
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     || u128::from(NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
 }
 
-/// Rolls up whatever is final, with little memory; returns the commits it took.
+/// Rolls up all final spans with little memory; returns the number of commits.
 async fn roll_up(lake: &Lake, reached: &LakeProgress, rows_max: usize) -> Result<u32> {
     let tokens = tokens();
     let mut commits = 0;
@@ -88,7 +88,7 @@ async fn rows(lake: &Lake, table: &str, span: &str) -> Vec<String> {
     sql(lake, &query).await
 }
 
-/// What a roll-up must hold: each row once.
+/// The expected rows of a roll-up, each once.
 async fn expected(lake: &Lake, span: &str, from: Minute, to: Minute) -> Vec<String> {
     let query = format!(
         "SELECT date_part('epoch', date_trunc('{span}', minute))::BIGINT AS at, ad_id, country, sum(clicks), 1 \
@@ -158,7 +158,7 @@ fn a_crash_or_a_lost_reply_at_any_write_makes_no_span_twice_and_leaves_none_out(
                 let store = Failing::new("clicks_by_");
                 let lake = Lake::open(Arc::clone(&store) as Arc<dyn ObjectStore>).await.unwrap();
                 lake.project(&epochs, TOKEN).await.unwrap();
-                // More failures than one attempt survives: the process "dies", another one goes on.
+                // More failures than one attempt survives: the process "dies" and another one continues.
                 store.fail(after, 8, lost_reply);
                 let survived = roll_up(&lake, &reached(9), 300).await.is_ok();
                 store.fail(0, 0, false);
@@ -213,7 +213,7 @@ fn long_ranges_are_the_sums_of_their_minutes_whatever_is_rolled_up() {
                 };
                 let from = Minute(BEGIN.0 - 100 + random(5_000));
                 let to = Minute(from.0 + 1 + random(5_000));
-                // A reader may not have heard of the newest epochs.
+                // A reader may not know the newest epochs.
                 let cut = Epochs::of(0, if random(2) == 0 { last } else { 9 });
                 let selection = Selection { ad_id: (random(2) == 0).then_some(42), country: None };
                 let (mut found, mut plain) = (BTreeMap::new(), BTreeMap::new());

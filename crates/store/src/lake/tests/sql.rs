@@ -1,4 +1,4 @@
-//! Ad-hoc SQL: what it answers, and what it refuses.
+//! Ad-hoc SQL: answers and rejected queries.
 
 use super::*;
 use arrow::array::RecordBatch;
@@ -134,12 +134,12 @@ fn whole_numbers_that_do_not_fit_are_errors() {
     });
 }
 
-/// One operator may use what a query may use, and the message names that bound.
+/// One operator may use all of a query's memory, and the message names that bound.
 #[test]
 fn a_query_may_use_the_memory_that_the_message_names() {
     run(async {
         let lake = in_memory().await;
-        // Some 400 MB of groups, beside operators that want some, too.
+        // Some 400 MB of groups, next to operators that need some too.
         let query = "SELECT count(*) FROM (SELECT a.value AS x, count(*) AS n FROM generate_series(1, 3000000) AS a \
                      JOIN generate_series(1, 10) AS b ON a.value % 10 + 1 = b.value GROUP BY 1 ORDER BY n DESC, x)";
         assert_eq!(sql(&lake, query).await, ["3000000"]);

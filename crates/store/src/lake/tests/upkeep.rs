@@ -1,4 +1,4 @@
-//! Compaction, retention and vacuum: no answer changes but for what is no longer kept.
+//! Compaction, retention and vacuum: answers change only for deleted rows.
 
 use super::super::upkeep::{Keep, LakeProgress, RollUp};
 use super::rolling_up::{held, projections, reached, tokens};
@@ -8,7 +8,7 @@ use hashbrown::HashSet;
 
 const DAY_MS: i64 = 86_400_000;
 
-/// Where the tables are after `epoch` of the clicks of these tests: two hours after them, or days.
+/// The progress of the tables some time after `epoch`: two hours, or days.
 fn later(epoch: u64, ms: i64) -> LakeProgress {
     let at = START.start_ms() + ms;
     held(epoch, Some(at), at, at)
@@ -27,7 +27,7 @@ async fn files(lake: &Lake, table: Table) -> usize {
     lake.table(table).files().await.unwrap().files.len()
 }
 
-/// All that the lake says of these epochs.
+/// All answers of the lake for these epochs.
 async fn everything(lake: &Lake) -> Vec<String> {
     let mut answers = Vec::new();
     for query in [
@@ -59,7 +59,7 @@ fn compaction_leaves_few_files_and_every_answer() {
         let before = everything(&lake).await;
         assert_eq!(compact_all(&lake, &later(6, 60_000)).await, 0, "nothing is over");
         assert_eq!(compact_all(&lake, &held(6, None, later(6, DAY_MS).now_ms, later(6, DAY_MS).now_ms)).await, 0);
-        // The last epoch is not in all tables, as far as is known.
+        // As far as this progress shows, the last epoch is not in all tables.
         assert!(compact_all(&lake, &later(5, 2 * DAY_MS)).await >= 3);
         assert_eq!(files(&lake, Table::Clicks).await, 2);
         assert_eq!(everything(&lake).await, before);
@@ -82,7 +82,7 @@ fn compaction_leaves_few_files_and_every_answer() {
         let filters =
             groups.metadata().row_group(0).columns().iter().filter(|column| column.bloom_filter_offset().is_some());
         assert_eq!(filters.count(), 2);
-        // Epochs go on as before.
+        // More epochs can be added as before.
         let epochs = staged(&lake, 7..=7).await;
         lake.project(&epochs, TOKEN).await.unwrap();
         check_holds(&lake, 7).await;
@@ -138,13 +138,13 @@ fn counts_leave_only_when_they_are_summed_and_answers_go_back_as_far_as_their_su
         let day = RollUp::Day.floor(epochs[0].counts[0].minute);
         lake.each_count((day, EVER.1), &cut, Selection::default(), |counts| found += counts.total()).await.unwrap();
         assert_eq!(found, all);
-        // What begins within an hour that is gone by minutes is refused, not answered with less.
+        // Queries that begin within an hour whose minutes are deleted are rejected, not answered incompletely.
         let inside = Minute(epochs[0].counts[0].minute.0 + 1);
         let refused = lake.each_count((inside, EVER.1), &cut, Selection::default(), |_| ()).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::User, "{refused}");
         let refused = lake.each_minute((day, EVER.1), Some(&cut), Selection::default(), |_| ()).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::User, "{refused}");
-        // Rolling up goes on, and a lost table of sums is noticed.
+        // Rolling up continues, and a lost table of sums is detected.
         assert!(!lake.roll_up(RollUp::Hour, &end, &tokens).await.unwrap());
         let epochs = projections(1..=24);
         lake.project(&epochs, TOKEN).await.unwrap();
@@ -174,13 +174,13 @@ fn raw_clicks_before_what_is_kept_are_refused() {
         assert!(error.to_string().contains("kept from"), "{error}");
         let kept = Minute(START.0 + 1_440);
         assert_eq!(lake.recount(kept, EVER.1, None).await.unwrap().minutes, []);
-        // The newest ledger stays, whatever its age.
+        // The newest ledger is kept at any age.
         lake.retain(&KEEP, &later(3, 900 * DAY_MS)).await.unwrap();
         assert_eq!(lake.epochs().await.unwrap(), Epochs::of(0, 3));
     });
 }
 
-/// A lake in memory that holds three epochs, one commit each, and its store.
+/// A lake in memory with three epochs, one commit each, and its store.
 async fn with_three_epochs() -> (Arc<dyn ObjectStore>, Lake) {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let lake = Lake::open(Arc::clone(&store)).await.unwrap();
@@ -191,13 +191,13 @@ async fn with_three_epochs() -> (Arc<dyn ObjectStore>, Lake) {
     (store, lake)
 }
 
-/// When the newest object of a store was written, in milliseconds.
+/// The last modification time of a store's newest object, in milliseconds.
 async fn last_written_ms(store: &Arc<dyn ObjectStore>) -> i64 {
     let listed: Vec<_> = store.list(None).try_collect().await.unwrap();
     listed.iter().map(|object| object.last_modified.timestamp_millis()).max().unwrap()
 }
 
-/// What is in the folders of the tables, their logs left aside.
+/// The files in the tables' folders, without their logs.
 async fn stored(store: &Arc<dyn ObjectStore>) -> HashSet<String> {
     let all: Vec<_> = store.list(None).try_collect().await.unwrap();
     let paths = all.into_iter().map(|object| object.location.to_string());
@@ -217,13 +217,13 @@ fn vacuum_deletes_what_nothing_names_and_nothing_else() {
         }
         let before = stored(&store).await;
         let written_ms = last_written_ms(&store).await;
-        // Epoch 4 is staged and committed, and not yet in the tables; another process stages epoch 5.
+        // Epoch 4 is staged and committed, but not in the tables yet; another process stages epoch 5.
         let named = |names: &[String]| {
             let paths =
                 names.iter().map(|name| name.strip_prefix("clicks/").unwrap().to_owned()).collect::<HashSet<_>>();
             async move { Ok(paths) }
         };
-        // The clock of the last epoch is that of a stop days ago.
+        // The clock of the last epoch is from before a stop of days.
         let at = |epoch, now_ms| held(epoch, None, 0, now_ms);
         let day_later = written_ms + DAY_MS + 1_000;
         lake.vacuum(&at(3, written_ms + DAY_MS / 2), named(&[])).await.unwrap();
@@ -236,7 +236,7 @@ fn vacuum_deletes_what_nothing_names_and_nothing_else() {
         expected.remove(&orphan(3));
         assert_eq!(stored(&store).await, expected);
         assert_eq!((vacuumed.files, vacuumed.bytes), (1, 1));
-        // What compaction replaced stays for a day after that.
+        // Files that compaction replaced are kept for a day.
         let compacted = LakeProgress { now_ms: day_later, ..later(3, 2 * DAY_MS) };
         compact_all(&lake, &compacted).await;
         let replaced = stored(&store).await;
@@ -251,7 +251,8 @@ fn vacuum_deletes_what_nothing_names_and_nothing_else() {
     });
 }
 
-/// After a stop of days the first round compacts and drops: whoever reads the tables as they were before goes on for a day.
+/// After a stop of days the first round compacts and drops: whoever reads the tables as they were before goes on for a
+/// day.
 #[test]
 fn fault_64_what_leaves_a_table_after_a_stop_of_days_stays_for_a_day() {
     run(async {
@@ -269,7 +270,7 @@ fn fault_64_what_leaves_a_table_after_a_stop_of_days_stays_for_a_day() {
         lake.vacuum(&LakeProgress { now_ms: first.now_ms + DAY_MS - 1, ..first.clone() }, none()).await.unwrap();
         assert!(before.is_subset(&stored(&store).await));
         lake.vacuum(&LakeProgress { now_ms: first.now_ms + DAY_MS + 1_000, ..first }, none()).await.unwrap();
-        // What is still part of a table, the newest ledger above all, stays for good.
+        // Files that are still part of a table, especially the newest ledger, are kept.
         let left = stored(&store).await;
         assert!(before.intersection(&left).count() < before.len() / 2, "{left:?}");
         assert_eq!(lake.audit().await.unwrap(), [""; 0]);
