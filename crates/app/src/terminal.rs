@@ -70,7 +70,7 @@ fn tell_json(level: &str, message: &str) {
     }
 }
 
-/// Removes from a multi-line text everything that moves a cursor, changes colours, or reorders characters.
+/// Escapes everything in a multi-line text that moves a cursor, changes colours, or reorders characters.
 pub fn printable(text: &str) -> Cow<'_, str> {
     escaped(text, |char| char != '\n' && char != '\t')
 }

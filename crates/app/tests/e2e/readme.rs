@@ -1,8 +1,8 @@
 //! The commands of the README: each one works, in the order of the README and in one folder, and prints what the README
 //! shows below it.
 //!
-//! What is shown is compared exactly, except for what differs from run to run: in JSON the values of `FREE_KEYS`, and in
-//! the text of the commands in `FREE_NUMBERS` numbers and paths. `…` in the README stands for anything.
+//! Outputs are compared exactly, except for parts that differ from run to run: the values of `FREE_KEYS` in JSON, and
+//! numbers and paths in the text of the commands in `FREE_NUMBERS`. `…` in the README matches anything.
 
 use crate::lake::interpreter;
 use crate::site::{Serving, Site, end, poll};
@@ -31,16 +31,16 @@ const FREE_NUMBERS: [&str; 3] = ["demo", "run", "verify"];
 /// identity key, and an idle input closes minutes by the clock.
 const FREE_KEYS: [&str; 3] = ["epoch", "revision", "closed"];
 
-/// Where the commands of the README listen. The test uses a free port instead.
+/// The address in the README's commands. The test uses a free port instead.
 const ADDRESS: &str = "http://127.0.0.1:8080";
 
-/// What stands for anything in the README.
+/// The placeholder that matches anything in the README.
 const ANYTHING: &str = "…";
 
-/// Something in the README that a reader can try.
+/// A step of the README that a reader can try.
 #[derive(Debug, PartialEq)]
 enum Step {
-    /// A line for the shell, with the output that is shown for it.
+    /// A shell line, and its output in the README.
     Line { line: String, shown: Option<Output> },
     /// A program in Python.
     Python(String),
@@ -140,7 +140,7 @@ fn is_line(shown: &str, real: &str) -> bool {
     }
 }
 
-/// Whether lines are those of the README, up to the end if `whole`.
+/// Whether the lines match those of the README, up to the end if `whole`.
 fn are_lines(shown: &[String], real: &[String], whole: bool) -> bool {
     match shown {
         [] => !whole || real.is_empty(),
@@ -177,7 +177,7 @@ fn without_numbers(line: &str) -> String {
     shape
 }
 
-/// Whether a text is what the README shows for the command of this name.
+/// Whether a text matches the README's output of the command with this name.
 fn is_text(name: &str, shown: &str, real: &str, whole: bool) -> bool {
     let [shown, real] = [shown, real].map(|text| -> Vec<String> {
         let free = FREE_NUMBERS.contains(&name);
@@ -190,7 +190,7 @@ fn difference(line: &str, shown: &str, real: &str) -> String {
     format!("{line}\n\nThe README shows:\n{shown}\nIt prints:\n{real}")
 }
 
-/// Fails unless a document is what the README shows for this command.
+/// Fails unless a document matches the README's output of this command.
 fn check_json(line: &str, shown: &str, real: &Value) {
     let complete = shown.replace(",…}", ",\"…\":null}").replace(",…]", ",\"…\"]");
     let shown = serde_json::from_str(&complete)
@@ -228,10 +228,10 @@ fn words_of(line: &str) -> Option<Vec<&str>> {
     ["adtally", "target/debug/adtally"].contains(&words.next()?).then(|| words.collect())
 }
 
-/// Somebody who does what the README says.
+/// A user who follows the README.
 struct Reader {
     site: Site,
-    /// What the reader has done in the shell and what stays: variables and the current folder.
+    /// The persistent state of the reader's shell: variables and the current folder.
     shell: String,
     server: Option<Serving>,
 }
@@ -336,7 +336,7 @@ fn every_command_works_and_prints_what_is_shown() {
     }
     reader.stop();
     assert!(is_empty(&reader.site, "tmp"));
-    // None of the lists and rules above is left over from an earlier README.
+    // None of the lists and rules above may be a leftover from an earlier README.
     let begins =
         |start: &str| steps.iter().any(|step| matches!(step, Step::Line { line, .. } if line.starts_with(start)));
     for start in NOT_RUN.iter().chain(&SHELL).chain(&["cargo run -- demo", "curl ", "adtally "]) {
@@ -356,7 +356,7 @@ fn spans(document: &str) -> Vec<String> {
     prose.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// In the prose, commands and flags are named without all that a run needs: they exist.
+/// The prose names commands and flags without all arguments of a run; they must exist.
 #[test]
 fn commands_and_flags_of_the_prose_exist() {
     let site = Site::new();

@@ -72,8 +72,8 @@ impl View {
         self.partitions().filter_map(|snapshot| snapshot.progress.frontiers.watermark.get()).min()
     }
 
-    /// The minute before which "the last M minutes" end: the smallest closed frontier. `None` before any click, and
-    /// while a partition has closed nothing.
+    /// The minute before which "the last M minutes" end: the smallest closed frontier, or the latest end if all inputs
+    /// have ended. `None` before any click, and while a partition has closed nothing.
     pub fn to(&self) -> Option<Minute> {
         if self.partitions().all(|snapshot| snapshot.progress.all_ended) {
             return self.partitions().filter_map(|snapshot| snapshot.progress.to()).max();

@@ -1,5 +1,5 @@
 //! Compaction: small files of one past hour, or of one past day, become one sorted file with the same rows. If an hour
-//! has very many, they are compacted before its end; clicks are not.
+//! has very many, they are compacted before its end, except those of clicks.
 //!
 //! Rows keep their partition and epoch, and files their statistics, encodings and Bloom filters, so only the cost of
 //! queries changes. Files are read completely, one group at a time. Groups are planned before any row is read (see
