@@ -243,13 +243,18 @@ impl Process {
         self.projecting.turn()
     }
 
-    /// Maintains the lake, unless this is left to the end of the run: does all work, or only the work due. Failures are
-    /// reported and harmless.
-    pub(crate) fn keep_lake(&self, all: bool) {
+    /// Updates the lake. Then maintains it, unless this is left to the end of the run: does all work, or only the work due.
+    /// Failures are reported and harmless.
+    pub(crate) fn keep_lake(&mut self, random: &mut Random) {
+        self.project();
+        self.project();
+        // Reads the clock.
+        self.turn();
+        let does_all = random.below(2) == 0;
         if self.ending.is_bounded() {
             return;
         }
-        if all && self.is_reading() {
+        if does_all && self.is_reading() {
             self.upkeep.do_all();
         } else {
             self.upkeep.turn();

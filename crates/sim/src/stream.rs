@@ -285,11 +285,7 @@ impl Stream {
     /// A process updates and maintains the lake.
     fn keep_lake(&mut self, worker: usize) -> Verdict {
         self.with(worker, |process, random| {
-            process.project();
-            process.project();
-            // Reads the clock.
-            process.turn();
-            process.keep_lake(random.below(2) == 0);
+            process.keep_lake(random);
             Ok(true)
         })?;
         let disk = self.ground.disk.disk.lock();

@@ -343,11 +343,7 @@ impl World {
     /// The process updates and maintains the lake.
     fn keep_lake(&mut self) -> Verdict {
         self.with_process(|process, random| {
-            process.project();
-            process.project();
-            // Reads the clock.
-            process.turn();
-            process.keep_lake(random.below(2) == 0);
+            process.keep_lake(random);
             Ok(true)
         })?;
         self.check_files()

@@ -22,7 +22,6 @@ use adtally_model::settings::address;
 use adtally_model::{Error, Result};
 use adtally_serve::Limits;
 use serde::Deserialize;
-use std::fmt;
 use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -66,8 +65,9 @@ pub enum LogFormat {
 }
 
 /// Levels of log lines, from the fewest lines to the most.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, strum::Display)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum LogLevel {
     /// The work stops or data is lost.
     Error,
@@ -79,18 +79,6 @@ pub enum LogLevel {
     Debug,
     /// Everything.
     Trace,
-}
-
-impl fmt::Display for LogLevel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            LogLevel::Error => "error",
-            LogLevel::Warn => "warn",
-            LogLevel::Info => "info",
-            LogLevel::Debug => "debug",
-            LogLevel::Trace => "trace",
-        })
-    }
 }
 
 /// Reads the file, merges all sources over the defaults and validates the result. The raw form is for `config show`.

@@ -177,6 +177,10 @@ impl LakeTable {
     }
 
     async fn add_columns(&self) -> Result<()> {
+        // Most starts find nothing to add, and read nothing again.
+        if missing_columns(self.table, &self.newest.lock())?.is_empty() {
+            return Ok(());
+        }
         let mut failure = None;
         // The last iteration only checks.
         for _ in 0..=OPEN_ATTEMPTS_MAX {

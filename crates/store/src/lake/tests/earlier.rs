@@ -2,7 +2,7 @@
 
 use super::rolling_up::{held, tokens};
 use super::*;
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::RecordBatch;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -18,18 +18,30 @@ async fn first_version(root: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
     root
 }
 
-/// A file of dead letters without the later columns.
-fn as_first_version(file: &mut EncodedFile) {
+/// Rewrites a file with other columns.
+fn rewrite(file: &mut EncodedFile, change: impl Fn(RecordBatch) -> RecordBatch) {
     let batches = ParquetRecordBatchReaderBuilder::try_new(file.bytes.clone()).unwrap().build().unwrap();
+    let batch = change(batches.map(Result::unwrap).next().unwrap());
     let mut bytes = Vec::new();
-    let kept: Vec<usize> = (0..Table::DeadLetters.columns().iter().filter(|column| !column.added).count()).collect();
-    for batch in batches {
-        let batch: RecordBatch = batch.unwrap().project(&kept).unwrap();
-        let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
-        writer.write(&batch).unwrap();
-        writer.close().unwrap();
-    }
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
     (file.staged.size, file.bytes) = (bytes.len() as u64, bytes.into());
+}
+
+/// A file of dead letters without the columns that were added later.
+fn as_first_version(file: &mut EncodedFile) {
+    let kept: Vec<usize> = (0..Table::DeadLetters.columns().iter().filter(|column| !column.added).count()).collect();
+    rewrite(file, |batch| batch.project(&kept).unwrap());
+}
+
+/// A file with an additional column.
+fn with_another_column(file: &mut EncodedFile) {
+    rewrite(file, |batch| {
+        let names = batch.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
+        let another = ("of_tomorrow".to_owned(), Arc::clone(&batch.columns()[0]));
+        RecordBatch::try_from_iter(names.into_iter().zip(batch.columns().to_vec()).chain([another])).unwrap()
+    });
 }
 
 const LETTERS: &str =
@@ -126,19 +138,4 @@ fn a_file_with_columns_of_a_later_version_is_not_compacted() {
         while lake.compact(&held(2, Some(at), at, at), &tokens()).await.unwrap().is_some() {}
         assert_eq!(lake.table(Table::DeadLetters).files().await.unwrap().files.len(), 2);
     });
-}
-
-/// A file with an additional column.
-fn with_another_column(file: &mut EncodedFile) {
-    let batches = ParquetRecordBatchReaderBuilder::try_new(file.bytes.clone()).unwrap().build().unwrap();
-    let batch: RecordBatch = batches.map(Result::unwrap).next().unwrap();
-    let mut columns: Vec<(String, ArrayRef)> =
-        batch.schema().fields().iter().map(|field| field.name().clone()).zip(batch.columns().to_vec()).collect();
-    columns.push(("of_tomorrow".to_owned(), Arc::clone(&batch.columns()[0])));
-    let batch = RecordBatch::try_from_iter(columns).unwrap();
-    let mut bytes = Vec::new();
-    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
-    writer.write(&batch).unwrap();
-    writer.close().unwrap();
-    (file.staged.size, file.bytes) = (bytes.len() as u64, bytes.into());
 }
