@@ -435,7 +435,10 @@ impl<S: EpochSink> Ingest<S> {
             for lane in self.lanes.values_mut() {
                 if !std::mem::replace(&mut lane.left, true) {
                     let input = lane.input.and_then(|input| self.partition.inputs().get(input));
-                    let name = input.map_or("", |input| &*input.row.name);
+                    let name = input.map_or_else(
+                        || format!("partition {}", self.partition.number()),
+                        |input| input.row.name.to_string(),
+                    );
                     self.unread.push(format!("{name}: not read further: too much would be held without the others"));
                 }
                 lane.drop_batches();

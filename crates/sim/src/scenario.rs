@@ -3,8 +3,7 @@
 use crate::files::FOLDER;
 use crate::machine::Luck;
 use crate::random::Random;
-use adtally_engine::Bounds;
-use adtally_engine::{EpochSettings, Settings, SourceSettings, StoreSettings};
+use adtally_engine::{Bounds, Ending, EpochSettings, Settings, SourceSettings, StoreSettings};
 use adtally_pipeline::TimeSettings;
 use adtally_source::{DecodeSettings, TailSettings};
 use adtally_store::lake::Keep;
@@ -130,6 +129,15 @@ impl Scenario {
             bounded: random.pick(&[0, 300, 600]),
             finals: random.pick(&[0, 300]),
             outages: random.pick(&[0, 500]),
+        }
+    }
+
+    /// The ending of the next run.
+    pub(crate) fn next_ending(&self, random: &mut Random) -> Ending {
+        match random.chance(self.bounded) {
+            true if random.chance(self.finals) => Ending::Final,
+            true => Ending::UntilEnd,
+            false => Ending::Never,
         }
     }
 }

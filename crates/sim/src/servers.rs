@@ -125,6 +125,12 @@ impl Servers {
         self.left == 0 && self.servers.iter().all(|server| server.rest.is_none())
     }
 
+    /// The numbers of the lines that were completely written before a time.
+    pub(crate) fn written_before(&self, at_ms: i64) -> Vec<usize> {
+        let is_written = |line: &Line| line.is_whole && line.written_ms < at_ms;
+        self.lines.iter().enumerate().filter_map(|(number, line)| is_written(line).then_some(number)).collect()
+    }
+
     /// Writes lines and rotates files that are due.
     pub(crate) fn act(&mut self, scenario: &Scenario, files: &Files, now_ms: i64) {
         for at in 0..self.servers.len() {

@@ -46,6 +46,8 @@ struct Stream {
     /// The worker to which each partition is assigned.
     assigned: Vec<usize>,
     workers: [Option<Process>; WORKERS],
+    /// Where each partition ends for the bounded run that took it last.
+    ends: Vec<u64>,
     outcome: Outcome,
     /// Whether more than a day has passed without events since the last process.
     is_rested: bool,
@@ -66,8 +68,8 @@ impl Stream {
     fn new(seed: u64, partitions: u32, plant: Plant, tells: bool, runtime: tokio::runtime::Handle) -> Stream {
         let mut random = Random::new(seed ^ STREAM);
         let mut scenario = Scenario::new(seed, &mut random);
-        // There are no files to rotate, and no runs that end.
-        (scenario.rotations, scenario.bounded, scenario.deletes_unread) = (1, 0, false);
+        // There are no files to rotate.
+        (scenario.rotations, scenario.deletes_unread) = (1, false);
         let machine = Machine::new(random.fork(), tells);
         machine.note("scenario", &format!("{scenario:?}"));
         let has_foreign_agent = random.chance(300);
@@ -86,6 +88,7 @@ impl Stream {
             owners: vec![None; partitions as usize],
             assigned: (0..partitions as usize).map(|at| at % WORKERS).collect(),
             workers: Default::default(),
+            ends: vec![0; partitions as usize],
             outcome: Outcome { seed, ..Outcome::default() },
             is_rested: false,
         }
@@ -128,9 +131,11 @@ impl Stream {
             return self.rebalance();
         }
         if self.workers[worker].is_none() {
-            return self.start(worker);
+            let is_assigned = self.assigned.contains(&worker);
+            let ending = if is_assigned { self.scenario.next_ending(&mut self.random) } else { Ending::Never };
+            return self.start(worker, ending);
         }
-        if self.takes_partition(worker)? {
+        if !self.is_bounded(worker) && self.takes_partition(worker)? {
             return Ok(());
         }
         if self.random.chance(self.scenario.stops)
@@ -145,17 +150,23 @@ impl Stream {
         self.work(worker)
     }
 
-    fn start(&mut self, worker: usize) -> Verdict {
-        self.ground.machine.note("starts", &worker);
-        match call(|| Process::start(&self.ground, &self.scenario, Ending::Never)) {
+    /// A process starts. A bounded run takes all its partitions at once, because it ends with them.
+    fn start(&mut self, worker: usize, ending: Ending) -> Verdict {
+        self.ground.machine.note("starts", &format!("{worker} {ending:?}"));
+        match call(|| Process::start(&self.ground, &self.scenario, ending)) {
             Ended::Well(process) => {
                 self.outcome.starts += 1;
                 self.workers[worker] = Some(process);
+                while ending.is_bounded() && self.takes_partition(worker)? {}
                 Ok(())
             }
             Ended::Died => self.die(worker),
             Ended::Failed(error) => Err(format!("a process cannot start: {}", error.report())),
         }
+    }
+
+    fn is_bounded(&self, worker: usize) -> bool {
+        self.workers[worker].as_ref().is_some_and(|process| process.ending.is_bounded())
     }
 
     /// A process takes over a partition that is assigned to it but not yet taken. Returns whether there was one.
@@ -168,12 +179,15 @@ impl Stream {
             return Ok(false);
         };
         self.ground.machine.note("takes partition", &format!("{partition} by {worker}"));
-        let topics = self.topics.clone();
-        let taken = call(|| {
-            process.take(partition as u32, &BTreeMap::new(), |state| Ok(topics.source(partition as u32, state)))
-        });
+        let (topics, number) = (self.topics.clone(), partition as u32);
+        let end = process.ending.is_bounded().then(|| topics.end(number));
+        let taken = call(|| process.take(number, &BTreeMap::new(), |state| Ok(topics.source(number, state, end))));
         match taken {
             Ended::Well(()) => {
+                self.ends[partition] = end.unwrap_or_default();
+                if let Some(taken) = process.taken.get(&number).filter(|_| process.ending == Ending::Final) {
+                    self.judges[partition].note_final_run(taken.writer);
+                }
                 self.workers[worker] = Some(process);
                 self.absorb(partition)?;
                 self.check_recovered(partition)?;
@@ -189,7 +203,8 @@ impl Stream {
         Ok(true)
     }
 
-    /// Moves a partition to another process. Its owner commits what it has read, drops it, or does not notice.
+    /// Moves a partition to another process. Its owner commits what it has read, drops it, or does not notice. A
+    /// bounded run never notices.
     fn rebalance(&mut self) -> Verdict {
         let partition = self.random.below(self.judges.len() as u64) as usize;
         let (from, to) = (self.assigned[partition], self.random.below(WORKERS as u64) as usize);
@@ -197,7 +212,7 @@ impl Stream {
         self.assigned[partition] = to;
         let how = self.random.below(3);
         let Some(mut process) = self.workers[from].take() else { return Ok(()) };
-        if from == to || how == 0 || !process.taken.contains_key(&(partition as u32)) {
+        if from == to || how == 0 || process.ending.is_bounded() || !process.taken.contains_key(&(partition as u32)) {
             self.outcome.zombies += u64::from(from != to);
             self.workers[from] = Some(process);
             return Ok(());
@@ -320,11 +335,18 @@ impl Stream {
         self.ground.machine.note("is over; gave up:", &gave_up);
         self.outcome.given_up += u64::from(gave_up);
         match process.summary() {
-            Ok(_) => {
+            Ok(summary) => {
+                self.outcome.bounded += u64::from(!summary.interrupted);
                 for (&partition, &lines) in &process.lines {
                     let owner = self.owners[partition as usize];
-                    if process.taken.get(&partition).is_some_and(|taken| owner == Some(taken.writer)) {
-                        self.judges[partition as usize].check_stopped(lines, gave_up, &self.ground.tables)?;
+                    if process.taken.get(&partition).is_none_or(|taken| owner != Some(taken.writer)) {
+                        continue;
+                    }
+                    let judge = &self.judges[partition as usize];
+                    judge.check_stopped(lines, gave_up, &self.ground.tables)?;
+                    if !summary.interrupted {
+                        let readable = self.topics.lines_before(partition, self.ends[partition as usize]);
+                        judge.check_bounded(&process, &summary.unread, &self.servers, &readable)?;
                     }
                 }
             }
@@ -385,7 +407,7 @@ impl Stream {
         // Processes that were succeeded would be fenced if they continued.
         self.workers = Default::default();
         for worker in 0..WORKERS {
-            self.start(worker)?;
+            self.start(worker, Ending::Never)?;
             while self.takes_partition(worker)? {}
         }
         let quiet_ms = SETTLE_MS + 2 * self.scenario.settings.time.idle_timeout_ms;

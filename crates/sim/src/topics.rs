@@ -2,6 +2,7 @@
 
 use crate::machine::Machine;
 use crate::random::Random;
+use crate::servers::number_in;
 use adtally_model::{InputId, InputTime, LaneId, PartitionState, Position, Record, RecordTime, Result};
 use adtally_pipeline::{TimeSettings, watermark};
 use adtally_source::{Discovery, Format, ReadOutcome, RecordBlock, Source, SourceBlock};
@@ -130,8 +131,20 @@ impl Topics {
         self.has_foreign_agent && server + 1 == self.servers
     }
 
-    /// A source for a partition that continues from a state.
-    pub(crate) fn source(&self, partition: u32, state: &PartitionState) -> Box<dyn Source> {
+    /// The offset after a partition's newest record.
+    pub(crate) fn end(&self, partition: u32) -> u64 {
+        self.topic.lock().next_offset[partition as usize]
+    }
+
+    /// The numbers of the lines of a partition's records before offset `end`.
+    pub(crate) fn lines_before(&self, partition: u32, end: u64) -> Vec<usize> {
+        let topic = self.topic.lock();
+        let records = topic.partitions[partition as usize].iter().take_while(|record| record.offset < end);
+        records.flat_map(|record| record.text.lines()).filter_map(number_in).collect()
+    }
+
+    /// A source for a partition that continues from a state. It ends at offset `end`, if there is one.
+    pub(crate) fn source(&self, partition: u32, state: &PartitionState, end: Option<u64>) -> Box<dyn Source> {
         let inputs = state.inputs.values().map(|row| (Arc::clone(&row.origin), row.id)).collect();
         Box::new(TopicSource {
             topics: self.clone(),
@@ -139,6 +152,7 @@ impl Topics {
             position: state.progress.source.map_or(0, |source| source.to),
             inputs,
             next_input: state.progress.next_input.max(1),
+            end,
             block_records: BLOCK_RECORDS_MAX,
         })
     }
@@ -171,6 +185,8 @@ struct TopicSource {
     position: u64,
     inputs: BTreeMap<Arc<str>, InputId>,
     next_input: u64,
+    /// The offset at which a bounded run ends.
+    end: Option<u64>,
     block_records: usize,
 }
 
@@ -189,10 +205,12 @@ impl Source for TopicSource {
         let topic = self.topics.topic.lock();
         let produced = &topic.partitions[self.partition as usize];
         let from = produced.partition_point(|record| record.offset < self.position);
-        let read: Vec<Produced> = produced[from..].iter().take(self.block_records).cloned().collect();
+        let is_before_end = |record: &&Produced| self.end.is_none_or(|end| record.offset < end);
+        let read: Vec<Produced> =
+            produced[from..].iter().take_while(is_before_end).take(self.block_records).cloned().collect();
         drop(topic);
         if read.is_empty() {
-            return Ok(ReadOutcome::AtEnd);
+            return Ok(if self.end.is_some() { ReadOutcome::Ended } else { ReadOutcome::AtEnd });
         }
         let (mut text, mut records, mut found) = (Vec::new(), Vec::new(), Vec::new());
         for Produced { offset, input, time, text: lines } in read {

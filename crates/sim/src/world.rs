@@ -206,13 +206,13 @@ impl World {
             self.resume_zombie()?;
         }
         if self.process.is_none() {
-            let ending = self.next_ending();
+            let ending = self.scenario.next_ending(&mut self.random);
             return self.start(ending);
         }
         if self.random.chance(self.scenario.zombies) && self.zombies.len() < ZOMBIES_MAX {
             self.ground.machine.note("suspended", &"");
             self.zombies.extend(self.process.take());
-            let ending = self.next_ending();
+            let ending = self.scenario.next_ending(&mut self.random);
             return self.start(ending);
         }
         if self.random.chance(self.scenario.stops) {
@@ -236,15 +236,6 @@ impl World {
             }
             !is_read
         });
-    }
-
-    /// The ending of the next run.
-    fn next_ending(&mut self) -> Ending {
-        match self.random.chance(self.scenario.bounded) {
-            true if self.random.chance(self.scenario.finals) => Ending::Final,
-            true => Ending::UntilEnd,
-            false => Ending::Never,
-        }
     }
 
     /// A process takes over, or dies while trying.

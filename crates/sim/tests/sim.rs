@@ -59,22 +59,22 @@ fn every_promise_holds_under_every_seed() {
 #[test]
 fn every_promise_holds_with_three_partitions_under_every_seed() {
     const SEEDS: u64 = crate::SEEDS / 2;
-    let sums: [AtomicU64; 5] = Default::default();
+    let sums: [AtomicU64; 6] = Default::default();
     on_two_threads(SEEDS, |seed| {
         let outcome = simulate_stream(seed, PARTITIONS, Plant::Nothing, false);
         assert_eq!(
             outcome.violation, None,
             "seed {seed}: `cargo xtask sim --partitions {PARTITIONS} --from {seed} --seeds 1 --story` replays it"
         );
-        let Outcome { deaths, zombies, power_losses, stops, given_up, .. } = outcome;
-        for (sum, more) in sums.iter().zip([deaths, zombies, power_losses, stops, given_up]) {
+        let Outcome { deaths, zombies, power_losses, bounded, stops, given_up, .. } = outcome;
+        for (sum, more) in sums.iter().zip([deaths, zombies, power_losses, bounded, stops, given_up]) {
             sum.fetch_add(more, Ordering::Relaxed);
         }
     });
-    let [deaths, zombies, power_losses, stops, given_up] = sums.map(AtomicU64::into_inner);
+    let [deaths, zombies, power_losses, bounded, stops, given_up] = sums.map(AtomicU64::into_inner);
     assert!(
-        deaths > 5 * SEEDS && zombies > SEEDS / 20 && power_losses > 2 * SEEDS,
-        "{deaths} {zombies} {power_losses}"
+        deaths > 5 * SEEDS && zombies > SEEDS / 20 && power_losses > 2 * SEEDS && bounded > SEEDS / 8,
+        "{deaths} {zombies} {power_losses} {bounded}"
     );
     assert!(stops > SEEDS / 4 && given_up > SEEDS / 20, "{stops} {given_up}");
 }

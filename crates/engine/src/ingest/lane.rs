@@ -19,6 +19,9 @@ pub(super) struct Lane {
     pub(super) asked_ms: Option<i64>,
     /// Whether the lane was at its end then. The end is noted once everything read before it is judged.
     pub(super) at_end: bool,
+    /// Since when it cannot be read, in milliseconds of monotonic time; `None` if it can. Only for a lane that several
+    /// inputs share: the partition notes other lanes by their input.
+    pub(super) unreadable_since_ms: Option<i64>,
     /// Whether its first batch waits for other lanes or for the end of the epoch.
     pub(super) waits: bool,
     /// Whether the source will deliver no more.

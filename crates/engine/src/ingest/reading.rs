@@ -147,6 +147,9 @@ impl<S: EpochSink> Ingest<S> {
         let is_bounded = self.is_bounded();
         let Some(lane) = self.lanes.get_mut(&id) else { return Ok(false) };
         let input = lane.input;
+        if !matches!(outcome, ReadOutcome::Unreadable(_)) {
+            lane.unreadable_since_ms = None;
+        }
         let note_backlog = |partition: &mut Partition| match input {
             Some(input) => partition.note_backlog(input),
             None => partition.note_shared_lane(false, &now),
@@ -180,12 +183,18 @@ impl<S: EpochSink> Ingest<S> {
                 // Not idle, because it may have lines. Asked again like an input at its end.
                 (lane.asked_ms, lane.at_end) = (Some(monotonic), false);
                 tracing::debug!(lane = id.0, "cannot be read at the moment: {}", error.report());
-                let Some(input) = input else {
-                    note_backlog(&mut self.partition);
-                    return Ok(false);
+                let is_given_up = match input {
+                    Some(input) => {
+                        self.partition.note_unreadable(input, &now);
+                        self.partition.is_given_up(input, &now)
+                    }
+                    None => {
+                        note_backlog(&mut self.partition);
+                        let since = *lane.unreadable_since_ms.get_or_insert(monotonic);
+                        monotonic - since >= self.partition.idle_timeout_ms()
+                    }
                 };
-                self.partition.note_unreadable(input, &now);
-                if is_bounded && self.partition.is_given_up(input, &now) {
+                if is_bounded && is_given_up {
                     // It has not ended: the next run reads it.
                     lane.left = true;
                     self.unread.push(error.report());

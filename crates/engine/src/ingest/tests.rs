@@ -1,22 +1,24 @@
-//! Tests of ingest over files, turned by hand.
+//! Tests of ingest, turned by hand.
 
 use super::*;
 use crate::settings::Bounds;
-use adtally_model::{IdentityKey, PartitionState};
+use adtally_model::{Error, IdentityKey, PartitionState};
 use adtally_pipeline::TimeSettings;
-use adtally_source::{Decoder, LocalFiles, TailSettings, Tailer};
+use adtally_source::{DecodeSettings, Decoder, LocalFiles, TailSettings, Tailer};
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 
-/// A clock that stands still, so that no turn does anything because time has passed.
-struct StandingClock;
+/// A clock that stands still unless a test moves it, so that no turn does anything because time has passed.
+#[derive(Default)]
+struct StandingClock(AtomicI64);
 
 impl Clock for StandingClock {
     fn wall_ms(&self) -> i64 {
-        START_MS + 86_400_000
+        START_MS + 86_400_000 + self.monotonic_ms()
     }
 
     fn monotonic_ms(&self) -> i64 {
-        0
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -40,11 +42,37 @@ impl EpochSink for Lines {
     }
 }
 
-fn ingest(folder: &Path, bounds: Bounds) -> Ingest<Lines> {
-    let clock: Arc<dyn Clock> = Arc::new(StandingClock);
-    let time = TimeSettings::default();
+/// A stream whose broker never answers.
+struct SilentStream;
+
+impl Source for SilentStream {
+    fn discover(&mut self, _: i64) -> Result<Vec<Discovery>> {
+        Ok(Vec::new())
+    }
+
+    fn read(&mut self, _: LaneId, _: i64) -> Result<ReadOutcome<SourceBlock>> {
+        Ok(ReadOutcome::Unreadable(Error::transient("the broker does not answer")))
+    }
+
+    fn shared_lane(&self) -> Option<LaneId> {
+        Some(LaneId(0))
+    }
+
+    fn set_block_bytes(&mut self, _: usize) {}
+}
+
+/// A bounded ingest of a folder.
+fn ingest_of(folder: &Path, bounds: Bounds) -> Ingest<Lines> {
     let tail = TailSettings { bounded: true, ..TailSettings::default() };
-    let decoder = Decoder::new(adtally_source::DecodeSettings::clone(&tail.decode), IdentityKey::new([7; 16])).unwrap();
+    let tailer = Tailer::new(Box::new(LocalFiles), tail, &[folder.display().to_string()], Vec::new(), 1);
+    ingest(Box::new(tailer.unwrap()), bounds, Arc::new(StandingClock::default()))
+}
+
+/// A bounded ingest.
+fn ingest(source: Box<dyn Source>, bounds: Bounds, clock: Arc<StandingClock>) -> Ingest<Lines> {
+    let clock: Arc<dyn Clock> = clock;
+    let time = TimeSettings::default();
+    let decoder = Decoder::new(DecodeSettings::default(), IdentityKey::new([7; 16])).unwrap();
     let settings = IngestSettings {
         epoch_interval_ms: 10_000,
         epoch_lines_max: 1_000_000,
@@ -57,9 +85,7 @@ fn ingest(folder: &Path, bounds: Bounds) -> Ingest<Lines> {
     let state = PartitionState::default();
     let parts = Parts {
         settings,
-        source: Box::new(
-            Tailer::new(Box::new(LocalFiles), tail, &[folder.display().to_string()], Vec::new(), 1).unwrap(),
-        ),
+        source,
         pool: Arc::new(DecodePool::new(Arc::new(decoder), 0).unwrap()),
         last_clock_ms: 0,
         number: 1,
@@ -89,7 +115,7 @@ fn many_inputs_with_few_lines_each_take_few_turns() {
             .collect();
         std::fs::write(folder.path().join(format!("{file:03}.log")), text).unwrap();
     }
-    let mut ingest = ingest(folder.path(), Bounds { held_bytes_max: 16 << 10, ..Bounds::default() });
+    let mut ingest = ingest_of(folder.path(), Bounds { held_bytes_max: 16 << 10, ..Bounds::default() });
     let mut turns = 0;
     while ingest.turn().unwrap() != Turn::Finished {
         turns += 1;
@@ -98,4 +124,18 @@ fn many_inputs_with_few_lines_each_take_few_turns() {
         assert!(turns < 1_000, "{:?}", ingest.partition().ledger());
     }
     assert_eq!(ingest.into_sink().0, (files * lines) as u64);
+}
+
+/// A bounded run must not wait forever for a stream: it ends, and says what it did not read.
+#[test]
+fn a_bounded_run_gives_up_a_stream_that_does_not_answer() {
+    let clock = Arc::new(StandingClock::default());
+    let mut ingest = ingest(Box::new(SilentStream), Bounds::default(), Arc::clone(&clock));
+    let idle_timeout_ms = TimeSettings::default().idle_timeout_ms;
+    while clock.monotonic_ms() < idle_timeout_ms {
+        assert_eq!(ingest.turn().unwrap(), Turn::Nothing, "at {}", clock.monotonic_ms());
+        clock.0.fetch_add(1_000, Ordering::Relaxed);
+    }
+    assert_eq!(ingest.turn().unwrap(), Turn::Finished);
+    assert_eq!(ingest.unread(), ["the broker does not answer"]);
 }

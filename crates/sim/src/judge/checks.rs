@@ -8,10 +8,17 @@ impl Judge {
         self.final_runs.insert(writer);
     }
 
-    /// Checks a finished bounded run: every minute with a click must be closed. If all could be read, every line
-    /// written before the run must be read, and final if requested; otherwise nothing more may be final.
-    pub(crate) fn check_bounded(&self, process: &Process, unread: &[String], servers: &Servers) -> Verdict {
-        let (ending, began_ms, is_whole) = (process.ending, process.began_ms, unread.is_empty());
+    /// Checks a finished bounded run: every minute with a click must be closed. If all could be read, every line in
+    /// `readable` must be read, and final if requested; otherwise nothing more may be final. `readable` are the numbers
+    /// of the lines that could be read when the run began.
+    pub(crate) fn check_bounded(
+        &self,
+        process: &Process,
+        unread: &[String],
+        servers: &Servers,
+        readable: &[usize],
+    ) -> Verdict {
+        let (ending, is_whole) = (process.ending, unread.is_empty());
         let final_before = process.taken.get(&self.partition).map(|taken| taken.final_before).unwrap_or_default();
         let newest_end = self.counts.keys().next_back().map_or(0, |newest| newest.end_ms());
         let became_final = self.frontiers.final_.reached(newest_end) && !final_before.reached(newest_end);
@@ -30,11 +37,9 @@ impl Judge {
         if !is_whole || servers.copied {
             return Ok(());
         }
-        for (number, line) in
-            servers.lines.iter().enumerate().filter(|(_, line)| line.is_whole && line.written_ms < began_ms)
-        {
+        for (number, line) in readable.iter().filter_map(|number| Some((number, servers.lines.get(*number)?))) {
             let is_counted = matches!(&line.content, Content::Click(click) if self.counted.contains(&click.who));
-            let is_known = is_counted || self.letters.contains_key(&number) || line.may_be_lost;
+            let is_known = is_counted || self.letters.contains_key(number) || line.may_be_lost;
             ensure(is_known, Invariant::Conservation, || {
                 format!("line {number} at {} was not read by a bounded run, which did not say so", line.at)
             })?;

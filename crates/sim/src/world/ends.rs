@@ -39,7 +39,8 @@ impl World {
                 self.judge.check_stopped(lines, gave_up, &self.ground.tables)?;
                 if !summary.interrupted {
                     self.outcome.bounded += 1;
-                    self.judge.check_bounded(&process, &summary.unread, &self.servers)?;
+                    let readable = self.servers.written_before(process.began_ms);
+                    self.judge.check_bounded(&process, &summary.unread, &self.servers, &readable)?;
                 }
             }
             Err(error) if gave_up && error.is_retryable() => {}
