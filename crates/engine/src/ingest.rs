@@ -39,6 +39,10 @@ const JUDGE_LINES: usize = 1 << 16;
 /// a sparse file can pass thousands of minutes a second.
 const BACKLOG_EPOCH_MS: i64 = 1_000;
 
+/// Most lines in the first epoch of a process. Later epochs may be as large as all that it has submitted. So a process
+/// that lives for a fraction of a second commits something, and a long one soon has large epochs.
+const FIRST_EPOCH_LINES: u64 = 1 << 15;
+
 /// How long to wait before asking inputs at their end again, in milliseconds.
 const POLL_MS: i64 = 25;
 
@@ -98,6 +102,8 @@ pub struct Ingest<S> {
     discovered_at_ms: Option<i64>,
     epoch_began_ms: i64,
     stalled_at_ms: i64,
+    /// Lines in the epochs that this process has submitted.
+    lines_submitted: u64,
 }
 
 /// The parts of ingest.
@@ -154,6 +160,7 @@ impl<S: EpochSink> Ingest<S> {
             discovered_at_ms: None,
             epoch_began_ms: monotonic,
             stalled_at_ms: monotonic,
+            lines_submitted: 0,
         }
     }
 

@@ -3,12 +3,14 @@
 use super::*;
 
 impl<S: EpochSink> Ingest<S> {
-    /// Most lines in the epoch.
+    /// Most lines in the epoch. The first epochs of a process are smaller: a process that is killed again and again during
+    /// a backlog must get on in each of its short lives.
     pub(super) fn epoch_lines_max(&self) -> u64 {
-        match self.lanes.len() {
+        let most = match self.lanes.len() {
             0..CROWD => self.settings.epoch_lines_max,
             _ => (self.settings.epoch_lines_max / 3).max(1),
-        }
+        };
+        most.min(self.lines_submitted.max(FIRST_EPOCH_LINES))
     }
 
     pub(super) fn end_epoch_if_due(&mut self, monotonic: i64, worked: bool) -> Result<bool> {
@@ -58,7 +60,9 @@ impl<S: EpochSink> Ingest<S> {
                 self.partition.describe_input(id, |row| describe(row, &facts));
             }
         }
+        let (lines, _) = self.partition.epoch_size();
         if let Some(draft) = self.partition.end_epoch(&now, run_end)? {
+            self.lines_submitted += lines;
             self.number = draft.progress.number + 1;
             self.sink.submit(draft)?;
         }

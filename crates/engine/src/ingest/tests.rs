@@ -24,8 +24,9 @@ impl Clock for StandingClock {
 
 const START_MS: i64 = 1_767_225_600_000;
 
-/// Counts the lines of the submitted epochs.
-struct Lines(u64);
+/// The counted lines after each submitted epoch.
+#[derive(Default)]
+struct Lines(Vec<u64>);
 
 impl EpochSink for Lines {
     fn is_ready(&self) -> bool {
@@ -33,7 +34,7 @@ impl EpochSink for Lines {
     }
 
     fn submit(&mut self, draft: EpochDraft) -> Result<()> {
-        self.0 = draft.progress.ledger.counted;
+        self.0.push(draft.progress.ledger.counted);
         Ok(())
     }
 
@@ -94,7 +95,7 @@ fn ingest(source: Box<dyn Source>, bounds: Bounds, clock: Arc<StandingClock>) ->
         partition: Partition::new(time, state),
         clock,
     };
-    Ingest::new(parts, Lines(0))
+    Ingest::new(parts, Lines::default())
 }
 
 /// A turn visits every input. Even if every input has a block that reaches further than it may run ahead, and the bound
@@ -123,7 +124,7 @@ fn many_inputs_with_few_lines_each_take_few_turns() {
         assert!(held <= files as usize * 4_096, "a block for each input at most: {held}");
         assert!(turns < 1_000, "{:?}", ingest.partition().ledger());
     }
-    assert_eq!(ingest.into_sink().0, (files * lines) as u64);
+    assert_eq!(ingest.into_sink().0.last(), Some(&((files * lines) as u64)));
 }
 
 /// A bounded run must not wait forever for a stream: it ends, and says what it did not read.
@@ -138,4 +139,22 @@ fn a_bounded_run_gives_up_a_stream_that_does_not_answer() {
     }
     assert_eq!(ingest.turn().unwrap(), Turn::Finished);
     assert_eq!(ingest.unread(), ["the broker does not answer"]);
+}
+
+/// A process that is killed again and again, each time within a second, must get on with a backlog.
+#[test]
+fn the_first_epochs_of_a_process_are_small_and_grow() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = 10 * FIRST_EPOCH_LINES;
+    let line = |number: u64| {
+        let at = START_MS + number as i64 * 10;
+        format!("{{\"click_timestamp\":{at},\"ad_id\":7,\"user_id\":\"u{number}\",\"ip\":\"10.0.0.1\"}}\n")
+    };
+    std::fs::write(folder.path().join("a.log"), (0..lines).map(line).collect::<String>()).unwrap();
+    let mut ingest = ingest_of(folder.path(), Bounds::default());
+    while ingest.turn().unwrap() != Turn::Finished {}
+    let submitted = ingest.into_sink().0;
+    let limits = [1, 2, 4, 8, 10].map(|epochs| epochs * FIRST_EPOCH_LINES);
+    let large: Vec<u64> = submitted.into_iter().filter(|&counted| counted > 16).collect();
+    assert_eq!(large, limits, "each epoch is as large as all before it");
 }
