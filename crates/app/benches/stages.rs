@@ -207,6 +207,7 @@ fn rows(draft: &EpochDraft) -> Vec<ClickRows<'_>> {
             rows: &part.rows,
             input_name: &part.input,
             positions: part.positions,
+            sign: 1,
         })
         .collect()
 }
@@ -228,6 +229,7 @@ fn epoch(draft: EpochDraft) -> Epoch {
         predecessor: 0,
         oldest_needed: 1,
         claim: false,
+        reconcile: None,
         inputs: draft.inputs,
         counts: draft.windows.finish(),
         identities: draft.identities,

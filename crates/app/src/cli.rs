@@ -44,6 +44,8 @@ pub enum Command {
     Ledger(commands::ledger::LedgerArgs),
     /// Check the stored data: checksums, the chain of records, sums, and that lake, epoch log and raw clicks agree.
     Verify(commands::verify::VerifyArgs),
+    /// Recount the minutes that are final, and correct what was counted wrongly or not at all.
+    Reconcile(commands::reconcile::ReconcileArgs),
     /// Repair stored data that `verify` finds damaged, as far as the remaining data allows.
     Repair(commands::repair::RepairArgs),
     /// Print completions for a shell.
@@ -126,6 +128,7 @@ fn dispatch(command: &Command) -> Result<Exit> {
         Command::Sql(args) => commands::sql::sql(args),
         Command::Ledger(args) => commands::ledger::ledger(args),
         Command::Verify(args) => commands::verify::verify(args),
+        Command::Reconcile(args) => commands::reconcile::reconcile(args),
         Command::Repair(args) => commands::repair::repair(args),
         Command::Completions { shell } => completions(*shell),
     }

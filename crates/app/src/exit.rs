@@ -29,7 +29,7 @@ pub const TABLE: &str = "Exit codes:
   0    done
   1    something outside failed: a disk, a network, a file that cannot be read
   2    a wrong argument, configuration or query
-  3    stored data is damaged, or `verify` found a difference
+  3    stored data is damaged, `verify` found a difference, or `reconcile` found something that it did not correct
   4    the data directory is in use, or another process took it over
   5    a defect of adtally: an invariant does not hold; please report it
   130  a signal stopped a bounded run before its end (`run` has committed what it read), or a second one stopped any

@@ -146,6 +146,8 @@ pub enum Unit {
     Lines,
     /// Clicks.
     Clicks,
+    /// Minutes of event time.
+    Minutes,
 }
 
 /// A progress bar with rate and ETA; invisible unless stderr is a terminal.
@@ -156,6 +158,7 @@ pub fn progress_bar(total: u64, unit: Unit) -> ProgressBar {
         Unit::Bytes => "{bar:30} {percent:>3} %  {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left  {msg}",
         Unit::Lines => "{bar:30} {percent:>3} %  {human_pos} of {human_len} lines  {per_sec}  {eta} left",
         Unit::Clicks => "{bar:30} {percent:>3} %  {human_pos} of {human_len} clicks  {per_sec}  {eta} left",
+        Unit::Minutes => "{bar:30} {percent:>3} %  {human_pos} of {human_len} minutes  {eta} left",
     };
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);

@@ -82,6 +82,7 @@ impl Encoder {
                     rows: &part.rows,
                     input_name: &part.input,
                     positions: part.positions,
+                    sign: 1,
                 })
                 .collect();
             let epoch = (draft.progress.partition, draft.progress.number);
@@ -287,6 +288,7 @@ impl Recorder {
             predecessor: 0,
             oldest_needed: fold_start(number).min(fold_start(lake_epoch.max(1))),
             claim: false,
+            reconcile: None,
             inputs: draft.inputs.clone(),
             counts: std::mem::take(counts),
             identities: std::mem::take(&mut draft.identities),

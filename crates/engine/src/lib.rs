@@ -20,6 +20,7 @@ pub mod life_cycle;
 pub mod line_notes;
 pub mod options;
 pub mod project;
+pub mod reconciler;
 pub mod recovery;
 pub mod report;
 pub mod run;

@@ -356,6 +356,8 @@ impl Work {
                 counts: Arc::clone(&waiting.pending.counts),
                 staged: waiting.pending.staged.clone(),
                 inputs: Arc::clone(&waiting.inputs),
+                // Only the partition `reconcile` corrects.
+                correction: None,
             })
             .collect();
         if epochs.is_empty() {

@@ -178,6 +178,7 @@ mod tests {
                 counts: [counts(long_ago, 1), counts(expired, 2), counts(live, 5)].into(),
                 staged: Vec::new(),
                 inputs: Arc::default(),
+                correction: None,
             };
             lake.project(&[altered], 1).await.unwrap();
             state.progress.newest_click_ms = Some(live.start_ms());

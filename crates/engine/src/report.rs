@@ -7,16 +7,18 @@ use crate::status::{
     DurationHistogram, Gauges, InputLedger, LEDGER_INPUTS_MAX, LedgerReport, PartitionLedger, Projection, QueueDepth,
     Readiness, RunLoop, Status,
 };
-use adtally_model::{EpochNumber, InputId, InputRow, InputStatus, Ledger, PartitionState, Progress};
+use adtally_model::{EpochNumber, InputId, InputRow, InputStatus, Ledger, PartitionState, Progress, RECONCILE};
 use adtally_pipeline::{ClockReading, EpochDraft, Partition, TimeSettings};
 use adtally_store::epoch_log::ReadProgress;
 use adtally_store::questions::Revision;
 use parking_lot::Mutex;
+use reconciliation::Reconciliation;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod reconciliation;
 #[cfg(test)]
 mod tests;
 
@@ -55,6 +57,7 @@ struct Live {
     store_failing: BTreeMap<u32, String>,
     lake_failing: Option<String>,
     upkeep_failing: Option<String>,
+    reconciliation: Reconciliation,
     /// By partition.
     source_notes: BTreeMap<u32, Vec<String>>,
     starting: bool,
@@ -107,6 +110,10 @@ impl Report {
 
     /// Records the recovered state of a partition.
     pub fn recovered(&self, state: &PartitionState) {
+        if state.progress.partition == RECONCILE {
+            let reconciled = state.reconcile.as_deref().map(|record| record.state.clone()).unwrap_or_default();
+            return self.corrected(state.progress, &reconciled);
+        }
         let committed = Committed { progress: state.progress, inputs: state.inputs.clone() };
         let mut partitions = self.committed.lock();
         partitions.insert(state.progress.partition, committed);
@@ -381,11 +388,14 @@ impl Status for Report {
             closed_ms: progress.frontiers.closed.get(),
             final_ms: progress.frontiers.final_.get(),
         };
-        let revision = Revision::of(committed.values().map(|committed| &committed.progress));
+        let live = self.live.lock();
+        let progress = committed.values().map(|committed| &committed.progress);
+        let revision = Revision::of(progress.chain(live.reconciliation.progress()));
         LedgerReport {
             partitions: committed.values().map(of_partition).collect(),
             inputs,
             inputs_left_off,
+            corrections: live.reconciliation.ledger(),
             revision: revision.if_any(),
         }
     }
@@ -423,6 +433,7 @@ impl Status for Report {
             notes.push(format!("{identities} identities are in memory, more than dedup_capacity"));
         }
         notes.extend(live.upkeep_failing.clone());
+        notes.extend(live.reconciliation.notes());
         committed.values().for_each(|committed| self.input_notes(committed, &mut notes));
         let now_ms = self.clock.monotonic_ms();
         notes.extend(self.lines.lock().values().flat_map(|lines| lines.notes(now_ms)));
@@ -448,6 +459,7 @@ impl Status for Report {
                 store: "lake",
                 epochs_behind: progress().map(|of| of.number.saturating_sub(in_lake(of.partition))).sum(),
             }],
+            corrections: live.reconciliation.ledger(),
             run_loop: Some(RunLoop {
                 epoch_commits: self.commits.snapshot(),
                 queues: vec![QueueDepth {

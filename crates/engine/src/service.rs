@@ -6,6 +6,7 @@ use crate::engine::{Engine, Environment, Owned, Workers};
 use crate::files::file_source;
 use crate::ingest::Turn;
 use crate::options::RunOptions;
+use crate::reconciler::{Reconciler, ReconcilerHandle, ReconcilerParts};
 use crate::recovery::{self, OlderMinutes};
 use crate::report::Report;
 use crate::run::{Run, Summary};
@@ -13,7 +14,7 @@ use crate::settings::Settings;
 use crate::start::ServiceStart;
 use crate::upkeep::UpkeepThread;
 use adtally_model::settings::Clash;
-use adtally_model::{Error, Ledger, PartitionState, Result};
+use adtally_model::{Error, Ledger, PartitionState, RECONCILE, Result};
 use adtally_source::{LocalFiles, Progress as ReadProgress};
 pub use adtally_store::backing::{Backing, EMBEDDED, Stores};
 use adtally_store::data_dir::DataDir;
@@ -48,6 +49,8 @@ pub struct Service {
     projector_thread: JoinHandle<()>,
     /// Maintains the lake at intervals. A bounded run does so at its end instead.
     upkeep_thread: Option<UpkeepThread>,
+    /// Reconciles. A bounded run does not.
+    reconciler: Option<(ReconcilerHandle, JoinHandle<()>)>,
     _data_dir: DataDir,
 }
 
@@ -151,6 +154,27 @@ impl Service {
         let Some(()) = runtime.block_on(start.unless_stopped(lake.add_columns()))? else { return Ok(None) };
         let (hot, older) = recovery::warm(&mut recovered, hot_minutes, clock.wall_ms());
         let shown = HotPartitions::of(EMBEDDED, Arc::clone(&hot));
+        let reconciler = if bounded {
+            let log = logs.log(RECONCILE);
+            let folding = start.unless_stopped(log.fold());
+            let Some(corrections) = runtime.block_on(folding)? else { return Ok(None) };
+            corrections.iter().for_each(|state| report.recovered(state));
+            None
+        } else {
+            let opening = Reconciler::open(ReconcilerParts {
+                logs: logs.clone(),
+                lake: Arc::clone(&lake),
+                shown: shown.clone(),
+                hot_minutes,
+                fingerprints,
+                report: Arc::clone(&report),
+                clock: Arc::clone(&clock),
+                randomness: Arc::clone(&randomness),
+                daily_at_ms: Some(settings.reconcile.at_ms).filter(|_| settings.reconcile.daily),
+            });
+            let Some(reconciler) = runtime.block_on(start.unless_stopped(opening))? else { return Ok(None) };
+            Some(reconciler)
+        };
         start.questions.open(Embedded::new(shown.clone(), Arc::clone(&lake)));
         let environment = Environment {
             logs,
@@ -167,6 +191,7 @@ impl Service {
         engine.add(Owned { log, recovered, hot: Arc::clone(&hot), source }, CommitThreads::start)?;
         let projector_thread = projecting.start()?;
         let upkeep_thread = if bounded { None } else { Some(upkeep.start()?) };
+        let reconciler = reconciler.map(Reconciler::start).transpose()?;
         // A bounded run answers no queries.
         if let Some(older) = older.filter(|_| !bounded) {
             runtime.spawn(load_older(older, Arc::clone(&hot), lake.clone(), abandon));
@@ -178,6 +203,7 @@ impl Service {
             report,
             projector_thread,
             upkeep_thread,
+            reconciler,
             _data_dir: data_dir,
         }))
     }
@@ -190,6 +216,11 @@ impl Service {
     /// The lake, for SQL during the run.
     pub fn lake(&self) -> Arc<Lake> {
         Arc::clone(&self.lake)
+    }
+
+    /// Reconciles on request; `None` in a bounded run.
+    pub fn reconciler(&self) -> Option<ReconcilerHandle> {
+        self.reconciler.as_ref().map(|(handle, _)| handle.clone())
     }
 
     /// The report of the process.
@@ -237,6 +268,12 @@ impl Service {
         }
         if let Some(thread) = self.upkeep_thread {
             thread.stop();
+        }
+        if let Some((handle, thread)) = self.reconciler {
+            handle.stop();
+            if thread.join().is_err() {
+                tracing::warn!("reconciliation panicked; its message is above");
+            }
         }
         // The run's outcome includes the projector's.
         let _ = self.projector_thread.join();

@@ -1,7 +1,9 @@
 //! The settings of a run: those of the rooms that it connects, and its own.
 
 use adtally_model::IdentityKey;
-use adtally_model::settings::{Clash, DAY, GIB, KIB, MINUTE, SECOND, Size, Span, Whole, identity_key, paths};
+use adtally_model::settings::{
+    Clash, DAY, GIB, HOUR, KIB, MINUTE, SECOND, Size, Span, Whole, identity_key, paths, time_of_day,
+};
 use adtally_pipeline::TimeSettings;
 use adtally_source::TailSettings;
 use adtally_store::backing::StoreUrl;
@@ -36,6 +38,8 @@ pub struct Settings {
     pub epoch: EpochSettings,
     /// Where to keep results, and for how long.
     pub store: StoreSettings,
+    /// When to reconcile.
+    pub reconcile: ReconcileSettings,
     /// The key of the identities. If there is none, the data directory creates one.
     #[serde(rename = "identity.key", deserialize_with = "identity_key")]
     pub identity_key: Option<IdentityKey>,
@@ -133,6 +137,22 @@ impl Default for StoreSettings {
             upkeep_interval: Duration::from_secs(600),
             keep: Keep::default(),
         }
+    }
+}
+
+/// `[reconcile]`: when to reconcile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+pub struct ReconcileSettings {
+    /// Whether a service reconciles once a day.
+    pub daily: bool,
+    /// The time of day, UTC, in milliseconds.
+    #[serde(rename = "at", deserialize_with = "time_of_day")]
+    pub at_ms: i64,
+}
+
+impl Default for ReconcileSettings {
+    fn default() -> Self {
+        ReconcileSettings { daily: true, at_ms: 2 * HOUR + 30 * MINUTE }
     }
 }
 

@@ -1,8 +1,10 @@
 //! The status of a process, as opposed to query results: its ledger, its readiness and its gauges. It does not depend
 //! on the stores of the process, or on whether the process counts clicks.
 
+use adtally_model::reconcile::{Cause, Corrected};
 use adtally_model::{InputStatus, Ledger};
 use adtally_store::questions::Revision;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -41,8 +43,23 @@ pub struct LedgerReport {
     pub inputs: Vec<InputLedger>,
     /// Inputs without a row of their own because there are too many.
     pub inputs_left_off: u64,
+    /// The corrections of final minutes; `None` before the first run of reconciliation.
+    pub corrections: Option<CorrectionLedger>,
     /// The epochs included; `None` before the first.
     pub revision: Option<Revision>,
+}
+
+/// The corrections of final minutes: `sum(sign) of clicks = counted + recovered - reversed`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct CorrectionLedger {
+    /// The last epoch of the partition `reconcile`.
+    pub epoch: u64,
+    /// The number of runs.
+    pub runs: u64,
+    /// Every earlier minute whose raw clicks are kept is recounted; `None` before the first recount.
+    pub reconciled_to_ms: Option<i64>,
+    /// All corrections, by cause.
+    pub by_cause: BTreeMap<Cause, Corrected>,
 }
 
 /// The lines and the progress of one partition.
@@ -102,6 +119,8 @@ pub struct Gauges {
     pub closed_lag_ms: Option<i64>,
     /// The stores that epochs are projected into.
     pub projections: Vec<Projection>,
+    /// The corrections of final minutes; `None` before the first run of reconciliation.
+    pub corrections: Option<CorrectionLedger>,
     /// The run loop; `None` in a process that only answers queries.
     pub run_loop: Option<RunLoop>,
 }

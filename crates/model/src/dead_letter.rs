@@ -85,7 +85,6 @@ pub struct DeadLetter {
     pub click: Option<JudgedClick>,
 }
 
-/// The complete click of a dead letter, however long its line was. It shares no memory with its block, which may be
 /// The complete click of a dead letter, however long its line. It shares no memory with its block, which may be large.
 #[derive(Clone, Debug)]
 pub struct JudgedClick {

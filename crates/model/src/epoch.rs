@@ -1,5 +1,6 @@
 //! Epochs: the unit of commit.
 
+use crate::reconcile::ReconcileRecord;
 use crate::{Country, Identity, InputRow, Minute, Progress};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub struct Epoch {
     pub config_fingerprint: u64,
     /// Fingerprint of the identity key.
     pub key_fingerprint: u64,
+    /// Reason and state; only in the records of the partition `reconcile`.
+    pub reconcile: Option<Arc<ReconcileRecord>>,
     /// State that is repeated so that older records can be deleted; in every [`BASE_EVERY`]th record.
     pub base: Option<Box<Base>>,
 }
@@ -114,6 +117,10 @@ pub struct StagedFile {
     pub event_time_ms: Option<(i64, i64)>,
     /// Delta statistics as JSON (Delta protocol, "Per-file Statistics").
     pub stats: String,
+    /// The sum of the hashes of its rows, for a file of `clicks`; `None` in records of earlier versions. Not part of
+    /// format 1.
+    #[serde(skip)]
+    pub row_hash_sum: Option<i64>,
 }
 
 impl MinuteCounts {

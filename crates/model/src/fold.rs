@@ -1,8 +1,10 @@
 //! State as a fold of records: recovery as a pure function of epochs already read.
 
 use crate::epoch::{base_before, fold_start};
+use crate::reconcile::ReconcileRecord;
 use crate::{
-    Epoch, EpochNumber, Error, Identity, InputId, InputRow, Invariant, Minute, MinuteCounts, Progress, Result,
+    Epoch, EpochNumber, Error, Identity, InputId, InputRow, Invariant, Minute, MinuteCounts, Progress, RECONCILE,
+    Result,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +28,8 @@ pub struct PartitionState {
     pub key_fingerprint: u64,
     /// The oldest record that a reader or a store still needed.
     pub oldest_needed: EpochNumber,
+    /// Reason and state of the last record; only of the partition `reconcile`.
+    pub reconcile: Option<Arc<ReconcileRecord>>,
 }
 
 /// A live minute after folding.
@@ -104,7 +108,9 @@ impl Fold {
         let state = &mut self.state;
         let before_base = self.base.is_some_and(|base| epoch.progress.number < base);
         let in_base = self.base.is_some_and(|base| epoch.progress.number <= base);
-        for counts in &epoch.counts {
+        // Corrections are of final minutes, of which nothing is folded.
+        let is_reconcile = epoch.progress.partition == RECONCILE;
+        for counts in epoch.counts.iter().filter(|_| !is_reconcile) {
             if in_base && self.repeated.binary_search(&counts.minute).is_ok() {
                 continue;
             }
@@ -239,6 +245,7 @@ impl PartitionState {
         self.config_fingerprint = epoch.config_fingerprint;
         self.key_fingerprint = epoch.key_fingerprint;
         self.oldest_needed = epoch.oldest_needed;
+        self.reconcile.clone_from(&epoch.reconcile);
         let frontiers = self.progress.frontiers;
         self.live.retain(|minute, _| frontiers.is_live(*minute));
         self.check_conservation()
@@ -247,7 +254,12 @@ impl PartitionState {
     /// A copy without live minutes.
     #[must_use]
     pub fn clone_progress(&self) -> PartitionState {
-        PartitionState { live: BTreeMap::new(), inputs: self.inputs.clone(), ..*self }
+        PartitionState {
+            live: BTreeMap::new(),
+            inputs: self.inputs.clone(),
+            reconcile: self.reconcile.clone(),
+            ..*self
+        }
     }
 
     /// The inputs and the gone row must sum to the partition's ledger.

@@ -159,6 +159,21 @@ pub fn address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Erro
     })
 }
 
+/// Reads a time of day such as `02:30`, as milliseconds after midnight.
+///
+/// # Errors
+/// When the text is not a time of day.
+pub fn time_of_day<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
+    text(from, "a time of day from \"00:00\" to \"23:59\"", |text| {
+        let (hour, minute) = text.split_once(':').filter(|_| text.len() == 5)?;
+        let number = |digits: &str, end: i64| {
+            let is_number = digits.bytes().all(|digit| digit.is_ascii_digit());
+            digits.parse::<i64>().ok().filter(|number| is_number && *number < end)
+        };
+        Some(number(hour, 24)? * HOUR + number(minute, 60)? * MINUTE)
+    })
+}
+
 /// Reads an identity key; `None` if the text is empty.
 ///
 /// # Errors

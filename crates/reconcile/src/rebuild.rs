@@ -52,10 +52,12 @@ pub async fn rebuild(
     (last, newest): (EpochNumber, EpochNumber),
 ) -> Result<PartitionState> {
     let (_, ledger, _) = lake.ledger(partition).await?.unwrap_or((0, Ledger::default(), BTreeMap::new()));
-    let newest_click_ms = one_time(lake, "SELECT max(click_timestamp) FROM clicks").await?;
+    let newest_click_ms =
+        one_time(lake, &format!("SELECT max(click_timestamp) FROM clicks WHERE partition = {partition}")).await?;
     // As for an input's clock: it takes more than fifteen clicks to move it.
     let guarded = format!(
-        "SELECT min(t) FROM (SELECT click_timestamp AS t FROM clicks ORDER BY click_timestamp DESC LIMIT {GUARD_LINES})"
+        "SELECT min(t) FROM (SELECT click_timestamp AS t FROM clicks WHERE partition = {partition} \
+         ORDER BY click_timestamp DESC LIMIT {GUARD_LINES})"
     );
     let largest_guarded_ms = one_time(lake, &guarded).await?;
     let mut frontiers = Frontiers::default();
@@ -83,7 +85,7 @@ pub async fn rebuild(
             ledger,
             ..Progress::default()
         },
-        live: live_minutes(lake, under.key, &frontiers).await?,
+        live: live_minutes(lake, partition, under.key, &frontiers).await?,
         config_fingerprint: under.config_fingerprint,
         key_fingerprint: under.key.fingerprint(),
         ..PartitionState::default()
@@ -106,12 +108,17 @@ struct LiveClicks {
 }
 
 /// The clicks of the minutes whose identities are kept.
-async fn live_minutes(lake: &Lake, key: &IdentityKey, frontiers: &Frontiers) -> Result<BTreeMap<Minute, FoldedMinute>> {
+async fn live_minutes(
+    lake: &Lake,
+    partition: u32,
+    key: &IdentityKey,
+    frontiers: &Frontiers,
+) -> Result<BTreeMap<Minute, FoldedMinute>> {
     let mut live: BTreeMap<Minute, LiveClicks> = BTreeMap::new();
     let from_us = frontiers.expired.get().unwrap_or_default().saturating_mul(1_000) - 60_000_000;
     let query = format!(
         "SELECT click_timestamp, ad_id, user_id, ip, country, click_id FROM clicks \
-         WHERE click_timestamp >= to_timestamp_micros({from_us})"
+         WHERE partition = {partition} AND click_timestamp >= to_timestamp_micros({from_us})"
     );
     let mut batches = lake.sql(&query).await?.batches;
     while let Some(batch) = batches.try_next().await? {

@@ -6,12 +6,12 @@
 mod lake;
 mod records;
 
-use adtally_model::{ErrorKind, IdentityKey, Result};
+use adtally_model::{EpochNumber, ErrorKind, IdentityKey, RECONCILE, Result};
 use adtally_store::backing::{Backing, EMBEDDED, StoreUrl};
 use adtally_store::epoch_log::EpochLog;
 use adtally_store::lake::{Lake, TableEpochs};
 use records::Scan;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Maximum number of listed differences; the others are only counted.
 const FINDINGS_MAX: usize = 50;
@@ -86,9 +86,24 @@ pub async fn verify(url: &StoreUrl, key: Option<IdentityKey>) -> Result<Findings
         partitions.insert(EMBEDDED);
     }
     let several = partitions.len() > 1;
+    let has_corrections = match &lake {
+        Some(lake) => findings.or_wrong(lake.epochs().await)?.is_some_and(|epochs| epochs.last(RECONCILE) > 0),
+        None => false,
+    };
+    let mut scans = BTreeMap::new();
     for partition in partitions {
-        let found = verify_partition(url, &logs.log(partition), lake.as_ref(), key).await?;
+        let of = (url, lake.as_ref(), key, has_corrections);
+        let (found, scan) = verify_partition(&logs.log(partition), of).await?;
+        scans.extend(scan.map(|scan| (partition, scan)));
         findings.absorb(if several { found.of_partition(partition) } else { found });
+    }
+    if let Some(lake) = &lake {
+        if has_corrections {
+            let checked = lake::check_corrections(lake, &scans, &mut findings).await;
+            findings.or_wrong(checked)?;
+        }
+        let checked = lake::check_rows(lake, &mut findings).await;
+        findings.or_wrong(checked)?;
     }
     if let Some(lake) = &lake
         && let Some(wrong) = findings.or_wrong(lake.audit().await)?
@@ -99,13 +114,11 @@ pub async fn verify(url: &StoreUrl, key: Option<IdentityKey>) -> Result<Findings
     Ok(findings)
 }
 
-/// Checks one partition's log, and its rows in the lake.
+/// Checks one partition's log, and its rows in the lake. Returns the log's content and its last epoch in the lake.
 async fn verify_partition(
-    url: &StoreUrl,
     log: &EpochLog,
-    lake: Option<&Lake>,
-    key: Option<IdentityKey>,
-) -> Result<Findings> {
+    (url, lake, key, has_corrections): (&StoreUrl, Option<&Lake>, Option<IdentityKey>, bool),
+) -> Result<(Findings, Option<(EpochNumber, Scan)>)> {
     let mut findings = Findings::default();
     let held = match lake {
         Some(lake) => what_is_held(log, lake, &mut findings).await?,
@@ -118,9 +131,9 @@ async fn verify_partition(
         check_key(url, key, scan, &mut findings)?;
     }
     if let (Some(lake), Some(held), Some(scan)) = (lake, &held, &scan) {
-        lake::check(log, lake, held, scan, &mut findings).await?;
+        lake::check(log, lake, held, scan, has_corrections, &mut findings).await?;
     }
-    Ok(findings)
+    Ok((findings, scan.map(|scan| (last, scan))))
 }
 
 /// The epochs of this log in the tables. The log's first record contains its id.

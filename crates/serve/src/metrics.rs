@@ -1,6 +1,7 @@
 //! Metrics in the OpenMetrics text format. No label ever names an ad, an address or a user.
 
-use adtally_engine::status::{Gauges, Projection, RunLoop, Status};
+use adtally_engine::status::{CorrectionLedger, Gauges, Projection, RunLoop, Status};
+use adtally_model::reconcile::Corrected;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
@@ -107,6 +108,9 @@ impl Collector for StatusCollector {
         encode_lines(&mut encoder, &gauges)?;
         let help = "Epochs committed since the deployment began.";
         counter(&mut encoder, "epochs_committed", help, gauges.epochs_committed)?;
+        if let Some(corrections) = &gauges.corrections {
+            encode_corrections(&mut encoder, corrections)?;
+        }
         if let Some(run_loop) = &gauges.run_loop {
             encode_commits(&mut encoder, run_loop)?;
             encode_queues(&mut encoder, run_loop)?;
@@ -171,6 +175,23 @@ fn encode_lines(encoder: &mut DescriptorEncoder, gauges: &Gauges) -> fmt::Result
     counter(encoder, "conflicting_duplicates", help, lines.conflicting_duplicates)?;
     counter(encoder, "gap_bytes", "Bytes that could never be read.", lines.gap_bytes)?;
     counter(encoder, "nul_bytes", "NUL bytes that belong to no line.", lines.nul_bytes)
+}
+
+fn encode_corrections(encoder: &mut DescriptorEncoder, corrections: &CorrectionLedger) -> fmt::Result {
+    counter(encoder, "reconcile_runs", "Runs of reconciliation that changed something.", corrections.runs)?;
+    for (name, help, of) in [
+        ("clicks_recovered", "Clicks added by reconciliation, by cause.", (|of| of.recovered) as fn(&Corrected) -> u64),
+        ("clicks_reversed", "Clicks reversed by reconciliation, by cause.", |of| of.reversed),
+    ] {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (cause, corrected) in &corrections.by_cause {
+            ConstCounter::new(of(corrected)).encode(family.encode_family(&[("cause", cause.as_str())])?)?;
+        }
+    }
+    let to_s = corrections.reconciled_to_ms.map_or(0.0, |ms| ms as f64 / 1_000.0);
+    let help =
+        "Every earlier minute whose raw clicks are kept is recounted, in seconds since 1970; 0 before the first.";
+    gauge(encoder, "reconciled_to_seconds", help, to_s)
 }
 
 fn encode_commits(encoder: &mut DescriptorEncoder, run_loop: &RunLoop) -> fmt::Result {

@@ -5,7 +5,7 @@ use crate::problem::{Problem, ProblemKind, quoted};
 use crate::query_string::Given;
 use adtally_model::time::{MINUTE_MS, parse_rfc3339};
 use adtally_model::{Country, Minute, ip};
-use adtally_store::questions::{Filters, MINUTES_MAX, Question, Revision, Span};
+use adtally_store::questions::{Filters, KnownAt, MINUTES_MAX, Question, Revision, Span};
 
 /// How many of the last minutes the question covers.
 pub(crate) const MINUTES: &str = "minutes";
@@ -24,9 +24,12 @@ pub(crate) const INCLUDE_OPEN: &str = "include_open";
 /// The revision that the answer must have reached.
 pub(crate) const REVISION: &str = "revision";
 
+/// The past time or revision whose answer is asked for.
+pub(crate) const AS_OF: &str = "as_of";
+
 /// The parameters that every question accepts.
-pub(crate) const QUESTION: [&str; 8] =
-    [MINUTES, FROM, TO, FILTER_COUNTRY, FILTER_IP, FILTER_USER_ID, INCLUDE_OPEN, REVISION];
+pub(crate) const QUESTION: [&str; 9] =
+    [MINUTES, FROM, TO, FILTER_COUNTRY, FILTER_IP, FILTER_USER_ID, INCLUDE_OPEN, REVISION, AS_OF];
 
 /// The parameters of a question that has one more of its own.
 pub(crate) const fn question_and(own: &'static str) -> [&'static str; QUESTION.len() + 1] {
@@ -42,7 +45,7 @@ pub(crate) const USER_ID_BYTES_MAX: usize = 128;
 /// Reads the parameters that all questions share, except [`revision`].
 pub(crate) fn question(given: &Given) -> Result<Question, Problem> {
     let (span, filters, include_open) = (span(given)?, filters(given)?, boolean(given, INCLUDE_OPEN)?);
-    Ok(Question { filters, include_open, ..Question::about(span) })
+    Ok(Question { span, filters, include_open, as_of: as_of(given)? })
 }
 
 /// Reads the revision that a client has seen, if it sends one.
@@ -51,6 +54,19 @@ pub(crate) fn revision(given: &Given) -> Result<Option<Revision>, Problem> {
     text.parse().map(Some).map_err(|_| {
         let detail = format!("revision is {}; send the revision of an earlier answer unchanged", quoted(text));
         Problem::new(ProblemKind::BadRevision, detail).of(REVISION)
+    })
+}
+
+/// Reads a past time (RFC 3339) or a revision.
+fn as_of(given: &Given) -> Result<Option<KnownAt>, Problem> {
+    let Some(text) = given.get(AS_OF) else { return Ok(None) };
+    let time = parse_rfc3339(restore_plus(text).as_bytes()).map(KnownAt::Time);
+    time.or_else(|| text.parse().ok().map(KnownAt::Revision)).map(Some).ok_or_else(|| {
+        let detail = format!(
+            "as_of is {}; it must be a time such as 2026-01-31T10:00:00Z, or the revision of an earlier answer",
+            quoted(text)
+        );
+        Problem::new(ProblemKind::BadAsOf, detail).of(AS_OF)
     })
 }
 

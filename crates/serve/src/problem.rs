@@ -61,6 +61,8 @@ pub(crate) enum ProblemKind {
     BadBoolean,
     #[strum(props(status = 400), message = "The text is not a revision")]
     BadRevision,
+    #[strum(props(status = 400), message = "The value is neither a time nor a revision")]
+    BadAsOf,
     #[strum(props(status = 400), message = "The revision belongs to another data directory")]
     UnknownRevision,
     #[strum(props(status = 400), message = "The endpoint has no such parameter")]

@@ -11,6 +11,7 @@ mod errors;
 mod fake;
 mod metrics;
 mod openapi;
+mod recovering;
 
 use crate::desk::Desk;
 use crate::limits::Limits;

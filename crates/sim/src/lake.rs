@@ -105,6 +105,7 @@ impl SharedTables {
             counts: epoch.counts.clone().into(),
             staged: epoch.staged.clone(),
             inputs: Arc::default(),
+            correction: None,
         };
         for table in Table::PROJECTED {
             // If the lake is behind, the epoch is projected later, as usual.
@@ -208,6 +209,7 @@ fn encoded(
         partition_values: Vec::new(),
         event_time_ms: None,
         stats: String::new(),
+        row_hash_sum: None,
     };
     EncodedFile { staged, bytes: text.into() }
 }

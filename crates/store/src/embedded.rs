@@ -1,11 +1,12 @@
 //! Answers from the embedded stores: hot counts, the lake for older minutes, raw clicks for filters without counts.
 
 use crate::hot_counts::AdSums;
-use crate::lake::{ClickScan, Lake, Selection};
+use crate::lake::{ClickScan, Epochs, Lake, Selection};
 use crate::questions::{AdClicks, Cost, Coverage, Filters, MinuteClicks, Question, Questions, Revision, Span, TopAds};
+use adtally_model::time::rfc3339;
 use adtally_model::{
-    ClickColumns, CountedClicks, Country, Error, Invariant, Minute, MinuteCounts, MinuteState, Result, StagedFile,
-    StagedTable,
+    ClickColumns, CountedClicks, Country, EpochNumber, Error, Invariant, Minute, MinuteCounts, MinuteState, RECONCILE,
+    Result, StagedFile, StagedTable,
 };
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -36,6 +37,9 @@ impl Questions for Embedded {
         if !question.filters.is_counted() {
             return Cost::RawClicks;
         }
+        if question.as_of.is_some() {
+            return Cost::OlderCounts;
+        }
         let view = self.hot.view();
         match coverage(&view, question).span {
             Some((from, to)) if from < view.hot_from(from, to) => Cost::OlderCounts,
@@ -48,16 +52,16 @@ impl Questions for Embedded {
     }
 
     async fn ad_clicks(&self, ad_id: u64, question: &Question, series: bool) -> Result<AdClicks> {
-        refuse_the_past(question)?;
-        let view = self.hot.view();
-        let coverage = coverage(&view, question);
+        let state = self.state(question).await?;
+        let State { view, coverage, .. } = &state;
         let Some((from, to)) = coverage.span else {
+            let coverage = state.coverage;
             return Ok(AdClicks { coverage, clicks: 0, series: series.then(Vec::new) });
         };
         let mut minutes: BTreeMap<Minute, i64> = BTreeMap::new();
         if question.filters.is_counted() {
             let country = question.filters.country;
-            let hot_from = view.hot_from(from, to);
+            let hot_from = state.hot_from(from, to);
             for snapshot in view.partitions() {
                 for (minute, clicks) in snapshot.ad_minutes(ad_id, hot_from, to, country) {
                     *minutes.entry(minute).or_default() += clicks;
@@ -65,13 +69,13 @@ impl Questions for Embedded {
             }
             if from < hot_from {
                 let selection = Selection { ad_id: Some(ad_id), country };
-                self.older(&view, (from, hot_from), selection, series, |minute, _, clicks| {
+                self.older(&state, (from, hot_from), selection, series, |minute, _, clicks| {
                     *minutes.entry(minute).or_default() += clicks;
                 })
                 .await?;
             }
         } else {
-            self.raw(&view, from, to, &question.filters, |minute, ad, clicks| {
+            self.raw(&state, from, to, &question.filters, |minute, ad, clicks| {
                 if ad == ad_id {
                     *minutes.entry(minute).or_default() += clicks;
                 }
@@ -79,51 +83,123 @@ impl Questions for Embedded {
             .await?;
         }
         if question.include_open {
-            each_open(&view, from, to, &question.filters, |minute, ad| {
+            each_open(view, from, to, &question.filters, |minute, ad| {
                 if ad == ad_id {
                     *minutes.entry(minute).or_default() += 1;
                 }
             });
         }
+        let by = state.corrected;
         let clicks = clicks_of(minutes.values().sum(), ad_id)?;
         let row = |minute| {
             let clicks = clicks_of(minutes.get(&minute).copied().unwrap_or_default(), ad_id)?;
-            Ok(MinuteClicks { minute, clicks, state: view.state_of(minute) })
+            Ok(MinuteClicks { minute, clicks, state: view.state_of(minute), restated: view.is_restated(minute, by) })
         };
         let series = series.then(|| (from.0..to.0).map(Minute).map(row).collect::<Result<_>>()).transpose()?;
-        Ok(AdClicks { coverage, clicks, series })
+        Ok(AdClicks { coverage: state.coverage, clicks, series })
     }
 
     async fn top_ads(&self, question: &Question, limit: usize) -> Result<TopAds> {
-        refuse_the_past(question)?;
-        let view = self.hot.view();
-        let coverage = coverage(&view, question);
-        let Some((from, to)) = coverage.span else { return Ok(TopAds { coverage, ads: Vec::new() }) };
+        let state = self.state(question).await?;
+        let State { view, coverage, .. } = &state;
+        let Some((from, to)) = coverage.span else {
+            return Ok(TopAds { coverage: state.coverage, ads: Vec::new() });
+        };
         let mut sums: AdSums<'_>;
         if question.filters.is_counted() {
-            let hot_from = view.hot_from(from, to);
-            sums = sums_of(&view, hot_from, to, question.filters.country);
+            let hot_from = state.hot_from(from, to);
+            sums = sums_of(view, hot_from, to, question.filters.country);
             if from < hot_from {
                 let selection = Selection { ad_id: None, country: question.filters.country };
-                self.older(&view, (from, hot_from), selection, false, |_, ad, clicks| sums.add(ad, clicks)).await?;
+                self.older(&state, (from, hot_from), selection, false, |_, ad, clicks| sums.add(ad, clicks)).await?;
             }
         } else {
             sums = AdSums::default();
-            self.raw(&view, from, to, &question.filters, |_, ad, clicks| sums.add(ad, clicks)).await?;
+            self.raw(&state, from, to, &question.filters, |_, ad, clicks| sums.add(ad, clicks)).await?;
         }
         if question.include_open {
-            each_open(&view, from, to, &question.filters, |_, ad| sums.add(ad, 1));
+            each_open(view, from, to, &question.filters, |_, ad| sums.add(ad, 1));
         }
-        Ok(TopAds { coverage, ads: sums.top(limit) })
+        let ads = sums.top(limit);
+        Ok(TopAds { coverage: state.coverage, ads })
+    }
+}
+
+/// The state that answers a question.
+struct State {
+    view: View,
+    coverage: Coverage,
+    /// The last epoch of the partition `reconcile` that the answer shows.
+    corrected: EpochNumber,
+    /// Whether it is a past state, whose corrections are in the lake alone.
+    is_past: bool,
+}
+
+impl State {
+    /// The start, within a span, of the minutes that are counted in memory.
+    fn hot_from(&self, from: Minute, to: Minute) -> Minute {
+        if self.is_past { to } else { self.view.hot_from(from, to) }
+    }
+
+    /// The epochs of the view, or those of them in the lake, with the corrections that the answer shows.
+    fn cut(&self, of_view: fn(&View) -> Epochs) -> Epochs {
+        let mut cut = of_view(&self.view);
+        if self.is_past && self.corrected > 0 {
+            cut.note(RECONCILE, self.corrected);
+        }
+        cut
     }
 }
 
 impl Embedded {
+    /// The present state, or the past state that a question asks for. Source partitions never change final minutes, so a
+    /// past state is the present one with the corrections of that time. It is read from the lake alone, in which corrections fit the
+    /// table that they correct.
+    async fn state(&self, question: &Question) -> Result<State> {
+        let view = self.hot.view();
+        let Some(as_of) = &question.as_of else {
+            let corrected = view.corrected();
+            return Ok(State { coverage: coverage(&view, question), view, corrected, is_past: false });
+        };
+        let Span::Between(from, to) = question.span else {
+            return Err(Error::user("as_of needs from and to: the last minutes are those of the present"));
+        };
+        if question.include_open {
+            return Err(Error::user(
+                "as_of cannot be combined with include_open: only final minutes have a past state",
+            ));
+        }
+        let revision = view.revision();
+        let known = self.lake.known_at(as_of, &revision).await?;
+        if known.final_to.is_none_or(|final_to| final_to < to) {
+            let since = self.lake.final_since_ms(to, &view.epochs().of_sources()).await?;
+            let remedy = match since {
+                Some(ms) => format!("ask as of {} or later", rfc3339(ms)),
+                None => "leave as_of out: they are not final yet".to_owned(),
+            };
+            return Err(Error::user(format!(
+                "the minutes up to {} were not all final then: {remedy}",
+                rfc3339(to.start_ms())
+            )));
+        }
+        let corrected = known.epochs.last(RECONCILE);
+        let view = view.only(|partition| partition != RECONCILE && known.epochs.last(partition) > 0);
+        let coverage = Coverage {
+            restated: view.has_restated((from, to), corrected),
+            reconciled_to_ms: None,
+            watermark_ms: known.watermark_ms,
+            newest_click_ms: known.newest_click_ms,
+            revision: revision.at(known.epochs.iter()).if_any(),
+            ..coverage(&view, question)
+        };
+        Ok(State { view, coverage, corrected, is_past: true })
+    }
+
     /// Counts of minutes that are no longer hot: from the lake up to its last epoch, and from the pending later epochs.
     /// Whole hours and days are returned as one, under their first minute, unless `by_minute` is set.
     async fn older(
         &self,
-        view: &View,
+        state: &State,
         (from, to): (Minute, Minute),
         selection: Selection,
         by_minute: bool,
@@ -136,14 +212,14 @@ impl Embedded {
                 }
             }
         };
-        let cut = view.lake_epochs();
+        let cut = state.cut(View::lake_epochs);
         if by_minute {
             self.lake.each_minute((from, to), Some(&cut), selection, &mut show).await?;
         } else {
             // No hour or day that is rolled up has minutes of later epochs, since those hours and days are final.
             self.lake.each_count((from, to), &cut, selection, &mut show).await?;
         }
-        let pending = view.partitions().flat_map(|snapshot| &snapshot.pending);
+        let pending = state.view.partitions().flat_map(|snapshot| &snapshot.pending);
         let pending = pending.flat_map(|pending| pending.counts.iter());
         pending.filter(|counts| (from..to).contains(&counts.minute)).for_each(show);
         Ok(())
@@ -152,13 +228,14 @@ impl Embedded {
     /// Counts of raw clicks: from the lake up to its last epoch, and from the staged files of later epochs.
     async fn raw(
         &self,
-        view: &View,
+        state: &State,
         from: Minute,
         to: Minute,
         filters: &Filters,
         mut add: impl FnMut(Minute, u64, i64) + Send,
     ) -> Result<()> {
-        let staged: Vec<StagedFile> = view
+        let staged: Vec<StagedFile> = state
+            .view
             .partitions()
             .flat_map(|snapshot| &snapshot.pending)
             .flat_map(|pending| &pending.staged)
@@ -167,7 +244,7 @@ impl Embedded {
             .collect();
         // The tables may have advanced since the snapshot. Clicks that they contain by now are read from them, up to
         // the snapshot's epoch, and only the others from the staged files.
-        let cut = view.epochs();
+        let cut = state.cut(View::epochs);
         let scan = ClickScan { from, to, filters, cut: Some(&cut), staged: &staged };
         for counts in self.lake.scan_clicks(&scan).await?.minutes {
             for (ad, _, clicks) in counts.rows() {
@@ -175,14 +252,6 @@ impl Embedded {
             }
         }
         Ok(())
-    }
-}
-
-/// Rejects questions with `as_of`: the hot counts contain only the current state.
-fn refuse_the_past(question: &Question) -> Result<()> {
-    match question.as_of {
-        None => Ok(()),
-        Some(_) => Err(Error::user("this store only answers as of now: leave as_of out")),
     }
 }
 
@@ -224,7 +293,15 @@ fn coverage(view: &View, question: &Question) -> Coverage {
     };
     let state = span.map_or(MinuteState::Open, |(_, to)| view.state_of(Minute(to.0 - 1)));
     let revision = if question.include_open { None } else { view.revision().if_any() };
-    Coverage { span, state, watermark_ms: view.watermark_ms(), newest_click_ms: newest, revision }
+    Coverage {
+        span,
+        state,
+        watermark_ms: view.watermark_ms(),
+        newest_click_ms: newest,
+        restated: span.is_some_and(|span| view.has_restated(span, view.corrected())),
+        reconciled_to_ms: view.reconciled_to(view.corrected()).map(Minute::start_ms),
+        revision,
+    }
 }
 
 /// Passes on the matching clicks that are not committed yet.

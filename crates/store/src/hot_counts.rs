@@ -145,10 +145,19 @@ impl HotCounts {
 
     /// Adds a committed epoch: its open clicks become committed counts.
     pub fn commit(&self, progress: Progress, pending: Arc<PendingEpoch>) {
+        self.add(progress, &Arc::clone(&pending.counts), |changed| changed.pending.push(pending));
+    }
+
+    /// Adds a committed epoch that the lake contains already.
+    pub fn commit_projected(&self, progress: Progress, counts: &[MinuteCounts]) {
+        self.add(progress, counts, |changed| changed.lake_epoch = progress.number);
+    }
+
+    fn add(&self, progress: Progress, counts: &[MinuteCounts], finish: impl FnOnce(&mut Snapshot)) {
         let _writing = self.writing.lock();
         let before = self.snapshot();
         let mut minutes = (*before.minutes).clone();
-        pending.counts.iter().for_each(|counts| add_counts(&mut minutes, counts, &before.ads));
+        counts.iter().for_each(|counts| add_counts(&mut minutes, counts, &before.ads));
         let mut complete_from = before.complete_from;
         if let Some(hot_from) = self.hot_from(&progress) {
             // Before the first click, all minutes are complete, from the beginning of time.
@@ -159,7 +168,7 @@ impl HotCounts {
         let numbers = before.ads.len();
         let mut ads = Arc::clone(&before.ads);
         let mut spans = Arc::clone(&before.spans);
-        for counts in pending.counts.iter() {
+        for counts in counts {
             // A correction changes a minute that is already in a sum.
             let first = first_of_span(counts.minute);
             if spans.contains_key(&first) {
@@ -175,7 +184,7 @@ impl HotCounts {
         }
         self.change(Snapshot { progress, complete_from, ads, spans, ..Snapshot::default() }, minutes, |changed| {
             changed.open.retain(|(epoch, _)| *epoch > changed.progress.number);
-            changed.pending.push(pending);
+            finish(changed);
         });
     }
 

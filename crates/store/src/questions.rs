@@ -48,6 +48,10 @@ pub struct Coverage {
     pub watermark_ms: Option<i64>,
     /// Event time of the newest counted click, including uncommitted ones if the question includes open minutes.
     pub newest_click_ms: Option<i64>,
+    /// Whether a correction changed a covered minute.
+    pub restated: bool,
+    /// Every earlier minute whose raw clicks are kept is reconciled; `None` before the first run.
+    pub reconciled_to_ms: Option<i64>,
     /// The epochs of the answer; `None` if it includes uncommitted clicks, or before the first epoch.
     pub revision: Option<Revision>,
 }
@@ -61,6 +65,8 @@ pub struct MinuteClicks {
     pub clicks: u64,
     /// How settled the count is.
     pub state: MinuteState,
+    /// Whether a correction changed the minute.
+    pub restated: bool,
 }
 
 /// The clicks of one ad.

@@ -11,7 +11,7 @@ const ROOMS: [(&str, &[&str]); 11] = [
     ("pipeline", &["model"]),
     ("store", &["model"]),
     ("reconcile", &["model", "store"]),
-    ("engine", &["allocator", "model", "source", "pipeline", "store"]),
+    ("engine", &["allocator", "model", "source", "pipeline", "store", "reconcile"]),
     ("serve", &["model", "store", "engine"]),
     ("generate", &["model"]),
     ("app", &["allocator", "model", "source", "pipeline", "store", "engine", "reconcile", "serve", "generate"]),

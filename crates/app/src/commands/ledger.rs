@@ -6,7 +6,10 @@ use crate::exit::Exit;
 use crate::terminal;
 use adtally_engine::clock::SystemClock;
 use adtally_engine::report::Report;
-use adtally_engine::status::Status;
+use adtally_engine::status::{CorrectionLedger, Status};
+use adtally_model::ledger::thousands;
+use adtally_model::reconcile::Corrected;
+use adtally_model::time::rfc3339;
 use adtally_model::{Error, Result};
 use adtally_store::backing::Backing;
 use clap::Args;
@@ -46,6 +49,9 @@ pub fn ledger(args: &LedgerArgs) -> Result<Exit> {
         return Ok(Exit::Success);
     }
     let mut text = format!("{}\n", report.total());
+    if let Some(corrections) = report.ledger().corrections {
+        text.push_str(&of_corrections(&corrections));
+    }
     for state in &states {
         for row in state.inputs.values() {
             let mut name = terminal::on_one_line(&row.name).to_string();
@@ -60,4 +66,18 @@ pub fn ledger(args: &LedgerArgs) -> Result<Exit> {
     }
     terminal::print_text(&text)?;
     Ok(Exit::Success)
+}
+
+/// The corrections in a line for people.
+fn of_corrections(corrections: &CorrectionLedger) -> String {
+    let sum = |of: fn(&Corrected) -> u64| thousands(corrections.by_cause.values().map(of).sum());
+    let to = corrections
+        .reconciled_to_ms
+        .map_or("nothing".to_owned(), |ms| format!("all kept minutes before {}", rfc3339(ms)));
+    format!(
+        "corrections: {} clicks recovered, {} reversed, in {} runs; recounted: {to}\n",
+        sum(|of| of.recovered),
+        sum(|of| of.reversed),
+        thousands(corrections.runs)
+    )
 }

@@ -2,12 +2,14 @@
 
 mod closing;
 pub mod config;
+mod control;
 pub mod count;
 pub mod demo;
 mod found;
 pub mod generate;
 pub mod inspect;
 pub mod ledger;
+pub mod reconcile;
 pub mod repair;
 pub mod run;
 mod serving;

@@ -10,7 +10,7 @@ use crate::exit::Exit;
 use crate::terminal;
 use adtally_engine::clock::{Clock, Randomness, SystemClock, SystemRandomness};
 use adtally_model::time::rfc3339;
-use adtally_model::{EpochNumber, Error, ErrorKind, IdentityKey, Result};
+use adtally_model::{EpochNumber, Error, ErrorKind, IdentityKey, RECONCILE, Result};
 use adtally_reconcile::Rebuilt;
 use adtally_store::backing::{Backing, EMBEDDED};
 use adtally_store::data_dir::DataDir;
@@ -161,15 +161,27 @@ impl Repair {
             return Ok(true);
         }
         let partitions = backing.logs().partitions().await?;
-        if let Some(other) = partitions.iter().find(|&&partition| partition != EMBEDDED) {
+        if let Some(other) = partitions.iter().find(|&&partition| ![EMBEDDED, RECONCILE].contains(&partition)) {
             return Err(Error::user(format!(
                 "the data has an epoch log of partition {other}: only data that `adtally run` has made can be repaired; restore \
                  what is damaged from a backup"
             )));
         }
-        // A lost log is treated as an empty one.
-        let (log, lake) = (backing.logs().log(EMBEDDED), backing.existing_lake().await?);
-        let step = decide(&facts(&log, &lake).await?);
+        let lake = backing.existing_lake().await?;
+        let mut is_damaged = !entries.is_empty();
+        for partition in [EMBEDDED, RECONCILE] {
+            let has_log = partitions.contains(&partition) || lake.epochs().await?.last(partition) > 0;
+            // A lost log is treated as an empty one. Without corrections there is none of them.
+            if has_log || partition == EMBEDDED {
+                is_damaged |= self.mend_log(&backing.logs().log(partition), &lake).await?;
+            }
+        }
+        Ok(is_damaged)
+    }
+
+    /// Repairs a log, or the lake that follows it. Returns whether there was damage.
+    async fn mend_log(&mut self, log: &EpochLog, lake: &Lake) -> Result<bool> {
+        let step = decide(&facts(log, lake).await?);
         match step {
             Step::Nothing => {}
             Step::Lags => {
@@ -183,9 +195,16 @@ impl Repair {
                     )?;
                 }
             }
-            Step::Rebuild(last) => self.rebuild(&log, &lake, last).await?,
+            // The lake does not say which runs were reverted.
+            Step::Rebuild(_) if log.partition() == RECONCILE => {
+                return Err(Error::corrupt(format!(
+                    "the epoch log of corrections, {}, is lost or damaged: restore this folder from a backup",
+                    log.folder()
+                )));
+            }
+            Step::Rebuild(last) => self.rebuild(log, lake, last).await?,
         }
-        Ok(!entries.is_empty() || !matches!(step, Step::Nothing | Step::Lags))
+        Ok(!matches!(step, Step::Nothing | Step::Lags))
     }
 
     /// Writes a new log from the lake's rows.
@@ -206,8 +225,8 @@ impl Repair {
         let sum = state.progress.ledger;
         let what = format!("the epoch log up to {}, from epoch {last} of the lake: {sum}", state.progress.number);
         self.steps.push(format!("{} {what}", if self.yes { "writing" } else { "would write" }));
-        if self.path.join("epochs").is_dir() && newest > 0 {
-            self.put_aside("epochs", "is damaged or does not belong to the lake")?;
+        if newest > 0 {
+            self.put_aside(log.folder().as_ref(), "is damaged or does not belong to the lake")?;
         }
         if self.yes {
             log.rebuild(&state, SystemRandomness.next_u128()).await?;

@@ -4,7 +4,7 @@ use super::serving::Server;
 use super::settings::RunSettings;
 use super::spool::Spool;
 use super::stopping::Stopping;
-use super::{closing, found, leave_running, runtime};
+use super::{closing, control, found, leave_running, runtime};
 use crate::config::{Config, LogFormat};
 use crate::exit::Exit;
 use crate::handles;
@@ -133,6 +133,19 @@ fn tail(config: &Config, options: &RunOptions) -> Result<Exit> {
         let Some(service) = service else { return Ok(None) };
         let data_dir = &config.run.store.data_dir;
         terminal::say(&format!("answering on http://{}; data in {data_dir}", server.address()));
+        if let Some(reconciler) = service.reconciler() {
+            // A listener belongs to a runtime.
+            let _runtime = runtime.enter();
+            match control::listen(data_dir.folder()) {
+                Ok(listener) => {
+                    runtime.spawn(control::serve(listener, reconciler));
+                }
+                // Counting does not depend on it.
+                Err(error) => {
+                    tracing::warn!("`adtally reconcile` cannot reach this process while it runs: {}", error.report())
+                }
+            }
+        }
         found::say(&config.run.source);
         let report = service.report();
         if report.total().read > 0 {

@@ -20,14 +20,14 @@ pub struct RunSettings {
     pub listen: Option<String>,
 }
 
-/// What every command on a data directory takes.
+/// What every command on a data directory takes, before or after its own subcommand.
 #[derive(Clone, Debug, Default, Args)]
 pub struct StoreSettings {
     /// The configuration file (- means standard input); `adtally config show` prints every setting.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// The data directory, where `run` stores everything [default: adtally-data].
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 }
 

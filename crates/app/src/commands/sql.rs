@@ -4,9 +4,12 @@ use super::settings::StoreSettings;
 use super::{existing, runtime};
 use crate::exit::Exit;
 use crate::terminal;
+use adtally_model::time::parse_rfc3339;
 use adtally_model::{Error, Result};
 use adtally_store::backing::Backing;
+use adtally_store::epoch_log::EpochLogs;
 use adtally_store::lake::SqlAnswer;
+use adtally_store::questions::{KnownAt, Revision};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use clap::{Args, ValueEnum};
@@ -27,6 +30,9 @@ pub struct SqlArgs {
     /// Where the data is.
     #[command(flatten)]
     pub store: StoreSettings,
+    /// Query the tables as they were at this time (RFC 3339), or at the revision of an answer.
+    #[arg(long, value_name = "TIME or REVISION", value_parser = known_at)]
+    pub as_of: Option<KnownAt>,
     /// The query; `-` reads it from standard input.
     #[arg(value_name = "SELECT ...", allow_hyphen_values = true)]
     pub query: String,
@@ -60,9 +66,18 @@ pub fn sql(args: &SqlArgs) -> Result<Exit> {
     existing(&config.run.store.data_dir)?;
     let runtime = runtime()?;
     let (query, format, data_dir) = (query(&args.query)?, args.format, config.run.store.data_dir);
+    let as_of = args.as_of.clone();
     // On a thread of the runtime, whose stack is large enough for planning.
     let answered = runtime.block_on(runtime.spawn(async move {
-        let answer = Backing::for_reader(&data_dir)?.existing_lake().await?.sql(&query).await?;
+        let backing = Backing::for_reader(&data_dir)?;
+        let lake = backing.existing_lake().await?;
+        let answer = match as_of {
+            None => lake.sql(&query).await?,
+            Some(as_of) => {
+                let known = lake.known_at(&as_of, &revision(&backing.logs()).await?).await?;
+                lake.sql_at(&query, &known.epochs).await?
+            }
+        };
         match format {
             TableFormat::Table => print_table(answer).await,
             TableFormat::Csv => {
@@ -74,6 +89,22 @@ pub fn sql(args: &SqlArgs) -> Result<Exit> {
     }));
     answered.map_err(|e| Error::internal("the query stopped unexpectedly").because(e))??;
     Ok(Exit::Success)
+}
+
+/// The time or the revision that an argument denotes.
+fn known_at(text: &str) -> std::result::Result<KnownAt, String> {
+    let time = parse_rfc3339(text.as_bytes()).map(KnownAt::Time);
+    let known = time.or_else(|| text.parse().ok().map(KnownAt::Revision));
+    known.ok_or_else(|| "no RFC 3339 time such as 2026-01-31T10:00:00Z, and no revision of an answer".to_owned())
+}
+
+/// The newest epoch of each partition.
+async fn revision(logs: &EpochLogs) -> Result<Revision> {
+    let mut newest = Vec::new();
+    for partition in logs.partitions().await? {
+        newest.extend(logs.log(partition).newest().await?);
+    }
+    Ok(Revision::of(newest.iter().map(|epoch| &epoch.progress)))
 }
 
 /// The query that an argument denotes. A query may begin with a comment. A single word that begins with a dash is a

@@ -28,6 +28,7 @@
 //! - `repair`: repairs of damaged or lost data;
 //! - `lake`: other programs read the lake and find the same sums;
 //! - `upkeep`: sums of hours and days, compaction, retention;
+//! - `reconcile`: late clicks, copies and wrong counts are corrected once;
 //! - `verify`: the damage that it finds, and what is not damage.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test; clippy only knows the tests themselves")]
@@ -46,6 +47,7 @@ mod partitions;
 mod problems;
 mod questions;
 mod readme;
+mod reconcile;
 mod repair;
 mod restarts;
 mod site;

@@ -219,6 +219,7 @@ impl Recount {
         json!({
             "from": rfc3339(from), "to": rfc3339(to), "state": self.state(to - MINUTE),
             "watermark": rfc3339(self.newest() - 5_000), "newest_click": rfc3339(self.newest()),
+            "restated": false, "reconciled_to": null,
         })
     }
 
@@ -368,7 +369,10 @@ fn before_any_click() {
     let site = Site::new();
     site.write("logs/clicks.log", "");
     let server = site.serve("logs");
-    let nothing = json!({ "from": null, "to": null, "state": "open", "watermark": null, "newest_click": null });
+    let nothing = json!({
+        "from": null, "to": null, "state": "open", "restated": false, "reconciled_to": null, "watermark": null,
+        "newest_click": null,
+    });
     let without_revision = |path: String| {
         let mut answer = server.get(&path);
         answer.as_object_mut().and_then(|fields| fields.remove("revision")).unwrap();

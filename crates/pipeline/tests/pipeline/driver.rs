@@ -92,6 +92,7 @@ impl Log {
             predecessor: u128::from(draft.progress.number - 1),
             oldest_needed: 1,
             claim: false,
+            reconcile: None,
             inputs: draft.inputs,
             counts,
             identities: draft.identities,

@@ -2,6 +2,7 @@
 
 use super::Findings;
 use adtally_model::epoch::{base_before, fold_start};
+use adtally_model::reconcile::{Cause, Corrected};
 use adtally_model::{
     Epoch, EpochNumber, Error, ErrorKind, Fold, Invariant, Ledger, Minute, MinuteCounts, PartitionState, Result,
     StagedTable,
@@ -33,10 +34,14 @@ pub(super) struct Scan {
 pub(super) struct Facts {
     /// The partition's lines.
     pub(super) ledger: Ledger,
-    /// Counted clicks minus corrections.
+    /// The signed sum of its counts by minute.
+    pub(super) counts: i64,
+    /// The signed sum of its rows of clicks.
     pub(super) clicks: i64,
     /// Staged rows of clicks and of dead letters.
     pub(super) staged: (u64, u64),
+    /// All corrections so far, by cause; empty but for the partition `reconcile`.
+    pub(super) corrected: BTreeMap<Cause, Corrected>,
     /// The first counted minute, and the clock.
     pub(super) begins: (Option<Minute>, i64),
 }
@@ -185,10 +190,20 @@ fn check_record(epoch: &Epoch, newest: &Epoch, before: Option<(EpochNumber, u128
 impl Scan {
     fn add(&mut self, epoch: Epoch, held: EpochNumber, newest: &Epoch) {
         let rows = |table| epoch.staged.iter().filter(|file| file.table == table).map(|file| file.rows).sum();
+        let correction = epoch.reconcile.as_ref().and_then(|record| record.correction.as_ref());
+        let counts: i64 = epoch.counts.iter().map(MinuteCounts::total).sum();
+        let (counts, clicks) = match correction.map(|correction| correction.cause) {
+            // A correction of counts by hour or day alone, or of counts by minute alone.
+            Some(Cause::HourCount | Cause::DayCount) => (0, 0),
+            Some(Cause::Count) => (counts, 0),
+            Some(Cause::Late | Cause::Future | Cause::StoredTwice | Cause::Reverted) | None => (counts, counts),
+        };
         let facts = Facts {
             ledger: epoch.progress.ledger,
-            clicks: epoch.counts.iter().map(MinuteCounts::total).sum(),
+            counts,
+            clicks,
             staged: (rows(StagedTable::Clicks), rows(StagedTable::DeadLetters)),
+            corrected: epoch.reconcile.as_ref().map(|record| record.state.corrected.clone()).unwrap_or_default(),
             begins: (epoch.counts.iter().map(|counts| counts.minute).min(), epoch.progress.clock_ms),
         };
         self.records.insert(epoch.progress.number, facts);

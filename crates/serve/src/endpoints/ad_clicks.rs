@@ -90,6 +90,8 @@ struct Minute {
     minute: String,
     clicks: u64,
     state: MinuteState,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    restated: bool,
 }
 
 /// Writes the minutes one by one: there may be ten thousand of them.
@@ -98,5 +100,6 @@ fn series<S: Serializer>(minutes: &Option<Vec<MinuteClicks>>, serializer: S) -> 
         minute: rfc3339(row.minute.start_ms()),
         clicks: row.clicks,
         state: row.state,
+        restated: row.restated,
     }))
 }

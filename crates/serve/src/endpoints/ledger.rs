@@ -4,7 +4,8 @@ use super::Endpoint;
 use crate::desk::Desk;
 use crate::problem::Problem;
 use crate::query_string::Given;
-use adtally_engine::status::{InputLedger, LedgerReport, PartitionLedger};
+use adtally_engine::status::{CorrectionLedger, InputLedger, LedgerReport, PartitionLedger};
+use adtally_model::reconcile::Corrected;
 use adtally_model::time::rfc3339;
 use adtally_model::{Error, InputStatus, Ledger};
 use adtally_store::questions::{Cost, Revision};
@@ -13,6 +14,7 @@ use axum::http::Uri;
 use axum::response::Response;
 use axum::routing::get;
 use serde::{Serialize, Serializer};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(super) static ENDPOINT: Endpoint = Endpoint {
@@ -67,6 +69,8 @@ struct Answer {
     inputs: Vec<InputLedger>,
     #[serde(skip_serializing_if = "Option::is_none")]
     inputs_left_off: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    corrections: Option<Corrections>,
     revision: Option<String>,
 }
 
@@ -86,8 +90,34 @@ impl Answer {
             partitions: report.partitions,
             inputs: report.inputs,
             inputs_left_off: Some(report.inputs_left_off).filter(|&left_off| left_off > 0),
+            corrections: report.corrections.map(Corrections::from),
             revision: report.revision.as_ref().map(Revision::to_string),
         })
+    }
+}
+
+/// The corrections of final minutes.
+#[derive(Serialize)]
+struct Corrections {
+    epoch: u64,
+    runs: u64,
+    reconciled_to: Option<String>,
+    recovered: u64,
+    reversed: u64,
+    by_cause: BTreeMap<&'static str, Corrected>,
+}
+
+impl From<CorrectionLedger> for Corrections {
+    fn from(ledger: CorrectionLedger) -> Self {
+        let CorrectionLedger { epoch, runs, reconciled_to_ms, by_cause } = ledger;
+        Corrections {
+            epoch,
+            runs,
+            reconciled_to: reconciled_to_ms.map(rfc3339),
+            recovered: by_cause.values().map(|of| of.recovered).sum(),
+            reversed: by_cause.values().map(|of| of.reversed).sum(),
+            by_cause: by_cause.into_iter().map(|(cause, of)| (cause.as_str(), of)).collect(),
+        }
     }
 }
 

@@ -8,8 +8,8 @@ use adtally_store::questions::{Filters, Question, Questions, Reached, Span};
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 
-const COVER: &str = r#""from":"2026-01-31T10:00:00Z","to":"2026-01-31T10:02:00Z","state":"closed","watermark":"2026-01-31T10:02:07.500Z","newest_click":"2026-01-31T10:02:12.345Z","revision":"AQEA_9335rzX6syI75mrxeiMkRED""#;
-const NO_COVER: &str = r#""from":null,"to":null,"state":"open","watermark":null,"newest_click":null,"revision":"AQEA_9335rzX6syI75mrxeiMkRED""#;
+const COVER: &str = r#""from":"2026-01-31T10:00:00Z","to":"2026-01-31T10:02:00Z","state":"closed","restated":false,"reconciled_to":null,"watermark":"2026-01-31T10:02:07.500Z","newest_click":"2026-01-31T10:02:12.345Z","revision":"AQEA_9335rzX6syI75mrxeiMkRED""#;
+const NO_COVER: &str = r#""from":null,"to":null,"state":"open","restated":false,"reconciled_to":null,"watermark":null,"newest_click":null,"revision":"AQEA_9335rzX6syI75mrxeiMkRED""#;
 const ADS: &str = r#""ads":[{"rank":1,"ad_id":"42","clicks":123},{"rank":2,"ad_id":"7","clicks":9}]"#;
 const MINUTES: &str = r#""minutes":[{"minute":"2026-01-31T10:00:00Z","clicks":114,"state":"final"},{"minute":"2026-01-31T10:01:00Z","clicks":9,"state":"closed"}]"#;
 const LEDGER: &str = r#""read":10,"counted":4,"duplicate":2,"late":1,"future":1,"malformed":1,"invalid":1,"conflicting_duplicates":1,"gap_bytes":5,"nul_bytes":3"#;

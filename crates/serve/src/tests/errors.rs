@@ -99,6 +99,12 @@ const REFUSED: &[Refused] = &[
         r#"revision is "7"; send the revision of an earlier answer unchanged"#,
     ),
     (
+        "/ads/top100?minutes=5&as_of=yesterday",
+        ProblemKind::BadAsOf,
+        "as_of",
+        r#"as_of is "yesterday"; it must be a time such as 2026-01-31T10:00:00Z, or the revision of an earlier answer"#,
+    ),
+    (
         "/ads/top100?minutes=5&revision=AQEABwE",
         ProblemKind::UnknownRevision,
         "revision",
@@ -108,7 +114,7 @@ const REFUSED: &[Refused] = &[
         "/ads/top100?minutes=5&country=US",
         ProblemKind::UnknownParameter,
         "country",
-        r#"there is no parameter "country"; this endpoint accepts minutes, from, to, filter_country, filter_ip, filter_user_id, include_open, revision"#,
+        r#"there is no parameter "country"; this endpoint accepts minutes, from, to, filter_country, filter_ip, filter_user_id, include_open, revision, as_of"#,
     ),
     (
         "/ads/top100?minutes=5&minutes=5",
@@ -274,13 +280,13 @@ const REFUSED: &[Refused] = &[
         "/ads/top100?minutes=5&series=true",
         ProblemKind::UnknownParameter,
         "series",
-        r#"there is no parameter "series"; this endpoint accepts minutes, from, to, filter_country, filter_ip, filter_user_id, include_open, revision"#,
+        r#"there is no parameter "series"; this endpoint accepts minutes, from, to, filter_country, filter_ip, filter_user_id, include_open, revision, as_of"#,
     ),
     (
         "/ads/42/clicks?Minutes=5",
         ProblemKind::UnknownParameter,
         "Minutes",
-        r#"there is no parameter "Minutes"; this endpoint accepts minutes, from, to, filter_country, filter_ip, filter_user_id, include_open, revision, series"#,
+        r#"there is no parameter "Minutes"; this endpoint accepts minutes, from, to, filter_country, filter_ip, filter_user_id, include_open, revision, as_of, series"#,
     ),
     (
         "/ledger?minutes=5",
@@ -297,13 +303,13 @@ const REFUSED: &[Refused] = &[
 ];
 
 /// The document of a problem.
-fn document(kind: ProblemKind, detail: &str) -> Value {
+pub(super) fn document(kind: ProblemKind, detail: &str) -> Value {
     let fixed = serde_json::to_value(crate::problem::catalogue()).unwrap();
     let fixed = fixed.as_array().unwrap().iter().find(|row| row["type"] == kind.uri()).unwrap();
     json!({"type": fixed["type"], "title": fixed["title"], "status": fixed["status"], "detail": detail})
 }
 
-fn check(reply: &Reply, kind: ProblemKind, expected: &Value) {
+pub(super) fn check(reply: &Reply, kind: ProblemKind, expected: &Value) {
     assert_eq!(serde_json::from_str::<Value>(&reply.body).unwrap(), *expected);
     assert_eq!(reply.status, kind.status());
     assert_eq!(reply.header("content-type"), Some("application/problem+json"));
@@ -453,24 +459,6 @@ fn other_failures_of_stores() {
         let detail = "an incomplete answer is never given; ask again later, and see /readyz for the cause";
         check(&reply, ProblemKind::StoreUnavailable, &document(ProblemKind::StoreUnavailable, detail));
     }
-}
-
-/// Until the state is recovered, only liveness, readiness and constant content are available.
-#[test]
-fn while_the_state_is_recovered_nothing_is_made_up() {
-    let bench = Bench::new();
-    bench.process.recovers("12 of 97 records are read");
-    let expected = document(ProblemKind::Recovering, "12 of 97 records are read; /readyz reports when this is done");
-    for refused in ["/ads/7/clicks?minutes=5", "/ads/top100?minutes=5", "/ledger", "/metrics"] {
-        let reply = bench.get(refused);
-        check(&reply, ProblemKind::Recovering, &expected);
-        assert_eq!(reply.header("retry-after"), Some("1"));
-    }
-    for answered in ["/healthz", "/readyz", "/problems", "/openapi.json", "/"] {
-        assert_eq!(bench.get(answered).status, 200, "{answered}");
-    }
-    assert_eq!(bench.get("/ads/7/clicks").status, 400, "a wrong question stays wrong");
-    assert_eq!(bench.store.asked(), []);
 }
 
 #[test]

@@ -94,6 +94,8 @@ impl FakeStore {
             state,
             watermark_ms: clicked.then(|| at("2026-01-31T10:02:07.5Z")),
             newest_click_ms: clicked.then(|| at("2026-01-31T10:02:12.345Z")),
+            restated: false,
+            reconciled_to_ms: None,
             revision: Some(revision(3)),
         })
     }
@@ -112,7 +114,7 @@ impl Questions for FakeStore {
     async fn ad_clicks(&self, ad_id: u64, question: &Question, series: bool) -> Result<AdClicks> {
         self.asked.lock().unwrap().push(Asked::Ad(ad_id, question.clone(), series));
         let coverage = self.coverage().await?;
-        let row = |text, clicks, state| MinuteClicks { minute: minute(text), clicks, state };
+        let row = |text, clicks, state| MinuteClicks { minute: minute(text), clicks, state, restated: false };
         let mut rows = vec![
             row("2026-01-31T10:00:00Z", 114, MinuteState::Final),
             row("2026-01-31T10:01:00Z", 9, MinuteState::Closed),
@@ -179,7 +181,13 @@ pub(super) fn report() -> LedgerReport {
         watermark_ms,
         ledger: ledger(),
     };
-    LedgerReport { partitions: vec![partition], inputs: vec![input], inputs_left_off: 0, revision: Some(revision(3)) }
+    LedgerReport {
+        partitions: vec![partition],
+        inputs: vec![input],
+        inputs_left_off: 0,
+        corrections: None,
+        revision: Some(revision(3)),
+    }
 }
 
 pub(super) struct FakeProcess {
@@ -226,6 +234,7 @@ impl Status for FakeProcess {
             watermark_lag_ms: Some(5_250),
             closed_lag_ms: None,
             projections: vec![Projection { store: "lake", epochs_behind: 1 }],
+            corrections: None,
             run_loop: Some(RunLoop {
                 epoch_commits: commits.snapshot(),
                 queues: vec![QueueDepth { queue: "read_ahead_bytes", depth: 2, capacity: 8 }],

@@ -9,8 +9,15 @@ use std::pin::pin;
 use std::task::Poll;
 use tokio::sync::Semaphore;
 
-const NOTHING: Coverage =
-    Coverage { span: None, state: MinuteState::Open, watermark_ms: None, newest_click_ms: None, revision: None };
+const NOTHING: Coverage = Coverage {
+    span: None,
+    state: MinuteState::Open,
+    watermark_ms: None,
+    newest_click_ms: None,
+    restated: false,
+    reconciled_to_ms: None,
+    revision: None,
+};
 
 /// A store that takes a ticket before it answers about an ad, and signals when it is asked. It answers the most clicked
 /// ads at once. Questions about an hour or more need older counts.
@@ -68,7 +75,13 @@ impl Status for Process {
             closed_ms: None,
             final_ms: None,
         };
-        LedgerReport { partitions: vec![partition], inputs: vec![input; 10_000], inputs_left_off: 0, revision: None }
+        LedgerReport {
+            partitions: vec![partition],
+            inputs: vec![input; 10_000],
+            inputs_left_off: 0,
+            corrections: None,
+            revision: None,
+        }
     }
 
     fn readiness(&self) -> Readiness {

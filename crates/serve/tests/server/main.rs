@@ -110,7 +110,7 @@ fn read_to_end(stream: &mut TcpStream) -> String {
 }
 
 const QUESTION: &str = "/ads/42/clicks?minutes=5";
-const ANSWER: &str = r#"{"ad_id":"42","clicks":0,"from":null,"to":null,"state":"open","watermark":null,"newest_click":null,"revision":null,"filters":{}}"#;
+const ANSWER: &str = r#"{"ad_id":"42","clicks":0,"from":null,"to":null,"state":"open","restated":false,"reconciled_to":null,"watermark":null,"newest_click":null,"revision":null,"filters":{}}"#;
 const SOON: Duration = Duration::from_millis(100);
 
 #[test]

@@ -52,6 +52,7 @@ async fn embedded() -> Embedded {
             counts,
             staged: Vec::new(),
             inputs: Arc::default(),
+            correction: None,
         });
     }
     lake.project(&epochs[..3], 1).await.unwrap();

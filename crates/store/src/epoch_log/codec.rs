@@ -150,7 +150,7 @@ pub(super) fn pieces(epoch: &Epoch) -> Result<Pieces> {
     let unencodable = |e| Error::internal("an epoch header cannot be encoded").because(e);
     // Space for the prefix, which contains the header's length.
     let head = postcard::to_extend(&header, vec![0; PREFIX_BYTES]).map_err(unencodable)?;
-    let mut head = postcard::to_extend(&tagged::of(epoch), head).map_err(unencodable)?;
+    let mut head = postcard::to_extend(&tagged::of(epoch)?, head).map_err(unencodable)?;
     let header_len =
         u32::try_from(head.len() - PREFIX_BYTES).map_err(|_| Error::internal("an epoch header is beyond 4 GiB"))?;
     head[..8].copy_from_slice(MAGIC);
@@ -344,6 +344,7 @@ fn read_blobs(header: Header, mut blobs: Blobs<'_>) -> Result<Epoch> {
         counts,
         identities,
         staged: header.staged,
+        reconcile: None,
         config_fingerprint: header.config_fingerprint,
         key_fingerprint: header.key_fingerprint,
         base: base.transpose()?,

@@ -107,6 +107,11 @@ impl EpochLog {
         self.folder.clone().join(logs::name(number))
     }
 
+    /// The folder of its records.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The numbers of all records, ascending.
     ///
     /// # Errors

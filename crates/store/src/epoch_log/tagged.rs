@@ -21,6 +21,12 @@ const SOURCE: u16 = 4;
 /// Marks an input that is [`InputLog::Records`]; empty.
 const RECORDS: u16 = 5;
 
+/// [`Epoch::reconcile`], postcard; omitted if there is none.
+const RECONCILE: u16 = 6;
+
+/// [`StagedFile::row_hash_sum`](adtally_model::StagedFile::row_hash_sum), an i64, little-endian; omitted if unknown.
+const ROW_HASH_SUM: u16 = 7;
+
 /// One field.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Tagged {
@@ -40,11 +46,26 @@ enum Part {
     Input(u32),
     /// The input at this index in the base.
     BaseInput(u32),
+    /// The file at this index in [`Epoch::staged`].
+    Staged(u32),
 }
 
 /// The tagged fields of a record.
-pub(super) fn of(epoch: &Epoch) -> Vec<Tagged> {
+///
+/// # Errors
+/// Internal when a field cannot be encoded.
+pub(super) fn of(epoch: &Epoch) -> Result<Vec<Tagged>> {
     let mut fields = Vec::new();
+    if let Some(reconcile) = &epoch.reconcile {
+        let value = postcard::to_stdvec(reconcile.as_ref())
+            .map_err(|error| Error::internal("the state of reconciliation cannot be encoded").because(error))?;
+        fields.push(Tagged { of: Part::Partition, tag: RECONCILE, value });
+    }
+    for (file, at) in epoch.staged.iter().zip(0..) {
+        if let Some(sum) = file.row_hash_sum {
+            fields.push(Tagged { of: Part::Staged(at), tag: ROW_HASH_SUM, value: sum.to_le_bytes().to_vec() });
+        }
+    }
     of_ledger(&epoch.progress.ledger, Part::Partition, &mut fields);
     if let Some(Position { from, to }) = epoch.progress.source {
         let value = [from.to_le_bytes(), to.to_le_bytes()].concat();
@@ -57,7 +78,7 @@ pub(super) fn of(epoch: &Epoch) -> Vec<Tagged> {
     for (row, at) in epoch.base.iter().flat_map(|base| &base.inputs).zip(0..) {
         of_input(row, Part::BaseInput(at), &mut fields);
     }
-    fields
+    Ok(fields)
 }
 
 fn of_ledger(ledger: &Ledger, of: Part, fields: &mut Vec<Tagged>) {
@@ -109,7 +130,7 @@ fn apply_one(epoch: &mut Epoch, Tagged { of, tag, value }: Tagged) -> Result<()>
     let row = match of {
         Part::Input(at) => epoch.inputs.get_mut(at as usize),
         Part::BaseInput(at) => epoch.base.as_deref_mut().and_then(|base| base.inputs.get_mut(at as usize)),
-        Part::Partition | Part::Gone => None,
+        Part::Partition | Part::Gone | Part::Staged(_) => None,
     };
     let row = row.map(Arc::make_mut);
     match (tag, row, of) {
@@ -130,6 +151,15 @@ fn apply_one(epoch: &mut Epoch, Tagged { of, tag, value }: Tagged) -> Result<()>
                 (None, _) => return Err(wrong("belongs to no input")),
             };
             ledger.nul_bytes = u64::from_le_bytes(number);
+        }
+        (RECONCILE, _, Part::Partition) => {
+            let record = postcard::from_bytes(&value).map_err(|_| wrong("is no state of reconciliation"))?;
+            epoch.reconcile = Some(Arc::new(record));
+        }
+        (ROW_HASH_SUM, _, Part::Staged(at)) => {
+            let file = epoch.staged.get_mut(at as usize).ok_or_else(|| wrong("belongs to no file"))?;
+            let sum = value.try_into().map_err(|_| wrong("is not a number"))?;
+            file.row_hash_sum = Some(i64::from_le_bytes(sum));
         }
         (SOURCE, _, Part::Partition) => {
             let halves = value.split_at_checked(8).ok_or_else(|| wrong("is no position"))?;

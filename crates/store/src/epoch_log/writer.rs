@@ -3,6 +3,7 @@
 use super::codec::{self, Pieces};
 use super::{EpochLog, Fingerprints};
 use adtally_model::fold::merge_all;
+use adtally_model::reconcile::ReconcileRecord;
 use adtally_model::{
     Base, Epoch, EpochNumber, Error, InputRow, Invariant, LiveMinute, MinuteIdentities, PartitionState, Position,
     Progress, Result,
@@ -39,6 +40,10 @@ pub(super) fn claim_record(state: &PartitionState) -> Epoch {
         counts: Vec::new(),
         identities: Vec::new(),
         staged: Vec::new(),
+        reconcile: state.reconcile.as_deref().map(|before| {
+            // A claim corrects nothing.
+            Arc::new(ReconcileRecord { correction: None, state: before.state.clone() })
+        }),
         config_fingerprint: state.config_fingerprint,
         key_fingerprint: state.key_fingerprint,
         base,

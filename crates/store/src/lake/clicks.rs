@@ -7,6 +7,7 @@
 use super::encode::{
     EncodedFile, Run, arrow_defect, country_column, encoded, file_of_groups, int, long, pieces, properties, rows_of,
 };
+use super::row_hash::HashedStart;
 use super::schema::{Table, timestamp_type};
 use super::statistics::{Statistics, bound};
 use adtally_model::time::date_and_hour;
@@ -20,6 +21,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -49,6 +51,8 @@ pub struct ClickRows<'a> {
     pub input_name: &'a str,
     /// The positions of the block's lines in their source.
     pub positions: LinePositions,
+    /// 1 for clicks, and -1 for reversals of stored clicks.
+    pub sign: i32,
 }
 
 /// Consecutive counted clicks of one part: a block has a handful of runs, unless it is full of duplicates.
@@ -101,8 +105,13 @@ fn encode_hour(runs: &[ClickRun<'_>], hour: i64, partition: u32, epoch: u64, fil
     let rows = rows_of(runs);
     let groups = pieces(runs, ROW_GROUP_ROWS);
     let properties = click_properties(rows as u64);
+    let hash_sum = AtomicU64::new(0);
     let bytes = file_of_groups(Table::Clicks, properties, rows * BYTES_A_ROW, groups.len(), |group, write| {
-        pieces(&groups[group], CHUNK_ROWS).iter().try_for_each(|chunk| write(columns(chunk, partition, epoch)?))
+        pieces(&groups[group], CHUNK_ROWS).iter().try_for_each(|chunk| {
+            let (columns, hashes) = columns(chunk, partition, epoch)?;
+            hash_sum.fetch_add(hashes, Ordering::Relaxed);
+            write(columns)
+        })
     })?;
     let times = || runs.iter().flat_map(|run| &run.of.batch.event_time_ms[run.rows.clone()]);
     let range = times().fold((i64::MAX, i64::MIN), |(least, largest), &ms| (least.min(ms), largest.max(ms)));
@@ -124,12 +133,15 @@ fn encode_hour(runs: &[ClickRun<'_>], hour: i64, partition: u32, epoch: u64, fil
         .nulls("ip", 0)
         .nulls("click_id", absent.sum::<usize>() as u64)
         .nulls("input", 0)
-        .nulls("position", 0);
+        .nulls("position", 0)
+        .nulls("sign", 0);
     let (date, hour) = date_and_hour(hour * HOUR_MS);
     let hour = hour.to_string();
     let path = format!("click_date={date}/click_hour={hour}/{partition}-{epoch:010}-{file_token:032x}.parquet");
     let values = vec![("click_date".to_owned(), date), ("click_hour".to_owned(), hour)];
-    Ok(encoded(StagedTable::Clicks, path, values, Some(range), &statistics, bytes))
+    let mut file = encoded(StagedTable::Clicks, path, values, Some(range), &statistics, bytes);
+    file.staged.row_hash_sum = Some(long(hash_sum.into_inner())?);
+    Ok(file)
 }
 
 pub(super) fn click_properties(rows: u64) -> WriterProperties {
@@ -165,8 +177,8 @@ pub(super) fn click_properties(rows: u64) -> WriterProperties {
     builder.build()
 }
 
-/// The table's columns for a chunk of rows.
-fn columns(runs: &[ClickRun<'_>], partition: u32, epoch: u64) -> Result<Vec<ArrayRef>> {
+/// The table's columns for a chunk of rows, and the sum of the rows' hashes.
+fn columns(runs: &[ClickRun<'_>], partition: u32, epoch: u64) -> Result<(Vec<ArrayRef>, u64)> {
     let rows = rows_of(runs);
     let (mut times, mut ads, mut positions) =
         (Vec::with_capacity(rows), Vec::with_capacity(rows), Vec::with_capacity(rows));
@@ -175,6 +187,7 @@ fn columns(runs: &[ClickRun<'_>], partition: u32, epoch: u64) -> Result<Vec<Arra
     let mut click_ids = Texts::with_capacity(rows, 0);
     let mut countries: Vec<u8> = Vec::with_capacity(rows);
     let (mut inputs, mut names): (Vec<i32>, Vec<&str>) = (Vec::with_capacity(rows), Vec::new());
+    let (mut signs, mut hashes) = (Vec::with_capacity(rows), 0);
     for Run { of: part, rows } in runs {
         let batch = part.batch;
         times.extend(batch.event_time_ms[rows.clone()].iter().map(|ms| ms * 1_000));
@@ -193,11 +206,18 @@ fn columns(runs: &[ClickRun<'_>], partition: u32, epoch: u64) -> Result<Vec<Arra
             names.push(part.input_name);
         }
         inputs.resize(inputs.len() + rows.len(), names.len() as i32 - 1);
+        signs.resize(signs.len() + rows.len(), part.sign);
+        let (start, at) = (HashedStart::of(part.sign, part.input_name), times.len() - rows.len());
+        for (row, at) in rows.clone().zip(at..) {
+            let texts = [users.bytes_of(at), addresses.bytes_of(at)];
+            let country = batch.country[row].as_str();
+            hashes += start.row([positions[at], times[at], ads[at]], country, texts, click_ids.bytes_of(at));
+        }
     }
     let names: ArrayRef = Arc::new(StringArray::from(names));
     let input = DictionaryArray::<Int32Type>::try_new(inputs.into(), names);
     let input = input.map_err(|error| arrow_defect(Table::Clicks, error))?;
-    Ok(vec![
+    let columns: Vec<ArrayRef> = vec![
         Arc::new(TimestampMicrosecondArray::from(times).with_data_type(timestamp_type())),
         Arc::new(Int64Array::from(ads)),
         users.finish(false)?,
@@ -208,7 +228,9 @@ fn columns(runs: &[ClickRun<'_>], partition: u32, epoch: u64) -> Result<Vec<Arra
         Arc::new(Int64Array::from(positions)),
         Arc::new(Int32Array::from(vec![int(partition)?; rows])),
         Arc::new(Int64Array::from(vec![long(epoch)?; rows])),
-    ])
+        Arc::new(Int32Array::from(signs)),
+    ];
+    Ok((columns, hashes))
 }
 
 /// A text column under construction.
@@ -231,6 +253,12 @@ impl Texts {
         let ends = &ends[rows];
         self.bytes.extend_from_slice(&bytes[from as usize..ends.last().map_or(from, |&end| end) as usize]);
         self.ends.extend(ends.iter().map(|end| at + (end - from) as i32));
+    }
+
+    /// The bytes of the text at an index.
+    #[inline]
+    fn bytes_of(&self, at: usize) -> &[u8] {
+        &self.bytes[self.ends[at] as usize..self.ends[at + 1] as usize]
     }
 
     #[inline]

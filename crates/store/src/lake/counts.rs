@@ -3,6 +3,7 @@
 use super::files::{Epochs, FILES_AT_ONCE, FileEntry, FileIndex, LakeFile};
 use super::files::{group_bounds, ints, longs, minute_of_us, times};
 use super::schema::Table;
+use super::upkeep::RollUp;
 use super::{Lake, LakeTable};
 use adtally_model::{Country, Error, Invariant, Ledger, Minute, MinuteCounts, Result};
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -71,14 +72,14 @@ impl SignedCounts {
         }
     }
 
-    /// Converts to counts. A sum below zero is an error; a sum of zero is dropped.
-    pub(super) fn finish(self) -> Result<Vec<MinuteCounts>> {
+    /// Converts to counts. A sum of zero is dropped. A sum below zero is an error, unless they are `corrections` alone.
+    pub(super) fn finish(self, corrections: bool) -> Result<Vec<MinuteCounts>> {
         let mut minutes = Vec::with_capacity(self.0.len());
         for (minute, rows) in self.0 {
             let mut counts = MinuteCounts::empty(minute);
             for (ad, country, clicks) in rows {
                 if clicks != 0 {
-                    if clicks < 0 {
+                    if clicks < 0 && !corrections {
                         let at = adtally_model::time::rfc3339(minute.start_ms());
                         let what = format!("{clicks} clicks of ad {ad} from {country} in the minute {at}");
                         let what = format!("`clicks_by_minute` sums up to {what}");
@@ -135,7 +136,7 @@ impl CountReader<'_> {
             let selection = self.selection;
             spawned(async move { read_counts(file, from, to, &epochs, selection).await })
         });
-        merged(reads.collect()).await
+        merged(reads.collect(), self.epochs.are_corrections()).await
     }
 
     fn files(&self, from: Minute, to: Minute) -> impl Iterator<Item = &FileEntry> {
@@ -228,6 +229,26 @@ impl Lake {
         Ok(span)
     }
 
+    /// The number of rows of `clicks` by hour of event time, under the hour's first minute. A file of several hours is
+    /// divided evenly among them; Adtally writes none.
+    ///
+    /// # Errors
+    /// External when the store fails.
+    pub async fn click_rows_by_hour(&self) -> Result<BTreeMap<Minute, u64>> {
+        let mut hours = BTreeMap::new();
+        for file in &self.table(Table::Clicks).files().await?.files {
+            let (Some((least, largest)), Some(rows)) = (file.bounds.time_ms, file.bounds.rows) else { continue };
+            let hour_of = |ms: i64| RollUp::Hour.floor(Minute::of(ms));
+            let (first, last) = (hour_of(least), hour_of(largest - 1));
+            let count = (last.0 - first.0) / RollUp::Hour.minutes() + 1;
+            for number in 0..count {
+                *hours.entry(Minute(first.0 + number * RollUp::Hour.minutes())).or_default() +=
+                    rows / count.unsigned_abs();
+            }
+        }
+        Ok(hours)
+    }
+
     /// The ledger of a partition at the last epoch that all tables contain: that epoch, the ledger of the partition,
     /// and the ledger of each input.
     ///
@@ -259,14 +280,17 @@ pub(super) async fn spawned<T: Send + 'static>(read: impl Future<Output = Result
     })
 }
 
-/// Sums the results of reads, a few at a time.
-pub(super) async fn merged<F: Future<Output = Result<SignedCounts>>>(reads: Vec<F>) -> Result<Vec<MinuteCounts>> {
+/// Sums the results of reads, a few at a time. Only sums of `corrections` alone may be negative.
+pub(super) async fn merged<F: Future<Output = Result<SignedCounts>>>(
+    reads: Vec<F>,
+    corrections: bool,
+) -> Result<Vec<MinuteCounts>> {
     let mut sums = SignedCounts::default();
     let mut found = stream::iter(reads).buffer_unordered(FILES_AT_ONCE);
     while let Some(counts) = found.try_next().await? {
         sums.merge(counts);
     }
-    sums.finish()
+    sums.finish(corrections)
 }
 
 /// The country of each row of a batch.
@@ -347,7 +371,12 @@ async fn read_ledgers(
         let epochs = longs(&batch, "epoch", &failed)?;
         let inputs = batch.column_by_name("input").and_then(|column| column.as_string_opt::<i32>());
         let inputs = inputs.ok_or_else(|| failed(ParquetError::General("the column `input` is missing".to_owned())))?;
+        // Files of earlier versions lack the column.
+        let hours = batch.column_by_name("event_hour");
         for row in 0..batch.num_rows() {
+            if hours.is_some_and(|hours| hours.is_valid(row)) {
+                continue;
+            }
             let epoch = u64::try_from(epochs.value(row)).unwrap_or_default();
             let input = inputs.is_valid(row).then(|| inputs.value(row).to_owned());
             if u32::try_from(partitions.value(row)) != Ok(partition)

@@ -186,6 +186,7 @@ pub(super) fn encoded(
         partition_values,
         event_time_ms,
         stats: statistics.to_json(),
+        row_hash_sum: None,
     };
     EncodedFile { staged, bytes }
 }

@@ -3,7 +3,7 @@
 use super::schema::Table;
 use super::statistics::Bounds;
 use super::{Lake, LakeTable, StoreFailure, delta_error, store_failure};
-use adtally_model::{Error, Minute, Result};
+use adtally_model::{Error, Minute, RECONCILE, Result};
 use arrow::array::{Array, AsArray, Int32Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType};
 use bytes::Bytes;
@@ -59,6 +59,17 @@ impl Epochs {
     /// All of them, by partition.
     pub fn iter(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
         self.0.iter().map(|(&partition, &epoch)| (partition, epoch))
+    }
+
+    /// The same without the partition `reconcile`.
+    #[must_use]
+    pub fn of_sources(&self) -> Epochs {
+        self.iter().filter(|&(partition, _)| partition != RECONCILE).collect()
+    }
+
+    /// Whether they are of the partition `reconcile` alone.
+    pub(super) fn are_corrections(&self) -> bool {
+        self.0.len() == 1 && self.0.contains_key(&RECONCILE)
     }
 
     /// The epochs that both include.

@@ -5,7 +5,7 @@ use super::counts::Selection;
 use super::files::Epochs;
 use super::schema::Table;
 use super::upkeep::RollUp;
-use adtally_model::{Minute, MinuteCounts, Result};
+use adtally_model::{Minute, MinuteCounts, RECONCILE, Result};
 use std::collections::BTreeMap;
 
 impl Lake {
@@ -21,9 +21,25 @@ impl Lake {
         selection: Selection,
         mut show: impl FnMut(&MinuteCounts) + Send,
     ) -> Result<()> {
-        if cut.iter().nth(1).is_none() {
-            return self.each_count_of((from, to), cut, selection, &mut show).await;
+        let sources = cut.of_sources();
+        match sources.iter().count() {
+            0 => {}
+            1 => self.each_count_of((from, to), &sources, selection, &mut show).await?,
+            _ => self.each_count_of_several((from, to), &sources, selection, &mut show).await?,
         }
+        match cut.last(RECONCILE) {
+            0 => Ok(()),
+            epoch => self.each_count_of((from, to), &Epochs::of(RECONCILE, epoch), selection, &mut show).await,
+        }
+    }
+
+    async fn each_count_of_several(
+        &self,
+        (from, to): (Minute, Minute),
+        cut: &Epochs,
+        selection: Selection,
+        mut show: impl FnMut(&MinuteCounts) + Send,
+    ) -> Result<()> {
         for (is_rolled, cut) in self.rolled_alike(cut).await? {
             let mut from = from;
             if !is_rolled && let Some(kept) = self.kept_from(Table::ClicksByMinute).await? {
@@ -77,6 +93,10 @@ impl Lake {
 }
 
 async fn rolled(index: &super::files::FileIndex, roll_up: RollUp, cut: &Epochs) -> Result<Option<Minute>> {
+    if cut.are_corrections() {
+        // A correction is in all tables at once.
+        return Ok(Some(Minute(i64::MAX)));
+    }
     let mut end: Option<Minute> = None;
     for (partition, _) in cut.iter() {
         match index.rolled(roll_up, partition, cut).await? {

@@ -17,9 +17,12 @@ mod clicks;
 mod counts;
 mod encode;
 mod files;
+mod known;
 mod lake_store;
 mod long_range;
 mod project;
+mod restated;
+mod row_hash;
 mod rows;
 mod scan;
 mod schema;
@@ -34,12 +37,15 @@ pub use clicks::{ClickRows, encode_clicks};
 pub use counts::{LakeCounts, Selection};
 pub use encode::EncodedFile;
 pub use files::Epochs;
+pub use known::Known;
 pub use lake_store::LakeStore;
 pub use project::{EpochProjection, TableEpochs};
+pub use restated::Restated;
+pub use row_hash::{HASH_BITS, HASHED};
 pub use rows::encode_dead_letters;
 pub use scan::ClickScan;
 pub use schema::Table;
-pub use sql::SqlAnswer;
+pub use sql::{SqlAnswer, query_error};
 pub use upkeep::{Keep, LakeProgress, RollUp, RolledUp, Tokens, Vacuumed};
 
 use crate::fail_points::{COLUMNS_ADDED, reach};
@@ -257,7 +263,7 @@ fn quiet() -> CommitProperties {
 fn missing_columns(table: Table, opened: &DeltaTable) -> Result<Vec<&'static Column>> {
     let snapshot = opened.snapshot().map_err(|error| delta_error(table, "open", error))?;
     let schema = snapshot.schema();
-    Ok(table.columns().iter().filter(|column| column.added && schema.field(column.name).is_none()).collect())
+    Ok(table.columns().iter().filter(|column| column.is_added() && schema.field(column.name).is_none()).collect())
 }
 
 /// Rejects a table whose columns are not those of this version. More columns are fine, and columns that earlier
@@ -269,7 +275,7 @@ fn check_schema(table: Table, opened: &DeltaTable) -> Result<()> {
         let field = column.delta_field();
         let fits = match schema.field(column.name) {
             Some(found) => found.data_type() == field.data_type(),
-            None => column.added,
+            None => column.is_added(),
         };
         if !fits {
             return Err(Error::corrupt(format!(

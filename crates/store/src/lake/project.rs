@@ -6,12 +6,13 @@
 //! lost), so it says nothing until the table is loaded again.
 
 use super::encode::long;
-use super::rows::{RowFile, encode_counts, encode_ledgers};
+use super::rows::{RowFile, encode_corrections, encode_counts, encode_ledgers};
 use super::schema::Table;
 use super::statistics::{Bounds, bound};
 use super::{CHECKPOINT_EVERY, EncodedFile, Lake, LakeTable, delta_error};
 use crate::durable::NotReadSoon;
 use crate::fail_points;
+use adtally_model::reconcile::Correction;
 use adtally_model::{Error, Invariant, Ledger, MinuteCounts, Progress, Result, StagedFile};
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake_core::kernel::{Action, Add, Transaction};
@@ -19,6 +20,7 @@ use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::{DeltaTable, checkpoints};
 use object_store::path::Path;
 use object_store::{ObjectStore, PutOptions, PutPayload};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -37,12 +39,14 @@ pub struct EpochProjection {
     pub staged: Vec<StagedFile>,
     /// Cumulative lines by verdict of the inputs that it changed, by their names.
     pub inputs: Arc<[(Arc<str>, Ledger)]>,
+    /// The reason for its counts and clicks; only of the partition `reconcile`.
+    pub correction: Option<Correction>,
 }
 
 /// The epochs of one partition in the tables.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TableEpochs {
-    /// The last epoch in each of [`Table::PROJECTED`]; `None` for a table without any.
+    /// The last epoch in each of [`Table::projected`]; `None` for a table without any.
     pub tables: Vec<(Table, Option<u64>)>,
 }
 
@@ -89,8 +93,8 @@ impl Lake {
     /// Corrupt, with what to do about it, when the tables contain epochs of another log for this partition, or rows of
     /// epochs that no mark names; external when the store fails.
     pub async fn held(&self, log_id: u128, partition: u32) -> Result<TableEpochs> {
-        let mut tables = Vec::with_capacity(Table::PROJECTED.len());
-        for table in Table::PROJECTED {
+        let mut tables = Vec::new();
+        for &table in Table::projected(partition) {
             let latest = self.table(table).latest().await?;
             let held = held(table, &latest, log_id, partition).await?;
             self.table(table).check_no_rows_after(&latest, partition, held.unwrap_or_default())?;
@@ -118,9 +122,16 @@ impl Lake {
             }
         }
         let _projecting = self.projecting.lock().await;
-        for table in Table::PROJECTED {
-            self.table(table).project(epochs, file_token).await?;
-            fail_points::reach("between_tables");
+        for table in Table::ALL {
+            let takes = |epoch: &EpochProjection| Table::projected(epoch.progress.partition).contains(&table);
+            let taken: Cow<'_, [EpochProjection]> = match epochs.iter().all(takes) {
+                true => epochs.into(),
+                false => epochs.iter().filter(|epoch| takes(epoch)).cloned().collect(),
+            };
+            if !taken.is_empty() {
+                self.table(table).project(&taken, file_token).await?;
+                fail_points::reach("between_tables");
+            }
         }
         Ok(())
     }
@@ -228,7 +239,10 @@ impl LakeTable {
             }
         }
         let file = match self.table {
-            Table::ClicksByMinute => encode_counts(pending, partition)?,
+            Table::ClicksByMinute | Table::ClicksByHour | Table::ClicksByDay => {
+                encode_counts(self.table, pending, partition)?
+            }
+            Table::Corrections => encode_corrections(pending, partition)?,
             Table::Ledger => Some(encode_ledgers(pending, partition)?),
             _ => None,
         };

@@ -7,8 +7,10 @@ use super::encode::{
 };
 use super::schema::{Table, timestamp_type};
 use super::statistics::{Statistics, bound};
+use super::upkeep::RollUp;
 use adtally_model::dead_letter::JudgedClick;
-use adtally_model::{DeadLetter, Ledger, MinuteCounts, Result, StagedTable};
+use adtally_model::reconcile::Cause;
+use adtally_model::{DeadLetter, Ledger, Minute, MinuteCounts, Progress, Result, StagedFile, StagedTable};
 use arrow::array::{ArrayRef, BinaryArray, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray};
 use bytes::Bytes;
 use parquet::basic::Encoding;
@@ -122,18 +124,49 @@ fn constant_long(value: u64, rows: usize) -> Result<ArrayRef> {
     Ok(Arc::new(Int64Array::from(vec![long(value)?; rows])))
 }
 
-/// Encodes the counts of epochs as a file of `clicks_by_minute`, sorted by epoch, minute, ad and country. `None` if
-/// there are none.
-pub(super) fn encode_counts(epochs: &[EpochProjection], partition: u32) -> Result<Option<RowFile>> {
-    let minutes =
-        epochs.iter().flat_map(|epoch| epoch.counts.iter().map(move |counts| (epoch.progress.number, counts)));
-    encode_spans(Table::ClicksByMinute, &minutes.collect::<Vec<_>>(), partition)
+/// Counts of a span that become rows of a table of counts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SpanRows<'a> {
+    /// The epoch of the rows.
+    pub(super) epoch: u64,
+    /// The counts, under the first minute of the span.
+    pub(super) counts: &'a MinuteCounts,
+    /// The run that corrects, for corrections.
+    pub(super) correction: Option<u64>,
 }
 
-/// Encodes counts of spans, each with the epoch for its rows, as a file of a table of counts. `None` if there are none.
-pub(super) fn encode_spans(table: Table, spans: &[(u64, &MinuteCounts)], partition: u32) -> Result<Option<RowFile>> {
-    let minutes = || spans.iter().copied();
-    let runs: Vec<CountRun<'_>> = minutes().map(|span| Run { of: span, rows: 0..span.1.len() }).collect();
+/// Encodes the counts of epochs as a file of a table of counts, sorted by epoch, span, ad and country. `None` if there
+/// are none.
+pub(super) fn encode_counts(table: Table, epochs: &[EpochProjection], partition: u32) -> Result<Option<RowFile>> {
+    let roll_up = RollUp::ALL.into_iter().find(|roll_up| roll_up.table() == table);
+    let summed: Vec<(&EpochProjection, Vec<MinuteCounts>)> = epochs
+        .iter()
+        .map(|epoch| (epoch, roll_up.map(|roll_up| roll_up.sums(&epoch.counts)).unwrap_or_default()))
+        .collect();
+    let corrects = |epoch: &&(&EpochProjection, Vec<MinuteCounts>)| {
+        epoch.0.correction.as_ref().is_none_or(|correction| corrects(correction.cause, table))
+    };
+    let spans = summed.iter().filter(corrects).flat_map(|(epoch, sums)| {
+        let counts = if roll_up.is_some() { &sums[..] } else { &epoch.counts[..] };
+        let (number, correction) = (epoch.progress.number, epoch.correction.as_ref().map(|of| of.run));
+        counts.iter().map(move |counts| SpanRows { epoch: number, counts, correction })
+    });
+    encode_spans(table, &spans.collect::<Vec<_>>(), partition)
+}
+
+/// Whether corrections of a cause are rows of a table of counts.
+fn corrects(cause: Cause, table: Table) -> bool {
+    match cause {
+        Cause::Count => table == Table::ClicksByMinute,
+        Cause::HourCount => table == Table::ClicksByHour,
+        Cause::DayCount => table == Table::ClicksByDay,
+        Cause::Late | Cause::Future | Cause::StoredTwice | Cause::Reverted => true,
+    }
+}
+
+/// Encodes counts of spans as a file of a table of counts. `None` if there are none.
+pub(super) fn encode_spans(table: Table, spans: &[SpanRows<'_>], partition: u32) -> Result<Option<RowFile>> {
+    let runs: Vec<CountRun<'_>> = spans.iter().map(|&span| Run { of: span, rows: 0..span.counts.len() }).collect();
     let rows = rows_of(&runs);
     if rows == 0 {
         return Ok(None);
@@ -144,20 +177,21 @@ pub(super) fn encode_spans(table: Table, spans: &[(u64, &MinuteCounts)], partiti
             .iter()
             .try_for_each(|piece| write(count_columns(table, piece, partition)?))
     })?;
-    let held = || minutes().filter(|(_, counts)| !counts.is_empty());
+    let held = || spans.iter().filter(|span| !span.counts.is_empty());
+    let uncorrected: usize = held().filter(|span| span.correction.is_none()).map(|span| span.counts.len()).sum();
     let statistics = Statistics::of_rows(rows as u64)
-        .time(table.time_column(), held().map(|(_, counts)| counts.minute.start_ms()), 0)
-        .long("ad_id", held().flat_map(|(_, counts)| counts.ad_id.iter().map(|&ad| bound(ad))))
+        .time(table.time_column(), held().map(|span| span.counts.minute.start_ms()), 0)
+        .long("ad_id", held().flat_map(|span| span.counts.ad_id.iter().map(|&ad| bound(ad))))
         .long("partition", [i64::from(partition)])
-        .long("epoch", held().map(|(epoch, _)| bound(epoch)))
+        .long("epoch", held().map(|span| bound(span.epoch)))
         .nulls("country", 0)
         .nulls("clicks", 0)
-        .nulls("correction", rows as u64);
+        .nulls("correction", uncorrected as u64);
     Ok(Some(RowFile { bytes, statistics }))
 }
 
-/// Rows of the counts of one span, with their epoch.
-type CountRun<'a> = Run<(u64, &'a MinuteCounts)>;
+/// Rows of the counts of one span.
+type CountRun<'a> = Run<SpanRows<'a>>;
 
 /// The columns of a table of counts for some rows.
 fn count_columns(table: Table, piece: &[CountRun<'_>], partition: u32) -> Result<Vec<ArrayRef>> {
@@ -165,9 +199,11 @@ fn count_columns(table: Table, piece: &[CountRun<'_>], partition: u32) -> Result
     let (mut times, mut ads, mut clicks, mut epochs) =
         (Vec::with_capacity(rows), Vec::with_capacity(rows), Vec::with_capacity(rows), Vec::with_capacity(rows));
     let mut countries: Vec<u8> = Vec::with_capacity(rows);
-    for Run { of: (epoch, counts), rows } in piece {
+    let mut corrections: Vec<Option<String>> = Vec::with_capacity(rows);
+    for Run { of: SpanRows { epoch, counts, correction }, rows } in piece {
         times.resize(times.len() + rows.len(), counts.minute.start_ms() * 1_000);
         epochs.resize(epochs.len() + rows.len(), long(*epoch)?);
+        corrections.resize(corrections.len() + rows.len(), correction.map(|run| run.to_string()));
         for &ad in &counts.ad_id[rows.clone()] {
             ads.push(long(ad)?);
         }
@@ -181,8 +217,45 @@ fn count_columns(table: Table, piece: &[CountRun<'_>], partition: u32) -> Result
         Arc::new(Int64Array::from(clicks)),
         constant_int(partition, rows)?,
         Arc::new(Int64Array::from(epochs)),
-        Arc::new(StringArray::new_null(rows)),
+        Arc::new(StringArray::from(corrections)),
     ])
+}
+
+/// Encodes the counts of corrections as a file of `corrections`. `None` if there are none.
+pub(super) fn encode_corrections(epochs: &[EpochProjection], partition: u32) -> Result<Option<RowFile>> {
+    let rows = || {
+        let corrected = epochs.iter().filter_map(|epoch| Some((epoch, epoch.correction.as_ref()?)));
+        corrected.flat_map(|(epoch, correction)| {
+            let minutes = epoch.counts.iter().flat_map(|counts| counts.rows().map(move |row| (counts.minute, row)));
+            minutes.map(move |(minute, row)| (epoch, correction, minute, row))
+        })
+    };
+    let count = rows().count();
+    if count == 0 {
+        return Ok(None);
+    }
+    let text = |texts: Vec<String>| -> ArrayRef { Arc::new(StringArray::from(texts)) };
+    let columns = vec![
+        text(rows().map(|(_, correction, ..)| correction.run.to_string()).collect()),
+        timestamps(rows().map(|(_, _, minute, _)| minute.start_ms() * 1_000).collect()),
+        Arc::new(Int64Array::from(longs(rows().map(|(.., (ad, ..))| ad))?)) as ArrayRef,
+        text(rows().map(|(.., (_, country, _))| country.as_str().to_owned()).collect()),
+        Arc::new(Int64Array::from(rows().map(|(.., (.., clicks))| clicks).collect::<Vec<_>>())),
+        text(rows().map(|(_, correction, ..)| correction.cause.as_str().to_owned()).collect()),
+        timestamps(rows().map(|(epoch, ..)| epoch.progress.clock_ms * 1_000).collect()),
+        text(rows().map(|(_, correction, ..)| correction.made_by.clone()).collect()),
+        constant_int(partition, count)?,
+        Arc::new(Int64Array::from(longs(rows().map(|(epoch, ..)| epoch.progress.number))?)),
+    ];
+    let mut writer = FileWriter::new(Table::Corrections, plain_properties(&[]), 0)?;
+    writer.write(columns)?;
+    let statistics = Statistics::of_rows(count as u64)
+        .time("minute", rows().map(|(_, _, minute, _)| minute.start_ms()), 0)
+        .long("ad_id", rows().map(|(.., (ad, ..))| bound(ad)))
+        .long("partition", [i64::from(partition)])
+        .long("epoch", rows().map(|(epoch, ..)| bound(epoch.progress.number)))
+        .text("cause", rows().map(|(_, correction, ..)| correction.cause.as_str()));
+    Ok(Some(RowFile { bytes: writer.finish()?, statistics }))
 }
 
 /// The Parquet properties of a table of counts.
@@ -204,24 +277,77 @@ pub(super) fn count_properties(table: Table) -> WriterProperties {
     builder.build()
 }
 
-/// Encodes the ledgers of epochs as a file: for each epoch a row for the partition, whose input is null, and a row for
-/// each input that it changed.
+/// The `input` of rows about hours: null is the partition.
+const HOURS: &str = "(hours)";
+
+/// A row of the ledger.
+struct LedgerRow<'a> {
+    epoch: &'a EpochProjection,
+    of: LedgerOf<'a>,
+}
+
+/// What a row of the ledger is about.
+enum LedgerOf<'a> {
+    /// The partition.
+    Partition,
+    /// An input, by its name.
+    Input(&'a str, &'a Ledger),
+    /// The file of clicks of one hour of event time.
+    Hour(&'a StagedFile, i64),
+}
+
+impl<'a> LedgerRow<'a> {
+    fn of(epoch: &'a EpochProjection) -> impl Iterator<Item = LedgerRow<'a>> {
+        let inputs = epoch.inputs.iter().map(|(name, ledger)| LedgerOf::Input(name, ledger));
+        let hours = epoch.staged.iter().filter(|file| file.table == StagedTable::Clicks);
+        let hours = hours.filter_map(|file| Some(LedgerOf::Hour(file, file.event_time_ms?.0)));
+        std::iter::once(LedgerOf::Partition).chain(inputs).chain(hours).map(move |of| LedgerRow { epoch, of })
+    }
+
+    /// Lines by verdict. A row about an hour has none, so that it changes no sum and no maximum.
+    fn ledger(&self) -> Ledger {
+        match self.of {
+            LedgerOf::Partition => self.epoch.progress.ledger,
+            LedgerOf::Input(_, ledger) => *ledger,
+            LedgerOf::Hour(..) => Ledger::default(),
+        }
+    }
+
+    /// The partition's progress, in the row about the partition.
+    fn progress(&self) -> Option<&Progress> {
+        matches!(self.of, LedgerOf::Partition).then_some(&self.epoch.progress)
+    }
+
+    /// The file of an hour, and the hour's start in microseconds.
+    fn hour(&self) -> Option<(&StagedFile, i64)> {
+        match self.of {
+            LedgerOf::Hour(file, at_ms) => Some((file, RollUp::Hour.floor(Minute::of(at_ms)).start_ms() * 1_000)),
+            LedgerOf::Partition | LedgerOf::Input(..) => None,
+        }
+    }
+}
+
+/// Encodes the ledgers of epochs as a file. Each epoch has a row for the partition, whose input is null, a row for each
+/// input that it changed, and a row for each hour of event time with clicks, whose input is [`HOURS`].
 pub(super) fn encode_ledgers(epochs: &[EpochProjection], partition: u32) -> Result<RowFile> {
-    let rows: Vec<(&EpochProjection, Option<&str>, &Ledger)> = epochs
-        .iter()
-        .flat_map(|epoch| {
-            let inputs = epoch.inputs.iter().map(move |(name, ledger)| (epoch, Some(&**name), ledger));
-            std::iter::once((epoch, None, &epoch.progress.ledger)).chain(inputs)
-        })
-        .collect();
+    let rows: Vec<LedgerRow<'_>> = epochs.iter().flat_map(LedgerRow::of).collect();
     let lines = |of: fn(&Ledger) -> u64| -> Result<ArrayRef> {
-        Ok(Arc::new(Int64Array::from(longs(rows.iter().map(|(_, _, ledger)| of(ledger)))?)))
+        Ok(Arc::new(Int64Array::from(longs(rows.iter().map(|row| of(&row.ledger())))?)))
     };
+    let time = |of: fn(&Progress) -> Option<i64>| -> ArrayRef {
+        optional_timestamps(rows.iter().map(|row| Some(of(row.progress()?)? * 1_000)))
+    };
+    let names = rows.iter().map(|row| match row.of {
+        LedgerOf::Partition => None,
+        LedgerOf::Input(name, _) => Some(name),
+        LedgerOf::Hour(..) => Some(HOURS),
+    });
+    let clicks = rows.iter().map(|row| row.hour().map(|(file, _)| long(file.rows)).transpose());
     let columns = vec![
         constant_int(partition, rows.len())?,
-        Arc::new(Int64Array::from(longs(rows.iter().map(|(epoch, ..)| epoch.progress.number))?)),
-        timestamps(rows.iter().map(|(epoch, ..)| epoch.progress.clock_ms * 1_000).collect()),
-        Arc::new(rows.iter().map(|&(_, input, _)| input).collect::<StringArray>()),
+        Arc::new(Int64Array::from(longs(rows.iter().map(|row| row.epoch.progress.number))?)),
+        timestamps(rows.iter().map(|row| row.epoch.progress.clock_ms * 1_000).collect()),
+        Arc::new(names.collect::<StringArray>()),
         lines(|ledger| ledger.read)?,
         lines(|ledger| ledger.counted)?,
         lines(|ledger| ledger.duplicate)?,
@@ -231,13 +357,22 @@ pub(super) fn encode_ledgers(epochs: &[EpochProjection], partition: u32) -> Resu
         lines(|ledger| ledger.invalid)?,
         lines(|ledger| ledger.conflicting_duplicates)?,
         lines(|ledger| ledger.gap_bytes)?,
+        time(|progress| progress.frontiers.watermark.get()),
+        time(|progress| progress.frontiers.closed.get()),
+        time(|progress| progress.frontiers.final_.get()),
+        time(|progress| progress.newest_click_ms),
+        optional_timestamps(rows.iter().map(|row| row.hour().map(|(_, hour_us)| hour_us))),
+        Arc::new(clicks.collect::<Result<Int64Array>>()?),
+        Arc::new(rows.iter().map(|row| row.hour()?.0.row_hash_sum).collect::<Int64Array>()),
     ];
     let mut writer = FileWriter::new(Table::Ledger, plain_properties(&[]), 0)?;
     writer.write(columns)?;
+    let hours = || rows.iter().filter_map(LedgerRow::hour).map(|(_, us)| us / 1_000);
     let statistics = Statistics::of_rows(rows.len() as u64)
         .long("partition", [i64::from(partition)])
-        .long("epoch", rows.iter().map(|(epoch, ..)| bound(epoch.progress.number)))
-        .time("committed_at", rows.iter().map(|(epoch, ..)| epoch.progress.clock_ms), 0)
+        .long("epoch", rows.iter().map(|row| bound(row.epoch.progress.number)))
+        .time("committed_at", rows.iter().map(|row| row.epoch.progress.clock_ms), 0)
+        .time("event_hour", hours(), (rows.len() - hours().count()) as u64)
         .nulls("input", epochs.len() as u64);
     Ok(RowFile { bytes: writer.finish()?, statistics })
 }

@@ -85,7 +85,7 @@ impl Lake {
             let conditions = Arc::clone(&conditions);
             spawned(async move { count_file(file, &conditions, cut.as_ref()).await })
         });
-        let minutes = merged(reads.collect()).await?;
+        let minutes = merged(reads.collect(), epochs.are_corrections()).await?;
         Ok(LakeCounts { minutes, epochs })
     }
 
@@ -157,7 +157,7 @@ async fn count_file(file: LakeFile, conditions: &Conditions, cut: Option<&Epochs
     if groups.is_empty() {
         return Ok(sums);
     }
-    let columns = ["click_timestamp", "ad_id", "country", "partition", "epoch"];
+    let columns = ["click_timestamp", "ad_id", "country", "partition", "epoch", "sign"];
     let mask = ProjectionMask::columns(builder.parquet_schema(), columns);
     let filter = RowFilter::new(conditions.predicates(&builder));
     let mut batches =
@@ -169,6 +169,9 @@ async fn count_file(file: LakeFile, conditions: &Conditions, cut: Option<&Epochs
         let partitions = ints(&batch, "partition", &failed)?.values();
         let epochs = longs(&batch, "epoch", &failed)?.values();
         let countries = countries(&batch, &failed)?;
+        // Rows of earlier versions have no sign: they are clicks, not reversals.
+        let signs = batch.column_by_name("sign").map(|_| ints(&batch, "sign", &failed)).transpose()?;
+        let sign_of = |row| signs.filter(|signs| signs.is_valid(row)).map_or(1, |signs| signs.value(row).into());
         for row in 0..batch.num_rows() {
             let minute = minute_of_us(clicked[row]);
             let is_within = cut.is_none_or(|cut| cut.hold(partitions[row], epochs[row]));
@@ -179,7 +182,7 @@ async fn count_file(file: LakeFile, conditions: &Conditions, cut: Option<&Epochs
                 sums.extend(current, &mut rows);
                 current = minute;
             }
-            rows.push((ads[row] as u64, countries[row], 1));
+            rows.push((ads[row] as u64, countries[row], sign_of(row)));
         }
     }
     sums.extend(current, &mut rows);

@@ -1,7 +1,9 @@
 //! The tables of the lake: names, columns, types. Every reader of the lake depends on them.
 
-use adtally_model::StagedTable;
+use adtally_model::{RECONCILE, StagedTable};
 use arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{Expr, cast, lit};
 use deltalake_core::kernel::{DataType, PrimitiveType, StructField};
 use std::fmt;
 use std::sync::Arc;
@@ -49,10 +51,20 @@ pub(crate) struct Column {
     pub(crate) name: &'static str,
     /// Its type.
     pub(crate) kind: Kind,
-    /// Whether rows may lack it.
-    pub(crate) optional: bool,
-    /// Whether tables of earlier versions lack it. An owner adds it when opening them; it is null in their rows.
-    pub(crate) added: bool,
+    /// Whether rows and tables may lack it.
+    pub(crate) presence: Presence,
+}
+
+/// Whether rows and tables may lack a column.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Presence {
+    /// Every row has it.
+    Required,
+    /// Rows may lack it.
+    Optional,
+    /// Rows may lack it, and so may tables of earlier versions. An owner adds it when opening them; it is null in their
+    /// rows.
+    Added,
 }
 
 impl Column {
@@ -60,18 +72,23 @@ impl Column {
     pub(crate) fn delta_field(&self) -> StructField {
         StructField::nullable(self.name, DataType::Primitive(self.kind.delta()))
     }
+
+    /// Whether tables of earlier versions lack it.
+    pub(crate) fn is_added(&self) -> bool {
+        self.presence == Presence::Added
+    }
 }
 
 const fn column(name: &'static str, kind: Kind) -> Column {
-    Column { name, kind, optional: false, added: false }
+    Column { name, kind, presence: Presence::Required }
 }
 
 const fn optional(name: &'static str, kind: Kind) -> Column {
-    Column { name, kind, optional: true, added: false }
+    Column { name, kind, presence: Presence::Optional }
 }
 
 const fn added(name: &'static str, kind: Kind) -> Column {
-    Column { name, kind, optional: true, added: true }
+    Column { name, kind, presence: Presence::Added }
 }
 
 const CLICKS: &[Column] = &[
@@ -87,6 +104,7 @@ const CLICKS: &[Column] = &[
     column("epoch", Kind::Long),
     column("click_date", Kind::Date),
     column("click_hour", Kind::Int),
+    added("sign", Kind::Int),
 ];
 
 const DEAD_LETTERS: &[Column] = &[
@@ -151,10 +169,17 @@ const LEDGER: &[Column] = &[
     column("invalid", Kind::Long),
     column("conflicting_duplicates", Kind::Long),
     column("gap_bytes", Kind::Long),
+    added("watermark", Kind::Timestamp),
+    added("closed_until", Kind::Timestamp),
+    added("final_until", Kind::Timestamp),
+    added("newest_click", Kind::Timestamp),
+    added("event_hour", Kind::Timestamp),
+    added("clicks", Kind::Long),
+    added("row_hash_sum", Kind::Long),
 ];
 
 impl Table {
-    /// All tables.
+    /// All tables, in the order in which epochs are projected to them.
     pub const ALL: [Table; 7] = [
         Table::Clicks,
         Table::DeadLetters,
@@ -168,6 +193,14 @@ impl Table {
     /// The tables that every epoch is projected to, in the order in which they are written. The ledger is last, so all
     /// tables contain an epoch that it contains.
     pub const PROJECTED: [Table; 4] = [Table::Clicks, Table::DeadLetters, Table::ClicksByMinute, Table::Ledger];
+
+    /// The same for one partition. Epochs of the partition `reconcile` also correct hours and days at once.
+    pub const fn projected(partition: u32) -> &'static [Table] {
+        match partition {
+            RECONCILE => &Table::ALL,
+            _ => &Table::PROJECTED,
+        }
+    }
 
     /// Its name in SQL and its folder.
     pub const fn name(self) -> &'static str {
@@ -222,8 +255,9 @@ impl Table {
     /// The columns in its files.
     pub(crate) fn file_schema(self) -> SchemaRef {
         let held = self.columns().iter().filter(|column| !self.partition_columns().contains(&column.name));
-        let fields: Vec<Field> =
-            held.map(|column| Field::new(column.name, column.kind.arrow(), column.optional)).collect();
+        let fields: Vec<Field> = held
+            .map(|column| Field::new(column.name, column.kind.arrow(), column.presence != Presence::Required))
+            .collect();
         Arc::new(Schema::new(fields))
     }
 
@@ -263,6 +297,11 @@ impl Kind {
             Kind::Bytes => PrimitiveType::Binary,
             Kind::Date => PrimitiveType::Date,
         }
+    }
+
+    /// A null of this type, for queries.
+    pub(crate) fn null(self) -> Expr {
+        cast(lit(ScalarValue::Null), self.arrow())
     }
 
     fn arrow(self) -> ArrowType {

@@ -19,9 +19,10 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::object_store::DefaultObjectStoreRegistry;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::functions::core::expr_fn::coalesce;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
-use failures::query_error;
+pub use failures::query_error;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use std::sync::Arc;
@@ -53,10 +54,18 @@ impl Lake {
     /// # Errors
     /// User when the query is wrong, changes something or needs too much memory; external when the store fails.
     pub async fn sql(&self, query: &str) -> Result<SqlAnswer> {
+        self.sql_at(query, &self.epochs().await?).await
+    }
+
+    /// The same over the epochs of `cut` that all tables contain.
+    ///
+    /// # Errors
+    /// As [`Lake::sql`].
+    pub async fn sql_at(&self, query: &str, cut: &Epochs) -> Result<SqlAnswer> {
         if query.len() > QUERY_BYTES_MAX {
             return Err(Error::user(format!("the query is longer than {QUERY_BYTES_MAX} bytes: shorten it")));
         }
-        let session = self.session().await?;
+        let session = self.session_at(cut, QUERY_MEMORY_BYTES_MAX).await?;
         let state = session.state();
         let plan = state.create_logical_plan(query).await.map_err(query_error)?;
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
@@ -71,8 +80,15 @@ impl Lake {
         Ok(SqlAnswer { schema: batches.schema(), batches: batches.map(|batch| batch.map_err(query_error)).boxed() })
     }
 
-    /// A session with access to the tables only.
-    async fn session(&self) -> Result<SessionContext> {
+    /// A session with access to the tables only, up to the epochs of `cut` that all tables contain.
+    ///
+    /// # Errors
+    /// External when the store fails, corrupt when a table is damaged.
+    pub async fn session_at(&self, cut: &Epochs, memory_bytes_max: usize) -> Result<SessionContext> {
+        self.session(&self.cut_at(Some(cut)).await?, memory_bytes_max).await
+    }
+
+    async fn session(&self, epochs: &Epochs, memory_bytes_max: usize) -> Result<SessionContext> {
         let failed =
             |error: DataFusionError| Error::internal("cannot start a SQL session: please report this").because(error);
         let config = SessionConfig::new()
@@ -83,7 +99,7 @@ impl Lake {
         let runtime = RuntimeEnvBuilder::new()
             .with_object_store_registry(Arc::new(registry))
             // Operators share all memory. A fair pool would reserve a part for each one that can spill; none can.
-            .with_memory_pool(Arc::new(GreedyMemoryPool::new(QUERY_MEMORY_BYTES_MAX)))
+            .with_memory_pool(Arc::new(GreedyMemoryPool::new(memory_bytes_max)))
             .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
             .build_arc()
             .map_err(failed)?;
@@ -96,13 +112,23 @@ impl Lake {
         }
         let session = SessionContext::new_with_config_rt(config, runtime);
         session.add_analyzer_rule(Arc::new(checked::CheckedIntegers));
-        let epochs = self.epochs().await?;
         for table in Table::ALL {
             let latest = self.table(table).latest().await?;
             let provider = latest.table_provider().await.map_err(|error| {
                 delta_error(table, "query", deltalake_core::DeltaTableError::GenericError { source: Box::new(error) })
             })?;
-            let cut = session.read_table(provider).map_err(failed)?.filter(within(&epochs)).map_err(failed)?;
+            let mut cut = session.read_table(provider).map_err(failed)?.filter(within(epochs)).map_err(failed)?;
+            for column in table.columns().iter().filter(|column| column.is_added()) {
+                // A lake of an earlier version lacks it until an owner adds it.
+                if !cut.schema().has_column_with_unqualified_name(column.name) {
+                    cut = cut.with_column(column.name, column.kind.null()).map_err(failed)?;
+                }
+            }
+            if table == Table::Clicks {
+                // Rows of earlier versions have no sign: they are clicks, not reversals.
+                let sign = coalesce(vec![col("sign"), lit(1_i32)]);
+                cut = cut.with_column("sign", sign).map_err(failed)?;
+            }
             session.register_table(table.name(), cut.into_view()).map_err(failed)?;
         }
         Ok(session)

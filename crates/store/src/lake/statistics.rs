@@ -109,6 +109,8 @@ pub(crate) struct Bounds {
     pub(crate) partition: Option<(i64, i64)>,
     /// Smallest and largest epoch.
     pub(crate) epoch: Option<(i64, i64)>,
+    /// The number of rows.
+    pub(crate) rows: Option<u64>,
 }
 
 impl Bounds {
@@ -130,6 +132,7 @@ impl Bounds {
                 .and_then(|(least, largest)| Some((time(least)?, time(largest)?.saturating_add(1)))),
             partition: long("partition"),
             epoch: long("epoch"),
+            rows: stats.get("numRecords").and_then(Value::as_u64),
         }
     }
 
@@ -162,7 +165,8 @@ mod tests {
             Bounds {
                 time_ms: Some((1_600_000_000_000, 1_700_000_000_124)),
                 partition: Some((0, 0)),
-                epoch: Some((3, 7))
+                epoch: Some((3, 7)),
+                rows: Some(2)
             }
         );
         for stats in [None, Some(""), Some("{}"), Some("[1]"), Some(r#"{"minValues":{"epoch":"x"}}"#)] {

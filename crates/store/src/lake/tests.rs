@@ -113,8 +113,15 @@ fn epoch(number: u64) -> (EpochProjection, Vec<EncodedFile>) {
             rows: &first,
             input_name: "logs/a.log",
             positions: LinePositions::Text(1_000 * number),
+            sign: 1,
         },
-        ClickRows { batch: &columns, rows: &second, input_name: "logs/b.log", positions: LinePositions::Text(0) },
+        ClickRows {
+            batch: &columns,
+            rows: &second,
+            input_name: "logs/b.log",
+            positions: LinePositions::Text(0),
+            sign: 1,
+        },
     ];
     let mut files = encode_clicks(&parts, 0, number, u128::from(number)).unwrap();
     let letters = [DeadLetter {
@@ -141,6 +148,7 @@ fn epoch(number: u64) -> (EpochProjection, Vec<EncodedFile>) {
         counts: counted(&clicks).into(),
         staged: files.iter().map(|file| file.staged.clone()).collect(),
         inputs: [("logs/a.log".into(), ledger(20 * number)), ("logs/b.log".into(), ledger(20 * number))].into(),
+        correction: None,
     };
     (projection, files)
 }
@@ -314,7 +322,7 @@ fn corrections_are_signed_rows() {
     let sums = |rows: &[counts::SignedRow]| {
         let mut sums = counts::SignedCounts::default();
         sums.extend(START, &mut rows.to_vec());
-        sums.summed().finish()
+        sums.summed().finish(false)
     };
     let counts = sums(&[(7, us, 3), (5, us, 1), (7, de, 2), (7, us, -1), (5, us, -1)]).unwrap();
     assert_eq!(counts[0].rows().collect::<Vec<_>>(), [(7, de, 2), (7, us, 2)]);
@@ -434,7 +442,7 @@ fn an_epoch_over_several_hours_is_a_file_an_hour() {
     let clicks: Vec<Click> = times.map(|ms| Click { ms, ..clicks(1).remove(0) }).to_vec();
     let columns = columns(&clicks);
     let rows = [0, 1, 2, 3];
-    let part = ClickRows { batch: &columns, rows: &rows, input_name: "in", positions: LinePositions::Text(0) };
+    let part = ClickRows { batch: &columns, rows: &rows, input_name: "in", positions: LinePositions::Text(0), sign: 1 };
     let files = encode_clicks(&[part], 2, 9, 1).unwrap();
     let folders: Vec<(&str, u64)> =
         files.iter().map(|file| (file.staged.path.rsplit_once('/').unwrap().0, file.staged.rows)).collect();

@@ -53,6 +53,26 @@ impl Revision {
         Revision { epochs: with_log.map(|of| (of.partition, (of.log_id, of.number))).collect() }
     }
 
+    /// The last epoch of each partition.
+    pub fn epochs(&self) -> impl Iterator<Item = (u32, EpochNumber)> + '_ {
+        self.epochs.iter().map(|(&partition, &(_, epoch))| (partition, epoch))
+    }
+
+    /// Whether partitions that both have are of the same logs, and the other has no more partitions.
+    pub fn shares_logs(&self, other: &Revision) -> bool {
+        let same = |(partition, (log_id, _)): (&u32, &(u128, EpochNumber))| {
+            self.epochs.get(partition).is_some_and(|(own, _)| own == log_id)
+        };
+        other.epochs.iter().all(same)
+    }
+
+    /// The revision of the same logs at other epochs. Partitions without an epoch are omitted.
+    #[must_use]
+    pub fn at(&self, epochs: impl IntoIterator<Item = (u32, EpochNumber)>) -> Revision {
+        let at = |(partition, epoch)| Some((partition, (self.epochs.get(&partition)?.0, epoch)));
+        Revision { epochs: epochs.into_iter().filter_map(at).collect() }
+    }
+
     /// The same, or `None` if it has no partition: before the first epoch there is no state to ask for again.
     pub fn if_any(self) -> Option<Revision> {
         if self.epochs.is_empty() { None } else { Some(self) }

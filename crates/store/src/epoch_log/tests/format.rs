@@ -61,7 +61,9 @@ fn small() -> Epoch {
             partition_values: vec![("click_date".into(), "2026-01-01".into())],
             event_time_ms: Some((1, 2)),
             stats: "{\"numRecords\":3}".into(),
+            row_hash_sum: None,
         }],
+        reconcile: None,
         config_fingerprint: 0xfeed,
         key_fingerprint: 0xbeef,
         base: Some(Box::new(Base {

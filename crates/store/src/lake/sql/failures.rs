@@ -18,7 +18,7 @@ const ADVICE: [(&str, &str); 4] = [
 const OVERFLOWS: [&str; 4] = ["Can't cast value", "is out of range", "Overflow happened", "overflow"];
 
 /// The kind of an error, and its text without the library's wrappings.
-pub(super) fn query_error(error: DataFusionError) -> Error {
+pub fn query_error(error: DataFusionError) -> Error {
     match store_failure(&error) {
         Some(StoreFailure::Missing(path)) => {
             return Error::corrupt(format!("the lake file {path} is missing: restore it from a backup"))

@@ -40,6 +40,7 @@ pub(super) fn projections(numbers: std::ops::RangeInclusive<u64>) -> Vec<EpochPr
             counts: (from - 7..to).filter(|&at| at >= 0).filter_map(minute).collect(),
             staged: Vec::new(),
             inputs: Arc::default(),
+            correction: None,
         }
     };
     numbers.map(projection).collect()

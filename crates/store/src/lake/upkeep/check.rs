@@ -18,15 +18,22 @@ pub struct RolledUp {
 }
 
 impl Lake {
-    /// Recomputes the spans of a roll-up, as far as their source is kept, and compares.
+    /// Recomputes the spans that are rolled up in every source partition of `cut`, as far as their source is kept, and
+    /// compares.
     ///
     /// # Errors
     /// External when the store fails, corrupt when a file is damaged.
-    pub async fn check_rolled_up(&self, roll_up: RollUp, partition: u32, epoch: u64) -> Result<RolledUp> {
-        let cut = Epochs::of(partition, epoch);
-        let source = self.count_reader(roll_up.source(), Some(&cut), Selection::default()).await?;
-        let target = self.count_reader(roll_up.table(), Some(&cut), Selection::default()).await?;
-        let Some(end) = target.index.rolled(roll_up, partition, &cut).await? else { return Ok(RolledUp::default()) };
+    pub async fn check_rolled_up(&self, roll_up: RollUp, cut: &Epochs) -> Result<RolledUp> {
+        let source = self.count_reader(roll_up.source(), Some(cut), Selection::default()).await?;
+        let target = self.count_reader(roll_up.table(), Some(cut), Selection::default()).await?;
+        let mut end: Option<Minute> = None;
+        for (partition, _) in cut.of_sources().iter() {
+            let Some(rolled) = target.index.rolled(roll_up, partition, cut).await? else {
+                return Ok(RolledUp::default());
+            };
+            end = Some(end.map_or(rolled, |end| end.min(rolled)));
+        }
+        let Some(end) = end else { return Ok(RolledUp::default()) };
         let mut found = RolledUp { end: Some(end), differing: Vec::new() };
         let least =
             |index: &FileIndex| index.files.iter().filter_map(|file| file.bounds.time_ms).map(|(at, _)| at).min();

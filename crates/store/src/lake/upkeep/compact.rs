@@ -35,8 +35,15 @@ const TEXT_BYTES: u64 = 5;
 const TEXT_GROWTH: u64 = 4;
 
 /// Tables with one file per epoch or projection.
-const COMPACTED: [Table; 6] =
-    [Table::Clicks, Table::ClicksByMinute, Table::DeadLetters, Table::Ledger, Table::ClicksByHour, Table::ClicksByDay];
+const COMPACTED: [Table; 7] = [
+    Table::Clicks,
+    Table::ClicksByMinute,
+    Table::DeadLetters,
+    Table::Ledger,
+    Table::ClicksByHour,
+    Table::ClicksByDay,
+    Table::Corrections,
+];
 
 impl Lake {
     /// Compacts the first group of small files into one file. Returns the bytes of the replaced files; `None` if there
@@ -46,11 +53,12 @@ impl Lake {
     /// External when the store fails, corrupt when a file is damaged.
     pub async fn compact(&self, reached: &LakeProgress, tokens: Tokens<'_>) -> Result<Option<u64>> {
         let Some(final_ms) = reached.final_ms() else { return Ok(None) };
+        let held = self.held_with_corrections(reached).await?;
         for table in COMPACTED {
             let table = self.table(table);
             let index = table.files().await?;
             table.forget_memory_of_others(&index);
-            for span in spans(table.table, &index.files, reached, final_ms) {
+            for span in spans(table.table, &index.files, reached, &held, final_ms) {
                 let mut memory = Vec::with_capacity(span.files.len());
                 for file in &span.files {
                     memory.push(table.memory_of(file).await?);
@@ -158,7 +166,7 @@ async fn read_all(table: &LakeTable, file: &FileEntry) -> Result<Vec<RecordBatch
     let batches: Vec<RecordBatch> = batches.try_collect().await.map_err(&failed)?;
     let schema = table.table.file_schema();
     let added: Vec<&str> =
-        table.table.columns().iter().filter(|column| column.added).map(|column| column.name).collect();
+        table.table.columns().iter().filter(|column| column.is_added()).map(|column| column.name).collect();
     let ours = |batch: RecordBatch| {
         let column = |field: &arrow::datatypes::FieldRef| -> std::result::Result<ArrayRef, arrow::error::ArrowError> {
             match batch.column_by_name(field.name()) {
@@ -233,7 +241,7 @@ fn statistics(rows: &RecordBatch) -> Statistics {
 }
 
 /// Columns with statistics in the log, by which files are pruned.
-const KNOWN: [&str; 20] = [
+const KNOWN: [&str; 22] = [
     "click_timestamp",
     "minute",
     "hour",
@@ -253,6 +261,8 @@ const KNOWN: [&str; 20] = [
     "position",
     "clicks",
     "correction",
+    "event_hour",
+    "sign",
     "reason",
 ];
 

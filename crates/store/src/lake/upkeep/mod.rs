@@ -21,9 +21,9 @@ pub use vacuum::Vacuumed;
 
 use super::files::{Epochs, FileEntry, FileIndex};
 use super::project::{COMMIT_ATTEMPTS_MAX, mark};
-use super::{LakeTable, Table};
+use super::{Lake, LakeTable, Table};
 use adtally_model::time::{MINUTE_MS, rfc3339};
-use adtally_model::{Error, Minute, Progress, Result};
+use adtally_model::{Error, Minute, Progress, RECONCILE, Result};
 use deltalake_core::DeltaTable;
 use deltalake_core::kernel::{Action, Add, Remove, Transaction};
 use deltalake_core::protocol::DeltaOperation;
@@ -133,6 +133,19 @@ impl Change<'_> {
 fn partition_values(path: &str) -> std::collections::HashMap<String, Option<String>> {
     let folders = path.split('/').filter_map(|part| part.split_once('='));
     folders.map(|(column, value)| (column.to_owned(), Some(value.to_owned()))).collect()
+}
+
+impl Lake {
+    /// The epochs of `reached`, and those of the partition `reconcile` that all tables contain. Corrections make no
+    /// frontier, so they are not part of the progress, but their rows are maintained like all others.
+    async fn held_with_corrections(&self, reached: &LakeProgress) -> Result<Epochs> {
+        let mut held = reached.epochs();
+        let corrected = self.epochs().await?.last(RECONCILE);
+        if corrected > 0 {
+            held.note(RECONCILE, corrected);
+        }
+        Ok(held)
+    }
 }
 
 impl LakeTable {

@@ -2,7 +2,7 @@
 
 use super::LakeProgress;
 use crate::lake::Table;
-use crate::lake::files::FileEntry;
+use crate::lake::files::{Epochs, FileEntry};
 use adtally_model::Minute;
 use std::collections::BTreeMap;
 
@@ -42,8 +42,15 @@ struct SpanKey<'a> {
     enough: usize,
 }
 
-/// The small files of a table by folder, and by hour, or by day for past days.
-pub(super) fn spans<'a>(table: Table, files: &'a [FileEntry], reached: &LakeProgress, final_ms: i64) -> Vec<Span<'a>> {
+/// The small files of a table by folder, and by hour, or by day for past days. `held` are the epochs that all tables
+/// contain.
+pub(super) fn spans<'a>(
+    table: Table,
+    files: &'a [FileEntry],
+    reached: &LakeProgress,
+    held: &Epochs,
+    final_ms: i64,
+) -> Vec<Span<'a>> {
     // Times of reading are compared with the clock, times of clicks with the final frontier.
     let over_ms = match table {
         Table::DeadLetters | Table::Ledger => reached.clock_ms(),
@@ -52,7 +59,6 @@ pub(super) fn spans<'a>(table: Table, files: &'a [FileEntry], reached: &LakeProg
     let floor = |minute: Minute, minutes: i64| minute.0 - minute.0.rem_euclid(minutes);
     let over = Minute::of(over_ms);
     let mut spans: BTreeMap<SpanKey<'_>, Vec<&FileEntry>> = BTreeMap::new();
-    let held = reached.epochs();
     for file in files {
         let Some((least, end)) = file.bounds.time_ms else { continue };
         let is_fresh = reached.fresh_from.iter().any(|(partition, epoch)| file.bounds.reaches(partition, epoch));
@@ -124,7 +130,7 @@ mod tests {
 
     fn file(name: usize, size: u64) -> FileEntry {
         let at = name as i64 * 1_000;
-        let bounds = Bounds { time_ms: Some((at, at + 1)), partition: Some((0, 0)), epoch: Some((1, 1)) };
+        let bounds = Bounds { time_ms: Some((at, at + 1)), partition: Some((0, 0)), epoch: Some((1, 1)), rows: None };
         FileEntry { path: Path::from(format!("{name:04}")), size, bounds }
     }
 
@@ -133,7 +139,7 @@ mod tests {
         let entries: Vec<FileEntry> = files.iter().enumerate().map(|(name, &(size, _))| file(name, size)).collect();
         let reached =
             LakeProgress { partitions: vec![Progress { number: 1, ..Progress::default() }], ..LakeProgress::default() };
-        let found = spans(Table::ClicksByMinute, &entries, &reached, 2 * DAY_MINUTES * 60_000);
+        let found = spans(Table::ClicksByMinute, &entries, &reached, &reached.epochs(), 2 * DAY_MINUTES * 60_000);
         let Some(span) = found.first() else { return Vec::new() };
         let number = |file: &&FileEntry| file.path.as_ref().parse::<usize>().unwrap();
         let memory: Vec<u64> = span.files.iter().map(|file| files[number(file)].1).collect();

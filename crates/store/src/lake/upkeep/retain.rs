@@ -92,7 +92,7 @@ impl Lake {
     async fn remove_before(&self, table: Table, from: Minute, reached: &LakeProgress) -> Result<u64> {
         let table = self.table(table);
         let index = table.files().await?;
-        let held = reached.epochs();
+        let held = self.held_with_corrections(reached).await?;
         let goes = |file: &&FileEntry| {
             let old = file.bounds.time_ms.is_some_and(|(_, end)| end <= from.start_ms());
             // The newest ledger is needed to know which epochs all tables contain.

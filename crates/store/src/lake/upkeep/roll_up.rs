@@ -9,7 +9,7 @@ use super::{Change, LakeProgress, Tokens};
 use crate::lake::counts::{CountReader, Selection};
 use crate::lake::files::{Epochs, FileIndex};
 use crate::lake::project::{check_log, log_app, log_mark, new_add};
-use crate::lake::rows::encode_spans;
+use crate::lake::rows::{SpanRows, encode_spans};
 use crate::lake::{Lake, Table};
 use adtally_model::fold::merge_all;
 use adtally_model::time::{MINUTE_MS, rfc3339};
@@ -55,6 +55,16 @@ impl RollUp {
             RollUp::Hour => 60,
             RollUp::Day => 1_440,
         }
+    }
+
+    /// The sums of counts by span, spans ascending.
+    pub(in crate::lake) fn sums(self, counts: &[MinuteCounts]) -> Vec<MinuteCounts> {
+        let mut spans: BTreeMap<Minute, Vec<MinuteCounts>> = BTreeMap::new();
+        for counts in counts {
+            let span = self.floor(counts.minute);
+            spans.entry(span).or_default().push(MinuteCounts { minute: span, ..counts.clone() });
+        }
+        spans.into_iter().map(|(span, parts)| merge_all(span, parts)).collect()
     }
 
     /// The first minute of the span that contains a minute.
@@ -166,7 +176,8 @@ impl Lake {
         let done = sums.end;
         let mut adds = Vec::new();
         loop {
-            let rows: Vec<(u64, &MinuteCounts)> = sums.spans.values().map(|counts| (epoch, counts)).collect();
+            let rows: Vec<SpanRows<'_>> =
+                sums.spans.values().map(|counts| SpanRows { epoch, counts, correction: None }).collect();
             if let Some(file) = encode_spans(roll_up.table(), &rows, partition)? {
                 let path = format!("{partition}-{epoch:010}-{:032x}.parquet", tokens());
                 let size = file.bytes.len() as u64;

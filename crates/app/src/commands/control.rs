@@ -1,0 +1,213 @@
+//! The control socket of a data directory: other processes of this machine ask its owner to reconcile.
+//!
+//! A client sends one line of JSON, a [`Request`]. The owner answers with lines of JSON, each a [`Reply`]: progress, then
+//! the report or an error. The socket is in the data directory, with mode 0600. Closing the connection does not stop a
+//! run.
+
+use adtally_engine::reconciler::{Asked, ReconcilerHandle};
+use adtally_model::time::{EVENT_TIME_END_MS, EVENT_TIME_MIN_MS};
+use adtally_model::{Error, ErrorKind, Minute, Result};
+use adtally_reconcile::{ReconcileOptions, ReconcileReport};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+
+/// The name of the socket in the data directory.
+const SOCKET: &str = "control.sock";
+
+/// Longest request, in bytes.
+const REQUEST_BYTES_MAX: u64 = 4_096;
+
+/// The time in which a client must send its request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Most progress lines that wait for a client; further ones are dropped.
+const PROGRESS_MAX: usize = 16;
+
+/// What a client asks for.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Request {
+    /// To reconcile.
+    Reconcile { from: Option<Minute>, to: Option<Minute> },
+    /// To revert a run.
+    Revert { run: u64 },
+}
+
+/// One line of an answer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Reply {
+    /// Minutes done, and minutes to do.
+    Progress(u64, u64),
+    /// The result.
+    Report(ReconcileReport),
+    /// A failure: its message, and who must act.
+    Error { message: String, kind: FailureKind },
+}
+
+/// Who must act after a failure.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum FailureKind {
+    /// The user.
+    User,
+    /// The operator: stored data is damaged.
+    Damage,
+    /// Nobody, or the environment.
+    Other,
+}
+
+/// The socket of a data directory. A path through an open folder is short, whatever the folder's path: the path of a
+/// socket has at most 107 bytes.
+fn socket_of(folder: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()))
+}
+
+fn open(data_dir: &Path) -> Result<File> {
+    File::open(data_dir)
+        .map_err(|error| Error::external(format!("{} cannot be opened", data_dir.display())).because(error))
+}
+
+/// Listens on the socket of a data directory that this process owns.
+///
+/// # Errors
+/// External when the socket cannot be made.
+pub(crate) fn listen(data_dir: &Path) -> Result<UnixListener> {
+    let failed = |error| {
+        Error::external(format!("the socket {} cannot be made", data_dir.join(SOCKET).display())).because(error)
+    };
+    let folder = open(data_dir)?;
+    let path = socket_of(&folder);
+    // A crash leaves the socket behind.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path).map_err(failed)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Serves requests until the task is dropped.
+pub(crate) async fn serve(listener: UnixListener, reconciler: ReconcilerHandle) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let reconciler = reconciler.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = answer(stream, reconciler).await {
+                        tracing::debug!("a client of the control socket left: {error}");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!("the control socket does not accept connections: {error}");
+                tokio::time::sleep(REQUEST_TIMEOUT).await;
+            }
+        }
+    }
+}
+
+async fn answer(stream: UnixStream, reconciler: ReconcilerHandle) -> std::io::Result<()> {
+    let (reading, mut writing) = stream.into_split();
+    let mut line = String::new();
+    let mut limited = BufReader::new(reading.take(REQUEST_BYTES_MAX));
+    let read = tokio::time::timeout(REQUEST_TIMEOUT, limited.read_line(&mut line)).await;
+    let request = match read.map_err(std::io::Error::other)?.map(|_| serde_json::from_str(&line))? {
+        Ok(request) => request,
+        Err(error) => {
+            let message = format!("the request is not understood: {error}");
+            return send(&mut writing, &Reply::Error { message, kind: FailureKind::User }).await;
+        }
+    };
+    let asked = match request {
+        Request::Reconcile { from, to } if [from, to].iter().flatten().any(|minute| !is_accepted(*minute)) => {
+            let message = "the minutes are not within the years 2000 to 2099".to_owned();
+            return send(&mut writing, &Reply::Error { message, kind: FailureKind::User }).await;
+        }
+        Request::Reconcile { from, to } => Asked::Reconcile(ReconcileOptions { from, to, made_by: "command" }),
+        Request::Revert { run } => Asked::Revert(run),
+    };
+    let (progress, mut told) = mpsc::channel(PROGRESS_MAX);
+    let watch = Box::new(move |done, minutes| {
+        // Progress is dropped if the client does not read it.
+        let _ = progress.try_send((done, minutes));
+    });
+    let run = reconciler.run(asked, watch);
+    tokio::pin!(run);
+    let done = loop {
+        tokio::select! {
+            done = &mut run => break done,
+            Some((done, minutes)) = told.recv() => send(&mut writing, &Reply::Progress(done, minutes)).await?,
+        }
+    };
+    let reply = match done {
+        Ok(report) => Reply::Report(report),
+        Err(error) => {
+            let kind = match error.kind() {
+                ErrorKind::User => FailureKind::User,
+                ErrorKind::Corrupt => FailureKind::Damage,
+                ErrorKind::External | ErrorKind::Fenced | ErrorKind::Internal => FailureKind::Other,
+            };
+            Reply::Error { message: error.report(), kind }
+        }
+    };
+    send(&mut writing, &reply).await
+}
+
+/// Whether clicks of a minute are accepted at all. The end of the last minute counts.
+pub(crate) fn is_accepted(minute: Minute) -> bool {
+    (Minute::of(EVENT_TIME_MIN_MS)..=Minute::of(EVENT_TIME_END_MS)).contains(&minute)
+}
+
+async fn send(writing: &mut (impl AsyncWriteExt + Unpin), reply: &Reply) -> std::io::Result<()> {
+    let mut line = serde_json::to_string(reply)?;
+    line.push('\n');
+    writing.write_all(line.as_bytes()).await
+}
+
+/// Asks the owner of a data directory for a run. `watch` is called with the minutes done and the minutes to do.
+///
+/// # Errors
+/// Fenced when the owner does not listen, which is so in bounded runs; the owner's error; transient when it stops.
+pub(crate) async fn ask(data_dir: &Path, asked: Asked, watch: impl Fn(u64, u64)) -> Result<ReconcileReport> {
+    let folder = open(data_dir)?;
+    let stream = UnixStream::connect(socket_of(&folder)).await.map_err(|error| {
+        Error::fenced(format!(
+            "{} is in use by a process that does not listen on {SOCKET}, such as a bounded run: try again when it has ended",
+            data_dir.display()
+        ))
+        .because(error)
+    })?;
+    let left =
+        |error| Error::transient("the process that owns the data directory left before it answered").because(error);
+    let (reading, mut writing) = stream.into_split();
+    let request = match asked {
+        Asked::Reconcile(ReconcileOptions { from, to, .. }) => Request::Reconcile { from, to },
+        Asked::Revert(run) => Request::Revert { run },
+    };
+    let mut line = serde_json::to_string(&request)
+        .map_err(|error| Error::internal("the request cannot be written").because(error))?;
+    line.push('\n');
+    writing.write_all(line.as_bytes()).await.map_err(left)?;
+    let mut replies = BufReader::new(reading).lines();
+    while let Some(line) = replies.next_line().await.map_err(left)? {
+        let reply = serde_json::from_str(&line)
+            .map_err(|error| Error::internal("the owner's answer is not understood").because(error))?;
+        match reply {
+            Reply::Progress(done, minutes) => watch(done, minutes),
+            Reply::Report(report) => return Ok(report),
+            Reply::Error { message, kind: FailureKind::User } => return Err(Error::user(message)),
+            Reply::Error { message, kind: FailureKind::Damage } => return Err(Error::corrupt(message)),
+            Reply::Error { message, kind: FailureKind::Other } => return Err(Error::external(message)),
+        }
+    }
+    Err(left(std::io::ErrorKind::UnexpectedEof.into()))
+}

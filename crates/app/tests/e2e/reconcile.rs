@@ -1,0 +1,409 @@
+//! Reconciliation: late clicks are recovered once, copies are reversed, wrong counts are repaired, and damage is reported. Every
+//! answer is compared with a naive count of all lines ever written.
+
+use crate::expected::ranked;
+use crate::faults::{START, click};
+use crate::lake::interpreter;
+use crate::site::{Serving, Site, end, wait_for};
+use adtally_model::time::rfc3339;
+use adtally_store::fail_points::FAIL_POINTS;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+const SECOND: i64 = 1_000;
+const MINUTE: i64 = 60 * SECOND;
+
+/// Distinct clicks by minute and ad, whenever they were written.
+fn naive(text: &str) -> BTreeMap<(i64, u64), u64> {
+    let mut seen = BTreeSet::new();
+    let mut counts = BTreeMap::new();
+    for line in text.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let (at, ad) = (line["click_timestamp"].as_i64().unwrap(), line["ad_id"].as_u64().unwrap());
+        if seen.insert((at, ad, line["user_id"].to_string(), line["ip"].to_string())) {
+            *counts.entry((at / MINUTE, ad)).or_default() += 1;
+        }
+    }
+    counts
+}
+
+/// The counts of a table of counts, or of the raw clicks.
+fn stored(site: &Site, query: &str) -> BTreeMap<(i64, u64), u64> {
+    let row = |line: &str| {
+        let fields: Vec<i64> = line.split(',').map(|field| field.parse().unwrap()).collect();
+        ((fields[0], fields[1] as u64), fields[2] as u64)
+    };
+    site.sql(query).lines().skip(1).map(row).collect()
+}
+
+/// Checks that minutes, hours, days and raw clicks have the counts of `text`, and that `verify` finds nothing.
+fn check_stored(site: &Site, text: &str) {
+    let expected = naive(text);
+    let by = |minutes: i64| {
+        let mut sums: BTreeMap<(i64, u64), u64> = BTreeMap::new();
+        for (&(minute, ad), &clicks) in &expected {
+            *sums.entry((minute - minute % minutes, ad)).or_default() += clicks;
+        }
+        sums
+    };
+    let minute_of = |time: &str| format!("CAST(date_part('epoch', {time}) AS BIGINT) / 60");
+    for (table, time, clicks, minutes) in [
+        ("clicks_by_minute", "minute", "clicks", 1),
+        ("clicks_by_hour", "hour", "clicks", 60),
+        ("clicks", "date_trunc('minute', click_timestamp)", "sign", 1),
+    ] {
+        let query = format!(
+            "SELECT {}, ad_id, sum({clicks}) FROM {table} GROUP BY 1, 2 HAVING sum({clicks}) <> 0",
+            minute_of(time)
+        );
+        assert_eq!(stored(site, &query), by(minutes), "{table}");
+    }
+    site.verify();
+}
+
+/// Checks the answers of a server about an hour from [`START`] on.
+fn check_answers(server: &Serving, text: &str) {
+    check_hour(server, text, START);
+}
+
+/// Checks the answers of a server about an hour.
+fn check_hour(server: &Serving, text: &str, from: i64) {
+    let to = from + 60 * MINUTE;
+    let span = format!("from={}&to={}", rfc3339(from), rfc3339(to));
+    let mut expected = naive(text);
+    expected.retain(|&(minute, _), _| (from / MINUTE..to / MINUTE).contains(&minute));
+    let mut ads: BTreeMap<u64, u64> = BTreeMap::new();
+    expected.iter().for_each(|(&(_, ad), &clicks)| *ads.entry(ad).or_default() += clicks);
+    assert_eq!(server.get(&format!("/ads/top100?{span}"))["ads"], ranked(ads.clone()), "top 100");
+    for (&ad, &clicks) in &ads {
+        let answer = server.get(&format!("/ads/{ad}/clicks?{span}&series=true"));
+        assert_eq!(answer["clicks"], clicks, "ad {ad}");
+        for (row, minute) in answer["minutes"].as_array().unwrap().iter().zip(from / MINUTE..) {
+            let expected = expected.get(&(minute, ad)).copied().unwrap_or_default();
+            assert_eq!(row["clicks"], expected, "ad {ad} in minute {}", row["minute"]);
+        }
+    }
+}
+
+fn reconcile(site: &Site, words: &str) -> Value {
+    site.adtally(&format!("reconcile --data-dir data --json {words}")).ok().json()
+}
+
+/// One input is cut off for twenty minutes while the other goes on.
+struct CutOff {
+    site: Site,
+    /// All lines but the late ones.
+    before: String,
+    late: String,
+}
+
+impl CutOff {
+    fn new() -> CutOff {
+        let site = Site::new();
+        let users = |from: i64, to: i64, offset: i64| -> String {
+            (from..to).map(|user| click(START + user * SECOND + offset, user + offset)).collect()
+        };
+        let (steady, first) = (users(0, 3_600, 0), users(0, 600, 500));
+        site.write("logs/a.log", &steady);
+        site.write("logs/b.log", &first);
+        CutOff { site, before: steady + &first, late: users(600, 1_800, 500) }
+    }
+
+    fn all(&self) -> String {
+        format!("{}{}", self.before, self.late)
+    }
+}
+
+#[test]
+fn an_input_that_was_cut_off_is_recovered_exactly_live_and_after_a_restart() {
+    let cut_off = CutOff::new();
+    let site = &cut_off.site;
+    site.write(
+        "adtally.toml",
+        "[time]\nidle_timeout = \"1s\"\n[store]\nlake_interval = \"1s\"\n[epoch]\ninterval = \"200ms\"\n",
+    );
+    let server = site.serve("logs --config adtally.toml");
+    let lines = |text: &str| text.lines().count() as u64;
+    server.wait_read(lines(&cut_off.before));
+    // The other input has become idle once the late minutes are final.
+    wait_for("final minutes", || {
+        let ledger = server.get("/ledger");
+        (ledger["partitions"][0]["final"].as_str()? > "2025-06-02T00:50:00Z").then_some(())
+    });
+    site.append("logs/b.log", &cut_off.late);
+    let copy = click(START + 5 * SECOND, 5);
+    site.append("logs/b.log", &copy);
+    let ledger = server.wait_read(lines(&cut_off.before) + lines(&cut_off.late) + 1);
+    assert_eq!(ledger["late"], lines(&cut_off.late) + 1, "{ledger}");
+    check_answers(&server, &cut_off.before);
+    wait_for("the late lines in the lake", || {
+        let late = site.sql_value("SELECT count(*) FROM dead_letters WHERE verdict = 'late'");
+        (late == (lines(&cut_off.late) + 1).to_string()).then_some(())
+    });
+
+    let found = site.adtally("reconcile --data-dir data --dry-run");
+    assert_eq!(found.code, Some(3), "{}", found.stdout);
+    assert!(found.stdout.contains("late: 1,200 rows, +1,200 clicks"), "{}", found.stdout);
+    check_answers(&server, &cut_off.before);
+
+    // The process that owns the data directory does it.
+    let report = reconcile(site, "");
+    assert_eq!(
+        (&report["run"], &report["corrections"]),
+        (&json!(1), &json!({"late": {"rows": 1_200, "clicks": 1_200}}))
+    );
+    assert!(report["not_final_from"].is_string(), "{report}");
+    check_answers(&server, &cut_off.all());
+    let corrections = server.get("/ledger")["corrections"].clone();
+    assert_eq!((&corrections["recovered"], &corrections["reversed"]), (&json!(1_200), &json!(0)), "{corrections}");
+    assert_eq!(reconcile(site, "")["corrections"], json!({}), "running it again changes nothing");
+    server.stop();
+
+    site.adtally("run logs --data-dir data --until-end --final").ok();
+    check_stored(site, &cut_off.all());
+    let server = site.serve("logs --config adtally.toml");
+    check_answers(&server, &cut_off.all());
+    assert_eq!(server.get("/ledger")["corrections"]["recovered"], 1_200);
+    server.stop();
+    let again = "--from 2025-06-02T00:00:00Z --to 2025-06-02T01:00:00Z";
+    assert_eq!(reconcile(site, again)["corrections"], json!({}));
+
+    let reverted = site.adtally("reconcile revert 1 --data-dir data --json").ok().json();
+    assert_eq!(reverted["corrections"], json!({"reverted": {"rows": 1_200, "clicks": -1_200}}));
+    check_stored(site, &cut_off.before);
+    assert_eq!(reconcile(site, again)["corrections"], json!({}), "a reverted run stays reverted");
+    let refused = site.adtally("reconcile revert 1 --data-dir data");
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+}
+
+#[test]
+fn a_process_that_dies_at_any_step_recovers_nothing_twice() {
+    let cut_off = CutOff::new();
+    let site = &cut_off.site;
+    site.adtally("run logs --data-dir data --until-end --final").ok();
+    site.append("logs/b.log", &cut_off.late);
+    site.adtally("run logs --data-dir data --until-end").ok();
+    for point in FAIL_POINTS {
+        let copy = Site::new();
+        let status = std::process::Command::new("cp").arg("-a").args([site.path("data"), copy.path("")]).status();
+        assert!(status.unwrap().success());
+        for passed in [0, 1, 3] {
+            let mut command = copy.program();
+            command.args(["reconcile", "--data-dir", "data"]);
+            command.env("FAILPOINTS", format!("{point}={passed}*off->return"));
+            let died = end(command).code.is_none();
+            assert!(died || passed > 0 || point.contains("collect"), "nobody came to {point}");
+        }
+        reconcile(&copy, "");
+        check_stored(&copy, &cut_off.all());
+    }
+}
+
+#[test]
+fn a_lost_epoch_log_is_rebuilt_beside_corrections() {
+    let cut_off = CutOff::new();
+    let site = &cut_off.site;
+    site.adtally("run logs --data-dir data --until-end --final").ok();
+    site.append("logs/b.log", &cut_off.late);
+    site.adtally("run logs --data-dir data --until-end").ok();
+    reconcile(site, "");
+    check_stored(site, &cut_off.all());
+
+    std::fs::remove_dir_all(site.path("data/epochs/00000")).unwrap();
+    site.adtally("repair --data-dir data --yes").ok();
+    // All lines are read again, and are late or duplicates.
+    site.adtally("run logs --data-dir data --until-end --final").ok();
+    check_stored(site, &cut_off.all());
+    assert_eq!(reconcile(site, "")["corrections"], json!({}));
+
+    std::fs::remove_dir_all(site.path("data/epochs/65535")).unwrap();
+    let refused = site.adtally("repair --data-dir data --yes");
+    assert_eq!(refused.code, Some(3), "{}", refused.stdout);
+    assert!(refused.stderr.contains("epochs/65535, is lost or damaged: restore"), "{}", refused.stderr);
+}
+
+#[test]
+fn random_streams_are_counted_as_if_all_lines_had_been_on_time() {
+    for seed in 0..3 {
+        let site = Site::new();
+        let mut random: u64 = seed * 7_919 + 1;
+        let mut below = |bound: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % bound
+        };
+        let (mut all, mut ever): (String, Vec<String>) = (String::new(), Vec::new());
+        std::fs::create_dir(site.path("logs")).unwrap();
+        for round in 0..4 {
+            for input in 0..3 {
+                // Some inputs are silent in some rounds.
+                if below(3) == 0 {
+                    continue;
+                }
+                for _ in 0..below(200) {
+                    let line = match below(10) {
+                        // A copy, however old.
+                        0 | 1 if !ever.is_empty() => ever[below(ever.len() as u64) as usize].clone(),
+                        // Up to 26 hours late.
+                        2 | 3 => {
+                            click(START + round * 3_600 * SECOND - below(26 * 3_600_000) as i64, below(500) as i64)
+                        }
+                        _ => click(START + round * 3_600 * SECOND + below(3_600_000) as i64, below(500) as i64),
+                    };
+                    site.append(&format!("logs/{input}.log"), &line);
+                    all.push_str(&line);
+                    ever.push(line);
+                }
+            }
+            let finally = if below(2) == 0 { "--final" } else { "" };
+            site.adtally(&format!("run logs --data-dir data --until-end {finally}")).ok();
+            if below(2) == 0 {
+                reconcile(&site, "");
+                site.verify();
+            }
+        }
+        site.adtally("run logs --data-dir data --until-end --final").ok();
+        reconcile(&site, "");
+        check_stored(&site, &all);
+        assert_eq!(reconcile(&site, "")["corrections"], json!({}), "seed {seed}");
+        let whole = reconcile(&site, "--from 2025-05-30T00:00:00Z --to 2025-06-03T00:00:00Z");
+        assert_eq!(whole["corrections"], json!({}), "seed {seed}: {whole}");
+    }
+}
+
+/// Changes a table of the lake with the Python package `deltalake`, as another program would.
+fn change(site: &Site, table: &str, statement: &str) {
+    let script =
+        format!("from deltalake import DeltaTable\ntable = DeltaTable('data/lake/{table}')\ntable.{statement}\n");
+    let mut command = std::process::Command::new(interpreter());
+    command.args(["-c", &script]).current_dir(site.path(""));
+    end(command).ok();
+}
+
+/// Clicks of three hours, all final and rolled up.
+fn three_hours() -> (Site, String) {
+    let site = Site::new();
+    let text: String = (0..5_400).map(|user| click(START + user * 2 * SECOND, user)).collect();
+    site.write("logs/a.log", &text);
+    site.adtally("run logs --data-dir data --until-end --final").ok();
+    (site, text)
+}
+
+/// A count by minute, hour or day that was altered by hand is found, reported and repaired once, whether the next questions
+/// are answered from memory or from the lake.
+#[test]
+fn fault_40_a_count_altered_by_hand_is_repaired_once() {
+    let again = "--from 2025-06-02T00:00:00Z --to 2025-06-02T03:00:00Z";
+    for (table, span, at, causes) in [
+        ("clicks_by_minute", "minute", START + 60 * MINUTE, &["count"][..]),
+        // Its counts are also in the epoch log, from which they get into memory.
+        ("clicks_by_minute", "minute", START + 179 * MINUTE, &["count"]),
+        // The day is not summed yet. Readers sum its hours.
+        ("clicks_by_hour", "hour", START + 60 * MINUTE, &["hour_count", "day_count"]),
+    ] {
+        let (site, text) = three_hours();
+        let predicate = format!("{span} = '{}' AND ad_id = 3", rfc3339(at));
+        change(&site, table, &format!("update(predicate=\"{predicate}\", updates={{'clicks': 'clicks + 5'}})"));
+        assert_eq!(site.adtally("verify --data-dir data").code, Some(3), "{table}");
+        let found = site.adtally(&format!("reconcile --data-dir data --dry-run --json {again}"));
+        let corrections: serde_json::Map<String, Value> =
+            causes.iter().map(|&cause| (cause.to_owned(), json!({"rows": 1, "clicks": -5}))).collect();
+        let corrections = Value::Object(corrections);
+        assert_eq!((found.code, &found.json()["corrections"]), (Some(3), &corrections), "{table}");
+        assert_eq!(reconcile(&site, again)["corrections"], corrections, "{table}");
+        check_stored(&site, &text);
+        assert_eq!(reconcile(&site, again)["corrections"], json!({}), "{table}: repaired once");
+        let server = site.serve("logs");
+        (0..3).for_each(|hour| check_hour(&server, &text, START + hour * 60 * MINUTE));
+        server.stop();
+        check_stored(&site, &text);
+    }
+}
+
+/// A count is altered by hand below a service, which has the right one in memory.
+#[test]
+fn fault_40_a_count_altered_below_a_service_is_repaired_there() {
+    let (site, text) = three_hours();
+    let server = site.serve("logs");
+    check_answers(&server, &text);
+    let minutes = [30, 179].map(|minute| format!("minute = '{}'", rfc3339(START + minute * MINUTE)));
+    let updates = "updates={'clicks': 'clicks + 5'}";
+    change(&site, "clicks_by_minute", &format!("update(predicate=\"{}\", {updates})", minutes.join(" OR ")));
+    let report = reconcile(&site, "");
+    assert_eq!(report["corrections"]["count"]["clicks"].as_i64(), Some(-5 * 7 * 2), "{report}");
+    (0..3).for_each(|hour| check_hour(&server, &text, START + hour * 60 * MINUTE));
+    server.stop();
+    check_stored(&site, &text);
+}
+
+/// Damaged clicks are reported, and nothing is corrected where they are.
+#[test]
+fn damaged_clicks_are_reported_and_nothing_is_corrected() {
+    let at = rfc3339(START + 65 * MINUTE);
+    let predicate = format!("click_timestamp = '{at}'");
+    for statement in [
+        format!("delete(predicate=\"{predicate}\")"),
+        format!("update(predicate=\"{predicate}\", updates={{'user_id': \"'someone else'\"}})"),
+        format!("update(predicate=\"{predicate}\", updates={{'ad_id': 'ad_id + 1'}})"),
+    ] {
+        let (site, _) = three_hours();
+        let before = site.sql("SELECT sum(clicks) FROM clicks_by_minute");
+        change(&site, "clicks", &statement);
+        for words in ["--dry-run", ""] {
+            let found = site.adtally(&format!("reconcile --data-dir data --json {words}"));
+            let report = found.json();
+            assert_eq!((found.code, &report["corrections"]), (Some(3), &json!({})), "{statement}: {report}");
+            let damaged = report["damaged"].as_array().unwrap();
+            assert!(damaged[0].as_str().unwrap().contains("the hour 2025-06-02T01:00:00Z"), "{report}");
+            assert_eq!(report["minutes"], 120, "other hours are recounted: {report}");
+            if words.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(site.sql("SELECT sum(clicks) FROM clicks_by_minute"), before);
+        assert_eq!(site.adtally("verify --data-dir data").code, Some(3));
+    }
+    let (site, _) = three_hours();
+    let mut files = std::fs::read_dir(site.path("data/lake/clicks/click_date=2025-06-02/click_hour=1")).unwrap();
+    std::fs::remove_file(files.next().unwrap().unwrap().path()).unwrap();
+    let found = site.adtally("reconcile --data-dir data");
+    assert_eq!(found.code, Some(3), "{}", found.stderr);
+    assert!(found.stderr.contains("is missing: restore it from a backup"), "{}", found.stderr);
+}
+
+#[test]
+fn as_of_answers_what_was_known_before_a_correction() {
+    let cut_off = CutOff::new();
+    let site = &cut_off.site;
+    site.adtally("run logs --data-dir data --until-end --final").ok();
+    site.append("logs/b.log", &cut_off.late);
+    site.adtally("run logs --data-dir data --until-end").ok();
+    let before = site.ledger()["revision"].as_str().unwrap().to_owned();
+    let time = site.sql_value("SELECT max(committed_at) FROM ledger").replace(' ', "T");
+    reconcile(site, "");
+    let span = format!("from={}&to={}", rfc3339(START), rfc3339(START + 60 * MINUTE));
+    let server = site.serve("logs");
+    let total = |suffix: &str| {
+        let answer = server.get(&format!("/ads/top100?{span}{suffix}"));
+        let clicks = answer["ads"].as_array().unwrap().iter().map(|row| row["clicks"].as_u64().unwrap()).sum::<u64>();
+        (clicks, answer["restated"].as_bool().unwrap())
+    };
+    assert_eq!(total(""), (5_400, true));
+    for as_of in [&before, &time] {
+        let suffix = format!("&as_of={as_of}");
+        assert_eq!(total(&suffix), (4_200, false), "{as_of}");
+        assert_eq!(total(&format!("{suffix}&filter_ip=10.0.0.1")), (4_200, false), "{as_of}");
+        let series = |path: &str| server.get(path)["clicks"].as_u64().unwrap();
+        let ad = |suffix: &str| series(&format!("/ads/3/clicks?{span}&series=true{suffix}"));
+        assert_eq!(ad(&suffix) as usize, cut_off.before.lines().filter(|line| line.contains("\"ad_id\":3,")).count());
+        assert_eq!(ad("") as usize, cut_off.all().lines().filter(|line| line.contains("\"ad_id\":3,")).count());
+        let words = ["sql", "--data-dir", "data", "--format", "csv", "--as-of", as_of, "SELECT sum(sign) FROM clicks"];
+        assert_eq!(site.words(&words).ok().stdout.lines().nth(1), Some("4200"));
+    }
+    // Nothing was final before the first epoch.
+    let (status, text) = server.text(&format!("/ads/top100?{span}&as_of=2025-06-02T00:00:00Z"));
+    assert_eq!(status, 400, "{text}");
+    assert!(text.contains("were not all final then: ask as of 20"), "{text}");
+    let (status, text) = server.text(&format!("/ads/top100?minutes=5&as_of={before}"));
+    assert_eq!((status, text.contains("as_of needs from and to")), (400, true), "{text}");
+    server.stop();
+}

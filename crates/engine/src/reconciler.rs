@@ -1,0 +1,246 @@
+//! Reconciliation inside a service: once a day, and on request. Corrections are shown to readers from the start on.
+
+use crate::clock::{Clock, Randomness};
+use crate::report::Report;
+use adtally_model::{Error, RECONCILE, Result};
+use adtally_reconcile::{CorrectionParts, Corrections, Readers, ReconcileOptions, ReconcileReport, reconcile, revert};
+use adtally_store::embedded::HotPartitions;
+use adtally_store::epoch_log::{EpochLogs, Fingerprints};
+use adtally_store::hot_counts::HotCounts;
+use adtally_store::lake::Lake;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+const DAY_MS: i64 = 86_400_000;
+
+/// How often to check whether a run is due. The wall clock may be set at any time.
+const POLL: Duration = Duration::from_secs(1);
+
+/// The shortest time after the start until a run that was missed, in milliseconds: reading comes first.
+const AFTER_START_MS: i64 = 300_000;
+
+/// Most requests that wait for a run.
+const REQUESTS_MAX: usize = 8;
+
+/// Most hours with damage that notes describe.
+const NOTES_MAX: usize = 8;
+
+/// Pause after a failed run, in milliseconds.
+const PAUSE_MS: i64 = 600_000;
+
+/// The dependencies of reconciliation.
+pub struct ReconcilerParts {
+    /// The logs of all partitions.
+    pub logs: EpochLogs,
+    /// The lake.
+    pub lake: Arc<Lake>,
+    /// Where corrections are shown to readers.
+    pub shown: HotPartitions,
+    /// Minutes of corrections to keep in memory.
+    pub hot_minutes: u32,
+    /// The fingerprints that records contain.
+    pub fingerprints: Fingerprints,
+    /// The report of the process.
+    pub report: Arc<Report>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness for names.
+    pub randomness: Arc<dyn Randomness>,
+    /// The time of day, UTC, of the daily run, in milliseconds; `None` runs on request only.
+    pub daily_at_ms: Option<i64>,
+}
+
+/// Reconciles, one run at a time.
+pub struct Reconciler {
+    parts: ReconcilerParts,
+    /// The right to commit corrections; `None` before the first run, and after a failure.
+    corrections: Option<Corrections>,
+    /// Shown to readers once there are corrections.
+    hot: Arc<HotCounts>,
+}
+
+/// What a client asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asked {
+    /// To recount, and to commit corrections.
+    Reconcile(ReconcileOptions),
+    /// To revert the run with this number.
+    Revert(u64),
+}
+
+/// A request for a run.
+struct Request {
+    asked: Asked,
+    /// Receives the minutes done and the minutes to do.
+    watch: Box<dyn Fn(u64, u64) + Send + Sync>,
+    reply: oneshot::Sender<Result<ReconcileReport>>,
+}
+
+/// A handle to the thread that reconciles. Clones belong to the same thread.
+#[derive(Clone)]
+pub struct ReconcilerHandle {
+    requests: mpsc::Sender<Request>,
+    stop: Arc<Notify>,
+}
+
+impl ReconcilerHandle {
+    /// Does what is asked for. Waits for runs in progress. `watch` is called with the minutes done and the minutes to do.
+    ///
+    /// # Errors
+    /// As [`reconcile`]; transient when the process stops before the end.
+    pub async fn run(&self, asked: Asked, watch: Box<dyn Fn(u64, u64) + Send + Sync>) -> Result<ReconcileReport> {
+        let (reply, answer) = oneshot::channel();
+        let stopped = || Error::transient("the process stopped before the minutes were recounted");
+        self.requests.send(Request { asked, watch, reply }).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// Stops the thread, if necessary during a run: it is like a crash, which reconciliation tolerates.
+    pub fn stop(&self) {
+        self.stop.notify_one();
+    }
+}
+
+impl Reconciler {
+    /// Shows existing corrections to readers.
+    ///
+    /// # Errors
+    /// External when a store fails, corrupt when stored data is damaged.
+    pub async fn open(parts: ReconcilerParts) -> Result<Reconciler> {
+        let hot = Arc::new(HotCounts::new(parts.hot_minutes));
+        // If the log is lost, but the lake has corrections, the claim says so.
+        let has_log =
+            parts.logs.partitions().await?.contains(&RECONCILE) || parts.lake.epochs().await?.last(RECONCILE) > 0;
+        let mut reconciler = Reconciler { parts, corrections: None, hot };
+        if has_log {
+            let corrected = reconciler.parts.lake.restated().await?;
+            reconciler.parts.shown.restate(|restated| *restated = corrected);
+            reconciler.corrections = Some(reconciler.claim().await?);
+        }
+        Ok(reconciler)
+    }
+
+    /// Runs once a day, and on request, on one thread of its own: counting and answers keep the other cores.
+    ///
+    /// # Errors
+    /// External when a thread cannot be started.
+    pub fn start(self) -> Result<(ReconcilerHandle, std::thread::JoinHandle<()>)> {
+        let failed = |error| Error::external("the reconcile thread cannot be started").because(error);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
+        let (requests, queue) = mpsc::channel(REQUESTS_MAX);
+        let handle = ReconcilerHandle { requests, stop: Arc::default() };
+        let stop = Arc::clone(&handle.stop);
+        let work = move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = stop.notified() => {}
+                    () = self.work(queue) => {}
+                }
+            });
+        };
+        // Deep queries need deep stacks.
+        let thread = std::thread::Builder::new().name("reconcile".into()).stack_size(8 << 20).spawn(work);
+        Ok((handle, thread.map_err(failed)?))
+    }
+
+    async fn claim(&self) -> Result<Corrections> {
+        let ReconcilerParts { logs, lake, shown, fingerprints, clock, randomness, report, .. } = &self.parts;
+        let (clock, randomness) = (Arc::clone(clock), Arc::clone(randomness));
+        let corrections = Corrections::claim(CorrectionParts {
+            logs: logs.clone(),
+            lake: lake.clone(),
+            readers: Some(Readers { hot: Arc::clone(&self.hot), shown: shown.clone() }),
+            fingerprints: *fingerprints,
+            random: Arc::new(move || randomness.next_u128()),
+            now_ms: Arc::new(move || clock.wall_ms()),
+        })
+        .await?;
+        shown.add(RECONCILE, Arc::clone(&self.hot));
+        report.corrected(*corrections.progress(), corrections.state());
+        Ok(corrections)
+    }
+
+    async fn run(&mut self, asked: &Asked, watch: &(dyn Fn(u64, u64) + Send + Sync)) -> Result<ReconcileReport> {
+        // After an error the partition is claimed again, because it is not known what was committed.
+        let mut corrections = match self.corrections.take() {
+            Some(corrections) => corrections,
+            None => self.claim().await?,
+        };
+        let ReconcilerParts { logs, lake, report, .. } = &self.parts;
+        let done = match asked {
+            Asked::Reconcile(options) => reconcile(lake, logs, Some(&mut corrections), options, watch).await?,
+            Asked::Revert(run) => revert(lake, logs, &mut corrections, *run, "command").await?,
+        };
+        report.corrected(*corrections.progress(), corrections.state());
+        report.reconciled(done.unsettled(NOTES_MAX));
+        self.corrections = Some(corrections);
+        Ok(done)
+    }
+
+    async fn work(mut self, mut requests: mpsc::Receiver<Request>) {
+        let mut due_ms = self.first_due_ms();
+        loop {
+            tokio::select! {
+                request = requests.recv() => {
+                    let Some(Request { asked, watch, reply }) = request else { return };
+                    let done = self.run(&asked, &*watch).await;
+                    // The client may have left.
+                    let _ = reply.send(done);
+                }
+                () = tokio::time::sleep(POLL) => due_ms = self.run_if_due(due_ms).await,
+            }
+        }
+    }
+
+    /// When the first daily run is due: a run that was missed is made up soon after the start.
+    fn first_due_ms(&self) -> Option<i64> {
+        let (began_ms, daily_at_ms) = (self.parts.clock.wall_ms(), self.parts.daily_at_ms?);
+        let last_ms = self.corrections.as_ref().and_then(|corrections| corrections.state().completed_ms);
+        let due_ms = last_ms.map(|last_ms| next_after(last_ms, daily_at_ms)).unwrap_or(began_ms);
+        Some(due_ms.max(began_ms + AFTER_START_MS))
+    }
+
+    /// Does the daily run if it is due. Returns when the next one is due.
+    async fn run_if_due(&mut self, due_ms: Option<i64>) -> Option<i64> {
+        let now_ms = self.parts.clock.wall_ms();
+        let due_ms = due_ms?;
+        if now_ms < due_ms {
+            // If the clock was set back, the next run is at most a day away.
+            return Some(due_ms.min(now_ms + DAY_MS));
+        }
+        let asked = Asked::Reconcile(ReconcileOptions { from: None, to: None, made_by: "schedule" });
+        match self.run(&asked, &|_, _| {}).await {
+            Ok(report) => {
+                tracing::info!(minutes = report.minutes, "final minutes recounted");
+                Some(next_after(self.parts.clock.wall_ms(), self.parts.daily_at_ms?))
+            }
+            Err(error) => {
+                tracing::warn!("the daily recount failed, trying again later: {}", error.report());
+                self.parts.report.reconcile_failing(format!("the daily recount failed: {}", error.report()));
+                Some(self.parts.clock.wall_ms() + PAUSE_MS)
+            }
+        }
+    }
+}
+
+/// The first moment after `ms` with this time of day, in milliseconds.
+fn next_after(ms: i64, of_day_ms: i64) -> i64 {
+    let today = ms - ms.rem_euclid(DAY_MS) + of_day_ms;
+    if today > ms { today } else { today + DAY_MS }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_due_once_a_day() {
+        let check = |ms, of_day_ms, expected| assert_eq!(next_after(ms, of_day_ms), expected, "{ms} {of_day_ms}");
+        check(0, 9_000_000, 9_000_000);
+        check(9_000_000, 9_000_000, 9_000_000 + DAY_MS);
+        check(DAY_MS - 1, 0, DAY_MS);
+        check(10 * DAY_MS + 1, 1, 11 * DAY_MS + 1);
+        check(-1, 5, 5);
+    }
+}
