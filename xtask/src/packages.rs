@@ -7,9 +7,10 @@ use std::process::{Command, Stdio};
 type Package = (&'static str, &'static [&'static str]);
 
 /// The packages of the tests. The C compiler is not listed: without it this program would not have been built.
-const PACKAGES: [Package; 6] = [
+const PACKAGES: [Package; 7] = [
     ("python3", &["python3", "--version"]),
     ("python3-venv", &["python3", "-c", "import ensurepip, venv"]),
+    ("openjdk-17-jre-headless", &["java", "-version"]),
     ("gzip", &["gzip", "--version"]),
     ("bsdutils", &["script", "--version"]),
     ("mount", &["mount", "--version"]),

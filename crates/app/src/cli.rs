@@ -46,6 +46,10 @@ pub enum Command {
     Verify(commands::verify::VerifyArgs),
     /// Recount the minutes that are final, and correct what was counted wrongly or not at all.
     Reconcile(commands::reconcile::ReconcileArgs),
+    /// List the lines that were not counted, and decode rejected ones again.
+    DeadLetters(commands::dead_letters::DeadLettersArgs),
+    /// Bring in files whose minutes are final. Each of their clicks counts once, as a correction.
+    Backfill(commands::backfill::BackfillArgs),
     /// Repair stored data that `verify` finds damaged, as far as the remaining data allows.
     Repair(commands::repair::RepairArgs),
     /// Print completions for a shell.
@@ -129,6 +133,8 @@ fn dispatch(command: &Command) -> Result<Exit> {
         Command::Ledger(args) => commands::ledger::ledger(args),
         Command::Verify(args) => commands::verify::verify(args),
         Command::Reconcile(args) => commands::reconcile::reconcile(args),
+        Command::DeadLetters(args) => commands::dead_letters::dead_letters(args),
+        Command::Backfill(args) => commands::backfill::backfill(args),
         Command::Repair(args) => commands::repair::repair(args),
         Command::Completions { shell } => completions(*shell),
     }

@@ -16,6 +16,7 @@ pub mod engine;
 pub mod files;
 pub mod first_rejections;
 pub mod ingest;
+pub mod intake;
 pub mod life_cycle;
 pub mod line_notes;
 pub mod options;

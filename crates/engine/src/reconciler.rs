@@ -1,9 +1,15 @@
 //! Reconciliation inside a service: once a day, and on request. Corrections are shown to readers from the start on.
 
 use crate::clock::{Clock, Randomness};
+use crate::intake::{LineDecoder, backfill};
 use crate::report::Report;
-use adtally_model::{Error, RECONCILE, Result};
-use adtally_reconcile::{CorrectionParts, Corrections, Readers, ReconcileOptions, ReconcileReport, reconcile, revert};
+use crate::settings::Settings;
+use adtally_model::{Error, IdentityKey, RECONCILE, Result};
+use adtally_reconcile::{
+    CorrectionParts, Corrections, LetterSelection, Readers, ReconcileOptions, ReconcileReport, Tell, Watch, reconcile,
+    replay, revert,
+};
+use adtally_source::DecodeSettings;
 use adtally_store::embedded::HotPartitions;
 use adtally_store::epoch_log::{EpochLogs, Fingerprints};
 use adtally_store::hot_counts::HotCounts;
@@ -37,8 +43,10 @@ pub struct ReconcilerParts {
     pub lake: Arc<Lake>,
     /// Where corrections are shown to readers.
     pub shown: HotPartitions,
-    /// Minutes of corrections to keep in memory.
-    pub hot_minutes: u32,
+    /// The settings of the process.
+    pub settings: Settings,
+    /// The key of the identities.
+    pub key: IdentityKey,
     /// The fingerprints that records contain.
     pub fingerprints: Fingerprints,
     /// The report of the process.
@@ -47,8 +55,6 @@ pub struct ReconcilerParts {
     pub clock: Arc<dyn Clock>,
     /// Randomness for names.
     pub randomness: Arc<dyn Randomness>,
-    /// The time of day, UTC, of the daily run, in milliseconds; `None` runs on request only.
-    pub daily_at_ms: Option<i64>,
 }
 
 /// Reconciles, one run at a time.
@@ -61,12 +67,63 @@ pub struct Reconciler {
 }
 
 /// What a client asks for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub enum Asked {
     /// To recount, and to commit corrections.
     Reconcile(ReconcileOptions),
     /// To revert the run with this number.
     Revert(u64),
+    /// To decode rejected lines again, by these settings, and to count their clicks.
+    Replay(LetterSelection, Box<DecodeSettings>),
+    /// To bring in the files at these paths, which are decoded by these settings.
+    Backfill(Vec<String>, Box<DecodeSettings>),
+}
+
+/// What a run works with.
+pub struct RunParts<'a> {
+    /// The lake.
+    pub lake: &'a Lake,
+    /// The logs of all partitions.
+    pub logs: &'a EpochLogs,
+    /// Where to commit; without it, the run is a dry run.
+    pub corrections: Option<&'a mut Corrections>,
+    /// The settings of the process.
+    pub settings: &'a Settings,
+    /// The key of the identities.
+    pub key: IdentityKey,
+    /// The clock.
+    pub clock: &'a Arc<dyn Clock>,
+    /// Receives each line of a replay, and what becomes of it.
+    pub tell: Tell<'a>,
+    /// Receives what is done and what is to do: minutes, lines, or bytes.
+    pub watch: Watch<'a>,
+}
+
+impl Asked {
+    /// Does it.
+    ///
+    /// # Errors
+    /// As [`reconcile`], [`revert`], [`replay`] and [`backfill`].
+    pub async fn run(&self, parts: RunParts<'_>) -> Result<ReconcileReport> {
+        let RunParts { lake, logs, corrections, settings, key, clock, tell, watch } = parts;
+        match self {
+            Asked::Reconcile(options) => reconcile(lake, logs, corrections, options, watch).await,
+            Asked::Revert(run) => match corrections {
+                Some(corrections) => revert(lake, logs, corrections, *run, "command").await,
+                None => Err(Error::user("a revert has no dry run")),
+            },
+            Asked::Replay(selection, decode) => {
+                let decoder = LineDecoder::new(DecodeSettings::clone(decode), key)?;
+                replay(lake, logs, corrections, selection, &decoder, "command", (tell, watch)).await
+            }
+            Asked::Backfill(paths, decode) => {
+                let mut settings = settings.clone();
+                settings.source.paths.clone_from(paths);
+                settings.source.tail.decode = Arc::new(DecodeSettings::clone(decode));
+                backfill((lake, logs, corrections), (&settings, key), clock, "command", watch).await
+            }
+        }
+    }
 }
 
 /// A request for a run.
@@ -108,7 +165,7 @@ impl Reconciler {
     /// # Errors
     /// External when a store fails, corrupt when stored data is damaged.
     pub async fn open(parts: ReconcilerParts) -> Result<Reconciler> {
-        let hot = Arc::new(HotCounts::new(parts.hot_minutes));
+        let hot = Arc::new(HotCounts::new(parts.settings.store.hot_minutes));
         // If the log is lost, but the lake has corrections, the claim says so.
         let has_log =
             parts.logs.partitions().await?.contains(&RECONCILE) || parts.lake.epochs().await?.last(RECONCILE) > 0;
@@ -167,13 +224,23 @@ impl Reconciler {
             Some(corrections) => corrections,
             None => self.claim().await?,
         };
-        let ReconcilerParts { logs, lake, report, .. } = &self.parts;
-        let done = match asked {
-            Asked::Reconcile(options) => reconcile(lake, logs, Some(&mut corrections), options, watch).await?,
-            Asked::Revert(run) => revert(lake, logs, &mut corrections, *run, "command").await?,
+        let ReconcilerParts { logs, lake, report, settings, key, clock, .. } = &self.parts;
+        let corrections_of_run = Some(&mut corrections);
+        let parts = RunParts {
+            lake,
+            logs,
+            corrections: corrections_of_run,
+            settings,
+            key: *key,
+            clock,
+            tell: &|_, _| {},
+            watch,
         };
+        let done = asked.run(parts).await?;
         report.corrected(*corrections.progress(), corrections.state());
-        report.reconciled(done.unsettled(NOTES_MAX));
+        if matches!(asked, Asked::Reconcile(_)) {
+            report.reconciled(done.unsettled(NOTES_MAX));
+        }
         self.corrections = Some(corrections);
         Ok(done)
     }
@@ -193,9 +260,15 @@ impl Reconciler {
         }
     }
 
+    /// The time of day, UTC, of the daily run, in milliseconds; `None` runs on request only.
+    fn daily_at_ms(&self) -> Option<i64> {
+        let settings = &self.parts.settings.reconcile;
+        settings.daily.then_some(settings.at_ms)
+    }
+
     /// When the first daily run is due: a run that was missed is made up soon after the start.
     fn first_due_ms(&self) -> Option<i64> {
-        let (began_ms, daily_at_ms) = (self.parts.clock.wall_ms(), self.parts.daily_at_ms?);
+        let (began_ms, daily_at_ms) = (self.parts.clock.wall_ms(), self.daily_at_ms()?);
         let last_ms = self.corrections.as_ref().and_then(|corrections| corrections.state().completed_ms);
         let due_ms = last_ms.map(|last_ms| next_after(last_ms, daily_at_ms)).unwrap_or(began_ms);
         Some(due_ms.max(began_ms + AFTER_START_MS))
@@ -209,11 +282,11 @@ impl Reconciler {
             // If the clock was set back, the next run is at most a day away.
             return Some(due_ms.min(now_ms + DAY_MS));
         }
-        let asked = Asked::Reconcile(ReconcileOptions { from: None, to: None, made_by: "schedule" });
+        let asked = Asked::Reconcile(ReconcileOptions::all("schedule"));
         match self.run(&asked, &|_, _| {}).await {
             Ok(report) => {
                 tracing::info!(minutes = report.minutes, "final minutes recounted");
-                Some(next_after(self.parts.clock.wall_ms(), self.parts.daily_at_ms?))
+                Some(next_after(self.parts.clock.wall_ms(), self.daily_at_ms()?))
             }
             Err(error) => {
                 tracing::warn!("the daily recount failed, trying again later: {}", error.report());

@@ -165,12 +165,12 @@ impl Service {
                 logs: logs.clone(),
                 lake: Arc::clone(&lake),
                 shown: shown.clone(),
-                hot_minutes,
+                settings: settings.clone(),
+                key,
                 fingerprints,
                 report: Arc::clone(&report),
                 clock: Arc::clone(&clock),
                 randomness: Arc::clone(&randomness),
-                daily_at_ms: Some(settings.reconcile.at_ms).filter(|_| settings.reconcile.daily),
             });
             let Some(reconciler) = runtime.block_on(start.unless_stopped(opening))? else { return Ok(None) };
             Some(reconciler)

@@ -1,7 +1,7 @@
 //! The status of a process, as opposed to query results: its ledger, its readiness and its gauges. It does not depend
 //! on the stores of the process, or on whether the process counts clicks.
 
-use adtally_model::reconcile::{Cause, Corrected};
+use adtally_model::reconcile::{Cause, Corrected, Intake};
 use adtally_model::{InputStatus, Ledger};
 use adtally_store::questions::Revision;
 use std::collections::BTreeMap;
@@ -60,6 +60,8 @@ pub struct CorrectionLedger {
     pub reconciled_to_ms: Option<i64>,
     /// All corrections, by cause.
     pub by_cause: BTreeMap<Cause, Corrected>,
+    /// Lines that were taken in after their minutes were final.
+    pub intake: Intake,
 }
 
 /// The lines and the progress of one partition.

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-/// Most bytes of a line that a dead letter keeps.
+/// Most bytes of a line that a dead letter keeps. Of an invalid line, it keeps all bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 4 * 1024;
 
 /// The verdict on a line. Each line gets exactly one: the first that applies, in this order.
@@ -56,8 +56,10 @@ pub struct Rejected {
     pub verdict: Verdict,
     /// The field and its problem: `ad_id: missing`.
     pub reason: Cow<'static, str>,
-    /// The line's first [`PAYLOAD_BYTES_MAX`] bytes, unchanged, without the line ending.
+    /// The line, unchanged, without the line ending; of a malformed line the first [`PAYLOAD_BYTES_MAX`] bytes.
     pub payload: Vec<u8>,
+    /// The header of its CSV file, with which the line can be decoded again; `None` of a line of NDJSON.
+    pub header: Option<Arc<[u8]>>,
 }
 
 /// The value of the column `verdict` for a dead letter that is a copy of another user's click.
@@ -73,8 +75,10 @@ pub struct DeadLetter {
     pub verdict: Verdict,
     /// The reason in words.
     pub reason: Cow<'static, str>,
-    /// The line's first [`PAYLOAD_BYTES_MAX`] bytes, unchanged.
+    /// The line, unchanged: of an invalid line all of it, otherwise the first [`PAYLOAD_BYTES_MAX`] bytes.
     pub payload: Vec<u8>,
+    /// The header of its CSV file, if the line was rejected.
+    pub header: Option<Arc<[u8]>>,
     /// Name of the input.
     pub input: Arc<str>,
     /// Where the line begins, as a byte offset into the input's uncompressed text.

@@ -1,5 +1,6 @@
 //! Reconciliation: the partition of corrections, and what its records contain beside their counts.
 
+use crate::ledger::thousands;
 use crate::{EpochNumber, Minute};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -25,11 +26,15 @@ pub enum Cause {
     HourCount,
     /// A count by day that differed from the stored clicks. It is corrected in the table of days alone.
     DayCount,
+    /// A rejected line that was decoded again.
+    Replay,
+    /// A line of a file that was brought in after its minutes were final.
+    Backfill,
 }
 
 impl Cause {
     /// All causes.
-    pub const ALL: [Cause; 7] = [
+    pub const ALL: [Cause; 9] = [
         Cause::Late,
         Cause::Future,
         Cause::StoredTwice,
@@ -37,6 +42,8 @@ impl Cause {
         Cause::Count,
         Cause::HourCount,
         Cause::DayCount,
+        Cause::Replay,
+        Cause::Backfill,
     ];
 
     /// The word used in answers and tables.
@@ -49,6 +56,8 @@ impl Cause {
             Cause::Count => "count",
             Cause::HourCount => "hour_count",
             Cause::DayCount => "day_count",
+            Cause::Replay => "replay",
+            Cause::Backfill => "backfill",
         }
     }
 }
@@ -79,6 +88,63 @@ pub struct Corrected {
     pub reversed: u64,
     /// The signed sum of the counts that changed.
     pub counts: i64,
+}
+
+/// Lines that were taken in after their minutes were final, by what became of them. A line that was taken in several times
+/// counts each time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Intake {
+    /// All of them.
+    pub read: u64,
+    /// Counted, as corrections.
+    pub recovered: u64,
+    /// Copies of clicks that were stored before.
+    pub duplicate: u64,
+    /// Not clicks, or too far ahead of the clock when they were read.
+    pub rejected: u64,
+    /// Of minutes whose raw clicks are no longer kept.
+    pub expired: u64,
+    /// Of minutes that are not final, or whose stored clicks are damaged. They can be taken in later.
+    pub waiting: u64,
+}
+
+impl Intake {
+    /// Whether `read = recovered + duplicate + rejected + expired + waiting`.
+    ///
+    /// ```
+    /// # use adtally_model::reconcile::Intake;
+    /// assert!(Intake { read: 3, recovered: 1, duplicate: 2, ..Intake::default() }.adds_up());
+    /// assert!(!Intake { read: 1, ..Intake::default() }.adds_up());
+    /// ```
+    pub fn adds_up(&self) -> bool {
+        self.read == self.recovered + self.duplicate + self.rejected + self.expired + self.waiting
+    }
+
+    /// Adds further lines.
+    pub fn add(&mut self, more: &Intake) {
+        self.read += more.read;
+        self.recovered += more.recovered;
+        self.duplicate += more.duplicate;
+        self.rejected += more.rejected;
+        self.expired += more.expired;
+        self.waiting += more.waiting;
+    }
+}
+
+impl fmt::Display for Intake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Intake { read, recovered, duplicate, rejected, expired, waiting } = self;
+        write!(
+            f,
+            "{} read = {} recovered + {} duplicate + {} rejected + {} expired + {} waiting",
+            thousands(*read),
+            thousands(*recovered),
+            thousands(*duplicate),
+            thousands(*rejected),
+            thousands(*expired),
+            thousands(*waiting)
+        )
+    }
 }
 
 /// An epoch of a partition, and the log to which the partition's epochs belong.
@@ -120,6 +186,9 @@ pub struct Reconciled {
     pub completed_ms: Option<i64>,
     /// The runs that were reverted, each with the run that reverts it. The latter may not be complete.
     pub reverted: BTreeMap<u64, u64>,
+    /// All lines that were taken in so far. Records contain it beside the rest.
+    #[serde(skip)]
+    pub intake: Intake,
 }
 
 /// What a record of the partition `reconcile` contains beside counts and files.

@@ -12,6 +12,7 @@ mod tests;
 pub use quantity::{format_size, format_span_ms, parse_size, parse_span_ms};
 
 use crate::{Error, IdentityKey, Result};
+use serde::Serializer;
 use serde::de::{Deserializer, Error as _, SeqAccess, Unexpected, Visitor};
 use std::borrow::Cow;
 use std::fmt;
@@ -71,6 +72,14 @@ impl<const LEAST: i64, const MOST: i64> Size<LEAST, MOST> {
         let wanted = format!("a size from \"{least}\" to \"{most}\" such as \"64KiB\" or \"1MiB\"");
         let bytes = |text: &str| parse_size(text).filter(|bytes| (LEAST..=MOST).contains(bytes));
         text(from, &wanted, |text| bytes(text)?.try_into().ok())
+    }
+
+    /// Writes the size as [`Size::bytes`] reads it.
+    ///
+    /// # Errors
+    /// As the serializer.
+    pub fn text<S: Serializer, T: Copy + TryInto<i64>>(bytes: &T, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&format_size((*bytes).try_into().unwrap_or(MOST)))
     }
 }
 

@@ -1,7 +1,8 @@
 //! Compares the counts by hour and day with the stored clicks, and corrects counts that differ.
 
+use crate::plan::Plan;
 use crate::recount::{Level, Slice};
-use crate::run::{CLICKS_MAX, Plan, Run, sum_of};
+use crate::run::{CLICKS_MAX, Run, sum_of};
 use adtally_model::reconcile::Cause;
 use adtally_model::{Minute, MinuteCounts, Result};
 

@@ -9,6 +9,9 @@
 
 mod compare;
 mod corrections;
+mod intake;
+mod letters;
+mod plan;
 mod rebuild;
 mod recount;
 mod revert;
@@ -18,6 +21,10 @@ mod tests;
 mod verify;
 
 pub use corrections::{CorrectionParts, Corrections, Readers};
+pub use intake::{Intaker, Origin, Outcome, REJECTED_SHOWN_MAX};
+pub use letters::{
+    Letter, LetterGroup, LetterSelection, REASONS_MAX, Redecode, Tell, Watch, letter_groups, letters, replay,
+};
 pub use rebuild::{Rebuilt, rebuild};
 pub use revert::revert;
 pub use run::{Corrected, DAMAGED_SHOWN_MAX, ReconcileOptions, ReconcileReport, reconcile};

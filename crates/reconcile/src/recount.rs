@@ -1,17 +1,20 @@
 //! The recount: compares the stored clicks with the counts and the dead letters, in SQL that shares no code with the
 //! pipeline. The queries are the files in `recount/sql`, which other engines can run as well.
 
+mod intake;
+mod letters;
 mod levels;
 mod rows;
 mod slices;
 mod xxhash64;
 
+pub(crate) use letters::Letters;
 pub(crate) use levels::{Level, Rolled};
 pub(crate) use slices::{Hours, Slice, slices};
 
 use adtally_model::reconcile::{Cause, EpochOf};
 use adtally_model::time::rfc3339;
-use adtally_model::{ClickColumns, Error, Minute, MinuteCounts, RECONCILE, Result};
+use adtally_model::{ClickColumns, ClickRef, Error, Identity, Minute, MinuteCounts, RECONCILE, Result};
 use adtally_store::lake::{Epochs, Lake, Table};
 use arrow::array::{Array, RecordBatch};
 use datafusion::error::DataFusionError;
@@ -214,10 +217,15 @@ impl<'a> Recount<'a> {
         self.session.table(table).await.and_then(|rows| rows.filter(between(time, from, to))).map_err(failed)
     }
 
+    fn session_without_tables(&self) -> SessionContext {
+        let session = SessionContext::new_with_config_rt(self.session.copied_config(), self.session.runtime_env());
+        session.register_udf(ScalarUDF::from(xxhash64::Xxhash64::default()));
+        session
+    }
+
     /// A session whose tables have the rows of `[from, to)` alone. The tables are given with their time columns.
     async fn views(&self, tables: &[(&str, &str)], from: Minute, to: Minute) -> Result<SessionContext> {
-        let views = SessionContext::new_with_config_rt(self.session.copied_config(), self.session.runtime_env());
-        views.register_udf(ScalarUDF::from(xxhash64::Xxhash64::default()));
+        let views = self.session_without_tables();
         for &(table, time) in tables {
             let rows = self.rows(table, time, from, to).await?;
             views.register_table(table, rows.into_view()).map_err(failed)?;
@@ -304,7 +312,12 @@ pub(crate) fn clicks_of(batch: &RecordBatch) -> Result<Vec<Row>> {
 impl FoundClicks {
     /// Adds a click of an answer.
     pub(crate) fn add(&mut self, Row { click, input, position, .. }: Row) {
-        self.columns.push(&click.as_ref(), 0, adtally_model::Identity(0));
+        self.push(&click.as_ref(), input, position);
+    }
+
+    /// Adds a click, with the input and the position of its line.
+    pub(crate) fn push(&mut self, click: &ClickRef<'_>, input: String, position: u64) {
+        self.columns.push(click, 0, Identity(0));
         self.lines.push((input, position));
     }
 

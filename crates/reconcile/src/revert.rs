@@ -1,8 +1,9 @@
 //! Reverts a run of corrections: every row that it added to `clicks` gets a row with the opposite sign.
 
 use crate::corrections::Corrections;
+use crate::plan::Sources;
 use crate::recount::{FoundClicks, Made, clicks_of};
-use crate::run::{CLICKS_MAX, ReconcileReport, Run, Sources};
+use crate::run::{CLICKS_MAX, ReconcileReport, Run};
 use adtally_model::reconcile::Cause;
 use adtally_model::{Error, Result};
 use adtally_store::epoch_log::EpochLogs;

@@ -1,16 +1,15 @@
-//! One run of reconciliation: which minutes to recount, the recount in slices, and the commit of what it found.
+//! One run of reconciliation: the recount in slices, and the commit of what it found.
 
-use crate::compare::{days_of, union};
 use crate::corrections::{Change, Corrections, SourceProgress};
-use crate::recount::{DamagedEpoch, Found, FoundClicks, Hours, Level, Recount, Rolled, Slice, slices};
+use crate::plan::Plan;
+use crate::recount::{Found, FoundClicks, Level, Slice};
 use adtally_model::ledger::thousands;
-use adtally_model::reconcile::{Cause, Correction, EpochOf, Reconciled, Recounted};
-use adtally_model::time::rfc3339;
-use adtally_model::{Error, Frontiers, Minute, MinuteCounts, Progress, RECONCILE, Result, Watermark};
+use adtally_model::reconcile::{Cause, Correction, Intake, Reconciled, Recounted};
+use adtally_model::{ClickColumns, EpochNumber, Frontiers, Minute, MinuteCounts, RECONCILE, Result};
 use adtally_store::epoch_log::EpochLogs;
-use adtally_store::lake::{Epochs, Lake, Table};
+use adtally_store::lake::Lake;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Most clicks in one epoch of corrections.
@@ -19,20 +18,32 @@ pub(crate) const CLICKS_MAX: usize = 500_000;
 /// Slices without findings after which the progress is committed.
 const SLICES_BETWEEN_COMMITS: usize = 16;
 
-const HOUR_MINUTES: i64 = 60;
-
 /// Most hours with damage that a report describes.
 pub const DAMAGED_SHOWN_MAX: usize = 100;
 
 /// What to recount.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReconcileOptions {
     /// The first minute; by default the first one that needs it.
     pub from: Option<Minute>,
     /// The minute after the last; by default the first one that is not final.
     pub to: Option<Minute>,
+    /// Of these, only some minutes: those in which another recount found something.
+    pub minutes: Option<Vec<Minute>>,
     /// Who started the run: `schedule` or `command`.
     pub made_by: &'static str,
+}
+
+impl ReconcileOptions {
+    /// All minutes that need a recount.
+    pub fn all(made_by: &'static str) -> ReconcileOptions {
+        ReconcileOptions { from: None, to: None, minutes: None, made_by }
+    }
+
+    /// Whether all minutes that need it are recounted.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.from.is_none() && self.to.is_none() && self.minutes.is_none()
+    }
 }
 
 /// Corrections of one cause.
@@ -63,6 +74,10 @@ pub struct ReconcileReport {
     pub expired: u64,
     /// The minute from which minutes are not final, and why.
     pub not_final: Option<(Minute, String)>,
+    /// What became of the lines that were taken in; `None` of a recount.
+    pub intake: Option<Intake>,
+    /// The first lines that were taken in and rejected, each with its reason.
+    pub rejected: Vec<String>,
 }
 
 impl ReconcileReport {
@@ -98,16 +113,6 @@ impl ReconcileReport {
     }
 }
 
-/// The source partitions at the lake's epochs.
-pub(crate) struct Sources {
-    epochs: Vec<EpochOf>,
-    pub(crate) progress: SourceProgress,
-    /// Minutes before this one are final in every source partition.
-    final_to: Option<Minute>,
-    /// Why later minutes are not final.
-    reason: String,
-}
-
 /// Recounts the minutes that are final and kept, and commits the corrections that they need. Without `corrections` it is
 /// a dry run, which changes nothing. `watch` is called with the minutes done and the minutes to do.
 ///
@@ -140,7 +145,7 @@ pub async fn reconcile(
             run.commit(None, None, Vec::new()).await?;
         }
         run.correct(&plan.recount.find(from, to).await?).await?;
-        run.state.recount(Recounted { from, to, cut: plan.sources.epochs.clone() });
+        run.state.recount(Recounted { from, to, cut: plan.sources.epochs().to_vec() });
         done += (to.0 - from.0).unsigned_abs();
         watch(done, minutes);
     }
@@ -148,12 +153,11 @@ pub async fn reconcile(
         run.compare(&plan, range).await?;
     }
     run.state.uncompared.clear();
-    let is_complete = options.from.is_none() && options.to.is_none();
-    if is_complete {
+    if options.is_complete() {
         run.state.since = Some(plan.since);
         run.state.completed_ms = run.corrections.as_ref().map(|corrections| corrections.now_ms());
     }
-    if is_complete || !plan.slices.is_empty() || !plan.compared.is_empty() {
+    if options.is_complete() || !plan.slices.is_empty() || !plan.compared.is_empty() {
         run.commit(None, None, Vec::new()).await?;
     }
     Ok(run.report)
@@ -180,6 +184,21 @@ impl<'a> Run<'a> {
         number: u64,
     ) -> Run<'a> {
         Run { number, corrections, sources, made_by, state, report: ReconcileReport::default() }
+    }
+
+    /// Whether it commits nothing.
+    pub(crate) fn is_dry(&self) -> bool {
+        self.corrections.is_none()
+    }
+
+    /// The last epoch of the partition `reconcile` that it committed or found; `None` in a dry run.
+    pub(crate) fn committed(&self) -> Option<EpochNumber> {
+        self.corrections.as_ref().map(|corrections| corrections.progress().number)
+    }
+
+    /// Adds lines that were taken in to the ledger that the next commit contains.
+    pub(crate) fn book(&mut self, more: &Intake) {
+        self.state.intake.add(more);
     }
 
     /// Makes the corrections of a slice.
@@ -217,231 +236,27 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The minutes of a run.
-pub(crate) struct Plan<'a> {
-    pub(crate) recount: Recount<'a>,
-    sources: Sources,
-    slices: Vec<Slice>,
-    /// Days whose counts by hour and day are to be compared with the stored clicks.
-    compared: Vec<Slice>,
-    /// Rows of `clicks` by hour.
-    pub(crate) hours: Hours,
-    /// Hours in which `clicks` is not whole.
-    pub(crate) damaged: BTreeSet<Minute>,
-    /// Minutes from this one on are not final.
-    pub(crate) final_to: Minute,
-    /// The first minute whose raw clicks, counts and dead letters are all kept.
-    pub(crate) kept_from: Minute,
-    /// The first minute with anything to recount.
-    since: Minute,
-    /// What is known before the recount.
-    report: ReconcileReport,
-}
-
-impl<'a> Plan<'a> {
-    async fn make(
-        lake: &'a Lake,
-        logs: &EpochLogs,
-        state: &Reconciled,
-        options: &ReconcileOptions,
-    ) -> Result<Plan<'a>> {
-        let rolled = Rolled::read(lake, logs).await?;
-        let held = lake.epochs().await?;
-        let sources = Sources::at(logs, &held).await?;
-        let recount = Recount::open(lake, &sources.cut(&held), rolled).await?;
-        let mut kept_from = Minute(i64::MIN);
-        for table in [Table::Clicks, Table::ClicksByMinute, Table::DeadLetters] {
-            // Dead letters are kept by the time at which they were read, which is later than that of their clicks.
-            kept_from = kept_from.max(lake.kept_from(table).await?.unwrap_or(kept_from));
-        }
-        let (first, end) = lake.minutes().await?.unwrap_or((Minute(0), Minute(0)));
-        let final_to = sources.final_to.unwrap_or(first);
-        let not_final = (end > final_to).then(|| (final_to.max(first), sources.reason.clone()));
-        let hours = recount.hours(kept_from, final_to).await?;
-        // Clicks may be missing at the beginning: the ledger still names their hours.
-        let begun = [hours.keys().next().copied(), recount.first_hour(kept_from).await?];
-        let since = begun.into_iter().flatten().min().unwrap_or(final_to).max(kept_from);
-        let whole = Slice {
-            from: options.from.unwrap_or(since).max(kept_from),
-            to: options.to.unwrap_or(final_to).min(final_to),
-        };
-        let is_asked = options.from.is_some() || options.to.is_some();
-        let Due { ranges, fresh } = match is_asked {
-            _ if whole.from >= whole.to => Due::default(),
-            true => Due { ranges: vec![whole], fresh: vec![whole] },
-            false => due(whole, state, &recount).await?,
-        };
-        let before = state.uncompared.iter().map(|&(from, to)| Slice { from, to });
-        let compared = days_of(before.chain(fresh));
-        let suspects: Vec<Slice> = union(ranges.iter().chain(&compared).copied(), 0);
-        let clipped = |range: Slice| Slice { from: range.from.max(kept_from), to: range.to.min(final_to) };
-        let suspects: Vec<Slice> = suspects.into_iter().map(clipped).filter(|range| range.from < range.to).collect();
-        let found = damaged(&recount, &suspects).await?;
-        let damaged: BTreeSet<Minute> = found.iter().map(|damaged| damaged.hour).collect();
-        let ranges = without(&ranges, &damaged);
-        let report = ReconcileReport {
-            minutes: ranges.iter().map(|range| (range.to.0 - range.from.0).unsigned_abs()).sum(),
-            span: ranges.first().zip(ranges.last()).map(|(first, last)| (first.from, last.to)),
-            damaged_hours: found.len() as u64,
-            damaged: found.iter().take(DAMAGED_SHOWN_MAX).map(ToString::to_string).collect(),
-            expired: recount.letters_before(kept_from, &state.last_cut()).await?,
-            not_final,
-            ..ReconcileReport::default()
-        };
-        let slices = slices(&ranges, &hours);
-        Ok(Plan { recount, sources, slices, compared, hours, damaged, final_to, kept_from, since, report })
+impl Corrections {
+    /// Adds clicks to final minutes, as one run. The frontiers are those of the source partitions. The caller has checked that no
+    /// stored click equals one of them. After an error, the partition must be claimed again.
+    ///
+    /// # Errors
+    /// External when a store fails, fenced when another process reconciles.
+    pub async fn recover(
+        &mut self,
+        cause: Cause,
+        made_by: &'static str,
+        (columns, lines): (ClickColumns, Vec<(String, u64)>),
+        frontiers: Frontiers,
+    ) -> Result<()> {
+        let number = self.state().runs + 1;
+        let state = Reconciled { runs: number, ..self.state().clone() };
+        let sources = SourceProgress { frontiers, newest_click_ms: None };
+        let mut run = Run::new(state, Some(self), sources, made_by, number);
+        run.correct_clicks(cause, &FoundClicks { columns, lines }, 1).await
     }
-}
-
-impl Sources {
-    /// The epochs of the recount, with the newest corrections.
-    fn cut(&self, held: &Epochs) -> Epochs {
-        let mut cut: Epochs = self.epochs.iter().map(|of| (of.partition, of.number)).collect();
-        if held.last(RECONCILE) > 0 {
-            cut.note(RECONCILE, held.last(RECONCILE));
-        }
-        cut
-    }
-
-    /// Reads the progress of the source partitions at the lake's epochs from their records.
-    pub(crate) async fn at(logs: &EpochLogs, held: &Epochs) -> Result<Sources> {
-        let mut sources =
-            Sources { epochs: Vec::new(), progress: SourceProgress::default(), final_to: None, reason: String::new() };
-        let mut all: Vec<Progress> = Vec::new();
-        for partition in logs.partitions().await?.into_iter().filter(|&partition| partition != RECONCILE) {
-            let number = held.last(partition);
-            if number == 0 {
-                sources.reason = format!("partition {partition} is not in the lake yet");
-                return Ok(sources);
-            }
-            let Some((epoch, _)) = logs.log(partition).read(number).await? else {
-                return Err(Error::transient(format!(
-                    "record {number} of partition {partition} was deleted while the recount began: try again"
-                )));
-            };
-            all.push(epoch.progress);
-        }
-        sources.epochs =
-            all.iter().map(|of| EpochOf { partition: of.partition, log_id: of.log_id, number: of.number }).collect();
-        let least = |of: fn(&Frontiers) -> Watermark| {
-            all.iter().map(|progress| of(&progress.frontiers)).min().unwrap_or_default()
-        };
-        sources.progress = SourceProgress {
-            frontiers: Frontiers {
-                watermark: least(|of| of.watermark),
-                closed: least(|of| of.closed),
-                final_: least(|of| of.final_),
-                expired: least(|of| of.final_),
-            },
-            newest_click_ms: all.iter().filter_map(|progress| progress.newest_click_ms).max(),
-        };
-        sources.final_to = sources.progress.frontiers.final_.get().map(Minute::of);
-        if let Some(last) = all.iter().min_by_key(|progress| progress.frontiers.final_) {
-            let watermark = last
-                .frontiers
-                .watermark
-                .get()
-                .map_or("no watermark".to_owned(), |watermark| format!("the watermark {}", rfc3339(watermark)));
-            sources.reason = format!("partition {} has {watermark}", last.partition);
-        }
-        Ok(sources)
-    }
-}
-
-/// The minutes that need a recount.
-#[derive(Default)]
-struct Due {
-    /// All of them.
-    ranges: Vec<Slice>,
-    /// Those that were never recounted.
-    fresh: Vec<Slice>,
-}
-
-/// The minutes of `whole` that were never recounted, or for which there is something new. Ranges less than an hour apart are
-/// joined: to recount a few more minutes is cheaper than to begin again.
-async fn due(whole: Slice, state: &Reconciled, recount: &Recount<'_>) -> Result<Due> {
-    let (mut ranges, mut fresh) = (Vec::new(), Vec::new());
-    let mut at = whole.from;
-    for range in &state.recounted {
-        let (from, to) = (range.from.clamp(at, whole.to), range.to.clamp(at, whole.to));
-        push(&mut ranges, at, from);
-        push(&mut fresh, at, from);
-        if from < to {
-            let cut = range.cut.iter().map(|of| (of.partition, of.number)).collect();
-            for minute in recount.changed(from, to, &cut).await? {
-                push(&mut ranges, minute, minute.next());
-            }
-        }
-        at = to;
-    }
-    push(&mut ranges, at, whole.to);
-    push(&mut fresh, at, whole.to);
-    Ok(Due { ranges: union(ranges, HOUR_MINUTES), fresh })
-}
-
-/// Appends minutes to ascending ranges.
-fn push(ranges: &mut Vec<Slice>, from: Minute, to: Minute) {
-    match ranges.last_mut() {
-        _ if from >= to => {}
-        Some(last) if last.to == from => last.to = to,
-        _ => ranges.push(Slice { from, to }),
-    }
-}
-
-/// The hours of some minutes in which `clicks` is not whole.
-async fn damaged(recount: &Recount<'_>, ranges: &[Slice]) -> Result<Vec<DamagedEpoch>> {
-    let mut damaged = Vec::new();
-    let mut at = Minute(i64::MIN);
-    for range in ranges {
-        let (from, to) = (hour_of(range.from).max(at), hour_of(Minute(range.to.0 + HOUR_MINUTES - 1)));
-        if from < to {
-            damaged.extend(recount.damaged(from, to).await?);
-            at = to;
-        }
-    }
-    Ok(damaged)
-}
-
-fn hour_of(minute: Minute) -> Minute {
-    Minute(minute.0 - minute.0.rem_euclid(HOUR_MINUTES))
-}
-
-/// The ranges without some hours.
-fn without(ranges: &[Slice], hours: &BTreeSet<Minute>) -> Vec<Slice> {
-    let mut left = Vec::new();
-    for range in ranges {
-        let mut at = range.from;
-        for &hour in hours.range(hour_of(range.from)..range.to) {
-            push(&mut left, at, hour.clamp(at, range.to));
-            at = Minute(hour.0 + HOUR_MINUTES).clamp(at, range.to);
-        }
-        push(&mut left, at, range.to);
-    }
-    left
 }
 
 pub(crate) fn sum_of(counts: &[MinuteCounts]) -> i64 {
     counts.iter().map(MinuteCounts::total).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn damaged_hours_are_left_out() {
-        let slice = |(from, to): (i64, i64)| Slice { from: Minute(from), to: Minute(to) };
-        let check = |ranges: &[(i64, i64)], hours: &[i64], expected: &[(i64, i64)]| {
-            let ranges: Vec<Slice> = ranges.iter().copied().map(slice).collect();
-            let hours = hours.iter().map(|hour| Minute(hour * 60)).collect();
-            let expected: Vec<Slice> = expected.iter().copied().map(slice).collect();
-            assert_eq!(without(&ranges, &hours), expected, "{ranges:?} {hours:?}");
-        };
-        check(&[(0, 200)], &[], &[(0, 200)]);
-        check(&[(0, 200)], &[1], &[(0, 60), (120, 200)]);
-        check(&[(70, 200)], &[1, 2], &[(180, 200)]);
-        check(&[(0, 61), (119, 130)], &[1], &[(0, 60), (120, 130)]);
-        check(&[(10, 20)], &[0], &[]);
-        check(&[(-70, 10)], &[-1], &[(-70, -60), (0, 10)]);
-    }
 }

@@ -134,6 +134,7 @@ impl World {
                 verdict: Verdict::Late,
                 reason: "too late".into(),
                 payload: Vec::new(),
+                header: None,
                 input: "a.log".into(),
                 position: 1_000_000 + click.at_ms as u64 % 1_000_000,
                 received_at_ms: final_to.start_ms(),
@@ -194,7 +195,7 @@ impl World {
     }
 
     async fn reconcile(&self) -> Result<ReconcileReport> {
-        let options = ReconcileOptions { from: None, to: None, made_by: "command" };
+        let options = ReconcileOptions::all("command");
         reconcile(&self.lake, &self.logs, Some(&mut self.corrections().await), &options, &|_, _| {}).await
     }
 

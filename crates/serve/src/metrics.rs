@@ -1,7 +1,7 @@
 //! Metrics in the OpenMetrics text format. No label ever names an ad, an address or a user.
 
 use adtally_engine::status::{CorrectionLedger, Gauges, Projection, RunLoop, Status};
-use adtally_model::reconcile::Corrected;
+use adtally_model::reconcile::{Corrected, Intake};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
@@ -187,6 +187,18 @@ fn encode_corrections(encoder: &mut DescriptorEncoder, corrections: &CorrectionL
         for (cause, corrected) in &corrections.by_cause {
             ConstCounter::new(of(corrected)).encode(family.encode_family(&[("cause", cause.as_str())])?)?;
         }
+    }
+    let Intake { read: _, recovered, duplicate, rejected, expired, waiting } = corrections.intake;
+    let help = "Lines decoded again or brought in later, by what became of them.";
+    let mut family = encoder.encode_descriptor("intake_lines", help, None, MetricType::Counter)?;
+    for (outcome, lines) in [
+        ("recovered", recovered),
+        ("duplicate", duplicate),
+        ("rejected", rejected),
+        ("expired", expired),
+        ("waiting", waiting),
+    ] {
+        ConstCounter::new(lines).encode(family.encode_family(&[("outcome", outcome)])?)?;
     }
     let to_s = corrections.reconciled_to_ms.map_or(0.0, |ms| ms as f64 / 1_000.0);
     let help =

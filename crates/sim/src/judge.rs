@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 mod checks;
+pub(crate) mod corrections;
 
 /// The result of a check; the error describes the violation.
 pub(crate) type Verdict<T = ()> = Result<T, String>;
@@ -257,15 +258,8 @@ impl Judge {
 
     fn absorb_clicks(&mut self, number: EpochNumber, all: &mut Rows, text: &str) -> Verdict<u64> {
         let mut clicks = 0;
-        for line in text.lines() {
-            let words: Vec<&str> = line.split(' ').collect();
-            let [at, ad, user, ip, country, click_id] = words.as_slice() else {
-                return Err(format!("the model's file of clicks holds {line:?}"));
-            };
-            let id = if click_id.is_empty() { format!("{user} {ip}") } else { (*click_id).to_owned() };
-            let ad = ad.parse().unwrap_or_default();
-            let who = Who { at_ms: at.parse().unwrap_or_default(), ad, id };
-            let left = all.entry((ad, Country::parse(country.as_bytes()))).or_default();
+        for (who, country) in corrections::clicks_in(text)? {
+            let left = all.entry((who.ad, country)).or_default();
             ensure(*left > 0, Invariant::LakeEqualsLog, || format!("epoch {number} stages {who:?} and counts it not"))?;
             *left -= 1;
             ensure(self.counted.insert(who.clone()), Invariant::NoDoubleCount, || {

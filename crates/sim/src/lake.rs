@@ -1,8 +1,10 @@
 //! A model of the lake behind its trait: tables that contain each epoch once and are written one after another.
 
+use crate::judge::corrections::clicks_in;
 use crate::lake_files::{LakeFiles, Paths, READ_MS};
 use crate::machine::Machine;
 use crate::plant::Plant;
+use crate::servers::{Who, number_in};
 use adtally_engine::clock::Clock;
 use adtally_model::fold::merge_all;
 use adtally_model::{
@@ -17,7 +19,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -35,6 +37,8 @@ struct Partition {
     held: BTreeMap<Table, EpochNumber>,
     counts: Vec<(EpochNumber, MinuteCounts)>,
     ledger: Option<(EpochNumber, Ledger)>,
+    /// The final frontier of the epochs in the ledger.
+    final_ms: Option<i64>,
 }
 
 /// The tables, which outlive processes.
@@ -79,6 +83,37 @@ impl SharedTables {
         }
         drop(tables);
         minutes.into_iter().map(|(minute, parts)| (minute, merge_all(minute, parts))).collect()
+    }
+
+    /// Up to where a partition's minutes are final, by the ledger in the lake.
+    pub(crate) fn final_ms(&self, partition: u32) -> Option<i64> {
+        self.0.lock().partitions.get(&partition)?.final_ms
+    }
+
+    /// Clicks before this time may have been removed.
+    pub(crate) fn kept_from_ms(&self) -> i64 {
+        self.0.lock().files.kept_from_ms()
+    }
+
+    /// All stored clicks, but those of one partition if it is named.
+    pub(crate) fn stored(&self, ignored: Option<u32>) -> BTreeSet<Who> {
+        let tables = self.0.lock();
+        let texts = tables.files.texts(StagedTable::Clicks).filter(|&(partition, ..)| Some(partition) != ignored);
+        let clicks = texts.flat_map(|(.., text)| clicks_in(&String::from_utf8_lossy(&text)).unwrap_or_default());
+        clicks.map(|(who, _)| who).collect()
+    }
+
+    /// The numbers of a partition's late lines, in the epochs that the ledger has.
+    pub(crate) fn late_lines(&self, partition: u32) -> Vec<usize> {
+        let held = self.held_by_all(partition);
+        let tables = self.0.lock();
+        let of_partition = |&(of, epoch, _): &(u32, EpochNumber, Bytes)| of == partition && epoch <= held;
+        let texts = tables.files.texts(StagedTable::DeadLetters).filter(of_partition);
+        let late = |text: &Bytes| -> Vec<usize> {
+            let text = String::from_utf8_lossy(text);
+            text.lines().filter(|line| line.starts_with("late ")).filter_map(number_in).collect()
+        };
+        texts.flat_map(|(.., text)| late(&text)).collect()
     }
 
     /// A violation found in the files.
@@ -149,7 +184,10 @@ impl SharedTables {
                     let counts = epoch.counts.iter().map(|counts| (epoch.progress.number, counts.clone()));
                     tables.counts.extend(counts);
                 }
-                Table::Ledger => tables.ledger = Some((epoch.progress.number, epoch.progress.ledger)),
+                Table::Ledger => {
+                    tables.ledger = Some((epoch.progress.number, epoch.progress.ledger));
+                    tables.final_ms = epoch.progress.frontiers.final_.get();
+                }
                 _ => {}
             }
         }

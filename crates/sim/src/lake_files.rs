@@ -54,6 +54,8 @@ pub(crate) struct LakeFiles {
     left: BTreeMap<String, Left>,
     /// Rows of clicks that retention removed, by partition.
     dropped_rows: BTreeMap<u32, u64>,
+    /// Clicks before this time may have been removed.
+    kept_from_ms: i64,
     violation: Option<String>,
 }
 
@@ -114,6 +116,7 @@ impl LakeFiles {
 
     /// Removes files whose clicks are all older than `from_ms`. Returns how many files left.
     pub(crate) fn drop_before(&mut self, from_ms: i64, cut: &Epochs, stamped_ms: i64, wall_ms: i64) -> u64 {
+        self.kept_from_ms = self.kept_from_ms.max(from_ms);
         let is_old = |path: &str, member: &Member| {
             let is_held = member.epoch <= cut.last(member.partition);
             member.table == StagedTable::Clicks && is_held && newest_ms(self.get(path)) < Some(from_ms)
@@ -126,6 +129,17 @@ impl LakeFiles {
             }
         }
         old.len() as u64
+    }
+
+    /// Clicks before this time may have been removed.
+    pub(crate) fn kept_from_ms(&self) -> i64 {
+        self.kept_from_ms
+    }
+
+    /// The texts of a table's files, each with its partition and its newest epoch.
+    pub(crate) fn texts(&self, table: StagedTable) -> impl Iterator<Item = (u32, EpochNumber, Bytes)> {
+        let of_table = self.members.iter().filter(move |(_, member)| member.table == table);
+        of_table.filter_map(|(path, member)| Some((member.partition, member.epoch, self.get(path)?)))
     }
 
     /// Files written before `ms`.

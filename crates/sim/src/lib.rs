@@ -21,6 +21,7 @@ mod machine;
 mod plant;
 mod process;
 mod random;
+mod reconciler;
 mod scenario;
 mod servers;
 mod slot;

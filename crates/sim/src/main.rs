@@ -50,6 +50,8 @@ impl Sums {
         self.all.given_up += outcome.given_up;
         self.all.epochs += outcome.epochs;
         self.all.lines += outcome.lines;
+        self.all.recovered += outcome.recovered;
+        self.all.fenced += outcome.fenced;
         if outcome.violation.is_some() {
             self.failed.push(outcome);
         }
@@ -73,7 +75,7 @@ fn main() -> ExitCode {
     let Sums { seeds, all, failed } = sums;
     println!(
         "{seeds} seeds from {}: {} deaths at {} crash points, {} failures, {} power losses, {} starts, {} zombies, \
-         {} bounded runs, {} stops, {} of them given up, {} epochs, {} lines",
+         {} bounded runs, {} stops, {} of them given up, {} epochs, {} lines, {} recovered, {} reconcilers fenced",
         task.from,
         all.deaths,
         all.points,
@@ -85,7 +87,9 @@ fn main() -> ExitCode {
         all.stops,
         all.given_up,
         all.epochs,
-        all.lines
+        all.lines,
+        all.recovered,
+        all.fenced
     );
     println!(
         "{} s: {} seeds and {} simulated crashes a second",

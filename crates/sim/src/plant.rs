@@ -28,11 +28,13 @@ pub enum Plant {
     DrainSaysCommitted,
     /// A run that ends closes the projector before the last epochs are committed.
     ProjectorClosedEarly,
+    /// A recount does not read the clicks that earlier corrections recovered.
+    CorrectionsNotReadBack,
 }
 
 impl Plant {
     /// All bugs.
-    pub const ALL: [Plant; 11] = [
+    pub const ALL: [Plant; 12] = [
         Plant::LakeBeforeRecord,
         Plant::ContentNotSynced,
         Plant::EntryNotSynced,
@@ -44,5 +46,6 @@ impl Plant {
         Plant::VacuumOfOneLog,
         Plant::DrainSaysCommitted,
         Plant::ProjectorClosedEarly,
+        Plant::CorrectionsNotReadBack,
     ];
 }

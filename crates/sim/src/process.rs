@@ -30,7 +30,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The secret identity key of all deployments.
-const KEY: [u8; 16] = *b"sixteen bytes ok";
+pub(crate) const KEY: [u8; 16] = *b"sixteen bytes ok";
 
 /// Turns at a time of a bounded run or a stopping run. With fewer, most of them would die before their end.
 const TURNS: usize = 16;

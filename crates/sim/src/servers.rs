@@ -28,9 +28,9 @@ pub(crate) struct Who {
 pub(crate) struct Click {
     pub(crate) who: Who,
     pub(crate) country: &'static str,
-    user: String,
-    ip: String,
-    click_id: String,
+    pub(crate) user: String,
+    pub(crate) ip: String,
+    pub(crate) click_id: String,
 }
 
 /// The content of a line.
@@ -123,6 +123,14 @@ impl Servers {
     /// Whether everything is written.
     pub(crate) fn are_done(&self) -> bool {
         self.left == 0 && self.servers.iter().all(|server| server.rest.is_none())
+    }
+
+    /// The click of a line, if it has one.
+    pub(crate) fn click(&self, number: usize) -> Option<&Click> {
+        match &self.lines.get(number)?.content {
+            Content::Click(click) => Some(click),
+            Content::Malformed | Content::Invalid => None,
+        }
     }
 
     /// The numbers of the lines that were completely written before a time.

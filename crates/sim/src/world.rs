@@ -1,12 +1,14 @@
 //! The simulated world: servers write, processes start and end, and everything is checked continuously.
 
 use crate::files::Files;
+use crate::judge::corrections::CorrectionJudge;
 use crate::judge::{Judge, Verdict};
 use crate::lake::SharedTables;
 use crate::machine::{Death, Luck, Machine};
 use crate::plant::Plant;
 use crate::process::{Ground, Process};
 use crate::random::Random;
+use crate::reconciler::Reconciler;
 use crate::scenario::Scenario;
 use crate::servers::Servers;
 use crate::store::{SharedDisk, SimStore};
@@ -19,6 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 mod ends;
+mod reconciling;
 
 pub(crate) use ends::ask_to_stop;
 
@@ -27,6 +30,12 @@ const STEPS_MAX: usize = 40_000;
 
 /// Most processes suspended at the same time.
 const ZOMBIES_MAX: usize = 2;
+
+/// Steps per thousand at which the process reconciles.
+const RECONCILIATIONS: u64 = 30;
+
+/// Added to the seed of reconciliation, so that the rest of a simulation does not depend on it.
+const RECONCILING: u64 = 0x7265_636f;
 
 /// The partition of an embedded process.
 const PARTITION: u32 = 0;
@@ -62,6 +71,10 @@ pub struct Outcome {
     pub epochs: u64,
     /// Lines written.
     pub lines: u64,
+    /// Late clicks that reconciliation recovered.
+    pub recovered: u64,
+    /// Reconcilers that were fenced.
+    pub fenced: u64,
     /// A hash of all events.
     pub trace: u64,
     /// The violation found, if any.
@@ -75,6 +88,12 @@ struct World {
     ground: Ground,
     servers: Servers,
     judge: Judge,
+    corrections: CorrectionJudge,
+    reconciler: Option<Reconciler>,
+    /// A reconciler that another one has succeeded, and that does not know it.
+    stale: Option<Reconciler>,
+    /// Decides about reconciliation alone.
+    reconciling: Random,
     process: Option<Process>,
     zombies: Vec<Process>,
     /// How far the last process that died had read.
@@ -100,7 +119,8 @@ pub fn simulate(seed: u64, plant: Plant, tells: bool) -> Outcome {
         let mut world = World::new(seed, plant, tells, runtime);
         let ended = catch_unwind(AssertUnwindSafe(|| world.run()));
         let (epochs, lines) = (world.judge.head(), world.servers.lines.len() as u64);
-        (ended, Outcome { epochs, lines, ..world.outcome }, world.ground.machine.clone())
+        let recovered = world.corrections.recovered() as u64;
+        (ended, Outcome { epochs, lines, recovered, ..world.outcome }, world.ground.machine.clone())
     })
 }
 
@@ -163,6 +183,10 @@ impl World {
             scenario,
             servers,
             judge: Judge::default(),
+            corrections: CorrectionJudge::default(),
+            reconciler: None,
+            stale: None,
+            reconciling: Random::new(seed ^ RECONCILING),
             process: None,
             zombies: Vec::new(),
             read: BTreeMap::new(),
@@ -204,6 +228,9 @@ impl World {
         }
         if !self.zombies.is_empty() && self.random.chance(50) {
             self.resume_zombie()?;
+        }
+        if self.reconciling.chance(RECONCILIATIONS) {
+            self.reconcile()?;
         }
         if self.process.is_none() {
             let ending = self.scenario.next_ending(&mut self.random);

@@ -36,24 +36,26 @@ fn on_two_threads(seeds: u64, run: impl Fn(u64) + Sync) {
 
 #[test]
 fn every_promise_holds_under_every_seed() {
-    let sums: [AtomicU64; 6] = Default::default();
+    let sums: [AtomicU64; 8] = Default::default();
     on_two_threads(SEEDS, |seed| {
         let outcome = simulate(seed, Plant::Nothing, false);
         assert_eq!(
             outcome.violation, None,
             "seed {seed}: `cargo xtask sim --from {seed} --seeds 1 --story` replays it"
         );
-        let Outcome { deaths, zombies, power_losses, bounded, stops, given_up, .. } = outcome;
-        for (sum, more) in sums.iter().zip([deaths, zombies, power_losses, bounded, stops, given_up]) {
+        let Outcome { deaths, zombies, power_losses, bounded, stops, given_up, recovered, fenced, .. } = outcome;
+        for (sum, more) in sums.iter().zip([deaths, zombies, power_losses, bounded, stops, given_up, recovered, fenced])
+        {
             sum.fetch_add(more, Ordering::Relaxed);
         }
     });
-    let [deaths, zombies, power_losses, bounded, stops, given_up] = sums.map(AtomicU64::into_inner);
+    let [deaths, zombies, power_losses, bounded, stops, given_up, recovered, fenced] = sums.map(AtomicU64::into_inner);
     assert!(
         deaths > 5 * SEEDS && zombies > SEEDS / 20 && power_losses > 2 * SEEDS && bounded > SEEDS / 8,
         "{deaths} {zombies} {power_losses} {bounded}"
     );
     assert!(stops > SEEDS / 4 && given_up > SEEDS / 20, "{stops} {given_up}");
+    assert!(recovered > SEEDS / 4 && fenced > SEEDS / 20, "{recovered} {fenced}");
 }
 
 #[test]
@@ -147,6 +149,11 @@ fn finds_files_that_are_vacuumed_because_an_old_clock_stamped_them() {
 #[test]
 fn finds_a_vacuum_that_sees_one_log_only() {
     check(Plant::VacuumOfOneLog, FOUND_WITHIN_RARE, &["ST-1"]);
+}
+
+#[test]
+fn finds_a_recount_that_does_not_read_corrections() {
+    check(Plant::CorrectionsNotReadBack, FOUND_WITHIN, &["EO-1"]);
 }
 
 #[test]

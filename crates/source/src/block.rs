@@ -51,7 +51,7 @@ pub struct CsvHeader {
     /// Offset in the text where the first data row begins, in bytes.
     pub(crate) end: u64,
     /// The header line as written. It is repeated where files were joined, and is skipped there too.
-    pub(crate) line: Vec<u8>,
+    pub(crate) line: Arc<[u8]>,
     /// The number of columns.
     pub(crate) columns: usize,
     /// Column of each field, in the order of [`crate::decode`]'s fields; `None` if the header does not name it.

@@ -37,6 +37,7 @@ use null_values::NullValues;
 use ordinary_line::{Keys, Order};
 use settings::{FIELD_NAMES, FIELDS};
 use std::borrow::Cow;
+use std::sync::Arc;
 use validate::{Rules, validate};
 use value::{Value, is_integer};
 
@@ -136,6 +137,30 @@ impl Decoder {
         DecodedRecords { records, clicks, rejected, nul_bytes, text }
     }
 
+    /// Decodes lines again that were rejected under other settings, each with the header of its CSV file if it has one.
+    /// Each line becomes a click or a rejected line, whose `line_start` is the number of the line among these, from 0.
+    pub fn decode_again<'a>(
+        &self,
+        lines: impl IntoIterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+    ) -> (ClickColumns, Vec<Rejected>) {
+        let (clicks, scratch) = (ClickColumns::default(), Scratch::default());
+        let mut work = Work { clicks, rejected: Vec::new(), nul_bytes: 0, scratch };
+        let mut parsed = CsvHeader::broken("csv: no header".into());
+        for (number, (line, header)) in lines.into_iter().enumerate() {
+            match header {
+                None => self.json_line(number, line, false, &mut work),
+                Some(header) => {
+                    if *parsed.line != *header {
+                        // Its own line is not skipped: it was rejected as a row.
+                        parsed = CsvHeader::parse(header, 0, &self.settings);
+                    }
+                    self.csv_row(number, line, false, &parsed, &mut work);
+                }
+            }
+        }
+        (work.clicks, work.rejected)
+    }
+
     /// An example of a country value that is present but unknown, if no click of a block has a known country. Runs once
     /// per block; nearly all blocks are decided by their first row.
     fn unknown_country(&self, text: &[u8], format: &Format, clicks: &ClickColumns) -> Option<String> {
@@ -214,15 +239,19 @@ impl Decoder {
         });
         match verdict {
             Ok(click) => accept(clicks, at, &click, &self.identity_key),
-            Err(refusal) => reject(rejected, at, line, refusal),
+            Err(refusal) => reject(rejected, at, line, refusal, None),
         }
     }
 
     /// A line of CSV.
     fn csv_line(&self, at: usize, line: &[u8], utf8: bool, header: &CsvHeader, work: &mut Work) {
-        if line == header.line {
-            return;
+        if *line != *header.line {
+            self.csv_row(at, line, utf8, header, work);
         }
+    }
+
+    /// A row of CSV.
+    fn csv_row(&self, at: usize, line: &[u8], utf8: bool, header: &CsvHeader, work: &mut Work) {
         let Work { clicks, rejected, scratch, .. } = work;
         let verdict = self.check_line(line, utf8).and_then(|()| {
             let delimiter = self.settings.csv_delimiter.byte();
@@ -232,7 +261,7 @@ impl Decoder {
         });
         match verdict {
             Ok(click) => accept(clicks, at, &click, &self.identity_key),
-            Err(refusal) => reject(rejected, at, line, refusal),
+            Err(refusal) => reject(rejected, at, line, refusal, Some(&header.line)),
         }
     }
 
@@ -314,7 +343,7 @@ impl Work {
     }
 
     fn reject(&mut self, at: usize, line: &[u8], refusal: Refusal) {
-        reject(&mut self.rejected, at, line, refusal);
+        reject(&mut self.rejected, at, line, refusal, None);
     }
 }
 
@@ -331,9 +360,17 @@ fn accept(clicks: &mut ClickColumns, at: usize, click: &ClickRef<'_>, key: &Iden
     clicks.push(click, at as u32, identity);
 }
 
-fn reject(rejected: &mut Vec<Rejected>, at: usize, line: &[u8], (verdict, reason): Refusal) {
-    let payload = line[..line.len().min(PAYLOAD_BYTES_MAX)].to_vec();
-    rejected.push(Rejected { line_start: at as u32, verdict, reason, payload });
+fn reject(
+    rejected: &mut Vec<Rejected>,
+    at: usize,
+    line: &[u8],
+    (verdict, reason): Refusal,
+    header: Option<&Arc<[u8]>>,
+) {
+    // An invalid line can be decoded again when the field mapping was mended.
+    let kept = if verdict == Verdict::Invalid { line.len() } else { line.len().min(PAYLOAD_BYTES_MAX) };
+    let (payload, header) = (line[..kept].to_vec(), header.map(Arc::clone));
+    rejected.push(Rejected { line_start: at as u32, verdict, reason, payload, header });
 }
 
 /// Calls `line` for each line in a text between two line endings. NUL bytes at the beginning of a line are not part of

@@ -15,7 +15,7 @@ const ROOMS: [(&str, &[&str]); 11] = [
     ("serve", &["model", "store", "engine"]),
     ("generate", &["model"]),
     ("app", &["allocator", "model", "source", "pipeline", "store", "engine", "reconcile", "serve", "generate"]),
-    ("sim", &["model", "source", "pipeline", "store", "engine"]),
+    ("sim", &["model", "source", "pipeline", "store", "engine", "reconcile"]),
 ];
 
 /// The room with its own lints: the workspace's lints forbid unsafe code, which it needs and documents.

@@ -7,7 +7,8 @@
 use adtally_engine::reconciler::{Asked, ReconcilerHandle};
 use adtally_model::time::{EVENT_TIME_END_MS, EVENT_TIME_MIN_MS};
 use adtally_model::{Error, ErrorKind, Minute, Result};
-use adtally_reconcile::{ReconcileOptions, ReconcileReport};
+use adtally_reconcile::{LetterSelection, ReconcileOptions, ReconcileReport};
+use adtally_source::DecodeSettings;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -21,8 +22,8 @@ use tokio::sync::mpsc;
 /// The name of the socket in the data directory.
 const SOCKET: &str = "control.sock";
 
-/// Longest request, in bytes.
-const REQUEST_BYTES_MAX: u64 = 4_096;
+/// Longest request, in bytes. The settings of lines and the paths of files are the larger part.
+const REQUEST_BYTES_MAX: u64 = 1 << 20;
 
 /// The time in which a client must send its request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,20 +32,24 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const PROGRESS_MAX: usize = 16;
 
 /// What a client asks for.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Request {
     /// To reconcile.
-    Reconcile { from: Option<Minute>, to: Option<Minute> },
+    Reconcile { from: Option<Minute>, to: Option<Minute>, minutes: Option<Vec<Minute>> },
     /// To revert a run.
     Revert { run: u64 },
+    /// To decode rejected lines again.
+    Replay { reason: Option<String>, since_ms: Option<i64>, decode: Box<DecodeSettings> },
+    /// To bring in files, given by their absolute paths.
+    Backfill { paths: Vec<String>, decode: Box<DecodeSettings> },
 }
 
 /// One line of an answer.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Reply {
-    /// Minutes done, and minutes to do.
+    /// What is done, and what is to do: minutes, lines or bytes.
     Progress(u64, u64),
     /// The result.
     Report(ReconcileReport),
@@ -128,12 +133,22 @@ async fn answer(stream: UnixStream, reconciler: ReconcilerHandle) -> std::io::Re
         }
     };
     let asked = match request {
-        Request::Reconcile { from, to } if [from, to].iter().flatten().any(|minute| !is_accepted(*minute)) => {
+        Request::Reconcile { from, to, minutes }
+            if [from, to]
+                .into_iter()
+                .flatten()
+                .chain(minutes.iter().flatten().copied())
+                .any(|minute| !is_accepted(minute)) =>
+        {
             let message = "the minutes are not within the years 2000 to 2099".to_owned();
             return send(&mut writing, &Reply::Error { message, kind: FailureKind::User }).await;
         }
-        Request::Reconcile { from, to } => Asked::Reconcile(ReconcileOptions { from, to, made_by: "command" }),
+        Request::Reconcile { from, to, minutes } => {
+            Asked::Reconcile(ReconcileOptions { from, to, minutes, made_by: "command" })
+        }
         Request::Revert { run } => Asked::Revert(run),
+        Request::Replay { reason, since_ms, decode } => Asked::Replay(LetterSelection { reason, since_ms }, decode),
+        Request::Backfill { paths, decode } => Asked::Backfill(paths, decode),
     };
     let (progress, mut told) = mpsc::channel(PROGRESS_MAX);
     let watch = Box::new(move |done, minutes| {
@@ -190,8 +205,10 @@ pub(crate) async fn ask(data_dir: &Path, asked: Asked, watch: impl Fn(u64, u64))
         |error| Error::transient("the process that owns the data directory left before it answered").because(error);
     let (reading, mut writing) = stream.into_split();
     let request = match asked {
-        Asked::Reconcile(ReconcileOptions { from, to, .. }) => Request::Reconcile { from, to },
+        Asked::Reconcile(ReconcileOptions { from, to, minutes, .. }) => Request::Reconcile { from, to, minutes },
         Asked::Revert(run) => Request::Revert { run },
+        Asked::Replay(LetterSelection { reason, since_ms }, decode) => Request::Replay { reason, since_ms, decode },
+        Asked::Backfill(paths, decode) => Request::Backfill { paths, decode },
     };
     let mut line = serde_json::to_string(&request)
         .map_err(|error| Error::internal("the request cannot be written").because(error))?;

@@ -74,10 +74,14 @@ fn of_corrections(corrections: &CorrectionLedger) -> String {
     let to = corrections
         .reconciled_to_ms
         .map_or("nothing".to_owned(), |ms| format!("all kept minutes before {}", rfc3339(ms)));
-    format!(
+    let mut text = format!(
         "corrections: {} clicks recovered, {} reversed, in {} runs; recounted: {to}\n",
         sum(|of| of.recovered),
         sum(|of| of.reversed),
         thousands(corrections.runs)
-    )
+    );
+    if corrections.intake.read > 0 {
+        text.push_str(&format!("taken in later: {}\n", corrections.intake));
+    }
+    text
 }

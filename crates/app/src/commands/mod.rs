@@ -1,9 +1,12 @@
 //! The commands, one per file: each reads its arguments, calls the rooms and prints.
 
+pub mod backfill;
 mod closing;
 pub mod config;
 mod control;
+mod correct;
 pub mod count;
+pub mod dead_letters;
 pub mod demo;
 mod found;
 pub mod generate;

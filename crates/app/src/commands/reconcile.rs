@@ -1,33 +1,33 @@
-//! `adtally reconcile`: recounts final minutes, recovers late clicks, and reverses clicks that were stored twice.
+//! `adtally reconcile`: recounts final minutes, recovers late clicks, reverses clicks that were stored twice, and repairs
+//! counts.
 
+use super::correct::correct;
 use super::settings::StoreSettings;
-use super::{control, existing, runtime};
-use crate::config::Config;
+use super::{control, existing};
 use crate::exit::Exit;
 use crate::terminal::{self, Unit};
-use adtally_engine::clock::{Clock, Randomness, SystemClock, SystemRandomness};
 use adtally_engine::reconciler::Asked;
 use adtally_model::ledger::thousands;
 use adtally_model::time::{parse_rfc3339, rfc3339};
-use adtally_model::{Error, ErrorKind, Minute, Result};
-use adtally_reconcile::{CorrectionParts, Corrections, DAMAGED_SHOWN_MAX, ReconcileOptions, ReconcileReport};
-use adtally_store::backing::{Backing, Stores};
-use adtally_store::data_dir::DataDir;
-use adtally_store::epoch_log::Fingerprints;
+use adtally_model::{Error, Minute, Result};
+use adtally_reconcile::{DAMAGED_SHOWN_MAX, ReconcileOptions, ReconcileReport};
 use clap::{Args, Subcommand};
-use serde_json::json;
-use std::sync::Arc;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 
-/// Recount the minutes that are final: recover late clicks, and reverse clicks that were stored twice.
+/// Recount the minutes that are final: recover late clicks, reverse clicks that were stored twice, and repair counts.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Recounts every final minute that was never recounted, and every minute with new late lines:
   A late line is recovered if its click is in no minute. So is a line that was at most 15 minutes ahead of the clock.
   A click that was stored twice is reversed.
+  A count that differs from the stored clicks is repaired.
 Corrections are signed rows with a cause, and never change rows that exist. Running it again changes nothing.
 
-Exits with 3 if stored clicks are damaged or counts differ from them, if lines can no longer be recovered, or if a dry run
-finds something to correct.")]
+Exits with 3 if stored clicks are damaged, if lines can no longer be recovered, or if a dry run finds something to correct.")]
 pub struct ReconcileArgs {
     /// Where the data is.
     #[command(flatten)]
@@ -38,6 +38,9 @@ pub struct ReconcileArgs {
     /// Recount minutes before this time, even if they were recounted before (RFC 3339, a whole minute).
     #[arg(long, value_name = "TIME", value_parser = minute)]
     pub to: Option<Minute>,
+    /// Recount the minutes in which the Spark job found something, and commit the corrections.
+    #[arg(long, value_name = "FINDINGS")]
+    pub apply: Option<PathBuf>,
     /// Change nothing.
     #[arg(long)]
     pub dry_run: bool,
@@ -68,6 +71,28 @@ fn minute(text: &str) -> std::result::Result<Minute, String> {
     }
 }
 
+/// The minutes that findings of the Spark job name, a line of JSON each.
+fn found_minutes(path: &Path) -> Result<Vec<Minute>> {
+    let failed = |error| Error::external(format!("{} cannot be read", path.display())).because(error);
+    let mut minutes = BTreeSet::new();
+    for (line, number) in BufReader::new(File::open(path).map_err(failed)?).lines().zip(1..) {
+        let finding: Value = serde_json::from_str(&line.map_err(failed)?).unwrap_or_default();
+        // Damage is found again, in the hours of the other findings and in a complete run.
+        if finding["cause"] == "damaged" {
+            continue;
+        }
+        let at = finding["click_timestamp"].as_str().or(finding["span"].as_str());
+        let Some(ms) = at.and_then(|at| parse_rfc3339(at.as_bytes())) else {
+            return Err(Error::user(format!(
+                "{}:{number}: not a finding: an object with `click_timestamp` or `span`",
+                path.display()
+            )));
+        };
+        minutes.insert(Minute::of(ms));
+    }
+    Ok(minutes.into_iter().collect())
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -75,7 +100,8 @@ fn minute(text: &str) -> std::result::Result<Minute, String> {
 pub fn reconcile(args: &ReconcileArgs) -> Result<Exit> {
     let config = args.store.load()?;
     existing(&config.run.store.data_dir)?;
-    let options = ReconcileOptions { from: args.from, to: args.to, made_by: "command" };
+    let minutes = args.apply.as_deref().map(found_minutes).transpose()?;
+    let options = ReconcileOptions { from: args.from, to: args.to, minutes, made_by: "command" };
     let asked = match args.action {
         None => Asked::Reconcile(options),
         Some(ReconcileAction::Revert { .. }) if args.dry_run => {
@@ -83,20 +109,8 @@ pub fn reconcile(args: &ReconcileArgs) -> Result<Exit> {
         }
         Some(ReconcileAction::Revert { run }) => Asked::Revert(run),
     };
-    let runtime = runtime()?;
     let dry_run = args.dry_run;
-    // On a thread of the runtime, whose stack is large enough for planning SQL.
-    let bar = terminal::progress_bar(0, Unit::Minutes);
-    let shown = bar.clone();
-    let watch = move |done, minutes| {
-        shown.set_length(minutes);
-        shown.set_position(done);
-    };
-    let done = runtime.block_on(runtime.spawn(async move {
-        if dry_run { find(&config, &options, &watch).await } else { correct(&config, asked, &watch).await }
-    }));
-    bar.finish_and_clear();
-    let report = done.map_err(|e| Error::internal("the recount stopped unexpectedly").because(e))??;
+    let report = correct(config, asked, dry_run, Unit::Minutes, |_, _| {})?;
     if args.json {
         terminal::print(&format!("{}\n", as_json(&report)))?;
     } else {
@@ -109,52 +123,9 @@ pub fn reconcile(args: &ReconcileArgs) -> Result<Exit> {
     })
 }
 
-async fn find(
-    config: &Config,
-    options: &ReconcileOptions,
-    watch: &(dyn Fn(u64, u64) + Send + Sync),
-) -> Result<ReconcileReport> {
-    let backing = Backing::for_reader(&config.run.store.data_dir)?;
-    let lake = backing.existing_lake().await?;
-    adtally_reconcile::reconcile(&lake, &backing.logs(), None, options, watch).await
-}
-
-/// Does a run, or asks the process that owns the data directory to do it.
-async fn correct(config: &Config, asked: Asked, watch: &(dyn Fn(u64, u64) + Send + Sync)) -> Result<ReconcileReport> {
-    let settings = &config.run;
-    let folder = settings.store.data_dir.folder();
-    let data_dir = match DataDir::own(folder) {
-        Err(error) if error.kind() == ErrorKind::Fenced => return control::ask(folder, asked, watch).await,
-        owned => owned?,
-    };
-    let backing = Backing::for_owner(&settings.store.data_dir, settings.epoch.fsync)?;
-    let Stores { logs, lake, log_is_empty } = backing.open().await?;
-    let key = match settings.identity_key {
-        Some(key) => key,
-        None => data_dir.identity_key(SystemRandomness.next_u128().to_be_bytes(), log_is_empty)?,
-    };
-    lake.add_columns().await?;
-    let lake = Arc::new(lake);
-    let parts = CorrectionParts {
-        logs: logs.clone(),
-        lake: lake.clone(),
-        readers: None,
-        fingerprints: Fingerprints { config: settings.fingerprint(), key: key.fingerprint() },
-        random: Arc::new(|| SystemRandomness.next_u128()),
-        now_ms: Arc::new(|| SystemClock.wall_ms()),
-    };
-    let mut corrections = Corrections::claim(parts).await?;
-    match asked {
-        Asked::Reconcile(options) => {
-            adtally_reconcile::reconcile(&lake, &logs, Some(&mut corrections), &options, watch).await
-        }
-        Asked::Revert(run) => adtally_reconcile::revert(&lake, &logs, &mut corrections, run, "command").await,
-    }
-}
-
-fn as_json(report: &ReconcileReport) -> String {
+pub(super) fn as_json(report: &ReconcileReport) -> String {
     let time = |minute: Minute| rfc3339(minute.start_ms());
-    let findings: serde_json::Map<String, serde_json::Value> = report
+    let findings: serde_json::Map<String, Value> = report
         .findings
         .iter()
         .map(|(cause, found)| (cause.to_string(), json!({ "rows": found.rows, "clicks": found.clicks })))
@@ -168,16 +139,19 @@ fn as_json(report: &ReconcileReport) -> String {
         "damaged": report.damaged,
         "damaged_hours": report.damaged_hours,
         "expired": report.expired,
+        "intake": report.intake,
+        "rejected": report.rejected,
         "not_final_from": report.not_final.as_ref().map(|(from, _)| time(*from)),
         "not_final_because": report.not_final.as_ref().map(|(_, reason)| reason),
     })
     .to_string()
 }
 
-fn as_text(report: &ReconcileReport, dry_run: bool) -> String {
+pub(super) fn as_text(report: &ReconcileReport, dry_run: bool) -> String {
     let time = |minute: Minute| rfc3339(minute.start_ms());
     let mut lines = Vec::new();
     match report.span {
+        _ if report.intake.is_some() => {}
         None if report.has_findings() || report.damaged_hours > 0 => {}
         None => lines.push("no minute to recount".to_owned()),
         Some((from, to)) => {
@@ -193,7 +167,15 @@ fn as_text(report: &ReconcileReport, dry_run: bool) -> String {
     if report.span.is_some() && !report.has_findings() {
         lines.push("nothing to correct".to_owned());
     }
-    if let Some(run) = report.run {
+    if let Some(intake) = &report.intake {
+        lines.extend(report.rejected.iter().map(|rejected| format!("rejected: {rejected}")));
+        let further = intake.rejected.saturating_sub(report.rejected.len() as u64);
+        if further > 0 {
+            lines.push(format!("{} more rejected lines", thousands(further)));
+        }
+        lines.push(intake.to_string());
+    }
+    if let Some(run) = report.run.filter(|_| report.has_findings()) {
         lines.push(format!("run {run}: `adtally reconcile revert {run}` undoes its corrections"));
     }
     lines.extend(report.unsettled(DAMAGED_SHOWN_MAX));

@@ -171,7 +171,13 @@ fn the_verdicts_add_up_and_are_shown_with_their_places() {
             ClickRef { event_time_ms, ad_id: 1, country: Country::UNKNOWN, ip: 1, user_id: b"u", click_id: b"" };
         clicks.push(&click, start(line), Identity(identity));
     }
-    let reject = |line, verdict, reason| Rejected { line_start: start(line), verdict, reason, payload: Vec::new() };
+    let reject = |line, verdict, reason| Rejected {
+        line_start: start(line),
+        verdict,
+        reason,
+        payload: Vec::new(),
+        header: None,
+    };
     let rejected = vec![
         reject(3, Verdict::Malformed, "json: expected an object".into()),
         reject(6, Verdict::Invalid, "ip: missing".into()),

@@ -35,11 +35,11 @@ pub(crate) fn interpreter() -> String {
     let requirements = "tests/python/requirements.txt";
     let python = std::env::var("ADTALLY_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let mut command = Command::new(&python);
-    command.args(["-c", "import deltalake, polars"]);
+    command.args(["-c", "import deltalake, polars, pyspark"]);
     let found = command.output().map(|output| output.status.success()).unwrap_or_default();
     assert!(
         found,
-        "{python} has no deltalake and polars, which this test reads the lake with. Install them and say where:\n    \
+        "{python} lacks deltalake, polars or pyspark, with which tests read the lake. Install them and say where:\n    \
          python3 -m venv venv && venv/bin/pip install -r {requirements} && export ADTALLY_PYTHON=$PWD/venv/bin/python"
     );
     python

@@ -29,6 +29,8 @@
 //! - `lake`: other programs read the lake and find the same sums;
 //! - `upkeep`: sums of hours and days, compaction, retention;
 //! - `reconcile`: late clicks, copies and wrong counts are corrected once;
+//! - `intake`: rejected lines that are decoded again, and files that are brought in later, count once;
+//! - `spark`: the Spark job finds what `reconcile` finds;
 //! - `verify`: the damage that it finds, and what is not damage.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test; clippy only knows the tests themselves")]
@@ -42,6 +44,7 @@ mod files;
 mod first_sight;
 mod foreign;
 mod golden;
+mod intake;
 mod lake;
 mod partitions;
 mod problems;
@@ -51,6 +54,7 @@ mod reconcile;
 mod repair;
 mod restarts;
 mod site;
+mod spark;
 mod starting;
 mod stderr;
 mod stopping;

@@ -37,7 +37,7 @@ fn stored(site: &Site, query: &str) -> BTreeMap<(i64, u64), u64> {
 }
 
 /// Checks that minutes, hours, days and raw clicks have the counts of `text`, and that `verify` finds nothing.
-fn check_stored(site: &Site, text: &str) {
+pub(crate) fn check_stored(site: &Site, text: &str) {
     let expected = naive(text);
     let by = |minutes: i64| {
         let mut sums: BTreeMap<(i64, u64), u64> = BTreeMap::new();
@@ -62,7 +62,7 @@ fn check_stored(site: &Site, text: &str) {
 }
 
 /// Checks the answers of a server about an hour from [`START`] on.
-fn check_answers(server: &Serving, text: &str) {
+pub(crate) fn check_answers(server: &Serving, text: &str) {
     check_hour(server, text, START);
 }
 
@@ -85,7 +85,7 @@ fn check_hour(server: &Serving, text: &str, from: i64) {
     }
 }
 
-fn reconcile(site: &Site, words: &str) -> Value {
+pub(crate) fn reconcile(site: &Site, words: &str) -> Value {
     site.adtally(&format!("reconcile --data-dir data --json {words}")).ok().json()
 }
 
@@ -271,7 +271,7 @@ fn random_streams_are_counted_as_if_all_lines_had_been_on_time() {
 }
 
 /// Changes a table of the lake with the Python package `deltalake`, as another program would.
-fn change(site: &Site, table: &str, statement: &str) {
+pub(crate) fn change(site: &Site, table: &str, statement: &str) {
     let script =
         format!("from deltalake import DeltaTable\ntable = DeltaTable('data/lake/{table}')\ntable.{statement}\n");
     let mut command = std::process::Command::new(interpreter());

@@ -89,6 +89,7 @@ fn letter(input: &str, verdict: Verdict, reason: &str, position: u64) -> DeadLet
         verdict,
         reason: Cow::Owned(reason.to_owned()),
         payload: Vec::new(),
+        header: None,
         input: input.into(),
         position,
         received_at_ms: 0,

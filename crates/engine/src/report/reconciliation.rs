@@ -40,6 +40,7 @@ impl Report {
             runs: state.runs,
             reconciled_to_ms: state.reconciled_to().map(Minute::start_ms),
             by_cause: state.corrected.clone(),
+            intake: state.intake,
         };
         self.live.lock().reconciliation.corrections = Some((progress, ledger));
     }

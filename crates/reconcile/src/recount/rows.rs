@@ -54,16 +54,16 @@ fn column(batch: &RecordBatch, name: &str, to: &DataType) -> Result<ArrayRef> {
     cast(column, to).map_err(|error| unexpected(&format!("another type in `{name}`")).because(error))
 }
 
-fn longs(batch: &RecordBatch, name: &str) -> Result<ArrayRef> {
+pub(super) fn longs(batch: &RecordBatch, name: &str) -> Result<ArrayRef> {
     column(batch, name, &DataType::Int64)
 }
 
-fn texts(batch: &RecordBatch, name: &str) -> Result<ArrayRef> {
+pub(super) fn texts(batch: &RecordBatch, name: &str) -> Result<ArrayRef> {
     column(batch, name, &DataType::Utf8)
 }
 
 /// Times in microseconds.
-fn times(batch: &RecordBatch, name: &str) -> Result<ArrayRef> {
+pub(super) fn times(batch: &RecordBatch, name: &str) -> Result<ArrayRef> {
     let times = column(batch, name, &DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))?;
     cast(&times, &DataType::Int64).map_err(|error| unexpected("a time that is none").because(error))
 }

@@ -131,8 +131,9 @@ pub(super) async fn check_corrections(
     let cut: Epochs = scans.iter().map(|(&partition, &(held, _))| (partition, held)).collect();
     let counted: u64 =
         scans.values().filter_map(|(held, scan)| scan.records.get(held)).map(|facts| facts.ledger.counted).sum();
-    let corrected = scans.get(&RECONCILE).and_then(|(held, scan)| scan.records.get(held)).map(|facts| &facts.corrected);
-    let Some(corrected) = corrected else { return Ok(()) };
+    let Some(facts) = scans.get(&RECONCILE).and_then(|(held, scan)| scan.records.get(held)) else { return Ok(()) };
+    let corrected = &facts.corrected;
+    check_intake(facts, findings);
     let (recovered, reversed) =
         corrected.values().fold((0, 0), |(recovered, reversed), of| (recovered + of.recovered, reversed + of.reversed));
     let sums = format!(
@@ -170,6 +171,21 @@ pub(super) async fn check_corrections(
     }
     findings.checked.push(format!("corrections: clicks = {sums}, and `corrections` by cause"));
     Ok(())
+}
+
+/// Checks the ledger of the lines that were taken in after their minutes were final.
+fn check_intake(Facts { intake, corrected, .. }: &Facts, findings: &mut Findings) {
+    let of = |cause| corrected.get(&cause).map_or(0, |of| of.recovered);
+    let recovered = of(Cause::Replay) + of(Cause::Backfill);
+    if !intake.adds_up() || intake.recovered != recovered {
+        findings.wrong(format!(
+            "of the lines taken in, {intake}, and the corrections have {} of them: {}",
+            thousands(recovered),
+            Invariant::Conservation
+        ));
+    } else if intake.read > 0 {
+        findings.checked.push(format!("of the lines taken in, {intake}"));
+    }
 }
 
 /// Checks that the stored clicks are those that the ledger says were stored, by the hashes of their rows.

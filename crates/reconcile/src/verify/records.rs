@@ -2,7 +2,7 @@
 
 use super::Findings;
 use adtally_model::epoch::{base_before, fold_start};
-use adtally_model::reconcile::{Cause, Corrected};
+use adtally_model::reconcile::{Cause, Corrected, Intake};
 use adtally_model::{
     Epoch, EpochNumber, Error, ErrorKind, Fold, Invariant, Ledger, Minute, MinuteCounts, PartitionState, Result,
     StagedTable,
@@ -42,6 +42,8 @@ pub(super) struct Facts {
     pub(super) staged: (u64, u64),
     /// All corrections so far, by cause; empty but for the partition `reconcile`.
     pub(super) corrected: BTreeMap<Cause, Corrected>,
+    /// The lines that were taken in so far.
+    pub(super) intake: Intake,
     /// The first counted minute, and the clock.
     pub(super) begins: (Option<Minute>, i64),
 }
@@ -196,7 +198,7 @@ impl Scan {
             // A correction of counts by hour or day alone, or of counts by minute alone.
             Some(Cause::HourCount | Cause::DayCount) => (0, 0),
             Some(Cause::Count) => (counts, 0),
-            Some(Cause::Late | Cause::Future | Cause::StoredTwice | Cause::Reverted) | None => (counts, counts),
+            _ => (counts, counts),
         };
         let facts = Facts {
             ledger: epoch.progress.ledger,
@@ -204,6 +206,7 @@ impl Scan {
             clicks,
             staged: (rows(StagedTable::Clicks), rows(StagedTable::DeadLetters)),
             corrected: epoch.reconcile.as_ref().map(|record| record.state.corrected.clone()).unwrap_or_default(),
+            intake: epoch.reconcile.as_ref().map(|record| record.state.intake).unwrap_or_default(),
             begins: (epoch.counts.iter().map(|counts| counts.minute).min(), epoch.progress.clock_ms),
         };
         self.records.insert(epoch.progress.number, facts);

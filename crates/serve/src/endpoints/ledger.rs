@@ -5,7 +5,7 @@ use crate::desk::Desk;
 use crate::problem::Problem;
 use crate::query_string::Given;
 use adtally_engine::status::{CorrectionLedger, InputLedger, LedgerReport, PartitionLedger};
-use adtally_model::reconcile::Corrected;
+use adtally_model::reconcile::{Corrected, Intake};
 use adtally_model::time::rfc3339;
 use adtally_model::{Error, InputStatus, Ledger};
 use adtally_store::questions::{Cost, Revision};
@@ -105,11 +105,12 @@ struct Corrections {
     recovered: u64,
     reversed: u64,
     by_cause: BTreeMap<&'static str, Corrected>,
+    intake: Intake,
 }
 
 impl From<CorrectionLedger> for Corrections {
     fn from(ledger: CorrectionLedger) -> Self {
-        let CorrectionLedger { epoch, runs, reconciled_to_ms, by_cause } = ledger;
+        let CorrectionLedger { epoch, runs, reconciled_to_ms, by_cause, intake } = ledger;
         Corrections {
             epoch,
             runs,
@@ -117,6 +118,7 @@ impl From<CorrectionLedger> for Corrections {
             recovered: by_cause.values().map(|of| of.recovered).sum(),
             reversed: by_cause.values().map(|of| of.reversed).sum(),
             by_cause: by_cause.into_iter().map(|(cause, of)| (cause.as_str(), of)).collect(),
+            intake,
         }
     }
 }

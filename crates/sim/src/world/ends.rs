@@ -53,11 +53,13 @@ impl World {
     /// A process dies. Perhaps the machine loses power, which ends all suspended processes.
     pub(super) fn die(&mut self) {
         self.process = None;
+        self.reconciler = None;
         if self.random.chance(self.scenario.power_losses) {
             self.outcome.power_losses += 1;
             self.ground.machine.note("power is lost", &"");
             self.ground.disk.lose_power(&mut self.random);
             self.zombies.clear();
+            self.stale = None;
         }
         if self.random.chance(200) {
             let ms = self.random.between(0, 300_000);
@@ -135,7 +137,8 @@ impl World {
             self.ground.machine.advance(500);
         }
         self.with_process(|process, random| process.work_until_stopped(random).map(|()| true))?;
-        self.check_end()
+        self.check_end()?;
+        self.reconcile_finally()
     }
 
     pub(super) fn check_end(&self) -> Verdict {

@@ -6,6 +6,7 @@ use crate::block::CsvHeader;
 use memchr::{memchr, memchr2};
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Maximum number of columns in a header: it bounds what is stored of it.
 const COLUMNS_MAX: usize = 4_096;
@@ -45,7 +46,7 @@ pub(crate) fn is_whole_row(text: &[u8], header: &CsvHeader, settings: &DecodeSet
 impl CsvHeader {
     /// A placeholder for an unusable header; `what` is the reason.
     pub(crate) fn broken(what: String) -> CsvHeader {
-        CsvHeader { end: 0, line: Vec::new(), columns: 0, column_of: [None; FIELDS], broken: Some(what) }
+        CsvHeader { end: 0, line: Arc::default(), columns: 0, column_of: [None; FIELDS], broken: Some(what) }
     }
 
     /// Parses the header line; `end` is the offset in the input's text where the first data row begins.
@@ -53,7 +54,7 @@ impl CsvHeader {
         if simdutf8::basic::from_utf8(line).is_err() {
             return CsvHeader::broken("csv: the header is not UTF-8".into());
         }
-        let mut header = CsvHeader { end, line: line.to_vec(), columns: 0, column_of: [None; FIELDS], broken: None };
+        let mut header = CsvHeader { end, line: line.into(), columns: 0, column_of: [None; FIELDS], broken: None };
         let names = settings.fields.in_order();
         let mut unquoted = Vec::new();
         let mut columns = Columns::new(line, settings.csv_delimiter.byte());

@@ -1,7 +1,7 @@
 //! Settings of the decoder: format, names of fields and columns, unit of time.
 
 use adtally_model::settings::{Canonical, Clash, KIB, MIB, Size, Text, Texts};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use strum::{EnumIter, IntoStaticStr};
 
 /// Default maximum length of a line, in bytes without its line ending.
@@ -11,7 +11,7 @@ pub const LINE_BYTES_MAX: usize = 64 * 1024;
 pub type FieldName = Text<1, 128>;
 
 /// How the format of lines is chosen.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FormatChoice {
     /// By the first line of each file, and by its name if the line is not conclusive.
@@ -33,7 +33,7 @@ pub const NULL_VALUES: [&str; 6] = ["", "-", "\\N", "null", "NULL", "00000000-00
 
 /// The unit of timestamps that are numbers, the coarsest first. A number is a time from 2000 to 2099 in at most one
 /// unit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, EnumIter, IntoStaticStr)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, EnumIter, IntoStaticStr)]
 pub enum TimestampUnit {
     /// Seconds since the Unix epoch.
     #[serde(rename = "s")]
@@ -68,7 +68,7 @@ pub(crate) const FIELDS: usize = 6;
 pub(crate) const FIELD_NAMES: [&str; FIELDS] = ["click_timestamp", "ad_id", "user_id", "ip", "country", "click_id"];
 
 /// The JSON key or CSV column of each field.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct FieldNames {
     /// Event time.
     #[serde(deserialize_with = "FieldName::owned")]
@@ -111,7 +111,7 @@ impl FieldNames {
 }
 
 /// The separator of CSV columns.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum CsvDelimiter {
     /// The usual separator.
@@ -141,7 +141,7 @@ impl CsvDelimiter {
 }
 
 /// How lines are turned into clicks.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct DecodeSettings {
     /// NDJSON, CSV, or detected for each file.
     pub format: FormatChoice,
@@ -154,7 +154,11 @@ pub struct DecodeSettings {
     pub null_values: Vec<String>,
     /// Maximum length of a line, in bytes without its line ending; longer lines are malformed. A lower limit would
     /// reject ordinary clicks with long ids; with a higher one, a few worker threads would use too much memory.
-    #[serde(rename = "max_line", deserialize_with = "Size::<KIB, { 16 * MIB }>::bytes")]
+    #[serde(
+        rename = "max_line",
+        deserialize_with = "Size::<KIB, { 16 * MIB }>::bytes",
+        serialize_with = "Size::<KIB, { 16 * MIB }>::text"
+    )]
     pub line_bytes_max: usize,
     /// The separator of CSV columns.
     pub csv_delimiter: CsvDelimiter,

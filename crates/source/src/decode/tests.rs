@@ -1,5 +1,6 @@
 //! Decoding: a table of cases for each rule, then random lines against an independent parser ([`random`]).
 
+mod again;
 mod batch_reading;
 mod random;
 mod reader;

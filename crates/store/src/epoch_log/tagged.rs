@@ -1,6 +1,7 @@
 //! Tagged fields of a record, since format 2. A reader ignores unknown tags.
 
 use adtally_model::input::origin;
+use adtally_model::reconcile::Intake;
 use adtally_model::{Epoch, Error, InputLog, InputRow, Ledger, Position, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -26,6 +27,9 @@ const RECONCILE: u16 = 6;
 
 /// [`StagedFile::row_hash_sum`](adtally_model::StagedFile::row_hash_sum), an i64, little-endian; omitted if unknown.
 const ROW_HASH_SUM: u16 = 7;
+
+/// [`Reconciled::intake`](adtally_model::reconcile::Reconciled::intake), postcard; omitted if nothing was taken in.
+const INTAKE: u16 = 8;
 
 /// One field.
 #[derive(Serialize, Deserialize)]
@@ -60,6 +64,11 @@ pub(super) fn of(epoch: &Epoch) -> Result<Vec<Tagged>> {
         let value = postcard::to_stdvec(reconcile.as_ref())
             .map_err(|error| Error::internal("the state of reconciliation cannot be encoded").because(error))?;
         fields.push(Tagged { of: Part::Partition, tag: RECONCILE, value });
+        if reconcile.state.intake != Intake::default() {
+            let value = postcard::to_stdvec(&reconcile.state.intake)
+                .map_err(|error| Error::internal("the ledger of intake cannot be encoded").because(error))?;
+            fields.push(Tagged { of: Part::Partition, tag: INTAKE, value });
+        }
     }
     for (file, at) in epoch.staged.iter().zip(0..) {
         if let Some(sum) = file.row_hash_sum {
@@ -155,6 +164,12 @@ fn apply_one(epoch: &mut Epoch, Tagged { of, tag, value }: Tagged) -> Result<()>
         (RECONCILE, _, Part::Partition) => {
             let record = postcard::from_bytes(&value).map_err(|_| wrong("is no state of reconciliation"))?;
             epoch.reconcile = Some(Arc::new(record));
+        }
+        (INTAKE, _, Part::Partition) => {
+            // It follows the state that it belongs to.
+            let record = epoch.reconcile.as_mut().ok_or_else(|| wrong("has no state of reconciliation"))?;
+            Arc::make_mut(record).state.intake =
+                postcard::from_bytes(&value).map_err(|_| wrong("is no ledger of intake"))?;
         }
         (ROW_HASH_SUM, _, Part::Staged(at)) => {
             let file = epoch.staged.get_mut(at as usize).ok_or_else(|| wrong("belongs to no file"))?;

@@ -18,8 +18,9 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use std::sync::Arc;
 
-/// Dead letters passed to the Parquet writer at once: with the longest payloads 32 MiB.
+/// Most dead letters passed to the Parquet writer at once, and most bytes of their lines.
 const DEAD_LETTERS_AT_ONCE: usize = 8_192;
+const DEAD_LETTER_BYTES_AT_ONCE: usize = 32 << 20;
 
 /// Counts passed to the Parquet writer at once.
 const COUNTS_AT_ONCE: usize = 65_536;
@@ -51,8 +52,15 @@ pub fn encode_dead_letters(
         return Ok(None);
     }
     let mut writer = FileWriter::new(Table::DeadLetters, plain_properties(&["payload", "position"]), 0)?;
-    for chunk in letters.chunks(DEAD_LETTERS_AT_ONCE) {
+    let (mut rest, mut taken) = (letters, 0);
+    while !rest.is_empty() {
+        let fits = rest.iter().take(DEAD_LETTERS_AT_ONCE).take_while(|letter| {
+            taken += letter.payload.len();
+            taken <= DEAD_LETTER_BYTES_AT_ONCE
+        });
+        let (chunk, later) = rest.split_at(fits.count().max(1));
         writer.write(dead_letter_columns(chunk, partition, epoch)?)?;
+        (rest, taken) = (later, 0);
     }
     let times = || letters.iter().filter_map(|letter| letter.click.as_ref()).map(|click| click.fields().event_time_ms);
     let range = times().min().zip(times().max());
@@ -101,6 +109,7 @@ fn dead_letter_columns(letters: &[DeadLetter], partition: u32, epoch: u64) -> Re
             fields().map(|click| Some(String::from_utf8_lossy(click?.click_id)).filter(|id| !id.is_empty())),
         ),
         optional_timestamps(watermarks),
+        Arc::new(letters.iter().map(|letter| letter.header.as_deref()).collect::<BinaryArray>()),
     ])
 }
 
@@ -160,7 +169,7 @@ fn corrects(cause: Cause, table: Table) -> bool {
         Cause::Count => table == Table::ClicksByMinute,
         Cause::HourCount => table == Table::ClicksByHour,
         Cause::DayCount => table == Table::ClicksByDay,
-        Cause::Late | Cause::Future | Cause::StoredTwice | Cause::Reverted => true,
+        Cause::Late | Cause::Future | Cause::StoredTwice | Cause::Reverted | Cause::Replay | Cause::Backfill => true,
     }
 }
 

@@ -123,6 +123,7 @@ const DEAD_LETTERS: &[Column] = &[
     added("country", Kind::Text),
     added("click_id", Kind::Text),
     added("watermark", Kind::Timestamp),
+    added("header", Kind::Bytes),
 ];
 
 /// The columns of a table of counts; the first one is named after the span.

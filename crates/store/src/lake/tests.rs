@@ -128,6 +128,7 @@ fn epoch(number: u64) -> (EpochProjection, Vec<EncodedFile>) {
         verdict: Verdict::Malformed,
         reason: "not JSON".into(),
         payload: vec![0xff, 0, b'x'],
+        header: None,
         input: "logs/a.log".into(),
         position: number,
         received_at_ms: START.start_ms(),
