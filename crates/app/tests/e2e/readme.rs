@@ -367,7 +367,14 @@ fn commands_and_flags_of_the_prose_exist() {
     let helps: BTreeMap<&str, String> = names
         .filter_map(|line| line.split_whitespace().next())
         .filter(|name| *name != "help")
-        .map(|name| (name, help(name) + &if name == "config" { help("config show") } else { String::new() }))
+        .map(|name| {
+            let further: &[&str] = match name {
+                "config" => &["config show"],
+                "dead-letters" => &["dead-letters show", "dead-letters replay"],
+                _ => &[],
+            };
+            (name, further.iter().fold(help(name), |text, words| text + &help(words)))
+        })
         .collect();
     let has = |help: &str, flag: &str| help.split(|c: char| c != '-' && !c.is_alphanumeric()).any(|word| word == flag);
     let mut commands = 0;
