@@ -138,7 +138,7 @@ impl World {
         }
         self.with_process(|process, random| process.work_until_stopped(random).map(|()| true))?;
         self.check_end()?;
-        self.reconcile_finally()
+        self.reconcile_to_the_end()
     }
 
     pub(super) fn check_end(&self) -> Verdict {

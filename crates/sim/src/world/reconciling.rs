@@ -3,12 +3,15 @@
 use super::*;
 
 /// Most clicks of one correction.
-const CLICKS_MAX: u64 = 4;
+const CLICKS_MAX: u64 = 2;
+
+/// Runs with faults at the end, when most minutes are final.
+const RUNS_AT_THE_END: usize = 12;
 
 impl World {
     /// A reconciler recovers late clicks, or dies or fails in it. It may be a new one, the last one, or one that was succeeded.
     pub(super) fn reconcile(&mut self) -> Verdict {
-        let is_stale = self.stale.is_some() && self.reconciling.chance(300);
+        let is_stale = self.stale.is_some() && self.reconciling.chance(600);
         let kept = if is_stale { self.stale.take() } else { self.reconciler.take() };
         let (kept, succeeded) = match kept {
             Some(kept) if is_stale || self.reconciling.chance(500) => (Some(kept), None),
@@ -57,8 +60,18 @@ impl World {
         self.corrections.check_lake(&self.ground.tables)
     }
 
-    /// A last recount, without faults.
-    pub(super) fn reconcile_finally(&mut self) -> Verdict {
+    /// Further runs with faults, and a last one without.
+    pub(super) fn reconcile_to_the_end(&mut self) -> Verdict {
+        self.ground.machine.set_luck(self.scenario.luck);
+        for _ in 0..RUNS_AT_THE_END {
+            self.reconcile()?;
+        }
+        self.ground.machine.set_luck(Luck::default());
+        self.ground.disk.catch_up();
+        self.reconcile_finally()
+    }
+
+    fn reconcile_finally(&mut self) -> Verdict {
         self.stale = None;
         self.reconciler = None;
         let ended = call(|| Reconciler::claim(&self.ground)?.recover(&self.servers, PARTITION, usize::MAX));
