@@ -88,7 +88,7 @@ impl Reading {
                 ReadOutcome::Waits => self.lanes.rotate_left(1),
                 ReadOutcome::AtEnd | ReadOutcome::Ended => {
                     self.lanes.pop_front();
-                    self.check(lane)?;
+                    self.check()?;
                 }
                 ReadOutcome::Unreadable(error) => return Err(error),
             }
@@ -96,8 +96,8 @@ impl Reading {
         Ok(None)
     }
 
-    /// Checks that a file was read to its end.
-    fn check(&mut self, LaneId(number): LaneId) -> Result<()> {
+    /// Checks that nothing of the files was lost.
+    fn check(&mut self) -> Result<()> {
         for discovery in self.source.discover(self.clock.monotonic_ms())? {
             if let Discovery::Gap { input, bytes, reason } = discovery {
                 let name = self.names.get(&input).cloned().unwrap_or_default();
@@ -106,7 +106,6 @@ impl Reading {
                 )));
             }
         }
-        let _ = number;
         Ok(())
     }
 }

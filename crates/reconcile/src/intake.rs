@@ -8,7 +8,7 @@ use crate::run::{CLICKS_MAX, ReconcileReport, Run};
 use adtally_model::reconcile::{Cause, Intake, Reconciled};
 use adtally_model::{ClickColumns, Error, Identity, Invariant, Minute, RECONCILE, Result};
 use adtally_store::epoch_log::EpochLogs;
-use adtally_store::lake::{Epochs, Lake};
+use adtally_store::lake::Lake;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -127,11 +127,6 @@ impl<'a> Intaker<'a> {
         Some(self.kept_from).filter(|kept_from| kept_from.0 > i64::MIN)
     }
 
-    /// Minutes before this one are final.
-    pub fn final_to(&self) -> Minute {
-        self.final_to
-    }
-
     /// Books a line that is no click. `what` is its place and the reason.
     pub fn reject(&mut self, what: impl FnOnce() -> String) {
         self.uncommitted.add(&Intake { read: 1, rejected: 1, ..Intake::default() });
@@ -160,11 +155,7 @@ impl<'a> Intaker<'a> {
         rows: std::ops::Range<usize>,
         outcomes: &mut Vec<Outcome>,
     ) -> Result<()> {
-        let mut cut = self.sources.source_epochs();
-        if self.corrected > 0 {
-            cut.note(RECONCILE, self.corrected);
-        }
-        let recount = Recount::open(self.lake, &cut, Rolled::default()).await?;
+        let recount = Recount::open(self.lake, &self.sources.cut(self.corrected), Rolled::default()).await?;
         let minute_of = |row: usize| Minute::of(clicks.event_time_ms[row]);
         self.check_hours(&recount, rows.clone().map(minute_of)).await?;
         let begin = outcomes.len();
@@ -262,12 +253,5 @@ impl<'a> Intaker<'a> {
         report.intake = Some(self.intake);
         report.rejected = self.rejected;
         Ok(report)
-    }
-}
-
-impl Sources {
-    /// The last epoch of each source partition.
-    fn source_epochs(&self) -> Epochs {
-        self.epochs().iter().map(|of| (of.partition, of.number)).collect()
     }
 }

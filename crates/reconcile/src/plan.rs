@@ -2,16 +2,14 @@
 
 use crate::compare::{days_of, union};
 use crate::corrections::SourceProgress;
-use crate::recount::{DamagedEpoch, Hours, Recount, Rolled, Slice, slices};
+use crate::recount::{DamagedEpoch, Hours, Level, Recount, Rolled, Slice, slices};
 use crate::run::{DAMAGED_SHOWN_MAX, ReconcileOptions, ReconcileReport};
 use adtally_model::reconcile::{EpochOf, Reconciled};
 use adtally_model::time::rfc3339;
-use adtally_model::{Error, Frontiers, Minute, Progress, RECONCILE, Result, Watermark};
+use adtally_model::{EpochNumber, Error, Frontiers, Minute, Progress, RECONCILE, Result, Watermark};
 use adtally_store::epoch_log::EpochLogs;
 use adtally_store::lake::{Epochs, Lake, Table};
 use std::collections::BTreeSet;
-
-const HOUR_MINUTES: i64 = 60;
 
 /// The source partitions at the lake's epochs.
 pub(crate) struct Sources {
@@ -54,7 +52,7 @@ impl<'a> Plan<'a> {
         let rolled = Rolled::read(lake, logs).await?;
         let held = lake.epochs().await?;
         let sources = Sources::at(logs, &held).await?;
-        let recount = Recount::open(lake, &sources.cut(&held), rolled).await?;
+        let recount = Recount::open(lake, &sources.cut(held.last(RECONCILE)), rolled).await?;
         let kept_from = kept_from(lake).await?;
         let (first, end) = lake.minutes().await?.unwrap_or((Minute(0), Minute(0)));
         let final_to = sources.final_to.unwrap_or(first);
@@ -71,7 +69,7 @@ impl<'a> Plan<'a> {
             _ if whole.from >= whole.to => Due::default(),
             Some(minutes) => {
                 let within = minutes.iter().filter(|&&minute| (whole.from..whole.to).contains(&minute));
-                let ranges = union(within.map(|&from| Slice { from, to: from.next() }), HOUR_MINUTES);
+                let ranges = union(within.map(|&from| Slice { from, to: from.next() }), Level::Hour.minutes());
                 Due { ranges, fresh: Vec::new() }
             }
             None if !options.is_complete() => Due { ranges: vec![whole], fresh: vec![whole] },
@@ -120,11 +118,11 @@ impl Sources {
         &self.epochs
     }
 
-    /// The epochs of the recount, with the newest corrections.
-    fn cut(&self, held: &Epochs) -> Epochs {
+    /// These epochs, with the corrections up to an epoch of the partition `reconcile`; 0 if there are none.
+    pub(crate) fn cut(&self, corrected: EpochNumber) -> Epochs {
         let mut cut: Epochs = self.epochs.iter().map(|of| (of.partition, of.number)).collect();
-        if held.last(RECONCILE) > 0 {
-            cut.note(RECONCILE, held.last(RECONCILE));
+        if corrected > 0 {
+            cut.note(RECONCILE, corrected);
         }
         cut
     }
@@ -202,7 +200,7 @@ async fn due(whole: Slice, state: &Reconciled, recount: &Recount<'_>) -> Result<
     }
     push(&mut ranges, at, whole.to);
     push(&mut fresh, at, whole.to);
-    Ok(Due { ranges: union(ranges, HOUR_MINUTES), fresh })
+    Ok(Due { ranges: union(ranges, Level::Hour.minutes()), fresh })
 }
 
 /// Appends minutes to ascending ranges.
@@ -219,7 +217,7 @@ async fn damaged(recount: &Recount<'_>, ranges: &[Slice]) -> Result<Vec<DamagedE
     let mut damaged = Vec::new();
     let mut at = Minute(i64::MIN);
     for range in ranges {
-        let (from, to) = (hour_of(range.from).max(at), hour_of(Minute(range.to.0 + HOUR_MINUTES - 1)));
+        let (from, to) = (Level::Hour.floor(range.from).max(at), Level::Hour.ceil(range.to));
         if from < to {
             damaged.extend(recount.damaged(from, to).await?);
             at = to;
@@ -228,18 +226,14 @@ async fn damaged(recount: &Recount<'_>, ranges: &[Slice]) -> Result<Vec<DamagedE
     Ok(damaged)
 }
 
-fn hour_of(minute: Minute) -> Minute {
-    Minute(minute.0 - minute.0.rem_euclid(HOUR_MINUTES))
-}
-
 /// The ranges without some hours.
 fn without(ranges: &[Slice], hours: &BTreeSet<Minute>) -> Vec<Slice> {
     let mut left = Vec::new();
     for range in ranges {
         let mut at = range.from;
-        for &hour in hours.range(hour_of(range.from)..range.to) {
+        for &hour in hours.range(Level::Hour.floor(range.from)..range.to) {
             push(&mut left, at, hour.clamp(at, range.to));
-            at = Minute(hour.0 + HOUR_MINUTES).clamp(at, range.to);
+            at = Minute(hour.0 + Level::Hour.minutes()).clamp(at, range.to);
         }
         push(&mut left, at, range.to);
     }
