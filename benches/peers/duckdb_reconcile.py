@@ -86,10 +86,11 @@ for first, last in slices:
     for query in ["recovered", "stored_twice", "counts"]:
         found[query] = found.get(query, 0) + run(query)
 view("clicks", part("clicks", begin, end))
-view("stored", signed("hour", "FROM clicks"))
-view("counted", "SELECT hour AS span, ad_id, country, clicks FROM all_clicks_by_hour")
-found["hours"] = run("spans")
-view("stored", signed("day", "FROM clicks"))
-view("counted", "SELECT date_trunc('day', hour) AS span, ad_id, country, clicks FROM all_clicks_by_hour")
-found["days"] = run("spans")
+for name, rows in {
+    "stored": signed("hour", "FROM clicks"),
+    "hours": "SELECT hour AS span, ad_id, country, clicks FROM all_clicks_by_hour",
+    "days": "SELECT date_trunc('day', hour) AS span, ad_id, country, clicks FROM all_clicks_by_hour",
+}.items():
+    view("counts", rows)
+    found[name] = run("sums")
 print(time.perf_counter() - began, found, len(slices))

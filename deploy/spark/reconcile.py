@@ -11,8 +11,9 @@ recounts the minutes of these findings once more, and commits the corrections.
         --conf spark.sql.catalog.spark_catalog=org.apache.spark.sql.delta.catalog.DeltaCatalog \\
         reconcile.py --lake DIR/lake --findings FINDINGS
 
-Every minute that is final in every source partition is recounted, unless --from and --to name others. Nothing is recounted in
-hours in which the table `clicks` is damaged: they are findings of their own.
+Every minute that is final in every source partition, and whose raw clicks, counts and dead letters are kept, is recounted,
+unless --from and --to name others. Nothing is recounted in hours in which the table `clicks` is damaged: they are findings of
+their own. Counts by hour and by day are not compared: `adtally reconcile` does that.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import json
 import os
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 from pyspark.sql import DataFrame, SparkSession
@@ -28,7 +30,8 @@ from pyspark.sql import functions as F
 # The partition of corrections.
 RECONCILE = 65535
 
-TABLES = ["clicks", "dead_letters", "clicks_by_minute", "ledger"]
+# The ledger is written last, so it must be opened first: then the others have all its epochs.
+TABLES = ["ledger", "clicks", "dead_letters", "clicks_by_minute"]
 
 # The queries are files of the repository, beside which this one lies.
 QUERIES = Path(__file__).resolve().parents[2] / "crates" / "reconcile" / "src" / "recount" / "sql"
@@ -49,6 +52,19 @@ def epochs(ledger: DataFrame) -> dict[int, tuple[int, object]]:
     of_partitions = ledger.where("input IS NULL AND event_hour IS NULL")
     newest = of_partitions.groupBy("partition").agg(F.max_by(F.struct("epoch", "final_until"), "epoch").alias("last"))
     return {row.partition: (row.last.epoch, row.last.final_until) for row in newest.collect()}
+
+
+def kept_from(spark: SparkSession, path: str) -> datetime | None:
+    """The time from which a table has all its rows; older ones were dropped. It is a transaction of the table's log."""
+    log, schema = f"{path}/_delta_log", "txn STRUCT<appId STRING, version BIGINT>"
+    files = spark.read.format("binaryFile").load(log).select("path").collect()
+    commits = [row.path for row in files if row.path.endswith(".json")]
+    checkpoints = [row.path for row in files if row.path.endswith(".parquet")]
+    logged = spark.read.schema(schema).json(commits)
+    if checkpoints:
+        logged = logged.unionByName(spark.read.schema(schema).parquet(*checkpoints))
+    newest = logged.where("txn.appId = 'adtally-kept-from'").agg(F.max("txn.version").alias("ms")).first().ms
+    return None if newest is None else datetime.fromtimestamp(newest / 1000)
 
 
 def cut(table: DataFrame, held: dict[int, tuple[int, object]]) -> DataFrame:
@@ -88,7 +104,10 @@ def main() -> int:
     end = min(finals)
     if args.end:
         end = min(end, spark.sql(f"SELECT TIMESTAMP '{args.end}' AS t").first().t)
-    begin = spark.sql(f"SELECT TIMESTAMP '{args.begin}' AS t").first().t if args.begin else None
+    begins = [kept_from(spark, f"{args.lake}/{name}") for name in ["clicks", "clicks_by_minute", "dead_letters"]]
+    if args.begin:
+        begins.append(spark.sql(f"SELECT TIMESTAMP '{args.begin}' AS t").first().t)
+    begin = max((begin for begin in begins if begin is not None), default=None)
     whole = {name: cut(table, held) for name, table in tables.items()}
     clicks = between(whole["clicks"], "click_timestamp", begin, end)
     letters = between(whole["dead_letters"], "click_timestamp", begin, end)

@@ -5,6 +5,7 @@ mod http;
 mod live;
 mod measure;
 mod questions;
+mod reconcile;
 mod report;
 mod service;
 mod site;
@@ -27,7 +28,7 @@ struct Plan {
 }
 
 /// The parts, in order.
-const PARTS: [&str; 5] = ["stages", "whole", "slopes", "questions", "live"];
+const PARTS: [&str; 6] = ["stages", "whole", "slopes", "questions", "reconcile", "live"];
 
 impl Plan {
     fn read(words: &[&str]) -> Result<Plan, String> {
@@ -72,7 +73,7 @@ pub(crate) fn is_quick(words: &[&str]) -> bool {
 /// Runs the benchmark with these arguments; `program` is the `adtally` to measure.
 pub(crate) fn run(words: &[&str], program: &Path, root: &Path) -> Result<(), String> {
     let plan = Plan::read(words)?;
-    let site = Site::new(program, root, plan.has("whole"))?;
+    let site = Site::new(program, root, plan.has("whole") || plan.has("reconcile"))?;
     if let Some(program) = plan.beside.as_ref().filter(|program| !program.is_file()) {
         return Err(format!("--beside {}: there is no such program", program.display()));
     }
@@ -105,6 +106,8 @@ fn run_part(part: &str, plan: &Plan, site: &Site, report: &mut Report) -> Result
         "stages" => stages::beside_their_floors(plan.quick, report),
         "whole" => whole::beside_others(site, plan.clicks, plan.rounds, report),
         "questions" => questions::of_an_hour(site, if plan.quick { plan.clicks } else { 42_000_000 }, report),
+        "reconcile" if plan.quick => reconcile::of_a_day(site, &[1], 0, report),
+        "reconcile" => reconcile::of_a_day(site, &[10, 50, 200], 100, report),
         _ if plan.quick => Ok(()),
         "slopes" => whole::slopes(site, &[10, 30, 100], report),
         _ => live::at_the_mission_rate(site, 6, report),

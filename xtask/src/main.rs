@@ -28,8 +28,8 @@ Commands:
           (11574), --ads N (2000000), --seed S (1), --verify-each (after every kill)
   sim     Simulate deployments from seeds, with crashes, power losses, failing disks and fenced writers. Stops at the
           first broken guarantee. --seeds N (1000), --from S (0), --minutes M (instead of N), --story (prints events)
-  bench   Measure whole runs against other systems, slopes, questions and live traffic; writes benches/README.md.
-          --clicks N (10000000), --rounds N (3), --only stages,whole,slopes,questions,live (one or more of them),
+  bench   Measure whole runs against other systems, slopes, questions, recounts and live traffic; writes benches/README.md.
+          --clicks N (10000000), --rounds N (3), --only stages,whole,slopes,questions,reconcile,live (some of them),
           --quick (small and not optimised; only prints), --beside PROGRAM (compares with another adtally)
   fmt     Format the code; --check only lists what is not formatted
   clippy  Run the lints; warnings are errors

@@ -125,13 +125,19 @@ pub async fn backfill(
 ) -> Result<ReconcileReport> {
     let mut reading = Reading::open(settings, key, clock)?;
     let mut intake = Intaker::begin(lake, logs, corrections, Cause::Backfill, made_by).await?;
+    let mut checked_bytes = 0;
     if let Some(kept_from) = intake.kept_from() {
         // Before anything changes.
         let mut whole = Reading::open(settings, key, clock)?;
         while let Some((name, batch)) = whole.next()? {
             refuse_expired(&name, &batch, kept_from)?;
             whole.source.recycle(batch.text);
+            let progress = whole.source.progress();
+            watch(progress.read_bytes, 2 * progress.total_bytes);
+            // A service that stops must not wait for this loop.
+            tokio::task::yield_now().await;
         }
+        checked_bytes = whole.source.progress().total_bytes;
     }
     let (mut clicks, mut origins) = (ClickColumns::default(), Vec::new());
     while let Some((name, batch)) = reading.next()? {
@@ -149,24 +155,27 @@ pub async fn backfill(
         if origins.len() >= CLICKS_AT_ONCE {
             intake.take(&clicks, &origins).await?;
             (clicks, origins) = (ClickColumns::default(), Vec::new());
-            let progress = reading.source.progress();
-            watch(progress.read_bytes, progress.total_bytes);
         }
+        let progress = reading.source.progress();
+        watch(checked_bytes + progress.read_bytes, checked_bytes + progress.total_bytes);
+        tokio::task::yield_now().await;
     }
     intake.take(&clicks, &origins).await?;
     let mut report = intake.finish().await?;
-    report.rejected.extend(reading.source.foreign().into_iter().take(PROBLEMS_MAX));
+    report.unread = [reading.source.foreign(), reading.source.warnings()].concat();
     Ok(report)
 }
 
 fn refuse_expired(name: &str, batch: &DecodedBatch, kept_from: Minute) -> Result<()> {
-    match batch.clicks.event_time_ms.iter().find(|&&at_ms| Minute::of(at_ms) < kept_from) {
+    let clicks = &batch.clicks;
+    match (0..clicks.len()).find(|&row| Minute::of(clicks.event_time_ms[row]) < kept_from) {
         None => Ok(()),
-        Some(&at_ms) => Err(Error::user(format!(
-            "{name} has a click of {}, but raw clicks are kept from {} on: copies of earlier clicks could not be found, so \
-             nothing was brought in. Take such lines out of the file",
-            rfc3339(at_ms),
-            rfc3339(kept_from.start_ms())
+        Some(row) => Err(Error::user(format!(
+            "{name}, position {}: a click of {}, but raw clicks are kept only from {kept_from} on, so copies of it could not be \
+             found. Nothing was changed. Remove the lines before {kept_from} from the file",
+            batch.from + u64::from(clicks.line_start[row]),
+            rfc3339(clicks.event_time_ms[row]),
+            kept_from = rfc3339(kept_from.start_ms())
         ))),
     }
 }

@@ -5,6 +5,7 @@ use crate::intake::{LineDecoder, backfill};
 use crate::report::Report;
 use crate::settings::Settings;
 use adtally_model::{Error, IdentityKey, RECONCILE, Result};
+use adtally_pipeline::ClockGuard;
 use adtally_reconcile::{
     CorrectionParts, Corrections, LetterSelection, Readers, ReconcileOptions, ReconcileReport, Tell, Watch, reconcile,
     replay, revert,
@@ -14,7 +15,9 @@ use adtally_store::embedded::HotPartitions;
 use adtally_store::epoch_log::{EpochLogs, Fingerprints};
 use adtally_store::hot_counts::HotCounts;
 use adtally_store::lake::Lake;
+use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -64,6 +67,9 @@ pub struct Reconciler {
     corrections: Option<Corrections>,
     /// Shown to readers once there are corrections.
     hot: Arc<HotCounts>,
+    is_busy: Arc<AtomicBool>,
+    /// The clock of corrections.
+    guard: Arc<Mutex<ClockGuard>>,
 }
 
 /// What a client asks for.
@@ -100,6 +106,16 @@ pub struct RunParts<'a> {
 }
 
 impl Asked {
+    /// A word for it in logs.
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Asked::Reconcile(_) => "reconcile",
+            Asked::Revert(_) => "revert",
+            Asked::Replay(..) => "replay",
+            Asked::Backfill(..) => "backfill",
+        }
+    }
+
     /// Does it.
     ///
     /// # Errors
@@ -139,6 +155,7 @@ struct Request {
 pub struct ReconcilerHandle {
     requests: mpsc::Sender<Request>,
     stop: Arc<Notify>,
+    is_busy: Arc<AtomicBool>,
 }
 
 impl ReconcilerHandle {
@@ -148,9 +165,19 @@ impl ReconcilerHandle {
     /// As [`reconcile`]; transient when the process stops before the end.
     pub async fn run(&self, asked: Asked, watch: Box<dyn Fn(u64, u64) + Send + Sync>) -> Result<ReconcileReport> {
         let (reply, answer) = oneshot::channel();
-        let stopped = || Error::transient("the process stopped before the minutes were recounted");
+        let stopped = || {
+            Error::transient(
+                "the service stopped before the run ended: start it, and run the command again. What was committed is not \
+                 counted twice",
+            )
+        };
         self.requests.send(Request { asked, watch, reply }).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
+    }
+
+    /// Whether a run is in progress, so that others wait.
+    pub fn is_busy(&self) -> bool {
+        self.is_busy.load(Ordering::Relaxed)
     }
 
     /// Stops the thread, if necessary during a run: it is like a crash, which reconciliation tolerates.
@@ -169,7 +196,9 @@ impl Reconciler {
         // If the log is lost, but the lake has corrections, the claim says so.
         let has_log =
             parts.logs.partitions().await?.contains(&RECONCILE) || parts.lake.epochs().await?.last(RECONCILE) > 0;
-        let mut reconciler = Reconciler { parts, corrections: None, hot };
+        let guard = ClockGuard::new(parts.clock.wall_ms(), parts.clock.monotonic_ms(), 0);
+        let guard = Arc::new(Mutex::new(guard));
+        let mut reconciler = Reconciler { parts, corrections: None, hot, is_busy: Arc::default(), guard };
         if has_log {
             let corrected = reconciler.parts.lake.restated().await?;
             reconciler.parts.shown.restate(|restated| *restated = corrected);
@@ -186,9 +215,12 @@ impl Reconciler {
         let failed = |error| Error::external("the reconcile thread cannot be started").because(error);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
         let (requests, queue) = mpsc::channel(REQUESTS_MAX);
-        let handle = ReconcilerHandle { requests, stop: Arc::default() };
+        let handle = ReconcilerHandle { requests, stop: Arc::default(), is_busy: Arc::clone(&self.is_busy) };
         let stop = Arc::clone(&handle.stop);
+        let dead = Dead(Arc::clone(&self.parts.report));
         let work = move || {
+            // Dropped at the end, also after a panic.
+            let _dead = dead;
             runtime.block_on(async {
                 tokio::select! {
                     () = stop.notified() => {}
@@ -203,14 +235,14 @@ impl Reconciler {
 
     async fn claim(&self) -> Result<Corrections> {
         let ReconcilerParts { logs, lake, shown, fingerprints, clock, randomness, report, .. } = &self.parts;
-        let (clock, randomness) = (Arc::clone(clock), Arc::clone(randomness));
+        let (clock, randomness, guard) = (Arc::clone(clock), Arc::clone(randomness), Arc::clone(&self.guard));
         let corrections = Corrections::claim(CorrectionParts {
             logs: logs.clone(),
             lake: lake.clone(),
             readers: Some(Readers { hot: Arc::clone(&self.hot), shown: shown.clone() }),
             fingerprints: *fingerprints,
             random: Arc::new(move || randomness.next_u128()),
-            now_ms: Arc::new(move || clock.wall_ms()),
+            now_ms: Arc::new(move || guard.lock().read(clock.wall_ms(), clock.monotonic_ms()).guarded_ms),
         })
         .await?;
         shown.add(RECONCILE, Arc::clone(&self.hot));
@@ -218,18 +250,24 @@ impl Reconciler {
         Ok(corrections)
     }
 
-    async fn run(&mut self, asked: &Asked, watch: &(dyn Fn(u64, u64) + Send + Sync)) -> Result<ReconcileReport> {
+    async fn run(&mut self, asked: &Asked, watch: Watch<'_>) -> Result<ReconcileReport> {
+        self.is_busy.store(true, Ordering::Relaxed);
+        let done = self.run_alone(asked, watch).await;
+        self.is_busy.store(false, Ordering::Relaxed);
+        done
+    }
+
+    async fn run_alone(&mut self, asked: &Asked, watch: Watch<'_>) -> Result<ReconcileReport> {
         // After an error the partition is claimed again, because it is not known what was committed.
         let mut corrections = match self.corrections.take() {
             Some(corrections) => corrections,
             None => self.claim().await?,
         };
         let ReconcilerParts { logs, lake, report, settings, key, clock, .. } = &self.parts;
-        let corrections_of_run = Some(&mut corrections);
         let parts = RunParts {
             lake,
             logs,
-            corrections: corrections_of_run,
+            corrections: Some(&mut corrections),
             settings,
             key: *key,
             clock,
@@ -237,10 +275,18 @@ impl Reconciler {
             watch,
         };
         let done = asked.run(parts).await?;
+        tracing::info!(
+            asked = asked.as_str(),
+            run = done.run,
+            minutes = done.minutes,
+            rows = done.findings.values().map(|found| found.rows).sum::<u64>(),
+            clicks = done.findings.values().map(|found| found.clicks).sum::<i64>(),
+            damaged_hours = done.damaged_hours,
+            "run of corrections ended"
+        );
         report.corrected(*corrections.progress(), corrections.state());
-        if matches!(asked, Asked::Reconcile(_)) {
-            report.reconciled(done.unsettled(NOTES_MAX));
-        }
+        let is_complete = matches!(asked, Asked::Reconcile(options) if options.is_complete());
+        report.reconciled(done.unsettled(NOTES_MAX), is_complete);
         self.corrections = Some(corrections);
         Ok(done)
     }
@@ -269,7 +315,9 @@ impl Reconciler {
     /// When the first daily run is due: a run that was missed is made up soon after the start.
     fn first_due_ms(&self) -> Option<i64> {
         let (began_ms, daily_at_ms) = (self.parts.clock.wall_ms(), self.daily_at_ms()?);
-        let last_ms = self.corrections.as_ref().and_then(|corrections| corrections.state().completed_ms);
+        let state = self.corrections.as_ref().map(Corrections::state);
+        // If the last run left minutes out, an operator must see again why.
+        let last_ms = state.filter(|state| !state.has_gaps()).and_then(|state| state.completed_ms);
         let due_ms = last_ms.map(|last_ms| next_after(last_ms, daily_at_ms)).unwrap_or(began_ms);
         Some(due_ms.max(began_ms + AFTER_START_MS))
     }
@@ -284,15 +332,30 @@ impl Reconciler {
         }
         let asked = Asked::Reconcile(ReconcileOptions::all("schedule"));
         match self.run(&asked, &|_, _| {}).await {
-            Ok(report) => {
-                tracing::info!(minutes = report.minutes, "final minutes recounted");
-                Some(next_after(self.parts.clock.wall_ms(), self.daily_at_ms()?))
-            }
+            Ok(_) => Some(next_after(self.parts.clock.wall_ms(), self.daily_at_ms()?)),
             Err(error) => {
-                tracing::warn!("the daily recount failed, trying again later: {}", error.report());
-                self.parts.report.reconcile_failing(format!("the daily recount failed: {}", error.report()));
+                let failed = format!(
+                    "the daily recount failed and is tried again in {} minutes: {}",
+                    PAUSE_MS / 60_000,
+                    error.report()
+                );
+                tracing::warn!("{failed}");
+                self.parts.report.reconcile_failing(failed);
                 Some(self.parts.clock.wall_ms() + PAUSE_MS)
             }
+        }
+    }
+}
+
+/// Notes in the report that the thread died.
+struct Dead(Arc<Report>);
+
+impl Drop for Dead {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let failed = "the thread that reconciles died because of a defect, and nothing is recounted any more: restart the \
+                          service, and report this";
+            self.0.reconcile_failing(failed.to_owned());
         }
     }
 }
@@ -304,16 +367,4 @@ fn next_after(ms: i64, of_day_ms: i64) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_run_is_due_once_a_day() {
-        let check = |ms, of_day_ms, expected| assert_eq!(next_after(ms, of_day_ms), expected, "{ms} {of_day_ms}");
-        check(0, 9_000_000, 9_000_000);
-        check(9_000_000, 9_000_000, 9_000_000 + DAY_MS);
-        check(DAY_MS - 1, 0, DAY_MS);
-        check(10 * DAY_MS + 1, 1, 11 * DAY_MS + 1);
-        check(-1, 5, 5);
-    }
-}
+mod tests;

@@ -60,6 +60,14 @@ impl Cause {
             Cause::Backfill => "backfill",
         }
     }
+
+    /// Whether a revert takes its corrections back. A repaired count stays: the next recount would repair it again.
+    pub const fn is_revertible(self) -> bool {
+        match self {
+            Cause::Late | Cause::Future | Cause::StoredTwice | Cause::Replay | Cause::Backfill => true,
+            Cause::Reverted | Cause::Count | Cause::HourCount | Cause::DayCount => false,
+        }
+    }
 }
 
 impl fmt::Display for Cause {
@@ -221,6 +229,13 @@ impl Reconciled {
             false => (to, false),
         });
         Some(to.0)
+    }
+
+    /// Whether minutes were left out, because their stored clicks are damaged.
+    pub fn has_gaps(&self) -> bool {
+        let first = self.recounted.first();
+        self.since.zip(first).is_some_and(|(since, first)| since < first.from)
+            || self.recounted.windows(2).any(|ranges| ranges[0].to < ranges[1].from)
     }
 
     /// The newest epochs at which minutes were recounted.

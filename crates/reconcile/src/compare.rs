@@ -1,10 +1,11 @@
 //! Compares the counts by hour and day with the stored clicks, and corrects counts that differ.
 
-use crate::plan::Plan;
-use crate::recount::{Level, Slice};
-use crate::run::{CLICKS_MAX, Run, sum_of};
+use crate::plan::{Plan, without};
+use crate::recount::{Level, Slice, Sums};
+use crate::run::{CLICKS_MAX, Run};
 use adtally_model::reconcile::Cause;
 use adtally_model::{Minute, MinuteCounts, Result};
+use std::collections::BTreeSet;
 
 /// About the most clicks that are compared at once by ad and country.
 const COMPARED_AT_ONCE: u64 = 4_000_000;
@@ -13,23 +14,35 @@ impl Run<'_> {
     /// Corrects the counts by hour and by day of some days.
     pub(crate) async fn compare(&mut self, plan: &Plan<'_>, range: &Slice) -> Result<()> {
         for Slice { from, to } in days(range, plan.hours.keys().copied()) {
-            for level in [Level::Hour, Level::Day] {
-                // Of a span that began before, not all clicks are kept.
-                let (from, to) = (from.max(level.ceil(plan.kept_from)), to.min(plan.final_to));
-                if from >= to {
-                    continue;
-                }
-                for (span, clicks) in plan.recount.differing(level, from, to).await? {
-                    let end = Minute(span.0 + level.minutes()).min(to);
-                    if plan.damaged.range(span..end).next().is_some() {
-                        continue;
-                    }
-                    let parts = clicks.div_ceil(COMPARED_AT_ONCE).max(1);
-                    for part in 0..parts {
-                        let counts = plan.recount.differences(level, span, end, Some((part, parts))).await?;
-                        self.correct_counts(level.cause(), &counts).await?;
-                    }
-                }
+            // Of a span that began before, not all clicks are kept.
+            let kept = |level: Level| Slice { from: from.max(level.ceil(plan.kept_from)), to: to.min(plan.final_to) };
+            let mut stored = Sums::new();
+            for hours in without(&[kept(Level::Hour)], &plan.damaged) {
+                let of_hours = plan.recount.stored_sums(Level::Hour, hours.from, hours.to).await?;
+                self.compare_spans(plan, Level::Hour, hours, &of_hours).await?;
+                stored.extend(of_hours);
+            }
+            if plan.damaged.range(from..to).next().is_none() {
+                let days = kept(Level::Day);
+                self.compare_spans(plan, Level::Day, days, &by_day(&stored, days)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the counts of some spans with the sums of the stored clicks, and corrects those of spans that differ.
+    async fn compare_spans(&mut self, plan: &Plan<'_>, level: Level, range: Slice, stored: &Sums) -> Result<()> {
+        let Slice { from, to } = range;
+        if from >= to {
+            return Ok(());
+        }
+        let counted = plan.recount.counted_sums(level, from, to).await?;
+        for (span, clicks) in differing(stored, &counted) {
+            let end = Minute(span.0 + level.minutes()).min(to);
+            let parts = clicks.div_ceil(COMPARED_AT_ONCE).max(1);
+            for part in 0..parts {
+                let counts = plan.recount.differences(level, span, end, Some((part, parts))).await?;
+                self.correct_counts(level.cause(), &counts).await?;
             }
         }
         Ok(())
@@ -58,7 +71,7 @@ impl Run<'_> {
     }
 
     async fn correct_some(&mut self, cause: Cause, rows: usize, counts: Vec<MinuteCounts>) -> Result<()> {
-        self.report.add(cause, rows as u64, sum_of(&counts));
+        self.report.add(cause, rows as u64, &counts);
         self.commit(Some(cause), None, counts).await
     }
 }
@@ -80,6 +93,26 @@ pub(crate) fn union(ranges: impl IntoIterator<Item = Slice>, gap: i64) -> Vec<Sl
         }
     }
     joined
+}
+
+/// The sums of days, from those of their hours within a range.
+fn by_day(hours: &Sums, range: Slice) -> Sums {
+    let mut days = Sums::new();
+    for (&hour, [clicks, weighted]) in hours.range(range.from..range.to.max(range.from)) {
+        let sums = days.entry(Level::Day.floor(hour)).or_default();
+        *sums = [sums[0] + clicks, sums[1] + weighted];
+    }
+    days
+}
+
+/// The spans whose sums differ, each with about its number of clicks.
+fn differing(stored: &Sums, counted: &Sums) -> Vec<(Minute, u64)> {
+    let spans: BTreeSet<Minute> = stored.keys().chain(counted.keys()).copied().collect();
+    let of = |sums: &Sums, span| sums.get(&span).copied().unwrap_or_default();
+    let both = spans.into_iter().map(|span| (span, of(stored, span), of(counted, span)));
+    both.filter(|(_, stored, counted)| stored != counted)
+        .map(|(span, [stored, _], [counted, _])| (span, stored.max(counted).unsigned_abs()))
+        .collect()
 }
 
 /// Divides whole days into parts that have at most one day with clicks.
@@ -117,6 +150,24 @@ mod tests {
         check(&[(0, 10), (2, 3), (11, 12)], 0, &[(0, 10), (11, 12)]);
         check(&[(0, 10), (12, 13), (20, 21)], 2, &[(0, 13), (20, 21)]);
         assert_eq!(days_of(slices(&[(1, 2), (1_500, 2_880), (-1, 0)]).into_iter()), slices(&[(-1_440, 2_880)]));
+    }
+
+    #[test]
+    fn days_are_sums_of_their_hours_and_differ_in_either_sum() {
+        let sums = |rows: &[(i64, i64, i64)]| -> Sums {
+            rows.iter().map(|&(span, clicks, weighted)| (Minute(span), [clicks, weighted])).collect()
+        };
+        let hours = sums(&[(0, 1, 10), (60, 2, 20), (1_380, 3, 5), (1_440, 4, 7)]);
+        let range = |from, to| Slice { from: Minute(from), to: Minute(to) };
+        assert_eq!(by_day(&hours, range(0, 2_880)), sums(&[(0, 6, 35), (1_440, 4, 7)]));
+        assert_eq!(by_day(&hours, range(1_440, 1_500)), sums(&[(1_440, 4, 7)]));
+        assert_eq!(by_day(&hours, range(2_880, 1_500)), sums(&[]));
+        let check = |counted: &[(i64, i64, i64)], expected: &[(i64, u64)]| {
+            let expected: Vec<(Minute, u64)> = expected.iter().map(|&(span, clicks)| (Minute(span), clicks)).collect();
+            assert_eq!(differing(&hours, &sums(counted)), expected, "{counted:?}");
+        };
+        check(&[(0, 1, 10), (60, 2, 20), (1_380, 3, 5), (1_440, 4, 7)], &[]);
+        check(&[(0, 1, 11), (60, 9, 20), (1_380, 3, 5), (2_000, 1, 1)], &[(0, 1), (60, 9), (1_440, 4), (2_000, 1)]);
     }
 
     #[test]

@@ -99,6 +99,7 @@ impl Corrections {
             Corrections { parts, writer, progress: state.progress, state: reconciled, lake_epoch, file_token };
         corrections.warm().await?;
         corrections.catch_up().await?;
+        corrections.mark_committing(None);
         Ok(corrections)
     }
 
@@ -201,6 +202,9 @@ impl Corrections {
         self.parts.lake.stage(&files).await?;
         fail_points::reach("after_stage");
         let mut progress = Progress { number, ..self.progress };
+        // From here on, a question about this time must wait for the epoch. After an error, until the partition is claimed.
+        progress.clock_ms = progress.clock_ms.max((self.parts.now_ms)());
+        self.mark_committing(Some(progress.clock_ms));
         progress.clock_ms = progress.clock_ms.max((self.parts.now_ms)());
         advance(&mut progress.frontiers, &sources.frontiers);
         progress.newest_click_ms = progress.newest_click_ms.max(sources.newest_click_ms);
@@ -234,7 +238,16 @@ impl Corrections {
         self.writer.append(&mut epoch).await?;
         fail_points::reach("after_record");
         (self.progress, self.state) = (epoch.progress, record.state);
-        self.show(epoch).await
+        self.show(epoch).await?;
+        self.mark_committing(None);
+        Ok(())
+    }
+
+    /// Tells readers the time of the epoch that is being committed, if there is one.
+    fn mark_committing(&self, since_ms: Option<i64>) {
+        if let Some(Readers { shown, .. }) = &self.parts.readers {
+            shown.restate(|restated| restated.committing_ms = since_ms);
+        }
     }
 
     fn encode(

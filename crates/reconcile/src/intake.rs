@@ -3,7 +3,7 @@
 
 use crate::corrections::Corrections;
 use crate::plan::{Sources, kept_from};
-use crate::recount::{FoundClicks, Level, Recount, Rolled, Slice};
+use crate::recount::{Damaged, FoundClicks, Level, Recount, Rolled, Slice};
 use crate::run::{CLICKS_MAX, ReconcileReport, Run};
 use adtally_model::reconcile::{Cause, Intake, Reconciled};
 use adtally_model::{ClickColumns, Error, Identity, Invariant, Minute, RECONCILE, Result};
@@ -61,6 +61,19 @@ impl Outcome {
             Outcome::Damaged => "waiting: the stored clicks of its hour are damaged",
         }
     }
+
+    /// The ledger of one line with it.
+    const fn booked(self) -> Intake {
+        let mut one = Intake { read: 1, recovered: 0, duplicate: 0, rejected: 0, expired: 0, waiting: 0 };
+        match self {
+            Outcome::Recovered => one.recovered = 1,
+            Outcome::Duplicate => one.duplicate = 1,
+            Outcome::Ahead => one.rejected = 1,
+            Outcome::Expired => one.expired = 1,
+            Outcome::NotFinal | Outcome::Damaged => one.waiting = 1,
+        }
+        one
+    }
 }
 
 /// Takes clicks in, in batches.
@@ -75,6 +88,8 @@ pub struct Intaker<'a> {
     corrected: u64,
     /// Whether the stored clicks of an hour are damaged.
     hours: BTreeMap<Minute, bool>,
+    /// The damage of these hours.
+    damaged: Vec<Damaged>,
     /// In a dry run, the clicks that would have been recovered.
     seen: HashSet<Identity>,
     /// What was not committed yet.
@@ -115,6 +130,7 @@ impl<'a> Intaker<'a> {
             run,
             corrected: held.last(RECONCILE),
             hours: BTreeMap::new(),
+            damaged: Vec::new(),
             seen: HashSet::new(),
             uncommitted: Intake::default(),
             intake: Intake::default(),
@@ -156,27 +172,16 @@ impl<'a> Intaker<'a> {
         outcomes: &mut Vec<Outcome>,
     ) -> Result<()> {
         let recount = Recount::open(self.lake, &self.sources.cut(self.corrected), Rolled::default()).await?;
-        let minute_of = |row: usize| Minute::of(clicks.event_time_ms[row]);
-        self.check_hours(&recount, rows.clone().map(minute_of)).await?;
+        self.check_hours(&recount, rows.clone().map(|row| Minute::of(clicks.event_time_ms[row]))).await?;
         let begin = outcomes.len();
         let mut candidates = Vec::new();
         for row in rows.clone() {
-            let minute = minute_of(row);
-            let outcome = if clicks.event_time_ms[row] > origins[row].received_at_ms.saturating_add(AHEAD_MS_MAX) {
-                Outcome::Ahead
-            } else if minute < self.kept_from {
-                Outcome::Expired
-            } else if minute >= self.final_to {
-                Outcome::NotFinal
-            } else if self.hours.get(&Level::Hour.floor(minute)) == Some(&true) {
-                Outcome::Damaged
-            } else if self.seen.contains(&clicks.identity[row]) {
-                Outcome::Duplicate
-            } else {
+            let refused = self.refused(clicks.event_time_ms[row], origins[row].received_at_ms);
+            let is_copy = self.seen.contains(&clicks.identity[row]);
+            if refused.is_none() && !is_copy {
                 candidates.push(row);
-                Outcome::Duplicate
-            };
-            outcomes.push(outcome);
+            }
+            outcomes.push(refused.unwrap_or(Outcome::Duplicate));
         }
         let mut found = FoundClicks::default();
         for row in recount.unknown(clicks, &candidates).await? {
@@ -187,14 +192,7 @@ impl<'a> Intaker<'a> {
             }
         }
         for (outcome, row) in outcomes[begin..].iter().zip(rows) {
-            let one = Intake { read: 1, ..Intake::default() };
-            self.uncommitted.add(&match outcome {
-                Outcome::Recovered => Intake { recovered: 1, ..one },
-                Outcome::Duplicate => Intake { duplicate: 1, ..one },
-                Outcome::Ahead => Intake { rejected: 1, ..one },
-                Outcome::Expired => Intake { expired: 1, ..one },
-                Outcome::NotFinal | Outcome::Damaged => Intake { waiting: 1, ..one },
-            });
+            self.uncommitted.add(&outcome.booked());
             if *outcome == Outcome::Ahead && self.rejected.len() < REJECTED_SHOWN_MAX {
                 let Origin { input, position, .. } = &origins[row];
                 self.rejected.push(format!("{input}, position {position}: {}", outcome.as_str()));
@@ -211,6 +209,22 @@ impl<'a> Intaker<'a> {
         Ok(())
     }
 
+    /// Why a click is not compared with the stored ones, if it is not.
+    fn refused(&self, event_time_ms: i64, received_at_ms: i64) -> Option<Outcome> {
+        let minute = Minute::of(event_time_ms);
+        if event_time_ms > received_at_ms.saturating_add(AHEAD_MS_MAX) {
+            Some(Outcome::Ahead)
+        } else if minute < self.kept_from {
+            Some(Outcome::Expired)
+        } else if minute >= self.final_to {
+            Some(Outcome::NotFinal)
+        } else if self.hours.get(&Level::Hour.floor(minute)) == Some(&true) {
+            Some(Outcome::Damaged)
+        } else {
+            None
+        }
+    }
+
     /// Finds out whether the stored clicks of hours are damaged.
     async fn check_hours(&mut self, recount: &Recount<'_>, minutes: impl Iterator<Item = Minute>) -> Result<()> {
         let is_asked = |minute: &Minute| (self.kept_from..self.final_to).contains(minute);
@@ -225,6 +239,7 @@ impl<'a> Intaker<'a> {
                 self.hours.insert(hour, damaged.iter().any(|damaged| damaged.hour == hour));
                 hour = end(hour);
             }
+            self.damaged.extend(damaged);
         }
         Ok(())
     }
@@ -252,6 +267,7 @@ impl<'a> Intaker<'a> {
         let mut report = self.run.report;
         report.intake = Some(self.intake);
         report.rejected = self.rejected;
+        report.note_damage(&self.damaged);
         Ok(report)
     }
 }

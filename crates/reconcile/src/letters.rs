@@ -4,7 +4,7 @@ use crate::corrections::Corrections;
 use crate::intake::{Intaker, Origin};
 use crate::recount::Letters;
 use crate::run::ReconcileReport;
-use adtally_model::dead_letter::{CONFLICT_OF, reason_kind};
+use adtally_model::dead_letter::{CONFLICT_OF, PAYLOAD_BYTES_MAX, Verdict, reason_kind};
 use adtally_model::reconcile::Cause;
 use adtally_model::{ClickColumns, Rejected, Result};
 use adtally_store::epoch_log::EpochLogs;
@@ -20,6 +20,9 @@ const LINES_AT_ONCE: usize = 100_000;
 
 /// Bytes of lines that are decoded at once.
 const BYTES_AT_ONCE: usize = 32 << 20;
+
+/// Why a line that is not whole is rejected: its beginning could be another click, or one that it never was.
+const CUT: &str = "only its first 4 KiB are stored: use backfill with its file";
 
 /// Which dead letters are meant.
 #[derive(Clone, Debug, Default)]
@@ -128,7 +131,7 @@ pub trait Redecode: Send + Sync {
     fn decode(&self, lines: &[Letter]) -> (ClickColumns, Vec<Rejected>);
 }
 
-/// Decodes the selected malformed and invalid lines again, and counts each of their clicks once. Lines of minutes that are not
+/// Decodes the selected malformed and invalid lines again, and late and future lines that were stored without their fields, and counts each of their clicks once. Lines of minutes that are not
 /// final wait. Without `corrections` it is a dry run, which changes nothing. `tell` is called for each line with what becomes of
 /// it, `watch` with the lines done and the lines to do.
 ///
@@ -155,7 +158,7 @@ pub async fn replay(
         waiting.extend(batch.into_iter().flatten());
         if waiting.len() >= LINES_AT_ONCE || bytes >= BYTES_AT_ONCE || is_last {
             done += waiting.len() as u64;
-            replay_some(&mut intake, &std::mem::take(&mut waiting), decoder, tell).await?;
+            replay_some(&mut intake, std::mem::take(&mut waiting), decoder, tell).await?;
             bytes = 0;
             watch(done, lines.max(done));
         }
@@ -167,11 +170,19 @@ pub async fn replay(
 
 async fn replay_some(
     intake: &mut Intaker<'_>,
-    letters: &[Letter],
+    letters: Vec<Letter>,
     decoder: &dyn Redecode,
     tell: Tell<'_>,
 ) -> Result<()> {
-    let (clicks, rejected) = decoder.decode(letters);
+    let is_cut =
+        |letter: &Letter| letter.verdict != Verdict::Invalid.as_str() && letter.payload.len() >= PAYLOAD_BYTES_MAX;
+    let (cut, letters): (Vec<Letter>, Vec<Letter>) = letters.into_iter().partition(is_cut);
+    for letter in cut {
+        let Origin { input, position, .. } = &letter.origin;
+        intake.reject(|| format!("{input}, position {position}: {CUT}"));
+        tell(&letter, &format!("rejected: {CUT}"));
+    }
+    let (clicks, rejected) = decoder.decode(&letters);
     let letter_of = |number: u32| &letters[number as usize];
     for Rejected { line_start, reason, .. } in &rejected {
         let letter = letter_of(*line_start);

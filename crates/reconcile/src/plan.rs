@@ -2,14 +2,20 @@
 
 use crate::compare::{days_of, union};
 use crate::corrections::SourceProgress;
-use crate::recount::{DamagedEpoch, Hours, Level, Recount, Rolled, Slice, slices};
-use crate::run::{DAMAGED_SHOWN_MAX, ReconcileOptions, ReconcileReport};
+use crate::recount::{Damaged, Hours, Level, Recount, Rolled, Slice, slices};
+use crate::run::{ReconcileOptions, ReconcileReport};
 use adtally_model::reconcile::{EpochOf, Reconciled};
 use adtally_model::time::rfc3339;
-use adtally_model::{EpochNumber, Error, Frontiers, Minute, Progress, RECONCILE, Result, Watermark};
+use adtally_model::{
+    EpochNumber, Error, Frontiers, InputRow, InputStatus, Minute, Progress, RECONCILE, Result, Watermark,
+};
 use adtally_store::epoch_log::EpochLogs;
 use adtally_store::lake::{Epochs, Lake, Table};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Most inputs that are named as those that hold a partition.
+const HOLDERS_SHOWN_MAX: usize = 3;
 
 /// The source partitions at the lake's epochs.
 pub(crate) struct Sources {
@@ -17,8 +23,8 @@ pub(crate) struct Sources {
     pub(crate) progress: SourceProgress,
     /// Minutes before this one are final in every source partition.
     final_to: Option<Minute>,
-    /// Why later minutes are not final.
-    reason: String,
+    /// The partition whose minutes become final last; the first one that is not in the lake, if there is one.
+    last: Option<Progress>,
 }
 
 /// The minutes of a run.
@@ -56,7 +62,10 @@ impl<'a> Plan<'a> {
         let kept_from = kept_from(lake).await?;
         let (first, end) = lake.minutes().await?.unwrap_or((Minute(0), Minute(0)));
         let final_to = sources.final_to.unwrap_or(first);
-        let not_final = (end > final_to).then(|| (final_to.max(first), sources.reason.clone()));
+        let not_final = match end > final_to {
+            true => Some((final_to.max(first), sources.reason(logs).await?)),
+            false => None,
+        };
         let hours = recount.hours(kept_from, final_to).await?;
         // Clicks may be missing at the beginning: the ledger still names their hours.
         let begun = [hours.keys().next().copied(), recount.first_hour(kept_from).await?];
@@ -70,7 +79,7 @@ impl<'a> Plan<'a> {
             Some(minutes) => {
                 let within = minutes.iter().filter(|&&minute| (whole.from..whole.to).contains(&minute));
                 let ranges = union(within.map(|&from| Slice { from, to: from.next() }), Level::Hour.minutes());
-                Due { ranges, fresh: Vec::new() }
+                Due { fresh: ranges.clone(), ranges }
             }
             None if !options.is_complete() => Due { ranges: vec![whole], fresh: vec![whole] },
             None => due(whole, state, &recount).await?,
@@ -83,28 +92,34 @@ impl<'a> Plan<'a> {
         let found = damaged(&recount, &suspects).await?;
         let damaged: BTreeSet<Minute> = found.iter().map(|damaged| damaged.hour).collect();
         let ranges = without(&ranges, &damaged);
-        let report = ReconcileReport {
+        let mut report = ReconcileReport {
             minutes: ranges.iter().map(|range| (range.to.0 - range.from.0).unsigned_abs()).sum(),
             span: ranges.first().zip(ranges.last()).map(|(first, last)| (first.from, last.to)),
-            damaged_hours: found.len() as u64,
-            damaged: found.iter().take(DAMAGED_SHOWN_MAX).map(ToString::to_string).collect(),
-            expired: recount.letters_before(kept_from, &state.last_cut()).await?,
+            expired: expired(&recount, state, kept_from).await?,
+            without_fields: recount.letters_without_fields(kept_from, final_to, &state.last_cut()).await?,
             not_final,
             ..ReconcileReport::default()
         };
+        report.note_damage(&found);
         let slices = slices(&ranges, &hours);
         Ok(Plan { recount, sources, slices, compared, hours, damaged, final_to, kept_from, since, report })
     }
 }
 
-/// The first minute whose raw clicks, counts and dead letters are all kept.
+/// The first minute whose raw clicks, counts, dead letters and ledger are all kept.
 pub(crate) async fn kept_from(lake: &Lake) -> Result<Minute> {
     let mut kept_from = Minute(i64::MIN);
     for table in [Table::Clicks, Table::ClicksByMinute, Table::DeadLetters] {
         // Dead letters are kept by the time at which they were read, which is later than that of their clicks.
         kept_from = kept_from.max(lake.kept_from(table).await?.unwrap_or(kept_from));
     }
-    Ok(kept_from)
+    Ok(kept_from.max(ledger_kept_from(lake).await?.unwrap_or(kept_from)))
+}
+
+/// The first minute of which the ledger says what was stored; `None` if nothing of it was deleted.
+pub(crate) async fn ledger_kept_from(lake: &Lake) -> Result<Option<Minute>> {
+    // The ledger is kept by the time of its epochs. They can be committed a little before the time of their clicks.
+    Ok(lake.kept_from(Table::Ledger).await?.map(|kept| Minute(Level::Hour.ceil(kept).0 + Level::Hour.minutes())))
 }
 
 impl Sources {
@@ -130,12 +145,12 @@ impl Sources {
     /// Reads the progress of the source partitions at the lake's epochs from their records.
     pub(crate) async fn at(logs: &EpochLogs, held: &Epochs) -> Result<Sources> {
         let mut sources =
-            Sources { epochs: Vec::new(), progress: SourceProgress::default(), final_to: None, reason: String::new() };
+            Sources { epochs: Vec::new(), progress: SourceProgress::default(), final_to: None, last: None };
         let mut all: Vec<Progress> = Vec::new();
         for partition in logs.partitions().await?.into_iter().filter(|&partition| partition != RECONCILE) {
             let number = held.last(partition);
             if number == 0 {
-                sources.reason = format!("partition {partition} is not in the lake yet");
+                sources.last = Some(Progress { partition, ..Progress::default() });
                 return Ok(sources);
             }
             let Some((epoch, _)) = logs.log(partition).read(number).await? else {
@@ -160,16 +175,49 @@ impl Sources {
             newest_click_ms: all.iter().filter_map(|progress| progress.newest_click_ms).max(),
         };
         sources.final_to = sources.progress.frontiers.final_.get().map(Minute::of);
-        if let Some(last) = all.iter().min_by_key(|progress| progress.frontiers.final_) {
-            let watermark = last
-                .frontiers
-                .watermark
-                .get()
-                .map_or("no watermark".to_owned(), |watermark| format!("the watermark {}", rfc3339(watermark)));
-            sources.reason = format!("partition {} has {watermark}", last.partition);
-        }
+        sources.last = all.into_iter().min_by_key(|progress| progress.frontiers.final_);
         Ok(sources)
     }
+
+    /// Why later minutes are not final: the partition, and the inputs that hold it.
+    async fn reason(&self, logs: &EpochLogs) -> Result<String> {
+        let Some(Progress { partition, number, frontiers, .. }) = self.last else {
+            return Ok("no partition has an epoch".to_owned());
+        };
+        if number == 0 {
+            return Ok(format!("partition {partition} is not in the lake yet"));
+        }
+        let watermark = frontiers.watermark.get();
+        let watermark = watermark.map_or("no watermark".to_owned(), |ms| format!("the watermark {}", rfc3339(ms)));
+        let mut holding = inputs(logs, partition, number).await?;
+        holding.retain(|row| row.status == InputStatus::Holding);
+        holding.sort_by_key(|row| row.time.largest_ms);
+        let names: Vec<&str> = holding.iter().map(|row| &*row.name).take(HOLDERS_SHOWN_MAX).collect();
+        let held_by = match holding.len() - names.len() {
+            _ if names.is_empty() => "no input holds it, because all are idle or have ended".to_owned(),
+            0 => format!("held by {}", names.join(", ")),
+            more => format!("held by {} and {more} more", names.join(", ")),
+        };
+        Ok(format!("partition {partition} has {watermark}, {held_by}"))
+    }
+}
+
+/// The inputs of a partition at an epoch. A record has those that its epoch changed, and every base has all.
+async fn inputs(logs: &EpochLogs, partition: u32, number: EpochNumber) -> Result<Vec<Arc<InputRow>>> {
+    let log = logs.log(partition);
+    let mut rows = BTreeMap::new();
+    for number in (1..=number).rev() {
+        // Records that are not needed any more are deleted in the meantime.
+        let Some((epoch, _)) = log.read(number).await? else { break };
+        let base = epoch.base.as_deref().map(|base| base.inputs.clone());
+        for row in epoch.inputs.into_iter().chain(base.iter().flatten().cloned()) {
+            rows.entry(row.id).or_insert(row);
+        }
+        if base.is_some() {
+            break;
+        }
+    }
+    Ok(rows.into_values().collect())
 }
 
 /// The minutes that need a recount.
@@ -212,8 +260,22 @@ fn push(ranges: &mut Vec<Slice>, from: Minute, to: Minute) {
     }
 }
 
+/// The number of late and future lines that the last complete run did not know or could not settle, and whose raw clicks are
+/// no longer kept.
+async fn expired(recount: &Recount<'_>, state: &Reconciled, kept_from: Minute) -> Result<u64> {
+    let since = state.since.unwrap_or(kept_from).min(kept_from);
+    let mut expired = recount.letters(Minute(i64::MIN), since, &state.last_cut()).await?;
+    let mut at = since;
+    for range in &state.recounted {
+        let (from, to) = (range.from.clamp(at, kept_from), range.to.clamp(at, kept_from));
+        expired += recount.letters(at, from, &[]).await? + recount.letters(from, to, &range.cut).await?;
+        at = to;
+    }
+    Ok(expired + recount.letters(at, kept_from, &[]).await?)
+}
+
 /// The hours of some minutes in which `clicks` is not whole.
-async fn damaged(recount: &Recount<'_>, ranges: &[Slice]) -> Result<Vec<DamagedEpoch>> {
+async fn damaged(recount: &Recount<'_>, ranges: &[Slice]) -> Result<Vec<Damaged>> {
     let mut damaged = Vec::new();
     let mut at = Minute(i64::MIN);
     for range in ranges {
@@ -227,7 +289,7 @@ async fn damaged(recount: &Recount<'_>, ranges: &[Slice]) -> Result<Vec<DamagedE
 }
 
 /// The ranges without some hours.
-fn without(ranges: &[Slice], hours: &BTreeSet<Minute>) -> Vec<Slice> {
+pub(crate) fn without(ranges: &[Slice], hours: &BTreeSet<Minute>) -> Vec<Slice> {
     let mut left = Vec::new();
     for range in ranges {
         let mut at = range.from;

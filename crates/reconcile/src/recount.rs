@@ -12,17 +12,19 @@ pub(crate) use letters::Letters;
 pub(crate) use levels::{Level, Rolled};
 pub(crate) use slices::{Hours, Slice, slices};
 
+use crate::compare::union;
 use adtally_model::reconcile::{Cause, EpochOf};
 use adtally_model::time::rfc3339;
-use adtally_model::{ClickColumns, ClickRef, Error, Identity, Minute, MinuteCounts, RECONCILE, Result};
+use adtally_model::{ClickColumns, ClickRef, Error, ErrorKind, Identity, Minute, MinuteCounts, RECONCILE, Result};
 use adtally_store::lake::{Epochs, Lake, Table};
 use arrow::array::{Array, RecordBatch};
+use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use datafusion::error::DataFusionError;
 use datafusion::functions::datetime::expr_fn::date_trunc;
 use datafusion::functions::math::expr_fn::abs;
 use datafusion::functions_aggregate::count::count_all;
 use datafusion::functions_aggregate::expr_fn::{min, sum};
-use datafusion::logical_expr::{Expr, ScalarUDF};
+use datafusion::logical_expr::{Expr, ScalarUDF, cast};
 use datafusion::prelude::{DataFrame, SessionContext, col, lit};
 use datafusion::scalar::ScalarValue;
 use futures::StreamExt;
@@ -34,7 +36,7 @@ use std::fmt;
 const RECOVERED: &str = include_str!("recount/sql/recovered.sql");
 const STORED_TWICE: &str = include_str!("recount/sql/stored_twice.sql");
 const COUNTS: &str = include_str!("recount/sql/counts.sql");
-const SPANS: &str = include_str!("recount/sql/spans.sql");
+const SUMS: &str = include_str!("recount/sql/sums.sql");
 const REVERT: &str = include_str!("recount/sql/revert.sql");
 const DAMAGED: &str = include_str!("recount/sql/damaged.sql");
 
@@ -52,6 +54,9 @@ pub(crate) struct FoundClicks {
     pub(crate) lines: Vec<(String, u64)>,
 }
 
+/// Of each span, under its first minute: the sum of its clicks, and their sum weighted with a hash of ad and country.
+pub(crate) type Sums = BTreeMap<Minute, [i64; 2]>;
+
 /// The corrections that a slice of minutes needs.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
@@ -63,25 +68,35 @@ pub(crate) struct Found {
     pub(crate) counts: Vec<MinuteCounts>,
 }
 
-/// An hour of one epoch whose clicks are not those that the ledger says were stored.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct DamagedEpoch {
+/// An hour whose clicks are not those that the ledger says were stored.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Damaged {
     pub(crate) hour: Minute,
-    pub(crate) partition: u32,
-    pub(crate) epoch: u64,
-    /// Rows too many, or missing if it is negative.
-    pub(crate) rows: i64,
+    what: Damage,
 }
 
-impl fmt::Display for DamagedEpoch {
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Damage {
+    /// Rows of an epoch too many, or missing if it is negative. If it is 0, they are other rows.
+    Rows { partition: u32, epoch: u64, rows: i64 },
+    /// A file is missing or damaged, for this reason.
+    Unreadable(String),
+}
+
+impl fmt::Display for Damaged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hour = rfc3339(self.hour.start_ms());
-        let what = match self.rows {
-            0 => "rows that are not those that were stored".to_owned(),
-            missing @ ..0 => format!("{} rows too few", missing.unsigned_abs()),
-            more => format!("{more} rows too many"),
-        };
-        write!(f, "`clicks` has {what} in the hour {hour}, of epoch {} of partition {}", self.epoch, self.partition)
+        match &self.what {
+            Damage::Unreadable(reason) => write!(f, "`clicks` cannot be read in the hour {hour}: {reason}"),
+            Damage::Rows { partition, epoch, rows } => {
+                let what = match *rows {
+                    0 => "rows that are not those that were stored".to_owned(),
+                    missing @ ..0 => format!("{} rows too few", missing.unsigned_abs()),
+                    more => format!("{more} rows too many"),
+                };
+                write!(f, "`clicks` has {what} in the hour {hour}, of epoch {epoch} of partition {partition}")
+            }
+        }
     }
 }
 
@@ -129,25 +144,58 @@ impl<'a> Recount<'a> {
         Ok(minutes)
     }
 
-    /// Checks that `clicks` is whole in the hours of `[from, to)`.
-    pub(crate) async fn damaged(&self, from: Minute, to: Minute) -> Result<Vec<DamagedEpoch>> {
-        let views = self.views(&[("clicks", "click_timestamp")], from, to).await?;
+    /// Checks that `clicks` is whole in some hours, `[from, to)`.
+    pub(crate) async fn damaged(&self, from: Minute, to: Minute) -> Result<Vec<Damaged>> {
+        match self.damaged_rows(from, to).await {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {}
+            found => return found,
+        }
+        // A file cannot be read. A file has the clicks of one hour.
+        let (mut damaged, mut at) = (Vec::new(), from);
+        for hour in self.lake.click_rows_by_hour().await?.into_keys().filter(|hour| (from..to).contains(hour)) {
+            if at < hour {
+                damaged.extend(self.damaged_rows(at, hour).await?);
+            }
+            at = Minute(hour.0 + Level::Hour.minutes());
+            match self.damaged_rows(hour, at).await {
+                Ok(rows) => damaged.extend(rows),
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    damaged.push(Damaged { hour, what: Damage::Unreadable(error.report()) });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if at < to {
+            damaged.extend(self.damaged_rows(at, to).await?);
+        }
+        Ok(damaged)
+    }
+
+    async fn damaged_rows(&self, from: Minute, to: Minute) -> Result<Vec<Damaged>> {
+        let views = self.views(&[("clicks", &["click_timestamp"])], from, to).await?;
         let ledger = self.session.table("ledger").await.map_err(failed)?;
-        let ledger = ledger.filter(between("event_hour", from, to).or(col("event_hour").is_null())).map_err(failed)?;
+        let ledger = ledger.filter(between("event_hour", from, to).or(col("event_hour").is_null()));
+        let ledger = ledger.and_then(|rows| rows.with_column("event_hour", plain("event_hour"))).map_err(failed)?;
         views.register_table("ledger", ledger.into_view()).map_err(failed)?;
         let rows = numbers(&query(&views, DAMAGED).await?)?;
-        let damaged = rows.into_iter().map(|row| DamagedEpoch {
+        let damaged = |row: Vec<i64>| Damaged {
             hour: rows::minute_of(row[0]),
-            partition: u32::try_from(row[1]).unwrap_or_default(),
-            epoch: row[2].unsigned_abs(),
-            rows: row[3],
-        });
-        Ok(damaged.collect())
+            what: Damage::Rows {
+                partition: u32::try_from(row[1]).unwrap_or_default(),
+                epoch: row[2].unsigned_abs(),
+                rows: row[3],
+            },
+        };
+        Ok(rows.into_iter().map(damaged).collect())
     }
 
     /// The corrections that the minutes `[from, to)` need.
+    ///
+    /// # Errors
+    /// External when a store fails, or [when fewer minutes may do](is_out_of_memory).
     pub(crate) async fn find(&self, from: Minute, to: Minute) -> Result<Found> {
-        let views = self.views(&[("clicks", "click_timestamp"), ("dead_letters", "click_timestamp")], from, to).await?;
+        let letters: (&str, &[&str]) = ("dead_letters", &["click_timestamp", "received_at"]);
+        let views = self.views(&[("clicks", &["click_timestamp"]), letters], from, to).await?;
         let mut found = Found::default();
         for row in rows_of(&query(&views, RECOVERED).await?)? {
             let cause = if row.cause.as_deref() == Some("future") { Cause::Future } else { Cause::Late };
@@ -158,11 +206,21 @@ impl<'a> Recount<'a> {
         Ok(found)
     }
 
-    /// The spans of `[from, to)` whose counts differ from the stored clicks, each with about its number of clicks.
-    pub(crate) async fn differing(&self, level: Level, from: Minute, to: Minute) -> Result<Vec<(Minute, u64)>> {
-        let views = self.both_sides(level, from, to, None).await?;
-        let rows = numbers(&query(&views, SPANS).await?)?;
-        Ok(rows.into_iter().map(|row| (rows::minute_of(row[0]), row[1].unsigned_abs())).collect())
+    /// The sums of the stored clicks of `[from, to)` by the spans of a level.
+    pub(crate) async fn stored_sums(&self, level: Level, from: Minute, to: Minute) -> Result<Sums> {
+        self.sums(self.stored(level, from, to, None).await?).await
+    }
+
+    /// The sums of the counts of `[from, to)` by the spans of a level, as readers sum them.
+    pub(crate) async fn counted_sums(&self, level: Level, from: Minute, to: Minute) -> Result<Sums> {
+        self.sums(self.counted(level, from, to, None).await?).await
+    }
+
+    async fn sums(&self, counts: DataFrame) -> Result<Sums> {
+        let views = without_tables(&self.session);
+        views.register_table("counts", counts.into_view()).map_err(failed)?;
+        let rows = numbers(&query(&views, SUMS).await?)?;
+        Ok(rows.into_iter().map(|row| (rows::minute_of(row[0]), [row[1], row[2]])).collect())
     }
 
     /// What the counts of `[from, to)` lack, compared with the stored clicks, under the first minute of each span. With a
@@ -186,7 +244,7 @@ impl<'a> Recount<'a> {
         ads: Option<(u64, u64)>,
     ) -> Result<SessionContext> {
         let ads = ads.map(|(part, parts)| (col("ad_id") % lit(parts.cast_signed())).eq(lit(part.cast_signed())));
-        let views = self.views(&[], from, to).await?;
+        let views = without_tables(&self.session);
         let stored = self.stored(level, from, to, ads.clone()).await?;
         let counted = self.counted(level, from, to, ads).await?;
         for (view, rows) in [("stored", stored), ("counted", counted)] {
@@ -195,11 +253,20 @@ impl<'a> Recount<'a> {
         Ok(views)
     }
 
-    /// The number of dead letters before a minute, read after `cut`, that could be clicks to recover.
-    pub(crate) async fn letters_before(&self, minute: Minute, cut: &[EpochOf]) -> Result<u64> {
+    /// The number of dead letters of `[from, to)`, read after `cut`, that could be clicks to recover.
+    pub(crate) async fn letters(&self, from: Minute, to: Minute, cut: &[EpochOf]) -> Result<u64> {
+        self.count_letters(from, to, cut, is_unsettled()).await
+    }
+
+    /// The number of those whose fields are not stored.
+    pub(crate) async fn letters_without_fields(&self, from: Minute, to: Minute, cut: &[EpochOf]) -> Result<u64> {
+        self.count_letters(from, to, cut, is_without_fields()).await
+    }
+
+    async fn count_letters(&self, from: Minute, to: Minute, cut: &[EpochOf], are: Expr) -> Result<u64> {
         let cut = cut.iter().map(|of| (of.partition, of.number)).collect();
-        let letters = self.rows("dead_letters", "click_timestamp", Minute(i64::MIN), minute).await?;
-        let letters = letters.filter(is_unsettled().and(beyond(&cut))).map_err(failed)?;
+        let letters = self.rows("dead_letters", "click_timestamp", from, to).await?;
+        let letters = letters.filter(are.and(beyond(&cut))).map_err(failed)?;
         Ok(letters.count().await.map_err(failed)? as u64)
     }
 
@@ -217,21 +284,26 @@ impl<'a> Recount<'a> {
         self.session.table(table).await.and_then(|rows| rows.filter(between(time, from, to))).map_err(failed)
     }
 
-    fn session_without_tables(&self) -> SessionContext {
-        let session = SessionContext::new_with_config_rt(self.session.copied_config(), self.session.runtime_env());
-        session.register_udf(ScalarUDF::from(xxhash64::Xxhash64::default()));
-        session
-    }
-
-    /// A session whose tables have the rows of `[from, to)` alone. The tables are given with their time columns.
-    async fn views(&self, tables: &[(&str, &str)], from: Minute, to: Minute) -> Result<SessionContext> {
-        let views = self.session_without_tables();
-        for &(table, time) in tables {
-            let rows = self.rows(table, time, from, to).await?;
+    /// A session whose tables have the rows of `[from, to)` alone. The tables are given with their times, first that of their
+    /// clicks.
+    async fn views(&self, tables: &[(&str, &[&str])], from: Minute, to: Minute) -> Result<SessionContext> {
+        let views = without_tables(&self.session);
+        for &(table, times) in tables {
+            let mut rows = self.rows(table, times[0], from, to).await?;
+            for time in times {
+                rows = rows.with_column(time, plain(time)).map_err(failed)?;
+            }
             views.register_table(table, rows.into_view()).map_err(failed)?;
         }
         Ok(views)
     }
+}
+
+/// A session with the memory and the settings of another one, and without its tables.
+fn without_tables(session: &SessionContext) -> SessionContext {
+    let session = SessionContext::new_with_config_rt(session.copied_config(), session.runtime_env());
+    session.register_udf(ScalarUDF::from(xxhash64::Xxhash64::default()));
+    session
 }
 
 async fn query(views: &SessionContext, query: &str) -> Result<Vec<RecordBatch>> {
@@ -243,6 +315,8 @@ pub(crate) struct Made {
     session: SessionContext,
     /// Slices that cover its minutes.
     pub(crate) slices: Vec<Slice>,
+    /// The hours that it corrected.
+    pub(crate) hours: Vec<Slice>,
 }
 
 impl Made {
@@ -278,7 +352,8 @@ impl Made {
             )));
         }
         let whole = first.zip(last).map(|(from, last)| Slice { from, to: Minute(last.0 + 60) });
-        Ok(Made { session, slices: slices(whole.as_slice(), &hours) })
+        let corrected = hours.keys().map(|&hour| Slice { from: hour, to: Minute(hour.0 + Level::Hour.minutes()) });
+        Ok(Made { session, slices: slices(whole.as_slice(), &hours), hours: union(corrected, 0) })
     }
 
     /// The rows of a slice with this sign that are not reverted yet.
@@ -290,7 +365,7 @@ impl Made {
         &Slice { from, to }: &Slice,
         sign: i32,
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        let views = SessionContext::new_with_config_rt(self.session.copied_config(), self.session.runtime_env());
+        let views = without_tables(&self.session);
         for (view, sign) in [("made", sign), ("undone", -sign)] {
             let rows = self.session.table(view).await.map_err(failed)?;
             let rows = rows.filter(between("click_timestamp", from, to).and(col("sign").eq(lit(sign))));
@@ -336,6 +411,16 @@ fn is_unsettled() -> Expr {
     col("verdict").in_list(vec![lit("late"), lit("future")], false)
 }
 
+/// The condition that a dead letter may be a click, whose fields an earlier version did not store.
+fn is_without_fields() -> Expr {
+    is_unsettled().and(col("ad_id").is_null())
+}
+
+/// A time without its zone, which is UTC. The engine truncates such times many times faster than those with a zone.
+fn plain(time: &str) -> Expr {
+    cast(col(time), DataType::Timestamp(TimeUnit::Microsecond, None))
+}
+
 fn time(minute: Minute) -> Expr {
     let us = minute.0.saturating_mul(60_000_000);
     lit(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into())))
@@ -356,5 +441,28 @@ fn beyond(cut: &Epochs) -> Expr {
 
 /// An error of a query. The queries are constants, so only the stored data or the store can cause it.
 fn failed(error: DataFusionError) -> Error {
-    adtally_store::lake::query_error(error)
+    match error.find_root() {
+        DataFusionError::ResourcesExhausted(_) => {
+            Error::external(format!("the recount of one minute needs more than {} MiB", MEMORY_BYTES_MAX >> 20))
+                .because(OutOfMemory)
+        }
+        _ => adtally_store::lake::query_error(error),
+    }
+}
+
+/// A query needed more memory than it may use.
+#[derive(Debug)]
+struct OutOfMemory;
+
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a query used up its memory")
+    }
+}
+
+impl std::error::Error for OutOfMemory {}
+
+/// Whether a query needed too much memory, so that fewer minutes may do.
+pub(crate) fn is_out_of_memory(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<OutOfMemory>())
 }

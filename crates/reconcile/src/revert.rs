@@ -2,7 +2,7 @@
 
 use crate::corrections::Corrections;
 use crate::plan::Sources;
-use crate::recount::{FoundClicks, Made, clicks_of};
+use crate::recount::{FoundClicks, Made, Recount, Rolled, clicks_of};
 use crate::run::{CLICKS_MAX, ReconcileReport, Run};
 use adtally_model::reconcile::Cause;
 use adtally_model::{Error, Result};
@@ -24,17 +24,30 @@ pub async fn revert(
 ) -> Result<ReconcileReport> {
     let mut state = corrections.state().clone();
     if reverted == 0 || reverted > state.runs {
-        return Err(Error::user(format!("there is no run {reverted}: the last one is {}", state.runs)));
+        let last = match state.runs {
+            0 => "nothing was corrected yet".to_owned(),
+            last => format!("the last one is {last}"),
+        };
+        return Err(Error::user(format!("there is no run {reverted}: {last}")));
     }
     if state.reverted.values().any(|&run| run == reverted) {
         return Err(Error::user(format!("run {reverted} reverted another run, and cannot be reverted itself")));
     }
+    let is_begun = state.reverted.contains_key(&reverted);
     // An interrupted revert has a number already.
     let number = *state.reverted.entry(reverted).or_insert(state.runs + 1);
     state.runs = state.runs.max(number);
     let held = lake.epochs().await?;
     let sources = Sources::at(logs, &held).await?;
     let made = Made::open(lake, &held, reverted, number).await?;
+    let recount = Recount::open(lake, &held, Rolled::default()).await?;
+    for hours in &made.hours {
+        if let Some(damaged) = recount.damaged(hours.from, hours.to).await?.first() {
+            return Err(Error::corrupt(format!(
+                "{damaged}. Nothing was reverted: restore the data directory from a backup, and check it with `adtally verify`"
+            )));
+        }
+    }
     let mut run = Run::new(state, Some(corrections), sources.progress, by, number);
     for slice in &made.slices {
         for sign in [1, -1] {
@@ -50,7 +63,10 @@ pub async fn revert(
         }
     }
     match run.report.has_findings() {
-        true => Ok(run.report),
-        false => Err(Error::user(format!("run {reverted} has no clicks to revert, or is reverted already"))),
+        true => Ok(ReconcileReport { reverted: Some(reverted), ..run.report }),
+        false if is_begun => Err(Error::user(format!("run {reverted} is reverted already"))),
+        false => Err(Error::user(format!(
+            "run {reverted} neither added nor reversed clicks: there is nothing to revert. Repaired counts stay"
+        ))),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::corrections::{Change, Corrections, SourceProgress};
 use crate::plan::Plan;
-use crate::recount::{Found, FoundClicks, Level, Slice};
+use crate::recount::{Damaged, Found, FoundClicks, Level, Slice, is_out_of_memory};
 use adtally_model::ledger::thousands;
 use adtally_model::reconcile::{Cause, Correction, Intake, Reconciled, Recounted};
 use adtally_model::{ClickColumns, EpochNumber, Frontiers, Minute, MinuteCounts, RECONCILE, Result};
@@ -41,7 +41,7 @@ impl ReconcileOptions {
     }
 
     /// Whether all minutes that need it are recounted.
-    pub(crate) fn is_complete(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         self.from.is_none() && self.to.is_none() && self.minutes.is_none()
     }
 }
@@ -66,18 +66,28 @@ pub struct ReconcileReport {
     pub span: Option<(Minute, Minute)>,
     /// Corrections by cause.
     pub findings: BTreeMap<Cause, Corrected>,
+    /// Clicks by which counts of minutes grow: they are to be billed.
+    pub recovered: u64,
+    /// Clicks by which counts of minutes shrink: they are to be credited.
+    pub credits: u64,
     /// Hours of epochs in which `clicks` is not what was stored. Nothing in these hours was corrected.
     pub damaged_hours: u64,
     /// The first of them, at most [`DAMAGED_SHOWN_MAX`].
     pub damaged: Vec<String>,
     /// Dead letters of minutes whose raw clicks are no longer kept. They are not recovered.
     pub expired: u64,
+    /// Late and future lines that an earlier version stored without their fields. Only a replay can decode them.
+    pub without_fields: u64,
     /// The minute from which minutes are not final, and why.
     pub not_final: Option<(Minute, String)>,
     /// What became of the lines that were taken in; `None` of a recount.
     pub intake: Option<Intake>,
     /// The first lines that were taken in and rejected, each with its reason.
     pub rejected: Vec<String>,
+    /// Files of a backfill that are no logs, with the reason. They were not read.
+    pub unread: Vec<String>,
+    /// The run that this one reverted.
+    pub reverted: Option<u64>,
 }
 
 impl ReconcileReport {
@@ -91,24 +101,50 @@ impl ReconcileReport {
         let mut notes = Vec::new();
         if self.expired > 0 {
             notes.push(format!(
-                "{} late or future lines cannot be recovered: the raw clicks of their minutes are no longer kept",
+                "{} late or future lines cannot be recovered, because the raw clicks of their minutes were dropped \
+                 (store.keep_clicks)",
                 thousands(self.expired)
             ));
         }
+        if self.without_fields > 0 {
+            notes.push(format!(
+                "{} late or future lines were stored by an earlier version without their fields: count their clicks with \
+                 `adtally dead-letters replay`",
+                thousands(self.without_fields)
+            ));
+        }
         let shown = self.damaged.iter().take(hours_max);
-        notes.extend(shown.map(|damaged| format!("{damaged}: nothing was corrected there")));
+        notes.extend(shown.map(|damaged| format!(
+            "{damaged}. Nothing in this hour was corrected: restore the data directory from a backup, and check it with \
+             `adtally verify`"
+        )));
         let further = self.damaged_hours.saturating_sub(self.damaged.len().min(hours_max) as u64);
         if further > 0 {
-            notes.push(format!("{} more hours of damaged clicks", thousands(further)));
+            notes.push(format!("{} more hours with damaged clicks: `adtally verify` lists them", thousands(further)));
         }
         notes
     }
 
-    pub(crate) fn add(&mut self, cause: Cause, rows: u64, clicks: i64) {
-        if rows > 0 {
-            let sum = self.findings.entry(cause).or_default();
-            sum.rows += rows;
-            sum.clicks += clicks;
+    /// Adds hours in which stored clicks are damaged.
+    pub(crate) fn note_damage(&mut self, found: &[Damaged]) {
+        self.damaged_hours = found.len() as u64;
+        self.damaged = found.iter().take(DAMAGED_SHOWN_MAX).map(ToString::to_string).collect();
+    }
+
+    /// Adds corrections of one cause, with the signed counts that change.
+    pub(crate) fn add(&mut self, cause: Cause, rows: u64, counts: &[MinuteCounts]) {
+        if rows == 0 {
+            return;
+        }
+        let sum = self.findings.entry(cause).or_default();
+        sum.rows += rows;
+        sum.clicks += counts.iter().map(MinuteCounts::total).sum::<i64>();
+        // Counts of hours and days are sums of those of minutes, or are repaired in their own tables alone.
+        if !matches!(cause, Cause::HourCount | Cause::DayCount) {
+            for (_, _, clicks) in counts.iter().flat_map(MinuteCounts::rows) {
+                let sum = if clicks < 0 { &mut self.credits } else { &mut self.recovered };
+                *sum += clicks.unsigned_abs();
+            }
         }
     }
 }
@@ -144,7 +180,7 @@ pub async fn reconcile(
         if number > 0 && number % SLICES_BETWEEN_COMMITS == 0 {
             run.commit(None, None, Vec::new()).await?;
         }
-        run.correct(&plan.recount.find(from, to).await?).await?;
+        run.correct_slice(&plan, Slice { from, to }).await?;
         run.state.recount(Recounted { from, to, cut: plan.sources.epochs().to_vec() });
         done += (to.0 - from.0).unsigned_abs();
         watch(done, minutes);
@@ -201,6 +237,21 @@ impl<'a> Run<'a> {
         self.state.intake.add(more);
     }
 
+    /// Recounts a slice, in halves if its minutes need too much memory at once.
+    async fn correct_slice(&mut self, plan: &Plan<'_>, slice: Slice) -> Result<()> {
+        let mut left = vec![slice];
+        while let Some(Slice { from, to }) = left.pop() {
+            match plan.recount.find(from, to).await {
+                Err(error) if is_out_of_memory(&error) && from.next() < to => {
+                    let middle = Minute(from.0 + (to.0 - from.0) / 2);
+                    left.extend([Slice { from: middle, to }, Slice { from, to: middle }]);
+                }
+                found => self.correct(&found?).await?,
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the corrections of a slice.
     async fn correct(&mut self, found: &Found) -> Result<()> {
         for (&cause, clicks) in &found.recovered {
@@ -215,7 +266,7 @@ impl<'a> Run<'a> {
         for first in (0..clicks.lines.len()).step_by(CLICKS_MAX) {
             let rows = first..clicks.lines.len().min(first + CLICKS_MAX);
             let counts = clicks.counts(rows.clone(), sign.into());
-            self.report.add(cause, rows.len() as u64, sum_of(&counts));
+            self.report.add(cause, rows.len() as u64, &counts);
             self.commit(Some(cause), Some((clicks, rows, sign)), counts).await?;
         }
         Ok(())
@@ -255,8 +306,4 @@ impl Corrections {
         let mut run = Run::new(state, Some(self), sources, made_by, number);
         run.correct_clicks(cause, &FoundClicks { columns, lines }, 1).await
     }
-}
-
-pub(crate) fn sum_of(counts: &[MinuteCounts]) -> i64 {
-    counts.iter().map(MinuteCounts::total).sum()
 }

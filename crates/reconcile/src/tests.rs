@@ -112,6 +112,19 @@ impl World {
         counted: &[MinuteCounts],
         final_to: Minute,
     ) {
+        let late = late.iter().map(|click| (Verdict::Late, final_to.start_ms(), *click)).collect::<Vec<_>>();
+        self.commit_lines(partition, stored, &late, counted, final_to).await;
+    }
+
+    /// The same, with any dead letters: verdict, time of reading, click.
+    async fn commit_lines(
+        &mut self,
+        partition: u32,
+        stored: &[Click],
+        letters: &[(Verdict, i64, Click)],
+        counted: &[MinuteCounts],
+        final_to: Minute,
+    ) {
         let mut columns = ClickColumns::default();
         for click in stored {
             self.position += 1;
@@ -128,16 +141,17 @@ impl World {
                 sign: 1,
             })
             .collect();
-        let letters: Vec<DeadLetter> = late
+        let verdicts: Vec<Verdict> = letters.iter().map(|&(verdict, ..)| verdict).collect();
+        let letters: Vec<DeadLetter> = letters
             .iter()
-            .map(|click| DeadLetter {
-                verdict: Verdict::Late,
-                reason: "too late".into(),
+            .map(|&(verdict, received_at_ms, click)| DeadLetter {
+                verdict,
+                reason: "not on time".into(),
                 payload: Vec::new(),
                 header: None,
                 input: "a.log".into(),
                 position: 1_000_000 + click.at_ms as u64 % 1_000_000,
-                received_at_ms: final_to.start_ms(),
+                received_at_ms,
                 click: Some(click.with(|click| JudgedClick::new(click, Watermark::NONE))),
             })
             .collect();
@@ -150,7 +164,7 @@ impl World {
         let at = Watermark::at(final_to.start_ms());
         let mut ledger = before.ledger;
         ledger.book(Verdict::Counted, stored.len() as u64);
-        ledger.book(Verdict::Late, late.len() as u64);
+        verdicts.into_iter().for_each(|verdict| ledger.book(verdict, 1));
         let progress = Progress {
             number,
             clock_ms: START.start_ms() + number as i64 * 1_000,
@@ -292,6 +306,38 @@ fn after_a_run_every_click_counts_once() {
                 world.check(&before, &format!("seed {seed}, reverted")).await;
             }
         }
+    });
+}
+
+/// A line of the future is recovered if it was at most 15 minutes ahead of the clock when it was read. Others are for review.
+#[test]
+fn lines_that_were_slightly_ahead_of_the_clock_are_recovered_once() {
+    run(async {
+        let mut world = World::new(1).await;
+        let click = |minute: i64, user| {
+            let at_ms = START.start_ms() + minute * 60_000;
+            Click { at_ms, ad: 7, user, country: "US", has_id: false }
+        };
+        let stored = [click(0, 1), click(20, 2)];
+        let read_ms = |ahead_ms: i64, click: Click| (Verdict::Future, click.at_ms - ahead_ms, click);
+        let letters = [
+            read_ms(900_000, click(20, 3)),
+            read_ms(60_001, click(21, 4)),
+            // The same, and one that was logged again on time.
+            read_ms(60_001, click(21, 4)),
+            read_ms(100_000, click(20, 2)),
+            // Further ahead.
+            read_ms(900_001, click(20, 5)),
+            read_ms(86_400_000, click(22, 6)),
+        ];
+        let end = Minute(START.0 + MINUTES);
+        world.commit_lines(0, &stored, &letters, &counts_of(&stored), end).await;
+        let report = world.reconcile().await.unwrap();
+        let expected = [(Cause::Future, Corrected { rows: 2, clicks: 2 })];
+        assert_eq!((report.damaged_hours, report.findings), (0, expected.into_iter().collect()));
+        let all = [stored[0], stored[1], click(20, 3), click(21, 4)];
+        world.check(&counts_of(&all), "recovered").await;
+        assert!(!world.reconcile().await.unwrap().has_findings());
     });
 }
 

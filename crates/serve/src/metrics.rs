@@ -178,7 +178,12 @@ fn encode_lines(encoder: &mut DescriptorEncoder, gauges: &Gauges) -> fmt::Result
 }
 
 fn encode_corrections(encoder: &mut DescriptorEncoder, corrections: &CorrectionLedger) -> fmt::Result {
-    counter(encoder, "reconcile_runs", "Runs of reconciliation that changed something.", corrections.runs)?;
+    counter(
+        encoder,
+        "reconcile_runs",
+        "Runs of reconcile, revert, replay and backfill that committed something, if only progress.",
+        corrections.runs,
+    )?;
     for (name, help, of) in [
         ("clicks_recovered", "Clicks added by reconciliation, by cause.", (|of| of.recovered) as fn(&Corrected) -> u64),
         ("clicks_reversed", "Clicks reversed by reconciliation, by cause.", |of| of.reversed),
@@ -189,7 +194,7 @@ fn encode_corrections(encoder: &mut DescriptorEncoder, corrections: &CorrectionL
         }
     }
     let Intake { read: _, recovered, duplicate, rejected, expired, waiting } = corrections.intake;
-    let help = "Lines decoded again or brought in later, by what became of them.";
+    let help = "Lines that were replayed or backfilled, by what became of them.";
     let mut family = encoder.encode_descriptor("intake_lines", help, None, MetricType::Counter)?;
     for (outcome, lines) in [
         ("recovered", recovered),

@@ -39,6 +39,19 @@ struct Known {
     ledger: Ledger,
 }
 
+impl Known {
+    fn of(epoch: &Epoch, checksum: u128) -> Known {
+        Known {
+            checksum,
+            writer: epoch.writer,
+            is_claim: epoch.claim,
+            oldest_needed: epoch.oldest_needed,
+            counts: epoch.counts.clone(),
+            ledger: epoch.progress.ledger,
+        }
+    }
+}
+
 /// The result shown to a client for a minute that was no longer open.
 struct Told {
     is_final: bool,
@@ -199,14 +212,7 @@ impl Judge {
             format!("epoch {number} stages {clicks} clicks and {letters} letters and books {was:?} to {is:?}")
         })?;
         self.ledger = epoch.progress.ledger;
-        self.records.push(Known {
-            checksum,
-            writer: epoch.writer,
-            is_claim: epoch.claim,
-            oldest_needed: epoch.oldest_needed,
-            counts: epoch.counts.clone(),
-            ledger: epoch.progress.ledger,
-        });
+        self.records.push(Known::of(epoch, checksum));
         Ok(())
     }
 

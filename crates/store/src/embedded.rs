@@ -2,7 +2,9 @@
 
 use crate::hot_counts::AdSums;
 use crate::lake::{ClickScan, Epochs, Lake, Selection};
-use crate::questions::{AdClicks, Cost, Coverage, Filters, MinuteClicks, Question, Questions, Revision, Span, TopAds};
+use crate::questions::{
+    AdClicks, Cost, Coverage, Filters, KnownAt, MinuteClicks, Question, Questions, Revision, Span, TopAds,
+};
 use adtally_model::time::rfc3339;
 use adtally_model::{
     ClickColumns, CountedClicks, Country, EpochNumber, Error, Invariant, Minute, MinuteCounts, MinuteState, RECONCILE,
@@ -171,6 +173,14 @@ impl Embedded {
         }
         let revision = view.revision();
         let known = self.lake.known_at(as_of, &revision).await?;
+        if let KnownAt::Time(ms) = as_of {
+            // A correction that is being committed has a time already, and may not have been in the lake when it was read.
+            let now = self.hot.view();
+            let is_committing = view.is_committing_since(*ms) || now.is_committing_since(*ms);
+            if is_committing || now.corrected() != view.corrected() {
+                return Err(Error::transient("a correction is being committed: ask again"));
+            }
+        }
         if known.final_to.is_none_or(|final_to| final_to < to) {
             let since = self.lake.final_since_ms(to, &view.epochs().of_sources()).await?;
             let remedy = match since {

@@ -1,6 +1,6 @@
 //! The service at the mission's rate: how soon a click is visible, how soon a minute is closed, and the cost.
 
-use super::http::field;
+use super::http::{Client, field};
 use super::measure::percentile;
 use super::report::{Report, Table, Target};
 use super::service::Service;
@@ -11,6 +11,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 /// Lines per second for a billion clicks a day.
@@ -31,19 +32,11 @@ pub(super) fn at_the_mission_rate(site: &Site, minutes: u64, report: &mut Report
     let log = site.path("live.ndjson");
     File::create(&log).map_err(|error| format!("cannot write {}: {error}", log.display()))?;
     let service = Service::start(site, &log)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let (probes, waiting) = std::sync::mpsc::channel::<u64>();
-    let feeder = {
-        let (stop, log) = (Arc::clone(&stop), log.clone());
-        std::thread::spawn(move || feed(log, &stop, &waiting))
-    };
-    let outcome = watch(&service, minutes, &probes);
-    stop.store(true, Ordering::Relaxed);
-    match feeder.join() {
-        Ok(fed) => fed.map_err(|error| format!("cannot feed {}: {error}", log.display()))?,
-        Err(_) => return Err("the feeder panicked".to_owned()),
-    }
-    let Measured { cpu_percent, mut seen_ms, mut closed_s } = outcome?;
+    let feeder = Feeder::start(log);
+    let outcome = watch(&service, minutes, feeder.probes());
+    feeder.stop()?;
+    let measured = outcome?;
+    let Measured { cpu_percent, mut seen_ms, mut closed_s } = measured;
     let resident = service.taken().resident_mib;
     let mut table = Table::new(&["what", "times", "median", "p99"]);
     let mut row = |what: &str, values: &mut [f64], unit: &str, target: Target| {
@@ -75,7 +68,7 @@ struct Measured {
     closed_s: Vec<f64>,
 }
 
-fn watch(service: &Service, minutes: u64, probes: &std::sync::mpsc::Sender<u64>) -> Result<Measured, String> {
+fn watch(service: &Service, minutes: u64, probes: &Sender<u64>) -> Result<Measured, String> {
     std::thread::sleep(WARM_UP);
     // Two full intervals between commits to the lake, without questions.
     let (began, cpu) = (now(), service.taken().cpu_s);
@@ -90,16 +83,7 @@ fn watch(service: &Service, minutes: u64, probes: &std::sync::mpsc::Sender<u64>)
         if now() >= end {
             break;
         }
-        let appended = now();
-        probes.send(PROBES_FROM + probe).map_err(|_| "the feeder is gone".to_owned())?;
-        let path = format!("/ads/{}/clicks?minutes=2&include_open=true", PROBES_FROM + probe);
-        while field(&client.ask(&path)?.0, "clicks") != Some("1") {
-            std::thread::sleep(Duration::from_millis(2));
-            if now() - appended > Duration::from_secs(10) {
-                return Err(format!("the click of ad {} is not seen after 10 s", PROBES_FROM + probe));
-            }
-        }
-        seen_ms.push((now() - appended).as_secs_f64() * 1e3);
+        seen_ms.push(self::seen_ms(&mut client, probes, probe)?);
         for _ in 0..5 {
             std::thread::sleep(Duration::from_millis(40));
             let (answer, _) = client.ask("/ads/0/clicks?minutes=1")?;
@@ -112,6 +96,53 @@ fn watch(service: &Service, minutes: u64, probes: &std::sync::mpsc::Sender<u64>)
         }
     }
     Ok(Measured { cpu_percent, seen_ms, closed_s })
+}
+
+/// Appends a click of its own ad. Returns the time until it is counted, in milliseconds.
+pub(super) fn seen_ms(client: &mut Client, probes: &Sender<u64>, probe: u64) -> Result<f64, String> {
+    let appended = now();
+    probes.send(PROBES_FROM + probe).map_err(|_| "the feeder is gone".to_owned())?;
+    let path = format!("/ads/{}/clicks?minutes=2&include_open=true", PROBES_FROM + probe);
+    while field(&client.ask(&path)?.0, "clicks") != Some("1") {
+        std::thread::sleep(Duration::from_millis(2));
+        if now() - appended > Duration::from_secs(10) {
+            return Err(format!("the click of ad {} is not seen after 10 s", PROBES_FROM + probe));
+        }
+    }
+    Ok((now() - appended).as_secs_f64() * 1e3)
+}
+
+/// Feeds a log at the mission's rate until it is stopped.
+pub(super) struct Feeder {
+    log: PathBuf,
+    stop: Arc<AtomicBool>,
+    probes: Sender<u64>,
+    thread: std::thread::JoinHandle<std::io::Result<()>>,
+}
+
+impl Feeder {
+    pub(super) fn start(log: PathBuf) -> Feeder {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (probes, waiting) = std::sync::mpsc::channel::<u64>();
+        let thread = {
+            let (stop, log) = (Arc::clone(&stop), log.clone());
+            std::thread::spawn(move || feed(log, &stop, &waiting))
+        };
+        Feeder { log, stop, probes, thread }
+    }
+
+    /// Takes the ads whose clicks are waited for.
+    pub(super) fn probes(&self) -> &Sender<u64> {
+        &self.probes
+    }
+
+    pub(super) fn stop(self) -> Result<(), String> {
+        self.stop.store(true, Ordering::Relaxed);
+        match self.thread.join() {
+            Ok(fed) => fed.map_err(|error| format!("cannot feed {}: {error}", self.log.display())),
+            Err(_) => Err("the feeder panicked".to_owned()),
+        }
+    }
 }
 
 /// Appends lines whose event time is now, and the clicks to wait for.

@@ -42,6 +42,11 @@ impl Site {
         &self.program
     }
 
+    /// The folder of the repository.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.0.join(name)
     }

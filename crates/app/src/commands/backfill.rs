@@ -2,7 +2,7 @@
 
 use super::correct::correct;
 use super::existing;
-use super::reconcile::{as_json, as_text};
+use super::reconcile::{as_json, as_text, exit_of};
 use super::settings::StoreSettings;
 use crate::exit::Exit;
 use crate::terminal::{self, Unit};
@@ -24,7 +24,7 @@ pub struct BackfillArgs {
     /// Where the data is, and the configuration by which lines are decoded.
     #[command(flatten)]
     pub store: StoreSettings,
-    /// Change nothing.
+    /// Report what would change, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
     /// Print one JSON object.
@@ -54,5 +54,5 @@ pub fn backfill(args: &BackfillArgs) -> Result<Exit> {
     } else {
         terminal::print_text(&as_text(&report, args.dry_run))?;
     }
-    Ok(Exit::Success)
+    Ok(exit_of(&report))
 }

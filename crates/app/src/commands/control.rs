@@ -4,6 +4,7 @@
 //! the report or an error. The socket is in the data directory, with mode 0600. Closing the connection does not stop a
 //! run.
 
+use crate::terminal;
 use adtally_engine::reconciler::{Asked, ReconcilerHandle};
 use adtally_model::time::{EVENT_TIME_END_MS, EVENT_TIME_MIN_MS};
 use adtally_model::{Error, ErrorKind, Minute, Result};
@@ -49,6 +50,8 @@ enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Reply {
+    /// The run begins when another one has ended.
+    Waiting,
     /// What is done, and what is to do: minutes, lines or bytes.
     Progress(u64, u64),
     /// The result.
@@ -65,6 +68,10 @@ enum FailureKind {
     User,
     /// The operator: stored data is damaged.
     Damage,
+    /// Another process: it has taken the partition over.
+    Fenced,
+    /// The developers: it is a defect.
+    Defect,
     /// Nobody, or the environment.
     Other,
 }
@@ -104,6 +111,10 @@ pub(crate) fn listen(data_dir: &Path) -> Result<UnixListener> {
 pub(crate) async fn serve(listener: UnixListener, reconciler: ReconcilerHandle) {
     loop {
         match listener.accept().await {
+            // A group may enter the folder, and the socket had its final mode only after it was made.
+            Ok((stream, _)) if !is_of_owner(&stream) => {
+                tracing::warn!("a client of another user was refused at the control socket");
+            }
             Ok((stream, _)) => {
                 let reconciler = reconciler.clone();
                 tokio::spawn(async move {
@@ -120,6 +131,12 @@ pub(crate) async fn serve(listener: UnixListener, reconciler: ReconcilerHandle) 
     }
 }
 
+/// Whether the process at the other end belongs to the user of this process, or to root.
+fn is_of_owner(stream: &UnixStream) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
+}
+
 async fn answer(stream: UnixStream, reconciler: ReconcilerHandle) -> std::io::Result<()> {
     let (reading, mut writing) = stream.into_split();
     let mut line = String::new();
@@ -128,7 +145,9 @@ async fn answer(stream: UnixStream, reconciler: ReconcilerHandle) -> std::io::Re
     let request = match read.map_err(std::io::Error::other)?.map(|_| serde_json::from_str(&line))? {
         Ok(request) => request,
         Err(error) => {
-            let message = format!("the request is not understood: {error}");
+            let message = format!(
+                "the service does not understand the request: use the same version of adtally for both ({error})"
+            );
             return send(&mut writing, &Reply::Error { message, kind: FailureKind::User }).await;
         }
     };
@@ -155,6 +174,9 @@ async fn answer(stream: UnixStream, reconciler: ReconcilerHandle) -> std::io::Re
         // Progress is dropped if the client does not read it.
         let _ = progress.try_send((done, minutes));
     });
+    if reconciler.is_busy() {
+        send(&mut writing, &Reply::Waiting).await?;
+    }
     let run = reconciler.run(asked, watch);
     tokio::pin!(run);
     let done = loop {
@@ -169,7 +191,9 @@ async fn answer(stream: UnixStream, reconciler: ReconcilerHandle) -> std::io::Re
             let kind = match error.kind() {
                 ErrorKind::User => FailureKind::User,
                 ErrorKind::Corrupt => FailureKind::Damage,
-                ErrorKind::External | ErrorKind::Fenced | ErrorKind::Internal => FailureKind::Other,
+                ErrorKind::Fenced => FailureKind::Fenced,
+                ErrorKind::Internal => FailureKind::Defect,
+                ErrorKind::External => FailureKind::Other,
             };
             Reply::Error { message: error.report(), kind }
         }
@@ -196,13 +220,20 @@ pub(crate) async fn ask(data_dir: &Path, asked: Asked, watch: impl Fn(u64, u64))
     let folder = open(data_dir)?;
     let stream = UnixStream::connect(socket_of(&folder)).await.map_err(|error| {
         Error::fenced(format!(
-            "{} is in use by a process that does not listen on {SOCKET}, such as a bounded run: try again when it has ended",
+            "{} is in use by a process that takes no requests: a bounded run, or a service that is starting. Try again when \
+             the run has ended, or when `/readyz` of the service answers 200. If that does not help, look for {SOCKET} in the \
+             log of the service",
             data_dir.display()
         ))
         .because(error)
     })?;
-    let left =
-        |error| Error::transient("the process that owns the data directory left before it answered").because(error);
+    let left = |error| {
+        Error::transient(
+            "the service stopped before the run ended: start it, and run the command again. What was committed is not \
+             counted twice",
+        )
+        .because(error)
+    };
     let (reading, mut writing) = stream.into_split();
     let request = match asked {
         Asked::Reconcile(ReconcileOptions { from, to, minutes, .. }) => Request::Reconcile { from, to, minutes },
@@ -213,17 +244,35 @@ pub(crate) async fn ask(data_dir: &Path, asked: Asked, watch: impl Fn(u64, u64))
     let mut line = serde_json::to_string(&request)
         .map_err(|error| Error::internal("the request cannot be written").because(error))?;
     line.push('\n');
+    if line.len() as u64 > REQUEST_BYTES_MAX {
+        return Err(Error::user(format!(
+            "the request to the service has {} bytes, but at most {REQUEST_BYTES_MAX} are allowed: give fewer files or minutes",
+            line.len()
+        )));
+    }
     writing.write_all(line.as_bytes()).await.map_err(left)?;
     let mut replies = BufReader::new(reading).lines();
     while let Some(line) = replies.next_line().await.map_err(left)? {
-        let reply = serde_json::from_str(&line)
-            .map_err(|error| Error::internal("the owner's answer is not understood").because(error))?;
+        let reply = serde_json::from_str(&line).map_err(|error| {
+            let what = format!(
+                "the service that owns {} gives an answer that is not understood: use the same version of adtally for both",
+                data_dir.display()
+            );
+            Error::user(what).because(error)
+        })?;
         match reply {
+            Reply::Waiting => terminal::say("waiting: the service does another run first"),
             Reply::Progress(done, minutes) => watch(done, minutes),
             Reply::Report(report) => return Ok(report),
-            Reply::Error { message, kind: FailureKind::User } => return Err(Error::user(message)),
-            Reply::Error { message, kind: FailureKind::Damage } => return Err(Error::corrupt(message)),
-            Reply::Error { message, kind: FailureKind::Other } => return Err(Error::external(message)),
+            Reply::Error { message, kind } => {
+                return Err(match kind {
+                    FailureKind::User => Error::user(message),
+                    FailureKind::Damage => Error::corrupt(message),
+                    FailureKind::Fenced => Error::fenced(message),
+                    FailureKind::Defect => Error::internal(message),
+                    FailureKind::Other => Error::external(message),
+                });
+            }
         }
     }
     Err(left(std::io::ErrorKind::UnexpectedEof.into()))

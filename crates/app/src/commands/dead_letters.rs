@@ -1,7 +1,7 @@
 //! `adtally dead-letters`: lists the lines that were not counted, and decodes rejected ones again.
 
 use super::correct::correct;
-use super::reconcile::{as_json, as_text};
+use super::reconcile::{as_json, as_text, exit_of};
 use super::settings::StoreSettings;
 use super::{existing, runtime};
 use crate::config::Config;
@@ -33,7 +33,7 @@ pub struct DeadLettersArgs {
     /// Where the data is, and the configuration by which lines are decoded again.
     #[command(flatten)]
     pub store: StoreSettings,
-    /// Print JSON.
+    /// Print JSON: `list` an array, `show` one object per dead letter, `replay` one object.
     #[arg(long, global = true)]
     pub json: bool,
     /// What to do.
@@ -134,6 +134,7 @@ pub fn dead_letters(args: &DeadLettersArgs) -> Result<Exit> {
             } else {
                 terminal::print_text(&as_text(&report, *dry_run))?;
             }
+            return Ok(exit_of(&report));
         }
     }
     Ok(Exit::Success)

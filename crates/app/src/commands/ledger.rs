@@ -81,7 +81,7 @@ fn of_corrections(corrections: &CorrectionLedger) -> String {
         thousands(corrections.runs)
     );
     if corrections.intake.read > 0 {
-        text.push_str(&format!("taken in later: {}\n", corrections.intake));
+        text.push_str(&format!("replayed and backfilled: {}\n", corrections.intake));
     }
     text
 }

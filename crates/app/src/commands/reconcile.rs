@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Recounts every final minute that was never recounted, and every minute with new late lines:
-  A late line is recovered if its click is in no minute. So is a line that was at most 15 minutes ahead of the clock.
+  A late line is recovered if its click is not stored. So is a future line that was at most 15 minutes ahead of the clock.
   A click that was stored twice is reversed.
   A count that differs from the stored clicks is repaired.
 Corrections are signed rows with a cause, and never change rows that exist. Running it again changes nothing.
@@ -41,7 +41,7 @@ pub struct ReconcileArgs {
     /// Recount the minutes in which the Spark job found something, and commit the corrections.
     #[arg(long, value_name = "FINDINGS")]
     pub apply: Option<PathBuf>,
-    /// Change nothing.
+    /// Report what would change, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
     /// Print one JSON object.
@@ -77,14 +77,11 @@ fn found_minutes(path: &Path) -> Result<Vec<Minute>> {
     let mut minutes = BTreeSet::new();
     for (line, number) in BufReader::new(File::open(path).map_err(failed)?).lines().zip(1..) {
         let finding: Value = serde_json::from_str(&line.map_err(failed)?).unwrap_or_default();
-        // Damage is found again, in the hours of the other findings and in a complete run.
-        if finding["cause"] == "damaged" {
-            continue;
-        }
-        let at = finding["click_timestamp"].as_str().or(finding["span"].as_str());
+        // Damage is found again, and reported, if a minute of its hour is named.
+        let at = ["click_timestamp", "span", "event_hour"].iter().find_map(|field| finding[field].as_str());
         let Some(ms) = at.and_then(|at| parse_rfc3339(at.as_bytes())) else {
             return Err(Error::user(format!(
-                "{}:{number}: not a finding: an object with `click_timestamp` or `span`",
+                "{}:{number}: not a finding: an object with `click_timestamp`, `span` or `event_hour`",
                 path.display()
             )));
         };
@@ -104,8 +101,10 @@ pub fn reconcile(args: &ReconcileArgs) -> Result<Exit> {
     let options = ReconcileOptions { from: args.from, to: args.to, minutes, made_by: "command" };
     let asked = match args.action {
         None => Asked::Reconcile(options),
-        Some(ReconcileAction::Revert { .. }) if args.dry_run => {
-            return Err(Error::user("revert has no --dry-run: leave it out"));
+        Some(ReconcileAction::Revert { .. })
+            if args.dry_run || args.from.is_some() || args.to.is_some() || args.apply.is_some() =>
+        {
+            return Err(Error::user("revert takes no --dry-run, --from, --to or --apply: leave them out"));
         }
         Some(ReconcileAction::Revert { run }) => Asked::Revert(run),
     };
@@ -116,11 +115,21 @@ pub fn reconcile(args: &ReconcileArgs) -> Result<Exit> {
     } else {
         terminal::print_text(&as_text(&report, dry_run))?;
     }
-    Ok(if !report.unsettled(0).is_empty() || (dry_run && report.has_findings()) {
+    Ok(match exit_of(&report) {
+        Exit::Success if dry_run && report.has_findings() => Exit::Damaged,
+        exit => exit,
+    })
+}
+
+/// The exit code of a run that has this report.
+pub(super) fn exit_of(report: &ReconcileReport) -> Exit {
+    if !report.unsettled(0).is_empty() {
         Exit::Damaged
+    } else if !report.unread.is_empty() {
+        Exit::Failure
     } else {
         Exit::Success
-    })
+    }
 }
 
 pub(super) fn as_json(report: &ReconcileReport) -> String {
@@ -136,11 +145,16 @@ pub(super) fn as_json(report: &ReconcileReport) -> String {
         "from": report.span.map(|(from, _)| time(from)),
         "to": report.span.map(|(_, to)| time(to)),
         "corrections": findings,
+        "recovered": report.recovered,
+        "credits": report.credits,
         "damaged": report.damaged,
         "damaged_hours": report.damaged_hours,
         "expired": report.expired,
+        "without_fields": report.without_fields,
         "intake": report.intake,
         "rejected": report.rejected,
+        "unread": report.unread,
+        "reverted": report.reverted,
         "not_final_from": report.not_final.as_ref().map(|(from, _)| time(*from)),
         "not_final_because": report.not_final.as_ref().map(|(_, reason)| reason),
     })
@@ -158,11 +172,17 @@ pub(super) fn as_text(report: &ReconcileReport, dry_run: bool) -> String {
             lines.push(format!("{} minutes recounted, from {} to {}", thousands(report.minutes), time(from), time(to)))
         }
     }
+    if let Some((run, reverted)) = report.run.zip(report.reverted) {
+        lines.push(format!("run {run} reverted run {reverted}"));
+    }
     for (cause, found) in &report.findings {
         let clicks = thousands(found.clicks.unsigned_abs());
         let sign = if found.clicks < 0 { "-" } else { "+" };
         let rows = if found.rows == 1 { "row" } else { "rows" };
         lines.push(format!("{cause}: {} {rows}, {sign}{clicks} clicks", thousands(found.rows)));
+    }
+    if report.has_findings() {
+        lines.push(format!("{} clicks recovered, {} credits", thousands(report.recovered), thousands(report.credits)));
     }
     if report.span.is_some() && !report.has_findings() {
         lines.push("nothing to correct".to_owned());
@@ -174,13 +194,26 @@ pub(super) fn as_text(report: &ReconcileReport, dry_run: bool) -> String {
             lines.push(format!("{} more rejected lines", thousands(further)));
         }
         lines.push(intake.to_string());
+        if intake.waiting > 0 {
+            lines.push(format!(
+                "{} lines wait: their minutes are not final, or the stored clicks of their hours are damaged. Run the command \
+                 again later",
+                thousands(intake.waiting)
+            ));
+        }
     }
-    if let Some(run) = report.run.filter(|_| report.has_findings()) {
-        lines.push(format!("run {run}: `adtally reconcile revert {run}` undoes its corrections"));
+    lines.extend(report.unread.iter().map(|unread| format!("not read: {unread}")));
+    if let Some(run) = report.run.filter(|_| report.findings.keys().any(|cause| cause.is_revertible())) {
+        let stays =
+            if report.findings.keys().all(|cause| cause.is_revertible()) { "" } else { " (repaired counts stay)" };
+        lines.push(format!("run {run}: to take its clicks back, use `adtally reconcile revert {run}`{stays}"));
     }
     lines.extend(report.unsettled(DAMAGED_SHOWN_MAX));
     if let Some((from, reason)) = &report.not_final {
-        lines.push(format!("minutes from {} on are not final yet: {reason}", time(*from)));
+        lines.push(format!(
+            "minutes from {} on were not recounted, because they are not final yet: {reason}",
+            time(*from)
+        ));
     }
     if dry_run && report.has_findings() {
         lines.push("nothing was changed: run it again without --dry-run".to_owned());

@@ -7,6 +7,7 @@ use crate::site::{Site, end};
 use adtally_store::fail_points::FAIL_POINTS;
 use serde_json::{Value, json};
 use std::fmt::Write;
+use std::os::unix::fs::PermissionsExt;
 
 const SECOND: i64 = 1_000;
 
@@ -117,6 +118,8 @@ fn a_service_replays_and_brings_in_what_a_command_asks_for() {
     site.adtally("run logs --config first.toml --data-dir data --until-end --final").ok();
     let server = site.serve("logs --config first.toml");
     check_answers(&server, &misnamed.good);
+    let mode = std::fs::metadata(site.path("data/control.sock")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "for its user alone");
     let report = json_of(site, "dead-letters replay --config mended.toml");
     assert_eq!(report["intake"], intake(852, 800, 51, 1, 0), "{report}");
     check_answers(&server, &misnamed.all());
@@ -179,7 +182,9 @@ fn fault_68_replay_backfill_and_late_lines_of_the_same_clicks_count_once() {
             let mut command = copy.program();
             command.args(format!("{} --data-dir data", steps[killed]).split(' '));
             command.env("FAILPOINTS", format!("{point}={passed}*off->return"));
-            end(command);
+            let died = end(command).code.is_none();
+            // There are too few records to delete old ones.
+            assert!(died || passed > 0 || point.contains("collect"), "{}: nobody came to {point}", steps[killed]);
         }
         // In another order each time.
         for at in 0..3 {
@@ -189,6 +194,37 @@ fn fault_68_replay_backfill_and_late_lines_of_the_same_clicks_count_once() {
         for step in steps {
             assert_eq!(json_of(&copy, step)["corrections"], json!({}), "{point}: {step} again");
         }
+    }
+}
+
+/// Of a malformed line, only the beginning is stored. It is not taken for the line.
+#[test]
+fn a_line_that_was_stored_in_part_is_not_replayed() {
+    let site = Site::new();
+    let note = "x".repeat(70_000);
+    let row = |user: i64, note: &str| format!("{},7,{user},10.0.0.1,US,{note}\n", START + user * SECOND);
+    let mut rows = "click_timestamp,ad_id,user_id,ip,country,note\n".to_owned();
+    (0..100).for_each(|user| rows += &row(user, ""));
+    site.write("logs/rows.csv", format!("{rows}{}{}", row(500, &note), row(101, "")));
+    let ledger = site.adtally("run logs --data-dir data --until-end --final").ok().json();
+    assert_eq!((&ledger["counted"], &ledger["malformed"]), (&json!(101), &json!(1)), "{ledger}");
+    let replayed = json_of(&site, "dead-letters replay");
+    assert_eq!(replayed["intake"], intake(1, 0, 0, 1, 0), "{replayed}");
+    assert!(replayed["rejected"][0].as_str().unwrap().contains("only its first 4 KiB are stored"), "{replayed}");
+}
+
+#[test]
+fn what_a_backfill_cannot_read_is_named() {
+    let site = Site::new();
+    site.write("logs/a.log", (0..3_600).map(|user| click(START + user * SECOND, user)).collect::<String>());
+    site.adtally("run logs --data-dir data --until-end --final").ok();
+    site.write("old/a.zip", b"PK\x03\x04\x14\0\0\0\x08\0");
+    site.write("old/b.log", click(START + 7, 70_000) + "{\"click_timestamp\":");
+    let ended = site.adtally("backfill old --data-dir data");
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stdout.contains("1 read = 1 recovered"), "{}", ended.stdout);
+    for unread in ["not read: ", "old/a.zip: cannot be read: it is a zip archive: unpack it", "old/b.log"] {
+        assert!(ended.stdout.contains(unread), "{unread}: {}", ended.stdout);
     }
 }
 
@@ -205,7 +241,7 @@ fn files_with_clicks_that_are_too_old_are_refused() {
     for words in ["--dry-run", ""] {
         let refused = site.adtally(&format!("backfill old.log --config adtally.toml --data-dir data {words}"));
         assert_eq!(refused.code, Some(2), "{}", refused.stderr);
-        assert!(refused.stderr.contains("raw clicks are kept from "), "{}", refused.stderr);
+        assert!(refused.stderr.contains("raw clicks are kept only from "), "{}", refused.stderr);
     }
     assert_eq!(site.sql("SELECT sum(clicks) FROM clicks_by_minute"), before);
     site.write("new.log", click(new, 50_000));

@@ -2,7 +2,7 @@
 
 use crate::faults::{START, click};
 use crate::lake::interpreter;
-use crate::reconcile::{change, reconcile};
+use crate::reconcile::change;
 use crate::site::{Site, end};
 use adtally_model::time::rfc3339;
 use serde_json::{Value, json};
@@ -36,13 +36,16 @@ fn spark_finds_the_same_and_its_findings_are_applied_once() {
     let users = |from: i64, to: i64, offset: i64| -> String {
         (from..to).map(|user| click(START + user * 2 * SECOND + offset, user + 100_000 * offset)).collect()
     };
+    // Raw clicks of two days before are dropped at the end of the next run; their counts stay.
+    site.write("adtally.toml", "[store]\nkeep_clicks = \"1d\"\n");
+    let dropped: String = (0..100).map(|user| click(START - 48 * HOUR + user * SECOND, user)).collect();
     let on_time = users(0, 5_400, 0);
-    site.write("logs/a.log", &on_time);
-    site.adtally("run logs --data-dir data --until-end --final").ok();
+    site.write("logs/a.log", format!("{dropped}{on_time}"));
+    site.adtally("run logs --config adtally.toml --data-dir data --until-end --final").ok();
     let late = users(100, 300, 1);
     // Late, and twice; and copies of clicks that were counted.
     site.append("logs/a.log", format!("{late}{late}{}", users(10, 20, 0)));
-    site.adtally("run logs --data-dir data --until-end --final").ok();
+    site.adtally("run logs --config adtally.toml --data-dir data --until-end --final").ok();
     let at = |hour: i64, seconds: i64| rfc3339(START + hour * HOUR + seconds * SECOND);
     let alter = format!("predicate=\"minute = '{}' AND ad_id = 3\", updates={{'clicks': 'clicks + 5'}}", at(1, 120));
     change(&site, "clicks_by_minute", &format!("update({alter})"));
@@ -62,21 +65,27 @@ fn spark_finds_the_same_and_its_findings_are_applied_once() {
     assert!(count["span"].as_str().unwrap().starts_with(&at(1, 120)[..19]), "{count}");
     assert!(of("damaged")[0]["event_hour"].as_str().unwrap().starts_with(&at(2, 0)[..19]));
 
-    let applied = reconcile(&site, "--apply findings.jsonl");
-    assert_eq!(applied["corrections"], corrections, "{applied}");
+    let apply = || {
+        let applied = site.adtally("reconcile --data-dir data --json --apply findings.jsonl");
+        assert_eq!(applied.code, Some(3), "the damage is reported: {}", applied.stderr);
+        applied.json()
+    };
+    let applied = apply();
+    assert_eq!((&applied["corrections"], &applied["damaged_hours"]), (&corrections, &json!(1)), "{applied}");
     // The corrections are the rows that Spark found.
     let rows = site.sql(
-        "SELECT date_part('epoch', click_timestamp)::BIGINT, ad_id, user_id, position FROM clicks WHERE partition = 65535",
+        "SELECT date_part('epoch', click_timestamp)::BIGINT, ad_id, user_id, ip, country, input, position FROM clicks \
+         WHERE partition = 65535",
     );
     let rows: BTreeSet<&str> = rows.lines().skip(1).collect();
     let row = |finding: &Value| {
         let ms = adtally_model::time::parse_rfc3339(finding["click_timestamp"].as_str().unwrap().as_bytes()).unwrap();
-        let user = finding["user_id"].as_str().unwrap();
-        format!("{},{},{user},{}", ms / SECOND, finding["ad_id"], finding["position"])
+        let texts = ["user_id", "ip", "country", "input"].map(|field| finding[field].as_str().unwrap()).join(",");
+        format!("{},{},{texts},{}", ms / SECOND, finding["ad_id"], finding["position"])
     };
     let of_spark: BTreeSet<String> = of("late").into_iter().map(row).collect();
     assert_eq!(rows, of_spark.iter().map(String::as_str).collect());
-    assert_eq!(reconcile(&site, "--apply findings.jsonl")["corrections"], json!({}), "applied once");
+    assert_eq!(apply()["corrections"], json!({}), "applied once");
     site.write("nonsense.jsonl", "{\"cause\":\"late\"}\n");
     let refused = site.adtally("reconcile --apply nonsense.jsonl --data-dir data");
     assert_eq!(refused.code, Some(2), "{}", refused.stderr);

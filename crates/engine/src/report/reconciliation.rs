@@ -5,13 +5,16 @@ use crate::status::CorrectionLedger;
 use adtally_model::reconcile::Reconciled;
 use adtally_model::{Minute, Progress};
 
+/// Most notes of what runs could not correct. A complete run begins anew.
+const UNCORRECTED_MAX: usize = 32;
+
 /// The state of the partition `reconcile`, and how its last run ended.
 #[derive(Default)]
 pub(super) struct Reconciliation {
     corrections: Option<(Progress, CorrectionLedger)>,
     /// Why the last run failed.
     failing: Option<String>,
-    /// What the last run could not correct.
+    /// What the last runs could not correct.
     uncorrected: Vec<String>,
 }
 
@@ -45,10 +48,16 @@ impl Report {
         self.live.lock().reconciliation.corrections = Some((progress, ledger));
     }
 
-    /// Records that a run ended, with what it could not correct.
-    pub fn reconciled(&self, uncorrected: Vec<String>) {
+    /// Records that a run ended, with what it could not correct. A complete run replaces what earlier runs said.
+    pub fn reconciled(&self, uncorrected: Vec<String>, is_complete: bool) {
         let reconciliation = &mut self.live.lock().reconciliation;
-        (reconciliation.failing, reconciliation.uncorrected) = (None, uncorrected);
+        if is_complete {
+            (reconciliation.failing, reconciliation.uncorrected) = (None, uncorrected);
+            return;
+        }
+        let new = uncorrected.into_iter().filter(|note| !reconciliation.uncorrected.contains(note));
+        let new: Vec<String> = new.take(UNCORRECTED_MAX.saturating_sub(reconciliation.uncorrected.len())).collect();
+        reconciliation.uncorrected.extend(new);
     }
 
     /// Records that a run failed.

@@ -1,6 +1,6 @@
 //! Finds out which of some clicks are not stored yet.
 
-use super::{RECOVERED, Recount, between, failed, numbers, query};
+use super::{RECOVERED, Recount, between, failed, numbers, query, without_tables};
 use crate::compare::union;
 use crate::recount::{Level, Slice};
 use adtally_model::{ClickColumns, Error, Minute, Result};
@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, T
 use datafusion::logical_expr::Expr;
 use std::sync::Arc;
 
-/// Most ranges of hours in a condition. Clicks that are farther scattered are sought in all hours between them.
+/// Most ranges of hours in the condition of one query.
 const RANGES_MAX: usize = 64;
 
 impl Recount<'_> {
@@ -17,24 +17,33 @@ impl Recount<'_> {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
-        let hours = rows.iter().map(|&row| Level::Hour.floor(Minute::of(clicks.event_time_ms[row])));
-        let mut ranges = union(hours.map(|hour| Slice { from: hour, to: Minute(hour.0 + Level::Hour.minutes()) }), 0);
-        if ranges.len() > RANGES_MAX {
-            ranges = union(ranges, i64::MAX);
+        // Only the hours of the clicks are read: in others, stored clicks can be damaged.
+        let hour_of = |row: usize| Level::Hour.floor(Minute::of(clicks.event_time_ms[row]));
+        let hours =
+            rows.iter().map(|&row| Slice { from: hour_of(row), to: Minute(hour_of(row).0 + Level::Hour.minutes()) });
+        let mut found = Vec::new();
+        for ranges in union(hours, 0).chunks(RANGES_MAX) {
+            let (first, last) = (ranges[0].from, ranges[ranges.len() - 1].to);
+            let rows: Vec<usize> = rows.iter().copied().filter(|&row| (first..last).contains(&hour_of(row))).collect();
+            found.extend(self.unknown_of(clicks, &rows, ranges).await?);
         }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// The same, of clicks of some ranges of hours.
+    async fn unknown_of(&self, clicks: &ClickColumns, rows: &[usize], ranges: &[Slice]) -> Result<Vec<usize>> {
         let within = ranges.iter().map(|range| between("click_timestamp", range.from, range.to)).reduce(Expr::or);
-        let views = self.session_without_tables();
+        let views = without_tables(&self.session);
         let stored = self.session.table("clicks").await.map_err(failed)?;
         let stored = within.map_or(Ok(stored.clone()), |within| stored.filter(within)).map_err(failed)?;
         views.register_table("clicks", stored.into_view()).map_err(failed)?;
         views.register_batch("dead_letters", letters(clicks, rows)?).map_err(failed)?;
         let mut found: Vec<usize> = Vec::new();
-        let positions = query(&views, RECOVERED).await?;
-        for batch in &positions {
+        for batch in &query(&views, RECOVERED).await? {
             let position = batch.project(&[batch.schema().index_of("position").map_err(odd)?]).map_err(odd)?;
             found.extend(numbers(&[position])?.iter().filter_map(|row| usize::try_from(row[0]).ok()));
         }
-        found.sort_unstable();
         Ok(found)
     }
 }

@@ -1,7 +1,7 @@
 //! Reads dead letters from the lake.
 
 use super::rows::{longs, texts, times};
-use super::{MEMORY_BYTES_MAX, failed};
+use super::{MEMORY_BYTES_MAX, failed, is_without_fields};
 use crate::intake::Origin;
 use crate::letters::{Letter, LetterSelection};
 use adtally_model::{Error, RECONCILE, Result};
@@ -30,10 +30,11 @@ impl Letters {
         Letters::of(selected).await
     }
 
-    /// The same of lines that could not be decoded, with their number.
+    /// The same of lines whose clicks are not stored beside them, with their number.
     pub(crate) async fn open_rejected(lake: &Lake, selection: &LetterSelection) -> Result<(Letters, u64)> {
         let is_rejected = col("verdict").in_list(vec![lit("malformed"), lit("invalid")], false);
-        let selected = select(lake, selection).await?.filter(is_rejected).map_err(failed)?;
+        let selected = select(lake, selection).await?;
+        let selected = selected.filter(is_rejected.or(is_without_fields())).map_err(failed)?;
         let lines = selected.clone().count().await.map_err(failed)? as u64;
         Ok((Letters::of(selected).await?, lines))
     }

@@ -1,6 +1,6 @@
 //! Counts by minute, hour and day, as readers see them, and the stored clicks that they should equal.
 
-use super::{Recount, between, failed};
+use super::{Recount, between, failed, plain};
 use adtally_model::reconcile::Cause;
 use adtally_model::{Minute, RECONCILE, Result};
 use adtally_store::epoch_log::EpochLogs;
@@ -111,7 +111,7 @@ impl Recount<'_> {
                 _ => self.rolled.used_from(table, level),
             };
             let rows = self.rows(name, table.unit(), from, to).await?.filter(is_used).map_err(failed)?;
-            let rows = spans(rows, date_trunc(lit(level.unit()), col(table.unit())), col("clicks"), ads.clone())?;
+            let rows = spans(rows, date_trunc(lit(level.unit()), plain(table.unit())), col("clicks"), ads.clone())?;
             counted = Some(match counted {
                 Some(counted) => counted.union(rows).map_err(failed)?,
                 None => rows,
@@ -123,7 +123,7 @@ impl Recount<'_> {
     /// The stored clicks of `[from, to)` by the spans of a level, with the columns of [`Recount::counted`].
     pub(super) async fn stored(&self, level: Level, from: Minute, to: Minute, ads: Option<Expr>) -> Result<DataFrame> {
         let rows = self.rows("clicks", "click_timestamp", from, to).await?;
-        let span = date_trunc(lit(level.unit()), col("click_timestamp"));
+        let span = date_trunc(lit(level.unit()), plain("click_timestamp"));
         spans(rows, span, cast(col("sign"), DataType::Int64), ads)
     }
 }

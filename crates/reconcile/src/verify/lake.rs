@@ -2,6 +2,7 @@
 
 use super::Findings;
 use super::records::{Facts, Scan};
+use crate::plan::ledger_kept_from;
 use crate::recount::{Recount, Rolled};
 use adtally_model::dead_letter::CONFLICT;
 use adtally_model::fold::merge_all;
@@ -192,6 +193,7 @@ fn check_intake(Facts { intake, corrected, .. }: &Facts, findings: &mut Findings
 pub(super) async fn check_rows(lake: &Lake, findings: &mut Findings) -> Result<()> {
     let Some((first, to)) = lake.minutes().await? else { return Ok(()) };
     let kept = lake.kept_from(Table::Clicks).await?.map(|kept| RollUp::Hour.ceil(kept));
+    let kept = kept.max(ledger_kept_from(lake).await?);
     let from = kept.unwrap_or(RollUp::Hour.floor(first)).max(RollUp::Hour.floor(first));
     let damaged = Recount::open(lake, &lake.epochs().await?, Rolled::default())
         .await?

@@ -66,14 +66,7 @@ impl CorrectionJudge {
             ensure(booked == self.recovered.len() as u64, Invariant::Conservation, || {
                 format!("correction {number} books {booked} clicks of {}", self.recovered.len())
             })?;
-            self.records.push(Known {
-                checksum,
-                writer: epoch.writer,
-                is_claim: epoch.claim,
-                oldest_needed: epoch.oldest_needed,
-                counts: epoch.counts.clone(),
-                ledger: epoch.progress.ledger,
-            });
+            self.records.push(Known::of(&epoch, checksum));
         }
         Ok(())
     }

@@ -73,6 +73,12 @@ impl View {
         corrections.map_or(0, |snapshot| snapshot.progress.number)
     }
 
+    /// Whether an epoch of corrections is being committed whose time may be this one or earlier, in milliseconds since the Unix
+    /// epoch.
+    pub fn is_committing_since(&self, ms: i64) -> bool {
+        self.restated.committing_ms.is_some_and(|since_ms| since_ms <= ms)
+    }
+
     /// Whether epochs of the partition `reconcile` up to `by` corrected a minute.
     pub fn is_restated(&self, minute: Minute, by: EpochNumber) -> bool {
         self.restated.has(minute, by)

@@ -130,7 +130,11 @@ impl Lake {
                 found = found.or(rows.into_iter().find(|row| (row.partition, row.epoch) == (partition, epoch)));
             }
             let Some(row) = found else {
-                return Err(Error::user(format!("{when}, what was known is no longer kept: ask as of a later time")));
+                let since = match index.kept_from(Table::Ledger).await? {
+                    Some(kept) => format!("it is kept from {} on", rfc3339(kept.start_ms())),
+                    None => "nothing of it is kept".to_owned(),
+                };
+                return Err(Error::user(format!("{when}, what was known is no longer kept: {since}")));
             };
             all.push(row);
         }

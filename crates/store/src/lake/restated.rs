@@ -1,8 +1,8 @@
 //! Which minutes were corrected, and by which epochs.
 
-use super::Lake;
 use super::files::{longs, minute_of_us, times};
 use super::schema::Table;
+use super::{Lake, RollUp};
 use adtally_model::reconcile::Cause;
 use adtally_model::{EpochNumber, Minute, Result};
 use arrow::array::AsArray;
@@ -18,11 +18,15 @@ use std::collections::BTreeMap;
 pub struct Restated {
     /// The first epoch that corrected each minute.
     pub minutes: BTreeMap<Minute, EpochNumber>,
+    /// The first epoch that corrected only the count of an hour or a day, under its first minute and the minute after its last.
+    pub spans: BTreeMap<(Minute, Minute), EpochNumber>,
     /// Every earlier minute whose raw clicks are kept is reconciled, from that epoch on.
     pub reconciled_to: BTreeMap<EpochNumber, Minute>,
     /// The end of the minutes of which counts by minute were corrected, from that epoch on. A process that has counted them
     /// can have other counts in memory than those in the lake that the correction belongs to.
     pub repaired_to: BTreeMap<EpochNumber, Minute>,
+    /// While an epoch is committed: a time in milliseconds since the Unix epoch that is not after the epoch's.
+    pub committing_ms: Option<i64>,
 }
 
 /// The most epochs for which readers know how far minutes were reconciled and repaired.
@@ -31,7 +35,15 @@ const EPOCHS_SHOWN_MAX: usize = 128;
 impl Restated {
     /// Adds an epoch that corrected `minute`.
     pub fn add(&mut self, minute: Minute, cause: Cause, epoch: EpochNumber) {
-        let first = self.minutes.entry(minute).or_insert(epoch);
+        let roll_up = match cause {
+            Cause::HourCount => Some(RollUp::Hour),
+            Cause::DayCount => Some(RollUp::Day),
+            _ => None,
+        };
+        let first = match roll_up {
+            None => self.minutes.entry(minute).or_insert(epoch),
+            Some(roll_up) => self.spans.entry((minute, Minute(minute.0 + roll_up.minutes()))).or_insert(epoch),
+        };
         *first = epoch.min(*first);
         if cause == Cause::Count {
             let repaired_to = self.repaired_to.entry(epoch).or_insert(minute.next());
@@ -57,9 +69,11 @@ impl Restated {
         self.minutes.get(&minute).is_some_and(|&first| first <= by)
     }
 
-    /// Whether a minute of `[from, to)` was corrected by an epoch.
+    /// Whether a minute of `[from, to)` was corrected by an epoch, or the count of an hour or a day of which it has all minutes.
     pub(crate) fn has_any(&self, (from, to): (Minute, Minute), by: EpochNumber) -> bool {
+        let mut spans = self.spans.range((from, from)..(to, to));
         self.minutes.range(from..to).any(|(_, &first)| first <= by)
+            || spans.any(|(&(_, end), &first)| end <= to && first <= by)
     }
 }
 
@@ -101,5 +115,28 @@ impl Lake {
             }
         }
         Ok(restated)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repaired_hour_restates_ranges_that_have_all_of_it() {
+        let mut restated = Restated::default();
+        restated.add(Minute(60), Cause::HourCount, 3);
+        restated.add(Minute(200), Cause::Late, 4);
+        let check = |span: (i64, i64), by, expected| {
+            assert_eq!(restated.has_any((Minute(span.0), Minute(span.1)), by), expected, "{span:?} {by}");
+        };
+        assert!(!restated.has(Minute(60), 9) && restated.has(Minute(200), 4) && !restated.has(Minute(200), 3));
+        check((60, 120), 3, true);
+        check((60, 120), 2, false);
+        check((0, 119), 9, false);
+        check((61, 180), 9, false);
+        check((0, 300), 3, true);
+        check((150, 201), 4, true);
+        check((150, 201), 3, false);
     }
 }
