@@ -55,7 +55,7 @@ enum Reply {
     /// What is done, and what is to do: minutes, lines or bytes.
     Progress(u64, u64),
     /// The result.
-    Report(ReconcileReport),
+    Report(Box<ReconcileReport>),
     /// A failure: its message, and who must act.
     Error { message: String, kind: FailureKind },
 }
@@ -186,7 +186,7 @@ async fn answer(stream: UnixStream, reconciler: ReconcilerHandle) -> std::io::Re
         }
     };
     let reply = match done {
-        Ok(report) => Reply::Report(report),
+        Ok(report) => Reply::Report(Box::new(report)),
         Err(error) => {
             let kind = match error.kind() {
                 ErrorKind::User => FailureKind::User,
@@ -263,7 +263,7 @@ pub(crate) async fn ask(data_dir: &Path, asked: Asked, watch: impl Fn(u64, u64))
         match reply {
             Reply::Waiting => terminal::say("waiting: the service does another run first"),
             Reply::Progress(done, minutes) => watch(done, minutes),
-            Reply::Report(report) => return Ok(report),
+            Reply::Report(report) => return Ok(*report),
             Reply::Error { message, kind } => {
                 return Err(match kind {
                     FailureKind::User => Error::user(message),

@@ -28,7 +28,8 @@
 //! - `repair`: repairs of damaged or lost data;
 //! - `lake`: other programs read the lake and find the same sums;
 //! - `upkeep`: sums of hours and days, compaction, retention;
-//! - `reconcile`: late clicks, copies and wrong counts are corrected once;
+//! - `reconcile`: late clicks are recovered once, and past answers can be asked for;
+//! - `repaired_counts`: counts that were altered are repaired once, and damaged clicks are reported;
 //! - `intake`: rejected lines that are decoded again, and files that are brought in later, count once;
 //! - `spark`: the Spark job finds what `reconcile` finds;
 //! - `verify`: the damage that it finds, and what is not damage.
@@ -52,6 +53,7 @@ mod questions;
 mod readme;
 mod reconcile;
 mod repair;
+mod repaired_counts;
 mod restarts;
 mod site;
 mod spark;
