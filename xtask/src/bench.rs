@@ -98,7 +98,8 @@ pub(crate) fn run(words: &[&str], program: &Path, root: &Path) -> Result<(), Str
         return Ok(());
     }
     let words: Vec<&str> = ["cargo", "xtask", "bench"].iter().chain(words).copied().collect();
-    report.write(&root.join("benches/README.md"), &words.join(" "))
+    let (path, command) = (root.join("benches/README.md"), words.join(" "));
+    if plan.only.is_empty() { report.write(&path, &command) } else { report.update(&path, &command) }
 }
 
 fn run_part(part: &str, plan: &Plan, site: &Site, report: &mut Report) -> Result<(), String> {

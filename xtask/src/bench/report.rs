@@ -124,6 +124,38 @@ impl Report {
         &self.text
     }
 
+    /// Replaces the figures of this report in a file that an earlier run has written, and keeps the others.
+    pub(super) fn update(&self, path: &Path, command: &str) -> Result<(), String> {
+        let before = fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let text = self.merged(&before, command)?;
+        fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+    }
+
+    fn merged(&self, before: &str, command: &str) -> Result<String, String> {
+        let mut sections: Vec<String> = before.split("\n## ").map(|text| format!("{}\n", text.trim_end())).collect();
+        let targets = sections.iter_mut().find(|section| section.starts_with("Targets\n"));
+        let targets = targets.ok_or("the file of an earlier run has no targets: run all parts")?;
+        for row in &self.targets {
+            let text = format!("| {} |", row.join(" | "));
+            let mut lines: Vec<&str> = targets.lines().collect();
+            let begin = format!("| {} |", row[0]);
+            match lines.iter().position(|line| line.starts_with(&begin)) {
+                Some(at) => lines[at] = &text,
+                None => lines.push(&text),
+            }
+            *targets = lines.join("\n") + "\n";
+        }
+        for section in self.text.split("## ").filter(|section| !section.is_empty()) {
+            let (title, body) = section.split_once('\n').unwrap_or((section, ""));
+            let text = format!("{title}\n\nMeasured by `{command}`, in a run of its own.\n{}\n", body.trim_end());
+            match sections.iter_mut().find(|section| section.starts_with(&format!("{title}\n"))) {
+                Some(section) => *section = text,
+                None => sections.push(text),
+            }
+        }
+        Ok(sections.join("\n## "))
+    }
+
     /// Writes the file.
     pub(super) fn write(&self, path: &Path, command: &str) -> Result<(), String> {
         let head = format!(
@@ -186,6 +218,28 @@ fn wrapped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_replaces_its_own_figures() {
+        let before = "# Benchmarks\n\nHead.\n\n## Targets\n\n| figure | bound |\n| --- | --- |\n| a | 1 |\n| b | 1 |\n\n## First\n\n\
+                      Old.\n\n## Second\n\nOld.\n";
+        let mut report = Report::default();
+        report.target("b", 2.0, "", Target::Aim(1.0));
+        report.target("c", 2.0, "", Target::Aim(1.0));
+        for title in ["Second", "Third"] {
+            report.section(title, "New.", Table::new(&["what"]), "");
+        }
+        let merged = report.merged(before, "bench").expect("targets");
+        let table = "New.\n\n| what |\n| --- |\n";
+        let measured = "Measured by `bench`, in a run of its own.";
+        let expected = format!(
+            "# Benchmarks\n\nHead.\n\n## Targets\n\n| figure | bound |\n| --- | --- |\n| a | 1 |\n| b |  | 1 | 2.00 | aim reached \
+             |\n| c |  | 1 | 2.00 | aim reached |\n\n## First\n\nOld.\n\n## Second\n\n{measured}\n\n{table}\n## \
+             Third\n\n{measured}\n\n{table}"
+        );
+        assert_eq!(merged, expected);
+        assert!(report.merged("# Nothing\n", "bench").is_err());
+    }
 
     #[test]
     fn sections_are_markdown() {
