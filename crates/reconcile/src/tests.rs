@@ -12,10 +12,11 @@ use adtally_store::lake::{ClickRows, EpochProjection, Lake, LakeStore, Selection
 use object_store::memory::InMemory;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 const START: Minute = Minute(29_000_000);
 const MINUTES: i64 = 150;
+const DAY_MS: i64 = 86_400_000;
 /// Each takes some seconds without optimisation.
 const SEEDS: u64 = 4;
 
@@ -72,6 +73,8 @@ struct World {
     writers: BTreeMap<u32, (LogWriter, Progress)>,
     position: u64,
     tokens: Arc<AtomicU64>,
+    /// The wall clock, in milliseconds since the Unix epoch.
+    clock_ms: Arc<AtomicI64>,
 }
 
 impl World {
@@ -79,7 +82,14 @@ impl World {
         let store = Arc::new(InMemory::new());
         let logs = EpochLogs::new(store.clone());
         let lake = Arc::new(Lake::open(Arc::new(InMemory::new())).await.unwrap());
-        let mut world = World { logs, lake, writers: BTreeMap::new(), position: 0, tokens: Arc::default() };
+        let mut world = World {
+            logs,
+            lake,
+            writers: BTreeMap::new(),
+            position: 0,
+            tokens: Arc::default(),
+            clock_ms: Arc::new((START.start_ms() + 1_000_000).into()),
+        };
         for partition in 0..partitions {
             let claimed = world.logs.log(partition).claim(1, 7 + u128::from(partition), FINGERPRINTS).await.unwrap();
             world.writers.insert(partition, (claimed.0, claimed.1.progress));
@@ -167,7 +177,7 @@ impl World {
         verdicts.into_iter().for_each(|verdict| ledger.book(verdict, 1));
         let progress = Progress {
             number,
-            clock_ms: START.start_ms() + number as i64 * 1_000,
+            clock_ms: before.clock_ms.max(self.clock_ms.load(Ordering::Relaxed)),
             frontiers: Frontiers { watermark: at, closed: at, final_: at, expired: at },
             newest_click_ms: stored.iter().map(|click| click.at_ms).max().max(before.newest_click_ms),
             gone: ledger,
@@ -195,14 +205,14 @@ impl World {
     }
 
     async fn corrections(&self) -> Corrections {
-        let tokens = Arc::clone(&self.tokens);
+        let (tokens, clock_ms) = (Arc::clone(&self.tokens), Arc::clone(&self.clock_ms));
         Corrections::claim(CorrectionParts {
             logs: self.logs.clone(),
             lake: self.lake.clone(),
             readers: None,
             fingerprints: FINGERPRINTS,
             random: Arc::new(move || 1_000 + u128::from(tokens.fetch_add(1, Ordering::Relaxed))),
-            now_ms: Arc::new(|| START.start_ms() + 1_000_000),
+            now_ms: Arc::new(move || clock_ms.load(Ordering::Relaxed)),
         })
         .await
         .unwrap()
@@ -261,6 +271,9 @@ fn after_a_run_every_click_counts_once() {
             let mut identities = BTreeSet::new();
             for round in 0..3_i64 {
                 let final_to = Minute(START.0 + MINUTES * (round + 1) / 3);
+                // The clock jumps by up to a day either way.
+                let jump_ms = random.below(2 * DAY_MS as u64) as i64 - DAY_MS;
+                world.clock_ms.store(final_to.end_ms() + jump_ms, Ordering::Relaxed);
                 for partition in 0..partitions as u32 {
                     let (mut stored, mut late) = (Vec::new(), Vec::new());
                     for _ in 0..random.below(60) {
@@ -293,10 +306,13 @@ fn after_a_run_every_click_counts_once() {
             for partition in 0..partitions as u32 {
                 world.commit(partition, &[], &[], &[], Minute(START.0 + 2 * MINUTES)).await;
             }
-            let before = world.counts().await;
+            let (before, known) = (world.counts().await, world.lake.epochs().await.unwrap());
             let report = world.reconcile().await.unwrap();
             assert_eq!(report.damaged_hours, 0, "seed {seed}");
             world.check(&counts_of(&all), &format!("seed {seed}")).await;
+            let ever = (START, Minute(START.0 + 2 * MINUTES));
+            let as_of = world.lake.counts(ever.0, ever.1, Some(&known)).await.unwrap().minutes;
+            assert_eq!(as_of, before, "seed {seed}: what was known before");
             assert!(!world.reconcile().await.unwrap().has_findings(), "seed {seed}");
             if report.has_findings() {
                 world.revert(report.run.unwrap()).await.unwrap();
