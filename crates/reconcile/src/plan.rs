@@ -266,7 +266,7 @@ async fn expired(recount: &Recount<'_>, state: &Reconciled, kept_from: Minute) -
     let since = state.since.unwrap_or(kept_from).min(kept_from);
     let mut expired = recount.letters(Minute(i64::MIN), since, &state.last_cut()).await?;
     let mut at = since;
-    for range in &state.recounted {
+    for range in state.recounted.iter().take_while(|range| range.from < kept_from) {
         let (from, to) = (range.from.clamp(at, kept_from), range.to.clamp(at, kept_from));
         expired += recount.letters(at, from, &[]).await? + recount.letters(from, to, &range.cut).await?;
         at = to;
