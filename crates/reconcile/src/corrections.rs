@@ -202,7 +202,8 @@ impl Corrections {
         self.parts.lake.stage(&files).await?;
         fail_points::reach("after_stage");
         let mut progress = Progress { number, ..self.progress };
-        // From here on, a question about this time must wait for the epoch. After an error, until the partition is claimed.
+        // Readers are told before the epoch's time is read. Questions about this time or a later one are refused until the epoch
+        // is shown or, after an error, until the partition is claimed again.
         progress.clock_ms = progress.clock_ms.max((self.parts.now_ms)());
         self.mark_committing(Some(progress.clock_ms));
         progress.clock_ms = progress.clock_ms.max((self.parts.now_ms)());

@@ -21,7 +21,7 @@ const LINES_AT_ONCE: usize = 100_000;
 /// Bytes of lines that are decoded at once.
 const BYTES_AT_ONCE: usize = 32 << 20;
 
-/// Why a line that is not whole is rejected: its beginning could be another click, or one that it never was.
+/// Why a line is rejected of which only the beginning is stored. The beginning alone could be read as another click.
 const CUT: &str = "only its first 4 KiB are stored: use backfill with its file";
 
 /// Which dead letters are meant.
@@ -131,9 +131,9 @@ pub trait Redecode: Send + Sync {
     fn decode(&self, lines: &[Letter]) -> (ClickColumns, Vec<Rejected>);
 }
 
-/// Decodes the selected malformed and invalid lines again, and late and future lines that were stored without their fields, and counts each of their clicks once. Lines of minutes that are not
-/// final wait. Without `corrections` it is a dry run, which changes nothing. `tell` is called for each line with what becomes of
-/// it, `watch` with the lines done and the lines to do.
+/// Decodes the selected malformed and invalid lines again, and late and future lines that were stored without their fields. Each
+/// of their clicks counts once. Lines of minutes that are not final wait. Without `corrections` it is a dry run, which changes
+/// nothing. `tell` is called for each line with what becomes of it, `watch` with the lines done and the lines to do.
 ///
 /// # Errors
 /// External when a store fails, corrupt when stored data is damaged, fenced when another process reconciles.
@@ -177,18 +177,16 @@ async fn replay_some(
     let is_cut =
         |letter: &Letter| letter.verdict != Verdict::Invalid.as_str() && letter.payload.len() >= PAYLOAD_BYTES_MAX;
     let (cut, letters): (Vec<Letter>, Vec<Letter>) = letters.into_iter().partition(is_cut);
-    for letter in cut {
-        let Origin { input, position, .. } = &letter.origin;
-        intake.reject(|| format!("{input}, position {position}: {CUT}"));
-        tell(&letter, &format!("rejected: {CUT}"));
-    }
-    let (clicks, rejected) = decoder.decode(&letters);
-    let letter_of = |number: u32| &letters[number as usize];
-    for Rejected { line_start, reason, .. } in &rejected {
-        let letter = letter_of(*line_start);
+    let mut reject = |letter: &Letter, reason: &str| {
         let Origin { input, position, .. } = &letter.origin;
         intake.reject(|| format!("{input}, position {position}: {reason}"));
         tell(letter, &format!("rejected: {reason}"));
+    };
+    cut.iter().for_each(|letter| reject(letter, CUT));
+    let (clicks, rejected) = decoder.decode(&letters);
+    let letter_of = |number: u32| &letters[number as usize];
+    for Rejected { line_start, reason, .. } in &rejected {
+        reject(letter_of(*line_start), reason);
     }
     let origins: Vec<Origin> = clicks.line_start.iter().map(|&number| letter_of(number).origin.clone()).collect();
     let outcomes = intake.take(&clicks, &origins).await?;

@@ -194,7 +194,7 @@ impl Sources {
         holding.sort_by_key(|row| row.time.largest_ms);
         let names: Vec<&str> = holding.iter().map(|row| &*row.name).take(HOLDERS_SHOWN_MAX).collect();
         let held_by = match holding.len() - names.len() {
-            _ if names.is_empty() => "no input holds it, because all are idle or have ended".to_owned(),
+            _ if names.is_empty() => "no input holds it: all are idle, have ended or lie far behind".to_owned(),
             0 => format!("held by {}", names.join(", ")),
             more => format!("held by {} and {more} more", names.join(", ")),
         };

@@ -84,7 +84,7 @@ pub struct ReconcileReport {
     pub intake: Option<Intake>,
     /// The first lines that were taken in and rejected, each with its reason.
     pub rejected: Vec<String>,
-    /// Files of a backfill that are no logs, with the reason. They were not read.
+    /// What a backfill could not read, such as a file that is no log or an incomplete last line, each with the reason.
     pub unread: Vec<String>,
     /// The run that this one reverted.
     pub reverted: Option<u64>,
