@@ -52,6 +52,9 @@ pub enum Command {
     Backfill(commands::backfill::BackfillArgs),
     /// Repair stored data that `verify` finds damaged, as far as the remaining data allows.
     Repair(commands::repair::RepairArgs),
+    /// Count the partitions of a Kafka topic that a consumer group assigns to this process.
+    #[cfg(feature = "scale-out")]
+    Worker(commands::worker::WorkerArgs),
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -136,6 +139,8 @@ fn dispatch(command: &Command) -> Result<Exit> {
         Command::DeadLetters(args) => commands::dead_letters::dead_letters(args),
         Command::Backfill(args) => commands::backfill::backfill(args),
         Command::Repair(args) => commands::repair::repair(args),
+        #[cfg(feature = "scale-out")]
+        Command::Worker(args) => commands::worker::worker(args),
         Command::Completions { shell } => completions(*shell),
     }
 }

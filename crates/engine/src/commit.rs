@@ -171,6 +171,8 @@ pub struct RecorderParts {
     pub randomness: Arc<dyn Randomness>,
     /// Runs the stores' I/O.
     pub runtime: tokio::runtime::Handle,
+    /// Whether other processes may take the partition over.
+    pub is_shared: bool,
     /// Failed attempts before giving up; `None` retries forever.
     pub attempts_max: Option<u32>,
     /// Set when the process must stop at once.
@@ -185,6 +187,18 @@ impl Recorder {
     /// A recorder without an epoch.
     pub fn new(parts: RecorderParts) -> Recorder {
         Recorder { parts, recording: None, retry: None, is_room_awaited: false }
+    }
+
+    /// Checks, on a shared store, that nobody has taken the partition over. A store that cannot be read is no answer.
+    ///
+    /// # Errors
+    /// Fenced when another process owns the partition.
+    pub fn check_owner(&self) -> Result<()> {
+        let RecorderParts { writer, runtime, is_shared, .. } = &self.parts;
+        match if *is_shared { runtime.block_on(writer.check_owner()) } else { Ok(()) } {
+            Err(error) if error.is_retryable() => Ok(()),
+            checked => checked,
+        }
     }
 
     /// Records one epoch.

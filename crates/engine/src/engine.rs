@@ -10,13 +10,14 @@ use crate::project::{Projector, ProjectorParts, Work};
 use crate::recovery::Recovered;
 use crate::report::Report;
 use crate::upkeep::{Upkeep, UpkeepParts};
-use adtally_model::{IdentityKey, Ledger, Result};
+use adtally_model::{Error, ErrorKind, IdentityKey, Ledger, Result};
 use adtally_pipeline::Partition;
 use adtally_source::{DecodeSettings, Decoder, Progress as ReadProgress, Source};
 use adtally_store::embedded::HotPartitions;
 use adtally_store::epoch_log::{EpochLog, EpochLogs};
 use adtally_store::hot_counts::HotCounts;
 use adtally_store::lake::LakeStore;
+use adtally_store::sources::Sources;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -38,6 +39,8 @@ pub struct Environment {
     pub decode_threads: usize,
     /// The report of the process.
     pub report: Arc<Report>,
+    /// The topics of the deployment, if other processes may own some of its partitions.
+    pub sources: Option<Sources>,
 }
 
 /// A partition that this process owns.
@@ -73,6 +76,8 @@ pub struct Engine<S> {
     partitions: BTreeMap<u32, Member<S>>,
     /// Whether the memory bounds were shared among partitions in the last turn.
     is_shared: bool,
+    /// If this process goes on without partitions that others took over: those, until they are taken from here.
+    fenced: Option<Vec<(u32, Error)>>,
 }
 
 /// A running partition.
@@ -108,6 +113,7 @@ impl<S: EpochSink> Engine<S> {
         });
         let upkeep = Arc::new(Upkeep::new(UpkeepParts {
             logs: environment.logs.clone(),
+            sources: environment.sources.clone(),
             lake: Arc::clone(lake),
             projector: projector.clone(),
             report: Arc::clone(report),
@@ -129,6 +135,7 @@ impl<S: EpochSink> Engine<S> {
             abandon: Arc::new(AtomicBool::new(false)),
             partitions: BTreeMap::new(),
             is_shared: false,
+            fenced: None,
         };
         Ok((engine, Workers { projecting, upkeep }))
     }
@@ -152,6 +159,7 @@ impl<S: EpochSink> Engine<S> {
             clock: Arc::clone(clock),
             randomness: Arc::clone(randomness),
             runtime: runtime.clone(),
+            is_shared: settings.store.data_dir.is_shared(),
             attempts_max: ending.is_bounded().then_some(*attempts_max),
             abandon: Arc::clone(&self.abandon),
         });
@@ -178,6 +186,31 @@ impl<S: EpochSink> Engine<S> {
         Ok(())
     }
 
+    /// From now on, partitions that other processes take over are removed, and the others go on.
+    pub fn survive_fencing(&mut self) {
+        self.fenced.get_or_insert_default();
+    }
+
+    /// The partitions that other processes took over since the last call, and how that was noticed.
+    pub fn take_fenced(&mut self) -> Vec<(u32, Error)> {
+        self.fenced.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Ends the current epoch of a partition and removes it. Its epochs are with the returned sink.
+    ///
+    /// # Errors
+    /// The error that stopped the committer.
+    pub fn release(&mut self, partition: u32) -> Result<Option<S>> {
+        let stopped = self.partitions.get_mut(&partition).map_or(Ok(()), |member| member.ingest.stop());
+        let sink = self.remove(partition);
+        stopped.map(|()| sink)
+    }
+
+    /// Whether a partition is here.
+    pub fn has(&self, partition: u32) -> bool {
+        self.partitions.contains_key(&partition)
+    }
+
     /// Removes a partition without ending its current epoch. Epochs submitted before are still with the returned sink.
     pub fn remove(&mut self, partition: u32) -> Option<S> {
         let member = self.partitions.remove(&partition)?;
@@ -194,12 +227,22 @@ impl<S: EpochSink> Engine<S> {
     pub fn turn(&mut self) -> Result<Turn> {
         self.share();
         let mut worked = false;
-        for member in self.partitions.values_mut().filter(|member| !member.is_finished) {
-            match member.ingest.turn()? {
-                Turn::Worked => worked = true,
-                Turn::Nothing => {}
-                Turn::Finished => member.is_finished = true,
+        let mut lost = Vec::new();
+        for (&partition, member) in self.partitions.iter_mut().filter(|(_, member)| !member.is_finished) {
+            match member.ingest.turn() {
+                Ok(Turn::Worked) => worked = true,
+                Ok(Turn::Nothing) => {}
+                Ok(Turn::Finished) => member.is_finished = true,
+                Err(error) if error.kind() == ErrorKind::Fenced && self.fenced.is_some() => {
+                    lost.push((partition, error))
+                }
+                Err(error) => return Err(error),
             }
+        }
+        for (partition, error) in lost {
+            // Its committer has stopped.
+            drop(self.remove(partition));
+            self.fenced.get_or_insert_default().push((partition, error));
         }
         let is_over = !self.partitions.is_empty() && self.partitions.values().all(|member| member.is_finished);
         Ok(match (is_over, worked) {

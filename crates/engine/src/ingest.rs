@@ -60,6 +60,14 @@ pub trait EpochSink {
     /// The error that stopped the committer.
     fn submit(&mut self, draft: EpochDraft) -> Result<()>;
 
+    /// Fails if the committer has stopped, also while there is nothing to submit. Does not wait.
+    ///
+    /// # Errors
+    /// The error that stopped the committer.
+    fn check(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Ends the sink: no more epochs follow. Returns whether all submitted epochs are committed. Waits for threads.
     ///
     /// # Errors
@@ -223,6 +231,7 @@ impl<S: EpochSink> Ingest<S> {
         self.report.clock(&now);
         self.partition.observe(&now);
         self.report.turned(monotonic);
+        self.sink.check()?;
         self.discover(monotonic)?;
         let mut worked = self.read(monotonic)?;
         worked |= self.judge()?;

@@ -395,7 +395,7 @@ impl Work {
     fn collect(&self, partition: u32, oldest_needed: EpochNumber) {
         let Some(log) = self.shared.members.lock().get(&partition).map(|member| member.log.clone()) else { return };
         let parts = &self.parts;
-        match parts.runtime.block_on(log.collect(oldest_needed, parts.clock.wall_ms())) {
+        match parts.runtime.block_on(log.collect(oldest_needed)) {
             Ok(0) => {}
             Ok(deleted) => tracing::debug!(partition, deleted, oldest_needed, "old epoch records deleted"),
             Err(error) => tracing::warn!(partition, "old epoch records could not be deleted: {}", error.report()),

@@ -2,7 +2,7 @@
 
 use crate::project::Waiting;
 use adtally_model::{EpochNumber, Error, Minute, MinuteCounts, PartitionState, Result};
-use adtally_store::epoch_log::{EpochLog, Fingerprints, LogWriter};
+use adtally_store::epoch_log::{Beginning, EpochLog, Fingerprints, LogWriter};
 use adtally_store::hot_counts::{HotCounts, PendingEpoch};
 use adtally_store::lake::{Epochs, LakeStore, TableEpochs};
 use std::sync::Arc;
@@ -33,12 +33,26 @@ pub async fn take_over(
     fresh_log_id: u128,
     fingerprints: Fingerprints,
 ) -> Result<Recovered> {
+    take_over_as(log, lake, (writer, fresh_log_id), fingerprints, &Beginning::default()).await
+}
+
+/// Like [`take_over`], of a partition with this source.
+///
+/// # Errors
+/// As [`EpochLog::claim_as`]; corrupt when the lake does not fit the log.
+pub async fn take_over_as(
+    log: &EpochLog,
+    lake: &dyn LakeStore,
+    (writer, fresh_log_id): (u128, u128),
+    fingerprints: Fingerprints,
+    beginning: &Beginning,
+) -> Result<Recovered> {
     // Checked before anything is written. If the lake is ahead of the log, each start reports this and its remedy. A
     // claim at each start would advance the log's numbers up to the lake's.
     let newest = log.newest().await?;
     let (log_id, number) = newest.map_or((fresh_log_id, 0), |epoch| (epoch.progress.log_id, epoch.progress.number));
     check_behind(&lake.held(log_id, log.partition()).await?, number)?;
-    let (writer, state) = log.claim(writer, fresh_log_id, fingerprints).await?;
+    let (writer, state) = log.claim_as(writer, fresh_log_id, fingerprints, beginning).await?;
     let held = lake.held(state.progress.log_id, state.progress.partition).await?;
     check_behind(&held, state.progress.number)?;
     let lake_epoch = held.by_all();

@@ -57,6 +57,7 @@ struct Live {
     store_failing: BTreeMap<u32, String>,
     lake_failing: Option<String>,
     upkeep_failing: Option<String>,
+    group_failing: Option<String>,
     reconciliation: Reconciliation,
     /// By partition.
     source_notes: BTreeMap<u32, Vec<String>>,
@@ -163,6 +164,21 @@ impl Report {
             committed.inputs.insert(row.id, Arc::clone(row));
         }
         committed.progress = draft.progress;
+    }
+
+    /// Records that a group assigns partitions to this process: it may have none.
+    pub fn assigned(&self) {
+        self.live.lock().recovering = false;
+    }
+
+    /// Records why the group cannot be reached; `None` when it can.
+    pub fn group_failing(&self, problem: Option<String>) {
+        self.live.lock().group_failing = problem;
+    }
+
+    /// The offset up to which a partition was committed.
+    pub fn committed_offset(&self, partition: u32) -> Option<u64> {
+        self.committed.lock().get(&partition)?.progress.source.map(|source| source.to)
     }
 
     /// Records that reading has begun.
@@ -433,6 +449,7 @@ impl Status for Report {
             notes.push(format!("{identities} identities are in memory, more than dedup_capacity"));
         }
         notes.extend(live.upkeep_failing.clone());
+        notes.extend(live.group_failing.clone());
         notes.extend(live.reconciliation.notes());
         committed.values().for_each(|committed| self.input_notes(committed, &mut notes));
         let now_ms = self.clock.monotonic_ms();

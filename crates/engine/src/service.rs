@@ -51,7 +51,8 @@ pub struct Service {
     upkeep_thread: Option<UpkeepThread>,
     /// Reconciles. A bounded run does not.
     reconciler: Option<(ReconcilerHandle, JoinHandle<()>)>,
-    _data_dir: DataDir,
+    /// Locked until the end; `None` on a shared store.
+    _data_dir: Option<DataDir>,
 }
 
 impl Service {
@@ -94,16 +95,23 @@ impl Service {
     ) -> Result<Option<Service>> {
         let Settings { time, epoch, store, .. } = &options.settings;
         Clash::refuse(&time.clashes())?;
-        if !store.data_dir.folder().exists() {
+        let url = &store.data_dir;
+        if url.folder().is_some_and(|folder| !folder.exists()) {
             // An error in the arguments must not leave a data directory behind. If a data directory exists, a path may
             // be known from an earlier run although it has no files now.
             let nothing_read = PartitionState::default();
             let files = Box::new(LocalFiles);
             file_source(&options.settings, options.ending, files, &nothing_read, start.clock().as_ref())?;
         }
-        let data_dir = DataDir::own(store.data_dir.folder())?;
-        let backing = Backing::for_owner(&store.data_dir, epoch.fsync)?;
-        sweep(data_dir.path(), start.clock().wall_ms())?;
+        let data_dir = url.locked_folder().map(DataDir::own).transpose()?;
+        let backing = Backing::for_owner(url, epoch.fsync)?;
+        match &data_dir {
+            Some(data_dir) => sweep(data_dir.path(), start.clock().wall_ms())?,
+            None => {
+                let probing = start.unless_stopped(backing.probe(randomness.next_u128()));
+                let Some(()) = runtime.block_on(probing)? else { return Ok(None) };
+            }
+        }
         Self::begin_on(options, data_dir, &backing, start, randomness, runtime)
     }
 
@@ -120,12 +128,12 @@ impl Service {
         runtime: &tokio::runtime::Handle,
     ) -> Result<Service> {
         let start = ServiceStart::new(options, clock, Arc::default());
-        Self::begin_on(options, data_dir, backing, &start, randomness, runtime)?.ok_or_else(nobody_stopped_it)
+        Self::begin_on(options, Some(data_dir), backing, &start, randomness, runtime)?.ok_or_else(nobody_stopped_it)
     }
 
     fn begin_on(
         options: &RunOptions,
-        data_dir: DataDir,
+        data_dir: Option<DataDir>,
         backing: &Backing,
         start: &ServiceStart,
         randomness: Arc<dyn Randomness>,
@@ -138,9 +146,10 @@ impl Service {
         let Stores { logs, lake, log_is_empty } = stores;
         let log = logs.log(EMBEDDED);
         report.reads(log.progress());
-        let key = match settings.identity_key {
-            Some(key) => key,
-            None => data_dir.identity_key(randomness.next_u128().to_be_bytes(), log_is_empty)?,
+        let key = match (settings.identity_key, &data_dir) {
+            (Some(key), _) => key,
+            (None, Some(data_dir)) => data_dir.identity_key(randomness.next_u128().to_be_bytes(), log_is_empty)?,
+            (None, None) => settings.store.data_dir.shared_key(None)?,
         };
         let lake = Arc::new(lake);
         let fingerprints = Fingerprints { config: settings.fingerprint(), key: key.fingerprint() };
@@ -184,6 +193,7 @@ impl Service {
             runtime: runtime.clone(),
             decode_threads: std::thread::available_parallelism().map_or(1, NonZero::get),
             report: Arc::clone(&report),
+            sources: None,
         };
         let source = file_source(settings, options.ending, Box::new(LocalFiles), &recovered.state, clock.as_ref())?;
         let (mut engine, Workers { projecting, upkeep }) = Engine::new(options, key, shown.clone(), environment)?;
@@ -296,7 +306,12 @@ impl Drop for SetWhenDropped<'_> {
 }
 
 /// Reads the hot minutes that are no longer live, and retries until it succeeds.
-async fn load_older(mut older: OlderMinutes, hot: Arc<HotCounts>, lake: Arc<Lake>, abandon: Arc<AtomicBool>) {
+pub(crate) async fn load_older(
+    mut older: OlderMinutes,
+    hot: Arc<HotCounts>,
+    lake: Arc<Lake>,
+    abandon: Arc<AtomicBool>,
+) {
     let mut pause = LOAD_PAUSE;
     while let Err(error) = older.load(&hot, lake.as_ref()).await {
         tracing::warn!("hot minutes cannot be loaded; the lake answers for them: {}", error.report());

@@ -79,6 +79,10 @@ impl Questions for LateQuestions {
         self.get().map_or(Cost::RecentCounts, |questions| questions.cost(question))
     }
 
+    fn misdirected(&self) -> Option<String> {
+        self.get().ok().and_then(Questions::misdirected)
+    }
+
     fn revision(&self) -> Revision {
         self.get().map_or_else(|_| Revision::default(), |questions| questions.revision())
     }

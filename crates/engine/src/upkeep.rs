@@ -12,6 +12,7 @@ use adtally_model::{EpochNumber, Error, Progress, Result};
 use adtally_pipeline::ClockGuard;
 use adtally_store::epoch_log::EpochLogs;
 use adtally_store::lake::{Keep, LakeProgress, LakeStore, RollUp};
+use adtally_store::sources::Sources;
 use futures::FutureExt;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -50,6 +51,8 @@ struct Due {
 pub struct UpkeepParts {
     /// The logs of all partitions, whose records name files.
     pub logs: EpochLogs,
+    /// The topics of the deployment, if other processes may own some of its partitions.
+    pub sources: Option<Sources>,
     /// The lake.
     pub lake: Arc<dyn LakeStore>,
     /// Reports the progress of the lake.
@@ -179,7 +182,7 @@ impl Upkeep {
 
     /// Rolls up all final minutes, and does nothing else. Failures are reported.
     pub fn roll_up_all(&self) {
-        self.tell(self.reached().map_or(Ok(()), |reached| self.roll_up(&reached)));
+        self.tell(self.reached().and_then(|reached| reached.map_or(Ok(()), |reached| self.roll_up(&reached))));
     }
 
     fn tell(&self, outcome: Result<()>) {
@@ -199,14 +202,43 @@ impl Upkeep {
     }
 
     /// The progress of the lake; `None` until this process has projected all of its partitions.
-    fn reached(&self) -> Option<LakeProgress> {
-        let partitions = self.parts.projector.projected()?;
+    fn reached(&self) -> Result<Option<LakeProgress>> {
+        let Some(mut partitions) = self.parts.projector.projected() else { return Ok(None) };
+        if let Some(sources) = &self.parts.sources {
+            let Some(all) = self.unless_stopped(self.with_others(sources, &partitions))? else { return Ok(None) };
+            partitions = all;
+        }
         let mut reached = LakeProgress { partitions, ..LakeProgress::default() };
         reached.now_ms = reached.clock_ms();
         if self.parts.leaves_fresh {
             reached.fresh_from = self.taken_at.lock().iter().map(|(&partition, &epoch)| (partition, epoch)).collect();
         }
-        Some(reached)
+        Ok(Some(reached))
+    }
+
+    /// The progress of all source partitions of the deployment, those of other processes as far as the lake has it.
+    async fn with_others(&self, sources: &Sources, own: &[Progress]) -> Result<Vec<Progress>> {
+        let mut all = Vec::new();
+        for partition in sources.partitions().await? {
+            if let Some(own) = own.iter().find(|own| own.partition == partition) {
+                all.push(*own);
+                continue;
+            }
+            let log = self.parts.logs.log(partition);
+            let mut progress = Progress { partition, ..Progress::default() };
+            if let Some(newest) = log.newest().await? {
+                let held = self.parts.lake.held(newest.progress.log_id, partition).await?.by_all();
+                match log.read(held).await? {
+                    Some((epoch, _)) => progress = epoch.progress,
+                    // Its log has gone on in the meantime: the next round sees more.
+                    None if held > 0 => return Err(Error::transient("an epoch record was deleted while it was read")),
+                    // Nothing of it is in the lake: nothing is final.
+                    None => {}
+                }
+            }
+            all.push(progress);
+        }
+        Ok(all)
     }
 
     /// The same progress with the current time. `None` while the wall clock is in doubt: files removed from a table
@@ -220,14 +252,21 @@ impl Upkeep {
     /// Whether this process owns the lowest partition that has a log: its owner maintains the lake.
     fn is_keeper(&self, reached: &LakeProgress) -> Result<bool> {
         let partitions = self.unless_stopped(self.parts.logs.partitions())?;
-        let least = partitions.and_then(|partitions| partitions.first().copied());
-        Ok(reached.partitions.iter().any(|progress| Some(progress.partition) == least))
+        let is_retired = |partition: &u32| {
+            reached.partitions.iter().any(|progress| progress.partition == *partition && progress.is_retired)
+        };
+        let least = partitions.into_iter().flatten().find(|partition| !is_retired(partition));
+        Ok(least.is_some_and(|least| self.parts.projector.lake_epoch(least).is_some()))
     }
 
     fn round(&self, work: &Work) -> Result<()> {
-        let Some(reached) = self.reached() else { return Ok(()) };
-        self.roll_up(&reached)?;
-        if !self.is_keeper(&reached)? {
+        let Some(reached) = self.reached()? else { return Ok(()) };
+        let is_keeper = self.is_keeper(&reached)?;
+        // An embedded process, and a simulated one, rolls up whatever it owns.
+        if is_keeper || self.parts.sources.is_none() {
+            self.roll_up(&reached)?;
+        }
+        if !is_keeper {
             return Ok(());
         }
         let (lake, tokens) = (&self.parts.lake, || self.parts.randomness.next_u128());

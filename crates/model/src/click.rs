@@ -102,6 +102,19 @@ impl ClickColumns {
         self.identity.push(identity);
     }
 
+    /// The same rows without some, whose numbers are ascending.
+    #[must_use]
+    pub fn without(&self, rows: impl IntoIterator<Item = usize>) -> ClickColumns {
+        let mut left_out = rows.into_iter().peekable();
+        let mut rest = ClickColumns { unknown_country: self.unknown_country.clone(), ..ClickColumns::default() };
+        for row in 0..self.len() {
+            if left_out.next_if_eq(&row).is_none() {
+                rest.push(&self.get(row), self.line_start[row], self.identity[row]);
+            }
+        }
+        rest
+    }
+
     /// Approximate size in memory, in bytes, for bounds.
     pub fn memory_bytes(&self) -> usize {
         self.len() * (8 + 8 + 1 + 16 + 4 + 4 + 4 + 16) + self.user_bytes.len() + self.click_id_bytes.len()

@@ -37,7 +37,7 @@ pub use input::{FileLog, InputId, InputLog, InputRow, InputStatus, InputTime, La
 pub use invariant::Invariant;
 pub use ledger::Ledger;
 pub use position::Position;
-pub use progress::Progress;
+pub use progress::{Progress, TopicPartition};
 pub use reconcile::RECONCILE;
 pub use record::{LinePositions, Record, RecordTime};
 pub use time::{Frontiers, Minute, MinuteState, Watermark};

@@ -2,6 +2,18 @@
 
 use crate::{EpochNumber, Frontiers, Ledger, Minute, MinuteState, Position};
 
+/// The partition of a topic that a partition reads. It never changes: copies of a click are in one partition of a topic
+/// only as long as the topic has as many partitions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TopicPartition {
+    /// The id of the topic, which a later topic of the same name does not have.
+    pub topic_id: u128,
+    /// The number of the partition in the topic.
+    pub partition: u32,
+    /// The number of partitions of the topic.
+    pub partitions: u32,
+}
+
 /// The progress of a partition at the end of an epoch: all of its state that does not belong to one input or one
 /// minute. Every epoch records it, and the next epoch continues from it.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -15,6 +27,10 @@ pub struct Progress {
     /// The range of the source read in the epoch, if the source has one position for all inputs, such as a Kafka
     /// partition. `None` for files, because each file has its own position.
     pub source: Option<Position>,
+    /// The partition of a topic that is its source; `None` for files.
+    pub topic: Option<TopicPartition>,
+    /// Whether it is retired: nothing is read any more, and all its minutes are final. Its successors read another topic.
+    pub is_retired: bool,
     /// The guarded clock, in milliseconds since the Unix epoch.
     pub clock_ms: i64,
     /// The watermark, and the closed, final and expired frontiers.

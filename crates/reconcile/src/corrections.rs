@@ -184,7 +184,7 @@ impl Corrections {
             let has_minutes = !matches!(cause, Some(Cause::HourCount | Cause::DayCount));
             hot.commit_projected(progress, if has_minutes { &counts } else { &[] });
         }
-        let collected = self.writer.log().collect(oldest_needed, (self.parts.now_ms)()).await;
+        let collected = self.writer.log().collect(oldest_needed).await;
         if let Err(error) = collected {
             tracing::warn!("old records of the partition reconcile cannot be deleted: {}", error.report());
         }

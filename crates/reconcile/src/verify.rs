@@ -167,7 +167,7 @@ fn check_key(url: &StoreUrl, key: Option<IdentityKey>, scan: &Scan, findings: &m
         Some(key) if key.fingerprint() != scan.key_fingerprint => findings.wrong(format!(
             "{} is not the key that the epoch log was written with (fingerprint {:016x}, the log has {:016x}): restore it \
              from a backup",
-            url.folder().join("identity.key").display(),
+            url.key_file().unwrap_or_default().display(),
             key.fingerprint(),
             scan.key_fingerprint
         )),

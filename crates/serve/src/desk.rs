@@ -117,6 +117,9 @@ impl Desk {
     {
         let revision = parameters::revision(given)?;
         self.recovered()?;
+        if let Some(why) = self.questions.misdirected() {
+            return Err(Problem::new(ProblemKind::Misdirected, why));
+        }
         self.reach(revision).await?;
         let seat = self.gate.enter()?;
         let cost = self.questions.cost(&question);

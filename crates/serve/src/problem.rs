@@ -79,6 +79,8 @@ pub(crate) enum ProblemKind {
     HeadersTooLarge,
     #[strum(props(status = 500), message = "Adtally failed to answer because of an internal error")]
     Internal,
+    #[strum(props(status = 421), message = "Another node answers questions")]
+    Misdirected,
     #[strum(props(status = 503), message = "Too many questions are being answered")]
     TooManyQuestions,
     #[strum(props(status = 503), message = "Too many connections are open")]

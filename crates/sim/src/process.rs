@@ -111,6 +111,7 @@ impl Process {
             runtime: ground.runtime.clone(),
             decode_threads: 0,
             report: Report::recovers(scenario.settings.time, clock),
+            sources: None,
         };
         // A process dies before it has made that many attempts.
         let options = RunOptions { settings: scenario.settings.clone(), ending, attempts_max: u32::MAX };

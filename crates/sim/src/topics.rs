@@ -225,7 +225,13 @@ impl Source for TopicSource {
             records.push(Record { input: id, text_end: text.len() as u32, position, time });
             self.position = offset + 1;
         }
-        Ok(ReadOutcome::Block(SourceBlock::Records(RecordBlock { text, records, found, format: Format::Ndjson })))
+        Ok(ReadOutcome::Block(SourceBlock::Records(RecordBlock {
+            text,
+            records,
+            found,
+            format: Format::Ndjson,
+            routing: None,
+        })))
     }
 
     fn shared_lane(&self) -> Option<LaneId> {

@@ -1,5 +1,6 @@
 //! A block of whole lines of one input, which the tailer passes to the decoder.
 
+use crate::kafka::Routing;
 use adtally_model::{InputId, Record};
 use std::sync::Arc;
 
@@ -34,6 +35,8 @@ pub struct RecordBlock {
     pub found: Vec<(InputId, Arc<str>)>,
     /// The format of their lines.
     pub format: Format,
+    /// Which ads may be in these records; `None` if the lines of any ad may be.
+    pub routing: Option<Routing>,
 }
 
 /// The format of the lines of an input.
@@ -43,6 +46,17 @@ pub enum Format {
     Ndjson,
     /// Comma-separated values (RFC 4180 without newlines inside quotes) with this header.
     Csv(Arc<CsvHeader>),
+}
+
+impl Format {
+    /// Whether lines of both formats may be in one block.
+    pub(crate) fn is_same(&self, other: &Format) -> bool {
+        match (self, other) {
+            (Format::Ndjson, Format::Ndjson) => true,
+            (Format::Csv(one), Format::Csv(other)) => one.line == other.line,
+            _ => false,
+        }
+    }
 }
 
 /// The header of a CSV file: which column contains which field.

@@ -25,6 +25,7 @@ pub use settings::{
 };
 
 use crate::block::{Block, CsvHeader, Format, RecordBlock};
+use crate::kafka::Routing;
 use adtally_model::dead_letter::PAYLOAD_BYTES_MAX;
 use adtally_model::identity::IdentityFields;
 use adtally_model::settings::Clash;
@@ -77,6 +78,33 @@ struct Scratch {
     columns: Vec<csv::Column>,
 }
 
+/// Rejects the clicks whose ads belong to another partition.
+fn reject_misrouted(batch: &mut DecodedBatch, routing: Routing, header: Option<&Arc<[u8]>>) {
+    let clicks = &batch.clicks;
+    let elsewhere: Vec<(usize, u32)> =
+        (0..clicks.len()).filter_map(|row| Some((row, routing.elsewhere(clicks.ad_id[row])?))).collect();
+    if elsewhere.is_empty() {
+        return;
+    }
+    let rejected = elsewhere.iter().map(|&(row, partition)| {
+        let line_start = clicks.line_start[row];
+        let Routing { partitioner, partitions, .. } = routing;
+        let reason =
+            format!("ad_id: misrouted: belongs to partition {partition} of {partitions} by {}", partitioner.name());
+        Rejected {
+            line_start,
+            verdict: Verdict::Invalid,
+            reason: Cow::Owned(reason),
+            payload: batch.line(line_start).to_vec(),
+            header: header.cloned(),
+        }
+    });
+    let rejected: Vec<Rejected> = rejected.collect();
+    batch.rejected.extend(rejected);
+    batch.rejected.sort_by_key(|rejected| rejected.line_start);
+    batch.clicks = batch.clicks.without(elsewhere.iter().map(|&(row, _)| row));
+}
+
 /// Why a line is not a click.
 type Refusal = (Verdict, Cow<'static, str>);
 
@@ -127,13 +155,21 @@ impl Decoder {
         DecodedBatch { input, from, to, clicks: work.clicks, rejected: work.rejected, nul_bytes: work.nul_bytes, text }
     }
 
-    /// Decodes a block of records.
-    pub fn decode_records(&self, RecordBlock { text, records, format, .. }: RecordBlock) -> DecodedRecords {
+    /// Decodes a block of records. A click whose ad belongs to another partition is invalid: its copies may be there.
+    pub fn decode_records(&self, RecordBlock { text, records, format, routing, .. }: RecordBlock) -> DecodedRecords {
+        let header = match &format {
+            Format::Ndjson => None,
+            Format::Csv(header) => Some(Arc::clone(&header.line)),
+        };
         // After any byte order mark and any header: no record is known to be the first of its input.
         let from = u64::from(u32::MAX);
         let to = from + text.len() as u64;
         let block = Block { input: InputId(0), from, to, text, format, nul_bytes: 0, overlong: false };
-        let DecodedBatch { clicks, rejected, text, nul_bytes, .. } = self.decode(block);
+        let mut decoded = self.decode(block);
+        if let Some(routing) = routing {
+            reject_misrouted(&mut decoded, routing, header.as_ref());
+        }
+        let DecodedBatch { clicks, rejected, text, nul_bytes, .. } = decoded;
         DecodedRecords { records, clicks, rejected, nul_bytes, text }
     }
 

@@ -15,6 +15,7 @@ mod compression;
 pub mod decode;
 pub mod file_system;
 pub mod file_tail;
+pub mod kafka;
 pub mod line_number;
 pub mod source;
 
@@ -27,5 +28,6 @@ pub use file_system::{Change, FileKind, FileStat, FileSystem, FolderWatch, Local
 pub use file_tail::{
     BLOCK_BYTES_MIN, Discovery, InputFacts, Progress, ReadOutcome, Survey, TailSettings, Tailer, Unopened, survey,
 };
+pub use kafka::{KafkaPartition, KafkaSettings, Partitioner, Polled, RawRecord, RecordReader, Routing, Stamp};
 pub use line_number::{line_number, open_text};
 pub use source::{Source, SourceBlock};

@@ -9,6 +9,9 @@ use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+/// The name of the file with the identity key.
+pub(crate) const KEY_FILE: &str = "identity.key";
+
 /// A data directory that this process owns until the value is dropped.
 #[derive(Debug)]
 pub struct DataDir {
@@ -90,7 +93,7 @@ fn unusable(message: String, error: std::io::Error) -> Error {
 }
 
 fn key_path(data_dir: &Path) -> PathBuf {
-    data_dir.join("identity.key")
+    data_dir.join(KEY_FILE)
 }
 
 /// Reads the key of a data directory without owning it. Returns `None` if there is no key.

@@ -14,4 +14,7 @@ pub mod epoch_log;
 pub mod fail_points;
 pub mod hot_counts;
 pub mod lake;
+mod probe;
 pub mod questions;
+mod remote;
+pub mod sources;

@@ -144,6 +144,11 @@ pub trait Questions: Send + Sync {
     /// The revision that an answer would have now; empty before the first epoch. Answers from memory, without I/O.
     fn revision(&self) -> Revision;
 
+    /// Why this node must not answer, and whom to ask instead; `None` if it may. Answers from memory, without I/O.
+    fn misdirected(&self) -> Option<String> {
+        None
+    }
+
     /// Clicks of one ad, with a row per minute if `series` is set.
     ///
     /// # Errors

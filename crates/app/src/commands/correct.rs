@@ -1,4 +1,5 @@
-//! Runs that correct final minutes. The owner of the data directory does the work: the process that runs there, or this one.
+//! Runs that correct final minutes. The owner of the data directory does the work: the process that runs there, or this
+//! one. On a shared store this process does it, because it takes over the partition of corrections.
 
 use super::{control, runtime};
 use crate::config::Config;
@@ -59,16 +60,21 @@ async fn find(config: &Config, asked: &Asked, tell: Tell<'_>, watch: Watch<'_>) 
 
 async fn commit(config: &Config, asked: Asked, tell: Tell<'_>, watch: Watch<'_>) -> Result<ReconcileReport> {
     let settings = &config.run;
-    let folder = settings.store.data_dir.folder();
-    let data_dir = match DataDir::own(folder) {
-        Err(error) if error.kind() == ErrorKind::Fenced => return control::ask(folder, asked, watch).await,
-        owned => owned?,
+    let url = &settings.store.data_dir;
+    let data_dir = match url.locked_folder() {
+        None => None,
+        Some(folder) => match DataDir::own(folder) {
+            Err(error) if error.kind() == ErrorKind::Fenced => return control::ask(folder, asked, watch).await,
+            owned => Some(owned?),
+        },
     };
-    let backing = Backing::for_owner(&settings.store.data_dir, settings.epoch.fsync)?;
+    let backing = Backing::for_owner(url, settings.epoch.fsync)?;
+    backing.probe(SystemRandomness.next_u128()).await?;
     let Stores { logs, lake, log_is_empty } = backing.open().await?;
-    let key = match settings.identity_key {
-        Some(key) => key,
-        None => data_dir.identity_key(SystemRandomness.next_u128().to_be_bytes(), log_is_empty)?,
+    let key = match (settings.identity_key, &data_dir) {
+        (Some(key), _) => key,
+        (None, Some(data_dir)) => data_dir.identity_key(SystemRandomness.next_u128().to_be_bytes(), log_is_empty)?,
+        (None, None) => url.shared_key(None)?,
     };
     lake.add_columns().await?;
     let lake = Arc::new(lake);

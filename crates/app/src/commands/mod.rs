@@ -21,6 +21,8 @@ mod spool;
 pub mod sql;
 mod stopping;
 pub mod verify;
+#[cfg(feature = "scale-out")]
+pub mod worker;
 
 use adtally_model::{Error, Result};
 use adtally_store::backing::StoreUrl;
@@ -51,10 +53,12 @@ pub(crate) fn leave_running(runtime: tokio::runtime::Runtime) {
     std::mem::forget(runtime);
 }
 
-/// Rejects a missing data directory, since reading commands must not create one.
+/// Rejects a missing data directory, since reading commands must not create one. An object store is examined when it is
+/// read.
 pub(crate) fn existing(data_dir: &StoreUrl) -> Result<()> {
+    let Some(place) = data_dir.folder() else { return Ok(()) };
     for folder in ["epochs", "lake"] {
-        match std::fs::metadata(data_dir.folder().join(folder)) {
+        match std::fs::metadata(place.join(folder)) {
             Ok(found) if found.is_dir() => return Ok(()),
             Ok(_) => {}
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}

@@ -12,14 +12,13 @@ use adtally_engine::clock::{Clock, Randomness, SystemClock, SystemRandomness};
 use adtally_model::time::rfc3339;
 use adtally_model::{EpochNumber, Error, ErrorKind, IdentityKey, RECONCILE, Result};
 use adtally_reconcile::Rebuilt;
-use adtally_store::backing::{Backing, EMBEDDED};
+use adtally_store::backing::{Backing, EMBEDDED, ObjectPath};
 use adtally_store::data_dir::DataDir;
 use adtally_store::epoch_log::EpochLog;
 use adtally_store::lake::Lake;
 use clap::Args;
 use serde_json::json;
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
 
 /// Repair stored data that `verify` finds damaged. Without --yes, only say what would be done.
 #[derive(Debug, Args)]
@@ -86,18 +85,24 @@ fn decide(facts: &Facts) -> Step {
 /// Fenced while a run owns the data directory; corrupt when the remaining data does not allow a repair.
 pub fn repair(args: &RepairArgs) -> Result<Exit> {
     let config = args.store.load()?;
-    let path = config.run.store.data_dir.folder().to_owned();
-    if !path.join("lake").is_dir() {
-        return Err(Error::user(format!(
-            "{} has no lake, which a repair needs: use the --data-dir of a `run` that has committed something",
-            path.display()
-        )));
+    let url = &config.run.store.data_dir;
+    let no_lake = || {
+        Error::user(format!(
+            "{url} has no lake, which a repair needs: use the --data-dir of a `run` that has committed something"
+        ))
+    };
+    if url.folder().is_some_and(|folder| !folder.join("lake").is_dir()) {
+        return Err(no_lake());
     }
-    let data_dir = DataDir::own(&path)?;
+    let data_dir = url.locked_folder().map(DataDir::own).transpose()?;
+    let backing = Backing::for_owner(url, true)?;
     let runtime = runtime()?;
+    if !runtime.block_on(backing.has_data())? {
+        return Err(no_lake());
+    }
     let repair = Repair {
-        aside: path.join("damaged").join(rfc3339(SystemClock.wall_ms()).replace(':', "-")),
-        path,
+        aside: ObjectPath::from("damaged").join(rfc3339(SystemClock.wall_ms()).replace(':', "-")),
+        backing,
         yes: args.yes,
         config,
         steps: Vec::new(),
@@ -128,9 +133,9 @@ pub fn repair(args: &RepairArgs) -> Result<Exit> {
 }
 
 struct Repair {
-    path: PathBuf,
+    backing: Backing,
     /// The folder for files that are moved aside.
-    aside: PathBuf,
+    aside: ObjectPath,
     yes: bool,
     config: Config,
     /// The steps that were taken, or would be.
@@ -145,7 +150,7 @@ impl Repair {
     }
 
     async fn mend_all(&mut self) -> Result<bool> {
-        let backing = Backing::for_owner(&self.config.run.store.data_dir, true)?;
+        let backing = self.backing.clone();
         let entries = backing.damaged_lake_entries().await?;
         if let Some(entry) = entries.iter().find(|entry| !entry.dispensable) {
             return Err(Error::corrupt(format!(
@@ -154,27 +159,23 @@ impl Repair {
             )));
         }
         for entry in &entries {
-            self.put_aside(&format!("lake/{}", entry.path), entry.what)?;
+            self.put_aside(&format!("lake/{}", entry.path), entry.what).await?;
         }
         if !entries.is_empty() && !self.yes {
             self.steps.push("further repairs are found once this is done".to_owned());
             return Ok(true);
         }
         let partitions = backing.logs().partitions().await?;
-        if let Some(other) = partitions.iter().find(|&&partition| ![EMBEDDED, RECONCILE].contains(&partition)) {
-            return Err(Error::user(format!(
-                "the data has an epoch log of partition {other}: only data that `adtally run` has made can be repaired; restore \
-                 what is damaged from a backup"
-            )));
-        }
         let lake = backing.existing_lake().await?;
         let mut is_damaged = !entries.is_empty();
-        for partition in [EMBEDDED, RECONCILE] {
-            let has_log = partitions.contains(&partition) || lake.epochs().await?.last(partition) > 0;
-            // A lost log is treated as an empty one. Without corrections there is none of them.
-            if has_log || partition == EMBEDDED {
-                is_damaged |= self.mend_log(&backing.logs().log(partition), &lake).await?;
-            }
+        // A lost log is treated as an empty one. Without corrections there is none of them.
+        let mut expected: BTreeSet<u32> = partitions.into_iter().collect();
+        expected.extend(lake.epochs().await?.iter().map(|(partition, _)| partition));
+        if expected.is_empty() {
+            expected.insert(EMBEDDED);
+        }
+        for partition in expected {
+            is_damaged |= self.mend_log(&backing.logs().log(partition), &lake).await?;
         }
         Ok(is_damaged)
     }
@@ -192,13 +193,23 @@ impl Repair {
                     self.put_aside(
                         log.path(number).as_ref(),
                         "is damaged or follows a damaged record, and is not in the lake",
-                    )?;
+                    )
+                    .await?;
                 }
             }
             // The lake does not say which runs were reverted.
             Step::Rebuild(_) if log.partition() == RECONCILE => {
                 return Err(Error::corrupt(format!(
                     "the epoch log of corrections, {}, is lost or damaged: restore this folder from a backup",
+                    log.folder()
+                )));
+            }
+            // The lake does not say how far a topic was read.
+            Step::Rebuild(_) if log.partition() != EMBEDDED || is_of_topic(log).await => {
+                return Err(Error::corrupt(format!(
+                    "the epoch log of partition {}, {}, is lost or damaged, and its lines came from a topic: restore this folder \
+                     from a backup, or count the topic again into another place with `adtally worker --from`",
+                    log.partition(),
                     log.folder()
                 )));
             }
@@ -226,7 +237,7 @@ impl Repair {
         let what = format!("the epoch log up to {}, from epoch {last} of the lake: {sum}", state.progress.number);
         self.steps.push(format!("{} {what}", if self.yes { "writing" } else { "would write" }));
         if newest > 0 {
-            self.put_aside(log.folder().as_ref(), "is damaged or does not belong to the lake")?;
+            self.put_aside(log.folder().as_ref(), "is damaged or does not belong to the lake").await?;
         }
         if self.yes {
             log.rebuild(&state, SystemRandomness.next_u128()).await?;
@@ -243,36 +254,26 @@ impl Repair {
             Error::corrupt(format!(
                 "{} is missing: without it, duplicates of counted clicks cannot be recognised. Restore it from a \
                  backup. If the key was configured, use the --config that has it, or set ADTALLY_IDENTITY__KEY",
-                self.path.join("identity.key").display()
+                self.config.run.store.data_dir.key_file().unwrap_or_else(|| "identity.key".into()).display()
             ))
         })
     }
 
     /// Moves a file or folder aside, or reports that it would.
-    fn put_aside(&mut self, what: &str, why: &str) -> Result<()> {
-        let to = self.aside.join(what);
+    async fn put_aside(&mut self, what: &str, why: &str) -> Result<()> {
         if !self.yes {
             self.steps.push(format!("would move aside {what}, which {why}"));
             return Ok(());
         }
-        let failed =
-            |e: std::io::Error| Error::external(format!("{what} cannot be moved to {}", to.display())).because(e);
-        let from = self.path.join(what);
-        move_durably(&from, &to, &self.path).map_err(failed)?;
-        self.steps.push(format!("moved aside {what}, which {why}: it is now {}", to.display()));
+        let to = self.backing.put_aside(what, &self.aside).await?;
+        self.steps.push(format!("moved aside {what}, which {why}: it is now {to}"));
         Ok(())
     }
 }
 
-/// Renames within the folder `root` and creates parent folders; all changes are on the disk when it returns.
-fn move_durably(from: &Path, to: &Path, root: &Path) -> std::io::Result<()> {
-    let folder = to.parent().unwrap_or(to);
-    fs::create_dir_all(folder)?;
-    fs::rename(from, to)?;
-    for folder in folder.ancestors().take_while(|folder| folder.starts_with(root)).chain(from.parent()) {
-        File::open(folder)?.sync_all()?;
-    }
-    Ok(())
+/// Whether the lines of a log's partition came from a topic.
+async fn is_of_topic(log: &EpochLog) -> bool {
+    matches!(log.read(1).await, Ok(Some((epoch, _))) if epoch.progress.source.is_some())
 }
 
 async fn facts(log: &EpochLog, lake: &Lake) -> Result<Facts> {

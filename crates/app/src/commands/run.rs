@@ -133,10 +133,10 @@ fn tail(config: &Config, options: &RunOptions) -> Result<Exit> {
         let Some(service) = service else { return Ok(None) };
         let data_dir = &config.run.store.data_dir;
         terminal::say(&format!("answering on http://{}; data in {data_dir}", server.address()));
-        if let Some(reconciler) = service.reconciler() {
+        if let (Some(reconciler), Some(folder)) = (service.reconciler(), data_dir.locked_folder()) {
             // A listener belongs to a runtime.
             let _runtime = runtime.enter();
-            match control::listen(data_dir.folder()) {
+            match control::listen(folder) {
                 Ok(listener) => {
                     runtime.spawn(control::serve(listener, reconciler));
                 }

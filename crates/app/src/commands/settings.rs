@@ -31,6 +31,36 @@ pub struct StoreSettings {
     pub data_dir: Option<PathBuf>,
 }
 
+/// What every command on a topic takes.
+#[derive(Clone, Debug, Default, Args)]
+pub struct KafkaFlags {
+    /// Addresses of some brokers, separated by commas.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub brokers: Option<String>,
+    /// The topic.
+    #[arg(long, value_name = "TOPIC")]
+    pub topic: Option<String>,
+    /// A setting of librdkafka, such as security.protocol=SSL; may be repeated.
+    #[arg(long = "kafka-option", value_name = "NAME=VALUE")]
+    pub options: Vec<String>,
+}
+
+impl KafkaFlags {
+    /// The flags that were given.
+    pub(crate) fn flags(&self) -> Vec<FlagSetting> {
+        let texts = [("--brokers", "kafka.brokers", &self.brokers), ("--topic", "kafka.topic", &self.topic)];
+        let texts = texts
+            .into_iter()
+            .filter_map(|(flag, key, text)| Some(FlagSetting { flag, key, value: Value::Text(text.clone()?) }));
+        let options = (!self.options.is_empty()).then(|| FlagSetting {
+            flag: "--kafka-option",
+            key: "kafka.options",
+            value: Value::Texts(self.options.clone()),
+        });
+        texts.chain(options).collect()
+    }
+}
+
 impl RunSettings {
     /// All settings: defaults, file, environment and these flags, with their origins.
     ///

@@ -21,6 +21,7 @@ use adtally_engine::Settings;
 use adtally_model::settings::address;
 use adtally_model::{Error, Result};
 use adtally_serve::Limits;
+use adtally_source::KafkaSettings;
 use serde::Deserialize;
 use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
@@ -35,6 +36,8 @@ pub struct Config {
     /// The settings of inputs, time, commits, stores and identity: `[input]`, `[time]`, `[epoch]`, `[store]` and
     /// `[identity]`.
     pub run: Settings,
+    /// Kafka, for workers and agents.
+    pub kafka: KafkaSettings,
     /// Address and port of the HTTP server.
     #[serde(rename = "serve.listen", deserialize_with = "address")]
     pub listen: SocketAddr,

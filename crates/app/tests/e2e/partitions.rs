@@ -183,7 +183,13 @@ impl Source for TopicSource {
             return Ok(ReadOutcome::Ended);
         }
         self.next += records.len();
-        Ok(ReadOutcome::Block(SourceBlock::Records(RecordBlock { text, records, found, format: Format::Ndjson })))
+        Ok(ReadOutcome::Block(SourceBlock::Records(RecordBlock {
+            text,
+            records,
+            found,
+            format: Format::Ndjson,
+            routing: None,
+        })))
     }
 
     fn shared_lane(&self) -> Option<LaneId> {
@@ -214,6 +220,7 @@ fn read_topic(
         runtime: runtime.handle().clone(),
         decode_threads: 2,
         report: Report::recovers(options.settings.time, Arc::clone(&clock)),
+        sources: None,
     };
     let hot = HotPartitions::default();
     let fingerprints = Fingerprints { config: options.settings.fingerprint(), key: key.fingerprint() };

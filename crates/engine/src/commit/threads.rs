@@ -4,10 +4,14 @@ use super::{Committer, EncodedEpoch};
 use crate::ingest::EpochSink;
 use adtally_model::{Error, Result};
 use adtally_pipeline::EpochDraft;
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How often an owner that has nothing to write checks that nobody has taken its partition over.
+const OWNER_CHECK: Duration = Duration::from_secs(10);
 
 /// Marks the encoder as no longer busy, also if it panics, so that the next submit detects the dead thread.
 struct Done(Arc<AtomicBool>);
@@ -50,10 +54,13 @@ impl CommitThreads {
             Ok(())
         })?;
         let recording = start_thread("record", move || {
-            for epoch in ready {
-                recorder.record(epoch)?;
+            loop {
+                match ready.recv_timeout(OWNER_CHECK) {
+                    Ok(epoch) => recorder.record(epoch)?,
+                    Err(RecvTimeoutError::Timeout) => recorder.check_owner()?,
+                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                }
             }
-            Ok(())
         })?;
         Ok(CommitThreads { busy, drafts: Some(drafts), encoding: Some(encoding), recording: Some(recording) })
     }
@@ -85,6 +92,15 @@ fn join(thread: Option<JoinHandle<Result<()>>>, name: &str) -> Result<()> {
 impl EpochSink for CommitThreads {
     fn is_ready(&self) -> bool {
         !self.busy.load(Ordering::Acquire)
+    }
+
+    fn check(&mut self) -> Result<()> {
+        match &self.recording {
+            Some(recording) if recording.is_finished() => {
+                self.join().and(Err(Error::internal("the committer has ended early")))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn submit(&mut self, draft: EpochDraft) -> Result<()> {

@@ -326,6 +326,8 @@ fn read_blobs(header: Header, mut blobs: Blobs<'_>) -> Result<Epoch> {
             partition: header.partition,
             number: header.number,
             source: None,
+            topic: None,
+            is_retired: false,
             clock_ms: header.clock_ms,
             frontiers: header.frontiers,
             newest_click_ms: header.newest_click_ms,

@@ -19,7 +19,10 @@ pub use writer::LogWriter;
 use crate::fail_points;
 use adtally_model::epoch::{RECORDS_KEPT, base_before, fold_start};
 use adtally_model::fold::merge_all;
-use adtally_model::{Epoch, EpochNumber, Error, Fold, Minute, MinuteCounts, PartitionState, Progress, Result};
+use adtally_model::{
+    Epoch, EpochNumber, Error, Fold, Frontiers, Minute, MinuteCounts, PartitionState, Position, Progress, RECONCILE,
+    Result, TopicPartition,
+};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use hashbrown::HashSet;
@@ -77,6 +80,17 @@ pub struct Fingerprints {
     pub config: u64,
     /// Of the identity key: a change is an error.
     pub key: u64,
+}
+
+/// What the first record of a log says about its partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Beginning {
+    /// The partition of a topic that it reads; `None` for files.
+    pub topic: Option<TopicPartition>,
+    /// Where reading the topic begins.
+    pub source: Option<Position>,
+    /// Its first frontiers: the minutes before them were counted by a partition that is retired.
+    pub frontiers: Frontiers,
 }
 
 impl EpochLog {
@@ -329,8 +343,25 @@ impl EpochLog {
         fresh_log_id: u128,
         fingerprints: Fingerprints,
     ) -> Result<(LogWriter, PartitionState)> {
+        self.claim_as(writer, fresh_log_id, fingerprints, &Beginning::default()).await
+    }
+
+    /// Like [`EpochLog::claim`], of a partition with this source. `beginning` is what the first record of the log says.
+    ///
+    /// # Errors
+    /// A user error when the log has another source or the partition is retired; otherwise as [`EpochLog::claim`].
+    pub async fn claim_as(
+        &self,
+        writer: u128,
+        fresh_log_id: u128,
+        fingerprints: Fingerprints,
+        beginning: &Beginning,
+    ) -> Result<(LogWriter, PartitionState)> {
         loop {
             let state = self.fold().await?;
+            if let Some(state) = &state {
+                self.check_source(&state.progress, beginning.topic)?;
+            }
             if let Some(state) = &state
                 && state.key_fingerprint != fingerprints.key
             {
@@ -345,6 +376,9 @@ impl EpochLog {
                     log_id: fresh_log_id.max(1),
                     partition: self.partition,
                     next_input: 1,
+                    source: beginning.source,
+                    topic: beginning.topic,
+                    frontiers: beginning.frontiers,
                     ..Progress::default()
                 },
                 ..PartitionState::default()
@@ -361,6 +395,28 @@ impl EpochLog {
         }
     }
 
+    /// Rejects a log of another source, and one of a retired partition.
+    fn check_source(&self, progress: &Progress, topic: Option<TopicPartition>) -> Result<()> {
+        let partition = self.partition;
+        if progress.is_retired && partition != RECONCILE {
+            return Err(Error::user(format!(
+                "partition {partition} is retired: nothing is read into it any more. Another topic has its successors"
+            )));
+        }
+        let what = match (progress.topic, topic) {
+            (None, None) => return Ok(()),
+            (Some(one), Some(other)) if one == other => return Ok(()),
+            (None, Some(_)) => "reads log files, and not a topic: retire it with `adtally retire` first",
+            (Some(_), None) => "reads a topic, and not log files: use `adtally worker`",
+            (Some(one), Some(other)) if one.topic_id == other.topic_id => {
+                "reads a topic that has another number of partitions now, so that copies of a click do not meet: retire it \
+                 with `adtally retire`, and read a new topic"
+            }
+            (Some(_), Some(_)) => "reads another topic, perhaps one of the same name that was deleted",
+        };
+        Err(Error::user(format!("partition {partition} {what}")))
+    }
+
     /// A writer that appends after a state. It owns nothing before it has created a record; [`EpochLog::claim`] creates
     /// one at once.
     pub fn writer_after(&self, state: &PartitionState, writer: u128, fingerprints: Fingerprints) -> LogWriter {
@@ -375,26 +431,31 @@ impl EpochLog {
     }
 
     /// Deletes records that are no longer needed, in ascending order. Never deletes the first, the newest 64, or any
-    /// younger than the log's minimum age at `now_ms`. Returns the number of deleted records.
+    /// younger than the log's minimum age. The age of a record is the time from its creation to that of the newest record,
+    /// both by the clock of the store. Returns the number of deleted records.
     ///
     /// # Errors
     /// External when the store fails.
-    pub async fn collect(&self, oldest_needed: EpochNumber, now_ms: i64) -> Result<u64> {
+    pub async fn collect(&self, oldest_needed: EpochNumber) -> Result<u64> {
         let records = self.listed().await?;
-        let head = records.last().map_or(0, |&(number, _)| number);
+        let Some((head, newest)) = records.last().map(|(head, newest)| (*head, newest.last_modified)) else {
+            return Ok(0);
+        };
         let keep_from = oldest_needed.min((head + 1).saturating_sub(RECORDS_KEPT));
         let mut deleted = 0;
         for (number, object) in records.into_iter().filter(|&(number, _)| number > 1 && number < keep_from) {
-            let age_ms = now_ms.saturating_sub(object.last_modified.timestamp_millis());
+            let age_ms = (newest - object.last_modified).num_milliseconds();
             if self.min_age_ms.is_some_and(|min_age_ms| age_ms < min_age_ms) {
                 break;
             }
             let path = self.path(number);
-            self.store
-                .delete(&path)
-                .await
-                .map_err(|e| Error::transient(format!("epoch record {path} cannot be deleted")).because(e))?;
-            deleted += 1;
+            match self.store.delete(&path).await {
+                // A process that owned the partition before may delete the same records.
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => deleted += 1,
+                Err(error) => {
+                    return Err(Error::transient(format!("epoch record {path} cannot be deleted")).because(error));
+                }
+            }
             fail_points::reach("while_collecting");
         }
         Ok(deleted)

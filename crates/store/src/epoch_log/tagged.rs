@@ -2,7 +2,7 @@
 
 use adtally_model::input::origin;
 use adtally_model::reconcile::Intake;
-use adtally_model::{Epoch, Error, InputLog, InputRow, Ledger, Position, Result};
+use adtally_model::{Epoch, Error, InputLog, InputRow, Ledger, Position, Result, TopicPartition};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -30,6 +30,12 @@ const ROW_HASH_SUM: u16 = 7;
 
 /// [`Reconciled::intake`](adtally_model::reconcile::Reconciled::intake), postcard; omitted if nothing was taken in.
 const INTAKE: u16 = 8;
+
+/// [`Progress::topic`](adtally_model::Progress::topic): a u128 and two u32, little-endian; omitted if there is none.
+const TOPIC: u16 = 9;
+
+/// Marks a partition that [is retired](adtally_model::Progress::is_retired); empty.
+const RETIRED: u16 = 10;
 
 /// One field.
 #[derive(Serialize, Deserialize)]
@@ -79,6 +85,14 @@ pub(super) fn of(epoch: &Epoch) -> Result<Vec<Tagged>> {
     if let Some(Position { from, to }) = epoch.progress.source {
         let value = [from.to_le_bytes(), to.to_le_bytes()].concat();
         fields.push(Tagged { of: Part::Partition, tag: SOURCE, value });
+    }
+    if let Some(TopicPartition { topic_id, partition, partitions }) = epoch.progress.topic {
+        let numbers = [partition.to_le_bytes(), partitions.to_le_bytes()].concat();
+        let value = [&topic_id.to_le_bytes()[..], &numbers].concat();
+        fields.push(Tagged { of: Part::Partition, tag: TOPIC, value });
+    }
+    if epoch.progress.is_retired {
+        fields.push(Tagged { of: Part::Partition, tag: RETIRED, value: Vec::new() });
     }
     of_ledger(&epoch.progress.gone, Part::Gone, &mut fields);
     for (row, at) in epoch.inputs.iter().zip(0..) {
@@ -181,6 +195,15 @@ fn apply_one(epoch: &mut Epoch, Tagged { of, tag, value }: Tagged) -> Result<()>
             let number = |half: &[u8]| half.try_into().map(u64::from_le_bytes).map_err(|_| wrong("is no position"));
             epoch.progress.source = Some(Position { from: number(halves.0)?, to: number(halves.1)? });
         }
+        (TOPIC, _, Part::Partition) => {
+            let value: [u8; 24] = value.try_into().map_err(|_| wrong("is no partition of a topic"))?;
+            let number = |at: usize| u32::from_le_bytes([value[at], value[at + 1], value[at + 2], value[at + 3]]);
+            let mut topic_id = [0; 16];
+            topic_id.copy_from_slice(&value[..16]);
+            let topic_id = u128::from_le_bytes(topic_id);
+            epoch.progress.topic = Some(TopicPartition { topic_id, partition: number(16), partitions: number(20) });
+        }
+        (RETIRED, _, Part::Partition) => epoch.progress.is_retired = true,
         (ORIGIN | CSV_HEADER | RECORDS, None, _) => return Err(wrong("belongs to no input")),
         _ => {}
     }

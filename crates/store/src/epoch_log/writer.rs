@@ -140,6 +140,23 @@ impl LogWriter {
         }
     }
 
+    /// Checks that nobody has taken the partition over: there is no record after the newest of this writer.
+    ///
+    /// # Errors
+    /// Fenced when another process owns the partition; external when the store cannot be read.
+    pub async fn check_owner(&self) -> Result<()> {
+        let (next, partition) = (self.head + 1, self.log.partition);
+        let is_succeeded = self.log.checksum_of(next).await?.is_some()
+            || (self.head > 0 && self.log.checksum_of(self.head).await? != Some(self.head_checksum));
+        match is_succeeded {
+            false => Ok(()),
+            true => Err(Error::fenced(format!(
+                "another process has taken partition {partition} over after epoch {}",
+                self.head
+            ))),
+        }
+    }
+
     async fn create(&self, number: EpochNumber, bytes: PutPayload, checksum: u128) -> Result<()> {
         let path = self.log.path(number);
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };

@@ -20,13 +20,28 @@ use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::{DeltaTable, checkpoints};
 use object_store::path::Path;
 use object_store::{ObjectStore, PutOptions, PutPayload};
+use siphasher::sip::SipHasher24;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::hash::Hasher;
 use std::sync::Arc;
+use std::time::Duration;
 
-/// Attempts to commit to a table before the caller gets the error. Conflicts are rare, since one process writes and
-/// background maintenance commits now and then.
-pub(super) const COMMIT_ATTEMPTS_MAX: u32 = 5;
+/// Attempts to commit to a table before the caller gets the error, with pauses of several seconds in all. Each attempt
+/// of many writers that fails lets another writer's succeed.
+pub(super) const COMMIT_ATTEMPTS_MAX: u32 = 10;
+
+/// Longest pause before the second attempt to commit, in milliseconds. It doubles with each attempt, up to 64 times.
+const PAUSE_MS: u64 = 20;
+
+/// Waits before another attempt to commit to a table. Other processes that commit to it choose other pauses if their
+/// `token` differs.
+pub(super) async fn back_off(attempt: u32, token: u128) {
+    let longest_ms = PAUSE_MS << attempt.min(6);
+    let mut hasher = SipHasher24::new_with_keys(token as u64, (token >> 64) as u64);
+    hasher.write_u32(attempt);
+    tokio::time::sleep(Duration::from_millis(1 + hasher.finish() % longest_ms)).await;
+}
 
 /// The data of one epoch that the lake needs.
 #[derive(Clone, Debug)]
@@ -176,7 +191,10 @@ impl LakeTable {
 
     async fn project(&self, epochs: &[EpochProjection], file_token: u128) -> Result<()> {
         let mut last_error = None;
-        for _ in 0..COMMIT_ATTEMPTS_MAX {
+        for attempt in 0..COMMIT_ATTEMPTS_MAX {
+            if attempt > 0 {
+                back_off(attempt - 1, file_token).await;
+            }
             let latest = self.latest().await?;
             let mut actions = Vec::new();
             for log in logs(epochs) {

@@ -81,7 +81,7 @@ fn a_fold_beside_a_running_owner_begins_anew() {
     grow(&mut owner, &mut state, 199, 10);
     let old: Vec<ObjectMeta> = block_on(store.inner.list(None).try_collect()).unwrap();
     grow(&mut owner, &mut state, 200, 10);
-    assert!(block_on(log.collect(fold_start(400), NOW_MS)).unwrap() > 200);
+    assert!(block_on(log.collect(fold_start(400))).unwrap() > 200);
     store.old_listings.lock().push_back(old.clone());
     assert_eq!(facts(&block_on(log.fold()).unwrap().unwrap()), facts(&state));
     store.old_listings.lock().push_back(old);

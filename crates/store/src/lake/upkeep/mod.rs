@@ -20,7 +20,7 @@ pub use roll_up::RollUp;
 pub use vacuum::Vacuumed;
 
 use super::files::{Epochs, FileEntry, FileIndex};
-use super::project::{COMMIT_ATTEMPTS_MAX, mark};
+use super::project::{COMMIT_ATTEMPTS_MAX, back_off, mark};
 use super::{Lake, LakeTable, Table};
 use adtally_model::time::{MINUTE_MS, rfc3339};
 use adtally_model::{Error, Minute, Progress, RECONCILE, Result};
@@ -152,7 +152,11 @@ impl LakeTable {
     /// Makes a change unless it is already made. Returns false if it no longer fits the table.
     async fn change(&self, change: &Change<'_>) -> Result<bool> {
         let mut last_error = None;
-        for _ in 0..=COMMIT_ATTEMPTS_MAX {
+        for attempt in 0..=COMMIT_ATTEMPTS_MAX {
+            if attempt > 0 {
+                // Only one process maintains the lake, and the others' pauses are random.
+                back_off(attempt - 1, 0).await;
+            }
             let latest = self.latest().await?;
             match change.standing(self, &latest).await? {
                 Standing::Made => return Ok(true),

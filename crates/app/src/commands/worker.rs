@@ -1,0 +1,195 @@
+//! `adtally worker`: counts the partitions of a Kafka topic that a consumer group assigns to this process.
+
+use super::run::start_log;
+use super::runtime;
+use super::serving::Server;
+use super::settings::{KafkaFlags, load};
+use super::stopping::Stopping;
+use crate::config::{Config, FlagSetting, Value};
+use crate::exit::Exit;
+use crate::handles;
+use crate::terminal;
+use adtally_engine::clock::{Clock, Randomness, SystemClock, SystemRandomness};
+use adtally_engine::worker::{Group, GroupEvent, TopicReader, Worker, WorkerSource};
+use adtally_engine::{ATTEMPTS_MAX, Backing, Ending, ServiceStart};
+use adtally_kafka::{Cluster, Consumer, Membership, StartAt};
+use adtally_model::time::parse_rfc3339;
+use adtally_model::{Error, Result};
+use adtally_source::RecordReader;
+use clap::Args;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Count the partitions of a Kafka topic that a consumer group assigns to this process.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Start as many workers as you like with the same group and the same data: Kafka divides the partitions among them, and
+notices the dead. Questions are answered by `adtally serve`; a worker answers them only while it owns all partitions.
+
+Examples:
+  adtally worker --brokers kafka:9092 --topic clicks --group adtally --data s3://bucket/adtally
+  adtally worker --brokers kafka:9092 --topic clicks --group adtally --data file:///mnt/shared/adtally
+  adtally worker --brokers kafka:9092 --topic clicks --group recount --data s3://bucket/recount --from 2026-11-01T00:00:00Z
+
+All workers need the same identity key: set ADTALLY_IDENTITY__KEY. Credentials of object stores are read from the
+environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT and so on).")]
+pub struct WorkerArgs {
+    /// Kafka.
+    #[command(flatten)]
+    pub kafka: KafkaFlags,
+    /// The consumer group; workers with the same group divide the partitions among themselves.
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+    /// Where all workers keep the data: s3://, gs://, az:// or file:// on a shared disk.
+    #[arg(long, visible_alias = "data-dir", value_name = "URL")]
+    pub data: Option<String>,
+    /// Where to begin partitions that were never read: earliest, an offset, or a time such as 2026-11-01T00:00:00Z.
+    #[arg(long, value_name = "PLACE", default_value = "earliest", value_parser = start_at)]
+    pub from: StartAt,
+    /// Go on if the topic has lost offsets that were not read: they are booked as a gap.
+    #[arg(long)]
+    pub accept_loss: bool,
+    /// The configuration file (- means standard input).
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Address and port of the HTTP server [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+}
+
+/// Where a word says to begin.
+fn start_at(word: &str) -> std::result::Result<StartAt, String> {
+    match (word, word.parse(), parse_rfc3339(word.as_bytes())) {
+        ("earliest", ..) => Ok(StartAt::Earliest),
+        (_, Ok(offset), _) => Ok(StartAt::Offset(offset)),
+        (_, _, Some(ms)) => Ok(StartAt::Time(ms)),
+        _ => Err("this is neither earliest, nor an offset, nor a time such as 2026-11-01T00:00:00Z".to_owned()),
+    }
+}
+
+impl WorkerArgs {
+    fn config(&self) -> Result<Config> {
+        let mut flags = self.kafka.flags();
+        let texts = [
+            ("--group", "kafka.group", &self.group),
+            ("--data", "store.data_dir", &self.data),
+            ("--listen", "serve.listen", &self.listen),
+        ];
+        for (flag, key, text) in texts {
+            flags.extend(text.iter().map(|text| FlagSetting { flag, key, value: Value::Text(text.clone()) }));
+        }
+        Ok(load(self.config.as_deref(), &flags)?.1)
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The error that stopped the worker.
+pub fn worker(args: &WorkerArgs) -> Result<Exit> {
+    let config = args.config()?;
+    start_log(&config)?;
+    let kafka = &config.kafka;
+    for (value, flag, key) in [(&kafka.topic, "--topic", "kafka.topic"), (&kafka.group, "--group", "kafka.group")] {
+        if value.is_empty() {
+            return Err(Error::user(format!("give {flag}, or set {key}")));
+        }
+    }
+    let url = &config.run.store.data_dir;
+    if !url.is_shared() {
+        return Err(Error::user(format!(
+            "--data {url}: workers share their data, so it must be a URL: s3://, gs://, az://, or file:// and an absolute path"
+        )));
+    }
+    let cluster = Cluster::new(kafka)?;
+    let key = url.shared_key(config.run.identity_key)?;
+    let options = handles::run_options(&config, Ending::Never, ATTEMPTS_MAX);
+    let runtime = runtime()?;
+    let stopping = Stopping::on_signals(&runtime)?;
+    let listener = Server::listen(&runtime, &config)?;
+    let start = ServiceStart::new(&options, Arc::new(SystemClock), Arc::clone(stopping.flag()));
+    let server = Server::start(&runtime, listener, &config, &start, &stopping)?;
+    let begun = || -> Result<Option<Worker>> {
+        let backing = Backing::for_owner(url, config.run.epoch.fsync)?;
+        runtime.block_on(backing.probe(SystemRandomness.next_u128()))?;
+        let clock = Arc::new(|| SystemClock.monotonic_ms());
+        let consumer = Consumer::open(&cluster, &kafka.topic, &kafka.group, Arc::clone(&clock) as _)?;
+        let facts = consumer.facts();
+        let id = u128::from_be_bytes(facts.id);
+        let registering = backing.sources();
+        let partitioner = kafka.partitioner;
+        let registered = registering.register(&kafka.topic, id, facts.partitions, partitioner.name());
+        let topic = runtime.block_on(registered)?;
+        let reader = Arc::new(Reader { consumer, start: args.from, accept_loss: args.accept_loss });
+        let group = Box::new(Member(Membership::join(&cluster, &kafka.topic, &kafka.group, clock)?));
+        let source = WorkerSource { topic, partitioner, reader, group };
+        let randomness: Arc<dyn Randomness> = Arc::new(SystemRandomness);
+        Worker::begin(&options, (&backing, key), source, &start, &randomness, runtime.handle())
+    };
+    let outcome = begun().and_then(|worker| {
+        let Some(worker) = worker else { return Ok(None) };
+        terminal::say(&format!(
+            "worker of group {} on topic {}; data in {url}; health on http://{}",
+            kafka.group,
+            kafka.topic,
+            server.address()
+        ));
+        worker.run(stopping.flag(), |_| ()).map(Some)
+    });
+    stopping.stop();
+    let served = server.finish(runtime, matches!(outcome, Ok(None)));
+    let summary = outcome?;
+    match &summary {
+        Some(summary) => terminal::say(&format!("stopped; everything read is committed: {}", summary.ledger)),
+        None => terminal::say("stopped before the start was over; nothing was read"),
+    }
+    served?;
+    Ok(Exit::Success)
+}
+
+/// The client that reads partitions.
+struct Reader {
+    consumer: Consumer,
+    start: StartAt,
+    accept_loss: bool,
+}
+
+impl TopicReader for Reader {
+    fn first_offset(&self, partition: u32) -> Result<u64> {
+        self.consumer.first_offset(partition, self.start)
+    }
+
+    fn open(&self, partition: u32, next: u64) -> Result<Box<dyn RecordReader>> {
+        let (reader, lost) = self.consumer.read(partition, next, self.accept_loss)?;
+        if lost > 0 {
+            tracing::error!(partition, lost, "offsets that the topic has lost are skipped: a gap");
+        }
+        Ok(Box::new(reader))
+    }
+}
+
+/// The client that is a member of the group.
+struct Member(Membership);
+
+impl Group for Member {
+    fn next_event(&mut self) -> Result<Option<GroupEvent>> {
+        let event = self.0.next_event()?;
+        Ok(event.map(|event| match event {
+            adtally_kafka::GroupEvent::Assigned(partitions) => GroupEvent::Assigned(partitions),
+            adtally_kafka::GroupEvent::Revoked(partitions) => GroupEvent::Revoked(partitions),
+            adtally_kafka::GroupEvent::Lost(partitions) => GroupEvent::Lost(partitions),
+        }))
+    }
+
+    fn release(&mut self, partition: u32) {
+        self.0.release(partition);
+    }
+
+    fn note_committed(&mut self, partition: u32, offset: u64) {
+        self.0.note_committed(partition, offset);
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.0.failure()
+    }
+}

@@ -1,0 +1,474 @@
+//! A worker: it reads the partitions of a topic that a group assigns to it, and gives them up when the group says so.
+//!
+//! A partition is taken over beside the run loop: its log is claimed and folded, and its topic is opened at the offset in
+//! the log. Only then the run loop adds it. When the group revokes a partition, the epoch begun is committed if that takes
+//! not long, and the partition is released. Nothing depends on what the group says: a partition that another process has
+//! claimed is fenced, and is dropped here.
+
+mod owned;
+mod take_over;
+
+pub use owned::OwnedPartitions;
+
+use crate::clock::{Clock, Randomness};
+use crate::commit::CommitThreads;
+use crate::engine::{Engine, Environment, Workers};
+use crate::ingest::{EpochSink, Turn};
+use crate::options::RunOptions;
+use crate::project::Projector;
+use crate::report::Report;
+use crate::run::{Run, Summary};
+use crate::start::ServiceStart;
+use crate::upkeep::UpkeepThread;
+use adtally_model::settings::Clash;
+use adtally_model::{Error, IdentityKey, Ledger, Result};
+use adtally_source::{Partitioner, RecordReader};
+use adtally_store::backing::{Backing, Stores};
+use adtally_store::embedded::{Embedded, HotPartitions};
+use adtally_store::epoch_log::{EpochLogs, Fingerprints};
+use adtally_store::lake::Lake;
+use adtally_store::sources::Topic;
+use crossbeam_channel::Receiver;
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use take_over::{TakeOver, Taken};
+
+/// How often to check whether a stopping run takes too long.
+const DRAIN_POLL: Duration = Duration::from_millis(50);
+
+/// Turns of the run loop between two reports about the group.
+const TURNS_TOLD: u32 = 256;
+
+/// How long the group may name this process as the owner of a partition that another process has taken over, in
+/// milliseconds: members learn of a new assignment within the session timeout. After that, something else writes to the
+/// same data.
+const FENCED_MS_MAX: i64 = 60_000;
+
+/// Pause before a partition that was fenced is taken over again, in milliseconds.
+const FENCED_PAUSE_MS: i64 = 15_000;
+
+/// What a group says. Partitions are those of the topic.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum GroupEvent {
+    /// These partitions now belong to this process.
+    Assigned(Vec<u32>),
+    /// These partitions will belong to another process once this one has released them.
+    Revoked(Vec<u32>),
+    /// These partitions may belong to another process already.
+    Lost(Vec<u32>),
+}
+
+/// The group that divides the partitions of a topic among processes.
+pub trait Group: Send {
+    /// The next event, if there is one. Does not wait.
+    ///
+    /// # Errors
+    /// External when this process cannot be a member any more.
+    fn next_event(&mut self) -> Result<Option<GroupEvent>>;
+
+    /// Says that this process has given up a partition that was revoked.
+    fn release(&mut self, partition: u32);
+
+    /// Says how far a partition was committed: a hint for tools that show the lag.
+    fn note_committed(&mut self, partition: u32, offset: u64);
+
+    /// Why the group cannot be reached at the moment, if it cannot.
+    fn failure(&self) -> Option<String>;
+}
+
+/// Opens the partitions of a topic.
+pub trait TopicReader: Send + Sync {
+    /// The offset at which to begin a partition that was never read. Waits for the brokers.
+    ///
+    /// # Errors
+    /// A user error when there is no such offset; transient when the brokers do not answer.
+    fn first_offset(&self, partition: u32) -> Result<u64>;
+
+    /// Reads a partition from an offset on. Waits for the brokers.
+    ///
+    /// # Errors
+    /// Corrupt when the offset is lost or beyond the end; transient when the brokers do not answer.
+    fn open(&self, partition: u32, next: u64) -> Result<Box<dyn RecordReader>>;
+}
+
+/// What a worker reads.
+pub struct WorkerSource {
+    /// The topic, registered in the deployment.
+    pub topic: Topic,
+    /// How its producers choose partitions.
+    pub partitioner: Partitioner,
+    /// Opens its partitions.
+    pub reader: Arc<dyn TopicReader>,
+    /// Divides them.
+    pub group: Box<dyn Group>,
+}
+
+/// A started worker.
+pub struct Worker {
+    run: Run<CommitThreads>,
+    group: Box<dyn Group>,
+    topic: Topic,
+    take_over: Arc<TakeOver>,
+    taken: Receiver<Taken>,
+    /// The partitions that the group has assigned, by their numbers in the topic.
+    assigned: BTreeMap<u32, Assigned>,
+    /// Partitions that are being given up: their last epochs are being committed.
+    releasing: Vec<(u32, JoinHandle<()>)>,
+    owned: Arc<OwnedPartitions>,
+    hot: HotPartitions,
+    lake: Arc<Lake>,
+    report: Arc<Report>,
+    clock: Arc<dyn Clock>,
+    projector: Projector,
+    projector_thread: JoinHandle<()>,
+    upkeep_thread: UpkeepThread,
+    told: Option<String>,
+}
+
+/// A partition that the group has assigned.
+struct Assigned {
+    /// Distinguishes assignments of the same partition.
+    token: u64,
+    /// When it was first fenced since it was assigned, in milliseconds of monotonic time.
+    fenced_since_ms: Option<i64>,
+    /// When to take it over again after it was fenced.
+    again_ms: Option<i64>,
+    /// The offset that was last passed on to the group.
+    committed: u64,
+}
+
+impl Worker {
+    /// Opens the stores and starts everything but reading. Returns `None` if asked to stop before.
+    ///
+    /// # Errors
+    /// A user error for invalid settings or a store of another topic; corrupt when stored data is damaged.
+    pub fn begin(
+        options: &RunOptions,
+        (backing, key): (&Backing, IdentityKey),
+        source: WorkerSource,
+        start: &ServiceStart,
+        randomness: &Arc<dyn Randomness>,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<Option<Worker>> {
+        let settings = &options.settings;
+        Clash::refuse(&settings.clashes())?;
+        let Some(stores) = runtime.block_on(start.unless_stopped(backing.open()))? else { return Ok(None) };
+        let Stores { logs, lake, .. } = stores;
+        let Some(()) = runtime.block_on(start.unless_stopped(lake.add_columns()))? else { return Ok(None) };
+        let WorkerSource { topic, partitioner, reader, group } = source;
+        let checking = start.unless_stopped(check_others(&logs, backing, &topic));
+        let Some(frontiers) = runtime.block_on(checking)? else { return Ok(None) };
+        let lake = Arc::new(lake);
+        let (clock, report) = (Arc::clone(start.clock()), Arc::clone(&start.report));
+        let hot = HotPartitions::default();
+        let owned = Arc::new(OwnedPartitions::new(topic.numbers().collect()));
+        start.questions.open(owned.questions(Embedded::new(hot.clone(), Arc::clone(&lake))));
+        let environment = Environment {
+            logs: logs.clone(),
+            lake: lake.clone(),
+            clock: Arc::clone(&clock),
+            randomness: Arc::clone(randomness),
+            runtime: runtime.clone(),
+            decode_threads: std::thread::available_parallelism().map_or(1, NonZero::get),
+            report: Arc::clone(&report),
+            sources: Some(backing.sources()),
+        };
+        let (mut engine, Workers { projecting, upkeep }) = Engine::new(options, key, hot.clone(), environment)?;
+        engine.survive_fencing();
+        let (sender, taken) = crossbeam_channel::unbounded();
+        let take_over = Arc::new(TakeOver {
+            options: options.clone(),
+            fingerprints: Fingerprints { config: settings.fingerprint(), key: key.fingerprint() },
+            logs,
+            lake: Arc::clone(&lake),
+            topic: topic.clone(),
+            partitioner,
+            frontiers,
+            reader,
+            clock: Arc::clone(&clock),
+            randomness: Arc::clone(randomness),
+            runtime: runtime.clone(),
+            report: Arc::clone(&report),
+            sender,
+            abandon: Arc::clone(&engine.abandon),
+        });
+        let run = Run::new(engine);
+        report.assigned();
+        Ok(Some(Worker {
+            projector: run.projector().clone(),
+            run,
+            group,
+            topic,
+            take_over,
+            taken,
+            assigned: BTreeMap::new(),
+            releasing: Vec::new(),
+            owned,
+            hot,
+            lake,
+            report,
+            clock,
+            projector_thread: projecting.start()?,
+            upkeep_thread: upkeep.start()?,
+            told: None,
+        }))
+    }
+
+    /// The report of the process.
+    pub fn report(&self) -> Arc<Report> {
+        Arc::clone(&self.report)
+    }
+
+    /// The counts of the owned partitions, and the lake.
+    pub fn stores(&self) -> (HotPartitions, Arc<Lake>) {
+        (self.hot.clone(), Arc::clone(&self.lake))
+    }
+
+    /// Reads until `stop` is set, then commits everything and updates the lake. Leaves the group at the end, so that others
+    /// take over at once. Calls `watch` from time to time.
+    ///
+    /// # Errors
+    /// The error that must stop the process.
+    pub fn run(self, stop: &AtomicBool, mut watch: impl FnMut(&Ledger)) -> Result<Summary> {
+        self.report.started();
+        let ended = AtomicBool::new(false);
+        let mut timer = self.run.drain_timer();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) && timer.turn(stop.load(Ordering::Relaxed)) != Turn::Finished {
+                    std::thread::sleep(DRAIN_POLL);
+                }
+            });
+            let outcome =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.turn_until_over(stop, &mut watch)));
+            ended.store(true, Ordering::Relaxed);
+            outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    fn turn_until_over(mut self, stop: &AtomicBool, watch: &mut impl FnMut(&Ledger)) -> Result<Summary> {
+        let mut turns = 0_u32;
+        let mut failure = None;
+        loop {
+            let is_asked = stop.load(Ordering::Relaxed) || failure.is_some();
+            if !is_asked && let Err(error) = self.follow_group() {
+                // What was read until now is committed before the process ends.
+                tracing::error!("{}", error.report());
+                failure = Some(error);
+                continue;
+            }
+            match self.run.turn(is_asked) {
+                Turn::Finished => break,
+                Turn::Worked => {}
+                Turn::Nothing => self.run.wait(),
+            }
+            self.drop_fenced();
+            turns = turns.wrapping_add(1);
+            if turns.is_multiple_of(TURNS_TOLD) {
+                self.tell_group();
+                if let Some(engine) = self.run.engine() {
+                    engine.report_reading();
+                    watch(&engine.ledger());
+                }
+            }
+        }
+        self.upkeep_thread.stop();
+        // The run's outcome includes the projector's.
+        let _ = self.projector_thread.join();
+        // Leaves the group: its partitions are committed.
+        drop(self.group);
+        let summary = self.run.take_summary();
+        failure.map_or(summary, Err)
+    }
+
+    /// Does what the group says, and adds the partitions that were taken over.
+    fn follow_group(&mut self) -> Result<()> {
+        while let Some(event) = self.group.next_event()? {
+            match event {
+                GroupEvent::Assigned(partitions) => {
+                    tracing::info!(?partitions, "partitions assigned");
+                    partitions.into_iter().for_each(|partition| self.assign(partition));
+                }
+                GroupEvent::Revoked(partitions) => {
+                    tracing::info!(?partitions, "partitions revoked");
+                    for partition in partitions {
+                        self.release(partition)?;
+                    }
+                }
+                GroupEvent::Lost(partitions) => {
+                    tracing::warn!(?partitions, "partitions lost: another member of the group may have them");
+                    partitions.into_iter().for_each(|partition| self.lose(partition));
+                }
+            }
+        }
+        while let Ok(taken) = self.taken.try_recv() {
+            self.add(taken)?;
+        }
+        let group = &mut self.group;
+        self.releasing.retain(|(partition, thread)| {
+            let is_done = thread.is_finished();
+            if is_done {
+                group.release(*partition);
+            }
+            !is_done
+        });
+        self.take_fenced_again()
+    }
+
+    fn assign(&mut self, partition: u32) {
+        let token = self.take_over.begin(partition);
+        let assigned = Assigned { token, fenced_since_ms: None, again_ms: None, committed: 0 };
+        self.assigned.insert(partition, assigned);
+    }
+
+    /// Adds a partition that was taken over, unless it was given up in the meantime.
+    fn add(&mut self, taken: Taken) -> Result<()> {
+        let Taken { partition, token, outcome } = taken;
+        if self.assigned.get(&partition).is_none_or(|assigned| assigned.token != token) {
+            return Ok(());
+        }
+        let (owned, older) = outcome?;
+        let number = self.topic.number_of(partition);
+        let hot = Arc::clone(&owned.hot);
+        if let Some(engine) = self.run.engine_mut() {
+            engine.add(owned, CommitThreads::start)?;
+            self.owned.add(number);
+            tracing::info!(partition, "partition taken over");
+            self.take_over.load_older(older, hot);
+        }
+        Ok(())
+    }
+
+    /// Ends the epoch of a revoked partition, and releases the partition once the epoch is committed.
+    fn release(&mut self, partition: u32) -> Result<()> {
+        self.assigned.remove(&partition);
+        let number = self.topic.number_of(partition);
+        self.owned.remove(number);
+        let Some(engine) = self.run.engine_mut() else { return Ok(()) };
+        let sink = match engine.release(number) {
+            Ok(sink) => sink,
+            Err(error) if error.kind() == adtally_model::ErrorKind::Fenced => None,
+            Err(error) => return Err(error),
+        };
+        let Some(mut sink) = sink else {
+            self.group.release(partition);
+            return Ok(());
+        };
+        let finish = move || {
+            if let Err(error) = sink.finish() {
+                tracing::warn!(
+                    partition,
+                    "the last epoch of a revoked partition was not committed: {}",
+                    error.report()
+                );
+            }
+        };
+        let thread = std::thread::Builder::new().name("release".into()).spawn(finish);
+        let thread = thread.map_err(|error| Error::external("a thread cannot be started").because(error))?;
+        self.releasing.push((partition, thread));
+        Ok(())
+    }
+
+    /// Drops a partition with everything that is not committed.
+    fn lose(&mut self, partition: u32) {
+        self.assigned.remove(&partition);
+        let number = self.topic.number_of(partition);
+        self.owned.remove(number);
+        if let Some(engine) = self.run.engine_mut() {
+            drop(engine.remove(number));
+        }
+    }
+
+    /// Forgets partitions that others took over. If the group still says that they belong here, they are taken over again
+    /// after a while.
+    fn drop_fenced(&mut self) {
+        let Some(engine) = self.run.engine_mut() else { return };
+        let now_ms = self.clock.monotonic_ms();
+        for (number, error) in engine.take_fenced() {
+            self.owned.remove(number);
+            tracing::warn!(number, "partition dropped: {}", error.report());
+            let assigned = number.checked_sub(self.topic.first).and_then(|partition| self.assigned.get_mut(&partition));
+            if let Some(assigned) = assigned {
+                assigned.fenced_since_ms.get_or_insert(now_ms);
+                assigned.again_ms = Some(now_ms + FENCED_PAUSE_MS);
+            }
+        }
+    }
+
+    /// Takes partitions over again that were fenced and still belong here.
+    ///
+    /// # Errors
+    /// Fenced when this has gone on for too long.
+    fn take_fenced_again(&mut self) -> Result<()> {
+        let now_ms = self.clock.monotonic_ms();
+        for (&partition, assigned) in &mut self.assigned {
+            if assigned.again_ms.is_none_or(|again_ms| now_ms < again_ms) {
+                continue;
+            }
+            if assigned.fenced_since_ms.is_some_and(|since_ms| now_ms - since_ms > FENCED_MS_MAX) {
+                return Err(Error::fenced(format!(
+                    "the group gives partition {partition} to this process, and another process takes it over again and again: two \
+                     groups, or a group and another command, write to the same data"
+                )));
+            }
+            assigned.again_ms = None;
+            assigned.token = self.take_over.begin(partition);
+        }
+        Ok(())
+    }
+
+    /// Passes committed offsets on to the group, and notes whether the group can be reached.
+    fn tell_group(&mut self) {
+        for (&partition, assigned) in &mut self.assigned {
+            let committed = self.report.committed_offset(self.topic.number_of(partition));
+            if let Some(offset) = committed.filter(|&offset| offset > assigned.committed) {
+                assigned.committed = offset;
+                self.group.note_committed(partition, offset);
+            }
+        }
+        let failure = self.group.failure();
+        if failure != self.told {
+            self.report.group_failing(failure.as_ref().map(|why| format!("the group cannot be reached: {why}")));
+            self.told = failure;
+        }
+    }
+
+    /// The projector, for tests.
+    pub fn projector(&self) -> &Projector {
+        &self.projector
+    }
+}
+
+/// Rejects a deployment with live partitions of another source. Returns where the frontiers of new partitions begin: behind
+/// all that retired partitions have counted.
+async fn check_others(logs: &EpochLogs, backing: &Backing, topic: &Topic) -> Result<adtally_model::Frontiers> {
+    let mut frontiers = adtally_model::Frontiers::default();
+    for number in backing.sources().partitions().await? {
+        if topic.numbers().contains(&number) {
+            continue;
+        }
+        let Some(newest) = logs.log(number).newest().await? else { continue };
+        if !newest.progress.is_retired {
+            let what = match newest.progress.topic {
+                None => "log files".to_owned(),
+                Some(of) => format!("partition {} of another topic", of.partition),
+            };
+            return Err(Error::user(format!(
+                "partition {number} of the data reads {what} and is not retired: copies of its clicks in {} would be counted \
+                 twice. Read it to its end, and retire it with `adtally retire`",
+                topic.name
+            )));
+        }
+        if let Some(newest_ms) = newest.progress.newest_click_ms {
+            let end_ms = adtally_model::Minute::of(newest_ms).end_ms();
+            for frontier in [&mut frontiers.closed, &mut frontiers.final_, &mut frontiers.expired] {
+                frontier.advance(end_ms);
+            }
+        }
+    }
+    Ok(frontiers)
+}

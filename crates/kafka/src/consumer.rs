@@ -1,0 +1,437 @@
+//! Reads partitions at explicit offsets, apart from any group.
+//!
+//! One consumer reads all partitions of a process. It joins no group: a member's assignment, together with seeks and pauses,
+//! loses explicit offsets (librdkafka issues 2190, 5345, 5591). Each partition has a queue of its own, which librdkafka fills
+//! up to a bound, so a partition that is not read needs bounded memory and holds up no other.
+//!
+//! A watcher asks the brokers about each partition's first and last offset, and about the topic. Only so is it known that a
+//! partition that delivers nothing is at its end, and not out of reach, and that the topic is still the same.
+
+use crate::cluster::{Cluster, Quiet, REQUEST_TIMEOUT, TopicFacts};
+use crate::native::{Event, PartitionQueue};
+use adtally_model::{Error, Result};
+use adtally_source::{Polled, RawRecord, RecordReader};
+use parking_lot::Mutex;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// A clock that returns monotonic milliseconds.
+pub type MonotonicMs = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// Time between two questions about the offsets of the partitions.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// Every this many questions about offsets, the topic is examined.
+const TOPIC_EVERY: u32 = 5;
+
+/// How often the watcher looks whether it must end.
+const POLL: Duration = Duration::from_millis(50);
+
+/// For how long an answer about a partition counts, in milliseconds. After that, the partition is out of reach.
+const ANSWER_MS: i64 = 10_000;
+
+/// Bytes of records in the queues of all partitions. One fetch of a partition may exceed it.
+const QUEUED_KIB: u32 = 96 << 10;
+
+/// Where to begin a partition that was never read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StartAt {
+    /// With its first record.
+    Earliest,
+    /// With this offset.
+    Offset(u64),
+    /// With the first record of this time or later, by its timestamp in Kafka, in milliseconds since the Unix epoch.
+    Time(i64),
+}
+
+/// A consumer of one topic.
+pub struct Consumer {
+    shared: Arc<Shared>,
+    watcher: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    cluster: Cluster,
+    consumer: Arc<BaseConsumer<Quiet>>,
+    topic: String,
+    facts: TopicFacts,
+    clock: MonotonicMs,
+    partitions: Mutex<BTreeMap<u32, Watched>>,
+    /// Why the topic cannot be read any more.
+    broken: Mutex<Option<String>>,
+    /// Why the last question was not answered.
+    failure: Mutex<Option<String>>,
+    /// Whether the topic must be examined before anything else is delivered.
+    suspect: AtomicBool,
+    stop: AtomicBool,
+}
+
+/// What the brokers last said about a partition.
+#[derive(Clone, Copy, Debug, Default)]
+struct Watched {
+    /// Its first offset.
+    first: u64,
+    /// The offset after its last record: its high watermark or, while a transaction is open, the end of what is stable.
+    end: u64,
+    /// When they said so, in monotonic milliseconds; `None` if they have not yet.
+    at_ms: Option<i64>,
+}
+
+impl Consumer {
+    /// A consumer of a topic for a process that reads at most `partitions` partitions. `group` only names it to the brokers.
+    ///
+    /// # Errors
+    /// A user error when there is no such topic or the options are wrong; transient when the brokers do not answer.
+    pub fn open(cluster: &Cluster, topic: &str, group: &str, clock: MonotonicMs) -> Result<Consumer> {
+        let open = |queued_kib: &str| {
+            cluster
+                .config(&[
+                    ("enable.auto.commit", "false"),
+                    ("enable.auto.offset.store", "false"),
+                    ("auto.offset.reset", "error"),
+                    ("enable.partition.eof", "true"),
+                    ("check.crcs", "true"),
+                    ("isolation.level", "read_committed"),
+                    ("queued.max.messages.kbytes", queued_kib),
+                    ("queued.min.messages", "100000"),
+                    ("fetch.message.max.bytes", "2097152"),
+                    // One fetch is outstanding at a broker: a partition that was just added waits for it.
+                    ("fetch.wait.max.ms", "100"),
+                    ("fetch.queue.backoff.ms", "10"),
+                ])
+                .set("group.id", group)
+                .create_with_context::<_, BaseConsumer<Quiet>>(Quiet)
+                .map_err(Cluster::unusable)
+        };
+        let facts = cluster.describe(open("1024")?.client(), topic)?;
+        let each_kib = (QUEUED_KIB / facts.partitions.max(1)).clamp(1 << 10, 16 << 10);
+        let shared = Arc::new(Shared {
+            cluster: cluster.clone(),
+            consumer: Arc::new(open(&each_kib.to_string())?),
+            topic: topic.to_owned(),
+            facts,
+            clock,
+            partitions: Mutex::default(),
+            broken: Mutex::default(),
+            failure: Mutex::default(),
+            suspect: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+        });
+        let watched = Arc::clone(&shared);
+        let watcher = std::thread::Builder::new()
+            .name("kafka-watch".into())
+            .spawn(move || watched.watch())
+            .map_err(|error| Error::external("the thread `kafka-watch` cannot be started").because(error))?;
+        Ok(Consumer { shared, watcher: Some(watcher) })
+    }
+
+    /// The facts of the topic.
+    pub fn facts(&self) -> TopicFacts {
+        self.shared.facts
+    }
+
+    /// Where a partition begins that was never read.
+    ///
+    /// # Errors
+    /// A user error when the partition does not have the offset; transient when the brokers do not answer.
+    pub fn first_offset(&self, partition: u32, start: StartAt) -> Result<u64> {
+        let shared = &self.shared;
+        let (first, end) = shared.offsets(partition)?;
+        match start {
+            StartAt::Earliest => Ok(first),
+            StartAt::Offset(offset) if (first..=end).contains(&offset) => Ok(offset),
+            StartAt::Offset(offset) => Err(Error::user(format!(
+                "partition {partition} of {} has the offsets from {first} to {end}, and not {offset}",
+                shared.topic
+            ))),
+            StartAt::Time(ms) => {
+                let mut asked = TopicPartitionList::new();
+                let wrong = |error| Error::internal("a time cannot be asked for").because(error);
+                asked.add_partition_offset(&shared.topic, native(partition), Offset::Offset(ms)).map_err(wrong)?;
+                let failed = |error| shared.no_answer(partition).because(error);
+                let found = shared.consumer.offsets_for_times(asked, REQUEST_TIMEOUT).map_err(failed)?;
+                let found = found.elements().first().map(|element| element.offset());
+                // There is no record of that time or later: begin with the next one.
+                Ok(match found {
+                    Some(Offset::Offset(offset)) => offset.max(0).cast_unsigned(),
+                    _ => end,
+                })
+            }
+        }
+    }
+
+    /// Reads a partition from an offset on. `accept_loss` begins with the first offset that is left if some are lost; the
+    /// second value is the number of the lost offsets.
+    ///
+    /// # Errors
+    /// Corrupt when the offset is lost, or is beyond the end of the partition; transient when the brokers do not answer.
+    pub fn read(&self, partition: u32, next: u64, accept_loss: bool) -> Result<(Reader, u64)> {
+        let shared = &self.shared;
+        let (first, end) = shared.offsets(partition)?;
+        let from = match shared.check(partition, next, (first, end)) {
+            Err(_) if accept_loss && next < first => first,
+            checked => checked.map(|()| next)?,
+        };
+        let failed =
+            |what: &str| Error::external(format!("partition {partition} of {} cannot be {what}", shared.topic));
+        let queue = PartitionQueue::split(&shared.consumer, &shared.topic, native(partition))
+            .ok_or_else(|| failed("opened"))?;
+        let at_ms = Some((shared.clock)());
+        shared.partitions.lock().insert(partition, Watched { first, end, at_ms });
+        let mut added = TopicPartitionList::new();
+        let at = Offset::Offset(from.cast_signed());
+        added
+            .add_partition_offset(&shared.topic, native(partition), at)
+            .map_err(|error| failed("named").because(error))?;
+        shared.consumer.incremental_assign(&added).map_err(|error| failed("assigned").because(error))?;
+        let reader = Reader { shared: Arc::clone(shared), queue, partition, next: from, end: None, failure: None };
+        Ok((reader, from - next.min(from)))
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(watcher) = self.watcher.take() {
+            let _ = watcher.join();
+        }
+    }
+}
+
+/// The number of a partition for librdkafka.
+fn native(partition: u32) -> i32 {
+    i32::try_from(partition).unwrap_or(i32::MAX)
+}
+
+impl Shared {
+    fn no_answer(&self, partition: u32) -> Error {
+        Error::transient(format!(
+            "the brokers at {} do not answer about partition {partition} of {}",
+            self.cluster.brokers(),
+            self.topic
+        ))
+    }
+
+    /// The first offset of a partition, and the one after its last.
+    fn offsets(&self, partition: u32) -> Result<(u64, u64)> {
+        match self.consumer.fetch_watermarks(&self.topic, native(partition), REQUEST_TIMEOUT) {
+            Ok((first, end)) => Ok((first.max(0).cast_unsigned(), end.max(0).cast_unsigned())),
+            Err(error) => Err(self.no_answer(partition).because(error)),
+        }
+    }
+
+    /// Checks that the next offset to read is there.
+    fn check(&self, partition: u32, next: u64, (first, end): (u64, u64)) -> Result<()> {
+        let topic = &self.topic;
+        if next < first {
+            return Err(Error::corrupt(format!(
+                "partition {partition} of {topic} begins at offset {first}, and the next to read is {next}: {} offsets are \
+                 lost. Their clicks can only come from the logs: restart with --accept-loss, which books them as a gap, and bring \
+                 the logs in with `adtally backfill`. Raise the topic's retention",
+                first - next
+            )));
+        }
+        if next > end {
+            return Err(Error::corrupt(format!(
+                "partition {partition} of {topic} ends at offset {end}, and was read up to {next} before: the topic was cut or \
+                 restored, and its offsets now have other records. Produce into a new topic, and retire this one"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The error if the topic is not the one that was opened.
+    fn check_topic(&self) -> Result<()> {
+        match &*self.broken.lock() {
+            Some(broken) => Err(Error::corrupt(broken.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Asks for the facts of the topic, and compares them.
+    fn examine(&self) {
+        let broken = match self.cluster.describe(self.consumer.client(), &self.topic) {
+            Ok(facts) if facts == self.facts => None,
+            Ok(facts) if facts.id == self.facts.id => Some(grown(&self.topic, self.facts.partitions, facts.partitions)),
+            Ok(_) => Some(made_again(&self.topic)),
+            Err(error) if error.is_retryable() => {
+                *self.failure.lock() = Some(error.report());
+                return;
+            }
+            Err(_) => Some(format!("the topic {} was deleted: what was not read of it is lost", self.topic)),
+        };
+        self.suspect.store(false, Ordering::Relaxed);
+        let mut known = self.broken.lock();
+        *known = broken.or_else(|| known.take());
+    }
+
+    fn watch(&self) {
+        let mut rounds = 0_u32;
+        while !self.stop.load(Ordering::Relaxed) {
+            if self.suspect.load(Ordering::Relaxed) || rounds.is_multiple_of(TOPIC_EVERY) {
+                self.examine();
+            }
+            rounds = rounds.wrapping_add(1);
+            let partitions: Vec<u32> = self.partitions.lock().keys().copied().collect();
+            for partition in partitions {
+                if self.stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                match self.offsets(partition) {
+                    Ok((first, end)) => {
+                        let at_ms = Some((self.clock)());
+                        if let Some(watched) = self.partitions.lock().get_mut(&partition) {
+                            *watched = Watched { first, end, at_ms };
+                        }
+                        *self.failure.lock() = None;
+                    }
+                    Err(error) => {
+                        *self.failure.lock() = Some(error.report());
+                        break;
+                    }
+                }
+            }
+            // Errors and logs of the client that belong to no partition.
+            while let Some(told) = self.consumer.poll(Duration::ZERO) {
+                if let Err(error) = told {
+                    tracing::debug!("the client of Kafka reports: {error}");
+                }
+            }
+            let mut waited = Duration::ZERO;
+            while waited < WATCH_EVERY && !self.stop.load(Ordering::Relaxed) && !self.suspect.load(Ordering::Relaxed) {
+                std::thread::sleep(POLL);
+                waited += POLL;
+            }
+        }
+    }
+}
+
+/// What to do about a topic with more partitions.
+pub(crate) fn grown(topic: &str, before: u32, now: u32) -> String {
+    format!(
+        "the topic {topic} had {before} partitions and now has {now}: the copies of a click before and after the change are in \
+         different partitions, and would be counted twice. Stop the producers, make a new topic with {now} partitions, copy with \
+         `adtally repartition {topic} NEW`, and start the workers on the new topic"
+    )
+}
+
+/// What to do about a topic that was made again.
+pub(crate) fn made_again(topic: &str) -> String {
+    format!(
+        "the topic {topic} was deleted and made again: its offsets have other records, and what was not read of the old topic is \
+         lost. Retire the old topic with `adtally retire`, and start the workers again; bring the logs in with `adtally backfill`"
+    )
+}
+
+/// Reads one partition.
+pub struct Reader {
+    shared: Arc<Shared>,
+    queue: PartitionQueue<Quiet>,
+    partition: u32,
+    /// The offset after the last record.
+    next: u64,
+    /// The end of the partition, when it was last reached.
+    end: Option<u64>,
+    /// The last error of the partition, until a record comes.
+    failure: Option<String>,
+}
+
+impl Reader {
+    fn watched(&self) -> Watched {
+        self.shared.partitions.lock().get(&self.partition).copied().unwrap_or_default()
+    }
+
+    fn unreachable(&self) -> Error {
+        let why = self.failure.clone().or_else(|| self.shared.failure.lock().clone()).unwrap_or_default();
+        Error::transient(format!(
+            "partition {} of {} cannot be read at the moment: {why}",
+            self.partition, self.shared.topic
+        ))
+    }
+
+    /// What an error of the partition means.
+    fn judge(&mut self, code: RDKafkaErrorCode, reason: String) -> Result<Polled> {
+        use RDKafkaErrorCode::{
+            AutoOffsetReset, OffsetOutOfRange, UnknownPartition, UnknownTopic, UnknownTopicId, UnknownTopicOrPartition,
+        };
+        match code {
+            AutoOffsetReset | OffsetOutOfRange => {
+                let (first, end) = self.shared.offsets(self.partition)?;
+                self.shared.check(self.partition, self.next, (first, end))?;
+                Err(Error::corrupt(format!(
+                    "partition {} of {} cannot be read from offset {} on, although it has the offsets from {first} to {end}: \
+                     {reason}",
+                    self.partition, self.shared.topic, self.next
+                )))
+            }
+            UnknownPartition | UnknownTopic | UnknownTopicId | UnknownTopicOrPartition => {
+                self.shared.suspect.store(true, Ordering::Relaxed);
+                self.failure = Some(reason);
+                Ok(Polled::Unreachable(self.unreachable()))
+            }
+            _ => {
+                self.failure = Some(format!("{code}: {reason}"));
+                Ok(Polled::Nothing)
+            }
+        }
+    }
+}
+
+impl RecordReader for Reader {
+    fn poll(&mut self, take: &mut dyn FnMut(RawRecord<'_>)) -> Result<Polled> {
+        self.shared.check_topic()?;
+        if self.shared.suspect.load(Ordering::Relaxed) {
+            return Ok(Polled::Unreachable(self.unreachable()));
+        }
+        loop {
+            let mut next = self.next;
+            let event = self.queue.poll(&mut |record| {
+                next = record.offset + 1;
+                take(record);
+            });
+            match event {
+                Event::Record => {
+                    (self.next, self.failure) = (next, None);
+                    return Ok(Polled::Record);
+                }
+                Event::End(offset) => {
+                    self.end = Some(offset.max(0).cast_unsigned());
+                    self.failure = None;
+                }
+                Event::Failed(code, reason) => return self.judge(code, reason),
+                Event::Nothing => break,
+            }
+        }
+        let watched = self.watched();
+        let is_current = watched.at_ms.is_some_and(|at_ms| (self.shared.clock)() - at_ms <= ANSWER_MS);
+        if !is_current {
+            return Ok(Polled::Unreachable(self.unreachable()));
+        }
+        if self.next < watched.first {
+            self.shared.check(self.partition, self.next, (watched.first, watched.end))?;
+        }
+        Ok(if self.end.is_some_and(|end| end >= watched.end) { Polled::AtEnd } else { Polled::Nothing })
+    }
+
+    fn lag(&self) -> Option<u64> {
+        let watched = self.watched();
+        watched.at_ms.map(|_| watched.end.saturating_sub(self.next.max(self.end.unwrap_or_default())))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.shared.partitions.lock().remove(&self.partition);
+        let mut removed = TopicPartitionList::new();
+        removed.add_partition(&self.shared.topic, native(self.partition));
+        if let Err(error) = self.shared.consumer.incremental_unassign(&removed) {
+            tracing::debug!(partition = self.partition, "a partition could not be given back to the client: {error}");
+        }
+    }
+}

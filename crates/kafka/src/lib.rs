@@ -1,0 +1,20 @@
+//! The client of Kafka: topics, records at explicit offsets, membership in a consumer group, and a producer.
+//!
+//! - **Receives** the addresses of brokers, settings of librdkafka, and a clock.
+//! - **Emits** the records of partitions, the partitions that the group assigns and revokes, and acknowledgements.
+//! - **Promises** that a partition is read from the offset that was asked for, or not at all: lost offsets, a topic that was
+//!   cut, made again or given more partitions are errors. Whatever the group says is a hint; the epoch log decides.
+//! - **Never** commits an offset that anything depends on, creates a topic, or interprets a line.
+//!
+//! Only `native` has unsafe code: for what librdkafka offers and its Rust binding does not.
+
+pub mod cluster;
+pub mod consumer;
+pub mod group;
+mod native;
+pub mod producer;
+
+pub use cluster::{Cluster, TopicFacts};
+pub use consumer::{Consumer, StartAt};
+pub use group::{GroupEvent, Membership};
+pub use producer::{Acknowledged, Produced, Producer};
