@@ -52,6 +52,9 @@ pub enum Command {
     Backfill(commands::backfill::BackfillArgs),
     /// Repair stored data that `verify` finds damaged, as far as the remaining data allows.
     Repair(commands::repair::RepairArgs),
+    /// Tail log files and produce their lines to a Kafka topic.
+    #[cfg(feature = "scale-out")]
+    Agent(commands::agent::AgentArgs),
     /// Count the partitions of a Kafka topic that a consumer group assigns to this process.
     #[cfg(feature = "scale-out")]
     Worker(commands::worker::WorkerArgs),
@@ -139,6 +142,8 @@ fn dispatch(command: &Command) -> Result<Exit> {
         Command::DeadLetters(args) => commands::dead_letters::dead_letters(args),
         Command::Backfill(args) => commands::backfill::backfill(args),
         Command::Repair(args) => commands::repair::repair(args),
+        #[cfg(feature = "scale-out")]
+        Command::Agent(args) => commands::agent::agent(args),
         #[cfg(feature = "scale-out")]
         Command::Worker(args) => commands::worker::worker(args),
         Command::Completions { shell } => completions(*shell),

@@ -80,6 +80,11 @@ impl CsvHeader {
         CsvHeader { end: self.end + bytes, ..self.clone() }
     }
 
+    /// The header line as written, without its line ending.
+    pub fn line(&self) -> Arc<[u8]> {
+        Arc::clone(&self.line)
+    }
+
     /// The header line, if it is usable.
     pub(crate) fn usable(&self) -> Option<&[u8]> {
         self.broken.is_none().then_some(&*self.line)

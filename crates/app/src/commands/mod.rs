@@ -1,5 +1,7 @@
 //! The commands, one per file: each reads its arguments, calls the rooms and prints.
 
+#[cfg(feature = "scale-out")]
+pub mod agent;
 pub mod backfill;
 mod closing;
 pub mod config;

@@ -17,6 +17,7 @@ pub use layers::{
 };
 pub use show::Shown;
 
+use adtally_agent::AgentSettings;
 use adtally_engine::Settings;
 use adtally_model::settings::address;
 use adtally_model::{Error, Result};
@@ -36,6 +37,8 @@ pub struct Config {
     /// The settings of inputs, time, commits, stores and identity: `[input]`, `[time]`, `[epoch]`, `[store]` and
     /// `[identity]`.
     pub run: Settings,
+    /// Records of agents.
+    pub agent: AgentSettings,
     /// Kafka, for workers and agents.
     pub kafka: KafkaSettings,
     /// Address and port of the HTTP server.
