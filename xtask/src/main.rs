@@ -7,6 +7,7 @@ mod bench;
 mod faults;
 mod packages;
 mod python;
+mod services;
 mod soak;
 mod tidy;
 
@@ -31,6 +32,7 @@ Commands:
   bench   Measure whole runs against other systems, slopes, questions, recounts and live traffic; writes benches/README.md.
           --clicks N (10000000), --rounds N (3), --only stages,whole,slopes,questions,reconcile,live (some of them),
           --quick (small and not optimised; only prints), --beside PROGRAM (compares with another adtally)
+  services up|down  Start or stop Apache Kafka and an S3 server on this machine, for trying out
   fmt     Format the code; --check only lists what is not formatted
   clippy  Run the lints; warnings are errors
   doc     Build the documentation; warnings are errors
@@ -56,6 +58,8 @@ fn main() -> ExitCode {
         ["soak", options @ ..] => soak(options),
         ["sim", options @ ..] => sim(options),
         ["bench", options @ ..] => bench(options),
+        ["services", "up"] => services::up(&root()),
+        ["services", "down"] => services::down(),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())
@@ -75,6 +79,9 @@ fn main() -> ExitCode {
 }
 
 type Outcome = Result<(), String>;
+
+/// The features that tests and packages have, and the demo has not.
+const EVERYTHING: [&str; 2] = ["--features", "scale-out"];
 
 /// Quick checks come first; the tests are run with the command that the README names.
 fn ci() -> Outcome {
@@ -103,7 +110,7 @@ fn bench(options: &[&str]) -> Outcome {
     if bench::is_quick(options) {
         return bench::run(options, &built("adtally")?, &root());
     }
-    cargo(&["build", "--workspace", "--release"], &[])?;
+    cargo(&["build", "--workspace", "--release", EVERYTHING[0], EVERYTHING[1]], &[])?;
     let unoptimised = env::current_exe().map_err(|error| format!("the path of this program is unknown: {error}"))?;
     let target = unoptimised.parent().and_then(Path::parent).ok_or("no folder for programs")?;
     bench::run(options, &target.join("release/adtally"), &root())
@@ -111,30 +118,36 @@ fn bench(options: &[&str]) -> Outcome {
 
 /// Builds the workspace's programs and returns the path of one of them, in the folder of this program.
 fn built(program: &str) -> Result<PathBuf, String> {
-    cargo(&["build", "--workspace"], &[])?;
+    cargo(&["build", "--workspace", EVERYTHING[0], EVERYTHING[1]], &[])?;
     let this = env::current_exe().map_err(|error| format!("the path of this program is unknown: {error}"))?;
     Ok(this.with_file_name(program))
 }
 
 fn test() -> Outcome {
     packages::provide()?;
-    let python = python::interpreter(&root())?;
-    cargo(&["test", "--workspace"], &[(python::VARIABLE, &python.display().to_string())])
+    let python = python::interpreter(&root())?.display().to_string();
+    let services = services::provide(&root())?;
+    let (jars, s3) = (services.kafka_jars.display().to_string(), services.s3_server.display().to_string());
+    let provided = [(python::VARIABLE, &*python), (services::KAFKA_JARS, &*jars), (services::S3_SERVER, &*s3)];
+    cargo(&["test", "--workspace", EVERYTHING[0], EVERYTHING[1]], &provided)
 }
 
 fn fmt(check: bool) -> Outcome {
     let more: &[&str] = if check { &["--check"] } else { &[] };
     cargo(&[&["fmt", "--all"], more].concat(), &[])?;
     // The fuzz targets are a separate workspace, since they need another compiler: formatted here, built by hand.
-    cargo(&[&["fmt", "--manifest-path", "crates/source/fuzz/Cargo.toml"], more].concat(), &[])
+    cargo(&[&["fmt", "--manifest-path", "crates/source/fuzz/Cargo.toml"], more].concat(), &[])?;
+    cargo(&[&["fmt", "--manifest-path", "tests/s3/Cargo.toml"], more].concat(), &[])
 }
 
 fn clippy() -> Outcome {
-    cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"], &[])
+    let words = ["clippy", "--workspace", "--all-targets", EVERYTHING[0], EVERYTHING[1], "--", "--deny", "warnings"];
+    cargo(&words, &[])
 }
 
 fn doc() -> Outcome {
-    cargo(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "--deny warnings")])
+    let words = ["doc", "--workspace", "--no-deps", EVERYTHING[0], EVERYTHING[1]];
+    cargo(&words, &[("RUSTDOCFLAGS", "--deny warnings")])
 }
 
 fn deny() -> Outcome {

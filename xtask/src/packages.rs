@@ -7,10 +7,12 @@ use std::process::{Command, Stdio};
 type Package = (&'static str, &'static [&'static str]);
 
 /// The packages of the tests. The C compiler is not listed: without it this program would not have been built.
-const PACKAGES: [Package; 7] = [
+const PACKAGES: [Package; 9] = [
     ("python3", &["python3", "--version"]),
     ("python3-venv", &["python3", "-c", "import ensurepip, venv"]),
     ("openjdk-17-jre-headless", &["java", "-version"]),
+    ("maven", &["mvn", "--version"]),
+    ("kafkacat", &["kcat", "-V"]),
     ("gzip", &["gzip", "--version"]),
     ("bsdutils", &["script", "--version"]),
     ("mount", &["mount", "--version"]),

@@ -39,7 +39,7 @@ pub(crate) fn environment(requirements: &Path, name: &str) -> Result<PathBuf, St
 }
 
 /// The folder for files that can be recreated.
-fn cache() -> Result<PathBuf, String> {
+pub(crate) fn cache() -> Result<PathBuf, String> {
     let named = env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
     let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     named.or_else(home).ok_or_else(|| format!("HOME is not set: name a Python interpreter in {VARIABLE}"))

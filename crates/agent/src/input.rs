@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn a_position_waits_for_every_record_before_it() {
         let mut input = Input::new(Arc::new(InputRow::new(InputId(1), "a.log", 0)), "agent");
-        let mut read = |input: &mut Input, to: u64| {
+        let read = |input: &mut Input, to: u64| {
             input.note_place();
             input.read_to = to;
             input.ledger.book(adtally_model::Verdict::Counted, 1);

@@ -1,7 +1,7 @@
 //! The engine: the run loop, which passes clicks from one room to the next.
 //!
 //! `ingest` (tail, decode, judge) -> `commit` (stage files, create the epoch record) -> `project` (update the lake).
-//! `upkeep` maintains the lake. `service` has one partition, of log files; `worker` has those that a group assigns to it. Each of them is a state machine. `service` turns each on its own thread behind a
+//! `upkeep` maintains the lake. `service` has one partition, of log files; `worker` has those that a group assigns to it; `lake_node` has none, and answers from the lake. Each of them is a state machine. `service` turns each on its own thread behind a
 //! bounded queue; a simulation turns them step by step. `life_cycle` decides how a run ends, and `run` carries it out.
 //!
 //! - **Receives** settings, a clock and randomness.
@@ -17,6 +17,7 @@ pub mod files;
 pub mod first_rejections;
 pub mod ingest;
 pub mod intake;
+pub mod lake_node;
 pub mod life_cycle;
 pub mod line_notes;
 pub mod options;

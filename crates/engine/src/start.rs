@@ -55,13 +55,18 @@ impl ServiceStart {
 
 /// Answers queries once [`LateQuestions::open`] is called. Until then the revision is empty.
 #[derive(Default)]
-pub struct LateQuestions(OnceLock<Box<dyn Questions>>);
+pub struct LateQuestions(OnceLock<Arc<dyn Questions>>);
 
 impl LateQuestions {
     /// Sets the object that answers queries, once the state is recovered.
     pub fn open(&self, questions: impl Questions + 'static) {
+        self.open_shared(Arc::new(questions));
+    }
+
+    /// The same with an object that others use as well.
+    pub fn open_shared(&self, questions: Arc<dyn Questions>) {
         // There is only one start.
-        let _ = self.0.set(Box::new(questions));
+        let _ = self.0.set(questions);
     }
 
     /// The object that answers queries.
@@ -69,7 +74,7 @@ impl LateQuestions {
     /// # Errors
     /// External and retryable until the state is recovered; the server rejects queries until then.
     fn get(&self) -> Result<&dyn Questions> {
-        self.0.get().map(Box::as_ref).ok_or_else(|| Error::transient("the state is still being recovered"))
+        self.0.get().map(Arc::as_ref).ok_or_else(|| Error::transient("the state is still being recovered"))
     }
 }
 

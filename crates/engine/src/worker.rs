@@ -459,7 +459,7 @@ async fn check_others(logs: &EpochLogs, backing: &Backing, topic: &Topic) -> Res
             };
             return Err(Error::user(format!(
                 "partition {number} of the data reads {what} and is not retired: copies of its clicks in {} would be counted \
-                 twice. Read it to its end, and retire it with `adtally retire`",
+                 twice. Count the topic into another URL",
                 topic.name
             )));
         }

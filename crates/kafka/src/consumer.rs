@@ -240,7 +240,7 @@ impl Shared {
         if next > end {
             return Err(Error::corrupt(format!(
                 "partition {partition} of {topic} ends at offset {end}, and was read up to {next} before: the topic was cut or \
-                 restored, and its offsets now have other records. Produce into a new topic, and retire this one"
+                 restored, and its offsets now have other records. Produce into a new topic, and count it into another URL"
             )));
         }
         Ok(())
@@ -316,8 +316,8 @@ impl Shared {
 pub(crate) fn grown(topic: &str, before: u32, now: u32) -> String {
     format!(
         "the topic {topic} had {before} partitions and now has {now}: the copies of a click before and after the change are in \
-         different partitions, and would be counted twice. Stop the producers, make a new topic with {now} partitions, copy with \
-         `adtally repartition {topic} NEW`, and start the workers on the new topic"
+         different partitions, and would be counted twice. Make a new topic with {now} partitions for the producers, and count it \
+         into another URL"
     )
 }
 
@@ -325,7 +325,7 @@ pub(crate) fn grown(topic: &str, before: u32, now: u32) -> String {
 pub(crate) fn made_again(topic: &str) -> String {
     format!(
         "the topic {topic} was deleted and made again: its offsets have other records, and what was not read of the old topic is \
-         lost. Retire the old topic with `adtally retire`, and start the workers again; bring the logs in with `adtally backfill`"
+         lost. Count the new topic into another URL, or bring the logs in with `adtally backfill`"
     )
 }
 

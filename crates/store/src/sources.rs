@@ -153,8 +153,8 @@ fn check(known: &Topic, partitions: u32, partitioner: &str) -> Result<()> {
     if known.partitions != partitions {
         return Err(Error::user(format!(
             "the topic {name} had {} partitions and now has {partitions}: the copies of a click before and after the change are \
-             in different partitions, and would be counted twice. Make a new topic with {partitions} partitions, copy with \
-             `adtally repartition`, retire this one, and start the workers on the new topic",
+             in different partitions, and would be counted twice. Make a new topic with {partitions} partitions for the \
+             producers, and count it into another URL",
             known.partitions
         )));
     }

@@ -126,7 +126,8 @@ fn failed(status: StatusCode) -> Answer {
         StatusCode::SERVICE_UNAVAILABLE => "SlowDown",
         _ => "InternalError",
     };
-    let text = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>a fault of the test</Message></Error>");
+    let text =
+        format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>a fault of the test</Message></Error>");
     let mut answer = Response::new(s3s::Body::from(text));
     *answer.status_mut() = status;
     answer

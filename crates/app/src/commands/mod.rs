@@ -17,6 +17,7 @@ pub mod ledger;
 pub mod reconcile;
 pub mod repair;
 pub mod run;
+pub mod serve;
 mod serving;
 pub mod settings;
 mod spool;

@@ -129,7 +129,7 @@ pub fn worker(args: &WorkerArgs) -> Result<Exit> {
     let outcome = begun().and_then(|worker| {
         let Some(worker) = worker else { return Ok(None) };
         terminal::say(&format!(
-            "worker of group {} on topic {}; data in {url}; health on http://{}",
+            "worker of group {} on topic {}; data in {url}; answering on http://{}",
             kafka.group,
             kafka.topic,
             server.address()

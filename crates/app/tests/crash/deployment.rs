@@ -123,6 +123,7 @@ impl Deployment {
             log: faults.wrap("", &self.epochs),
             lake: faults.wrap("lake/", &self.lake),
             lake_name: "lake".to_owned(),
+            is_shared: false,
         };
         let started = DataDir::own(self.data.path()).and_then(|data_dir| {
             let (clock, numbers) = (Arc::clone(&self.clock), Arc::clone(&self.numbers));
@@ -164,7 +165,12 @@ impl Deployment {
 
     /// Checks the stored data; returns the state that the log folds to.
     fn stored(&self, expected: &Expected, context: &str) -> PartitionState {
-        let backing = Backing { log: self.epochs.clone(), lake: self.lake.clone(), lake_name: "lake".to_owned() };
+        let backing = Backing {
+            log: self.epochs.clone(),
+            lake: self.lake.clone(),
+            lake_name: "lake".to_owned(),
+            is_shared: false,
+        };
         RUNTIME.block_on(async {
             let stores = backing.open().await.expect(context);
             let log = stores.logs.log(EMBEDDED);

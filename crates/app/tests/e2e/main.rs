@@ -32,7 +32,8 @@
 //! - `repaired_counts`: counts that were altered are repaired once, and damaged clicks are reported;
 //! - `intake`: rejected lines that are decoded again, and files that are brought in later, count once;
 //! - `spark`: the Spark job finds what `reconcile` finds;
-//! - `verify`: the damage that it finds, and what is not damage.
+//! - `verify`: the damage that it finds, and what is not damage;
+//! - `scale_out`: agents, workers and nodes on a real Kafka and an S3, and their faults.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test; clippy only knows the tests themselves")]
 
@@ -55,6 +56,8 @@ mod reconcile;
 mod repair;
 mod repaired_counts;
 mod restarts;
+#[cfg(feature = "scale-out")]
+mod scale_out;
 mod site;
 mod spark;
 mod starting;

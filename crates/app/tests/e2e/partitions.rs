@@ -206,7 +206,7 @@ fn read_topic(
     runtime: &tokio::runtime::Runtime,
 ) -> (Embedded, Ledger) {
     let url = &options.settings.store.data_dir;
-    let data_dir = DataDir::own(url.folder()).unwrap();
+    let data_dir = DataDir::own(url.locked_folder().unwrap()).unwrap();
     let backing = Backing::for_owner(url, false).unwrap();
     let stores = runtime.block_on(backing.open()).unwrap();
     let key = data_dir.identity_key([9; 16], stores.log_is_empty).unwrap();

@@ -36,6 +36,10 @@ pub(crate) fn poll<T>(mut found: impl FnMut() -> Option<T>) -> Option<T> {
 /// A temporary folder in which commands run.
 pub(crate) struct Site {
     folder: TempDir,
+    /// Where its deployment keeps its data: a folder in the site, or a URL.
+    data: String,
+    /// Environment variables of its commands.
+    variables: Vec<(String, String)>,
 }
 
 /// A command that has ended.
@@ -65,7 +69,23 @@ impl Ended {
 impl Site {
     /// An empty site.
     pub(crate) fn new() -> Site {
-        Site { folder: tempfile::Builder::new().prefix("adtally-e2e-").tempdir().unwrap() }
+        let folder = tempfile::Builder::new().prefix("adtally-e2e-").tempdir().unwrap();
+        Site { folder, data: "data".to_owned(), variables: Vec::new() }
+    }
+
+    /// Keeps the data at a URL.
+    pub(crate) fn keep_data_at(&mut self, url: String) {
+        self.data = url;
+    }
+
+    /// Where the data is.
+    pub(crate) fn data(&self) -> &str {
+        &self.data
+    }
+
+    /// Sets an environment variable of all commands.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
     }
 
     /// The path of a file in the site.
@@ -116,6 +136,7 @@ impl Site {
             }
         }
         command.current_dir(self.folder.path()).stdin(Stdio::null());
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -133,7 +154,7 @@ impl Site {
 
     /// The rows of a query on `data`, as CSV with a header.
     pub(crate) fn sql(&self, query: &str) -> String {
-        self.words(&["sql", "--data-dir", "data", "--format", "csv", query]).ok().stdout
+        self.words(&["sql", "--data-dir", &self.data, "--format", "csv", query]).ok().stdout
     }
 
     /// The value of a query that returns a single one.
@@ -143,12 +164,12 @@ impl Site {
 
     /// The ledger of `data`.
     pub(crate) fn ledger(&self) -> Value {
-        self.adtally("ledger --data-dir data --json").ok().json()
+        self.words(&["ledger", "--data-dir", &self.data, "--json"]).ok().json()
     }
 
     /// Checks that `data` is sound.
     pub(crate) fn verify(&self) {
-        let ended = self.adtally("verify --data-dir data").ok();
+        let ended = self.words(&["verify", "--data-dir", &self.data]).ok();
         assert!(ended.stdout.ends_with("everything agrees\n"), "{}", ended.stdout);
     }
 

@@ -72,6 +72,7 @@ fn fault_31_a_bounded_run_waits_for_a_slow_lake() {
     assert!(!projector.has_room().unwrap());
     *clock.lake.lock() = Some(work);
     let mut recorder = Recorder::new(RecorderParts {
+        is_shared: false,
         writer,
         lake_epoch: 0,
         lake,

@@ -406,11 +406,11 @@ impl EpochLog {
         let what = match (progress.topic, topic) {
             (None, None) => return Ok(()),
             (Some(one), Some(other)) if one == other => return Ok(()),
-            (None, Some(_)) => "reads log files, and not a topic: retire it with `adtally retire` first",
+            (None, Some(_)) => "reads log files, and not a topic: count the topic into another URL",
             (Some(_), None) => "reads a topic, and not log files: use `adtally worker`",
             (Some(one), Some(other)) if one.topic_id == other.topic_id => {
-                "reads a topic that has another number of partitions now, so that copies of a click do not meet: retire it \
-                 with `adtally retire`, and read a new topic"
+                "reads a topic that has another number of partitions now, so that copies of a click do not meet: count a new \
+                 topic into another URL"
             }
             (Some(_), Some(_)) => "reads another topic, perhaps one of the same name that was deleted",
         };

@@ -28,6 +28,8 @@ fn small() -> Epoch {
     Epoch {
         progress: Progress {
             source: None,
+            topic: None,
+            is_retired: false,
             log_id: 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff,
             partition: 3,
             number: 64,
@@ -70,6 +72,18 @@ fn small() -> Epoch {
             inputs: vec![input(4, Position::at(300), ledger).into()],
             minutes: vec![LiveMinute { begun: 1, identities, counts: counted }],
         })),
+    }
+}
+
+#[test]
+fn the_partition_of_a_topic_and_its_retirement_are_kept() {
+    let topic = adtally_model::TopicPartition { topic_id: u128::MAX - 5, partition: 7, partitions: 32 };
+    for (topic, is_retired) in [(Some(topic), false), (None, true)] {
+        let mut epoch = small();
+        (epoch.progress.topic, epoch.progress.is_retired) = (topic, is_retired);
+        let (bytes, _) = codec::encode(&epoch).unwrap();
+        let (read, _) = codec::decode(&bytes).unwrap();
+        assert_eq!((read.progress.topic, read.progress.is_retired), (topic, is_retired));
     }
 }
 

@@ -86,3 +86,42 @@ fn fault_47_an_unknown_log_is_refused_with_its_repair() {
         assert_eq!(other_partition.by_all(), 0);
     });
 }
+
+/// Writers of one lake at once.
+const WRITERS: u32 = 16;
+
+/// Sixteen processes commit to one lake at once, again and again: each commit is made, and none of them starves.
+#[test]
+fn fault_67_many_committers_on_one_lake() {
+    run(async {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let first = Lake::open(Arc::clone(&store)).await.unwrap();
+        let epochs = staged(&first, 1..=3).await;
+        let writers = (0..WRITERS).map(|partition| {
+            let (store, epochs) = (Arc::clone(&store), epochs.clone());
+            tokio::spawn(async move {
+                let lake = Lake::open_existing(store).await.unwrap();
+                let mut own = under(LOG_ID + u128::from(partition), partition, &epochs);
+                own.iter_mut().for_each(|epoch| epoch.staged.clear());
+                let mut repeated = 0;
+                for to in 1..=own.len() {
+                    // The caller repeats a call that was refused.
+                    while let Err(error) = lake.project(&own[..to], TOKEN + u128::from(partition)).await {
+                        assert!(error.is_retryable(), "{}", error.report());
+                        repeated += 1;
+                    }
+                }
+                repeated
+            })
+        });
+        let repeated = futures::future::join_all(writers.collect::<Vec<_>>()).await;
+        let most = repeated.into_iter().map(|repeated| repeated.unwrap()).max().unwrap();
+        // A call has ten attempts.
+        assert!(most <= 2, "a writer had to repeat its call {most} times");
+        let held: Vec<_> = first.epochs().await.unwrap().iter().collect();
+        assert_eq!(held, (0..WRITERS).map(|partition| (partition, 3)).collect::<Vec<_>>());
+        let once = all_clicks(1..=3);
+        let all = (0..WRITERS).flat_map(|_| once.iter());
+        assert_eq!(first.counts(EVER.0, EVER.1, None).await.unwrap().minutes, counted(all));
+    });
+}
