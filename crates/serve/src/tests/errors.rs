@@ -384,6 +384,12 @@ pub(super) fn moments() -> Vec<(ProblemKind, Reply, Value)> {
     let detail = "an incomplete answer is never given; ask again later, and see /readyz for the cause";
     add(ProblemKind::StoreUnavailable, bench.get(question), detail);
 
+    let bench = Bench::new();
+    bench.store.is(Mood::Partial);
+    let detail = "this worker has 2 of 6 partitions: ask a node that runs `adtally serve`";
+    add(ProblemKind::Misdirected, bench.get(question), detail);
+    assert_eq!(bench.store.asked(), [], "no partial answer is made");
+
     let bench = Bench::with(Limits { revision_timeout: Duration::ZERO, ..Limits::default() });
     let detail = "the revision was not reached within 0 s; ask again later, or ask another node";
     add(ProblemKind::Behind, bench.get(&format!("{question}&revision={}", revision(900))), detail);

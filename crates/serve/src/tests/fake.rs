@@ -42,6 +42,8 @@ pub(super) enum Mood {
     Panics,
     /// It never answers.
     Hangs,
+    /// Another node answers.
+    Partial,
 }
 
 /// A recorded question: the ad and whether minutes were requested, or the number of ads.
@@ -76,7 +78,7 @@ impl FakeStore {
             (Some((minute("2026-01-31T10:00:00Z"), minute("2026-01-31T10:02:00Z"))), MinuteState::Closed);
         let (mut hangs, mut panics) = (false, false);
         match &*self.mood.lock().unwrap() {
-            Mood::Well | Mood::Generous | Mood::Long => {}
+            Mood::Well | Mood::Generous | Mood::Long | Mood::Partial => {}
             Mood::Empty => (span, state) = (None, MinuteState::Open),
             Mood::Fails(error) => return Err(error()),
             Mood::Panics => panics = true,
@@ -105,6 +107,11 @@ impl FakeStore {
 impl Questions for FakeStore {
     fn cost(&self, question: &Question) -> Cost {
         if question.filters.is_counted() { Cost::RecentCounts } else { Cost::RawClicks }
+    }
+
+    fn misdirected(&self) -> Option<String> {
+        let is_partial = matches!(*self.mood.lock().unwrap(), Mood::Partial);
+        is_partial.then(|| "this worker has 2 of 6 partitions: ask a node that runs `adtally serve`".to_owned())
     }
 
     fn revision(&self) -> Revision {
