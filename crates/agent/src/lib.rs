@@ -15,6 +15,8 @@ mod input;
 pub mod journal;
 pub mod produce;
 pub mod settings;
+#[cfg(test)]
+mod tests;
 
 pub use agent::{Agent, AgentParts, Turn};
 pub use journal::{AGENT, Journal};

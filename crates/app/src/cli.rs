@@ -52,6 +52,8 @@ pub enum Command {
     Backfill(commands::backfill::BackfillArgs),
     /// Repair stored data that `verify` finds damaged, as far as the remaining data allows.
     Repair(commands::repair::RepairArgs),
+    /// End partitions for good, so that a topic can take their place.
+    Retire(commands::retire::RetireArgs),
     /// Answer questions from the lake of a deployment.
     Serve(commands::serve::ServeArgs),
     /// Tail log files and produce their lines to a Kafka topic.
@@ -144,6 +146,7 @@ fn dispatch(command: &Command) -> Result<Exit> {
         Command::DeadLetters(args) => commands::dead_letters::dead_letters(args),
         Command::Backfill(args) => commands::backfill::backfill(args),
         Command::Repair(args) => commands::repair::repair(args),
+        Command::Retire(args) => commands::retire::retire(args),
         Command::Serve(args) => commands::serve::serve(args),
         #[cfg(feature = "scale-out")]
         Command::Agent(args) => commands::agent::agent(args),

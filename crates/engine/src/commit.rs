@@ -151,6 +151,9 @@ struct Retry {
     due_ms: i64,
 }
 
+/// Confirms that a source is still the one that was opened. What was read before is of that source then.
+pub type Confirm = Arc<dyn Fn() -> Result<()> + Send + Sync>;
+
 /// The dependencies of a recorder.
 pub struct RecorderParts {
     /// The right to append to the log.
@@ -173,6 +176,8 @@ pub struct RecorderParts {
     pub runtime: tokio::runtime::Handle,
     /// Whether other processes may take the partition over.
     pub is_shared: bool,
+    /// Confirms, before a record is created, that everything that was read came from the right source.
+    pub confirm: Option<Confirm>,
     /// Failed attempts before giving up; `None` retries forever.
     pub attempts_max: Option<u32>,
     /// Set when the process must stop at once.
@@ -316,7 +321,10 @@ impl Recorder {
     }
 
     fn append(&mut self, recording: &mut Recording) -> Result<Turn> {
-        let RecorderParts { writer, runtime, .. } = &mut self.parts;
+        let RecorderParts { writer, runtime, confirm, .. } = &mut self.parts;
+        if let Some(confirm) = confirm {
+            confirm()?;
+        }
         if let Some(epoch) = &mut recording.epoch {
             runtime.block_on(writer.append(epoch))?;
         }

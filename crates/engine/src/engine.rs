@@ -2,7 +2,7 @@
 //! with a source, a log and a state, and the parts that they share.
 
 use crate::clock::{Clock, Randomness};
-use crate::commit::{Committer, Encoder, Recorder, RecorderParts};
+use crate::commit::{Committer, Confirm, Encoder, Recorder, RecorderParts};
 use crate::decode_pool::DecodePool;
 use crate::ingest::{EpochSink, Ingest, IngestSettings, Parts, Turn};
 use crate::options::RunOptions;
@@ -53,6 +53,8 @@ pub struct Owned {
     pub hot: Arc<HotCounts>,
     /// The source of its lines, which continues at the state's positions.
     pub source: Box<dyn Source>,
+    /// Confirms before each commit that the source is still the same; `None` if it cannot change.
+    pub confirm: Option<Confirm>,
 }
 
 /// The workers that the caller runs beside the engine, on threads or by hand.
@@ -145,7 +147,7 @@ impl<S: EpochSink> Engine<S> {
     /// # Errors
     /// The error of `sink`.
     pub fn add(&mut self, owned: Owned, sink: impl FnOnce(Committer) -> Result<S>) -> Result<()> {
-        let Owned { log, recovered: Recovered { writer, state, lake_epoch, waiting }, hot, source } = owned;
+        let Owned { log, recovered: Recovered { writer, state, lake_epoch, waiting }, hot, source, confirm } = owned;
         let Environment { lake, clock, randomness, runtime, report, .. } = &self.environment;
         let RunOptions { settings, ending, attempts_max } = &self.options;
         let encoder = Encoder { lake: Arc::clone(lake), randomness: Arc::clone(randomness), clock: Arc::clone(clock) };
@@ -160,6 +162,7 @@ impl<S: EpochSink> Engine<S> {
             randomness: Arc::clone(randomness),
             runtime: runtime.clone(),
             is_shared: settings.store.data_dir.is_shared(),
+            confirm,
             attempts_max: ending.is_bounded().then_some(*attempts_max),
             abandon: Arc::clone(&self.abandon),
         });

@@ -198,7 +198,7 @@ impl Service {
         let source = file_source(settings, options.ending, Box::new(LocalFiles), &recovered.state, clock.as_ref())?;
         let (mut engine, Workers { projecting, upkeep }) = Engine::new(options, key, shown.clone(), environment)?;
         let abandon = Arc::clone(&engine.abandon);
-        engine.add(Owned { log, recovered, hot: Arc::clone(&hot), source }, CommitThreads::start)?;
+        engine.add(Owned { log, recovered, hot: Arc::clone(&hot), source, confirm: None }, CommitThreads::start)?;
         let projector_thread = projecting.start()?;
         let upkeep_thread = if bounded { None } else { Some(upkeep.start()?) };
         let reconciler = reconciler.map(Reconciler::start).transpose()?;
@@ -297,7 +297,7 @@ fn nobody_stopped_it() -> Error {
 }
 
 /// Sets a flag when dropped, also after a panic, so that no thread waits for the flag in vain.
-struct SetWhenDropped<'a>(&'a AtomicBool);
+pub(crate) struct SetWhenDropped<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for SetWhenDropped<'_> {
     fn drop(&mut self) {

@@ -18,6 +18,7 @@ use crate::options::RunOptions;
 use crate::project::Projector;
 use crate::report::Report;
 use crate::run::{Run, Summary};
+use crate::service::SetWhenDropped;
 use crate::start::ServiceStart;
 use crate::upkeep::UpkeepThread;
 use adtally_model::settings::Clash;
@@ -32,10 +33,11 @@ use crossbeam_channel::Receiver;
 use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use take_over::{TakeOver, Taken};
+use take_over::{FOLDS_MAX, TakeOver, Taken};
+use tokio::sync::Semaphore;
 
 /// How often to check whether a stopping run takes too long.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
@@ -88,11 +90,19 @@ pub trait TopicReader: Send + Sync {
     /// A user error when there is no such offset; transient when the brokers do not answer.
     fn first_offset(&self, partition: u32) -> Result<u64>;
 
-    /// Reads a partition from an offset on. Waits for the brokers.
+    /// Confirms that the topic is still the one that was opened: all records that were read before are of that topic. Waits for
+    /// the brokers.
+    ///
+    /// # Errors
+    /// Corrupt when the topic was deleted, made again, or given more partitions; transient when the brokers do not answer.
+    fn confirm(&self) -> Result<()>;
+
+    /// Reads a partition from an offset on. Waits for the brokers. Also returns the number of offsets that are lost, if that is
+    /// accepted: reading then begins with the first that is left.
     ///
     /// # Errors
     /// Corrupt when the offset is lost or beyond the end; transient when the brokers do not answer.
-    fn open(&self, partition: u32, next: u64) -> Result<Box<dyn RecordReader>>;
+    fn open(&self, partition: u32, next: u64) -> Result<(Box<dyn RecordReader>, u64)>;
 }
 
 /// What a worker reads.
@@ -194,6 +204,8 @@ impl Worker {
             runtime: runtime.clone(),
             report: Arc::clone(&report),
             sender,
+            folding: Semaphore::new(FOLDS_MAX),
+            tokens: AtomicU64::new(1),
             abandon: Arc::clone(&engine.abandon),
         });
         let run = Run::new(engine);
@@ -243,10 +255,8 @@ impl Worker {
                     std::thread::sleep(DRAIN_POLL);
                 }
             });
-            let outcome =
-                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.turn_until_over(stop, &mut watch)));
-            ended.store(true, Ordering::Relaxed);
-            outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            let _ended = SetWhenDropped(&ended);
+            self.turn_until_over(stop, &mut watch)
         })
     }
 
@@ -459,7 +469,7 @@ async fn check_others(logs: &EpochLogs, backing: &Backing, topic: &Topic) -> Res
             };
             return Err(Error::user(format!(
                 "partition {number} of the data reads {what} and is not retired: copies of its clicks in {} would be counted \
-                 twice. Count the topic into another URL",
+                 twice. Read it to its end, and retire it with `adtally retire`; or count the topic into another URL",
                 topic.name
             )));
         }

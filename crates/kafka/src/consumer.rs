@@ -136,6 +136,15 @@ impl Consumer {
         self.shared.facts
     }
 
+    /// Confirms that the topic is still the one that was opened. A topic that is made again has another id, so all records that
+    /// were delivered before are of that topic.
+    ///
+    /// # Errors
+    /// Corrupt when the topic was deleted, made again, or given more partitions; transient when the brokers do not answer.
+    pub fn confirm(&self) -> Result<()> {
+        self.shared.examine()
+    }
+
     /// Where a partition begins that was never read.
     ///
     /// # Errors
@@ -255,27 +264,30 @@ impl Shared {
     }
 
     /// Asks for the facts of the topic, and compares them.
-    fn examine(&self) {
+    fn examine(&self) -> Result<()> {
         let broken = match self.cluster.describe(self.consumer.client(), &self.topic) {
             Ok(facts) if facts == self.facts => None,
             Ok(facts) if facts.id == self.facts.id => Some(grown(&self.topic, self.facts.partitions, facts.partitions)),
             Ok(_) => Some(made_again(&self.topic)),
             Err(error) if error.is_retryable() => {
                 *self.failure.lock() = Some(error.report());
-                return;
+                return Err(error);
             }
             Err(_) => Some(format!("the topic {} was deleted: what was not read of it is lost", self.topic)),
         };
         self.suspect.store(false, Ordering::Relaxed);
-        let mut known = self.broken.lock();
-        *known = broken.or_else(|| known.take());
+        if let Some(broken) = broken {
+            self.broken.lock().get_or_insert(broken);
+        }
+        self.check_topic()
     }
 
     fn watch(&self) {
         let mut rounds = 0_u32;
         while !self.stop.load(Ordering::Relaxed) {
             if self.suspect.load(Ordering::Relaxed) || rounds.is_multiple_of(TOPIC_EVERY) {
-                self.examine();
+                // What is wrong is noted, and told by the readers.
+                let _ = self.examine();
             }
             rounds = rounds.wrapping_add(1);
             let partitions: Vec<u32> = self.partitions.lock().keys().copied().collect();

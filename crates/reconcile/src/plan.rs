@@ -174,6 +174,11 @@ impl Sources {
             },
             newest_click_ms: all.iter().filter_map(|progress| progress.newest_click_ms).max(),
         };
+        if let (true, Some(newest_ms)) = (all.iter().all(|of| of.is_retired), sources.progress.newest_click_ms) {
+            // The frontiers of retired partitions are at the end of time.
+            let end = Watermark::at(Minute::of(newest_ms).end_ms());
+            sources.progress.frontiers = Frontiers { watermark: end, closed: end, final_: end, expired: end };
+        }
         sources.final_to = sources.progress.frontiers.final_.get().map(Minute::of);
         sources.last = all.into_iter().min_by_key(|progress| progress.frontiers.final_);
         Ok(sources)

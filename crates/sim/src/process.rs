@@ -160,7 +160,7 @@ impl Process {
         let (claim, final_before) = (recovered.state.progress.number, recovered.state.progress.frontiers.final_);
         let source = source(&recovered.state)?;
         let mut slot = None;
-        let owned = Owned { log, recovered, hot: Arc::clone(&hot), source };
+        let owned = Owned { log, recovered, hot: Arc::clone(&hot), source, confirm: None };
         engine.add(owned, |committer| {
             let new = Slot::new(committer, machine.clone(), ground.plant, Arc::clone(&self.stop));
             Ok(slot.insert(new).clone())

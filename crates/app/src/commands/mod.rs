@@ -16,6 +16,7 @@ pub mod inspect;
 pub mod ledger;
 pub mod reconcile;
 pub mod repair;
+pub mod retire;
 pub mod run;
 pub mod serve;
 mod serving;

@@ -159,12 +159,13 @@ impl TopicReader for Reader {
         self.consumer.first_offset(partition, self.start)
     }
 
-    fn open(&self, partition: u32, next: u64) -> Result<Box<dyn RecordReader>> {
+    fn confirm(&self) -> Result<()> {
+        self.consumer.confirm()
+    }
+
+    fn open(&self, partition: u32, next: u64) -> Result<(Box<dyn RecordReader>, u64)> {
         let (reader, lost) = self.consumer.read(partition, next, self.accept_loss)?;
-        if lost > 0 {
-            tracing::error!(partition, lost, "offsets that the topic has lost are skipped: a gap");
-        }
-        Ok(Box::new(reader))
+        Ok((Box::new(reader), lost))
     }
 }
 

@@ -24,6 +24,8 @@ impl Mistake {
             // No message contains a secret, not even a wrong one.
             (Value::Text(text), SECRET) => format!("a text of {} bytes", text.len()),
             (Value::Integer(_), SECRET) => "a number".to_owned(),
+            // There may be passwords among them.
+            (Value::Texts(_), "kafka.options") => "this list".to_owned(),
             (value, _) => value.describe(),
         };
         let place = match &setting.origin {

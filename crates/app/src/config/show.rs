@@ -8,6 +8,9 @@ use std::fmt::Write;
 /// The key whose value is never shown.
 pub(super) const SECRET: &str = "identity.key";
 
+/// The key of a list of `name=value`, among which passwords may be.
+const SECRETS: &str = "kafka.options";
+
 /// The replacement for a secret.
 const MASK: &str = "***";
 
@@ -30,8 +33,13 @@ impl RawConfig {
             .iter()
             .map(|setting| {
                 let set = setting.value != Value::Text(String::new());
-                let masked = setting.key == SECRET && set;
-                let value = if masked { Value::Text(MASK.to_owned()) } else { setting.value.clone() };
+                let value = match (&setting.value, setting.key.as_str()) {
+                    (_, SECRET) if set => Value::Text(MASK.to_owned()),
+                    (Value::Texts(options), SECRETS) => {
+                        Value::Texts(options.iter().map(|option| masked(option)).collect())
+                    }
+                    (value, _) => value.clone(),
+                };
                 Shown { key: setting.key.clone(), value, origin: setting.origin.to_string() }
             })
             .collect()
@@ -55,6 +63,18 @@ impl RawConfig {
             let _ = writeln!(text, "{assignment:<width$} # {}", row.origin, width = width.min(44));
         }
         text
+    }
+}
+
+/// An option without its value, unless its name says that the value is none of a password, a key or a token.
+fn masked(option: &str) -> String {
+    let public = ["security.protocol", "sasl.mechanism", "sasl.mechanisms", "sasl.username", "ssl.ca.location"];
+    match option.split_once('=') {
+        Some((name, _)) if public.contains(&name.trim()) || !name.contains("sasl") && !name.contains("ssl") => {
+            option.to_owned()
+        }
+        Some((name, _)) => format!("{name}={MASK}"),
+        None => MASK.to_owned(),
     }
 }
 

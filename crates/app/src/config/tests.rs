@@ -265,3 +265,14 @@ fn a_field_without_a_setting_is_a_defect_that_is_told() {
     let mistake = Wrong::deserialize(deserialize::Section::whole(&raw)).expect_err("there is no such setting");
     assert_eq!(mistake.to_string(), "config/default.toml lacks time.no_such");
 }
+
+#[test]
+fn passwords_of_kafka_are_not_shown() {
+    let options = "[kafka]\noptions = [\"sasl.password=hunter2\", \"ssl.key.password=hunter3\", \"sasl.mechanisms=PLAIN\", \"linger.ms=9\"]";
+    let (raw, _) = load_text(options, &[], &[]).unwrap();
+    let shown = raw.shown_as_toml();
+    assert!(!shown.contains("hunter"), "{shown}");
+    for expected in ["sasl.password=***", "ssl.key.password=***", "sasl.mechanisms=PLAIN", "linger.ms=9"] {
+        assert!(shown.contains(expected), "{shown}");
+    }
+}

@@ -231,7 +231,7 @@ fn read_topic(
         let mut recovered = runtime.block_on(taking).unwrap();
         let (hot, _) = warm(&mut recovered, 60, clock.wall_ms());
         let source = Box::new(TopicSource::new(records, &recovered.state));
-        engine.add(Owned { log, recovered, hot, source }, CommitThreads::start).unwrap();
+        engine.add(Owned { log, recovered, hot, source, confirm: None }, CommitThreads::start).unwrap();
     }
     let mut run = Run::new(engine);
     let projecting = projecting.start().unwrap();

@@ -73,6 +73,7 @@ fn fault_31_a_bounded_run_waits_for_a_slow_lake() {
     *clock.lake.lock() = Some(work);
     let mut recorder = Recorder::new(RecorderParts {
         is_shared: false,
+        confirm: None,
         writer,
         lake_epoch: 0,
         lake,

@@ -2,6 +2,7 @@
 
 use super::TopicReader;
 use crate::clock::{Clock, Randomness};
+use crate::commit::Confirm;
 use crate::engine::Owned;
 use crate::options::RunOptions;
 use crate::recovery::{self, OlderMinutes};
@@ -17,15 +18,13 @@ use crossbeam_channel::Sender;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// Pause after a failed attempt. Doubles up to 32 times this value.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// Partitions that are folded at a time: each needs the memory of its live minutes twice.
-static FOLDING: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(2);
-
-/// Distinguishes assignments.
-static TOKENS: AtomicU64 = AtomicU64::new(1);
+pub(super) const FOLDS_MAX: usize = 2;
 
 /// A partition that was taken over, or why it cannot be.
 pub(super) struct Taken {
@@ -53,6 +52,10 @@ pub(super) struct TakeOver {
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) report: Arc<Report>,
     pub(super) sender: Sender<Taken>,
+    /// Limits the partitions that are folded at a time.
+    pub(super) folding: Semaphore,
+    /// The next number of an assignment.
+    pub(super) tokens: AtomicU64,
     /// Set when the process must stop at once.
     pub(super) abandon: Arc<AtomicBool>,
 }
@@ -60,7 +63,7 @@ pub(super) struct TakeOver {
 impl TakeOver {
     /// Begins to take a partition over. The result arrives in the channel with the returned token.
     pub(super) fn begin(self: &Arc<Self>, partition: u32) -> u64 {
-        let token = TOKENS.fetch_add(1, Ordering::Relaxed);
+        let token = self.tokens.fetch_add(1, Ordering::Relaxed);
         let this = Arc::clone(self);
         self.runtime.spawn(async move {
             let outcome = this.until_done(partition).await;
@@ -104,7 +107,7 @@ impl TakeOver {
 
     async fn take(self: &Arc<Self>, partition: u32) -> Result<(Owned, Option<OlderMinutes>)> {
         // Never closed.
-        let _folding = FOLDING.acquire().await;
+        let _folding = self.folding.acquire().await;
         let number = self.topic.number_of(partition);
         let log = self.logs.log(number);
         let source = match log.numbers().await?.is_empty() {
@@ -118,13 +121,15 @@ impl TakeOver {
         let hot_minutes = self.options.settings.store.hot_minutes;
         let (hot, older) = recovery::warm(&mut recovered, hot_minutes, self.clock.wall_ms());
         let next = recovered.state.progress.source.map_or(0, |source| source.to);
-        let reader = self.blocking(move |reader| reader.open(partition, next)).await?;
+        let (reader, lost) = self.blocking(move |reader| reader.open(partition, next)).await?;
         let routing = Routing { partitioner: self.partitioner, partition, partitions: self.topic.partitions };
         let name = format!("{}/{partition}", self.topic.name);
         let decode = Arc::clone(&self.options.settings.source.tail.decode);
-        let source = KafkaPartition::new(reader, &name, routing, decode, &recovered.state, next);
+        let source = KafkaPartition::new(reader, &name, routing, decode, &recovered.state, next).with_gap(lost);
         let source: Box<dyn Source> = Box::new(source);
-        Ok((Owned { log, recovered, hot, source }, older))
+        let reader = Arc::clone(&self.reader);
+        let confirm: Confirm = Arc::new(move || reader.confirm());
+        Ok((Owned { log, recovered, hot, source, confirm: Some(confirm) }, older))
     }
 
     /// Calls the client of the brokers, which waits for them.

@@ -8,6 +8,8 @@ pub mod partition;
 pub mod partitioner;
 pub mod record;
 pub mod settings;
+#[cfg(test)]
+mod tests;
 
 pub use partition::{KafkaPartition, Polled, RawRecord, RecordReader};
 pub use partitioner::{Partitioner, Routing};

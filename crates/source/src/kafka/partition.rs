@@ -83,6 +83,10 @@ pub struct KafkaPartition {
     warnings: BTreeMap<Arc<str>, String>,
     new_warnings: Vec<String>,
     read_records: u64,
+    /// Offsets that are lost and not booked yet.
+    gap: u64,
+    /// Whether the caller knows the input of records without a stamp, or learns of it with the last block.
+    is_known: bool,
 }
 
 /// A record that was taken from the client.
@@ -121,7 +125,27 @@ impl KafkaPartition {
             warnings: BTreeMap::new(),
             new_warnings: Vec::new(),
             read_records: 0,
+            gap: 0,
+            is_known: false,
         }
+    }
+
+    /// The same after offsets that the topic has lost before they were read. They are booked as a gap of the input of records
+    /// without a stamp.
+    #[must_use]
+    pub fn with_gap(self, offsets: u64) -> KafkaPartition {
+        KafkaPartition { gap: offsets, ..self }
+    }
+
+    /// The input of records without a stamp, and whether it is new.
+    fn own_input(&mut self) -> (InputId, bool) {
+        if let Some(&input) = self.inputs.get(&self.own_name) {
+            return (input, false);
+        }
+        let input = InputId(self.next_input);
+        self.next_input += 1;
+        self.inputs.insert(Arc::clone(&self.own_name), input);
+        (input, true)
     }
 
     /// Gathers records until the block is full or no more have arrived.
@@ -133,6 +157,13 @@ impl KafkaPartition {
             format: Format::Ndjson,
             routing: Some(self.routing),
         };
+        if self.gap > 0
+            && let (input, true) = self.own_input()
+        {
+            // The gap needs an input, which becomes known with the next block.
+            block.found.push((input, Arc::clone(&self.own_name)));
+            return Ok((block, Polled::Record));
+        }
         if let Some((held, format)) = self.held.take() {
             block.format = format;
             block.text.extend_from_slice(&held.text);
@@ -215,8 +246,8 @@ fn with_line_ending(value: &[u8]) -> Vec<u8> {
     text
 }
 
-/// Notes a record's number. A number that is too large means that records were lost on their way or in Kafka. Numbers
-/// that come again are harmless: after a crash, an agent sends again what was not acknowledged.
+/// Notes a record's number. A number that is too large means that records were lost on their way or in Kafka. An agent
+/// that starts again begins with 1.
 fn note_sequence(
     sequences: &mut HashMap<InputId, u64>,
     warnings: &mut BTreeMap<Arc<str>, String>,
@@ -239,12 +270,18 @@ fn note_sequence(
             new_warnings.push(warning);
         }
     }
-    *last = stamp.sequence.max(*last);
+    *last = stamp.sequence;
 }
 
 impl Source for KafkaPartition {
     fn discover(&mut self, _now_ms: i64) -> Result<Vec<Discovery>> {
-        Ok(Vec::new())
+        match self.inputs.get(&self.own_name) {
+            Some(&input) if self.gap > 0 && self.is_known => {
+                let reason = "the topic has lost these offsets before they were read".to_owned();
+                Ok(vec![Discovery::Gap { input, bytes: std::mem::take(&mut self.gap), reason }])
+            }
+            _ => Ok(Vec::new()),
+        }
     }
 
     fn read(&mut self, lane: LaneId, _now_ms: i64) -> Result<ReadOutcome<SourceBlock>> {
@@ -252,7 +289,8 @@ impl Source for KafkaPartition {
             return Err(Error::internal(format!("a partition of a topic has no lane {}", lane.0)));
         }
         let (block, polled) = self.gather()?;
-        if !block.records.is_empty() {
+        self.is_known |= self.inputs.contains_key(&self.own_name);
+        if !block.records.is_empty() || !block.found.is_empty() {
             return Ok(ReadOutcome::Block(SourceBlock::Records(block)));
         }
         Ok(match polled {

@@ -18,9 +18,6 @@ pub struct KafkaSettings {
     pub group: String,
     /// How the producers of the topic choose the partition of an ad.
     pub partitioner: Partitioner,
-    /// The topic for dead letters; empty if they only go to the lake.
-    #[serde(deserialize_with = "Text::<0, 249>::owned")]
-    pub dead_letter_topic: String,
     /// Settings of librdkafka, each as `name=value`: TLS, SASL and others.
     #[serde(deserialize_with = "Texts::<64, 4096>::owned")]
     pub options: Vec<String>,

@@ -121,7 +121,8 @@ impl View {
 
     /// The smallest watermark among the partitions.
     pub fn watermark_ms(&self) -> Option<i64> {
-        self.sources().filter_map(|progress| progress.frontiers.watermark.get()).min()
+        let live = self.sources().filter(|progress| !progress.is_retired);
+        live.filter_map(|progress| progress.frontiers.watermark.get()).min()
     }
 
     /// The minute before which "the last M minutes" end: the smallest closed frontier, or the latest end if all inputs

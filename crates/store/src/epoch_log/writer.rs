@@ -4,9 +4,10 @@ use super::codec::{self, Pieces};
 use super::{EpochLog, Fingerprints};
 use adtally_model::fold::merge_all;
 use adtally_model::reconcile::ReconcileRecord;
+use adtally_model::time::EVENT_TIME_END_MS;
 use adtally_model::{
-    Base, Epoch, EpochNumber, Error, InputRow, Invariant, LiveMinute, MinuteIdentities, PartitionState, Position,
-    Progress, Result,
+    Base, Epoch, EpochNumber, Error, Frontiers, InputRow, Invariant, LiveMinute, MinuteIdentities, PartitionState,
+    Position, Progress, Result, Watermark,
 };
 use bytes::Bytes;
 use object_store::{ObjectStore, PutMode, PutOptions, PutPayload};
@@ -138,6 +139,21 @@ impl LogWriter {
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// Retires the partition with a last record, which makes all its minutes final: its frontiers are at the end of time, so that
+    /// they hold back no other partition. `state` is that of the claim. Returns the record.
+    ///
+    /// # Errors
+    /// As [`LogWriter::append`].
+    pub async fn retire(&mut self, state: &PartitionState) -> Result<Epoch> {
+        let end = Watermark::at(EVENT_TIME_END_MS);
+        let mut epoch = Epoch { claim: false, ..claim_record(state) };
+        epoch.progress.frontiers = Frontiers { watermark: end, closed: end, final_: end, expired: end };
+        epoch.progress.reopened_from_ms = None;
+        (epoch.progress.is_retired, epoch.progress.all_ended) = (true, true);
+        self.append(&mut epoch).await?;
+        Ok(epoch)
     }
 
     /// Checks that nobody has taken the partition over: there is no record after the newest of this writer.

@@ -104,3 +104,46 @@ fn records_with_one_line_are_read_as_well() {
     worker.stop();
     site.verify();
 }
+
+/// A deployment on one machine goes on as agents and workers: its lake goes on, and nothing is counted twice or lost.
+#[test]
+fn a_deployment_on_one_machine_moves_to_a_topic() {
+    let broker = Broker::shared();
+    let mut deployment = Deployment::on_disk(broker, 2);
+    let words = "--lines 30000 --rate 50 --seed 31 --duplicates 4% --click-ids 30% --start 2025-03-01T00:00:00Z";
+    let expected = Expected::generate(&deployment.site, "whole.log", words);
+    let text = String::from_utf8(deployment.site.read("whole.log")).unwrap();
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let (before, after) = lines.split_at(lines.len() / 2);
+    let site = &deployment.site;
+    site.write("logs/clicks.log", before.concat());
+    site.adtally("run logs --config fast.toml --data-dir data --until-end").ok();
+    // Workers refuse data that log files are still read into.
+    deployment.site.keep_data_at(format!("file://{}", deployment.site.path("data").display()));
+    let (code, said) = deployment.refused();
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("adtally retire"), "{said}");
+    let site = &deployment.site;
+    let retired = site.adtally("retire --config fast.toml --data-dir data").ok().stdout;
+    assert_eq!(retired, "partitions retired: 1; all their minutes are final\n");
+    let refused = site.adtally("run logs --config fast.toml --data-dir data --until-end");
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    site.verify();
+    // The agent begins where the process ended. Some of what follows is copies of what was counted.
+    site.append("logs/clicks.log", after.concat());
+    site.append("logs/clicks.log", before[before.len() - 2_000..].concat());
+    let mut command = site.program();
+    command.args(["agent", "logs", "--until-end", "--config", "fast.toml", "--brokers", broker.address()]);
+    command.args(["--topic", &deployment.topic, "--data-dir", "agent", "--after", "data"]);
+    crate::site::end(command).ok();
+    let worker = deployment.worker("");
+    let ledger = deployment.wait_read(expected.lines() + 2_000);
+    assert!(ledger["late"].as_u64().unwrap() >= 2_000, "the copies come after the newest click: {ledger}");
+    worker.stop();
+    // Later clicks would make the minutes final; so does the end of the topic.
+    let topic = ["retire", "--config", "fast.toml", "--data-dir", site.data(), "--topic", &deployment.topic];
+    assert_eq!(site.words(&topic).ok().stdout, "partitions retired: 2; all their minutes are final\n");
+    site.words(&["reconcile", "--config", "fast.toml", "--data-dir", site.data()]).ok();
+    expected.check_csv("clicks_by_minute", &site.sql(crate::expected::COUNTS));
+    site.verify();
+}

@@ -105,8 +105,8 @@ fn fault_11_workers_join_and_leave_in_a_storm() {
     }
     let ledger = deployment.wait_read(sent as u64);
     assert_eq!((&ledger["counted"], &ledger["duplicate"]), (&sent.into(), &0.into()), "{ledger}");
-    let rebalanced = workers.iter().any(|worker| worker.said().contains("partitions revoked"));
-    assert!(rebalanced, "the group moved partitions between living workers");
+    let has_joined = workers.iter().any(|worker| worker.said().contains("partition taken over"));
+    assert!(has_joined, "workers that joined later took partitions over");
     workers.into_iter().for_each(|worker| drop(worker.stop()));
     deployment.site.verify();
 }
@@ -159,6 +159,7 @@ fn fault_14_offsets_are_lost_before_they_were_read() {
     let worker = deployment.worker("--accept-loss");
     let ledger = deployment.wait_read(150);
     assert_eq!(ledger["counted"], 150, "{ledger}");
+    wait_for("the gap", || (worker.get("/ledger")["gap_bytes"] == 50).then_some(()));
     worker.stop();
     deployment.site.verify();
 }
@@ -176,7 +177,8 @@ fn fault_14_the_topic_is_made_again() {
     broker.produce(&deployment.topic, "murmur2_random", keyed(&clicks(0..300)));
     let (code, said) = worker.ended();
     assert_eq!(code, Some(3), "{said}");
-    assert!(said.contains("was deleted"), "{said}");
+    // It was deleted, made again, or has no such offset any more, depending on when it is looked at.
+    assert!(said.contains("was deleted") || said.contains("was cut or restored"), "{said}");
     let (code, said) = deployment.refused();
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("another topic and is not retired"), "{said}");

@@ -60,7 +60,7 @@ impl Broker {
     /// Kills the broker.
     pub(super) fn kill(&self) {
         let mut child = self.child.lock().unwrap();
-        drop(child.stdin.take());
+        child.stdin.take().unwrap().write_all(b"keep\n").unwrap();
         child.wait().unwrap();
     }
 
@@ -114,11 +114,13 @@ impl Drop for Broker {
 
 /// Starts a broker that is killed when its standard input is closed, however this process ends.
 fn launch(folder: &Path) -> Child {
-    let script = "\"$@\" </dev/null >\"$LOG\" 2>&1 & pid=$!; cat >/dev/null; kill -9 $pid; wait $pid";
+    // A line keeps the folder, so that the broker can be started again; the end of this process does not.
+    let script = "\"$@\" </dev/null >\"$FOLDER/log\" 2>&1 & pid=$!; read -r keep; kill -9 $pid; wait $pid; \
+                  [ -n \"$keep\" ] || rm -rf \"$FOLDER\"";
     let jars = provided("ADTALLY_KAFKA_JARS").join("*");
     let mut command = Command::new("sh");
     command.args(["-c", script, "sh", "java", "-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-cp"]).arg(jars);
-    command.arg("kafka.Kafka").arg(folder.join("server.properties")).env("LOG", folder.join("log"));
+    command.arg("kafka.Kafka").arg(folder.join("server.properties")).env("FOLDER", folder);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 

@@ -209,6 +209,11 @@ impl Lake {
     ) -> Result<Option<(Minute, Minute)>> {
         let Some(final_ms) = held.frontiers.final_.get() else { return Ok(None) };
         let mut end = roll_up.floor(Minute::of(final_ms));
+        if held.is_retired {
+            // All its minutes are final, up to the end of time: there is nothing after its newest click.
+            let Some(newest_ms) = held.newest_click_ms else { return Ok(None) };
+            end = end.min(Minute(roll_up.floor(Minute::of(newest_ms)).0 + roll_up.minutes()));
+        }
         if roll_up == RollUp::Day {
             let cut = Epochs::of(held.partition, held.number);
             let hours = source.rolled(RollUp::Hour, held.partition, &cut).await?;
