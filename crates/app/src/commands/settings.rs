@@ -32,6 +32,7 @@ pub struct StoreSettings {
 }
 
 /// What every command on a topic takes.
+#[cfg(feature = "scale-out")]
 #[derive(Clone, Debug, Default, Args)]
 pub struct KafkaFlags {
     /// Addresses of some brokers, separated by commas.
@@ -45,6 +46,7 @@ pub struct KafkaFlags {
     pub options: Vec<String>,
 }
 
+#[cfg(feature = "scale-out")]
 impl KafkaFlags {
     /// The flags that were given.
     pub(crate) fn flags(&self) -> Vec<FlagSetting> {

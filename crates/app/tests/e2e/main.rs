@@ -35,6 +35,7 @@
 //! - `verify`: the damage that it finds, and what is not damage;
 //! - `scale_out`: agents, workers and nodes on a real Kafka and an S3, and their faults.
 
+#![cfg_attr(not(feature = "scale-out"), allow(dead_code, reason = "only tests on Kafka use some helpers"))]
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test; clippy only knows the tests themselves")]
 
 mod commands;
