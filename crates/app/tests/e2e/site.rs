@@ -14,15 +14,15 @@ use tempfile::TempDir;
 /// Pause between checks of a condition.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Checks before the test fails: two minutes, far longer than anything takes on a busy machine.
-const POLLS_MAX: u32 = 6_000;
+/// Checks before the test fails: five minutes, far longer than anything takes on a busy machine. Spark takes one.
+const POLLS_MAX: u32 = 15_000;
 
 /// Waits until `found` returns a value; `what` describes it in the failure.
 pub(crate) fn wait_for<T>(what: &str, found: impl FnMut() -> Option<T>) -> T {
     poll(found).unwrap_or_else(|| panic!("waited in vain for {what}"))
 }
 
-/// Waits until `found` returns a value, for at most two minutes.
+/// Waits until `found` returns a value, for at most five minutes.
 pub(crate) fn poll<T>(mut found: impl FnMut() -> Option<T>) -> Option<T> {
     for _ in 0..POLLS_MAX {
         if let Some(found) = found() {
