@@ -8,11 +8,10 @@ use crate::journal::Journal;
 use crate::produce::{Outgoing, Produce};
 use crate::settings::AgentSettings;
 use adtally_model::{
-    DecodedBatch, Error, FileLog, InputId, InputLog, InputRow, InputStatus, Ledger, Minute, PartitionState, Position,
-    Result, Verdict,
+    DecodedBatch, Error, InputId, InputRow, InputStatus, Ledger, Minute, PartitionState, Position, Result, Verdict,
 };
 use adtally_pipeline::{ClockGuard, TimeSettings, watermark};
-use adtally_source::{Decoder, Discovery, InputFacts, Partitioner, Progress, ReadOutcome, Source, SourceBlock};
+use adtally_source::{Decoder, Discovery, Partitioner, ReadOutcome, Source, SourceBlock};
 use memchr::memchr;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -157,16 +156,6 @@ impl<P: Produce> Agent<P> {
         self.lines
     }
 
-    /// The number of logs that are being read.
-    pub fn active(&self) -> usize {
-        self.inputs.values().filter(|input| !input.ended).count()
-    }
-
-    /// How much of the files was read.
-    pub fn progress(&self) -> Progress {
-        self.source.progress()
-    }
-
     /// All lines that are safe, and bytes that could never be read.
     pub fn ledger(&self) -> Ledger {
         let mut sum = Ledger::default();
@@ -190,7 +179,7 @@ impl<P: Produce> Agent<P> {
         self.discover(now)?;
         worked |= self.send_outbox()?;
         worked |= self.read(now)?;
-        worked |= self.send_due(now)?;
+        self.send_due(now)?;
         self.tell_partitions(now)?;
         self.write_if_due(now)?;
         if self.is_bounded && self.discovered_at_ms.is_some() && self.is_over() {
@@ -283,7 +272,7 @@ impl<P: Produce> Agent<P> {
             match discovery {
                 Discovery::Found { facts, position } => {
                     tracing::info!(input = &*facts.name, "log found");
-                    let row = Arc::new(new_row(&facts, position));
+                    let row = Arc::new(facts.new_row(position));
                     self.inputs.insert(row.id, Input::new(row, &self.name));
                 }
                 Discovery::Continued { input } | Discovery::Resumed { input } => {
@@ -365,17 +354,4 @@ impl<P: Produce> Agent<P> {
         }
         Ok(worked)
     }
-}
-
-fn new_row(facts: &InputFacts, position: u64) -> InputRow {
-    let file = FileLog {
-        fingerprint: facts.fingerprint,
-        generation: facts.generation,
-        compressed: facts.compressed,
-        size: facts.size,
-        position: Position::at(position),
-        csv_header: None,
-    };
-    let row = InputRow::new(facts.input, facts.name.clone(), facts.generation);
-    InputRow { log: InputLog::File(file), ..row }
 }

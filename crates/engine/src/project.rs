@@ -50,6 +50,20 @@ pub struct Waiting {
     pub oldest_needed: EpochNumber,
 }
 
+impl Waiting {
+    /// What the lake needs of it.
+    pub fn projection(&self) -> EpochProjection {
+        EpochProjection {
+            progress: self.progress,
+            counts: Arc::clone(&self.pending.counts),
+            staged: self.pending.staged.clone(),
+            inputs: Arc::clone(&self.inputs),
+            // Only the partition `reconcile` corrects.
+            correction: None,
+        }
+    }
+}
+
 #[derive(Default)]
 struct Queue {
     waiting: Vec<Waiting>,
@@ -349,17 +363,7 @@ impl Work {
         let mut waiting: Vec<&Waiting> = waiting.iter().collect();
         // Groups the epochs by partition.
         waiting.sort_by_key(|waiting| (waiting.progress.partition, waiting.progress.number));
-        let epochs: Vec<EpochProjection> = waiting
-            .iter()
-            .map(|waiting| EpochProjection {
-                progress: waiting.progress,
-                counts: Arc::clone(&waiting.pending.counts),
-                staged: waiting.pending.staged.clone(),
-                inputs: Arc::clone(&waiting.inputs),
-                // Only the partition `reconcile` corrects.
-                correction: None,
-            })
-            .collect();
+        let epochs: Vec<EpochProjection> = waiting.iter().map(|waiting| waiting.projection()).collect();
         if epochs.is_empty() {
             return Ok(());
         }

@@ -15,7 +15,6 @@ use crate::commit::CommitThreads;
 use crate::engine::{Engine, Environment, Workers};
 use crate::ingest::{EpochSink, Turn};
 use crate::options::RunOptions;
-use crate::project::Projector;
 use crate::report::Report;
 use crate::run::{Run, Summary};
 use crate::service::SetWhenDropped;
@@ -23,11 +22,10 @@ use crate::start::ServiceStart;
 use crate::upkeep::UpkeepThread;
 use adtally_model::settings::Clash;
 use adtally_model::{Error, IdentityKey, Ledger, Result};
-use adtally_source::{Partitioner, RecordReader};
+use adtally_source::{GroupEvent, Partitioner, RecordReader};
 use adtally_store::backing::{Backing, Stores};
 use adtally_store::embedded::{Embedded, HotPartitions};
 use adtally_store::epoch_log::{EpochLogs, Fingerprints};
-use adtally_store::lake::Lake;
 use adtally_store::sources::Topic;
 use crossbeam_channel::Receiver;
 use std::collections::BTreeMap;
@@ -52,17 +50,6 @@ const FENCED_MS_MAX: i64 = 60_000;
 
 /// Pause before a partition that was fenced is taken over again, in milliseconds.
 const FENCED_PAUSE_MS: i64 = 15_000;
-
-/// What a group says. Partitions are those of the topic.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum GroupEvent {
-    /// These partitions now belong to this process.
-    Assigned(Vec<u32>),
-    /// These partitions will belong to another process once this one has released them.
-    Revoked(Vec<u32>),
-    /// These partitions may belong to another process already.
-    Lost(Vec<u32>),
-}
 
 /// The group that divides the partitions of a topic among processes.
 pub trait Group: Send {
@@ -129,11 +116,8 @@ pub struct Worker {
     /// Partitions that are being given up: their last epochs are being committed.
     releasing: Vec<(u32, JoinHandle<()>)>,
     owned: Arc<OwnedPartitions>,
-    hot: HotPartitions,
-    lake: Arc<Lake>,
     report: Arc<Report>,
     clock: Arc<dyn Clock>,
-    projector: Projector,
     projector_thread: JoinHandle<()>,
     upkeep_thread: UpkeepThread,
     told: Option<String>,
@@ -211,7 +195,6 @@ impl Worker {
         let run = Run::new(engine);
         report.assigned();
         Ok(Some(Worker {
-            projector: run.projector().clone(),
             run,
             group,
             topic,
@@ -220,8 +203,6 @@ impl Worker {
             assigned: BTreeMap::new(),
             releasing: Vec::new(),
             owned,
-            hot,
-            lake,
             report,
             clock,
             projector_thread: projecting.start()?,
@@ -233,11 +214,6 @@ impl Worker {
     /// The report of the process.
     pub fn report(&self) -> Arc<Report> {
         Arc::clone(&self.report)
-    }
-
-    /// The counts of the owned partitions, and the lake.
-    pub fn stores(&self) -> (HotPartitions, Arc<Lake>) {
-        (self.hot.clone(), Arc::clone(&self.lake))
     }
 
     /// Reads until `stop` is set, then commits everything and updates the lake. Leaves the group at the end, so that others
@@ -445,11 +421,6 @@ impl Worker {
             self.report.group_failing(failure.as_ref().map(|why| format!("the group cannot be reached: {why}")));
             self.told = failure;
         }
-    }
-
-    /// The projector, for tests.
-    pub fn projector(&self) -> &Projector {
-        &self.projector
     }
 }
 

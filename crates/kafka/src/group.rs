@@ -10,6 +10,7 @@
 use crate::cluster::{Cluster, Quiet};
 use crate::consumer::MonotonicMs;
 use adtally_model::{Error, Result};
+use adtally_source::GroupEvent;
 use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -32,17 +33,6 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// Time between two commits of offsets, in milliseconds. They are hints for tools that show the lag.
 const COMMIT_EVERY_MS: i64 = 5_000;
-
-/// What the group says.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum GroupEvent {
-    /// These partitions now belong to this process.
-    Assigned(Vec<u32>),
-    /// These partitions will belong to another process once this one has released them.
-    Revoked(Vec<u32>),
-    /// These partitions may belong to another process already.
-    Lost(Vec<u32>),
-}
 
 /// A member of a group.
 pub struct Membership {
@@ -245,10 +235,10 @@ impl Shared {
             }
             if now_ms - committed_ms >= COMMIT_EVERY_MS {
                 committed_ms = now_ms;
-                self.commit(&consumer, CommitMode::Async);
+                self.commit(&consumer);
             }
         }
-        self.commit(&consumer, CommitMode::Async);
+        self.commit(&consumer);
         self.end(consumer);
     }
 
@@ -274,7 +264,7 @@ impl Shared {
     }
 
     /// Passes offsets on to the group. Failures do not matter.
-    fn commit(&self, consumer: &BaseConsumer<Context>, mode: CommitMode) {
+    fn commit(&self, consumer: &BaseConsumer<Context>) {
         let offsets = {
             let mut state = self.state.lock();
             let State { offsets, owned, .. } = &mut *state;
@@ -290,7 +280,7 @@ impl Shared {
             let partition = i32::try_from(partition).unwrap_or(i32::MAX);
             let _ = list.add_partition_offset(&self.topic, partition, Offset::Offset(offset.cast_signed()));
         }
-        if let Err(error) = consumer.commit(&list, mode) {
+        if let Err(error) = consumer.commit(&list, CommitMode::Async) {
             tracing::debug!("the offsets of the group were not committed: {error}");
         }
     }

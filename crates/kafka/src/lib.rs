@@ -16,5 +16,5 @@ pub mod producer;
 
 pub use cluster::{Cluster, TopicFacts};
 pub use consumer::{Consumer, StartAt};
-pub use group::{GroupEvent, Membership};
+pub use group::Membership;
 pub use producer::{Acknowledged, Produced, Producer};

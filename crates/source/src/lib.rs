@@ -28,6 +28,8 @@ pub use file_system::{Change, FileKind, FileStat, FileSystem, FolderWatch, Local
 pub use file_tail::{
     BLOCK_BYTES_MIN, Discovery, InputFacts, Progress, ReadOutcome, Survey, TailSettings, Tailer, Unopened, survey,
 };
-pub use kafka::{KafkaPartition, KafkaSettings, Partitioner, Polled, RawRecord, RecordReader, Routing, Stamp};
+pub use kafka::{
+    GroupEvent, KafkaPartition, KafkaSettings, Partitioner, Polled, RawRecord, RecordReader, Routing, Stamp,
+};
 pub use line_number::{line_number, open_text};
 pub use source::{Source, SourceBlock};

@@ -36,7 +36,7 @@ impl<P: Produce> Agent<P> {
             let facts = self.source.facts(id, place.offset, None);
             let row = Arc::make_mut(&mut input.row);
             if let Some(facts) = &facts {
-                describe(row, facts);
+                facts.describe(row);
             }
             if let Some(file) = row.file_mut() {
                 file.position = Position { from: position.to, to: place.offset.max(position.to) };
@@ -90,13 +90,4 @@ fn settled(row: &Arc<InputRow>) -> Arc<InputRow> {
         file.position = next;
     }
     row
-}
-
-fn describe(row: &mut InputRow, facts: &InputFacts) {
-    row.name.clone_from(&facts.name);
-    let Some(file) = row.file_mut() else { return };
-    file.fingerprint = facts.fingerprint;
-    file.size = facts.size;
-    file.compressed = facts.compressed;
-    file.csv_header.clone_from(&facts.csv_header);
 }

@@ -147,7 +147,7 @@ impl<P: Produce> Agent<P> {
     }
 
     /// Ends records whose first line has waited long enough. When much is held, all records end.
-    pub(super) fn send_due(&mut self, now: Now) -> Result<bool> {
+    pub(super) fn send_due(&mut self, now: Now) -> Result<()> {
         let before_ms = now.monotonic_ms - self.settings.linger.as_millis() as i64;
         let is_full = self.held_bytes >= HELD_BYTES_MAX;
         let waiting = self.inputs.iter().filter(|(_, input)| !input.buffers.is_empty());
@@ -155,7 +155,7 @@ impl<P: Produce> Agent<P> {
         for id in &ids {
             self.end_records(*id, |_, buffer| is_full || buffer.since_ms <= before_ms)?;
         }
-        Ok(false)
+        Ok(())
     }
 
     /// Tells the partitions that got no line lately that the watermark of a log has passed the end of a minute.

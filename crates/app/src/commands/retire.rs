@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::exit::Exit;
 use crate::terminal;
 use adtally_engine::clock::{Randomness, SystemRandomness};
+use adtally_engine::project::Waiting;
 use adtally_engine::recovery::{Recovered, take_over_as};
 use adtally_model::ledger::thousands;
 use adtally_model::{Error, Result};
@@ -111,16 +112,7 @@ async fn retire_one(
     let log = logs.log(partition);
     let Recovered { mut writer, state, waiting, .. } = take_over_as(&log, lake, ids, fingerprints, beginning).await?;
     let last = writer.retire(&state).await?;
-    let mut epochs: Vec<EpochProjection> = waiting
-        .into_iter()
-        .map(|waiting| EpochProjection {
-            progress: waiting.progress,
-            counts: Arc::clone(&waiting.pending.counts),
-            staged: waiting.pending.staged.clone(),
-            inputs: waiting.inputs,
-            correction: None,
-        })
-        .collect();
+    let mut epochs: Vec<EpochProjection> = waiting.iter().map(Waiting::projection).collect();
     epochs.push(EpochProjection {
         progress: last.progress,
         counts: Arc::default(),

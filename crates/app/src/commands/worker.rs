@@ -10,12 +10,12 @@ use crate::exit::Exit;
 use crate::handles;
 use crate::terminal;
 use adtally_engine::clock::{Clock, Randomness, SystemClock, SystemRandomness};
-use adtally_engine::worker::{Group, GroupEvent, TopicReader, Worker, WorkerSource};
+use adtally_engine::worker::{Group, TopicReader, Worker, WorkerSource};
 use adtally_engine::{ATTEMPTS_MAX, Backing, Ending, ServiceStart};
 use adtally_kafka::{Cluster, Consumer, Membership, StartAt};
 use adtally_model::time::parse_rfc3339;
 use adtally_model::{Error, Result};
-use adtally_source::RecordReader;
+use adtally_source::{GroupEvent, RecordReader};
 use clap::Args;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -174,12 +174,7 @@ struct Member(Membership);
 
 impl Group for Member {
     fn next_event(&mut self) -> Result<Option<GroupEvent>> {
-        let event = self.0.next_event()?;
-        Ok(event.map(|event| match event {
-            adtally_kafka::GroupEvent::Assigned(partitions) => GroupEvent::Assigned(partitions),
-            adtally_kafka::GroupEvent::Revoked(partitions) => GroupEvent::Revoked(partitions),
-            adtally_kafka::GroupEvent::Lost(partitions) => GroupEvent::Lost(partitions),
-        }))
+        self.0.next_event()
     }
 
     fn release(&mut self, partition: u32) {

@@ -57,7 +57,7 @@ impl<S: EpochSink> Ingest<S> {
             let front = self.lanes.get(&id.into()).and_then(|lane| lane.batches.front());
             let before = front.and_then(|batch| batch.text_before(position));
             if let Some(facts) = self.source.facts(id, position, before) {
-                self.partition.describe_input(id, |row| describe(row, &facts));
+                self.partition.describe_input(id, |row| facts.describe(row));
             }
         }
         let (lines, _) = self.partition.epoch_size();
@@ -98,7 +98,7 @@ impl<S: EpochSink> Ingest<S> {
                     tracing::debug!(input = &*facts.name, id = facts.input.0, position, "input found");
                     let lane = facts.input.into();
                     self.lanes.insert(lane, Lane::of(lane));
-                    self.partition.add_input(new_row(&facts, position), now);
+                    self.partition.add_input(facts.new_row(position), now);
                 }
                 Discovery::Continued { input: id } | Discovery::Resumed { input: id } => {
                     tracing::debug!(id = id.0, "input continues");
@@ -139,26 +139,4 @@ impl<S: EpochSink> Ingest<S> {
             }
         }
     }
-}
-
-fn describe(row: &mut InputRow, facts: &InputFacts) {
-    row.name.clone_from(&facts.name);
-    let Some(file) = row.file_mut() else { return };
-    file.fingerprint = facts.fingerprint;
-    file.size = facts.size;
-    file.compressed = facts.compressed;
-    file.csv_header.clone_from(&facts.csv_header);
-}
-
-fn new_row(facts: &InputFacts, position: u64) -> InputRow {
-    let file = FileLog {
-        fingerprint: facts.fingerprint,
-        generation: facts.generation,
-        compressed: facts.compressed,
-        size: facts.size,
-        position: Position::at(position),
-        csv_header: None,
-    };
-    let row = InputRow::new(facts.input, facts.name.clone(), facts.generation);
-    InputRow { log: InputLog::File(file), ..row }
 }

@@ -2,7 +2,7 @@
 
 use crate::block::Block;
 use adtally_model::input::Fingerprint;
-use adtally_model::{Error, InputId};
+use adtally_model::{Error, FileLog, InputId, InputLog, InputRow, Position};
 use std::sync::Arc;
 
 /// The facts to persist about an input, so that it is recognized again.
@@ -23,6 +23,32 @@ pub struct InputFacts {
     /// The largest known size of its text, in bytes. For a compressed file, bytes on disk: while it is being read,
     /// those that are left to read; after its end, its length, or 0 if not everything was read.
     pub size: u64,
+}
+
+impl InputFacts {
+    /// The row of an input that was just found, of which nothing was read from this position on.
+    pub fn new_row(&self, position: u64) -> InputRow {
+        let file = FileLog {
+            fingerprint: self.fingerprint,
+            generation: self.generation,
+            compressed: self.compressed,
+            size: self.size,
+            position: Position::at(position),
+            csv_header: None,
+        };
+        let row = InputRow::new(self.input, self.name.clone(), self.generation);
+        InputRow { log: InputLog::File(file), ..row }
+    }
+
+    /// Updates what a row says about its file. The position is the caller's.
+    pub fn describe(&self, row: &mut InputRow) {
+        row.name.clone_from(&self.name);
+        let Some(file) = row.file_mut() else { return };
+        file.fingerprint = self.fingerprint;
+        file.size = self.size;
+        file.compressed = self.compressed;
+        file.csv_header.clone_from(&self.csv_header);
+    }
 }
 
 /// A result of a look at the files.

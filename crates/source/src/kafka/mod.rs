@@ -4,6 +4,7 @@
 //! `partition` turns records into blocks. The client of Kafka is passed in as a [`RecordReader`]: it starts threads and
 //! does I/O, and is replaced in tests.
 
+pub mod group;
 pub mod partition;
 pub mod partitioner;
 pub mod record;
@@ -11,6 +12,7 @@ pub mod settings;
 #[cfg(test)]
 mod tests;
 
+pub use group::GroupEvent;
 pub use partition::{KafkaPartition, Polled, RawRecord, RecordReader};
 pub use partitioner::{Partitioner, Routing};
 pub use record::Stamp;
