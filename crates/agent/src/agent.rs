@@ -180,6 +180,7 @@ impl<P: Produce> Agent<P> {
         worked |= self.send_outbox()?;
         worked |= self.read(now)?;
         self.send_due(now)?;
+        self.tell_gaps()?;
         self.tell_partitions(now)?;
         self.write_if_due(now)?;
         if self.is_bounded && self.discovered_at_ms.is_some() && self.is_over() {
@@ -291,10 +292,13 @@ impl<P: Produce> Agent<P> {
                         input.ended = true;
                     }
                 }
+                // An agent reads no topic.
+                Discovery::LostOffsets { .. } => {}
                 Discovery::Gap { input, bytes, reason } => {
                     tracing::error!(bytes, reason, "bytes can never be read: a gap");
                     if let Some(input) = self.inputs.get_mut(&input) {
                         input.ledger.gap_bytes += bytes;
+                        input.tells_gap = true;
                     }
                     self.source.gap_booked(input);
                 }

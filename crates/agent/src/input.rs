@@ -64,6 +64,8 @@ pub(crate) struct Input {
     pub(crate) told: BTreeMap<u32, Told>,
     /// When its watermark last passed the end of a minute and the partitions are to be told, in monotonic milliseconds.
     pub(crate) tell_at_ms: Option<i64>,
+    /// Whether the partition that is told its gaps must be told.
+    pub(crate) tells_gap: bool,
     /// Whether the source will deliver no more, unless it is resumed.
     pub(crate) ended: bool,
     /// When the source last had nothing to read, in monotonic milliseconds; `None` while there is more.
@@ -86,6 +88,8 @@ impl Input {
             buffers: BTreeMap::new(),
             told: BTreeMap::new(),
             tell_at_ms: None,
+            // The last words before a crash may not have been sent.
+            tells_gap: row.ledger.gap_bytes > 0,
             ended: false,
             asked_ms: None,
             csv_header: row.file().and_then(|file| file.csv_header.clone()),

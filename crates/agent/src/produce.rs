@@ -19,6 +19,8 @@ pub struct Outgoing {
     pub sequence: u64,
     /// The header line of a CSV log.
     pub csv_header: Option<std::sync::Arc<[u8]>>,
+    /// The bytes of the log that could never be read, if there are any; only in one partition.
+    pub gap_bytes: Option<u64>,
     /// Identifies the record in its acknowledgement.
     pub tag: u64,
 }

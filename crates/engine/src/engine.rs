@@ -5,6 +5,7 @@ use crate::clock::{Clock, Randomness};
 use crate::commit::{Committer, Confirm, Encoder, Recorder, RecorderParts};
 use crate::decode_pool::DecodePool;
 use crate::ingest::{EpochSink, Ingest, IngestSettings, Parts, Turn};
+use crate::letters::Letters;
 use crate::options::RunOptions;
 use crate::project::{Projector, ProjectorParts, Work};
 use crate::recovery::Recovered;
@@ -41,6 +42,10 @@ pub struct Environment {
     pub report: Arc<Report>,
     /// The topics of the deployment, if other processes may own some of its partitions.
     pub sources: Option<Sources>,
+    /// Set while this process maintains the lake.
+    pub keeper: Arc<AtomicBool>,
+    /// Sends dead letters on, if they are wanted elsewhere as well.
+    pub letters: Option<Letters>,
 }
 
 /// A partition that this process owns.
@@ -106,6 +111,7 @@ impl<S: EpochSink> Engine<S> {
         let RunOptions { settings, ending, attempts_max } = options;
         let (projector, projecting) = Projector::new(ProjectorParts {
             lake: Arc::clone(lake),
+            letters: environment.letters.clone(),
             report: Arc::clone(report),
             clock: Arc::clone(clock),
             runtime: runtime.clone(),
@@ -124,6 +130,7 @@ impl<S: EpochSink> Engine<S> {
             runtime: runtime.clone(),
             interval: settings.store.upkeep_interval,
             keep: settings.store.keep,
+            keeper: Arc::clone(&environment.keeper),
             leaves_fresh: ending.is_bounded(),
         }));
         let decoder = Arc::new(Decoder::new(DecodeSettings::clone(&settings.source.tail.decode), key)?);

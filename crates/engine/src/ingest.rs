@@ -198,6 +198,9 @@ impl<S: EpochSink> Ingest<S> {
     pub fn report_reading(&self) {
         let held = self.lanes.values().map(Lane::held_bytes).sum();
         self.report.reading(self.partition.number(), self.source.open_files(), held, self.held_max());
+        if let Some(backlog) = self.source.backlog() {
+            self.report.backlog(self.partition.number(), backlog);
+        }
     }
 
     /// Drops everything but the sink, and returns it.
@@ -469,9 +472,8 @@ impl<S: EpochSink> Ingest<S> {
             && self.lanes.is_empty()
             && self.unopened_are_given_up(monotonic)
             && self.discovered_at_ms.is_some()
-            && self
-                .discovered
-                .iter()
-                .all(|discovery| matches!(discovery, Discovery::Ended { .. } | Discovery::Gap { .. }))
+            && self.discovered.iter().all(|discovery| {
+                matches!(discovery, Discovery::Ended { .. } | Discovery::Gap { .. } | Discovery::LostOffsets { .. })
+            })
     }
 }

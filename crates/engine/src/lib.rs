@@ -18,6 +18,7 @@ pub mod first_rejections;
 pub mod ingest;
 pub mod intake;
 pub mod lake_node;
+pub mod letters;
 pub mod life_cycle;
 pub mod line_notes;
 pub mod options;

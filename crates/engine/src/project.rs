@@ -2,6 +2,7 @@
 
 use crate::clock::Clock;
 use crate::ingest::Turn;
+use crate::letters::Letters;
 use crate::report::Report;
 use adtally_model::{Country, EpochNumber, Error, Ledger, MinuteCounts, Progress, Result};
 use adtally_pipeline::EpochDraft;
@@ -130,6 +131,8 @@ pub struct Projector {
 pub struct ProjectorParts {
     /// The lake.
     pub lake: Arc<dyn LakeStore>,
+    /// Sends dead letters on, if they are wanted elsewhere as well.
+    pub letters: Option<Letters>,
     /// The report of the process.
     pub report: Arc<Report>,
     /// The clock.
@@ -368,6 +371,9 @@ impl Work {
             return Ok(());
         }
         let parts = &self.parts;
+        if let Some(letters) = &parts.letters {
+            letters.send(&parts.runtime, &epochs)?;
+        }
         fail_points::reach("before_projection");
         parts.runtime.block_on(parts.lake.project(&epochs, parts.file_token))?;
         fail_points::reach("after_projection");

@@ -4,7 +4,8 @@ use crate::clock::{Clock, Randomness};
 use crate::intake::{LineDecoder, backfill};
 use crate::report::Report;
 use crate::settings::Settings;
-use adtally_model::{Error, IdentityKey, RECONCILE, Result};
+use adtally_model::reconcile::Reconciled;
+use adtally_model::{EpochNumber, Error, IdentityKey, RECONCILE, Result};
 use adtally_pipeline::ClockGuard;
 use adtally_reconcile::{
     CorrectionParts, Corrections, LetterSelection, Readers, ReconcileOptions, ReconcileReport, Tell, Watch, reconcile,
@@ -25,6 +26,9 @@ const DAY_MS: i64 = 86_400_000;
 
 /// How often to check whether a run is due. The wall clock may be set at any time.
 const POLL: Duration = Duration::from_secs(1);
+
+/// Polls between two looks for the corrections of other processes: ten seconds.
+const FOLLOW_POLLS: u32 = 10;
 
 /// The shortest time after the start until a run that was missed, in milliseconds: reading comes first.
 const AFTER_START_MS: i64 = 300_000;
@@ -58,13 +62,20 @@ pub struct ReconcilerParts {
     pub clock: Arc<dyn Clock>,
     /// Randomness for names.
     pub randomness: Arc<dyn Randomness>,
+    /// On a store that other processes use as well: whether this process maintains the lake now, and so does the daily runs.
+    /// `None` if only this process commits corrections.
+    pub keeper: Option<Arc<AtomicBool>>,
 }
 
 /// Reconciles, one run at a time.
 pub struct Reconciler {
     parts: ReconcilerParts,
-    /// The right to commit corrections; `None` before the first run, and after a failure.
+    /// The right to commit corrections; `None` before the first run, after a failure, and between runs on a shared store.
     corrections: Option<Corrections>,
+    /// The state after the last epoch of corrections that is known here.
+    state: Option<Reconciled>,
+    /// The number of this epoch.
+    shown: EpochNumber,
     /// Shown to readers once there are corrections.
     hot: Arc<HotCounts>,
     is_busy: Arc<AtomicBool>,
@@ -193,16 +204,22 @@ impl Reconciler {
     /// External when a store fails, corrupt when stored data is damaged.
     pub async fn open(parts: ReconcilerParts) -> Result<Reconciler> {
         let hot = Arc::new(HotCounts::new(parts.settings.store.hot_minutes));
-        // If the log is lost, but the lake has corrections, the claim says so.
-        let has_log =
-            parts.logs.partitions().await?.contains(&RECONCILE) || parts.lake.epochs().await?.last(RECONCILE) > 0;
         let guard = ClockGuard::new(parts.clock.wall_ms(), parts.clock.monotonic_ms(), 0);
         let guard = Arc::new(Mutex::new(guard));
-        let mut reconciler = Reconciler { parts, corrections: None, hot, is_busy: Arc::default(), guard };
-        if has_log {
-            let corrected = reconciler.parts.lake.restated().await?;
-            reconciler.parts.shown.restate(|restated| *restated = corrected);
-            reconciler.corrections = Some(reconciler.claim().await?);
+        let is_busy = Arc::default();
+        let mut reconciler = Reconciler { parts, corrections: None, state: None, shown: 0, hot, is_busy, guard };
+        if reconciler.is_shared() {
+            reconciler.follow().await?;
+            return Ok(reconciler);
+        }
+        let ReconcilerParts { logs, lake, shown, .. } = &reconciler.parts;
+        // If the log is lost, but the lake has corrections, the claim says so.
+        if logs.partitions().await?.contains(&RECONCILE) || lake.epochs().await?.last(RECONCILE) > 0 {
+            let corrected = lake.restated().await?;
+            shown.restate(|restated| *restated = corrected);
+            let corrections = reconciler.claim().await?;
+            reconciler.know(&corrections);
+            reconciler.corrections = Some(corrections);
         }
         Ok(reconciler)
     }
@@ -257,7 +274,15 @@ impl Reconciler {
         done
     }
 
+    /// Notes the state of corrections.
+    fn know(&mut self, corrections: &Corrections) {
+        (self.state, self.shown) = (Some(corrections.state().clone()), corrections.progress().number);
+    }
+
     async fn run_alone(&mut self, asked: &Asked, watch: Watch<'_>) -> Result<ReconcileReport> {
+        if self.is_shared() {
+            self.begin_shared();
+        }
         // After an error the partition is claimed again, because it is not known what was committed.
         let mut corrections = match self.corrections.take() {
             Some(corrections) => corrections,
@@ -287,12 +312,14 @@ impl Reconciler {
         report.corrected(*corrections.progress(), corrections.state());
         let is_complete = matches!(asked, Asked::Reconcile(options) if options.is_complete());
         report.reconciled(done.unsettled(NOTES_MAX), is_complete);
-        self.corrections = Some(corrections);
+        self.know(&corrections);
+        self.corrections = Some(corrections).filter(|_| !self.is_shared());
         Ok(done)
     }
 
     async fn work(mut self, mut requests: mpsc::Receiver<Request>) {
         let mut due_ms = self.first_due_ms();
+        let mut polls = 0_u32;
         loop {
             tokio::select! {
                 request = requests.recv() => {
@@ -301,7 +328,13 @@ impl Reconciler {
                     // The client may have left.
                     let _ = reply.send(done);
                 }
-                () = tokio::time::sleep(POLL) => due_ms = self.run_if_due(due_ms).await,
+                () = tokio::time::sleep(POLL) => {
+                    polls = polls.wrapping_add(1);
+                    if self.is_shared() && polls.is_multiple_of(FOLLOW_POLLS) {
+                        self.try_to_follow().await;
+                    }
+                    due_ms = self.run_if_due(due_ms).await;
+                }
             }
         }
     }
@@ -314,12 +347,18 @@ impl Reconciler {
 
     /// When the first daily run is due: a run that was missed is made up soon after the start.
     fn first_due_ms(&self) -> Option<i64> {
-        let (began_ms, daily_at_ms) = (self.parts.clock.wall_ms(), self.daily_at_ms()?);
-        let state = self.corrections.as_ref().map(Corrections::state);
-        // If the last run left minutes out, an operator must see again why.
-        let last_ms = state.filter(|state| !state.has_gaps()).and_then(|state| state.completed_ms);
-        let due_ms = last_ms.map(|last_ms| next_after(last_ms, daily_at_ms)).unwrap_or(began_ms);
+        let began_ms = self.parts.clock.wall_ms();
+        let due_ms = self.due_after_last_ms(began_ms)?;
         Some(due_ms.max(began_ms + AFTER_START_MS))
+    }
+
+    /// When the run after the last one is due; `now_ms` if there was none.
+    fn due_after_last_ms(&self, now_ms: i64) -> Option<i64> {
+        let daily_at_ms = self.daily_at_ms()?;
+        // If the last run left minutes out, an operator must see again why.
+        let state = self.state.as_ref().filter(|state| !state.has_gaps());
+        let last_ms = state.and_then(|state| state.completed_ms);
+        Some(last_ms.map_or(now_ms, |last_ms| next_after(last_ms, daily_at_ms)))
     }
 
     /// Does the daily run if it is due. Returns when the next one is due.
@@ -329,6 +368,12 @@ impl Reconciler {
         if now_ms < due_ms {
             // If the clock was set back, the next run is at most a day away.
             return Some(due_ms.min(now_ms + DAY_MS));
+        }
+        if self.is_shared() {
+            match self.shared_due_ms(now_ms).await {
+                Some(due_ms) if due_ms <= now_ms => {}
+                later => return later,
+            }
         }
         let asked = Asked::Reconcile(ReconcileOptions::all("schedule"));
         match self.run(&asked, &|_, _| {}).await {
@@ -344,6 +389,14 @@ impl Reconciler {
                 Some(self.parts.clock.wall_ms() + PAUSE_MS)
             }
         }
+    }
+}
+
+/// Stops the thread of a reconciler, and waits for its end.
+pub(crate) fn stop_reconciler((handle, thread): (ReconcilerHandle, std::thread::JoinHandle<()>)) {
+    handle.stop();
+    if thread.join().is_err() {
+        tracing::warn!("reconciliation panicked; its message is above");
     }
 }
 
@@ -366,5 +419,6 @@ fn next_after(ms: i64, of_day_ms: i64) -> i64 {
     if today > ms { today } else { today + DAY_MS }
 }
 
+mod shared;
 #[cfg(test)]
 mod tests;

@@ -5,10 +5,11 @@ use crate::first_rejections::{FirstRejection, FirstRejections};
 use crate::line_notes::{Countries, LineNotes};
 use crate::status::{
     DurationHistogram, Gauges, InputLedger, LEDGER_INPUTS_MAX, LedgerReport, PartitionLedger, Projection, QueueDepth,
-    Readiness, RunLoop, Status,
+    Readiness, RunLoop, Status, TopicLag,
 };
 use adtally_model::{EpochNumber, InputId, InputRow, InputStatus, Ledger, PartitionState, Progress, RECONCILE};
 use adtally_pipeline::{ClockReading, EpochDraft, Partition, TimeSettings};
+use adtally_source::Backlog;
 use adtally_store::epoch_log::ReadProgress;
 use adtally_store::questions::Revision;
 use parking_lot::Mutex;
@@ -47,6 +48,8 @@ struct Holds {
     read_ahead: (u64, u64),
     /// The last epoch that the lake contains.
     lake_epoch: EpochNumber,
+    /// How far a topic's partition is read.
+    backlog: Option<Backlog>,
 }
 
 #[derive(Default)]
@@ -209,6 +212,11 @@ impl Report {
         holds.read_ahead = (held_bytes as u64, held_bytes_max as u64);
     }
 
+    /// Records how far a topic's partition is read.
+    pub fn backlog(&self, partition: u32, backlog: Backlog) {
+        self.live.lock().partitions.entry(partition).or_default().backlog = Some(backlog);
+    }
+
     /// Records a partition's memory use.
     pub fn holds(&self, partition: &Partition) {
         let mut live = self.live.lock();
@@ -273,6 +281,11 @@ impl Report {
 
     /// Adds sentences about inputs: gaps, released inputs, and the input that holds minutes open.
     fn input_notes(&self, committed: &Committed, notes: &mut Vec<String>) {
+        let lost = committed.progress.ledger.gap_offsets;
+        if lost > 0 {
+            let partition = committed.progress.partition;
+            notes.push(format!("partition {partition}: the topic has lost {lost} offsets that were not read (gap)"));
+        }
         let gap = committed.progress.ledger.gap_bytes;
         if gap > 0 {
             let of: Vec<&str> = committed
@@ -466,6 +479,11 @@ impl Status for Report {
         let ever = || progress().chain(left.values());
         let lag = |time: Option<i64>| Some(live.clock?.wall_ms - time?);
         let holds = || live.partitions.values();
+        let lag_of = |of: &Progress| {
+            let Backlog { next, behind } = live.partitions.get(&of.partition)?.backlog?;
+            let uncommitted = next.saturating_sub(of.source.map_or(next, |source| source.to));
+            Some(TopicLag { partition: of.partition, records: behind + uncommitted })
+        };
         let in_lake = |partition| live.partitions.get(&partition).map_or(0, |holds| holds.lake_epoch);
         Gauges {
             lines: total(ever()),
@@ -477,6 +495,7 @@ impl Status for Report {
                 epochs_behind: progress().map(|of| of.number.saturating_sub(in_lake(of.partition))).sum(),
             }],
             corrections: live.reconciliation.ledger(),
+            topic_lags: progress().filter_map(lag_of).collect(),
             run_loop: Some(RunLoop {
                 epoch_commits: self.commits.snapshot(),
                 queues: vec![QueueDepth {

@@ -6,7 +6,7 @@ use crate::engine::{Engine, Environment, Owned, Workers};
 use crate::files::file_source;
 use crate::ingest::Turn;
 use crate::options::RunOptions;
-use crate::reconciler::{Reconciler, ReconcilerHandle, ReconcilerParts};
+use crate::reconciler::{Reconciler, ReconcilerHandle, ReconcilerParts, stop_reconciler};
 use crate::recovery::{self, OlderMinutes};
 use crate::report::Report;
 use crate::run::{Run, Summary};
@@ -163,6 +163,7 @@ impl Service {
         let Some(()) = runtime.block_on(start.unless_stopped(lake.add_columns()))? else { return Ok(None) };
         let (hot, older) = recovery::warm(&mut recovered, hot_minutes, clock.wall_ms());
         let shown = HotPartitions::of(EMBEDDED, Arc::clone(&hot));
+        let keeper: Arc<AtomicBool> = Arc::default();
         let reconciler = if bounded {
             let log = logs.log(RECONCILE);
             let folding = start.unless_stopped(log.fold());
@@ -180,6 +181,7 @@ impl Service {
                 report: Arc::clone(&report),
                 clock: Arc::clone(&clock),
                 randomness: Arc::clone(&randomness),
+                keeper: settings.store.data_dir.is_shared().then(|| Arc::clone(&keeper)),
             });
             let Some(reconciler) = runtime.block_on(start.unless_stopped(opening))? else { return Ok(None) };
             Some(reconciler)
@@ -194,6 +196,8 @@ impl Service {
             decode_threads: std::thread::available_parallelism().map_or(1, NonZero::get),
             report: Arc::clone(&report),
             sources: None,
+            keeper,
+            letters: None,
         };
         let source = file_source(settings, options.ending, Box::new(LocalFiles), &recovered.state, clock.as_ref())?;
         let (mut engine, Workers { projecting, upkeep }) = Engine::new(options, key, shown.clone(), environment)?;
@@ -279,11 +283,8 @@ impl Service {
         if let Some(thread) = self.upkeep_thread {
             thread.stop();
         }
-        if let Some((handle, thread)) = self.reconciler {
-            handle.stop();
-            if thread.join().is_err() {
-                tracing::warn!("reconciliation panicked; its message is above");
-            }
+        if let Some(reconciler) = self.reconciler {
+            stop_reconciler(reconciler);
         }
         // The run's outcome includes the projector's.
         let _ = self.projector_thread.join();

@@ -123,6 +123,8 @@ pub struct Gauges {
     pub projections: Vec<Projection>,
     /// The corrections of final minutes; `None` before the first run of reconciliation.
     pub corrections: Option<CorrectionLedger>,
+    /// How far the partitions of a topic are committed; those whose end is known.
+    pub topic_lags: Vec<TopicLag>,
     /// The run loop; `None` in a process that only answers queries.
     pub run_loop: Option<RunLoop>,
 }
@@ -134,6 +136,15 @@ pub struct Projection {
     pub store: &'static str,
     /// Committed epochs that it does not contain yet.
     pub epochs_behind: u64,
+}
+
+/// How far a partition of a topic is committed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TopicLag {
+    /// The number of the partition in the deployment.
+    pub partition: u32,
+    /// Kafka records between what is committed and the end of the partition.
+    pub records: u64,
 }
 
 /// The state of a run loop.

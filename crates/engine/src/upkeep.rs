@@ -69,6 +69,8 @@ pub struct UpkeepParts {
     pub interval: Duration,
     /// How long to keep each kind of data.
     pub keep: Keep,
+    /// Set while this process maintains the lake of a deployment with other owners.
+    pub keeper: Arc<AtomicBool>,
     /// Whether the run leaves the larger files that it writes to the next run: see [`LakeProgress::fresh_from`].
     pub leaves_fresh: bool,
 }
@@ -260,8 +262,10 @@ impl Upkeep {
     }
 
     fn round(&self, work: &Work) -> Result<()> {
-        let Some(reached) = self.reached()? else { return Ok(()) };
-        let is_keeper = self.is_keeper(&reached)?;
+        let reached = self.reached()?;
+        let is_keeper = reached.as_ref().map_or(Ok(false), |reached| self.is_keeper(reached))?;
+        self.parts.keeper.store(is_keeper, Ordering::Relaxed);
+        let Some(reached) = reached else { return Ok(()) };
         // An embedded process, and a simulated one, rolls up whatever it owns.
         if is_keeper || self.parts.sources.is_none() {
             self.roll_up(&reached)?;

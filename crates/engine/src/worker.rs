@@ -14,7 +14,9 @@ use crate::clock::{Clock, Randomness};
 use crate::commit::CommitThreads;
 use crate::engine::{Engine, Environment, Workers};
 use crate::ingest::{EpochSink, Turn};
+use crate::letters::{LetterSink, Letters};
 use crate::options::RunOptions;
+use crate::reconciler::{Reconciler, ReconcilerHandle, ReconcilerParts, stop_reconciler};
 use crate::report::Report;
 use crate::run::{Run, Summary};
 use crate::service::SetWhenDropped;
@@ -102,6 +104,8 @@ pub struct WorkerSource {
     pub reader: Arc<dyn TopicReader>,
     /// Divides them.
     pub group: Box<dyn Group>,
+    /// Takes dead letters, if they are wanted outside of the lake as well.
+    pub letters: Option<Arc<dyn LetterSink>>,
 }
 
 /// A started worker.
@@ -120,6 +124,8 @@ pub struct Worker {
     clock: Arc<dyn Clock>,
     projector_thread: JoinHandle<()>,
     upkeep_thread: UpkeepThread,
+    /// Shows corrections, and does the daily runs while this process maintains the lake.
+    reconciler: (ReconcilerHandle, JoinHandle<()>),
     told: Option<String>,
 }
 
@@ -153,13 +159,28 @@ impl Worker {
         let Some(stores) = runtime.block_on(start.unless_stopped(backing.open()))? else { return Ok(None) };
         let Stores { logs, lake, .. } = stores;
         let Some(()) = runtime.block_on(start.unless_stopped(lake.add_columns()))? else { return Ok(None) };
-        let WorkerSource { topic, partitioner, reader, group } = source;
+        let WorkerSource { topic, partitioner, reader, group, letters } = source;
         let checking = start.unless_stopped(check_others(&logs, backing, &topic));
         let Some(frontiers) = runtime.block_on(checking)? else { return Ok(None) };
         let lake = Arc::new(lake);
         let (clock, report) = (Arc::clone(start.clock()), Arc::clone(&start.report));
         let hot = HotPartitions::default();
         let owned = Arc::new(OwnedPartitions::new(topic.numbers().collect()));
+        let fingerprints = Fingerprints { config: settings.fingerprint(), key: key.fingerprint() };
+        let keeper: Arc<AtomicBool> = Arc::default();
+        let opening = Reconciler::open(ReconcilerParts {
+            logs: logs.clone(),
+            lake: Arc::clone(&lake),
+            shown: hot.clone(),
+            settings: settings.clone(),
+            key,
+            fingerprints,
+            report: Arc::clone(&report),
+            clock: Arc::clone(&clock),
+            randomness: Arc::clone(randomness),
+            keeper: Some(Arc::clone(&keeper)),
+        });
+        let Some(reconciler) = runtime.block_on(start.unless_stopped(opening))? else { return Ok(None) };
         start.questions.open(owned.questions(Embedded::new(hot.clone(), Arc::clone(&lake))));
         let environment = Environment {
             logs: logs.clone(),
@@ -170,13 +191,15 @@ impl Worker {
             decode_threads: std::thread::available_parallelism().map_or(1, NonZero::get),
             report: Arc::clone(&report),
             sources: Some(backing.sources()),
+            keeper,
+            letters: letters.map(|sink| Letters::new(Arc::clone(&lake), sink)),
         };
         let (mut engine, Workers { projecting, upkeep }) = Engine::new(options, key, hot.clone(), environment)?;
         engine.survive_fencing();
         let (sender, taken) = crossbeam_channel::unbounded();
         let take_over = Arc::new(TakeOver {
             options: options.clone(),
-            fingerprints: Fingerprints { config: settings.fingerprint(), key: key.fingerprint() },
+            fingerprints,
             logs,
             lake: Arc::clone(&lake),
             topic: topic.clone(),
@@ -207,6 +230,7 @@ impl Worker {
             clock,
             projector_thread: projecting.start()?,
             upkeep_thread: upkeep.start()?,
+            reconciler: reconciler.start()?,
             told: None,
         }))
     }
@@ -263,6 +287,7 @@ impl Worker {
             }
         }
         self.upkeep_thread.stop();
+        stop_reconciler(self.reconciler);
         // The run's outcome includes the projector's.
         let _ = self.projector_thread.join();
         // Leaves the group: its partitions are committed.

@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use adtally_source::RawRecord;
-use adtally_source::kafka::record::{CSV, INPUT, SEQUENCE, WATERMARK};
+use adtally_source::kafka::record::{CSV, GAP, INPUT, SEQUENCE, WATERMARK};
 use rdkafka::bindings as rd;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -158,6 +158,7 @@ unsafe fn pass(record: *const rd::rd_kafka_message_t, take: &mut dyn FnMut(RawRe
                 _ if name == WATERMARK.as_bytes() => raw.watermark = value,
                 _ if name == SEQUENCE.as_bytes() => raw.sequence = value,
                 _ if name == CSV.as_bytes() => raw.csv = value,
+                _ if name == GAP.as_bytes() => raw.gap = value,
                 _ => {}
             }
         }

@@ -29,6 +29,9 @@ pub struct Ledger {
     /// NUL bytes that belong to no line: padding before or after the text of a line. Not part of format 1.
     #[serde(skip)]
     pub nul_bytes: u64,
+    /// Offsets that a topic had lost before they were read. Not part of format 1.
+    #[serde(skip)]
+    pub gap_offsets: u64,
 }
 
 impl Ledger {
@@ -75,6 +78,7 @@ impl AddAssign<&Ledger> for Ledger {
         self.conflicting_duplicates += other.conflicting_duplicates;
         self.gap_bytes += other.gap_bytes;
         self.nul_bytes += other.nul_bytes;
+        self.gap_offsets += other.gap_offsets;
     }
 }
 
@@ -95,6 +99,9 @@ impl fmt::Display for Ledger {
         }
         if self.gap_bytes > 0 {
             write!(f, "; {} bytes could never be read", thousands(self.gap_bytes))?;
+        }
+        if self.gap_offsets > 0 {
+            write!(f, "; {} offsets of a topic were lost", thousands(self.gap_offsets))?;
         }
         if self.nul_bytes > 0 {
             write!(f, "; {} NUL bytes belong to no line", thousands(self.nul_bytes))?;

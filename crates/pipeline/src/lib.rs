@@ -27,6 +27,6 @@ pub mod watermark;
 
 pub use clock_guard::{ClockGuard, ClockReading};
 pub use epoch_draft::EpochDraft;
-pub use partition::{Judged, Partition, RunEnd, Stopped};
+pub use partition::{Gap, Judged, Partition, RunEnd, Stopped};
 pub use pending_batch::PendingBatch;
 pub use settings::TimeSettings;

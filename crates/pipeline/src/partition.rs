@@ -43,6 +43,15 @@ pub struct Judged {
     pub stopped: Stopped,
 }
 
+/// What can never be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Gap {
+    /// So many bytes of a log.
+    Bytes(u64),
+    /// So many offsets of a topic.
+    Offsets(u64),
+}
+
 /// How a bounded run ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RunEnd {
@@ -224,13 +233,14 @@ impl Partition {
         });
     }
 
-    /// Adds a gap to the ledger: bytes of an input that can never be read.
-    pub fn book_gap(&mut self, id: InputId, bytes: u64) {
-        let booked = self.inputs.change(id, |input| {
-            input.touch().ledger.gap_bytes += bytes;
-        });
-        if booked.is_some() {
-            self.progress.ledger.gap_bytes += bytes;
+    /// Adds a gap of an input to the ledger.
+    pub fn book_gap(&mut self, id: InputId, gap: Gap) {
+        let book = |ledger: &mut Ledger| match gap {
+            Gap::Bytes(bytes) => ledger.gap_bytes += bytes,
+            Gap::Offsets(offsets) => ledger.gap_offsets += offsets,
+        };
+        if self.inputs.change(id, |input| book(&mut input.touch().ledger)).is_some() {
+            book(&mut self.progress.ledger);
         }
     }
 

@@ -111,18 +111,7 @@ impl Corrections {
         if hot.snapshot().progress.number > 0 {
             return Ok(());
         }
-        let progress = Progress { number: self.lake_epoch, ..self.progress };
-        let from = hot.hot_from(&progress);
-        let counts = match from {
-            Some(from) => {
-                let to = progress.newest_click_ms.map_or(from, |newest| Minute::of(newest).next()).max(from);
-                let cut = Epochs::of(RECONCILE, self.lake_epoch);
-                self.parts.lake.minute_counts(from, to, &cut).await?
-            }
-            None => Vec::new(),
-        };
-        hot.restore(progress, from, &counts, self.lake_epoch, Vec::new());
-        Ok(())
+        load_hot(self.parts.lake.as_ref(), hot, Progress { number: self.lake_epoch, ..self.progress }).await
     }
 
     /// The current time, in milliseconds since the Unix epoch.
@@ -268,6 +257,23 @@ impl Corrections {
         });
         self.parts.lake.encode(&clicks.collect::<Vec<_>>(), &[], (RECONCILE, number), (self.parts.random)())
     }
+}
+
+/// Loads the corrections of hot minutes from the lake into an empty view, as of an epoch that the lake contains.
+///
+/// # Errors
+/// As [`LakeStore::minute_counts`].
+pub async fn load_hot(lake: &dyn LakeStore, hot: &HotCounts, progress: Progress) -> Result<()> {
+    let from = hot.hot_from(&progress);
+    let counts = match from {
+        Some(from) => {
+            let to = progress.newest_click_ms.map_or(from, |newest| Minute::of(newest).next()).max(from);
+            lake.minute_counts(from, to, &Epochs::of(RECONCILE, progress.number)).await?
+        }
+        None => Vec::new(),
+    };
+    hot.restore(progress, from, &counts, progress.number, Vec::new());
+    Ok(())
 }
 
 /// Advances frontiers to others. Minutes that are final in all source partitions are not live here.

@@ -20,7 +20,7 @@ mod run;
 mod tests;
 mod verify;
 
-pub use corrections::{CorrectionParts, Corrections, Readers};
+pub use corrections::{CorrectionParts, Corrections, Readers, load_hot};
 pub use intake::{Intaker, Origin, Outcome, REJECTED_SHOWN_MAX};
 pub use letters::{
     Letter, LetterGroup, LetterSelection, REASONS_MAX, Redecode, Tell, Watch, letter_groups, letters, replay,

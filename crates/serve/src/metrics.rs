@@ -1,6 +1,6 @@
 //! Metrics in the OpenMetrics text format. No label ever names an ad, an address or a user.
 
-use adtally_engine::status::{CorrectionLedger, Gauges, Projection, RunLoop, Status};
+use adtally_engine::status::{CorrectionLedger, Gauges, Projection, RunLoop, Status, TopicLag};
 use adtally_model::reconcile::{Corrected, Intake};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet, text};
@@ -132,6 +132,14 @@ impl Collector for StatusCollector {
             let help = format!("Committed epochs that the {store} does not hold yet.");
             gauge(&mut encoder, &format!("{store}_epochs_behind"), &help, *epochs_behind as f64)?;
         }
+        if !gauges.topic_lags.is_empty() {
+            let help = "Kafka records between what is committed of a partition and its end.";
+            let mut family = encoder.encode_descriptor("topic_lag_records", help, None, MetricType::Gauge)?;
+            for TopicLag { partition, records } in &gauges.topic_lags {
+                let label = [("partition", partition.to_string())];
+                ConstGauge::new(*records as f64).encode(family.encode_family(&label)?)?;
+            }
+        }
         if let Some(run_loop) = &gauges.run_loop {
             let held = [
                 ("live_identities", "Identities in memory for deduplication.", run_loop.live_identities),
@@ -174,6 +182,8 @@ fn encode_lines(encoder: &mut DescriptorEncoder, gauges: &Gauges) -> fmt::Result
     let help = "Duplicates whose remaining fields differed from the click that was counted.";
     counter(encoder, "conflicting_duplicates", help, lines.conflicting_duplicates)?;
     counter(encoder, "gap_bytes", "Bytes that could never be read.", lines.gap_bytes)?;
+    let help = "Offsets that a topic had lost before they were read.";
+    counter(encoder, "gap_offsets", help, lines.gap_offsets)?;
     counter(encoder, "nul_bytes", "NUL bytes that belong to no line.", lines.nul_bytes)
 }
 

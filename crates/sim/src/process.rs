@@ -112,6 +112,8 @@ impl Process {
             decode_threads: 0,
             report: Report::recovers(scenario.settings.time, clock),
             sources: None,
+            keeper: Arc::default(),
+            letters: None,
         };
         // A process dies before it has made that many attempts.
         let options = RunOptions { settings: scenario.settings.clone(), ending, attempts_max: u32::MAX };

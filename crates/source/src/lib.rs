@@ -32,4 +32,4 @@ pub use kafka::{
     GroupEvent, KafkaPartition, KafkaSettings, Partitioner, Polled, RawRecord, RecordReader, Routing, Stamp,
 };
 pub use line_number::{line_number, open_text};
-pub use source::{Source, SourceBlock};
+pub use source::{Backlog, Source, SourceBlock};

@@ -18,6 +18,15 @@ pub enum SourceBlock {
     Records(RecordBlock),
 }
 
+/// How far a partition of a topic is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Backlog {
+    /// The next offset to read.
+    pub next: u64,
+    /// Offsets from there to the end of the partition.
+    pub behind: u64,
+}
+
 /// The source of the lines of a partition. A discovery takes effect only at the end of the epoch in which it was
 /// returned. Times are monotonic milliseconds.
 ///
@@ -139,6 +148,11 @@ pub trait Source: Send {
     /// The progress of a run.
     fn progress(&self) -> Progress {
         Progress::default()
+    }
+
+    /// How far a topic's partition is read; `None` for other sources, and while its end is not known.
+    fn backlog(&self) -> Option<Backlog> {
+        None
     }
 
     /// The number of open files.

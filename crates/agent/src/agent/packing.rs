@@ -113,6 +113,7 @@ impl<P: Produce> Agent<P> {
         (first, watermark_ms): (u64, Option<i64>),
     ) -> Result<()> {
         let Some(input) = self.inputs.get_mut(&id) else { return Ok(()) };
+        let home = home_of(input, self.partitions);
         let told = input.told.entry(partition).or_default();
         told.sequence += 1;
         told.watermark_ms = watermark_ms;
@@ -127,6 +128,7 @@ impl<P: Produce> Agent<P> {
             watermark_ms,
             sequence: told.sequence,
             csv_header: input.csv_header.clone(),
+            gap_bytes: Some(input.ledger.gap_bytes).filter(|&gap| gap > 0 && partition == home),
             tag,
         };
         input.note_sent(first);
@@ -158,6 +160,20 @@ impl<P: Produce> Agent<P> {
         Ok(())
     }
 
+    /// Tells one partition of each log with a new gap how large its gaps are in all. Later records to it repeat this.
+    pub(super) fn tell_gaps(&mut self) -> Result<()> {
+        let due: Vec<InputId> = self.inputs.iter().filter(|(_, input)| input.tells_gap).map(|(&id, _)| id).collect();
+        for id in due {
+            let Some(input) = self.inputs.get_mut(&id) else { continue };
+            input.tells_gap = false;
+            let (mark, read_to, home) =
+                (mark_of(&input.time, &self.time), input.read_to, home_of(input, self.partitions));
+            self.end_records(id, |of, _| of == home)?;
+            self.outgo(id, home, (Vec::new(), None), (read_to, mark))?;
+        }
+        Ok(())
+    }
+
     /// Tells the partitions that got no line lately that the watermark of a log has passed the end of a minute.
     pub(super) fn tell_partitions(&mut self, now: Now) -> Result<()> {
         let is_due = |input: &Input| input.tell_at_ms.is_some_and(|at_ms| at_ms <= now.monotonic_ms);
@@ -176,6 +192,11 @@ impl<P: Produce> Agent<P> {
         }
         Ok(())
     }
+}
+
+/// The partition that is told the gaps of a log.
+fn home_of(input: &Input, partitions: u32) -> u32 {
+    Partitioner::Murmur2.partition(input.name.as_bytes(), partitions)
 }
 
 /// The watermark of a log.

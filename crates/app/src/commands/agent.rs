@@ -17,7 +17,7 @@ use adtally_kafka::{Cluster, Produced, Producer};
 use adtally_model::ledger::thousands;
 use adtally_model::settings::Clash;
 use adtally_model::{Error, ErrorKind, IdentityKey, PartitionState, Result};
-use adtally_source::kafka::record::{CSV, INPUT, SEQUENCE, Stamp, WATERMARK};
+use adtally_source::kafka::record::{CSV, GAP, INPUT, SEQUENCE, Stamp, WATERMARK};
 use adtally_source::{DecodeSettings, Decoder, LocalFiles};
 use adtally_store::backing::{EMBEDDED, StoreUrl};
 use adtally_store::data_dir::DataDir;
@@ -249,6 +249,8 @@ impl Produce for Sender {
         if let Some(header) = &record.csv_header {
             headers.push((CSV, header));
         }
+        let gap = record.gap_bytes.map(|bytes| bytes.to_string());
+        headers.extend(gap.as_ref().map(|gap| (GAP, gap.as_bytes())));
         self.0.send(Produced {
             partition: record.partition,
             key: record.key.as_deref().map(str::as_bytes),

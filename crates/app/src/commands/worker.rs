@@ -10,15 +10,24 @@ use crate::exit::Exit;
 use crate::handles;
 use crate::terminal;
 use adtally_engine::clock::{Clock, Randomness, SystemClock, SystemRandomness};
+use adtally_engine::letters::{LetterSink, SentLetter};
 use adtally_engine::worker::{Group, TopicReader, Worker, WorkerSource};
 use adtally_engine::{ATTEMPTS_MAX, Backing, Ending, ServiceStart};
-use adtally_kafka::{Cluster, Consumer, Membership, StartAt};
+use adtally_kafka::{Cluster, Consumer, Membership, Produced, Producer, StartAt};
 use adtally_model::time::parse_rfc3339;
 use adtally_model::{Error, Result};
 use adtally_source::{GroupEvent, RecordReader};
 use clap::Args;
+use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long dead letters may take to be acknowledged, in milliseconds. After that, they are sent again.
+const LETTERS_MS_MAX: i64 = 30_000;
+
+/// How often to look for acknowledgements of dead letters.
+const LETTERS_POLL: Duration = Duration::from_millis(5);
 
 /// Count the partitions of a Kafka topic that a consumer group assigns to this process.
 #[derive(Debug, Args)]
@@ -122,7 +131,11 @@ pub fn worker(args: &WorkerArgs) -> Result<Exit> {
         let topic = runtime.block_on(registered)?;
         let reader = Arc::new(Reader { consumer, start: args.from, accept_loss: args.accept_loss });
         let group = Box::new(Member(Membership::join(&cluster, &kafka.topic, &kafka.group, clock)?));
-        let source = WorkerSource { topic, partitioner, reader, group };
+        let letters = (!kafka.dead_letter_topic.is_empty())
+            .then(|| LetterTopic::open(&cluster, &kafka.dead_letter_topic))
+            .transpose()?
+            .map(|topic| Arc::new(topic) as Arc<dyn LetterSink>);
+        let source = WorkerSource { topic, partitioner, reader, group, letters };
         let randomness: Arc<dyn Randomness> = Arc::new(SystemRandomness);
         Worker::begin(&options, (&backing, key), source, &start, &randomness, runtime.handle())
     };
@@ -167,6 +180,77 @@ impl TopicReader for Reader {
         let (reader, lost) = self.consumer.read(partition, next, self.accept_loss)?;
         Ok((Box::new(reader), lost))
     }
+}
+
+/// The topic of dead letters.
+struct LetterTopic {
+    cluster: Cluster,
+    topic: String,
+    /// Made anew after a failure: what it still has to send is sent again.
+    producer: Mutex<Option<(Producer, u32)>>,
+}
+
+impl LetterTopic {
+    fn open(cluster: &Cluster, topic: &str) -> Result<LetterTopic> {
+        let letters = LetterTopic { cluster: cluster.clone(), topic: topic.to_owned(), producer: Mutex::default() };
+        *letters.producer.lock() = Some(letters.producer()?);
+        Ok(letters)
+    }
+
+    /// A producer, and the partitions of the topic.
+    fn producer(&self) -> Result<(Producer, u32)> {
+        let producer = Producer::open(&self.cluster, &self.topic)?;
+        let partitions = producer.facts()?.partitions.max(1);
+        Ok((producer, partitions))
+    }
+}
+
+impl LetterSink for LetterTopic {
+    fn send(&self, letters: &[SentLetter]) -> Result<()> {
+        let mut producer = self.producer.lock();
+        let (opened, partitions) = match producer.take() {
+            Some(opened) => opened,
+            None => self.producer()?,
+        };
+        send_all(&opened, partitions, letters)?;
+        *producer = Some((opened, partitions));
+        Ok(())
+    }
+}
+
+/// Sends letters, and waits until all are safe.
+fn send_all(producer: &Producer, partitions: u32, letters: &[SentLetter]) -> Result<()> {
+    let until_ms = SystemClock.monotonic_ms() + LETTERS_MS_MAX;
+    let (mut sent, mut safe) = (0, 0);
+    while safe < letters.len() {
+        if SystemClock.monotonic_ms() > until_ms {
+            let why = producer.failure().unwrap_or_else(|| "no answer".to_owned());
+            return Err(Error::transient(format!("dead letters cannot be sent to Kafka: {why}")));
+        }
+        while let Some(letter) = letters.get(sent) {
+            let numbers = [u64::from(letter.partition), letter.epoch, letter.row].map(|number| number.to_string());
+            let [partition, epoch, row] = numbers.each_ref().map(|number| number.as_bytes());
+            let record = Produced {
+                partition: letter.partition % partitions,
+                key: None,
+                value: &letter.json,
+                headers: &[("adtally.partition", partition), ("adtally.epoch", epoch), ("adtally.row", row)],
+                tag: letter.row,
+            };
+            if !producer.send(record)? {
+                break;
+            }
+            sent += 1;
+        }
+        match producer.acknowledged() {
+            Some(acknowledged) => {
+                acknowledged.outcome?;
+                safe += 1;
+            }
+            None => std::thread::sleep(LETTERS_POLL),
+        }
+    }
+    Ok(())
 }
 
 /// The client that is a member of the group.

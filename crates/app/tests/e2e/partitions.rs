@@ -221,6 +221,8 @@ fn read_topic(
         decode_threads: 2,
         report: Report::recovers(options.settings.time, Arc::clone(&clock)),
         sources: None,
+        keeper: Arc::default(),
+        letters: None,
     };
     let hot = HotPartitions::default();
     let fingerprints = Fingerprints { config: options.settings.fingerprint(), key: key.fingerprint() };

@@ -4,6 +4,7 @@
 //! one broker, except those that stop it; each has topics of its own.
 
 mod answers;
+mod beside;
 mod chaos;
 mod faults;
 mod services;

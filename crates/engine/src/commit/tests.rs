@@ -52,6 +52,7 @@ fn fault_31_a_bounded_run_waits_for_a_slow_lake() {
     let hot = Arc::new(HotCounts::new(60));
     let report = Report::new(TimeSettings::default(), &PartitionState::default(), clock.clone());
     let parts = ProjectorParts {
+        letters: None,
         lake: lake.clone(),
         report: Arc::clone(&report),
         clock: clock.clone(),

@@ -1,6 +1,7 @@
 //! The end of an epoch: when it is due, what it contains, and how discoveries take effect.
 
 use super::*;
+use adtally_pipeline::Gap;
 
 impl<S: EpochSink> Ingest<S> {
     /// Most lines in the epoch. The first epochs of a process are smaller: a process that is killed again and again during
@@ -133,8 +134,12 @@ impl<S: EpochSink> Ingest<S> {
                 }
                 Discovery::Gap { input: id, bytes, reason } => {
                     tracing::error!(id = id.0, bytes, reason, "bytes can never be read: a gap in the ledger");
-                    self.partition.book_gap(id, bytes);
+                    self.partition.book_gap(id, Gap::Bytes(bytes));
                     self.source.gap_booked(id);
+                }
+                Discovery::LostOffsets { input: id, offsets } => {
+                    tracing::error!(id = id.0, offsets, "the topic has lost offsets that were not read: a gap");
+                    self.partition.book_gap(id, Gap::Offsets(offsets));
                 }
             }
         }

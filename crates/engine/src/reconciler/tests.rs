@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::clock::SystemRandomness;
+use crate::status::Status;
 use adtally_model::PartitionState;
 use adtally_pipeline::TimeSettings;
 use object_store::memory::InMemory;
@@ -40,12 +41,14 @@ struct Rig {
     store: Arc<InMemory>,
     clock: Arc<SetClock>,
     settings: Settings,
+    /// See [`ReconcilerParts::keeper`].
+    keeper: Option<Arc<AtomicBool>>,
 }
 
 impl Rig {
     fn new() -> Rig {
         let clock = Arc::new(SetClock { wall_ms: START_MS.into(), monotonic_ms: 0.into() });
-        Rig { store: Arc::new(InMemory::new()), clock, settings: Settings::default() }
+        Rig { store: Arc::new(InMemory::new()), clock, settings: Settings::default(), keeper: None }
     }
 
     async fn open(&self) -> Reconciler {
@@ -60,6 +63,7 @@ impl Rig {
             report: Report::new(TimeSettings::default(), &PartitionState::default(), Arc::clone(&clock)),
             clock,
             randomness: Arc::new(SystemRandomness),
+            keeper: self.keeper.clone(),
         };
         Reconciler::open(parts).await.unwrap()
     }
@@ -141,5 +145,39 @@ fn corrections_have_times_of_a_guarded_clock() {
         reconciler.run(&asked, &|_, _| {}).await.unwrap();
         let committed_ms = reconciler.corrections.as_ref().unwrap().progress().clock_ms;
         assert!((START_MS..START_MS + 120_000).contains(&committed_ms), "{committed_ms}");
+    });
+}
+
+/// Of several processes on one store, the one that maintains the lake does the daily run, and the others show it.
+#[test]
+fn one_of_several_processes_runs_daily() {
+    run(async {
+        let mut rig = Rig::new();
+        rig.keeper = Some(Arc::new(AtomicBool::new(true)));
+        let mut first = rig.open().await;
+        rig.keeper = Some(Arc::new(AtomicBool::new(false)));
+        let mut second = rig.open().await;
+        let due_ms = first.first_due_ms();
+        assert_eq!(second.first_due_ms(), due_ms);
+        rig.clock.pass(AFTER_START_MS);
+        let again_ms = second.run_if_due(due_ms).await;
+        assert_eq!(rig.runs().await, 0, "the other one keeps the lake");
+        let night_ms = 20_001 * DAY_MS + 2 * HOUR_MS + HOUR_MS / 2;
+        assert_eq!((first.run_if_due(due_ms).await, rig.runs().await), (Some(night_ms), 1));
+        second.follow().await.unwrap();
+        assert_eq!((second.shown, second.parts.report.ledger().corrections.unwrap().runs), (first.shown, 1));
+
+        // The first process dies, and the second one keeps the lake: today's run is done.
+        drop(first);
+        second.parts.keeper.as_ref().unwrap().store(true, Ordering::Relaxed);
+        rig.clock.pass(HOUR_MS);
+        assert_eq!((second.run_if_due(again_ms).await, rig.runs().await), (Some(night_ms), 1));
+        rig.clock.pass(night_ms - rig.clock.wall_ms());
+        assert_eq!((second.run_if_due(Some(night_ms)).await, rig.runs().await), (Some(night_ms + DAY_MS), 2));
+        // A run by request claims the partition again, whoever had it.
+        let asked = Asked::Reconcile(ReconcileOptions::all("command"));
+        rig.open().await.run(&asked, &|_, _| {}).await.unwrap();
+        second.run(&asked, &|_, _| {}).await.unwrap();
+        assert_eq!(rig.runs().await, 4);
     });
 }

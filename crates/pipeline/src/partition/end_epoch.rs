@@ -8,7 +8,7 @@ use crate::inputs::{Input, Unreadable};
 use crate::watermark;
 use adtally_model::epoch::{BASE_EVERY, FOLD_BEFORE_BASE};
 use adtally_model::{
-    Error, Frontiers, InputId, InputStatus, Invariant, Minute, MinuteIdentities, Position, Progress, Result,
+    Error, Frontiers, InputId, InputLog, InputStatus, Invariant, Minute, MinuteIdentities, Position, Progress, Result,
 };
 
 /// How long before the row of an ended input is summed up its file is checked again, in milliseconds.
@@ -172,9 +172,16 @@ impl Partition {
     }
 }
 
-/// Whether an input has ended and has not been seen for `ms`.
+/// Whether an input has ended and has not been seen for `ms`. Nobody says that the log behind the records of a shared lane
+/// has ended: it counts as ended while it is idle, and was last seen when its watermark last advanced.
 fn is_unseen_for(input: &Input, now_ms: i64, ms: i64) -> bool {
-    input.row.status == InputStatus::Ended && now_ms - input.seen_at_ms > ms
+    match (&input.row.log, input.row.status) {
+        (InputLog::Records, InputStatus::Idle | InputStatus::Ended) => {
+            now_ms - input.seen_at_ms.max(input.row.time.advanced_at_ms) > ms
+        }
+        (InputLog::File(_), InputStatus::Ended) => now_ms - input.seen_at_ms > ms,
+        _ => false,
+    }
 }
 
 /// Since when this process has watched without a break.

@@ -2,7 +2,7 @@
 
 use crate::clockwork::{MINUTE, START, World};
 use crate::driver::clock;
-use adtally_model::InputId;
+use adtally_model::{InputId, InputRow};
 use adtally_pipeline::{Partition, RunEnd, Stopped, TimeSettings};
 
 const HOUR: i64 = 60 * MINUTE;
@@ -160,4 +160,33 @@ fn rows_of_inputs_that_are_still_there_are_kept() {
     assert_eq!(ids, [2, 3]);
     assert_eq!(world.partition.take_forgotten(), [InputId(1)]);
     assert_eq!(world.partition.ledger().read, read + 160, "the sum is kept");
+}
+
+/// Nobody says that a log behind a topic has ended, and each restarted container may bring a log with a new name.
+#[test]
+fn rows_of_silent_logs_behind_a_topic_are_summed_up() {
+    const DAY: i64 = 24 * HOUR;
+    let mut world = World::new(1, TimeSettings::default());
+    world.partition.share_lane();
+    for id in [2, 3] {
+        world
+            .partition
+            .add_input(InputRow::of_records(InputId(id), format!("agent-{id}:clicks.log")), &clock(world.now));
+    }
+    for day in 0..40 {
+        world.now += DAY;
+        let now = clock(world.now);
+        world.partition.observe(&now);
+        if day == 20 {
+            world.partition.note_seen(InputId(3), &now);
+        }
+        world.partition.note_shared_lane(true, &now);
+        for _ in 0..4 {
+            world.lines(1, &[START]);
+            world.epoch();
+        }
+    }
+    let ids: Vec<u64> = world.partition.inputs().iter().map(|input| input.row.id.0).collect();
+    assert_eq!(ids, [1, 3], "a file is listed by its folder, and the log 3 was seen on day 20");
+    assert_eq!(world.partition.take_forgotten(), [InputId(2)]);
 }

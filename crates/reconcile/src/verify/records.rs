@@ -144,9 +144,11 @@ async fn read_records(
     }
     if let Some(state) = &scan.state {
         findings.checked.push(format!("the fold up to epoch {head}: {}", state.progress.ledger));
-        let gap = state.progress.ledger.gap_bytes;
-        if gap > 0 {
-            findings.checked.push(format!("{gap} bytes could never be read; the gap is in the ledger"));
+        let Ledger { gap_bytes, gap_offsets, .. } = state.progress.ledger;
+        for (gap, unit) in [(gap_bytes, "bytes"), (gap_offsets, "offsets of the topic")] {
+            if gap > 0 {
+                findings.checked.push(format!("{gap} {unit} could never be read; the gap is in the ledger"));
+            }
         }
     }
     Ok(Some(scan))

@@ -51,11 +51,12 @@ struct Lines {
     #[serde(flatten)]
     ledger: Ledger,
     nul_bytes: u64,
+    gap_offsets: u64,
 }
 
 impl From<Ledger> for Lines {
     fn from(ledger: Ledger) -> Self {
-        Lines { ledger, nul_bytes: ledger.nul_bytes }
+        Lines { ledger, nul_bytes: ledger.nul_bytes, gap_offsets: ledger.gap_offsets }
     }
 }
 

@@ -12,7 +12,7 @@ const COVER: &str = r#""from":"2026-01-31T10:00:00Z","to":"2026-01-31T10:02:00Z"
 const NO_COVER: &str = r#""from":null,"to":null,"state":"open","restated":false,"reconciled_to":null,"watermark":null,"newest_click":null,"revision":"AQEA_9335rzX6syI75mrxeiMkRED""#;
 const ADS: &str = r#""ads":[{"rank":1,"ad_id":"42","clicks":123},{"rank":2,"ad_id":"7","clicks":9}]"#;
 const MINUTES: &str = r#""minutes":[{"minute":"2026-01-31T10:00:00Z","clicks":114,"state":"final"},{"minute":"2026-01-31T10:01:00Z","clicks":9,"state":"closed"}]"#;
-const LEDGER: &str = r#""read":10,"counted":4,"duplicate":2,"late":1,"future":1,"malformed":1,"invalid":1,"conflicting_duplicates":1,"gap_bytes":5,"nul_bytes":3"#;
+const LEDGER: &str = r#""read":10,"counted":4,"duplicate":2,"late":1,"future":1,"malformed":1,"invalid":1,"conflicting_duplicates":1,"gap_bytes":5,"nul_bytes":3,"gap_offsets":6"#;
 
 fn ok(reply: &Reply, expected: &str) {
     assert_eq!((reply.status, reply.body.as_str()), (StatusCode::OK, expected));
@@ -163,7 +163,7 @@ fn the_ledger() {
     two.partitions[1].partition = 1;
     two.inputs_left_off = 3;
     *bench.process.report.lock().unwrap() = two;
-    let total = r#""read":20,"counted":8,"duplicate":4,"late":2,"future":2,"malformed":2,"invalid":2,"conflicting_duplicates":2,"gap_bytes":10,"nul_bytes":6"#;
+    let total = r#""read":20,"counted":8,"duplicate":4,"late":2,"future":2,"malformed":2,"invalid":2,"conflicting_duplicates":2,"gap_bytes":10,"nul_bytes":6,"gap_offsets":12"#;
     let (first, second) = (partition(0), partition(1));
     let expected = format!(
         r#"{{{total},"partitions":[{first},{second}],"inputs":[{input}],"inputs_left_off":3,"revision":"AQEA_9335rzX6syI75mrxeiMkRED"}}"#
@@ -171,7 +171,7 @@ fn the_ledger() {
     ok(&bench.get("/ledger"), &expected);
 
     *bench.process.report.lock().unwrap() = Default::default();
-    let zero = r#"{"read":0,"counted":0,"duplicate":0,"late":0,"future":0,"malformed":0,"invalid":0,"conflicting_duplicates":0,"gap_bytes":0,"nul_bytes":0,"partitions":[],"inputs":[],"revision":null}"#;
+    let zero = r#"{"read":0,"counted":0,"duplicate":0,"late":0,"future":0,"malformed":0,"invalid":0,"conflicting_duplicates":0,"gap_bytes":0,"nul_bytes":0,"gap_offsets":0,"partitions":[],"inputs":[],"revision":null}"#;
     ok(&bench.get("/ledger"), zero);
 }
 

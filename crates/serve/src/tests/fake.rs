@@ -2,7 +2,7 @@
 
 use adtally_engine::status::{
     DurationHistogram, Gauges, InputLedger, LedgerReport, PartitionLedger, Projection, QueueDepth, Readiness, RunLoop,
-    Status,
+    Status, TopicLag,
 };
 use adtally_model::time::parse_rfc3339;
 use adtally_model::{Error, InputStatus, Ledger, Minute, MinuteState, Progress, Result};
@@ -161,6 +161,7 @@ pub(super) fn ledger() -> Ledger {
         conflicting_duplicates: 1,
         gap_bytes: 5,
         nul_bytes: 3,
+        gap_offsets: 6,
     }
 }
 
@@ -242,6 +243,7 @@ impl Status for FakeProcess {
             closed_lag_ms: None,
             projections: vec![Projection { store: "lake", epochs_behind: 1 }],
             corrections: None,
+            topic_lags: vec![TopicLag { partition: 7, records: 12 }],
             run_loop: Some(RunLoop {
                 epoch_commits: commits.snapshot(),
                 queues: vec![QueueDepth { queue: "read_ahead_bytes", depth: 2, capacity: 8 }],

@@ -93,6 +93,13 @@ pub enum Discovery {
         /// What happened.
         reason: String,
     },
+    /// Offsets that a topic has lost before they were read.
+    LostOffsets {
+        /// The input of records without a stamp.
+        input: InputId,
+        /// Their number.
+        offsets: u64,
+    },
 }
 
 /// The result of a read.

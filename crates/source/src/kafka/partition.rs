@@ -1,11 +1,11 @@
 //! Turns the records of a topic's partition into blocks.
 
 use super::partitioner::Routing;
-use super::record::Stamp;
+use super::record::{self, Stamp};
 use crate::block::{CsvHeader, Format, RecordBlock};
 use crate::decode::DecodeSettings;
 use crate::file_tail::{Discovery, Progress, ReadOutcome};
-use crate::source::{Source, SourceBlock};
+use crate::source::{Backlog, Source, SourceBlock};
 use adtally_model::{Error, InputId, LaneId, PartitionState, Position, Record, RecordTime, Result};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -34,6 +34,8 @@ pub struct RawRecord<'a> {
     pub sequence: Option<&'a [u8]>,
     /// The header [`CSV`](super::record::CSV).
     pub csv: Option<&'a [u8]>,
+    /// The header [`GAP`](super::record::GAP).
+    pub gap: Option<&'a [u8]>,
 }
 
 /// The state of a partition of a topic, for the client that reads it.
@@ -85,6 +87,10 @@ pub struct KafkaPartition {
     read_records: u64,
     /// Offsets that are lost and not booked yet.
     gap: u64,
+    /// Bytes that the agent of each input could never read, as far as they are booked or in `gaps`.
+    gap_bytes: HashMap<InputId, u64>,
+    /// What is not booked yet of them.
+    gaps: Vec<Discovery>,
     /// Whether the caller knows the input of records without a stamp, or learns of it with the last block.
     is_known: bool,
 }
@@ -126,6 +132,8 @@ impl KafkaPartition {
             new_warnings: Vec::new(),
             read_records: 0,
             gap: 0,
+            gap_bytes: state.inputs.values().map(|row| (row.id, row.ledger.gap_bytes)).filter(|of| of.1 > 0).collect(),
+            gaps: Vec::new(),
             is_known: false,
         }
     }
@@ -179,6 +187,7 @@ impl KafkaPartition {
                 self;
             let (warnings, new_warnings, read_records) =
                 (&mut self.warnings, &mut self.new_warnings, &mut self.read_records);
+            let (gap_bytes, gaps) = (&mut self.gap_bytes, &mut self.gaps);
             let mut take = |raw: RawRecord<'_>| {
                 *read_records += 1;
                 let stamp = Stamp::parse(raw.input, raw.watermark, raw.sequence);
@@ -194,6 +203,14 @@ impl KafkaPartition {
                 };
                 if let Some(stamp) = &stamp {
                     note_sequence(sequences, warnings, new_warnings, (input, stamp, raw.offset));
+                    if let Some(total) = raw.gap.and_then(record::gap) {
+                        let booked = gap_bytes.entry(input).or_default();
+                        if total > *booked {
+                            let bytes = total - std::mem::replace(booked, total);
+                            let reason = format!("the agent of {} could not read them", stamp.input);
+                            gaps.push(Discovery::Gap { input, bytes, reason });
+                        }
+                    }
                 }
                 let format = match (raw.csv, &*csv) {
                     (None, _) => Format::Ndjson,
@@ -275,13 +292,11 @@ fn note_sequence(
 
 impl Source for KafkaPartition {
     fn discover(&mut self, _now_ms: i64) -> Result<Vec<Discovery>> {
-        match self.inputs.get(&self.own_name) {
-            Some(&input) if self.gap > 0 && self.is_known => {
-                let reason = "the topic has lost these offsets before they were read".to_owned();
-                Ok(vec![Discovery::Gap { input, bytes: std::mem::take(&mut self.gap), reason }])
-            }
-            _ => Ok(Vec::new()),
+        let mut found: Vec<Discovery> = std::mem::take(&mut self.gaps);
+        if let Some(&input) = self.inputs.get(&self.own_name).filter(|_| self.gap > 0 && self.is_known) {
+            found.push(Discovery::LostOffsets { input, offsets: std::mem::take(&mut self.gap) });
         }
+        Ok(found)
     }
 
     fn read(&mut self, lane: LaneId, _now_ms: i64) -> Result<ReadOutcome<SourceBlock>> {
@@ -305,9 +320,15 @@ impl Source for KafkaPartition {
         Some(LANE)
     }
 
+    fn is_listed(&self, _input: InputId) -> bool {
+        // Only its records show that a log exists.
+        false
+    }
+
     fn forget(&mut self, input: InputId) {
         self.inputs.retain(|_, known| *known != input);
         self.sequences.remove(&input);
+        self.gap_bytes.remove(&input);
     }
 
     fn set_block_bytes(&mut self, bytes: usize) {
@@ -320,6 +341,10 @@ impl Source for KafkaPartition {
 
     fn new_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.new_warnings)
+    }
+
+    fn backlog(&self) -> Option<Backlog> {
+        self.reader.lag().map(|behind| Backlog { next: self.next, behind })
     }
 
     fn progress(&self) -> Progress {

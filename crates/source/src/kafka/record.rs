@@ -8,6 +8,7 @@
 //! | `adtally.watermark` | the guarded watermark of the whole log before the record's first line, in milliseconds since the Unix epoch, decimal; empty while there is none |
 //! | `adtally.sequence` | the number of the record among those of this log in this partition, from 1, decimal |
 //! | `adtally.csv` | the header line of a CSV log, without its line ending; absent for NDJSON |
+//! | `adtally.gap` | the bytes of this log that its agent could never read, decimal, cumulative; absent while there are none, and in all partitions but one |
 //!
 //! A record without `adtally.input` is not from an agent. Its lines belong to the input of the whole partition.
 
@@ -21,6 +22,9 @@ pub const WATERMARK: &str = "adtally.watermark";
 pub const SEQUENCE: &str = "adtally.sequence";
 /// The name of the header with the CSV header.
 pub const CSV: &str = "adtally.csv";
+
+/// The name of the header with the bytes that could never be read.
+pub const GAP: &str = "adtally.gap";
 
 /// Longest name of a log, in bytes.
 pub const INPUT_BYTES_MAX: usize = 4_096;
@@ -51,6 +55,11 @@ impl<'a> Stamp<'a> {
     pub fn values(&self) -> (String, String) {
         (self.watermark_ms.map_or_else(String::new, |ms| ms.to_string()), self.sequence.to_string())
     }
+}
+
+/// The bytes in the header [`GAP`]; `None` if it is not an agent's.
+pub fn gap(digits: &[u8]) -> Option<u64> {
+    number(digits)
 }
 
 fn number<N: FromStr>(digits: &[u8]) -> Option<N> {

@@ -13,6 +13,9 @@ pub struct KafkaSettings {
     /// The topic.
     #[serde(deserialize_with = "Text::<0, 249>::owned")]
     pub topic: String,
+    /// The topic to which workers also send dead letters; empty if there is none.
+    #[serde(deserialize_with = "Text::<0, 249>::owned")]
+    pub dead_letter_topic: String,
     /// The consumer group of the workers.
     #[serde(deserialize_with = "Text::<0, 255>::owned")]
     pub group: String,

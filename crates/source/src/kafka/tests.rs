@@ -18,6 +18,7 @@ struct Stored {
     value: Vec<u8>,
     stamp: Option<(&'static str, &'static str, &'static str)>,
     csv: Option<&'static str>,
+    gap: Option<&'static str>,
 }
 
 /// Delivers records, and then its end.
@@ -37,6 +38,7 @@ impl RecordReader for Fake {
             watermark: stamp.map(|stamp| stamp.1.as_bytes()),
             sequence: stamp.map(|stamp| stamp.2.as_bytes()),
             csv: stored.csv.map(str::as_bytes),
+            gap: stored.gap.map(str::as_bytes),
         });
         Ok(Polled::Record)
     }
@@ -93,7 +95,8 @@ fn holes_are_part_of_the_next_record_and_lines_get_their_ends() {
 
 #[test]
 fn stamps_name_inputs_and_their_watermarks() {
-    let stamped = |offset, stamp| Stored { offset, value: line(1).into_bytes(), stamp: Some(stamp), csv: None };
+    let stamped =
+        |offset, stamp| Stored { offset, value: line(1).into_bytes(), stamp: Some(stamp), ..Stored::default() };
     let records = vec![
         stamped(5, ("a", "", "1")),
         stamped(6, ("b", "1748822400000", "1")),
@@ -124,8 +127,8 @@ fn a_block_has_lines_of_one_format() {
     let csv = |offset, header| Stored {
         offset,
         value: b"1748822400000,7,u,10.0.0.1\n".to_vec(),
-        stamp: None,
         csv: Some(header),
+        ..Stored::default()
     };
     let header = "click_timestamp,ad_id,user_id,ip";
     let json = Stored { offset: 5, value: line(1).into_bytes(), ..Stored::default() };
@@ -145,7 +148,7 @@ fn a_block_has_lines_of_one_format() {
 
 #[test]
 fn records_that_are_missing_are_told_once() {
-    let stamped = |offset, sequence| Stored { offset, value: Vec::new(), stamp: Some(("a", "", sequence)), csv: None };
+    let stamped = |offset, sequence| Stored { offset, stamp: Some(("a", "", sequence)), ..Stored::default() };
     // An agent that starts again begins with 1.
     let records = vec![stamped(5, "1"), stamped(6, "2"), stamped(7, "5"), stamped(8, "1"), stamped(9, "2")];
     let mut source = source(records, || Ok(Polled::AtEnd));
@@ -186,7 +189,7 @@ fn lost_offsets_become_a_gap_of_a_known_input() {
     let first = block(&mut source);
     assert_eq!((first.records.len(), first.found), (0, vec![(InputId(1), "t/0".into())]));
     let gaps = source.discover(0).unwrap();
-    assert!(matches!(gaps[..], [crate::Discovery::Gap { input: InputId(1), bytes: 4, .. }]), "{gaps:?}");
+    assert!(matches!(gaps[..], [crate::Discovery::LostOffsets { input: InputId(1), offsets: 4 }]), "{gaps:?}");
     assert_eq!(source.discover(0).unwrap(), []);
     assert_eq!(block(&mut source).records[0].position, Position { from: 5, to: 10 });
 }
@@ -197,4 +200,14 @@ fn errors_of_the_topic_stop_the_source_and_outages_do_not() {
     assert_eq!(lost.read(LaneId(0), 0).unwrap_err().kind(), ErrorKind::Corrupt);
     let mut away = source(Vec::new(), || Ok(Polled::Unreachable(Error::transient("no broker"))));
     assert!(matches!(away.read(LaneId(0), 0).unwrap(), ReadOutcome::Unreadable(_)));
+}
+
+#[test]
+fn gaps_of_an_agent_are_booked_once() {
+    let stored = |offset, gap| Stored { offset, stamp: Some(("a", "", "1")), gap, ..Stored::default() };
+    let mut source = source(vec![stored(5, Some("30")), stored(6, None), stored(7, Some("30"))], || Ok(Polled::AtEnd));
+    assert_eq!(block(&mut source).records.len(), 3);
+    let gaps = source.discover(0).unwrap();
+    assert!(matches!(gaps[..], [crate::Discovery::Gap { input: InputId(1), bytes: 30, .. }]), "{gaps:?}");
+    assert_eq!(source.discover(0).unwrap(), []);
 }

@@ -37,6 +37,9 @@ const TOPIC: u16 = 9;
 /// Marks a partition that [is retired](adtally_model::Progress::is_retired); empty.
 const RETIRED: u16 = 10;
 
+/// [`Ledger::gap_offsets`], a u64, little-endian; omitted if it is 0.
+const GAP_OFFSETS: u16 = 11;
+
 /// One field.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Tagged {
@@ -105,8 +108,10 @@ pub(super) fn of(epoch: &Epoch) -> Result<Vec<Tagged>> {
 }
 
 fn of_ledger(ledger: &Ledger, of: Part, fields: &mut Vec<Tagged>) {
-    if ledger.nul_bytes > 0 {
-        fields.push(Tagged { of, tag: NUL_BYTES, value: ledger.nul_bytes.to_le_bytes().to_vec() });
+    for (tag, number) in [(NUL_BYTES, ledger.nul_bytes), (GAP_OFFSETS, ledger.gap_offsets)] {
+        if number > 0 {
+            fields.push(Tagged { of, tag, value: number.to_le_bytes().to_vec() });
+        }
     }
 }
 
@@ -165,7 +170,7 @@ fn apply_one(epoch: &mut Epoch, Tagged { of, tag, value }: Tagged) -> Result<()>
             file.csv_header = Some(value.into());
         }
         (RECORDS, Some(row), _) => row.log = InputLog::Records,
-        (NUL_BYTES, row, of) => {
+        (NUL_BYTES | GAP_OFFSETS, row, of) => {
             let number = value.try_into().map_err(|_| wrong("is not a number"))?;
             let ledger = match (row, of) {
                 (Some(row), _) => &mut row.ledger,
@@ -173,7 +178,8 @@ fn apply_one(epoch: &mut Epoch, Tagged { of, tag, value }: Tagged) -> Result<()>
                 (None, Part::Gone) => &mut epoch.progress.gone,
                 (None, _) => return Err(wrong("belongs to no input")),
             };
-            ledger.nul_bytes = u64::from_le_bytes(number);
+            let number = u64::from_le_bytes(number);
+            *(if tag == NUL_BYTES { &mut ledger.nul_bytes } else { &mut ledger.gap_offsets }) = number;
         }
         (RECONCILE, _, Part::Partition) => {
             let record = postcard::from_bytes(&value).map_err(|_| wrong("is no state of reconciliation"))?;

@@ -397,8 +397,9 @@ async fn read_ledgers(
                 invalid: lines("invalid")?,
                 conflicting_duplicates: lines("conflicting_duplicates")?,
                 gap_bytes: lines("gap_bytes")?,
-                // Not in the table, since it does not count lines.
+                // Not in the table, since they do not count lines.
                 nul_bytes: 0,
+                gap_offsets: 0,
             };
             newest.insert(input, (epoch, ledger));
         }

@@ -19,6 +19,7 @@ mod encode;
 mod files;
 mod known;
 mod lake_store;
+mod letters;
 mod long_range;
 mod project;
 mod restated;

@@ -159,7 +159,7 @@ fn fault_14_offsets_are_lost_before_they_were_read() {
     let worker = deployment.worker("--accept-loss");
     let ledger = deployment.wait_read(150);
     assert_eq!(ledger["counted"], 150, "{ledger}");
-    wait_for("the gap", || (worker.get("/ledger")["gap_bytes"] == 50).then_some(()));
+    wait_for("the gap", || (worker.get("/ledger")["gap_offsets"] == 50).then_some(()));
     worker.stop();
     deployment.site.verify();
 }

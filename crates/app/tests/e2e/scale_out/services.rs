@@ -91,6 +91,17 @@ impl Broker {
         self.tool("org.apache.kafka.tools.TopicCommand", &arguments);
     }
 
+    /// All records of a topic: their headers, and their values.
+    pub(super) fn records(&self, topic: &str) -> Vec<(String, String)> {
+        let format = "%h\u{1f}%s\n";
+        let output =
+            kcat(&["-C", "-b", &self.address, "-t", topic, "-o", "beginning", "-e", "-q", "-f", format]).output();
+        let text = String::from_utf8(output.unwrap().stdout).unwrap();
+        let split =
+            |line: &str| line.split_once('\u{1f}').map(|(headers, value)| (headers.to_owned(), value.to_owned()));
+        text.lines().map(|line| split(line).unwrap()).collect()
+    }
+
     /// Produces lines, each a record with a key, by librdkafka with this partitioner.
     pub(super) fn produce(&self, topic: &str, partitioner: &str, lines: impl IntoIterator<Item = (String, String)>) {
         let mut command = kcat(&["-P", "-b", &self.address, "-t", topic, "-K", "|"]);

@@ -319,6 +319,7 @@ impl Process {
         let step = self.disk.state().step;
         for discovery in std::mem::take(&mut self.discovered) {
             match discovery {
+                Discovery::LostOffsets { .. } => panic!("a file has no offsets"),
                 Discovery::Found { facts, position } => {
                     let mut row = InputRow::new(facts.input, facts.name.clone(), facts.generation);
                     describe(&mut row, &facts);
