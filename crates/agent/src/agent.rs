@@ -19,6 +19,9 @@ use std::sync::Arc;
 /// Most bytes of lines that are buffered or not acknowledged. Beyond it nothing is read.
 const HELD_BYTES_MAX: usize = 48 << 20;
 
+/// Bytes that a record takes beside its lines until it is acknowledged, about.
+const RECORD_BYTES: usize = 512;
+
 /// How often a log at its end is asked again, in milliseconds.
 const POLL_MS: i64 = 20;
 
@@ -66,6 +69,8 @@ pub struct AgentParts<P> {
     pub decoder: Decoder,
     /// The partitions of the topic.
     pub partitions: u32,
+    /// How the partition of an ad is chosen.
+    pub partitioner: Partitioner,
     /// Kafka.
     pub producer: P,
     /// How far the logs are safe.
@@ -94,6 +99,7 @@ pub struct Agent<P> {
     source: Box<dyn Source>,
     decoder: Decoder,
     partitions: u32,
+    partitioner: Partitioner,
     producer: P,
     journal: Journal,
     guard: ClockGuard,
@@ -130,6 +136,7 @@ impl<P: Produce> Agent<P> {
             source,
             decoder,
             partitions: parts.partitions,
+            partitioner: parts.partitioner,
             producer: parts.producer,
             journal: parts.journal,
             guard: ClockGuard::new(parts.now.wall_ms, parts.now.monotonic_ms, parts.state.progress.clock_ms),

@@ -85,6 +85,7 @@ fn agent(folder: &Path, runtime: &tokio::runtime::Runtime, topic: &Topic, (seed,
         source: Box::new(tailer),
         decoder: Decoder::new(DecodeSettings::default(), IdentityKey::new([0; 16])).unwrap(),
         partitions: PARTITIONS,
+        partitioner: Partitioner::Murmur2,
         producer: Fake {
             topic: Arc::clone(topic),
             waiting: VecDeque::new(),

@@ -393,6 +393,7 @@ impl Recorder {
     fn fail(&mut self, step: Step, error: Error) -> Result<()> {
         let attempt = self.retry.map_or(1, |retry| retry.attempt + 1);
         if !error.is_retryable() || self.parts.attempts_max.is_some_and(|max| attempt >= max) {
+            self.parts.report.store_mended(self.partition());
             return Err(error);
         }
         let what = step.words();

@@ -3,8 +3,10 @@
 //! They are sent before the lake is brought up to date with their epochs. Whatever the lake lacks is projected again after a
 //! crash, so no letter is missing. Those sent before the crash are sent twice, with the same headers.
 
-use adtally_model::{EpochNumber, Result};
+use adtally_model::{EpochNumber, Error, Result};
 use adtally_store::lake::{EpochProjection, Lake};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A dead letter of a committed epoch.
@@ -25,7 +27,7 @@ pub trait LetterSink: Send + Sync {
     /// Takes letters, and returns when they are safe.
     ///
     /// # Errors
-    /// Transient when they may not be safe: all of them are sent again.
+    /// Any, when they may not be safe: all of them are sent again.
     fn send(&self, letters: &[SentLetter]) -> Result<()>;
 }
 
@@ -34,31 +36,39 @@ pub trait LetterSink: Send + Sync {
 pub struct Letters {
     lake: Arc<Lake>,
     sink: Arc<dyn LetterSink>,
+    /// The last epoch of each partition whose letters this process has sent.
+    sent: Arc<Mutex<BTreeMap<u32, EpochNumber>>>,
 }
 
 impl Letters {
     /// From this lake into this sink.
     pub fn new(lake: Arc<Lake>, sink: Arc<dyn LetterSink>) -> Letters {
-        Letters { lake, sink }
+        Letters { lake, sink, sent: Arc::default() }
     }
 
-    /// Sends the letters of committed epochs.
+    /// Sends the letters of committed epochs, unless this process has done so. The epochs of a partition ascend.
     ///
     /// # Errors
-    /// As [`Lake::letters`] and [`LetterSink::send`].
+    /// As [`Lake::letters`]; transient when the sink does not take them.
     pub(crate) fn send(&self, runtime: &tokio::runtime::Handle, epochs: &[EpochProjection]) -> Result<()> {
         for EpochProjection { progress, staged, .. } in epochs {
-            let letters = runtime.block_on(self.lake.letters(staged))?;
-            if letters.is_empty() {
+            if self.sent.lock().get(&progress.partition).is_some_and(|&sent| sent >= progress.number) {
                 continue;
             }
+            let letters = runtime.block_on(self.lake.letters(staged))?;
             let sent = (0..).zip(letters).map(|(row, json)| SentLetter {
                 partition: progress.partition,
                 epoch: progress.number,
                 row,
                 json,
             });
-            self.sink.send(&sent.collect::<Vec<_>>())?;
+            let sent: Vec<SentLetter> = sent.collect();
+            if !sent.is_empty() {
+                // Counting goes on, and the lake waits.
+                let failed = |error: Error| Error::transient("dead letters cannot be sent").because(error);
+                self.sink.send(&sent).map_err(failed)?;
+            }
+            self.sent.lock().insert(progress.partition, progress.number);
         }
         Ok(())
     }

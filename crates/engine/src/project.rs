@@ -191,13 +191,17 @@ impl Projector {
 
     /// Queues a committed epoch for the lake.
     pub fn committed(&self, draft: &EpochDraft, pending: Arc<PendingEpoch>, oldest_needed: EpochNumber) {
-        if self.lake_epoch(draft.progress.partition).is_none() {
-            // Its next owner projects the epoch.
-            return;
-        }
+        // Without a member, the next owner projects the epoch.
+        let Some(lake_epoch) = self.lake_epoch(draft.progress.partition) else { return };
         let inputs = draft.inputs.iter().map(|row| (Arc::clone(&row.origin), row.ledger)).collect();
         let waiting = Waiting { pending, progress: draft.progress, inputs, oldest_needed };
         self.shared.change(|queue| {
+            // An earlier owner of the same process may say so after its successor found the epoch in the log.
+            let Progress { partition, number, .. } = waiting.progress;
+            let is_known = |of: &Waiting| of.progress.partition == partition && of.progress.number >= number;
+            if lake_epoch >= number || queue.waiting.iter().any(is_known) {
+                return;
+            }
             queue.waiting.push(waiting);
             queue.hurry |= queue.bytes() > PENDING_BYTES_MAX || queue.waiting.len() > PENDING_EPOCHS_MAX;
         });

@@ -1,7 +1,7 @@
 //! Recovery: rebuilds a partition's state from the stores, so that the run can continue.
 
 use crate::project::Waiting;
-use adtally_model::{EpochNumber, Error, Minute, MinuteCounts, PartitionState, Result};
+use adtally_model::{EpochNumber, Error, Minute, MinuteCounts, PartitionState, Progress, Result};
 use adtally_store::epoch_log::{Beginning, EpochLog, Fingerprints, LogWriter};
 use adtally_store::hot_counts::{HotCounts, PendingEpoch};
 use adtally_store::lake::{Epochs, LakeStore, TableEpochs};
@@ -56,12 +56,27 @@ pub async fn take_over_as(
     let held = lake.held(state.progress.log_id, state.progress.partition).await?;
     check_behind(&held, state.progress.number)?;
     let lake_epoch = held.by_all();
+    let waiting = waiting_after(log, lake_epoch, &state.progress).await?;
+    Ok(Recovered { writer, state, lake_epoch, waiting })
+}
+
+/// The epochs that the lake lacks of a partition at this progress.
+///
+/// # Errors
+/// External when a store fails, corrupt when the lake does not fit the log.
+pub async fn waiting_of(log: &EpochLog, lake: &dyn LakeStore, at: &Progress) -> Result<Vec<Waiting>> {
+    let held = lake.held(at.log_id, at.partition).await?;
+    check_behind(&held, at.number)?;
+    waiting_after(log, held.by_all(), at).await
+}
+
+async fn waiting_after(log: &EpochLog, lake_epoch: EpochNumber, at: &Progress) -> Result<Vec<Waiting>> {
     let mut waiting = Vec::new();
     let progress = log.progress();
-    if lake_epoch < state.progress.number {
-        progress.begin(state.progress.number - lake_epoch);
+    if lake_epoch < at.number {
+        progress.begin(at.number - lake_epoch);
     }
-    for number in lake_epoch + 1..=state.progress.number {
+    for number in lake_epoch + 1..=at.number {
         progress.advance();
         let Some((epoch, _)) = log.read(number).await? else {
             return Err(Error::corrupt(format!(
@@ -77,7 +92,7 @@ pub async fn take_over_as(
             pending: Arc::new(PendingEpoch { epoch: number, counts: epoch.counts.into(), staged: epoch.staged }),
         });
     }
-    Ok(Recovered { writer, state, lake_epoch, waiting })
+    Ok(waiting)
 }
 
 /// Fails if a table contains an epoch after `number`, the last epoch of the log.
@@ -165,8 +180,8 @@ impl OlderMinutes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use adtally_model::Country;
     use adtally_model::fold::FoldedMinute;
-    use adtally_model::{Country, Progress};
     use adtally_store::lake::{EpochProjection, Lake};
     use object_store::ObjectStore;
     use object_store::memory::InMemory;

@@ -23,13 +23,15 @@ use crate::service::SetWhenDropped;
 use crate::start::ServiceStart;
 use crate::upkeep::UpkeepThread;
 use adtally_model::settings::Clash;
-use adtally_model::{Error, IdentityKey, Ledger, Result};
+use adtally_model::{Error, Frontiers, IdentityKey, Ledger, Minute, Progress, Result};
 use adtally_source::{GroupEvent, Partitioner, RecordReader};
 use adtally_store::backing::{Backing, Stores};
 use adtally_store::embedded::{Embedded, HotPartitions};
-use adtally_store::epoch_log::{EpochLogs, Fingerprints};
+use adtally_store::epoch_log::Fingerprints;
+use adtally_store::hot_counts::HotCounts;
 use adtally_store::sources::Topic;
 use crossbeam_channel::Receiver;
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::sync::Arc;
@@ -73,6 +75,12 @@ pub trait Group: Send {
 
 /// Opens the partitions of a topic.
 pub trait TopicReader: Send + Sync {
+    /// Asks the brokers about a partition, and waits for the answer.
+    ///
+    /// # Errors
+    /// Transient when they do not answer.
+    fn reach(&self, partition: u32) -> Result<()>;
+
     /// The offset at which to begin a partition that was never read. Waits for the brokers.
     ///
     /// # Errors
@@ -98,6 +106,8 @@ pub trait TopicReader: Send + Sync {
 pub struct WorkerSource {
     /// The topic, registered in the deployment.
     pub topic: Topic,
+    /// The partitions of earlier sources of the deployment, which are all retired.
+    pub retired: Vec<Progress>,
     /// How its producers choose partitions.
     pub partitioner: Partitioner,
     /// Opens its partitions.
@@ -133,7 +143,9 @@ pub struct Worker {
 struct Assigned {
     /// Distinguishes assignments of the same partition.
     token: u64,
-    /// When it was first fenced since it was assigned, in milliseconds of monotonic time.
+    /// When it was last taken over, in milliseconds of monotonic time.
+    taken_ms: i64,
+    /// When it was first fenced since it was last here for long, in milliseconds of monotonic time.
     fenced_since_ms: Option<i64>,
     /// When to take it over again after it was fenced.
     again_ms: Option<i64>,
@@ -159,12 +171,12 @@ impl Worker {
         let Some(stores) = runtime.block_on(start.unless_stopped(backing.open()))? else { return Ok(None) };
         let Stores { logs, lake, .. } = stores;
         let Some(()) = runtime.block_on(start.unless_stopped(lake.add_columns()))? else { return Ok(None) };
-        let WorkerSource { topic, partitioner, reader, group, letters } = source;
-        let checking = start.unless_stopped(check_others(&logs, backing, &topic));
-        let Some(frontiers) = runtime.block_on(checking)? else { return Ok(None) };
+        let WorkerSource { topic, retired, partitioner, reader, group, letters } = source;
+        let frontiers = frontiers_after(&retired);
         let lake = Arc::new(lake);
         let (clock, report) = (Arc::clone(start.clock()), Arc::clone(&start.report));
         let hot = HotPartitions::default();
+        show_retired(&hot, &retired);
         let owned = Arc::new(OwnedPartitions::new(topic.numbers().collect()));
         let fingerprints = Fingerprints { config: settings.fingerprint(), key: key.fingerprint() };
         let keeper: Arc<AtomicBool> = Arc::default();
@@ -213,6 +225,7 @@ impl Worker {
             sender,
             folding: Semaphore::new(FOLDS_MAX),
             tokens: AtomicU64::new(1),
+            wanted: Mutex::default(),
             abandon: Arc::clone(&engine.abandon),
         });
         let run = Run::new(engine);
@@ -332,16 +345,17 @@ impl Worker {
 
     fn assign(&mut self, partition: u32) {
         let token = self.take_over.begin(partition);
-        let assigned = Assigned { token, fenced_since_ms: None, again_ms: None, committed: 0 };
+        let assigned = Assigned { token, taken_ms: 0, fenced_since_ms: None, again_ms: None, committed: 0 };
         self.assigned.insert(partition, assigned);
     }
 
     /// Adds a partition that was taken over, unless it was given up in the meantime.
     fn add(&mut self, taken: Taken) -> Result<()> {
         let Taken { partition, token, outcome } = taken;
-        if self.assigned.get(&partition).is_none_or(|assigned| assigned.token != token) {
+        let Some(assigned) = self.assigned.get_mut(&partition).filter(|assigned| assigned.token == token) else {
             return Ok(());
-        }
+        };
+        assigned.taken_ms = self.clock.monotonic_ms();
         let (owned, older) = outcome?;
         let number = self.topic.number_of(partition);
         let hot = Arc::clone(&owned.hot);
@@ -356,6 +370,7 @@ impl Worker {
 
     /// Ends the epoch of a revoked partition, and releases the partition once the epoch is committed.
     fn release(&mut self, partition: u32) -> Result<()> {
+        self.take_over.forget(partition);
         self.assigned.remove(&partition);
         let number = self.topic.number_of(partition);
         self.owned.remove(number);
@@ -386,6 +401,7 @@ impl Worker {
 
     /// Drops a partition with everything that is not committed.
     fn lose(&mut self, partition: u32) {
+        self.take_over.forget(partition);
         self.assigned.remove(&partition);
         let number = self.topic.number_of(partition);
         self.owned.remove(number);
@@ -404,6 +420,9 @@ impl Worker {
             tracing::warn!(number, "partition dropped: {}", error.report());
             let assigned = number.checked_sub(self.topic.first).and_then(|partition| self.assigned.get_mut(&partition));
             if let Some(assigned) = assigned {
+                if now_ms - assigned.taken_ms > FENCED_MS_MAX {
+                    assigned.fenced_since_ms = None;
+                }
                 assigned.fenced_since_ms.get_or_insert(now_ms);
                 assigned.again_ms = Some(now_ms + FENCED_PAUSE_MS);
             }
@@ -449,32 +468,24 @@ impl Worker {
     }
 }
 
-/// Rejects a deployment with live partitions of another source. Returns where the frontiers of new partitions begin: behind
-/// all that retired partitions have counted.
-async fn check_others(logs: &EpochLogs, backing: &Backing, topic: &Topic) -> Result<adtally_model::Frontiers> {
-    let mut frontiers = adtally_model::Frontiers::default();
-    for number in backing.sources().partitions().await? {
-        if topic.numbers().contains(&number) {
-            continue;
-        }
-        let Some(newest) = logs.log(number).newest().await? else { continue };
-        if !newest.progress.is_retired {
-            let what = match newest.progress.topic {
-                None => "log files".to_owned(),
-                Some(of) => format!("partition {} of another topic", of.partition),
-            };
-            return Err(Error::user(format!(
-                "partition {number} of the data reads {what} and is not retired: copies of its clicks in {} would be counted \
-                 twice. Read it to its end, and retire it with `adtally retire`; or count the topic into another URL",
-                topic.name
-            )));
-        }
-        if let Some(newest_ms) = newest.progress.newest_click_ms {
-            let end_ms = adtally_model::Minute::of(newest_ms).end_ms();
-            for frontier in [&mut frontiers.closed, &mut frontiers.final_, &mut frontiers.expired] {
-                frontier.advance(end_ms);
-            }
+/// Where the frontiers of new partitions begin: behind all that retired partitions have counted.
+fn frontiers_after(retired: &[Progress]) -> Frontiers {
+    let mut frontiers = Frontiers::default();
+    for newest_ms in retired.iter().filter_map(|progress| progress.newest_click_ms) {
+        let end_ms = Minute::of(newest_ms).end_ms();
+        for frontier in [&mut frontiers.closed, &mut frontiers.final_, &mut frontiers.expired] {
+            frontier.advance(end_ms);
         }
     }
-    Ok(frontiers)
+    frontiers
+}
+
+/// Shows the counts of retired partitions, which the lake has.
+fn show_retired(hot: &HotPartitions, retired: &[Progress]) {
+    for progress in retired {
+        let counts = HotCounts::new(0);
+        let from = progress.newest_click_ms.map(|newest_ms| Minute::of(newest_ms).next());
+        counts.restore(*progress, from, &[], progress.number, Vec::new());
+        hot.add(progress.partition, Arc::new(counts));
+    }
 }

@@ -100,11 +100,11 @@ impl Cluster {
 
     /// The error of a client that cannot be made.
     pub(crate) fn unusable(error: KafkaError) -> Error {
-        let what = match &error {
-            KafkaError::ClientConfig(_, why, name, _) => format!("kafka.options: {name}: {why}"),
-            _ => "the client of Kafka cannot be made: check kafka.options".to_owned(),
-        };
-        Error::user(what).because(error)
+        match &error {
+            // The error has the value, which may be a password.
+            KafkaError::ClientConfig(_, why, name, _) => Error::user(format!("kafka.options: {name}: {why}")),
+            _ => Error::user("the client of Kafka cannot be made: check kafka.options").because(error),
+        }
     }
 
     /// Asks for the facts of a topic.
@@ -112,14 +112,24 @@ impl Cluster {
     /// # Errors
     /// A user error when there is no such topic; transient when the brokers do not answer.
     pub(crate) fn describe<C: ClientContext>(&self, client: &Client<C>, topic: &str) -> Result<TopicFacts> {
+        self.look(client, topic)?.ok_or_else(|| {
+            Error::user(format!(
+                "the topic {topic} does not exist at {}: create it, with as many partitions as you will ever need",
+                self.brokers()
+            ))
+        })
+    }
+
+    /// Asks for the facts of a topic; `None` if the broker does not know it.
+    ///
+    /// # Errors
+    /// A user error when it cannot be used; transient when the brokers do not answer.
+    pub(crate) fn look<C: ClientContext>(&self, client: &Client<C>, topic: &str) -> Result<Option<TopicFacts>> {
         match describe_topic(client, topic, REQUEST_TIMEOUT.as_millis() as i32) {
-            Ok((id, partitions)) => Ok(TopicFacts { id, partitions: u32::try_from(partitions).unwrap_or(u32::MAX) }),
-            Err(Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {
-                Err(Error::user(format!(
-                    "the topic {topic} does not exist at {}: create it, with as many partitions as you will ever need",
-                    self.brokers()
-                )))
+            Ok((id, partitions)) => {
+                Ok(Some(TopicFacts { id, partitions: u32::try_from(partitions).unwrap_or(u32::MAX) }))
             }
+            Err(Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => Ok(None),
             Err(Some(code @ (RDKafkaErrorCode::InvalidTopic | RDKafkaErrorCode::TopicAuthorizationFailed))) => {
                 Err(Error::user(format!("the topic {topic} cannot be used: {code}")))
             }

@@ -33,6 +33,10 @@ const TOPIC_EVERY: u32 = 5;
 /// How often the watcher looks whether it must end.
 const POLL: Duration = Duration::from_millis(50);
 
+/// For how long the brokers must say that there is no such topic until it counts as deleted, in milliseconds: metadata reaches
+/// all brokers within seconds.
+const MISSING_MS: i64 = 15_000;
+
 /// For how long an answer about a partition counts, in milliseconds. After that, the partition is out of reach.
 const ANSWER_MS: i64 = 10_000;
 
@@ -65,6 +69,8 @@ struct Shared {
     partitions: Mutex<BTreeMap<u32, Watched>>,
     /// Why the topic cannot be read any more.
     broken: Mutex<Option<String>>,
+    /// Since when the brokers say that there is no such topic, in monotonic milliseconds.
+    missing_since_ms: Mutex<Option<i64>>,
     /// Why the last question was not answered.
     failure: Mutex<Option<String>>,
     /// Whether the topic must be examined before anything else is delivered.
@@ -119,6 +125,7 @@ impl Consumer {
             clock,
             partitions: Mutex::default(),
             broken: Mutex::default(),
+            missing_since_ms: Mutex::default(),
             failure: Mutex::default(),
             suspect: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -143,6 +150,14 @@ impl Consumer {
     /// Corrupt when the topic was deleted, made again, or given more partitions; transient when the brokers do not answer.
     pub fn confirm(&self) -> Result<()> {
         self.shared.examine()
+    }
+
+    /// Asks the brokers about a partition.
+    ///
+    /// # Errors
+    /// Transient when they do not answer.
+    pub fn reach(&self, partition: u32) -> Result<()> {
+        self.shared.offsets(partition).map(drop)
     }
 
     /// Where a partition begins that was never read.
@@ -265,16 +280,35 @@ impl Shared {
 
     /// Asks for the facts of the topic, and compares them.
     fn examine(&self) -> Result<()> {
-        let broken = match self.cluster.describe(self.consumer.client(), &self.topic) {
-            Ok(facts) if facts == self.facts => None,
-            Ok(facts) if facts.id == self.facts.id => Some(grown(&self.topic, self.facts.partitions, facts.partitions)),
-            Ok(_) => Some(made_again(&self.topic)),
-            Err(error) if error.is_retryable() => {
-                *self.failure.lock() = Some(error.report());
-                return Err(error);
-            }
-            Err(_) => Some(format!("the topic {} was deleted: what was not read of it is lost", self.topic)),
+        let unclear = |error: Error| {
+            *self.failure.lock() = Some(error.report());
+            Err(error)
         };
+        let found = match self.cluster.look(self.consumer.client(), &self.topic) {
+            Ok(found) => found,
+            // Permissions come and go as brokers do. Nothing is lost.
+            Err(error) => return unclear(Error::transient("the topic cannot be examined").because(error)),
+        };
+        let broken = match found {
+            Some(facts) if facts == self.facts => None,
+            Some(facts) if facts.id == self.facts.id => {
+                Some(grown(&self.topic, self.facts.partitions, facts.partitions))
+            }
+            Some(_) => Some(made_again(&self.topic)),
+            None => {
+                let (topic, now_ms) = (&self.topic, (self.clock)());
+                let since_ms = *self.missing_since_ms.lock().get_or_insert(now_ms);
+                if now_ms - since_ms < MISSING_MS {
+                    // A broker that has just started may not know it yet.
+                    self.suspect.store(true, Ordering::Relaxed);
+                    return unclear(Error::transient(format!(
+                        "the brokers do not know the topic {topic} at the moment"
+                    )));
+                }
+                Some(format!("the topic {topic} was deleted: what was not read of it is lost"))
+            }
+        };
+        *self.missing_since_ms.lock() = None;
         self.suspect.store(false, Ordering::Relaxed);
         if let Some(broken) = broken {
             self.broken.lock().get_or_insert(broken);
@@ -316,7 +350,9 @@ impl Shared {
                 }
             }
             let mut waited = Duration::ZERO;
-            while waited < WATCH_EVERY && !self.stop.load(Ordering::Relaxed) && !self.suspect.load(Ordering::Relaxed) {
+            let is_missing = self.missing_since_ms.lock().is_some();
+            let hurries = || !is_missing && self.suspect.load(Ordering::Relaxed);
+            while waited < WATCH_EVERY && !self.stop.load(Ordering::Relaxed) && !hurries() {
                 std::thread::sleep(POLL);
                 waited += POLL;
             }
@@ -359,6 +395,11 @@ impl Reader {
         self.shared.partitions.lock().get(&self.partition).copied().unwrap_or_default()
     }
 
+    /// The offset up to which the partition is read: that of the next record, or an end that was reached.
+    fn passed(&self) -> u64 {
+        self.next.max(self.end.unwrap_or_default())
+    }
+
     fn unreachable(&self) -> Error {
         let why = self.failure.clone().or_else(|| self.shared.failure.lock().clone()).unwrap_or_default();
         Error::transient(format!(
@@ -374,7 +415,10 @@ impl Reader {
         };
         match code {
             AutoOffsetReset | OffsetOutOfRange => {
-                let (first, end) = self.shared.offsets(self.partition)?;
+                let (first, end) = match self.shared.offsets(self.partition) {
+                    Ok(offsets) => offsets,
+                    Err(error) => return Ok(Polled::Unreachable(error)),
+                };
                 self.shared.check(self.partition, self.next, (first, end))?;
                 Err(Error::corrupt(format!(
                     "partition {} of {} cannot be read from offset {} on, although it has the offsets from {first} to {end}: \
@@ -425,15 +469,17 @@ impl RecordReader for Reader {
         if !is_current {
             return Ok(Polled::Unreachable(self.unreachable()));
         }
-        if self.next < watched.first {
-            self.shared.check(self.partition, self.next, (watched.first, watched.end))?;
+        // The offsets up to an end that was reached have no more records, even if they are gone by now.
+        if self.passed() < watched.first {
+            self.shared.check(self.partition, self.passed(), (watched.first, watched.end))?;
         }
-        Ok(if self.end.is_some_and(|end| end >= watched.end) { Polled::AtEnd } else { Polled::Nothing })
+        // While records come often, the client does not say that the end is reached.
+        Ok(if self.passed() >= watched.end { Polled::AtEnd } else { Polled::Nothing })
     }
 
     fn lag(&self) -> Option<u64> {
         let watched = self.watched();
-        watched.at_ms.map(|_| watched.end.saturating_sub(self.next.max(self.end.unwrap_or_default())))
+        watched.at_ms.map(|_| watched.end.saturating_sub(self.passed()))
     }
 }
 

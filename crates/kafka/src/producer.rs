@@ -91,10 +91,11 @@ fn refused(error: &KafkaError) -> Error {
     let code = error.rdkafka_error_code();
     let what = format!("a record was not accepted by Kafka: {error}");
     match code {
+        Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => Error::user(format!(
+            "{what}. It is larger than the topic's max.message.bytes: raise that, or lower input.max_line and agent.record_size"
+        )),
         Some(
-            RDKafkaErrorCode::MessageSizeTooLarge
-            | RDKafkaErrorCode::InvalidMessageSize
-            | RDKafkaErrorCode::TopicAuthorizationFailed
+            RDKafkaErrorCode::TopicAuthorizationFailed
             | RDKafkaErrorCode::ClusterAuthorizationFailed
             | RDKafkaErrorCode::InvalidTopic,
         ) => Error::user(what),
@@ -119,7 +120,8 @@ impl Producer {
                 ("message.timeout.ms", "0"),
                 ("queue.buffering.max.kbytes", BUFFERED_KIB),
                 ("linger.ms", "5"),
-                ("message.max.bytes", "1000000"),
+                // The topic sets the limit.
+                ("message.max.bytes", "33554432"),
             ])
             .create_with_context(context)
             .map_err(Cluster::unusable)?;

@@ -233,7 +233,7 @@ impl Partition {
         });
     }
 
-    /// Adds a gap of an input to the ledger.
+    /// Adds a gap of an input to the ledger. Lost offsets count as read, in the epoch that has the gap.
     pub fn book_gap(&mut self, id: InputId, gap: Gap) {
         let book = |ledger: &mut Ledger| match gap {
             Gap::Bytes(bytes) => ledger.gap_bytes += bytes,
@@ -241,6 +241,9 @@ impl Partition {
         };
         if self.inputs.change(id, |input| book(&mut input.touch().ledger)).is_some() {
             book(&mut self.progress.ledger);
+        }
+        if let (Gap::Offsets(offsets), Some(source)) = (gap, &mut self.progress.source) {
+            source.to += offsets;
         }
     }
 

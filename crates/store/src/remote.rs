@@ -79,8 +79,10 @@ fn below(store: Arc<dyn ObjectStore>, path: Path) -> Arc<dyn ObjectStore> {
 /// Opens HDFS. Its client reads the Hadoop configuration that `HADOOP_CONF_DIR` names.
 #[cfg(feature = "hdfs")]
 fn hdfs(url: &Url) -> Result<Arc<dyn ObjectStore>> {
+    let mut root = url.clone();
+    root.set_path("");
     let store =
-        hdfs_native_object_store::HdfsObjectStoreBuilder::new().with_url(url.as_str()).build().map_err(|error| {
+        hdfs_native_object_store::HdfsObjectStoreBuilder::new().with_url(root.as_str()).build().map_err(|error| {
             Error::user(format!("{url} cannot be opened: check the address and HADOOP_CONF_DIR")).because(error)
         })?;
     let path = Path::from_url_path(url.path())

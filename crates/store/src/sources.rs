@@ -5,7 +5,7 @@
 //! created with put-if-absent and never changes: `sources/<first>.json`.
 
 use crate::epoch_log::EpochLogs;
-use adtally_model::{Error, RECONCILE, Result, TopicPartition};
+use adtally_model::{Error, Progress, RECONCILE, Result, TopicPartition};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
@@ -95,17 +95,26 @@ impl Sources {
         Ok(topics)
     }
 
-    /// Finds a topic, or registers it after all partitions that exist.
+    /// Finds a topic, or registers it after all partitions that exist. Also returns the partitions of other sources, which are
+    /// all retired.
     ///
     /// # Errors
-    /// A user error when the topic was registered with another number of partitions or another partitioner; otherwise as
-    /// [`Sources::all`].
-    pub async fn register(&self, name: &str, id: u128, partitions: u32, partitioner: &str) -> Result<Topic> {
+    /// A user error when another source is not retired, or when the topic was registered with another number of partitions or
+    /// another partitioner; otherwise as [`Sources::all`].
+    pub async fn register(
+        &self,
+        name: &str,
+        id: u128,
+        partitions: u32,
+        partitioner: &str,
+    ) -> Result<(Topic, Vec<Progress>)> {
         loop {
             let topics = self.all().await?;
+            // Of two processes that register topics at once, one sees here that it was second.
+            let retired = self.others(&topics, id, name).await?;
             if let Some(known) = topics.iter().find(|topic| topic.id == id) {
                 check(known, partitions, partitioner)?;
-                return Ok(known.clone());
+                return Ok((known.clone(), retired));
             }
             let logs = self.logs.partitions().await?;
             let after = logs.iter().filter(|&&number| number != RECONCILE).map(|&number| number + 1);
@@ -128,6 +137,40 @@ impl Sources {
                 }
             }
         }
+    }
+
+    /// The partitions of other sources than the topic with this id. All must be retired.
+    async fn others(&self, topics: &[Topic], id: u128, name: &str) -> Result<Vec<Progress>> {
+        let mut numbers = self.logs.partitions().await?;
+        numbers.retain(|&number| number != RECONCILE);
+        numbers.extend(topics.iter().flat_map(Topic::numbers));
+        numbers.sort_unstable();
+        numbers.dedup();
+        let mut retired = Vec::new();
+        for number in numbers {
+            let of = topics.iter().find(|topic| topic.numbers().contains(&number));
+            if of.is_some_and(|topic| topic.id == id) {
+                continue;
+            }
+            match self.logs.log(number).newest().await? {
+                Some(newest) if newest.progress.is_retired => retired.push(newest.progress),
+                _ => {
+                    let (what, how) = match of {
+                        None => ("log files".to_owned(), String::new()),
+                        Some(topic) => (
+                            format!("the topic {} ({:032x})", topic.name, topic.id),
+                            format!(" --topic {}", topic.name),
+                        ),
+                    };
+                    return Err(Error::user(format!(
+                        "partition {number} of the data reads {what} and is not retired: copies of its clicks in {name} would be \
+                         counted twice. Read it to its end, and retire it with `adtally retire{how}`; or count the topic into \
+                         another URL"
+                    )));
+                }
+            }
+        }
+        Ok(retired)
     }
 
     /// The numbers of all source partitions of the deployment, retired ones included: those of topics, and those of other
@@ -171,6 +214,7 @@ fn check(known: &Topic, partitions: u32, partitioner: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::epoch_log::{Beginning, Fingerprints};
     use adtally_model::ErrorKind;
     use object_store::memory::InMemory;
 
@@ -179,34 +223,49 @@ mod tests {
         Sources::new(Arc::clone(&store), EpochLogs::new(store))
     }
 
+    /// Retires all partitions of a topic, without their lake.
+    async fn retire(sources: &Sources, topic: &Topic) {
+        for number in topic.numbers() {
+            let log = sources.logs.log(number);
+            let beginning = Beginning { topic: topic.source_of(number), ..Beginning::default() };
+            let (mut writer, state) = log.claim_as(1, 9, Fingerprints { config: 1, key: 2 }, &beginning).await.unwrap();
+            writer.retire(&state).await.unwrap();
+        }
+    }
+
     #[tokio::test]
     async fn numbers_of_topics_follow_one_another() {
         let sources = sources();
-        let first = sources.register("clicks", 7, 3, "murmur2").await.unwrap();
-        let second = sources.register("more", 8, 2, "crc32").await.unwrap();
-        assert_eq!((first.numbers(), second.numbers()), (0..3, 3..5));
-        assert_eq!(sources.register("clicks", 7, 3, "murmur2").await.unwrap(), first);
+        let (first, others) = sources.register("clicks", 7, 3, "murmur2").await.unwrap();
+        assert_eq!((first.numbers(), others), (0..3, Vec::new()));
+        let refused = sources.register("more", 8, 2, "crc32").await.unwrap_err();
+        assert!(refused.report().contains("adtally retire --topic clicks"), "{}", refused.report());
+        assert_eq!(sources.partitions().await.unwrap(), [0, 1, 2], "a topic that is refused leaves nothing");
+        retire(&sources, &first).await;
+        let (second, retired) = sources.register("more", 8, 2, "crc32").await.unwrap();
+        assert_eq!(second.numbers(), 3..5);
+        assert_eq!(retired.iter().map(|progress| progress.partition).collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(sources.partitions().await.unwrap(), [0, 1, 2, 3, 4]);
         assert_eq!(second.source_of(4), Some(TopicPartition { topic_id: 8, partition: 1, partitions: 2 }));
         assert_eq!(second.source_of(2), None);
-        for changed in
-            [sources.register("clicks", 7, 4, "murmur2").await, sources.register("clicks", 7, 3, "crc32").await]
+        for changed in [sources.register("more", 8, 4, "crc32").await, sources.register("more", 8, 2, "murmur2").await]
         {
             assert_eq!(changed.unwrap_err().kind(), ErrorKind::User);
         }
     }
 
     #[tokio::test]
-    async fn processes_that_start_at_once_agree() {
+    async fn of_processes_with_different_topics_that_start_at_once_one_wins() {
         let sources = sources();
         let topics = (0..8_u128).flat_map(|id| [id, id]).map(|id| {
             let sources = sources.clone();
-            async move { sources.register(&format!("topic {id}"), id, 3, "murmur2").await.unwrap() }
+            async move { sources.register(&format!("topic {id}"), id, 3, "murmur2").await }
         });
         let registered = futures::future::join_all(topics).await;
         for pair in registered.chunks(2) {
-            assert_eq!(pair[0], pair[1]);
+            assert_eq!(pair[0].as_ref().ok(), pair[1].as_ref().ok());
         }
-        assert_eq!(sources.partitions().await.unwrap(), (0..24).collect::<Vec<_>>());
+        assert_eq!(registered.iter().flatten().count(), 2);
+        assert_eq!(sources.partitions().await.unwrap(), [0, 1, 2]);
     }
 }

@@ -48,8 +48,8 @@ impl<P: Produce> Agent<P> {
             };
             let place = batch.from + u64::from(at);
             let partition = match click {
-                Some((ad, _)) => Partitioner::Murmur2.partition_of(ad, self.partitions),
-                None => Partitioner::Murmur2.partition(line, self.partitions),
+                Some((ad, _)) => self.partitioner.partition_of(ad, self.partitions),
+                None => self.partitioner.partition(line, self.partitions),
             };
             let Some(input) = self.inputs.get_mut(&id) else { return Ok(()) };
             let before = mark_of(&input.time, &self.time);
@@ -119,7 +119,8 @@ impl<P: Produce> Agent<P> {
         told.watermark_ms = watermark_ms;
         let tag = self.next_tag;
         self.next_tag += 1;
-        self.sent.insert(tag, Sent { input: id, first, bytes: text.len() });
+        self.held_bytes += RECORD_BYTES;
+        self.sent.insert(tag, Sent { input: id, first, bytes: text.len() + RECORD_BYTES });
         let record = Outgoing {
             partition,
             key,
@@ -176,14 +177,20 @@ impl<P: Produce> Agent<P> {
 
     /// Tells the partitions that got no line lately that the watermark of a log has passed the end of a minute.
     pub(super) fn tell_partitions(&mut self, now: Now) -> Result<()> {
+        if !self.outbox.is_empty() {
+            // Later stamps say more.
+            return Ok(());
+        }
         let is_due = |input: &Input| input.tell_at_ms.is_some_and(|at_ms| at_ms <= now.monotonic_ms);
         let due: Vec<InputId> = self.inputs.iter().filter(|(_, input)| is_due(input)).map(|(&id, _)| id).collect();
         for id in due {
             let Some(input) = self.inputs.get_mut(&id) else { continue };
             input.tell_at_ms = None;
             let (mark, read_to) = (mark_of(&input.time, &self.time), input.read_to);
-            let behind = input.told.iter().filter(|(_, told)| minute(told.watermark_ms) < minute(mark));
-            let behind: Vec<u32> = behind.map(|(&partition, _)| partition).collect();
+            // Also those that never had a line of the log: without its watermark, none of their minutes would be final.
+            let told = |partition| input.told.get(&partition).and_then(|told| told.watermark_ms);
+            let behind: Vec<u32> =
+                (0..self.partitions).filter(|&partition| minute(told(partition)) < minute(mark)).collect();
             for partition in behind {
                 // Lines of this partition that wait were read before.
                 self.end_records(id, |of, _| of == partition)?;

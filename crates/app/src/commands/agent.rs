@@ -167,6 +167,7 @@ impl Session<'_> {
             // Identities are not used.
             decoder: Decoder::new(decode, IdentityKey::new([0; 16]))?,
             partitions: facts.partitions,
+            partitioner: config.kafka.partitioner,
             producer: Sender(producer),
             journal,
             state,
@@ -221,13 +222,13 @@ fn now() -> Now {
 }
 
 /// Repeats a request until the brokers answer. Returns `None` if asked to stop before.
-fn patiently<T>(stop: &AtomicBool, mut ask: impl FnMut() -> Result<T>) -> Result<Option<T>> {
+pub(crate) fn patiently<T>(stop: &AtomicBool, mut ask: impl FnMut() -> Result<T>) -> Result<Option<T>> {
     let mut is_told = false;
     while !stop.load(Ordering::Relaxed) {
         match ask() {
             Err(error) if error.is_retryable() && error.kind() == ErrorKind::External => {
                 if !std::mem::replace(&mut is_told, true) {
-                    tracing::warn!("waiting for Kafka: {}", error.report());
+                    tracing::warn!("waiting for Kafka or the store: {}", error.report());
                 }
                 std::thread::sleep(AGAIN);
             }

@@ -7,7 +7,7 @@ use crate::exit::Exit;
 use crate::terminal;
 use adtally_engine::clock::{Randomness, SystemRandomness};
 use adtally_engine::project::Waiting;
-use adtally_engine::recovery::{Recovered, take_over_as};
+use adtally_engine::recovery::{Recovered, take_over_as, waiting_of};
 use adtally_model::ledger::thousands;
 use adtally_model::{Error, Result};
 use adtally_store::backing::{Backing, EMBEDDED, Stores};
@@ -92,7 +92,11 @@ async fn retire_all(config: &Config, topic: Option<&str>) -> Result<u64> {
                 "no log files were read into {url}: name the topic to retire with --topic"
             )));
         }
-        if newest.is_some_and(|newest| newest.progress.is_retired) {
+        if let Some(newest) = newest.filter(|newest| newest.progress.is_retired) {
+            // The lake may lack its last epochs: nobody else may bring it up to date.
+            let waiting = waiting_of(&logs.log(partition), &lake, &newest.progress).await?;
+            let epochs: Vec<EpochProjection> = waiting.iter().map(Waiting::projection).collect();
+            lake.project(&epochs, SystemRandomness.next_u128()).await?;
             continue;
         }
         retire_one((&logs, &lake), partition, &beginning, fingerprints).await?;

@@ -1,5 +1,6 @@
 //! `adtally worker`: counts the partitions of a Kafka topic that a consumer group assigns to this process.
 
+use super::agent::patiently;
 use super::run::start_log;
 use super::runtime;
 use super::serving::Server;
@@ -15,8 +16,9 @@ use adtally_engine::worker::{Group, TopicReader, Worker, WorkerSource};
 use adtally_engine::{ATTEMPTS_MAX, Backing, Ending, ServiceStart};
 use adtally_kafka::{Cluster, Consumer, Membership, Produced, Producer, StartAt};
 use adtally_model::time::parse_rfc3339;
-use adtally_model::{Error, Result};
+use adtally_model::{Error, Progress, Result};
 use adtally_source::{GroupEvent, RecordReader};
+use adtally_store::sources::Topic;
 use clap::Args;
 use parking_lot::Mutex;
 use std::path::PathBuf;
@@ -118,24 +120,28 @@ pub fn worker(args: &WorkerArgs) -> Result<Exit> {
     let listener = Server::listen(&runtime, &config)?;
     let start = ServiceStart::new(&options, Arc::new(SystemClock), Arc::clone(stopping.flag()));
     let server = Server::start(&runtime, listener, &config, &start, &stopping)?;
-    let begun = || -> Result<Option<Worker>> {
+    let clock = Arc::new(|| SystemClock.monotonic_ms());
+    let found = || -> Result<(Backing, Consumer, Topic, Vec<Progress>, Option<Arc<dyn LetterSink>>)> {
         let backing = Backing::for_owner(url, config.run.epoch.fsync)?;
         runtime.block_on(backing.probe(SystemRandomness.next_u128()))?;
-        let clock = Arc::new(|| SystemClock.monotonic_ms());
         let consumer = Consumer::open(&cluster, &kafka.topic, &kafka.group, Arc::clone(&clock) as _)?;
-        let facts = consumer.facts();
-        let id = u128::from_be_bytes(facts.id);
-        let registering = backing.sources();
-        let partitioner = kafka.partitioner;
-        let registered = registering.register(&kafka.topic, id, facts.partitions, partitioner.name());
-        let topic = runtime.block_on(registered)?;
-        let reader = Arc::new(Reader { consumer, start: args.from, accept_loss: args.accept_loss });
-        let group = Box::new(Member(Membership::join(&cluster, &kafka.topic, &kafka.group, clock)?));
         let letters = (!kafka.dead_letter_topic.is_empty())
             .then(|| LetterTopic::open(&cluster, &kafka.dead_letter_topic))
             .transpose()?
             .map(|topic| Arc::new(topic) as Arc<dyn LetterSink>);
-        let source = WorkerSource { topic, partitioner, reader, group, letters };
+        let facts = consumer.facts();
+        let id = u128::from_be_bytes(facts.id);
+        let sources = backing.sources();
+        let registering = sources.register(&kafka.topic, id, facts.partitions, kafka.partitioner.name());
+        let (topic, retired) = runtime.block_on(registering)?;
+        Ok((backing, consumer, topic, retired, letters))
+    };
+    let begun = || -> Result<Option<Worker>> {
+        let Some(found) = patiently(stopping.flag(), found)? else { return Ok(None) };
+        let (backing, consumer, topic, retired, letters) = found;
+        let reader = Arc::new(Reader { consumer, start: args.from, accept_loss: args.accept_loss });
+        let group = Box::new(Member(Membership::join(&cluster, &kafka.topic, &kafka.group, clock.clone())?));
+        let source = WorkerSource { topic, retired, partitioner: kafka.partitioner, reader, group, letters };
         let randomness: Arc<dyn Randomness> = Arc::new(SystemRandomness);
         Worker::begin(&options, (&backing, key), source, &start, &randomness, runtime.handle())
     };
@@ -168,6 +174,10 @@ struct Reader {
 }
 
 impl TopicReader for Reader {
+    fn reach(&self, partition: u32) -> Result<()> {
+        self.consumer.reach(partition)
+    }
+
     fn first_offset(&self, partition: u32) -> Result<u64> {
         self.consumer.first_offset(partition, self.start)
     }

@@ -140,6 +140,7 @@ impl<S: EpochSink> Ingest<S> {
                 Discovery::LostOffsets { input: id, offsets } => {
                     tracing::error!(id = id.0, offsets, "the topic has lost offsets that were not read: a gap");
                     self.partition.book_gap(id, Gap::Offsets(offsets));
+                    self.source.gap_booked(id);
                 }
             }
         }

@@ -5,16 +5,18 @@ use crate::clock::{Clock, Randomness};
 use crate::commit::Confirm;
 use crate::engine::Owned;
 use crate::options::RunOptions;
-use crate::recovery::{self, OlderMinutes};
+use crate::recovery::{self, OlderMinutes, Recovered};
 use crate::report::Report;
 use crate::service::load_older;
 use adtally_model::{ErrorKind, Frontiers, Position, Result};
-use adtally_source::{KafkaPartition, Partitioner, Routing, Source};
-use adtally_store::epoch_log::{Beginning, EpochLogs, Fingerprints};
+use adtally_source::{KafkaPartition, Partitioner, RecordReader, Routing};
+use adtally_store::epoch_log::{Beginning, EpochLog, EpochLogs, Fingerprints};
 use adtally_store::hot_counts::HotCounts;
 use adtally_store::lake::Lake;
 use adtally_store::sources::Topic;
 use crossbeam_channel::Sender;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -33,7 +35,18 @@ pub(super) struct Taken {
     /// The assignment for which it was taken over.
     pub(super) token: u64,
     /// The partition, and older hot minutes to load.
-    pub(super) outcome: Result<(Owned, Option<OlderMinutes>)>,
+    pub(super) outcome: Outcome,
+}
+
+/// A partition that was taken over, and older hot minutes to load; or why it cannot be.
+type Outcome = Result<(Owned, Option<OlderMinutes>)>;
+
+/// A partition that was claimed and folded.
+struct Claimed {
+    log: EpochLog,
+    recovered: Recovered,
+    hot: Arc<HotCounts>,
+    older: Option<OlderMinutes>,
 }
 
 /// What taking over needs.
@@ -56,6 +69,8 @@ pub(super) struct TakeOver {
     pub(super) folding: Semaphore,
     /// The next number of an assignment.
     pub(super) tokens: AtomicU64,
+    /// The assignment for which each partition is taken over.
+    pub(super) wanted: Mutex<BTreeMap<u32, u64>>,
     /// Set when the process must stop at once.
     pub(super) abandon: Arc<AtomicBool>,
 }
@@ -64,13 +79,24 @@ impl TakeOver {
     /// Begins to take a partition over. The result arrives in the channel with the returned token.
     pub(super) fn begin(self: &Arc<Self>, partition: u32) -> u64 {
         let token = self.tokens.fetch_add(1, Ordering::Relaxed);
+        self.wanted.lock().insert(partition, token);
         let this = Arc::clone(self);
         self.runtime.spawn(async move {
-            let outcome = this.until_done(partition).await;
-            // The worker may have ended.
-            let _ = this.sender.send(Taken { partition, token, outcome });
+            if let Some(outcome) = this.until_done(partition, token).await {
+                // The worker may have ended.
+                let _ = this.sender.send(Taken { partition, token, outcome });
+            }
         });
         token
+    }
+
+    /// Gives up taking a partition over: it belongs to another process now, which would be fenced.
+    pub(super) fn forget(&self, partition: u32) {
+        self.wanted.lock().remove(&partition);
+    }
+
+    fn is_wanted(&self, partition: u32, token: u64) -> bool {
+        self.wanted.lock().get(&partition) == Some(&token) && !self.abandon.load(Ordering::Relaxed)
     }
 
     /// Shows older hot minutes once they are read from the lake.
@@ -80,32 +106,53 @@ impl TakeOver {
         }
     }
 
-    /// Tries again after errors that pass by themselves.
-    async fn until_done(self: &Arc<Self>, partition: u32) -> Result<(Owned, Option<OlderMinutes>)> {
+    /// Tries again after errors that pass by themselves. Returns `None` when the partition is not wanted any more.
+    async fn until_done(self: &Arc<Self>, partition: u32, token: u64) -> Option<Outcome> {
         let number = self.topic.number_of(partition);
+        // A claim is a record: while the brokers cannot be asked, none is made.
+        let reached = self.patiently((partition, token), || self.blocking(move |reader| reader.reach(partition))).await;
+        let claimed = match reached {
+            Some(Ok(())) => self.patiently((partition, token), || self.claim(partition, token)).await,
+            Some(Err(error)) => Some(Err(error)),
+            None => None,
+        };
+        let outcome = match claimed {
+            Some(Ok(Some((claimed, next)))) => {
+                let opening = || self.blocking(move |reader| reader.open(partition, next));
+                let opened = self.patiently((partition, token), opening).await;
+                opened.map(|opened| opened.map(|opened| self.complete(partition, claimed, opened, next)))
+            }
+            Some(Ok(None)) | None => None,
+            Some(Err(error)) => Some(Err(error)),
+        };
+        self.report.store_mended(number);
+        outcome
+    }
+
+    /// Repeats a step until it succeeds or fails for good. Returns `None` when the partition is not wanted any more.
+    async fn patiently<T, F>(&self, (partition, token): (u32, u64), step: impl Fn() -> F) -> Option<Result<T>>
+    where
+        F: Future<Output = Result<T>>,
+    {
         let mut pause = PAUSE;
-        loop {
-            match self.take(partition).await {
-                Err(error)
-                    if (error.is_retryable() || error.kind() == ErrorKind::Fenced)
-                        && !self.abandon.load(Ordering::Relaxed) =>
-                {
+        while self.is_wanted(partition, token) {
+            match step().await {
+                Err(error) if error.is_retryable() || error.kind() == ErrorKind::Fenced => {
                     let problem =
                         format!("partition {partition} cannot be taken over, trying again: {}", error.report());
                     tracing::warn!("{problem}");
-                    self.report.store_failing(number, problem);
+                    self.report.store_failing(self.topic.number_of(partition), problem);
                 }
-                done => {
-                    self.report.store_mended(number);
-                    return done;
-                }
+                done => return Some(done),
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE * 32);
         }
+        None
     }
 
-    async fn take(self: &Arc<Self>, partition: u32) -> Result<(Owned, Option<OlderMinutes>)> {
+    /// Claims and folds a partition. Also returns the next offset to read. `None` if it is not wanted any more.
+    async fn claim(&self, partition: u32, token: u64) -> Result<Option<(Claimed, u64)>> {
         // Never closed.
         let _folding = self.folding.acquire().await;
         let number = self.topic.number_of(partition);
@@ -114,6 +161,9 @@ impl TakeOver {
             true => Some(Position::at(self.blocking(move |reader| reader.first_offset(partition)).await?)),
             false => None,
         };
+        if !self.is_wanted(partition, token) {
+            return Ok(None);
+        }
         let beginning = Beginning { topic: self.topic.source_of(number), source, frontiers: self.frontiers };
         let ids = (self.randomness.next_u128(), self.randomness.next_u128());
         let mut recovered =
@@ -121,15 +171,25 @@ impl TakeOver {
         let hot_minutes = self.options.settings.store.hot_minutes;
         let (hot, older) = recovery::warm(&mut recovered, hot_minutes, self.clock.wall_ms());
         let next = recovered.state.progress.source.map_or(0, |source| source.to);
-        let (reader, lost) = self.blocking(move |reader| reader.open(partition, next)).await?;
+        Ok(Some((Claimed { log, recovered, hot, older }, next)))
+    }
+
+    /// A claimed partition with its source.
+    fn complete(
+        self: &Arc<Self>,
+        partition: u32,
+        claimed: Claimed,
+        (reader, lost): (Box<dyn RecordReader>, u64),
+        next: u64,
+    ) -> (Owned, Option<OlderMinutes>) {
+        let Claimed { log, recovered, hot, older } = claimed;
         let routing = Routing { partitioner: self.partitioner, partition, partitions: self.topic.partitions };
         let name = format!("{}/{partition}", self.topic.name);
         let decode = Arc::clone(&self.options.settings.source.tail.decode);
         let source = KafkaPartition::new(reader, &name, routing, decode, &recovered.state, next).with_gap(lost);
-        let source: Box<dyn Source> = Box::new(source);
         let reader = Arc::clone(&self.reader);
         let confirm: Confirm = Arc::new(move || reader.confirm());
-        Ok((Owned { log, recovered, hot, source, confirm: Some(confirm) }, older))
+        (Owned { log, recovered, hot, source: Box::new(source), confirm: Some(confirm) }, older)
     }
 
     /// Calls the client of the brokers, which waits for them.

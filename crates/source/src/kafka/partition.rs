@@ -16,6 +16,9 @@ const LANE: LaneId = LaneId(0);
 /// Most records of a block: the state of a record takes some hundred bytes.
 const BLOCK_RECORDS_MAX: usize = 16_384;
 
+/// Most inputs of a partition: some tens of megabytes. They are forgotten when they were silent for 30 days.
+const INPUTS_MAX: usize = 65_536;
+
 /// Most inputs whose sequence numbers are remembered. Beyond it, the numbers are forgotten, and begin anew.
 const SEQUENCES_MAX: usize = 65_536;
 
@@ -84,9 +87,13 @@ pub struct KafkaPartition {
     block_bytes: usize,
     warnings: BTreeMap<Arc<str>, String>,
     new_warnings: Vec<String>,
+    /// Why the partition could not be read, when it was last tried.
+    unreachable: Option<String>,
     read_records: u64,
     /// Offsets that are lost and not booked yet.
     gap: u64,
+    /// Whether lost offsets are not booked yet.
+    awaits_gap: bool,
     /// Bytes that the agent of each input could never read, as far as they are booked or in `gaps`.
     gap_bytes: HashMap<InputId, u64>,
     /// What is not booked yet of them.
@@ -130,8 +137,10 @@ impl KafkaPartition {
             block_bytes: 1 << 20,
             warnings: BTreeMap::new(),
             new_warnings: Vec::new(),
+            unreachable: None,
             read_records: 0,
             gap: 0,
+            awaits_gap: false,
             gap_bytes: state.inputs.values().map(|row| (row.id, row.ledger.gap_bytes)).filter(|of| of.1 > 0).collect(),
             gaps: Vec::new(),
             is_known: false,
@@ -142,7 +151,7 @@ impl KafkaPartition {
     /// without a stamp.
     #[must_use]
     pub fn with_gap(self, offsets: u64) -> KafkaPartition {
-        KafkaPartition { gap: offsets, ..self }
+        KafkaPartition { gap: offsets, awaits_gap: offsets > 0, ..self }
     }
 
     /// The input of records without a stamp, and whether it is new.
@@ -165,12 +174,12 @@ impl KafkaPartition {
             format: Format::Ndjson,
             routing: Some(self.routing),
         };
-        if self.gap > 0
-            && let (input, true) = self.own_input()
-        {
-            // The gap needs an input, which becomes known with the next block.
-            block.found.push((input, Arc::clone(&self.own_name)));
-            return Ok((block, Polled::Record));
+        if self.awaits_gap {
+            if let (input, true) = self.own_input() {
+                // The gap needs an input, which becomes known with this block.
+                block.found.push((input, Arc::clone(&self.own_name)));
+            }
+            return Ok((block, Polled::Nothing));
         }
         if let Some((held, format)) = self.held.take() {
             block.format = format;
@@ -190,7 +199,17 @@ impl KafkaPartition {
             let (gap_bytes, gaps) = (&mut self.gap_bytes, &mut self.gaps);
             let mut take = |raw: RawRecord<'_>| {
                 *read_records += 1;
-                let stamp = Stamp::parse(raw.input, raw.watermark, raw.sequence);
+                let mut stamp = Stamp::parse(raw.input, raw.watermark, raw.sequence);
+                if inputs.len() >= INPUTS_MAX && stamp.as_ref().is_some_and(|stamp| !inputs.contains_key(stamp.input)) {
+                    let warning = format!(
+                        "{own_name}: there are records of more than {INPUTS_MAX} logs. Those of further logs are judged as \
+                         records without a stamp: check that `adtally.input` names a log, and not each record"
+                    );
+                    if warnings.insert(Arc::clone(own_name), warning.clone()).is_none() {
+                        new_warnings.push(warning);
+                    }
+                    stamp = None;
+                }
                 let name = stamp.as_ref().map_or(&**own_name, |stamp| stamp.input);
                 let (input, found) = match inputs.get(name) {
                     Some(&input) => (input, None),
@@ -294,23 +313,39 @@ impl Source for KafkaPartition {
     fn discover(&mut self, _now_ms: i64) -> Result<Vec<Discovery>> {
         let mut found: Vec<Discovery> = std::mem::take(&mut self.gaps);
         if let Some(&input) = self.inputs.get(&self.own_name).filter(|_| self.gap > 0 && self.is_known) {
-            found.push(Discovery::LostOffsets { input, offsets: std::mem::take(&mut self.gap) });
+            let offsets = std::mem::take(&mut self.gap);
+            self.next += offsets;
+            found.push(Discovery::LostOffsets { input, offsets });
         }
         Ok(found)
+    }
+
+    fn gap_booked(&mut self, input: InputId) {
+        if self.inputs.get(&self.own_name) == Some(&input) && self.gap == 0 {
+            self.awaits_gap = false;
+        }
     }
 
     fn read(&mut self, lane: LaneId, _now_ms: i64) -> Result<ReadOutcome<SourceBlock>> {
         if lane != LANE {
             return Err(Error::internal(format!("a partition of a topic has no lane {}", lane.0)));
         }
+        if self.awaits_gap && self.is_known {
+            // The position moves past the gap in the epoch that books it: nothing is read before.
+            return Ok(ReadOutcome::Waits);
+        }
         let (block, polled) = self.gather()?;
         self.is_known |= self.inputs.contains_key(&self.own_name);
+        self.unreachable = None;
         if !block.records.is_empty() || !block.found.is_empty() {
             return Ok(ReadOutcome::Block(SourceBlock::Records(block)));
         }
         Ok(match polled {
             Polled::AtEnd => ReadOutcome::AtEnd,
-            Polled::Unreachable(error) => ReadOutcome::Unreadable(error),
+            Polled::Unreachable(error) => {
+                self.unreachable = Some(error.report());
+                return Ok(ReadOutcome::Unreadable(error));
+            }
             // Asked again in a moment. It does not count as being at its end.
             Polled::Record | Polled::Nothing => ReadOutcome::Waits,
         })
@@ -336,7 +371,7 @@ impl Source for KafkaPartition {
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.warnings.values().cloned().collect()
+        self.unreachable.iter().chain(self.warnings.values()).cloned().collect()
     }
 
     fn new_warnings(&mut self) -> Vec<String> {

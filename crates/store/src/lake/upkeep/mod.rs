@@ -56,9 +56,12 @@ impl LakeProgress {
         self.partitions.iter().map(|progress| progress.frontiers.final_.get()).min().flatten()
     }
 
-    /// The smallest guarded clock of these epochs, in milliseconds. It is not updated while nothing is read.
+    /// The smallest guarded clock of these epochs, in milliseconds. It is not updated while nothing is read. That of a retired
+    /// partition stands still, and counts only if all are retired.
     pub fn clock_ms(&self) -> i64 {
-        self.partitions.iter().map(|progress| progress.clock_ms).min().unwrap_or_default()
+        let live = self.partitions.iter().filter(|progress| !progress.is_retired);
+        let least = live.map(|progress| progress.clock_ms).min();
+        least.or(self.partitions.iter().map(|progress| progress.clock_ms).max()).unwrap_or_default()
     }
 }
 
