@@ -1,12 +1,14 @@
 //! The benchmark: whole runs compared with other systems, slopes, questions, and a service at the mission's rate.
 //! Results go to `benches/README.md`. A comparison is written only if all systems counted the same.
 
+mod feeder;
 mod http;
 mod live;
 mod measure;
 mod questions;
 mod reconcile;
 mod report;
+pub(crate) mod scale_out;
 mod service;
 mod site;
 mod stages;

@@ -27,11 +27,16 @@ Commands:
   soak    Run over a log that grows at 1 billion clicks a day and is rotated, kill the process again and again, and
           check that the counts are exact. --minutes N (25), --long (75), --kills N per minute (1), --rate N per second
           (11574), --ads N (2000000), --seed S (1), --verify-each (after every kill)
+          --chaos  Instead: three workers and two agents on Kafka and S3 are killed and frozen, the broker is restarted, and
+          S3 fails, while the clicks come; at the end every count is right. --minutes N (10), --clicks N (5000000)
   sim     Simulate deployments from seeds, with crashes, power losses, failing disks and fenced writers. Stops at the
           first broken guarantee. --seeds N (1000), --from S (0), --minutes M (instead of N), --story (prints events)
   bench   Measure whole runs against other systems, slopes, questions, recounts and live traffic; writes benches/README.md.
           --clicks N (10000000), --rounds N (3), --only stages,whole,slopes,questions,reconcile,live (some of them),
           --quick (small and not optimised; only prints), --beside PROGRAM (compares with another adtally)
+          scale-out  Instead: measure agents and workers beside a broker on this machine; prints a section for
+          benches/README.md. --only a,b (some of: a one worker, b beside a bare consumer, c more partitions and workers,
+          d lag after a kill, e 1,000 logs, f many committers), --clicks N (10000000), --rounds N (3), --quick
   services up|down  Start or stop Apache Kafka and an S3 server on this machine, for trying out
   fmt     Format the code; --check only lists what is not formatted
   clippy  Run the lints; warnings are errors
@@ -57,6 +62,7 @@ fn main() -> ExitCode {
         ["deny"] => deny(),
         ["soak", options @ ..] => soak(options),
         ["sim", options @ ..] => sim(options),
+        ["bench", "scale-out", options @ ..] => bench_scale_out(options),
         ["bench", options @ ..] => bench(options),
         ["services", "up"] => services::up(&root()),
         ["services", "down"] => services::down(),
@@ -95,6 +101,9 @@ fn ci() -> Outcome {
 }
 
 fn soak(options: &[&str]) -> Outcome {
+    if soak::chaos::is_asked(options) {
+        return soak::chaos::run(options, &root());
+    }
     soak::run(options, &built("adtally")?)
 }
 
@@ -110,10 +119,30 @@ fn bench(options: &[&str]) -> Outcome {
     if bench::is_quick(options) {
         return bench::run(options, &built("adtally")?, &root());
     }
+    bench::run(options, &built_for_release("adtally")?, &root())
+}
+
+fn bench_scale_out(options: &[&str]) -> Outcome {
+    use crate::bench::scale_out::{Plan, Programs};
+    let plan = Plan::read(options)?;
+    packages::provide()?;
+    let kafka_jars = services::kafka_jars(&root())?;
+    let profile: &[&str] = if plan.is_quick() { &[] } else { &["--release"] };
+    let adtally = if plan.is_quick() { built("adtally")? } else { built_for_release("adtally")? };
+    // `--example` leaves the programs out, so it is built apart, with the same features.
+    let example = ["build", "--workspace", EVERYTHING[0], EVERYTHING[1], "--example", "bare_consumer"];
+    cargo(&[&example[..], profile].concat(), &[])?;
+    let bare_consumer = adtally.with_file_name("examples").join("bare_consumer");
+    let programs = Programs { adtally: &adtally, bare_consumer: &bare_consumer, kafka_jars: &kafka_jars };
+    bench::scale_out::run(&plan, programs, &root())
+}
+
+/// Builds the workspace's programs, optimised, and returns the path of one of them.
+fn built_for_release(program: &str) -> Result<PathBuf, String> {
     cargo(&["build", "--workspace", "--release", EVERYTHING[0], EVERYTHING[1]], &[])?;
     let unoptimised = env::current_exe().map_err(|error| format!("the path of this program is unknown: {error}"))?;
     let target = unoptimised.parent().and_then(Path::parent).ok_or("no folder for programs")?;
-    bench::run(options, &target.join("release/adtally"), &root())
+    Ok(target.join("release").join(program))
 }
 
 /// Builds the workspace's programs and returns the path of one of them, in the folder of this program.

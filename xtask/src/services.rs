@@ -41,7 +41,11 @@ pub(crate) fn provide(root: &Path) -> Result<Services, String> {
     Ok(Services { kafka_jars: kafka_jars(root)?, s3_server: s3_server(root)? })
 }
 
-fn kafka_jars(root: &Path) -> Result<PathBuf, String> {
+/// Provides Kafka's jars.
+///
+/// # Errors
+/// When they cannot be had.
+pub(crate) fn kafka_jars(root: &Path) -> Result<PathBuf, String> {
     if let Some(folder) = env::var_os(KAFKA_JARS) {
         return Ok(folder.into());
     }
@@ -90,19 +94,7 @@ pub(crate) fn up(root: &Path) -> Result<(), String> {
     }
     fs::create_dir_all(folder.join("s3/adtally"))
         .map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
-    let template = fs::read_to_string(root.join("tests/kafka/server.properties"))
-        .map_err(|error| format!("cannot read the settings of the broker: {error}"))?;
-    let settings = template
-        .replace("PORT_OF_CONTROLLER", &KAFKA_PORTS[1].to_string())
-        .replace("PORT", &KAFKA_PORTS[0].to_string())
-        .replace("FOLDER", &folder.join("kafka").display().to_string());
-    let properties = folder.join("server.properties");
-    fs::write(&properties, settings).map_err(|error| format!("cannot write {}: {error}", properties.display()))?;
-    if !folder.join("kafka").exists() {
-        let mut format = java(&kafka_jars, "kafka.tools.StorageTool");
-        format.args(["format", "--standalone", "-t", "4L6g3nShT-eMCtK--X86sw", "-c"]).arg(&properties);
-        run(format.stdout(Stdio::null())).map_err(|error| format!("Apache Kafka cannot be set up: {error}"))?;
-    }
+    let properties = set_up_broker(root, &kafka_jars, &folder, KAFKA_PORTS)?;
     let mut kafka = java(&kafka_jars, "kafka.Kafka");
     let kafka = background(kafka.arg(&properties), &folder.join("kafka.log"))?;
     let mut s3 = Command::new("sh");
@@ -131,6 +123,28 @@ pub(crate) fn up(root: &Path) -> Result<(), String> {
     Err(format!("the services do not start: see kafka.log and s3.log in {}", folder.display()))
 }
 
+/// Writes the settings of a broker into a folder, and formats its data there unless that was done before. `ports` are the
+/// port of the broker and that of its controller. Returns the file of the settings.
+///
+/// # Errors
+/// When the files cannot be written, or Kafka's tool fails.
+pub(crate) fn set_up_broker(root: &Path, jars: &Path, folder: &Path, ports: [u16; 2]) -> Result<PathBuf, String> {
+    let template = fs::read_to_string(root.join("tests/kafka/server.properties"))
+        .map_err(|error| format!("cannot read the settings of the broker: {error}"))?;
+    let settings = template
+        .replace("PORT_OF_CONTROLLER", &ports[1].to_string())
+        .replace("PORT", &ports[0].to_string())
+        .replace("FOLDER", &folder.join("kafka").display().to_string());
+    let properties = folder.join("server.properties");
+    fs::write(&properties, settings).map_err(|error| format!("cannot write {}: {error}", properties.display()))?;
+    if !folder.join("kafka").exists() {
+        let mut format = java(jars, "kafka.tools.StorageTool");
+        format.args(["format", "--standalone", "-t", "4L6g3nShT-eMCtK--X86sw", "-c"]).arg(&properties);
+        run(format.stdout(Stdio::null())).map_err(|error| format!("Apache Kafka cannot be set up: {error}"))?;
+    }
+    Ok(properties)
+}
+
 /// Stops both services. Their data is kept.
 ///
 /// # Errors
@@ -149,7 +163,8 @@ fn folder() -> Result<PathBuf, String> {
     Ok(cache()?.join("adtally/services"))
 }
 
-fn java(jars: &Path, class: &str) -> Command {
+/// A command that runs a class of Kafka.
+pub(crate) fn java(jars: &Path, class: &str) -> Command {
     let mut command = Command::new("java");
     command.args(["-Xmx512m", "-XX:+UseSerialGC", "-cp"]).arg(jars.join("*")).arg(class);
     command

@@ -1,6 +1,7 @@
 //! The soak test: a log grows at the mission's rate and is rotated, and a process is killed again and again. At the end
 //! the counts must be exactly those generated, within bounded memory and disk.
 
+pub(crate) mod chaos;
 mod feeder;
 mod process;
 mod truth;
@@ -41,14 +42,7 @@ impl Plan {
             Plan { minutes: 25, rate: MISSION_RATE, kills_a_minute: 1, ads: 2_000_000, seed: 1, verify_each: false };
         let mut words = words.iter();
         while let Some(&word) = words.next() {
-            let mut number = || {
-                let value = words.next().ok_or_else(|| format!("{word} needs a number"))?;
-                value
-                    .parse::<u64>()
-                    .ok()
-                    .filter(|&value| value > 0)
-                    .ok_or_else(|| format!("{word} {value}: a number from 1"))
-            };
+            let mut number = || number(word, words.next());
             match word {
                 "--minutes" => plan.minutes = number()?,
                 "--long" => plan.minutes = 75,
@@ -62,6 +56,13 @@ impl Plan {
         }
         Ok(plan)
     }
+}
+
+/// The number after a word on the command line.
+fn number(word: &str, value: Option<&&str>) -> Result<u64, String> {
+    let value = value.ok_or_else(|| format!("{word} needs a number"))?;
+    let number = value.parse::<u64>().ok().filter(|&number| number > 0);
+    number.ok_or_else(|| format!("{word} {value}: a number from 1"))
 }
 
 /// Runs the soak test with these arguments; `program` is the `adtally` to test.

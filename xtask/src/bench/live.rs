@@ -1,5 +1,6 @@
 //! The service at the mission's rate: how soon a click is visible, how soon a minute is closed, and the cost.
 
+use super::feeder::{Feeder, RATE};
 use super::http::{Client, field};
 use super::measure::percentile;
 use super::report::{Report, Table, Target};
@@ -7,21 +8,11 @@ use super::service::Service;
 use super::site::Site;
 use crate::soak::now;
 use std::fs::File;
-use std::io::Write;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-/// Lines per second for a billion clicks a day.
-const RATE: u64 = 11_574;
-
 /// The first ad of the clicks to wait for; no other lines have ads from here on.
 const PROBES_FROM: u64 = 1 << 40;
-
-/// How often lines are appended.
-const APPEND_EVERY: Duration = Duration::from_millis(10);
 
 /// How long the service runs before it is measured.
 const WARM_UP: Duration = Duration::from_secs(15);
@@ -32,7 +23,7 @@ pub(super) fn at_the_mission_rate(site: &Site, minutes: u64, report: &mut Report
     let log = site.path("live.ndjson");
     File::create(&log).map_err(|error| format!("cannot write {}: {error}", log.display()))?;
     let service = Service::start(site, &log)?;
-    let feeder = Feeder::start(log);
+    let feeder = Feeder::start(vec![log]);
     let outcome = watch(&service, minutes, feeder.probes());
     feeder.stop()?;
     let measured = outcome?;
@@ -110,77 +101,4 @@ pub(super) fn seen_ms(client: &mut Client, probes: &Sender<u64>, probe: u64) -> 
         }
     }
     Ok((now() - appended).as_secs_f64() * 1e3)
-}
-
-/// Feeds a log at the mission's rate until it is stopped.
-pub(super) struct Feeder {
-    log: PathBuf,
-    stop: Arc<AtomicBool>,
-    probes: Sender<u64>,
-    thread: std::thread::JoinHandle<std::io::Result<()>>,
-}
-
-impl Feeder {
-    pub(super) fn start(log: PathBuf) -> Feeder {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (probes, waiting) = std::sync::mpsc::channel::<u64>();
-        let thread = {
-            let (stop, log) = (Arc::clone(&stop), log.clone());
-            std::thread::spawn(move || feed(log, &stop, &waiting))
-        };
-        Feeder { log, stop, probes, thread }
-    }
-
-    /// Takes the ads whose clicks are waited for.
-    pub(super) fn probes(&self) -> &Sender<u64> {
-        &self.probes
-    }
-
-    pub(super) fn stop(self) -> Result<(), String> {
-        self.stop.store(true, Ordering::Relaxed);
-        match self.thread.join() {
-            Ok(fed) => fed.map_err(|error| format!("cannot feed {}: {error}", self.log.display())),
-            Err(_) => Err("the feeder panicked".to_owned()),
-        }
-    }
-}
-
-/// Appends lines whose event time is now, and the clicks to wait for.
-fn feed(log: PathBuf, stop: &AtomicBool, waiting: &std::sync::mpsc::Receiver<u64>) -> std::io::Result<()> {
-    let mut file = File::options().append(true).open(log)?;
-    let began = now();
-    let (mut written, mut text, mut random) = (0_u64, Vec::new(), 88_172_645_463_325_252_u64);
-    while !stop.load(Ordering::Relaxed) {
-        let at = now();
-        let due = (at - began).as_millis() as u64 * RATE / 1_000;
-        text.clear();
-        while written < due {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            // Cubing a fraction gives few ads most of the clicks.
-            let fraction = (random >> 32) as f64 / 4_294_967_296.0;
-            let ad = (fraction * fraction * fraction * 2e6) as u64;
-            line(&mut text, at, ad, random)?;
-            written += 1;
-        }
-        while let Ok(ad) = waiting.try_recv() {
-            line(&mut text, at, ad, random)?;
-        }
-        file.write_all(&text)?;
-        std::thread::sleep(APPEND_EVERY);
-    }
-    Ok(())
-}
-
-fn line(text: &mut Vec<u8>, at: Duration, ad: u64, random: u64) -> std::io::Result<()> {
-    let country = ["US", "DE", "IN", "BR", "GB", "FR", "JP", "NG"][(random >> 5) as usize % 8];
-    let ip = (random >> 8) as u32;
-    writeln!(
-        text,
-        "{{\"click_timestamp\":{},\"ad_id\":{ad},\"user_id\":\"u{:07x}\",\"ip\":\"{}\",\"country\":\"{country}\"}}",
-        at.as_millis(),
-        random >> 36,
-        std::net::Ipv4Addr::from_bits(ip),
-    )
 }

@@ -8,6 +8,9 @@ use std::time::Duration;
 /// How often a process is sampled. Its peak memory is known except for its last moments.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
+/// Maximum time of a command.
+const RUN_TIMEOUT: Duration = Duration::from_secs(3_600);
+
 /// Ticks of the kernel's processor accounting in a second, on every Linux.
 const TICKS_A_SECOND: f64 = 100.0;
 
@@ -35,6 +38,11 @@ pub(super) fn run(command: &mut Command) -> Result<Taken, String> {
     loop {
         look(&child, &mut taken);
         match child.try_wait() {
+            Ok(None) if now() - began > RUN_TIMEOUT => {
+                // It may have ended just now.
+                let _ = child.kill().and_then(|()| child.wait());
+                return Err(format!("{name} does not end"));
+            }
             Ok(None) => std::thread::sleep(LOOK_EVERY),
             Ok(Some(_)) => break,
             Err(error) => return Err(format!("cannot wait for {name}: {error}")),

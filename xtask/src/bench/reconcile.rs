@@ -1,7 +1,8 @@
 //! The recount of a day: its time and memory by the number of clicks, DuckDB with the same queries, and a service that counts
 //! at the mission's rate while it recounts.
 
-use super::live::{Feeder, seen_ms};
+use super::feeder::Feeder;
+use super::live::seen_ms;
 use super::measure::{Taken, percentile, run};
 use super::report::{Report, Table, Target, ratio};
 use super::service::Service;
@@ -97,7 +98,7 @@ fn beside_the_mission_rate(site: &Site, millions: u64, report: &mut Report) -> R
     let log = site.path("live.ndjson");
     File::create(&log).map_err(|error| format!("cannot write {}: {error}", log.display()))?;
     let service = Service::start(site, &log)?;
-    let feeder = Feeder::start(log);
+    let feeder = Feeder::start(vec![log]);
     let mut client = service.client()?;
     // The first clicks of an input have no watermark.
     for probe in 0..5 {

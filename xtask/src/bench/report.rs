@@ -5,6 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+/// The title of the section of `cargo xtask bench scale-out`, which is measured apart.
+pub(super) const BEYOND: &str = "Beyond one machine";
+
 /// The measurements, in order.
 #[derive(Default)]
 pub(super) struct Report {
@@ -156,8 +159,9 @@ impl Report {
         Ok(sections.join("\n## "))
     }
 
-    /// Writes the file.
+    /// Writes the file. The section [`BEYOND`] of an earlier file stays.
     pub(super) fn write(&self, path: &Path, command: &str) -> Result<(), String> {
+        let before = fs::read_to_string(path).unwrap_or_default();
         let head = format!(
             "# Benchmarks\n\nWritten by `{command}`. Machines differ and are noisy: compare only figures \
              of one run.\n\n- machine: {}\n- system: {}\n- compiler: {}\n- other systems: {}\n\n",
@@ -167,10 +171,16 @@ impl Report {
             fs::read_to_string(path.with_file_name("peers/requirements.txt"))
                 .map_or_else(|_| "none".to_owned(), |text| text.lines().collect::<Vec<_>>().join(", ")),
         );
-        let text = format!("{head}{}{}", self.targets(), self.text);
+        let text = format!("{head}{}{}{}", self.targets(), self.text, section_of(&before, BEYOND));
         fs::write(path, format!("{}\n", text.trim_end()))
             .map_err(|error| format!("cannot write {}: {error}", path.display()))
     }
+}
+
+/// The section with this title in a file; empty if there is none.
+fn section_of(text: &str, title: &str) -> String {
+    let section = text.split("\n## ").skip(1).find(|section| section.lines().next() == Some(title));
+    section.map(|section| format!("## {}\n", section.trim_end())).unwrap_or_default()
 }
 
 /// The ratio of `theirs` to `ours`.
@@ -239,6 +249,14 @@ mod tests {
         );
         assert_eq!(merged, expected);
         assert!(report.merged("# Nothing\n", "bench").is_err());
+    }
+
+    #[test]
+    fn a_section_is_found_by_its_title() {
+        let text = "# Benchmarks\n\n## First\n\n| a |\n\n## Second\n\nText.\n";
+        assert_eq!(section_of(text, "First"), "## First\n\n| a |\n");
+        assert_eq!(section_of(text, "Second"), "## Second\n\nText.\n");
+        assert_eq!(section_of(text, "Third"), "");
     }
 
     #[test]

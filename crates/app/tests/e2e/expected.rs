@@ -21,13 +21,13 @@ pub(crate) struct Expected {
     /// Totals and leaders.
     pub(crate) report: Value,
     csv: String,
-    rows: Vec<Row>,
 }
 
-struct Row {
-    minute: String,
+/// A row of counts.
+struct Row<'a> {
+    minute: &'a str,
     ad_id: u64,
-    country: String,
+    country: &'a str,
     clicks: u64,
 }
 
@@ -36,15 +36,16 @@ impl Expected {
     pub(crate) fn generate(site: &Site, log: &str, words: &str) -> Expected {
         site.adtally(&format!("generate {words} --output {log} --truth truth.json")).ok();
         let report = serde_json::from_slice(&site.read("truth.json")).unwrap();
-        let csv = String::from_utf8(site.read("truth.counts.csv")).unwrap();
-        let row = |line: &str| {
+        Expected { report, csv: String::from_utf8(site.read("truth.counts.csv")).unwrap() }
+    }
+
+    /// The rows of counts, which may be a million.
+    fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        self.csv.lines().skip(1).map(|line| {
             let fields: Vec<&str> = line.split(',').collect();
             let [minute, ad_id, country, clicks] = fields[..] else { panic!("{line}") };
-            let (ad_id, clicks) = (ad_id.parse().unwrap(), clicks.parse().unwrap());
-            Row { minute: minute.to_owned(), ad_id, country: country.to_owned(), clicks }
-        };
-        let rows = csv.lines().skip(1).map(row).collect();
-        Expected { report, csv, rows }
+            Row { minute, ad_id: ad_id.parse().unwrap(), country, clicks: clicks.parse().unwrap() }
+        })
     }
 
     /// Lines generated.
@@ -108,8 +109,8 @@ impl Expected {
 
     fn check_series(&self, server: &Serving, span: &str, ad: u64) {
         let mut minutes: BTreeMap<&str, u64> = BTreeMap::new();
-        for row in &self.rows {
-            *minutes.entry(&row.minute).or_default() += if row.ad_id == ad { row.clicks } else { 0 };
+        for row in self.rows() {
+            *minutes.entry(row.minute).or_default() += if row.ad_id == ad { row.clicks } else { 0 };
         }
         let answer = server.get(&format!("/ads/{ad}/clicks?{span}&series=true"));
         assert_eq!(answer["clicks"], minutes.values().sum::<u64>(), "ad {ad}");
@@ -119,9 +120,9 @@ impl Expected {
         assert_eq!(series, minutes, "ad {ad}");
     }
 
-    fn top(&self, wanted: impl Fn(&Row) -> bool) -> Value {
+    fn top(&self, wanted: impl Fn(&Row<'_>) -> bool) -> Value {
         let mut ads: BTreeMap<u64, u64> = BTreeMap::new();
-        for row in self.rows.iter().filter(|row| wanted(row)) {
+        for row in self.rows().filter(|row| wanted(row)) {
             *ads.entry(row.ad_id).or_default() += row.clicks;
         }
         ranked(ads)

@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{JoinHandle, sleep};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -14,17 +14,32 @@ use tempfile::TempDir;
 /// Pause between checks of a condition.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Checks before the test fails: five minutes, far longer than anything takes on a busy machine. Spark takes one.
-const POLLS_MAX: u32 = 15_000;
+/// Checks in a minute.
+const POLLS_PER_MINUTE: u32 = 60_000 / POLL.as_millis() as u32;
+
+/// Minutes before the test fails: far longer than anything takes on a busy machine. Spark takes one.
+const MINUTES_MAX: u32 = 5;
+
+/// The variable with another number of minutes, for tests of another size.
+const MINUTES: &str = "ADTALLY_TEST_MINUTES";
+
+/// Checks before the test fails.
+fn polls_max() -> u32 {
+    static MAX: OnceLock<u32> = OnceLock::new();
+    *MAX.get_or_init(|| {
+        let minutes = std::env::var(MINUTES).map_or(MINUTES_MAX, |minutes| minutes.parse().expect(MINUTES));
+        minutes * POLLS_PER_MINUTE
+    })
+}
 
 /// Waits until `found` returns a value; `what` describes it in the failure.
 pub(crate) fn wait_for<T>(what: &str, found: impl FnMut() -> Option<T>) -> T {
     poll(found).unwrap_or_else(|| panic!("waited in vain for {what}"))
 }
 
-/// Waits until `found` returns a value, for at most five minutes.
+/// Waits until `found` returns a value, for at most [`MINUTES_MAX`] minutes.
 pub(crate) fn poll<T>(mut found: impl FnMut() -> Option<T>) -> Option<T> {
-    for _ in 0..POLLS_MAX {
+    for _ in 0..polls_max() {
         if let Some(found) = found() {
             return Some(found);
         }
@@ -220,7 +235,7 @@ fn gather(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
 
 /// Waits for the end of a command.
 pub(crate) fn exit_of(child: &mut Child) -> ExitStatus {
-    for _ in 0..POLLS_MAX {
+    for _ in 0..polls_max() {
         if let Some(status) = child.try_wait().unwrap() {
             return status;
         }
@@ -282,6 +297,13 @@ impl Serving {
         tasks.map(stat).all(|stat| stat.is_err() || stat.is_ok_and(|stat| stat.contains(") T ")))
     }
 
+    /// Fails the test if it has ended by itself.
+    pub(crate) fn check_running(&mut self) {
+        if let Some(status) = self.child.try_wait().unwrap() {
+            panic!("it has ended by itself: {status}: {}", self.said());
+        }
+    }
+
     /// Waits until it ends by itself; returns its exit code and its standard error.
     pub(crate) fn ended(mut self) -> (Option<i32>, String) {
         let status = exit_of(&mut self.child);
@@ -339,7 +361,7 @@ impl Serving {
     /// Waits until this many lines are committed, and returns the ledger.
     pub(crate) fn wait_read(&self, lines: u64) -> Value {
         let mut last = Value::Null;
-        for _ in 0..POLLS_MAX {
+        for _ in 0..polls_max() {
             last = self.get("/ledger");
             let read = last["read"].as_u64().unwrap();
             assert!(read <= lines, "{read} lines were read of {lines}: {last}");
