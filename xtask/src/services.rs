@@ -62,7 +62,12 @@ pub(crate) fn kafka_jars(root: &Path) -> Result<PathBuf, String> {
     mvn.args(["--quiet", "--batch-mode", "dependency:copy-dependencies", "-DincludeScope=runtime", "--file"])
         .arg(&list);
     mvn.arg(format!("-DoutputDirectory={}", folder.display())).stdout(Stdio::null());
-    run(&mut mvn).map_err(|error| format!("Apache Kafka cannot be had: {error}"))?;
+    run(&mut mvn).map_err(|error| {
+        format!(
+            "Apache Kafka cannot be had: {error}: install the package maven and connect this machine to the network, or name a \
+             folder with the jars in {KAFKA_JARS}"
+        )
+    })?;
     fs::write(&installed, wanted).map_err(|error| format!("cannot write {}: {error}", installed.display()))?;
     Ok(folder)
 }
@@ -79,6 +84,15 @@ fn s3_server(root: &Path) -> Result<PathBuf, String> {
     crate::cargo(&["build", "--locked", "--manifest-path", &manifest], &[("CARGO_TARGET_DIR", &target_text)])
         .map_err(|error| format!("the S3 server cannot be had: {error}"))?;
     Ok(target.join("debug/adtally-test-s3"))
+}
+
+/// Provides the jars of Apache Kafka, and prints their folder. `adtally demo --kafka` calls it.
+///
+/// # Errors
+/// When they cannot be had.
+pub(crate) fn jars(root: &Path) -> Result<(), String> {
+    println!("{}", kafka_jars(root)?.display());
+    Ok(())
 }
 
 /// Starts both services on the usual ports, in the background.

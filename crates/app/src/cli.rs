@@ -62,6 +62,10 @@ pub enum Command {
     /// Count the partitions of a Kafka topic that a consumer group assigns to this process.
     #[cfg(feature = "scale-out")]
     Worker(commands::worker::WorkerArgs),
+    /// Run a program that ends with the process that started it.
+    #[cfg(feature = "scale-out")]
+    #[command(hide = true)]
+    Tether(commands::demo::tether::TetherArgs),
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -152,6 +156,8 @@ fn dispatch(command: &Command) -> Result<Exit> {
         Command::Agent(args) => commands::agent::agent(args),
         #[cfg(feature = "scale-out")]
         Command::Worker(args) => commands::worker::worker(args),
+        #[cfg(feature = "scale-out")]
+        Command::Tether(args) => commands::demo::tether::tether(args),
         Command::Completions { shell } => completions(*shell),
     }
 }

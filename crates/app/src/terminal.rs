@@ -13,6 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Whether stderr gets JSON. It is global like stderr, since a panic on any thread needs it.
 static JSON: AtomicBool = AtomicBool::new(false);
 
+/// Columns of the narrowest usual terminal, without the last one: a character there would begin a new row on some.
+const COLUMNS: usize = 79;
+
 /// Selects whether everything on stderr is JSON.
 pub(crate) fn use_json(json: bool) {
     JSON.store(json, Ordering::Relaxed);
@@ -55,6 +58,28 @@ pub fn say_over(message: &str) {
     if moves_cursor() {
         tell(&format!("\r\x1b[K{}", printable(message)));
     }
+}
+
+/// Shows lines in the place of the `shown` lines above the cursor, if stderr is a terminal; each is cut where the narrowest
+/// usual terminal ends, so that it takes one row. Otherwise, it prints them as one line. Returns how many lines the next call
+/// can replace.
+pub fn say_in_place(lines: &[String], shown: usize) -> usize {
+    if !moves_cursor() {
+        say(&lines.join(" | "));
+        return 0;
+    }
+    tell(&in_place(lines, shown));
+    lines.len()
+}
+
+/// The text that replaces the last `shown` lines on a terminal.
+fn in_place(lines: &[String], shown: usize) -> String {
+    let mut text = if shown > 0 { format!("\x1b[{shown}A\r\x1b[J") } else { String::new() };
+    for line in lines {
+        text.extend(on_one_line(line).chars().take(COLUMNS));
+        text.push('\n');
+    }
+    text
 }
 
 /// Prints a message in the format of log lines.
@@ -169,6 +194,14 @@ pub fn progress_bar(total: u64, unit: Unit) -> ProgressBar {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_in_place_take_one_row_each() {
+        let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
+        assert_eq!(in_place(&lines(&["a", "b"]), 0), "a\nb\n");
+        assert_eq!(in_place(&lines(&["c\x1b[2J\nd"]), 2), "\x1b[2A\r\x1b[Jc\\u{1b}[2J\\nd\n");
+        assert_eq!(in_place(&["ä".repeat(COLUMNS + 1)], 0), "ä".repeat(COLUMNS) + "\n");
+    }
 
     #[test]
     fn what_moves_a_cursor_is_escaped() {

@@ -14,6 +14,7 @@ use adtally_engine::lake_node::LakeNode;
 use adtally_engine::{ATTEMPTS_MAX, Backing, Ending, ServiceStart};
 use adtally_model::{Error, Result};
 use clap::Args;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -48,12 +49,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit> {
         .filter_map(|(flag, key, text)| Some(FlagSetting { flag, key, value: Value::Text(text.clone()?) }));
     let (_, config) = load(args.config.as_deref(), &flags.collect::<Vec<_>>())?;
     start_log(&config)?;
-    if !config.listen.ip().is_loopback() {
-        return Err(Error::user(format!(
-            "serve listens on this machine only, because it does not know its clients, and not on {}: put a proxy before it",
-            config.listen
-        )));
-    }
+    refuse_other_machines(config.listen)?;
     let url = &config.run.store.data_dir;
     existing(url)?;
     let options = handles::run_options(&config, Ending::Never, ATTEMPTS_MAX);
@@ -79,4 +75,14 @@ pub fn serve(args: &ServeArgs) -> Result<Exit> {
     followed?;
     served?;
     Ok(Exit::Success)
+}
+
+/// Rejects an address that other machines reach.
+pub(super) fn refuse_other_machines(listen: SocketAddr) -> Result<()> {
+    if listen.ip().is_loopback() {
+        return Ok(());
+    }
+    Err(Error::user(format!(
+        "serve listens on this machine only, because it does not know its clients, and not on {listen}: put a proxy before it"
+    )))
 }

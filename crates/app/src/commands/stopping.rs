@@ -55,6 +55,12 @@ impl Stopping {
         Ok(stopping)
     }
 
+    /// Lets the command limit the time of its stop itself: several processes end one after another.
+    #[cfg(feature = "scale-out")]
+    pub(crate) fn without_time_limit(&self) {
+        self.limited.store(true, Ordering::Relaxed);
+    }
+
     /// A value that never ends the process, for tests within one.
     #[cfg(test)]
     pub(crate) fn without_limit() -> Stopping {

@@ -50,11 +50,20 @@ fn the_demo_refuses_what_cannot_be_before_it_begins() {
         ("--ads 0", "--ads"),
         ("--seconds 18446744073709551615", "--seconds"),
         ("--listen 8080", "--listen"),
+        ("--brokers 127.0.0.1:9092", "--kafka"),
     ] {
         let ended = site.adtally(&format!("demo {words}"));
         assert_eq!(ended.code, Some(2), "{words}: {ended:?}");
         assert!(ended.stderr.contains(word) && !ended.stderr.contains("writing"), "{words}: {ended:?}");
     }
+}
+
+#[cfg(not(feature = "scale-out"))]
+#[test]
+fn the_demo_says_how_to_build_what_it_lacks() {
+    let ended = Site::new().adtally("demo --kafka");
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("cargo run --features scale-out -- demo --kafka"), "{ended:?}");
 }
 
 #[test]

@@ -13,9 +13,11 @@ use std::mem::discriminant;
 use std::process::Command;
 
 /// Commands that are not run, by their beginning.
-const NOT_RUN: [&str; 1] = [
+const NOT_RUN: [&str; 2] = [
     // It runs this test.
     "cargo xtask test",
+    // The tests of `scale_out::demo` do.
+    "cargo run --features scale-out -- demo --kafka",
 ];
 
 /// Commands that change the shell in which the reader works. They are run again before each later command.

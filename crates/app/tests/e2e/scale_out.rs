@@ -6,6 +6,7 @@
 mod answers;
 mod beside;
 mod chaos;
+mod demo;
 mod faults;
 mod services;
 
