@@ -34,15 +34,11 @@ Commands:
   bench   Measure whole runs against other systems, slopes, questions, recounts and live traffic; writes benches/README.md.
           --clicks N (10000000), --rounds N (3), --only stages,whole,slopes,questions,reconcile,live (some of them),
           --quick (small and not optimised; only prints), --beside PROGRAM (compares with another adtally)
-<<<<<<< HEAD
           scale-out  Instead: measure agents and workers beside a broker on this machine; prints a section for
           benches/README.md. --only a,b (some of: a one worker, b beside a bare consumer, c more partitions and workers,
           d lag after a kill, e 1,000 logs, f many committers), --clicks N (10000000), --rounds N (3), --quick
-  services up|down  Start or stop Apache Kafka and an S3 server on this machine, for trying out
-=======
   services up|down|jars  Start or stop Apache Kafka and an S3 server on this machine, for trying out; jars only gets the
           jars of Apache Kafka, and prints their folder
->>>>>>> de97ae8 (Show agents, workers and a killed worker with demo --kafka)
   fmt     Format the code; --check only lists what is not formatted
   clippy  Run the lints; warnings are errors
   doc     Build the documentation; warnings are errors

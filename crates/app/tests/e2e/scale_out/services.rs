@@ -91,7 +91,6 @@ impl Broker {
         self.tool("org.apache.kafka.tools.TopicCommand", &arguments);
     }
 
-<<<<<<< HEAD
     /// All records of a topic: their headers, and their values.
     pub(super) fn records(&self, topic: &str) -> Vec<(String, String)> {
         let format = "%h\u{1f}%s\n";
@@ -101,11 +100,11 @@ impl Broker {
         let split =
             |line: &str| line.split_once('\u{1f}').map(|(headers, value)| (headers.to_owned(), value.to_owned()));
         text.lines().map(|line| split(line).unwrap()).collect()
-=======
+    }
+
     /// The names of its topics, in the words of a tool.
     pub(super) fn topics(&self) -> String {
         String::from_utf8(kcat(&["-L", "-b", &self.address, "-m", "5"]).output().unwrap().stdout).unwrap()
->>>>>>> de97ae8 (Show agents, workers and a killed worker with demo --kafka)
     }
 
     /// Produces lines, each a record with a key, by librdkafka with this partitioner.
