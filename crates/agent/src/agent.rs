@@ -1,7 +1,7 @@
 //! Reads logs, stamps and packs their lines, and moves their positions. A state machine that its caller turns.
 
 mod journaling;
-mod packing;
+pub(crate) mod packing;
 
 use crate::input::{Buffer, Input};
 use crate::journal::Journal;
@@ -11,8 +11,7 @@ use adtally_model::{
     DecodedBatch, Error, InputId, InputRow, InputStatus, Ledger, Minute, PartitionState, Position, Result, Verdict,
 };
 use adtally_pipeline::{ClockGuard, TimeSettings, watermark};
-use adtally_source::{Decoder, Discovery, Partitioner, ReadOutcome, Source, SourceBlock};
-use memchr::memchr;
+use adtally_source::{Decoder, Discovery, Partitioner, ReadOutcome, RoutedLine, RoutedLines, Source, SourceBlock};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 

@@ -66,6 +66,9 @@ pub enum Command {
     #[cfg(feature = "scale-out")]
     #[command(hide = true)]
     Tether(commands::demo::tether::TetherArgs),
+    /// Bring a Kafka topic into another one with other partitions, each line once.
+    #[cfg(feature = "scale-out")]
+    Repartition(commands::repartition::RepartitionArgs),
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -158,6 +161,8 @@ fn dispatch(command: &Command) -> Result<Exit> {
         Command::Worker(args) => commands::worker::worker(args),
         #[cfg(feature = "scale-out")]
         Command::Tether(args) => commands::demo::tether::tether(args),
+        #[cfg(feature = "scale-out")]
+        Command::Repartition(args) => commands::repartition::repartition(args),
         Command::Completions { shell } => completions(*shell),
     }
 }

@@ -230,7 +230,7 @@ impl Reconciler {
     /// External when a thread cannot be started.
     pub fn start(self) -> Result<(ReconcilerHandle, std::thread::JoinHandle<()>)> {
         let failed = |error| Error::external("the reconcile thread cannot be started").because(error);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let (requests, queue) = mpsc::channel(REQUESTS_MAX);
         let handle = ReconcilerHandle { requests, stop: Arc::default(), is_busy: Arc::clone(&self.is_busy) };
         let stop = Arc::clone(&handle.stop);

@@ -71,6 +71,8 @@ struct Shared {
     broken: Mutex<Option<String>>,
     /// Since when the brokers say that there is no such topic, in monotonic milliseconds.
     missing_since_ms: Mutex<Option<i64>>,
+    /// Whether the reason is that the topic has more partitions.
+    grown: AtomicBool,
     /// Why the last question was not answered.
     failure: Mutex<Option<String>>,
     /// Whether the topic must be examined before anything else is delivered.
@@ -126,6 +128,7 @@ impl Consumer {
             partitions: Mutex::default(),
             broken: Mutex::default(),
             missing_since_ms: Mutex::default(),
+            grown: AtomicBool::new(false),
             failure: Mutex::default(),
             suspect: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -158,6 +161,19 @@ impl Consumer {
     /// Transient when they do not answer.
     pub fn reach(&self, partition: u32) -> Result<()> {
         self.shared.offsets(partition).map(drop)
+    }
+
+    /// Whether the topic cannot be read any more only because it has more partitions than when it was opened.
+    pub fn has_grown(&self) -> bool {
+        self.shared.grown.load(Ordering::Relaxed)
+    }
+
+    /// The end of a partition: the offset after its last record or, while a transaction is open, the end of what is stable.
+    ///
+    /// # Errors
+    /// Transient when the brokers do not answer.
+    pub fn end_of(&self, partition: u32) -> Result<u64> {
+        Ok(self.shared.offsets(partition)?.1)
     }
 
     /// Where a partition begins that was never read.
@@ -229,7 +245,7 @@ impl Drop for Consumer {
 }
 
 /// The number of a partition for librdkafka.
-fn native(partition: u32) -> i32 {
+pub(crate) fn native(partition: u32) -> i32 {
     i32::try_from(partition).unwrap_or(i32::MAX)
 }
 
@@ -292,6 +308,7 @@ impl Shared {
         let broken = match found {
             Some(facts) if facts == self.facts => None,
             Some(facts) if facts.id == self.facts.id => {
+                self.grown.store(facts.partitions > self.facts.partitions, Ordering::Relaxed);
                 Some(grown(&self.topic, self.facts.partitions, facts.partitions))
             }
             Some(_) => Some(made_again(&self.topic)),
@@ -364,8 +381,8 @@ impl Shared {
 pub(crate) fn grown(topic: &str, before: u32, now: u32) -> String {
     format!(
         "the topic {topic} had {before} partitions and now has {now}: the copies of a click before and after the change are in \
-         different partitions, and would be counted twice. Make a new topic with {now} partitions for the producers, and count it \
-         into another URL"
+         different partitions, and would be counted twice. Make a new topic with {now} partitions, bring this one into it with \
+         `adtally repartition`, and count the new one into another URL"
     )
 }
 
@@ -393,11 +410,6 @@ pub struct Reader {
 impl Reader {
     fn watched(&self) -> Watched {
         self.shared.partitions.lock().get(&self.partition).copied().unwrap_or_default()
-    }
-
-    /// The offset up to which the partition is read: that of the next record, or an end that was reached.
-    fn passed(&self) -> u64 {
-        self.next.max(self.end.unwrap_or_default())
     }
 
     fn unreachable(&self) -> Error {
@@ -480,6 +492,10 @@ impl RecordReader for Reader {
     fn lag(&self) -> Option<u64> {
         let watched = self.watched();
         watched.at_ms.map(|_| watched.end.saturating_sub(self.passed()))
+    }
+
+    fn passed(&self) -> u64 {
+        self.next.max(self.end.unwrap_or_default())
     }
 }
 

@@ -1,5 +1,5 @@
-//! Calls of librdkafka that its Rust binding lacks: records of a partition as events, with the offset of the end; headers
-//! whose names may be any bytes (the binding panics if a name is not UTF-8); and the id of a topic.
+//! Calls of librdkafka that its Rust binding lacks: records of a partition as events, with the offset of the end; names of
+//! headers and texts beside offsets, which may be any bytes (the binding panics if they are not UTF-8); and the id of a topic.
 //!
 //! All pointers come from librdkafka and stay inside this module. An event owns its record, and the record its value and
 //! headers, so they are passed to a closure and not returned.
@@ -8,6 +8,7 @@
 
 use adtally_source::RawRecord;
 use adtally_source::kafka::record::{CSV, GAP, INPUT, SEQUENCE, WATERMARK};
+use rdkafka::TopicPartitionList;
 use rdkafka::bindings as rd;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -164,6 +165,43 @@ unsafe fn pass(record: *const rd::rd_kafka_message_t, take: &mut dyn FnMut(RawRe
         }
     }
     take(raw);
+}
+
+/// What a broker says about an offset that a group has committed.
+pub(crate) struct RawOffset {
+    pub(crate) partition: i32,
+    /// Negative if there is none.
+    pub(crate) offset: i64,
+    /// The text beside it.
+    pub(crate) note: Vec<u8>,
+    /// Why it is not known.
+    pub(crate) error: Option<RDKafkaErrorCode>,
+}
+
+/// The offsets in a list.
+pub(crate) fn offsets_of(list: &TopicPartitionList) -> Vec<RawOffset> {
+    // SAFETY: the list is alive until this function returns, and has as many elements as it says.
+    let elements: &[rd::rd_kafka_topic_partition_t] = unsafe {
+        let list = &*list.ptr();
+        match usize::try_from(list.cnt) {
+            Ok(count) if !list.elems.is_null() => std::slice::from_raw_parts(list.elems, count),
+            _ => &[],
+        }
+    };
+    let own = |element: &rd::rd_kafka_topic_partition_t| {
+        let note = if element.metadata.is_null() {
+            Vec::new()
+        } else {
+            // SAFETY: a text that is not null has this many bytes, which live as long as its element.
+            unsafe { std::slice::from_raw_parts(element.metadata.cast::<u8>(), element.metadata_size) }.to_vec()
+        };
+        let error = match element.err {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => None,
+            code => Some(code.into()),
+        };
+        RawOffset { partition: element.partition, offset: element.offset, note, error }
+    };
+    elements.iter().map(own).collect()
 }
 
 /// The id and the number of partitions of a topic.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Most bytes of records that wait in the client. What does not fit waits at the caller.
-const BUFFERED_KIB: &str = "65536";
+pub(crate) const BUFFERED_KIB: &str = "65536";
 
 /// A record to produce.
 #[derive(Clone, Copy, Debug)]
@@ -87,7 +87,7 @@ impl ProducerContext for Context {
 }
 
 /// The error of a record that was not accepted.
-fn refused(error: &KafkaError) -> Error {
+pub(crate) fn refused(error: &KafkaError) -> Error {
     let code = error.rdkafka_error_code();
     let what = format!("a record was not accepted by Kafka: {error}");
     match code {
@@ -101,6 +101,24 @@ fn refused(error: &KafkaError) -> Error {
         ) => Error::user(what),
         _ => Error::transient(what),
     }
+}
+
+/// A record as the client takes it.
+pub(crate) fn base_record<'a>(topic: &'a str, record: Produced<'a>) -> BaseRecord<'a, [u8], [u8], usize> {
+    let mut base = BaseRecord::<[u8], [u8], usize>::with_opaque_to(topic, record.tag as usize)
+        .partition(i32::try_from(record.partition).unwrap_or(i32::MAX))
+        .payload(record.value);
+    if !record.headers.is_empty() {
+        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+        for &(key, value) in record.headers {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
+        base = base.headers(headers);
+    }
+    if let Some(key) = record.key {
+        base = base.key(key);
+    }
+    base
 }
 
 impl Producer {
@@ -141,20 +159,7 @@ impl Producer {
     /// # Errors
     /// A user error for a record that is too large; otherwise external.
     pub fn send(&self, record: Produced<'_>) -> Result<bool> {
-        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
-        for &(key, value) in record.headers {
-            headers = headers.insert(Header { key, value: Some(value) });
-        }
-        let mut base = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&self.topic, record.tag as usize)
-            .partition(i32::try_from(record.partition).unwrap_or(i32::MAX))
-            .payload(record.value);
-        if !record.headers.is_empty() {
-            base = base.headers(headers);
-        }
-        if let Some(key) = record.key {
-            base = base.key(key);
-        }
-        match self.inner.send(base) {
+        match self.inner.send(base_record(&self.topic, record)) {
             Ok(()) => Ok(true),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(false),
             Err((error, _)) => Err(refused(&error)),

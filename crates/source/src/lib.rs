@@ -29,7 +29,8 @@ pub use file_tail::{
     BLOCK_BYTES_MIN, Discovery, InputFacts, Progress, ReadOutcome, Survey, TailSettings, Tailer, Unopened, survey,
 };
 pub use kafka::{
-    GroupEvent, KafkaPartition, KafkaSettings, Partitioner, Polled, RawRecord, RecordReader, Routing, Stamp,
+    GroupEvent, KafkaPartition, KafkaSettings, Partitioner, Polled, RawRecord, RecordReader, RoutedLine, RoutedLines,
+    Routing, Stamp,
 };
 pub use line_number::{line_number, open_text};
 pub use source::{Backlog, Source, SourceBlock};

@@ -31,8 +31,14 @@ pub const RECOVERING: &str = "recovering";
 /// Columns were added to a lake table of an earlier version.
 pub const COLUMNS_ADDED: &str = "columns_added";
 
+/// The records of a transaction of `adtally repartition` were sent, and it is about to be committed.
+pub const TRANSACTION_SENT: &str = "transaction_sent";
+
+/// A transaction of `adtally repartition` was committed.
+pub const TRANSACTION_COMMITTED: &str = "transaction_committed";
+
 /// Points that are not part of a commit.
-const ELSEWHERE: [&str; 3] = [ACCEPTING, RECOVERING, COLUMNS_ADDED];
+const ELSEWHERE: [&str; 5] = [ACCEPTING, RECOVERING, COLUMNS_ADDED, TRANSACTION_SENT, TRANSACTION_COMMITTED];
 
 /// Marks that the process reaches one of [`FAIL_POINTS`] or another point that is named here. If a test armed it with
 /// `return`, the process ends as abruptly as with SIGKILL.

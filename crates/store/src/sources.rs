@@ -158,7 +158,7 @@ impl Sources {
                     let (what, how) = match of {
                         None => ("log files".to_owned(), String::new()),
                         Some(topic) => (
-                            format!("the topic {} ({:032x})", topic.name, topic.id),
+                            format!("another topic ({}, id {:032x})", topic.name, topic.id),
                             format!(" --topic {}", topic.name),
                         ),
                     };
@@ -196,8 +196,8 @@ fn check(known: &Topic, partitions: u32, partitioner: &str) -> Result<()> {
     if known.partitions != partitions {
         return Err(Error::user(format!(
             "the topic {name} had {} partitions and now has {partitions}: the copies of a click before and after the change are \
-             in different partitions, and would be counted twice. Make a new topic with {partitions} partitions for the \
-             producers, and count it into another URL",
+             in different partitions, and would be counted twice. Make a new topic with {partitions} partitions, bring this one \
+             into it with `adtally repartition`, and count the new one into another URL",
             known.partitions
         )));
     }

@@ -6,7 +6,7 @@ use super::*;
 const TELL_AFTER_MS: i64 = 1_000;
 
 /// A byte that makes a line malformed in every format: it is not UTF-8.
-const NOT_UTF8: u8 = 0xff;
+pub(crate) const NOT_UTF8: u8 = 0xff;
 
 impl<P: Produce> Agent<P> {
     /// Puts the lines of a block into buffers, in order, and ends records that are complete.
@@ -28,29 +28,10 @@ impl<P: Produce> Agent<P> {
             input.csv_header = header;
             input.note_place();
         }
-        let (clicks, rejected) = (&batch.clicks, &batch.rejected);
-        let (mut row, mut refused) = (0, 0);
-        while row < clicks.len() || refused < rejected.len() {
-            let click_at = clicks.line_start.get(row).copied();
-            let rejected_at = rejected.get(refused).map(|rejected| rejected.line_start);
-            let is_click = rejected_at.is_none() || click_at.is_some_and(|at| Some(at) < rejected_at);
-            let at = if is_click { click_at } else { rejected_at }.unwrap_or_default();
-            let line = line_at(&batch.text, at);
-            let click = is_click.then(|| (clicks.ad_id[row], clicks.event_time_ms[row]));
-            if is_click {
-                row += 1
-            } else {
-                refused += 1
-            }
-            let verdict = match click {
-                Some(_) => Verdict::Counted,
-                None => rejected.get(refused - 1).map_or(Verdict::Malformed, |rejected| rejected.verdict),
-            };
-            let place = batch.from + u64::from(at);
-            let partition = match click {
-                Some((ad, _)) => self.partitioner.partition_of(ad, self.partitions),
-                None => self.partitioner.partition(line, self.partitions),
-            };
+        let routing = (self.partitioner, self.partitions);
+        for line in RoutedLines::new(&batch.text, &batch.clicks, &batch.rejected, routing) {
+            let RoutedLine { text, partition, click, .. } = line;
+            let place = batch.from + u64::from(line.start);
             let Some(input) = self.inputs.get_mut(&id) else { return Ok(()) };
             let before = mark_of(&input.time, &self.time);
             let buffer = input.buffers.entry(partition).or_insert_with(|| Buffer {
@@ -60,7 +41,7 @@ impl<P: Produce> Agent<P> {
                 ..Buffer::default()
             });
             let length = buffer.text.len();
-            buffer.text.extend_from_slice(line);
+            buffer.text.extend_from_slice(text);
             if is_overlong {
                 // Its end is not here. What is here must not pass for a whole line.
                 buffer.text.push(NOT_UTF8);
@@ -69,7 +50,7 @@ impl<P: Produce> Agent<P> {
             buffer.key = click.map(|(ad, _)| ad).filter(|_| self.settings.single_lines);
             let is_full = buffer.text.len() >= self.settings.record_size || self.settings.single_lines;
             self.held_bytes += buffer.text.len() - length;
-            input.ledger.book(verdict, 1);
+            input.ledger.book(line.rejected.unwrap_or(Verdict::Counted), 1);
             input.read_to = place;
             self.lines += 1;
             if let Some((_, at_ms)) = click.filter(|&(_, at_ms)| at_ms <= future_ms) {
@@ -113,7 +94,7 @@ impl<P: Produce> Agent<P> {
         (first, watermark_ms): (u64, Option<i64>),
     ) -> Result<()> {
         let Some(input) = self.inputs.get_mut(&id) else { return Ok(()) };
-        let home = home_of(input, self.partitions);
+        let home = gap_home(&input.name, self.partitions);
         let told = input.told.entry(partition).or_default();
         told.sequence += 1;
         told.watermark_ms = watermark_ms;
@@ -168,7 +149,7 @@ impl<P: Produce> Agent<P> {
             let Some(input) = self.inputs.get_mut(&id) else { continue };
             input.tells_gap = false;
             let (mark, read_to, home) =
-                (mark_of(&input.time, &self.time), input.read_to, home_of(input, self.partitions));
+                (mark_of(&input.time, &self.time), input.read_to, gap_home(&input.name, self.partitions));
             self.end_records(id, |of, _| of == home)?;
             self.outgo(id, home, (Vec::new(), None), (read_to, mark))?;
         }
@@ -202,22 +183,16 @@ impl<P: Produce> Agent<P> {
 }
 
 /// The partition that is told the gaps of a log.
-fn home_of(input: &Input, partitions: u32) -> u32 {
-    Partitioner::Murmur2.partition(input.name.as_bytes(), partitions)
+pub(crate) fn gap_home(input: &str, partitions: u32) -> u32 {
+    Partitioner::Murmur2.partition(input.as_bytes(), partitions)
 }
 
 /// The watermark of a log.
-fn mark_of(time: &adtally_model::InputTime, settings: &TimeSettings) -> Option<i64> {
+pub(crate) fn mark_of(time: &adtally_model::InputTime, settings: &TimeSettings) -> Option<i64> {
     time.largest_ms.map(|largest| largest - settings.out_of_orderness_ms)
 }
 
-fn minute(watermark_ms: Option<i64>) -> Option<Minute> {
+/// The minute of a watermark.
+pub(crate) fn minute(watermark_ms: Option<i64>) -> Option<Minute> {
     watermark_ms.map(Minute::of)
-}
-
-/// The line that begins at an offset of a text, without its line ending.
-fn line_at(text: &[u8], start: u32) -> &[u8] {
-    let rest = text.get(start as usize..).unwrap_or_default();
-    let line = &rest[..memchr(b'\n', rest).unwrap_or(rest.len())];
-    line.strip_suffix(b"\r").unwrap_or(line)
 }

@@ -27,16 +27,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Pause while there is nothing to do.
-const WAIT: Duration = Duration::from_millis(5);
+pub(crate) const WAIT: Duration = Duration::from_millis(5);
 
 /// Pause before the agent begins again from its journal.
-const AGAIN: Duration = Duration::from_secs(1);
+pub(crate) const AGAIN: Duration = Duration::from_secs(1);
 
 /// How long a stopping agent waits for acknowledgements, in milliseconds. Giving up loses nothing.
 const DRAIN_MS_MAX: i64 = 8_000;
 
 /// Time between two messages about problems, in milliseconds.
-const TOLD_EVERY_MS: i64 = 10_000;
+pub(crate) const TOLD_EVERY_MS: i64 = 10_000;
 
 /// Tail log files and produce their lines to a Kafka topic.
 #[derive(Debug, Args)]
@@ -217,7 +217,8 @@ impl Session<'_> {
     }
 }
 
-fn now() -> Now {
+/// The clocks.
+pub(crate) fn now() -> Now {
     Now { wall_ms: SystemClock.wall_ms(), monotonic_ms: SystemClock.monotonic_ms() }
 }
 
@@ -238,27 +239,32 @@ pub(crate) fn patiently<T>(stop: &AtomicBool, mut ask: impl FnMut() -> Result<T>
     Ok(None)
 }
 
+/// Passes a record on as the client of Kafka takes it.
+pub(crate) fn with_headers<T>(record: &Outgoing, send: impl FnOnce(Produced<'_>) -> T) -> T {
+    let stamp = Stamp { input: &record.input, watermark_ms: record.watermark_ms, sequence: record.sequence };
+    let (watermark, sequence) = stamp.values();
+    let mut headers: Vec<(&str, &[u8])> =
+        vec![(INPUT, record.input.as_bytes()), (WATERMARK, watermark.as_bytes()), (SEQUENCE, sequence.as_bytes())];
+    if let Some(header) = &record.csv_header {
+        headers.push((CSV, header));
+    }
+    let gap = record.gap_bytes.map(|bytes| bytes.to_string());
+    headers.extend(gap.as_ref().map(|gap| (GAP, gap.as_bytes())));
+    send(Produced {
+        partition: record.partition,
+        key: record.key.as_deref().map(str::as_bytes),
+        value: &record.text,
+        headers: &headers,
+        tag: record.tag,
+    })
+}
+
 /// The client of Kafka.
 struct Sender(Producer);
 
 impl Produce for Sender {
     fn send(&mut self, record: &Outgoing) -> Result<bool> {
-        let stamp = Stamp { input: &record.input, watermark_ms: record.watermark_ms, sequence: record.sequence };
-        let (watermark, sequence) = stamp.values();
-        let mut headers: Vec<(&str, &[u8])> =
-            vec![(INPUT, record.input.as_bytes()), (WATERMARK, watermark.as_bytes()), (SEQUENCE, sequence.as_bytes())];
-        if let Some(header) = &record.csv_header {
-            headers.push((CSV, header));
-        }
-        let gap = record.gap_bytes.map(|bytes| bytes.to_string());
-        headers.extend(gap.as_ref().map(|gap| (GAP, gap.as_bytes())));
-        self.0.send(Produced {
-            partition: record.partition,
-            key: record.key.as_deref().map(str::as_bytes),
-            value: &record.text,
-            headers: &headers,
-            tag: record.tag,
-        })
+        with_headers(record, |produced| self.0.send(produced))
     }
 
     fn outcome(&mut self) -> Option<Outcome> {

@@ -16,6 +16,8 @@ pub mod inspect;
 pub mod ledger;
 pub mod reconcile;
 pub mod repair;
+#[cfg(feature = "scale-out")]
+pub mod repartition;
 pub mod retire;
 pub mod run;
 pub mod serve;

@@ -69,7 +69,7 @@ pub struct WorkerArgs {
 }
 
 /// Where a word says to begin.
-fn start_at(word: &str) -> std::result::Result<StartAt, String> {
+pub(crate) fn start_at(word: &str) -> std::result::Result<StartAt, String> {
     match (word, word.parse(), parse_rfc3339(word.as_bytes())) {
         ("earliest", ..) => Ok(StartAt::Earliest),
         (_, Ok(offset), _) => Ok(StartAt::Offset(offset)),

@@ -8,6 +8,7 @@ mod beside;
 mod chaos;
 mod demo;
 mod faults;
+mod repartition;
 mod services;
 
 use crate::expected::KEY;

@@ -64,6 +64,11 @@ pub trait RecordReader: Send {
 
     /// Offsets between the next record and the end of the partition, as far as it is known.
     fn lag(&self) -> Option<u64>;
+
+    /// The offset before which every record was delivered. The offsets after the last record may have been empty.
+    fn passed(&self) -> u64 {
+        0
+    }
 }
 
 /// A partition of a topic as a source.
@@ -152,6 +157,14 @@ impl KafkaPartition {
     #[must_use]
     pub fn with_gap(self, offsets: u64) -> KafkaPartition {
         KafkaPartition { gap: offsets, awaits_gap: offsets > 0, ..self }
+    }
+
+    /// The offset before which every record was delivered in a block.
+    pub fn position(&self) -> u64 {
+        match self.held {
+            None => self.next.max(self.reader.passed()),
+            Some(_) => self.next,
+        }
     }
 
     /// The input of records without a stamp, and whether it is new.

@@ -118,6 +118,17 @@ impl Broker {
         drop(stdin);
         assert!(child.wait().unwrap().success());
     }
+
+    /// The lines in the committed records of a topic, sorted. Each record must end with a line ending.
+    pub(super) fn lines(&self, topic: &str) -> Vec<Vec<u8>> {
+        let mut command = kcat(&["-C", "-b", &self.address, "-t", topic, "-o", "beginning", "-e", "-q", "-f", "%s"]);
+        let output = command.args(["-X", "isolation.level=read_committed"]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let lines = output.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        let mut lines: Vec<Vec<u8>> = lines.map(<[u8]>::to_vec).collect();
+        lines.sort_unstable();
+        lines
+    }
 }
 
 impl Drop for Broker {
