@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_of_a_long_line_is_malformed() {
-        let mut packer = Packer::new(AgentSettings::default(), 8);
+        let mut packer = Packer::new(AgentSettings::default(), 8, 4);
         let mut input = Input::unstamped(&"old/0".into());
         let line = |text: &'static [u8]| RoutedLine { start: 0, text, partition: 1, click: None, rejected: None };
         packer.begin(&mut input, None, 0);

@@ -61,6 +61,7 @@ impl RecordReader for Reader {
             watermark: watermark.as_ref().map(String::as_bytes),
             sequence: stored.stamp.map(|_| &b"1"[..]),
             csv: None,
+            gap: None,
         });
         self.next = 2 * at as u64 + 1;
         Ok(Polled::Record)
