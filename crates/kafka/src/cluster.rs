@@ -144,6 +144,23 @@ impl Cluster {
     }
 }
 
+/// What to do about a topic with more partitions.
+pub(crate) fn grown(topic: &str, before: u32, now: u32) -> String {
+    format!(
+        "the topic {topic} had {before} partitions and now has {now}: the copies of a click before and after the change are in \
+         different partitions, and would be counted twice. Make a new topic with {now} partitions, bring this one into it with \
+         `adtally repartition`, and count the new one into another URL"
+    )
+}
+
+/// What to do about a topic that was made again.
+pub(crate) fn made_again(topic: &str) -> String {
+    format!(
+        "the topic {topic} was deleted and made again: its offsets have other records, and what was not read of the old topic is \
+         lost. Count the new topic into another URL, or bring the logs in with `adtally backfill`"
+    )
+}
+
 /// A context that logs nothing by itself: callers decide what an error means.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Quiet;

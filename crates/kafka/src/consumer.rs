@@ -7,7 +7,7 @@
 //! A watcher asks the brokers about each partition's first and last offset, and about the topic. Only so is it known that a
 //! partition that delivers nothing is at its end, and not out of reach, and that the topic is still the same.
 
-use crate::cluster::{Cluster, Quiet, REQUEST_TIMEOUT, TopicFacts};
+use crate::cluster::{Cluster, Quiet, REQUEST_TIMEOUT, TopicFacts, grown, made_again};
 use crate::native::{Event, PartitionQueue};
 use adtally_model::{Error, Result};
 use adtally_source::{Polled, RawRecord, RecordReader};
@@ -375,23 +375,6 @@ impl Shared {
             }
         }
     }
-}
-
-/// What to do about a topic with more partitions.
-pub(crate) fn grown(topic: &str, before: u32, now: u32) -> String {
-    format!(
-        "the topic {topic} had {before} partitions and now has {now}: the copies of a click before and after the change are in \
-         different partitions, and would be counted twice. Make a new topic with {now} partitions, bring this one into it with \
-         `adtally repartition`, and count the new one into another URL"
-    )
-}
-
-/// What to do about a topic that was made again.
-pub(crate) fn made_again(topic: &str) -> String {
-    format!(
-        "the topic {topic} was deleted and made again: its offsets have other records, and what was not read of the old topic is \
-         lost. Count the new topic into another URL, or bring the logs in with `adtally backfill`"
-    )
 }
 
 /// Reads one partition.

@@ -93,6 +93,16 @@ impl WorkerArgs {
     }
 }
 
+/// What a worker needs from the brokers and the store before it begins.
+struct Found {
+    backing: Backing,
+    consumer: Consumer,
+    topic: Topic,
+    /// The partitions of earlier sources.
+    retired: Vec<Progress>,
+    letters: Option<Arc<dyn LetterSink>>,
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -121,7 +131,7 @@ pub fn worker(args: &WorkerArgs) -> Result<Exit> {
     let start = ServiceStart::new(&options, Arc::new(SystemClock), Arc::clone(stopping.flag()));
     let server = Server::start(&runtime, listener, &config, &start, &stopping)?;
     let clock = Arc::new(|| SystemClock.monotonic_ms());
-    let found = || -> Result<(Backing, Consumer, Topic, Vec<Progress>, Option<Arc<dyn LetterSink>>)> {
+    let found = || -> Result<Found> {
         let backing = Backing::for_owner(url, config.run.epoch.fsync)?;
         runtime.block_on(backing.probe(SystemRandomness.next_u128()))?;
         let consumer = Consumer::open(&cluster, &kafka.topic, &kafka.group, Arc::clone(&clock) as _)?;
@@ -134,11 +144,11 @@ pub fn worker(args: &WorkerArgs) -> Result<Exit> {
         let sources = backing.sources();
         let registering = sources.register(&kafka.topic, id, facts.partitions, kafka.partitioner.name());
         let (topic, retired) = runtime.block_on(registering)?;
-        Ok((backing, consumer, topic, retired, letters))
+        Ok(Found { backing, consumer, topic, retired, letters })
     };
     let begun = || -> Result<Option<Worker>> {
         let Some(found) = patiently(stopping.flag(), found)? else { return Ok(None) };
-        let (backing, consumer, topic, retired, letters) = found;
+        let Found { backing, consumer, topic, retired, letters } = found;
         let reader = Arc::new(Reader { consumer, start: args.from, accept_loss: args.accept_loss });
         let group = Box::new(Member(Membership::join(&cluster, &kafka.topic, &kafka.group, clock.clone())?));
         let source = WorkerSource { topic, retired, partitioner: kafka.partitioner, reader, group, letters };
