@@ -11,6 +11,8 @@ recounts the minutes of these findings once more, and commits the corrections.
         --conf spark.sql.catalog.spark_catalog=org.apache.spark.sql.delta.catalog.DeltaCatalog \\
         reconcile.py --lake DIR/lake --findings FINDINGS
 
+A lake on S3 is `--lake s3a://BUCKET/PATH/lake`; docs/scale-out.md names the packages and settings for it.
+
 Every minute that is final in every source partition, and whose raw clicks, counts and dead letters are kept, is recounted,
 unless --from and --to name others. Nothing is recounted in hours in which the table `clicks` is damaged: they are findings of
 their own. Counts by hour and by day are not compared: `adtally reconcile` does that.
@@ -101,7 +103,8 @@ def main() -> int:
     if not finals or any(final is None for final in finals):
         print("no minute is final in every source partition", file=sys.stderr)
         return 1
-    end = min(finals)
+    # A minute that is final in part is not recounted.
+    end = min(finals).replace(second=0, microsecond=0)
     if args.end:
         end = min(end, spark.sql(f"SELECT TIMESTAMP '{args.end}' AS t").first().t)
     begins = [kept_from(spark, f"{args.lake}/{name}") for name in ["clicks", "clicks_by_minute", "dead_letters"]]

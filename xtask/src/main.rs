@@ -158,8 +158,14 @@ fn test() -> Outcome {
     packages::provide()?;
     let python = python::interpreter(&root())?.display().to_string();
     let services = services::provide(&root())?;
-    let (jars, s3) = (services.kafka_jars.display().to_string(), services.s3_server.display().to_string());
-    let provided = [(python::VARIABLE, &*python), (services::KAFKA_JARS, &*jars), (services::S3_SERVER, &*s3)];
+    let (kafka, s3) = (services.kafka_jars.display().to_string(), services.s3_server.display().to_string());
+    let spark = services::spark_jars(&root())?.display().to_string();
+    let provided = [
+        (python::VARIABLE, &*python),
+        (services::KAFKA_JARS, &*kafka),
+        (services::S3_SERVER, &*s3),
+        (services::SPARK_JARS, &*spark),
+    ];
     cargo(&["test", "--workspace", EVERYTHING[0], EVERYTHING[1]], &provided)
 }
 

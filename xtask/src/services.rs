@@ -1,4 +1,4 @@
-//! Real parts beside the tests: a broker of Apache Kafka, and an S3 server.
+//! Real parts beside the tests: a broker of Apache Kafka, an S3 server, and jars for Spark.
 //!
 //! Their programs are kept in the user's cache. Tests start them as they need them; `cargo xtask services up` starts one of
 //! each on the usual ports, for people.
@@ -17,6 +17,9 @@ pub(crate) const KAFKA_JARS: &str = "ADTALLY_KAFKA_JARS";
 
 /// The variable with the program of the S3 server; set it to use your own.
 pub(crate) const S3_SERVER: &str = "ADTALLY_S3_SERVER";
+
+/// The variable with the folder of the jars with which Spark reads the lake; set it to use your own.
+pub(crate) const SPARK_JARS: &str = "ADTALLY_SPARK_JARS";
 
 /// The port of the broker for people, and of its controller.
 const KAFKA_PORTS: [u16; 2] = [9_092, 9_093];
@@ -46,16 +49,34 @@ pub(crate) fn provide(root: &Path) -> Result<Services, String> {
 /// # Errors
 /// When they cannot be had.
 pub(crate) fn kafka_jars(root: &Path) -> Result<PathBuf, String> {
-    if let Some(folder) = env::var_os(KAFKA_JARS) {
+    jars(root, KAFKA_JARS, "kafka").map_err(|error| format!("Apache Kafka cannot be had: {error}"))
+}
+
+/// Provides the jars with which Spark reads the lake, from Maven Central. Spark itself is a Python package.
+///
+/// # Errors
+/// When they cannot be had.
+pub(crate) fn spark_jars(root: &Path) -> Result<PathBuf, String> {
+    jars(root, SPARK_JARS, "spark").map_err(|error| format!("Spark's jars for the lake cannot be had: {error}"))
+}
+
+/// The folder with the jars of `tests/NAME/pom.xml`: the one in the variable, or one in the user's cache, which is filled on
+/// first use and whenever the list changes.
+fn jars(root: &Path, variable: &str, name: &str) -> Result<PathBuf, String> {
+    if let Some(folder) = env::var_os(variable) {
         return Ok(folder.into());
     }
-    let list = root.join("tests/kafka/pom.xml");
+    let list = root.join("tests").join(name).join("pom.xml");
     let wanted = fs::read(&list).map_err(|error| format!("cannot read {}: {error}", list.display()))?;
-    let folder = cache()?.join("adtally/kafka");
+    let folder = cache()?.join("adtally").join(name);
     // Written last, so that an incomplete installation is repeated.
     let installed = folder.join("installed.xml");
     if fs::read(&installed).is_ok_and(|found| found == wanted) {
         return Ok(folder);
+    }
+    // Jars of an earlier list would be used as well.
+    if folder.exists() {
+        fs::remove_dir_all(&folder).map_err(|error| format!("cannot delete {}: {error}", folder.display()))?;
     }
     eprintln!("$ mvn dependency:copy-dependencies --file {}", list.display());
     let mut mvn = Command::new("mvn");
@@ -64,8 +85,8 @@ pub(crate) fn kafka_jars(root: &Path) -> Result<PathBuf, String> {
     mvn.arg(format!("-DoutputDirectory={}", folder.display())).stdout(Stdio::null());
     run(&mut mvn).map_err(|error| {
         format!(
-            "Apache Kafka cannot be had: {error}: install the package maven and connect this machine to the network, or name a \
-             folder with the jars in {KAFKA_JARS}"
+            "{error}: install the package maven and connect this machine to the network, or name a folder with the jars in \
+             {variable}"
         )
     })?;
     fs::write(&installed, wanted).map_err(|error| format!("cannot write {}: {error}", installed.display()))?;

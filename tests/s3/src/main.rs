@@ -16,7 +16,8 @@
 //! | `slow_ms` | ms | each request takes so much longer |
 //! | `seed` | number | the seed of the choice |
 //!
-//! `s3s-fs` checks `If-None-Match` before it writes, without a lock. Here, PUT requests are done one after another.
+//! `s3s-fs` checks `If-None-Match` before it writes, without a lock. Here, PUT requests are done one after another. And it fails
+//! to read a folder as an object, with status 500. S3 has no folders: here, that is an object that does not exist.
 
 mod faults;
 
@@ -29,6 +30,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -40,6 +42,8 @@ const FAULTS: &str = "/_faults";
 /// What the connections share.
 struct Server {
     s3: S3Service,
+    /// The folder with the buckets.
+    folder: PathBuf,
     /// Held by the PUT request that is being done.
     putting: tokio::sync::Mutex<()>,
     faults: Mutex<Faults>,
@@ -50,13 +54,13 @@ type Answer = Response<s3s::Body>;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut words = std::env::args().skip(1);
-    let folder = words.next().ok_or("usage: adtally-test-s3 FOLDER [PORT]")?;
+    let folder = PathBuf::from(words.next().ok_or("usage: adtally-test-s3 FOLDER [PORT]")?);
     let port: u16 = words.next().map_or(Ok(0), |port| port.parse())?;
-    let files = s3s_fs::FileSystem::new(folder).map_err(|error| format!("the folder cannot be used: {error:?}"))?;
+    let files = s3s_fs::FileSystem::new(&folder).map_err(|error| format!("the folder cannot be used: {error:?}"))?;
     let mut builder = S3ServiceBuilder::new(files);
     builder.set_auth(SimpleAuth::from_single("adtally", "adtally-secret"));
-    let server =
-        Arc::new(Server { s3: builder.build(), putting: tokio::sync::Mutex::default(), faults: Mutex::default() });
+    let (putting, faults) = (tokio::sync::Mutex::default(), Mutex::default());
+    let server = Arc::new(Server { s3: builder.build(), folder, putting, faults });
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     println!("http://{}", listener.local_addr()?);
     tokio::spawn(accept(listener, server));
@@ -100,9 +104,9 @@ async fn answer(server: Arc<Server>, request: Request<Incoming>) -> Result<Answe
         }
         Chosen::Nothing | Chosen::Lose(_) if is_put => {
             let _one = server.putting.lock().await;
-            Some(call(&server.s3, request).await)
+            Some(call(&server, request).await)
         }
-        Chosen::Nothing | Chosen::Lose(_) => Some(call(&server.s3, request).await),
+        Chosen::Nothing | Chosen::Lose(_) => Some(call(&server, request).await),
     };
     match (chosen, done) {
         (Chosen::Nothing, Some(done)) => done,
@@ -115,19 +119,50 @@ async fn answer(server: Arc<Server>, request: Request<Incoming>) -> Result<Answe
     }
 }
 
-async fn call(s3: &S3Service, request: Request<Incoming>) -> Result<Answer, String> {
-    s3.call(request.map(s3s::Body::from)).await.map_err(|error| format!("{error:?}"))
+async fn call(server: &Server, request: Request<Incoming>) -> Result<Answer, String> {
+    let reads = request.method() == Method::GET || request.method() == Method::HEAD;
+    if reads && names_folder(&server.folder, request.uri().path()) {
+        return Ok(failed(StatusCode::NOT_FOUND));
+    }
+    server.s3.call(request.map(s3s::Body::from)).await.map_err(|error| format!("{error:?}"))
+}
+
+/// Whether the key in the path of a request is that of a folder in a bucket.
+fn names_folder(root: &Path, path: &str) -> bool {
+    let path = decoded(path.trim_matches('/'));
+    path.contains('/') && root.join(path).is_dir()
+}
+
+/// A text with `%3D` and the like decoded.
+fn decoded(text: &str) -> String {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let byte = part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match byte.zip(part.get(2..)) {
+            Some((byte, rest)) => {
+                bytes.push(byte);
+                bytes.extend(rest.as_bytes());
+            }
+            None => {
+                bytes.push(b'%');
+                bytes.extend(part.as_bytes());
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// An error as S3 answers it.
 fn failed(status: StatusCode) -> Answer {
     let code = match status {
         StatusCode::CONFLICT => "ConditionalRequestConflict",
+        StatusCode::NOT_FOUND => "NoSuchKey",
         StatusCode::SERVICE_UNAVAILABLE => "SlowDown",
         _ => "InternalError",
     };
     let text =
-        format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>a fault of the test</Message></Error>");
+        format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>made by the test server</Message></Error>");
     let mut answer = Response::new(s3s::Body::from(text));
     *answer.status_mut() = status;
     answer

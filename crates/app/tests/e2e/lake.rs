@@ -34,15 +34,16 @@ fn sums(site: &Site) -> Value {
 pub(crate) fn interpreter() -> String {
     let requirements = "tests/python/requirements.txt";
     let python = std::env::var("ADTALLY_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let mut command = Command::new(&python);
-    command.args(["-c", "import deltalake, polars, pyspark"]);
-    let found = command.output().map(|output| output.status.success()).unwrap_or_default();
-    assert!(
-        found,
-        "{python} lacks deltalake, polars or pyspark, with which tests read the lake. Install them and say where:\n    \
+    let import = "import deltalake, duckdb, duckdb_extension_delta, duckdb_extension_httpfs, polars, pyspark";
+    let lacks = match Command::new(&python).args(["-c", import]).output() {
+        Ok(output) if output.status.success() => return python,
+        Ok(output) => String::from_utf8_lossy(&output.stderr).lines().next_back().unwrap_or_default().to_owned(),
+        Err(error) => error.to_string(),
+    };
+    panic!(
+        "{python} lacks packages with which tests read the lake ({lacks}). Install them and say where:\n    \
          python3 -m venv venv && venv/bin/pip install -r {requirements} && export ADTALLY_PYTHON=$PWD/venv/bin/python"
     );
-    python
 }
 
 fn check(site: &Site, reader: &str) {

@@ -33,7 +33,7 @@
 //! - `intake`: rejected lines that are decoded again, and files that are brought in later, count once;
 //! - `spark`: the Spark job finds what `reconcile` finds;
 //! - `verify`: the damage that it finds, and what is not damage;
-//! - `scale_out`: agents, workers and nodes on a real Kafka and an S3, and their faults.
+//! - `scale_out`: agents, workers and nodes on a real Kafka and an S3, and their faults; other programs read the lake there.
 
 #![cfg_attr(not(feature = "scale-out"), allow(dead_code, reason = "only tests on Kafka use some helpers"))]
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test; clippy only knows the tests themselves")]

@@ -8,6 +8,7 @@ mod beside;
 mod chaos;
 mod demo;
 mod faults;
+mod readers;
 mod repartition;
 mod services;
 

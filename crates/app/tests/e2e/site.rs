@@ -407,6 +407,12 @@ pub(crate) fn check_ledger(ledger: &Value, expected: &Value) {
     assert_eq!(ledger["gap_bytes"], 0, "{ledger}");
 }
 
+/// The path of what `cargo xtask test` provides.
+pub(crate) fn provided(variable: &str) -> PathBuf {
+    let path = std::env::var_os(variable);
+    path.map(PathBuf::from).unwrap_or_else(|| panic!("{variable} is not set: run the tests with `cargo xtask test`"))
+}
+
 /// Opens a file for appending.
 pub(crate) fn appending(path: &Path) -> File {
     OpenOptions::new().create(true).append(true).open(path).unwrap()

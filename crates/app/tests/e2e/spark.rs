@@ -3,28 +3,44 @@
 use crate::faults::{START, click};
 use crate::lake::interpreter;
 use crate::reconcile::change;
-use crate::site::{Site, end};
+use crate::site::{Site, end, provided};
 use adtally_model::time::rfc3339;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const SECOND: i64 = 1_000;
 const HOUR: i64 = 3_600 * SECOND;
+
+/// The arguments of `spark-submit` for a small Spark with Delta, and more of them. The jars are those that `cargo xtask test`
+/// provides.
+pub(crate) fn submit_arguments(more: &str) -> String {
+    let folder = provided("ADTALLY_SPARK_JARS");
+    let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let paths = files.map(|file| file.unwrap().path());
+    let mut jars: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|name| name == "jar")).collect();
+    assert!(!jars.is_empty(), "{} has no jars", folder.display());
+    jars.sort();
+    let jars: Vec<String> = jars.iter().map(|jar| jar.display().to_string()).collect();
+    // The defaults of partitions and of the compiler are for clusters and long runs: with them, this takes twice as long.
+    format!(
+        "--master local[2] --driver-memory 1g --jars '{}' --driver-java-options -XX:TieredStopAtLevel=1 \
+         --conf spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension \
+         --conf spark.sql.catalog.spark_catalog=org.apache.spark.sql.delta.catalog.DeltaCatalog \
+         --conf spark.databricks.delta.snapshotPartitions=2 --conf spark.sql.shuffle.partitions=4 \
+         --conf spark.ui.enabled=false --conf spark.driver.bindAddress=127.0.0.1 --conf spark.driver.host=127.0.0.1 \
+         {more} pyspark-shell",
+        jars.join(",")
+    )
+}
 
 /// Runs the job. Returns its findings.
 fn spark(site: &Site) -> Vec<Value> {
     let job = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/spark/reconcile.py");
     let mut command = Command::new(interpreter());
     command.arg(job).args(["--lake", "data/lake", "--findings", "findings.jsonl"]).current_dir(site.path(""));
-    // As `spark-submit` would set it.
-    let submit = "--master local[2] --driver-memory 1g --packages io.delta:delta-spark_2.13:4.4.0 \
-        --conf spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension \
-        --conf spark.sql.catalog.spark_catalog=org.apache.spark.sql.delta.catalog.DeltaCatalog \
-        --conf spark.ui.enabled=false --conf spark.sql.shuffle.partitions=4 --conf spark.driver.bindAddress=127.0.0.1 \
-        --conf spark.driver.host=127.0.0.1 pyspark-shell";
-    command.env("PYSPARK_SUBMIT_ARGS", submit).env("TZ", "America/New_York");
+    command.env("PYSPARK_SUBMIT_ARGS", submit_arguments("")).env("TZ", "America/New_York");
     end(command).ok();
     let findings = String::from_utf8(site.read("findings.jsonl")).unwrap();
     findings.lines().map(|line| serde_json::from_str(line).unwrap()).collect()

@@ -66,10 +66,11 @@ impl Random {
 }
 
 /// A running agent; dropping it kills it.
-struct Agent(Child);
+pub(super) struct Agent(Child);
 
 impl Agent {
-    fn start(deployment: &Deployment<'_>, number: usize) -> Agent {
+    /// Starts one that tails the folder `logs-NUMBER`.
+    pub(super) fn start(deployment: &Deployment<'_>, number: usize) -> Agent {
         let mut command: Command = deployment.site.program();
         command.args(["agent", &format!("logs-{number}"), "--config", "fast.toml", "--topic", &deployment.topic]);
         command.args(["--brokers", deployment.broker.address(), "--data-dir", &format!("agent-{number}")]);

@@ -1,18 +1,12 @@
 //! A real broker of Apache Kafka, and an S3 server with faults on request.
 
-use crate::site::wait_for;
+use crate::site::{provided, wait_for};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use tempfile::TempDir;
-
-/// A program that `cargo xtask test` provides.
-fn provided(variable: &str) -> PathBuf {
-    let path = std::env::var_os(variable);
-    path.map(PathBuf::from).unwrap_or_else(|| panic!("{variable} is not set: run the tests with `cargo xtask test`"))
-}
 
 /// A free port of this machine.
 fn free_port() -> u16 {
