@@ -67,7 +67,7 @@ fn main() -> ExitCode {
         ["bench", options @ ..] => bench(options),
         ["services", "up"] => services::up(&root()),
         ["services", "down"] => services::down(),
-        ["services", "jars"] => services::jars(&root()),
+        ["services", "jars"] => services::print_kafka_jars(&root()),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())

@@ -111,7 +111,7 @@ fn s3_server(root: &Path) -> Result<PathBuf, String> {
 ///
 /// # Errors
 /// When they cannot be had.
-pub(crate) fn jars(root: &Path) -> Result<(), String> {
+pub(crate) fn print_kafka_jars(root: &Path) -> Result<(), String> {
     println!("{}", kafka_jars(root)?.display());
     Ok(())
 }
