@@ -75,11 +75,6 @@ impl Expected {
         assert_eq!(ledger["conflicting_duplicates"], self.report["conflicting_duplicates"]);
     }
 
-    /// Whether rows of counts are right.
-    pub(crate) fn has_counts(&self, csv: &str) -> bool {
-        csv == self.csv
-    }
-
     /// Compares rows of counts.
     pub(crate) fn check_csv(&self, table: &str, csv: &str) {
         if csv == self.csv {
