@@ -2,8 +2,8 @@
 //!
 //! - **Receives** the records of the source partitions, settings, a clock, and a producer with transactions.
 //! - **Emits** stamped records of lines, and after each of its transactions the places up to which the source was read.
-//! - **Promises** that each line is in exactly one transaction, with the places of one moment; that the lines of a source
-//!   partition keep their order in each target partition; that each line is stamped with a watermark of the same minute as the
+//! - **Promises** that each line is in exactly one transaction, with the places of one moment; that the lines of an input
+//!   in a source partition keep their order in each target partition; that each line is stamped with a watermark of the same minute as the
 //!   one that its agent, or the guarded time of its source partition, had before it; that partitions are read in step, as far
 //!   as event time goes; and that memory is bounded.
 //! - **Never** drops or changes a line (the end of one that is too long excepted), or decides a verdict.
@@ -46,8 +46,12 @@ const FORGET_AFTER_MS: i64 = 900_000;
 /// How often inputs are forgotten, in milliseconds.
 const FORGET_EVERY_MS: i64 = 60_000;
 
-/// Most pairs of an input and a target partition that knows it. Of more, the inputs that bring nothing for longest are forgotten.
+/// Most pairs of an input and a target partition that knows it. Of more, the inputs that bring nothing for longest are forgotten,
+/// but none that brought something within the last minutes: it would be told to all partitions again and again.
 const KNOWN_MAX: usize = 1 << 20;
+
+/// How long an input that brought something is remembered in any case, in milliseconds.
+const BUSY_MS: i64 = 180_000;
 
 /// Produces records in transactions.
 pub trait Transact: Send {
@@ -112,6 +116,8 @@ pub struct Repartition<T> {
     opened_ms: Option<i64>,
     refreshed_ms: i64,
     forgot_ms: i64,
+    /// When it was last turned, in monotonic milliseconds.
+    turned_ms: i64,
     is_stopping: bool,
     /// Lines that are committed.
     lines: u64,
@@ -123,7 +129,7 @@ impl<T: Transact> Repartition<T> {
         let RepartitionParts { settings, time, decoder, partitioner, source, from, to, owner, lanes, producer, now } =
             parts;
         let block_bytes = (PENDING_BYTES_MAX / lanes.len().max(1)).clamp(BLOCK_BYTES.0, BLOCK_BYTES.1);
-        let lane = |parts| Lane::new(&source, from.partitions, parts, &decoder, block_bytes);
+        let lane = |parts| Lane::new(&source, from.partitions, parts, &decoder, (block_bytes, now.monotonic_ms));
         let lanes: Vec<Lane> = lanes.into_iter().map(lane).collect();
         let packer = Packer::new(settings, decoder.settings().line_bytes_max, to.partitions);
         let mut repartition = Repartition {
@@ -141,6 +147,7 @@ impl<T: Transact> Repartition<T> {
             opened_ms: None,
             refreshed_ms: now.monotonic_ms,
             forgot_ms: now.monotonic_ms,
+            turned_ms: now.monotonic_ms,
             is_stopping: false,
             lines: 0,
         };
@@ -166,7 +173,8 @@ impl<T: Transact> Repartition<T> {
     /// Present problems, as messages for people.
     pub fn problems(&self) -> Vec<String> {
         let failure = self.producer.failure().map(|why| format!("Kafka does not take records at the moment: {why}"));
-        self.lanes.iter().filter_map(Lane::problem).chain(failure).collect()
+        let now_ms = self.turned_ms;
+        self.lanes.iter().filter_map(|lane| lane.problem(now_ms)).chain(failure).collect()
     }
 
     /// Warnings that were not returned before, as messages for people.
@@ -190,6 +198,7 @@ impl<T: Transact> Repartition<T> {
     /// # Errors
     /// The error after which everything must begin again from what was committed, or stop.
     pub fn turn(&mut self, now: Now) -> Result<Turn> {
+        self.turned_ms = now.monotonic_ms;
         let mut worked = self.send_outbox()?;
         if let Some(offsets) = &self.closing {
             if !self.packer.outbox.is_empty() || !self.producer.commit(offsets)? {
@@ -303,13 +312,15 @@ impl<T: Transact> Repartition<T> {
     fn forget(&mut self, mut known: usize, now_ms: i64) {
         let is_too_much = known > KNOWN_MAX;
         let mut quiet: Vec<(i64, usize, InputId)> = Vec::new();
-        for (at, lane) in self.lanes.iter().enumerate() {
+        for (at, lane) in self.lanes.iter().enumerate().filter(|(_, lane)| !lane.has_pending()) {
             let at_rest = lane.inputs.iter().filter(|(_, input)| input.is_at_rest());
             quiet.extend(at_rest.map(|(&id, input)| (input.seen_ms, at, id)));
         }
         quiet.sort_unstable();
         for (seen_ms, at, id) in quiet {
-            let is_over = now_ms - seen_ms < FORGET_AFTER_MS && !(is_too_much && known > KNOWN_MAX / 2);
+            let age_ms = now_ms - seen_ms;
+            let is_busy = age_ms < BUSY_MS;
+            let is_over = is_busy || (age_ms < FORGET_AFTER_MS && !(is_too_much && known > KNOWN_MAX / 2));
             let Some(lane) = self.lanes.get_mut(at).filter(|_| !is_over) else { break };
             if let Some(input) = lane.inputs.remove(&id) {
                 known -= input.known_to();

@@ -18,7 +18,7 @@ pub struct SentLetter {
     pub epoch: EpochNumber,
     /// Its number among the letters of the epoch, from 0. Partition, epoch and row identify a letter.
     pub row: u64,
-    /// The letter as JSON: see [`Lake::letters`].
+    /// The letter as JSON: see [`Lake::each_letters`].
     pub json: Vec<u8>,
 }
 
@@ -49,25 +49,27 @@ impl Letters {
     /// Sends the letters of committed epochs, unless this process has done so. The epochs of a partition ascend.
     ///
     /// # Errors
-    /// As [`Lake::letters`]; transient when the sink does not take them.
+    /// As [`Lake::each_letters`]; transient when the sink does not take them.
     pub(crate) fn send(&self, runtime: &tokio::runtime::Handle, epochs: &[EpochProjection]) -> Result<()> {
         for EpochProjection { progress, staged, .. } in epochs {
             if self.sent.lock().get(&progress.partition).is_some_and(|&sent| sent >= progress.number) {
                 continue;
             }
-            let letters = runtime.block_on(self.lake.letters(staged))?;
-            let sent = (0..).zip(letters).map(|(row, json)| SentLetter {
-                partition: progress.partition,
-                epoch: progress.number,
-                row,
-                json,
-            });
-            let sent: Vec<SentLetter> = sent.collect();
-            if !sent.is_empty() {
+            let mut row = 0;
+            let send = |letters: Vec<Vec<u8>>| {
+                let sent = (row..).zip(letters).map(|(row, json)| SentLetter {
+                    partition: progress.partition,
+                    epoch: progress.number,
+                    row,
+                    json,
+                });
+                let sent: Vec<SentLetter> = sent.collect();
+                row += sent.len() as u64;
                 // Counting goes on, and the lake waits.
                 let failed = |error: Error| Error::transient("dead letters cannot be sent").because(error);
-                self.sink.send(&sent).map_err(failed)?;
-            }
+                self.sink.send(&sent).map_err(failed)
+            };
+            runtime.block_on(self.lake.each_letters(staged, send))?;
             self.sent.lock().insert(progress.partition, progress.number);
         }
         Ok(())

@@ -35,7 +35,7 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// For how long the brokers must say that there is no such topic until it counts as deleted, in milliseconds: metadata reaches
 /// all brokers within seconds.
-const MISSING_MS: i64 = 15_000;
+pub const MISSING_MS: i64 = 15_000;
 
 /// For how long an answer about a partition counts, in milliseconds. After that, the partition is out of reach.
 const ANSWER_MS: i64 = 10_000;
@@ -272,7 +272,7 @@ impl Shared {
         if next < first {
             return Err(Error::corrupt(format!(
                 "partition {partition} of {topic} begins at offset {first}, and the next to read is {next}: {} offsets are \
-                 lost. Their clicks can only come from the logs: restart with --accept-loss, which books them as a gap, and bring \
+                 lost. Their clicks can only come from the logs: restart with --accept-loss, which goes on without them, and bring \
                  the logs in with `adtally backfill`. Raise the topic's retention",
                 first - next
             )));

@@ -133,7 +133,8 @@ impl Transactions {
                 ("socket.timeout.ms", SOCKET_MS),
                 ("queue.buffering.max.kbytes", BUFFERED_KIB),
                 ("linger.ms", "5"),
-                ("message.max.bytes", "1000000"),
+                // The topic sets the limit.
+                ("message.max.bytes", "33554432"),
             ])
             .set("transactional.id", transactional_id)
             .create_with_context(context)
@@ -166,19 +167,27 @@ impl Transactions {
         self.cluster.describe(self.inner.client(), &self.topic)
     }
 
-    /// Whether the topic with this number of partitions has no records.
+    /// The facts of the topic; `None` if the broker that was asked does not know it.
+    ///
+    /// # Errors
+    /// A user error when it cannot be used; transient when the brokers do not answer.
+    pub fn look(&self) -> Result<Option<TopicFacts>> {
+        self.cluster.look(self.inner.client(), &self.topic)
+    }
+
+    /// Whether the topic with this number of partitions never had a record.
     ///
     /// # Errors
     /// Transient when the brokers do not answer.
     pub fn is_empty(&self, partitions: u32) -> Result<bool> {
         for partition in 0..partitions {
             let asked = self.group.fetch_watermarks(&self.topic, native(partition), REQUEST_TIMEOUT);
-            let (first, end) = asked.map_err(|error| {
+            let (_, end) = asked.map_err(|error| {
                 let topic = &self.topic;
                 Error::transient(format!("the brokers do not answer about partition {partition} of {topic}"))
                     .because(error)
             })?;
-            if first < end {
+            if end > 0 {
                 return Ok(false);
             }
         }

@@ -150,6 +150,12 @@ pub trait Source: Send {
         Progress::default()
     }
 
+    /// Gaps that the records read so far tell of: [`Discovery::Gap`]. They are to be booked before these records are committed,
+    /// and may be told again after a crash.
+    fn take_gaps(&mut self) -> Vec<Discovery> {
+        Vec::new()
+    }
+
     /// How far a topic's partition is read; `None` for other sources, and while its end is not known.
     fn backlog(&self) -> Option<Backlog> {
         None

@@ -19,6 +19,9 @@ const LANE: LaneId = LaneId(0);
 /// arrives in all partitions within that time.
 pub(super) const SETTLE_MS: i64 = 2_000;
 
+/// How long a partition waits for others until this is told, in milliseconds.
+const WAITS_TOLD_MS: i64 = 60_000;
+
 /// What a source partition needs to be read.
 pub struct LaneParts {
     /// Its number.
@@ -84,8 +87,13 @@ pub(super) struct Lane {
     pub(super) source: KafkaPartition,
     /// The guarded time of its records without a stamp.
     time: InputTime,
-    /// The largest watermark of its inputs.
+    /// The largest watermark of its inputs, as far as the clock allows.
     pub(super) mark_ms: Option<i64>,
+    /// When it last advanced, and when the partition was last at its end, in monotonic milliseconds.
+    advanced_ms: i64,
+    at_end_ms: Option<i64>,
+    /// Since when it waits for other partitions, in monotonic milliseconds.
+    waits_since_ms: Option<i64>,
     pub(super) inputs: HashMap<InputId, Input>,
     rest: Rest,
     burst: Option<Burst>,
@@ -98,8 +106,14 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// A partition of the source `topic`, which is read in blocks of some bytes.
-    pub(super) fn new(topic: &str, partitions: u32, parts: LaneParts, decoder: &Decoder, block_bytes: usize) -> Lane {
+    /// A partition of the source `topic`, which is read in blocks of some bytes. `now_ms` is monotonic.
+    pub(super) fn new(
+        topic: &str,
+        partitions: u32,
+        parts: LaneParts,
+        decoder: &Decoder,
+        (block_bytes, now_ms): (usize, i64),
+    ) -> Lane {
         let LaneParts { partition, reader, place, end } = parts;
         let name = format!("{topic}/{partition}");
         let routing = Routing { partitioner: Partitioner::default(), partition, partitions };
@@ -112,6 +126,9 @@ impl Lane {
             source,
             time: place.time,
             mark_ms: place.mark_ms,
+            advanced_ms: now_ms,
+            at_end_ms: None,
+            waits_since_ms: None,
             inputs: HashMap::new(),
             rest: Rest::Unread,
             burst: None,
@@ -120,6 +137,11 @@ impl Lane {
             committed: None,
             end,
         }
+    }
+
+    /// Whether records are read that are not passed on. Their inputs must be remembered.
+    pub(super) fn has_pending(&self) -> bool {
+        self.pending.is_some() || self.source.has_held()
     }
 
     /// The place up to which everything was passed on.
@@ -135,9 +157,13 @@ impl Lane {
         })
     }
 
-    /// Whether partitions that are ahead of it wait.
+    /// Whether partitions that are ahead of it wait. Whatever lines it delivers, it is idle if it was at its end lately and its
+    /// watermark has not advanced for `idle_timeout_ms`.
     pub(super) fn holds(&self, now_ms: i64, idle_timeout_ms: i64) -> bool {
+        let was_at_end = self.at_end_ms.is_some_and(|at_ms| now_ms - at_ms <= idle_timeout_ms);
+        let is_idle = was_at_end && now_ms - self.advanced_ms >= idle_timeout_ms;
         !self.is_done()
+            && !is_idle
             && match self.rest {
                 Rest::Unread | Rest::More => true,
                 Rest::AtEnd(since_ms) => now_ms - since_ms < SETTLE_MS,
@@ -145,11 +171,14 @@ impl Lane {
             }
     }
 
-    /// Why it cannot be read, if it cannot.
-    pub(super) fn problem(&self) -> Option<String> {
-        match &self.rest {
-            Rest::Unreachable(_, error) => Some(error.report()),
-            Rest::Unread | Rest::More | Rest::AtEnd(_) => None,
+    /// Why it does not get on, if it does not.
+    pub(super) fn problem(&self, now_ms: i64) -> Option<String> {
+        match (&self.rest, self.waits_since_ms) {
+            (Rest::Unreachable(_, error), _) => Some(error.report()),
+            (_, Some(since_ms)) if now_ms - since_ms >= WAITS_TOLD_MS => {
+                Some(format!("{} waits for partitions with older clicks", self.name))
+            }
+            _ => None,
         }
     }
 
@@ -167,16 +196,19 @@ impl Lane {
         if self.pending.is_some() || self.is_done() {
             return Ok(false);
         }
+        // Past the markers of transactions, as it may have been committed.
+        self.next = self.next.max(self.source.position());
         match self.source.read(LANE, now_ms)? {
             ReadOutcome::Block(SourceBlock::Records(mut block)) => {
                 self.go_on(now_ms);
                 for (id, name) in std::mem::take(&mut block.found) {
                     let is_unstamped = *name == *self.name;
-                    let input =
+                    let mut input =
                         if is_unstamped { Input::unstamped(&self.name) } else { Input::stamped(&name, &self.name) };
+                    input.seen_ms = now_ms;
                     self.inputs.insert(id, input);
                 }
-                for discovery in self.source.discover(now_ms)? {
+                for discovery in self.source.take_gaps() {
                     if let Discovery::Gap { input, bytes, .. } = discovery
                         && let Some(input) = self.inputs.get_mut(&input)
                     {
@@ -196,8 +228,12 @@ impl Lane {
             ReadOutcome::Block(SourceBlock::Text(_)) => {
                 return Err(Error::internal("a repartition reads a topic, and got a file"));
             }
-            ReadOutcome::AtEnd if matches!(self.rest, Rest::AtEnd(_)) => {}
-            ReadOutcome::AtEnd => self.rest = Rest::AtEnd(now_ms),
+            ReadOutcome::AtEnd => {
+                self.at_end_ms = Some(now_ms);
+                if !matches!(self.rest, Rest::AtEnd(_)) {
+                    self.rest = Rest::AtEnd(now_ms);
+                }
+            }
             ReadOutcome::Unreadable(error) => {
                 let since_ms = if let Rest::Unreachable(since_ms, _) = self.rest { since_ms } else { now_ms };
                 self.rest = Rest::Unreachable(since_ms, error);
@@ -258,7 +294,11 @@ impl Lane {
                     input.raise(mark_of(&self.time, turn.time));
                 }
             }
-            self.mark_ms = self.mark_ms.max(input.mark_ms);
+            // A clock ahead of ours must not stop a partition, or make it wait for nobody.
+            let mark_ms = input.mark_ms.map(|mark_ms| mark_ms.min(turn.future_ms));
+            if mark_ms > self.mark_ms {
+                (self.mark_ms, self.advanced_ms) = (mark_ms, turn.now_ms);
+            }
             self.next = record.position.to;
             at += 1;
             if let Some(burst) = &mut self.burst {
@@ -277,6 +317,7 @@ impl Lane {
     /// Whether it must wait for other partitions.
     fn is_ahead(&mut self, turn: &Turn<'_>) -> bool {
         let Some(mark_ms) = self.mark_ms else { return false };
+        let mark_ms = mark_ms.min(turn.future_ms);
         if let Some(Burst { since_ms: Some(since_ms), .. }) = self.burst
             && turn.now_ms - since_ms >= SETTLE_MS
         {
@@ -284,6 +325,8 @@ impl Lane {
         }
         let base_ms = self.burst.and_then(|burst| burst.base_ms);
         let own_limit_ms = base_ms.map_or(i64::MAX, |base_ms| base_ms.saturating_add(turn.time.alignment_ms));
-        mark_ms > turn.limit_ms.min(own_limit_ms)
+        let is_ahead = mark_ms > turn.limit_ms.min(own_limit_ms);
+        self.waits_since_ms = is_ahead.then(|| self.waits_since_ms.unwrap_or(turn.now_ms));
+        is_ahead
     }
 }

@@ -13,6 +13,7 @@ use adtally_agent::repartition::place::{Beginning, Committed, Found, Place, Topi
 use adtally_agent::repartition::{LaneParts, Repartition, RepartitionParts, Transact};
 use adtally_agent::{Outgoing, Turn};
 use adtally_engine::clock::{Clock, Randomness, SystemClock, SystemRandomness};
+use adtally_kafka::consumer::MISSING_MS;
 use adtally_kafka::consumer::MonotonicMs;
 use adtally_kafka::{Cluster, Consumer, GroupOffset, StartAt, TopicFacts, Transactions};
 use adtally_model::ledger::thousands;
@@ -236,14 +237,23 @@ impl<'a> Bridge<'a> {
         }
     }
 
+    /// A topic that was there at the start is looked for again: a broker that has just started may not know it yet.
+    fn once_begun<T>(&self, found: Result<T>) -> Result<T> {
+        match found {
+            Err(error) if self.has_begun && error.kind() == ErrorKind::User => Err(Error::transient(error.report())),
+            found => found,
+        }
+    }
+
     /// Takes the transactional id over, and opens all partitions where the group is. Returns `None` if asked to stop.
     fn open(&mut self, stop: &AtomicBool) -> Result<Option<Opened>> {
         let (source, target, group) = (self.source(), &self.args.to, &self.args.group);
-        let id = format!("adtally-repartition-{group}-{source}-{target}");
+        // Names of topics have no colon.
+        let id = format!("adtally-repartition:{group}:{source}:{target}");
         let transactions = Transactions::open(&self.cluster, target, group, &id)?;
-        let to = transactions.facts()?;
+        let to = self.once_begun(transactions.facts())?;
         let clock: MonotonicMs = Arc::new(|| SystemClock.monotonic_ms());
-        let consumer = Arc::new(Consumer::open(&self.cluster, source, group, clock)?);
+        let consumer = Arc::new(self.once_begun(Consumer::open(&self.cluster, source, group, clock))?);
         let from = consumer.facts();
         if self.has_begun && !is_owner(self.owner, &committed(&transactions, source, from)?) {
             self.is_replaced = true;
@@ -290,6 +300,7 @@ impl<'a> Bridge<'a> {
                 to,
                 is_confirmed: false,
                 failure: None,
+                missing_since_ms: None,
             },
             now: now(),
         });
@@ -351,13 +362,30 @@ struct Sender {
     is_confirmed: bool,
     /// Why that is not known.
     failure: Option<String>,
+    /// Since when the brokers do not know the target, in monotonic milliseconds.
+    missing_since_ms: Option<i64>,
 }
 
 impl Sender {
     /// Confirms that both topics are those that were opened.
-    fn confirm(&self) -> Result<()> {
+    fn confirm(&mut self) -> Result<()> {
         self.consumer.confirm()?;
-        let (target, before, now) = (&self.target, self.to, self.transactions.facts()?);
+        let (target, before) = (&self.target, self.to);
+        let looked = self.transactions.look();
+        // Permissions come and go as brokers do.
+        let unclear = |error| Error::transient(format!("the topic {target} cannot be examined")).because(error);
+        let Some(now) = looked.map_err(unclear)? else {
+            let now_ms = SystemClock.monotonic_ms();
+            if now_ms - *self.missing_since_ms.get_or_insert(now_ms) < MISSING_MS {
+                return Err(Error::transient(format!("the brokers do not know the topic {target} at the moment")));
+            }
+            return Err(Error::corrupt(format!(
+                "the topic {target} was deleted while it was written: what it had is lost. Begin anew with another group: what is \
+                 still in {} comes again",
+                self.source
+            )));
+        };
+        self.missing_since_ms = None;
         if now.id != before.id {
             return Err(Error::corrupt(format!(
                 "the topic {target} was deleted and made again while it was written: what it had is lost. Begin anew with \

@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long dead letters may take to be acknowledged, in milliseconds. After that, they are sent again.
+/// How long it may take until the next dead letter is acknowledged, in milliseconds. After that, those of the epoch are sent again.
 const LETTERS_MS_MAX: i64 = 30_000;
 
 /// How often to look for acknowledgements of dead letters.
@@ -240,7 +240,7 @@ impl LetterSink for LetterTopic {
 
 /// Sends letters, and waits until all are safe.
 fn send_all(producer: &Producer, partitions: u32, letters: &[SentLetter]) -> Result<()> {
-    let until_ms = SystemClock.monotonic_ms() + LETTERS_MS_MAX;
+    let mut until_ms = SystemClock.monotonic_ms() + LETTERS_MS_MAX;
     let (mut sent, mut safe) = (0, 0);
     while safe < letters.len() {
         if SystemClock.monotonic_ms() > until_ms {
@@ -266,6 +266,7 @@ fn send_all(producer: &Producer, partitions: u32, letters: &[SentLetter]) -> Res
             Some(acknowledged) => {
                 acknowledged.outcome?;
                 safe += 1;
+                until_ms = SystemClock.monotonic_ms() + LETTERS_MS_MAX;
             }
             None => std::thread::sleep(LETTERS_POLL),
         }

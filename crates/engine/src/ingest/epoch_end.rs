@@ -47,6 +47,7 @@ impl<S: EpochSink> Ingest<S> {
             self.apply_discovered(&now);
         }
         self.note_listed(&now);
+        self.book_told_gaps();
         let touched: Vec<(InputId, u64)> = self
             .partition
             .inputs()
@@ -78,6 +79,25 @@ impl<S: EpochSink> Ingest<S> {
         }
         self.report.holds(&self.partition);
         Ok(())
+    }
+
+    /// Books the gaps that records tell of, in the epoch that has these records at the latest.
+    fn book_told_gaps(&mut self) {
+        for discovery in self.source.take_gaps() {
+            match discovery {
+                Discovery::Gap { input, bytes, reason } if self.partition.inputs().get(input).is_some() => {
+                    self.book_gap(input, bytes, &reason);
+                }
+                // The input becomes known after this epoch, and its records wait for that.
+                other => self.discovered.push(other),
+            }
+        }
+    }
+
+    fn book_gap(&mut self, id: InputId, bytes: u64, reason: &str) {
+        tracing::error!(id = id.0, bytes, reason, "bytes can never be read: a gap in the ledger");
+        self.partition.book_gap(id, Gap::Bytes(bytes));
+        self.source.gap_booked(id);
     }
 
     /// Keeps inputs that ended long ago but whose files still exist: they are not gone.
@@ -132,11 +152,7 @@ impl<S: EpochSink> Ingest<S> {
                         }
                     }
                 }
-                Discovery::Gap { input: id, bytes, reason } => {
-                    tracing::error!(id = id.0, bytes, reason, "bytes can never be read: a gap in the ledger");
-                    self.partition.book_gap(id, Gap::Bytes(bytes));
-                    self.source.gap_booked(id);
-                }
+                Discovery::Gap { input: id, bytes, reason } => self.book_gap(id, bytes, &reason),
                 Discovery::LostOffsets { input: id, offsets } => {
                     tracing::error!(id = id.0, offsets, "the topic has lost offsets that were not read: a gap");
                     self.partition.book_gap(id, Gap::Offsets(offsets));

@@ -164,7 +164,9 @@ impl TakeOver {
         if !self.is_wanted(partition, token) {
             return Ok(None);
         }
-        let beginning = Beginning { topic: self.topic.source_of(number), source, frontiers: self.frontiers };
+        // If another process has claimed it meanwhile, it may belong there.
+        let topic = self.topic.source_of(number);
+        let beginning = Beginning { topic, source, frontiers: self.frontiers, gives_way: true };
         let ids = (self.randomness.next_u128(), self.randomness.next_u128());
         let mut recovered =
             recovery::take_over_as(&log, self.lake.as_ref(), ids, self.fingerprints, &beginning).await?;

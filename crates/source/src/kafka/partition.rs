@@ -114,6 +114,8 @@ struct Taken {
     input: InputId,
     time: RecordTime,
     found: Option<Arc<str>>,
+    /// A gap of its log that was not known before.
+    gap: Option<Discovery>,
 }
 
 impl KafkaPartition {
@@ -159,6 +161,11 @@ impl KafkaPartition {
         KafkaPartition { gap: offsets, awaits_gap: offsets > 0, ..self }
     }
 
+    /// Whether a record was taken from the client and not delivered yet.
+    pub fn has_held(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// The offset before which every record was delivered in a block.
     pub fn position(&self) -> u64 {
         match self.held {
@@ -197,7 +204,7 @@ impl KafkaPartition {
         if let Some((held, format)) = self.held.take() {
             block.format = format;
             block.text.extend_from_slice(&held.text);
-            push(&mut block, &mut self.next, held);
+            push((&mut block, &mut self.gaps), &mut self.next, held);
         }
         loop {
             if block.records.len() >= BLOCK_RECORDS_MAX
@@ -233,6 +240,7 @@ impl KafkaPartition {
                         (input, Some(name))
                     }
                 };
+                let mut gap = None;
                 if let Some(stamp) = &stamp {
                     note_sequence(sequences, warnings, new_warnings, (input, stamp, raw.offset));
                     if let Some(total) = raw.gap.and_then(record::gap) {
@@ -240,7 +248,7 @@ impl KafkaPartition {
                         if total > *booked {
                             let bytes = total - std::mem::replace(booked, total);
                             let reason = format!("the agent of {} could not read them", stamp.input);
-                            gaps.push(Discovery::Gap { input, bytes, reason });
+                            gap = Some(Discovery::Gap { input, bytes, reason });
                         }
                     }
                 }
@@ -254,7 +262,7 @@ impl KafkaPartition {
                     }
                 };
                 let time = stamp.map_or(RecordTime::Guarded, |stamp| RecordTime::Stamped(stamp.watermark_ms));
-                let mut taken = Taken { text: Vec::new(), to: raw.offset + 1, input, time, found };
+                let mut taken = Taken { text: Vec::new(), to: raw.offset + 1, input, time, found, gap };
                 if block.records.is_empty() {
                     block.format = format;
                 } else if !block.format.is_same(&format) {
@@ -266,7 +274,7 @@ impl KafkaPartition {
                 if !raw.value.is_empty() && !raw.value.ends_with(b"\n") {
                     block.text.push(b'\n');
                 }
-                push(&mut block, next, taken);
+                push((&mut block, gaps), next, taken);
             };
             match reader.poll(&mut take)? {
                 Polled::Record if self.held.is_some() => return Ok((block, Polled::Record)),
@@ -278,8 +286,9 @@ impl KafkaPartition {
 }
 
 /// Adds a record, whose text is already in the block.
-fn push(block: &mut RecordBlock, next: &mut u64, taken: Taken) {
-    let Taken { to, input, time, found, .. } = taken;
+fn push((block, gaps): (&mut RecordBlock, &mut Vec<Discovery>), next: &mut u64, taken: Taken) {
+    let Taken { to, input, time, found, gap, .. } = taken;
+    gaps.extend(gap);
     // Offsets have holes: compaction, and the markers of transactions.
     let position = Position { from: (*next).min(to), to };
     *next = to;
@@ -324,13 +333,16 @@ fn note_sequence(
 
 impl Source for KafkaPartition {
     fn discover(&mut self, _now_ms: i64) -> Result<Vec<Discovery>> {
-        let mut found: Vec<Discovery> = std::mem::take(&mut self.gaps);
-        if let Some(&input) = self.inputs.get(&self.own_name).filter(|_| self.gap > 0 && self.is_known) {
-            let offsets = std::mem::take(&mut self.gap);
-            self.next += offsets;
-            found.push(Discovery::LostOffsets { input, offsets });
-        }
-        Ok(found)
+        let Some(&input) = self.inputs.get(&self.own_name).filter(|_| self.gap > 0 && self.is_known) else {
+            return Ok(Vec::new());
+        };
+        let offsets = std::mem::take(&mut self.gap);
+        self.next += offsets;
+        Ok(vec![Discovery::LostOffsets { input, offsets }])
+    }
+
+    fn take_gaps(&mut self) -> Vec<Discovery> {
+        std::mem::take(&mut self.gaps)
     }
 
     fn gap_booked(&mut self, input: InputId) {

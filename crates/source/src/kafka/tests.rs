@@ -210,7 +210,7 @@ fn gaps_of_an_agent_are_booked_once() {
     let stored = |offset, gap| Stored { offset, stamp: Some(("a", "", "1")), gap, ..Stored::default() };
     let mut source = source(vec![stored(5, Some("30")), stored(6, None), stored(7, Some("30"))], || Ok(Polled::AtEnd));
     assert_eq!(block(&mut source).records.len(), 3);
-    let gaps = source.discover(0).unwrap();
+    let gaps = source.take_gaps();
     assert!(matches!(gaps[..], [crate::Discovery::Gap { input: InputId(1), bytes: 30, .. }]), "{gaps:?}");
-    assert_eq!(source.discover(0).unwrap(), []);
+    assert_eq!(source.take_gaps(), []);
 }

@@ -91,6 +91,8 @@ pub struct Beginning {
     pub source: Option<Position>,
     /// Its first frontiers: the minutes before them were counted by a partition that is retired.
     pub frontiers: Frontiers,
+    /// Whether a claim gives way to one that was made meanwhile, as fenced, instead of taking the partition over from it.
+    pub gives_way: bool,
 }
 
 impl EpochLog {
@@ -389,7 +391,7 @@ impl EpochLog {
                     (state.progress.number, state.checksum, state.writer) = (owner.head, checksum, writer);
                     return Ok((owner, state));
                 }
-                Err(error) if error.kind() == adtally_model::ErrorKind::Fenced => continue,
+                Err(error) if error.kind() == adtally_model::ErrorKind::Fenced && !beginning.gives_way => continue,
                 Err(error) => return Err(error),
             }
         }

@@ -12,14 +12,17 @@ use object_store::path::Path;
 use std::sync::Arc;
 
 impl Lake {
-    /// The dead letters in staged files, in order, each as one JSON object without a line ending. Its fields are the columns
-    /// of the table `dead_letters`, except `payload`: `line` has its text, in which bytes that are not UTF-8 are replaced;
-    /// then `line_hex` has all bytes. Times are RFC 3339. Fields without a value are left out.
+    /// Passes on the dead letters in staged files, in order and in pieces, each letter as one JSON object without a line ending.
+    /// Its fields are the columns of the table `dead_letters`, except `payload`: `line` has its text, in which bytes that are not
+    /// UTF-8 are replaced; then `line_hex` has all bytes. Times are RFC 3339. Fields without a value are left out.
     ///
     /// # Errors
-    /// External when the store fails, corrupt when a file is missing or damaged.
-    pub async fn letters(&self, staged: &[StagedFile]) -> Result<Vec<Vec<u8>>> {
-        let mut letters = Vec::new();
+    /// Those of `take`; external when the store fails, corrupt when a file is missing or damaged.
+    pub async fn each_letters(
+        &self,
+        staged: &[StagedFile],
+        mut take: impl FnMut(Vec<Vec<u8>>) -> Result<()>,
+    ) -> Result<()> {
         for file in staged.iter().filter(|file| file.table == StagedTable::DeadLetters) {
             let file = self.table(Table::DeadLetters).reader(&Path::from(file.path.as_str()), file.size);
             let failed = file.failure();
@@ -27,10 +30,11 @@ impl Lake {
             while let Some(batch) = batches.try_next().await.map_err(&failed)? {
                 let lines = as_json(&batch)
                     .map_err(|error| Error::internal("dead letters cannot be written as JSON").because(error))?;
-                letters.extend(lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec));
+                let lines = lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+                take(lines.map(<[u8]>::to_vec).collect())?;
             }
         }
-        Ok(letters)
+        Ok(())
     }
 }
 
