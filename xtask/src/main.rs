@@ -149,7 +149,8 @@ fn built_for_release(program: &str) -> Result<PathBuf, String> {
 
 /// Builds the workspace's programs and returns the path of one of them, in the folder of this program.
 fn built(program: &str) -> Result<PathBuf, String> {
-    cargo(&["build", "--workspace", EVERYTHING[0], EVERYTHING[1]], &[])?;
+    // With the tests: without them, the large libraries have other features, and would be built once more.
+    cargo(&["build", "--workspace", "--bins", "--tests", EVERYTHING[0], EVERYTHING[1]], &[])?;
     let this = env::current_exe().map_err(|error| format!("the path of this program is unknown: {error}"))?;
     Ok(this.with_file_name(program))
 }

@@ -395,3 +395,52 @@ fn a_stop_commits_what_was_read() {
     assert_eq!(lines as u64, repartition.lines());
     assert!(kafka.group[&0].next > 0);
 }
+
+/// A partition with heartbeats alone never has a watermark, and is never at its end for long.
+#[test]
+fn a_partition_whose_watermark_stands_still_holds_up_nobody() {
+    let kafka = Shared::default();
+    {
+        let mut kafka = kafka.lock().unwrap();
+        let beat = |second: i64| Stored { value: "beat\n".to_owned(), stamp: None, at_ms: second * 1_000 };
+        kafka.sources.insert(0, (0..120).map(beat).collect());
+        let value = |number: i64| click(START_MS + number * 1_000, number) + "\n";
+        let record = |second: i64| Stored { value: value(second), stamp: None, at_ms: second * 1_000 };
+        kafka.sources.insert(1, (0..120).map(record).collect());
+        kafka.sources.insert(2, Vec::new());
+    }
+    let mut repartition = begin(&kafka, false, u64::MAX);
+    assert!(!run(&kafka, &mut repartition, 4_000));
+    let kafka = kafka.lock().unwrap();
+    let of =
+        |input: &str| kafka.target.iter().filter(|record| &*record.input == input && !record.text.is_empty()).count();
+    assert_eq!((of("old/0"), of("old/1")), (120, 120), "at {} ms", kafka.now_ms);
+}
+
+/// Inputs are forgotten when they bring nothing for long, but not while records of theirs wait for another partition.
+#[test]
+fn inputs_of_records_that_wait_are_remembered() {
+    let kafka = Shared::default();
+    {
+        let mut kafka = kafka.lock().unwrap();
+        // A backlog that takes an hour to arrive, and one record that is far ahead of it.
+        let record = |number: i64| Stored {
+            value: click(START_MS + number * 1_000, number) + "\n",
+            stamp: None,
+            at_ms: number * 1_000,
+        };
+        kafka.sources.insert(0, (0..3_600).map(record).collect());
+        let ahead = |number: i64| Stored {
+            value: click(START_MS + 3_000_000, number) + "\n",
+            stamp: Some(("a:log", Some(START_MS + 3_000_000))),
+            at_ms: 0,
+        };
+        kafka.sources.insert(1, (0..2).map(ahead).collect());
+        kafka.sources.insert(2, Vec::new());
+    }
+    let mut repartition = begin(&kafka, false, u64::MAX);
+    assert!(!run(&kafka, &mut repartition, 90_000));
+    let kafka = kafka.lock().unwrap();
+    let lines: usize = kafka.target.iter().map(|record| record.text.split(|&byte| byte == b'\n').count() - 1).sum();
+    assert_eq!(lines, 3_602, "at {} ms", kafka.now_ms);
+}
