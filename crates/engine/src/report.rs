@@ -427,7 +427,7 @@ impl Status for Report {
         let lag_of = |of: &Progress| {
             let Backlog { next, behind } = live.partitions.get(&of.partition)?.backlog?;
             let uncommitted = next.saturating_sub(of.source.map_or(next, |source| source.to));
-            Some(TopicLag { partition: of.partition, records: behind + uncommitted })
+            Some(TopicLag { partition: of.partition, records: behind + uncommitted, unread: behind })
         };
         let in_lake = |partition| live.partitions.get(&partition).map_or(0, |holds| holds.lake_epoch);
         Gauges {

@@ -145,6 +145,8 @@ pub struct TopicLag {
     pub partition: u32,
     /// Kafka records between what is committed and the end of the partition.
     pub records: u64,
+    /// Those of them that are not read.
+    pub unread: u64,
 }
 
 /// The state of a run loop.

@@ -133,11 +133,20 @@ impl Collector for StatusCollector {
             gauge(&mut encoder, &format!("{store}_epochs_behind"), &help, *epochs_behind as f64)?;
         }
         if !gauges.topic_lags.is_empty() {
-            let help = "Kafka records between what is committed of a partition and its end.";
-            let mut family = encoder.encode_descriptor("topic_lag_records", help, None, MetricType::Gauge)?;
-            for TopicLag { partition, records } in &gauges.topic_lags {
-                let label = [("partition", partition.to_string())];
-                ConstGauge::new(*records as f64).encode(family.encode_family(&label)?)?;
+            let kinds: [(&str, &str, fn(&TopicLag) -> u64); 2] = [
+                ("topic_lag_records", "Kafka records between what is committed of a partition and its end.", |of| {
+                    of.records
+                }),
+                ("topic_unread_records", "Kafka records between what is read of a partition and its end.", |of| {
+                    of.unread
+                }),
+            ];
+            for (name, help, records) in kinds {
+                let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+                for of in &gauges.topic_lags {
+                    let label = [("partition", of.partition.to_string())];
+                    ConstGauge::new(records(of) as f64).encode(family.encode_family(&label)?)?;
+                }
             }
         }
         if let Some(run_loop) = &gauges.run_loop {

@@ -243,7 +243,7 @@ impl Status for FakeProcess {
             closed_lag_ms: None,
             projections: vec![Projection { store: "lake", epochs_behind: 1 }],
             corrections: None,
-            topic_lags: vec![TopicLag { partition: 7, records: 12 }],
+            topic_lags: vec![TopicLag { partition: 7, records: 12, unread: 9 }],
             run_loop: Some(RunLoop {
                 epoch_commits: commits.snapshot(),
                 queues: vec![QueueDepth { queue: "read_ahead_bytes", depth: 2, capacity: 8 }],

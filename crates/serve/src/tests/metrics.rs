@@ -33,6 +33,7 @@ const SAMPLES: &[&str] = &[
     "adtally_watermark_lag_seconds 5.25",
     "adtally_lake_epochs_behind 1.0",
     r#"adtally_topic_lag_records{partition="7"} 12.0"#,
+    r#"adtally_topic_unread_records{partition="7"} 9.0"#,
     "adtally_live_identities 4.0",
     "adtally_live_windows 2.0",
     "adtally_open_files 1.0",

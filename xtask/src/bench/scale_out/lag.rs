@@ -18,7 +18,7 @@ const PARTITIONS: u32 = 6;
 const WORKERS: u32 = 3;
 
 /// The gauge of a worker with the records that it has not read yet, by partition.
-const LAG: &str = "adtally_topic_lag_records";
+const LAG: &str = "adtally_topic_unread_records";
 
 /// How often the lag is asked for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
