@@ -133,7 +133,8 @@ impl Collector for StatusCollector {
             gauge(&mut encoder, &format!("{store}_epochs_behind"), &help, *epochs_behind as f64)?;
         }
         if !gauges.topic_lags.is_empty() {
-            let kinds: [(&str, &str, fn(&TopicLag) -> u64); 2] = [
+            type Records = fn(&TopicLag) -> u64;
+            let kinds: [(&str, &str, Records); 2] = [
                 ("topic_lag_records", "Kafka records between what is committed of a partition and its end.", |of| {
                     of.records
                 }),
