@@ -46,8 +46,8 @@ Examples:
   adtally repartition --brokers kafka:9092 --topic clicks --to clicks-64 --until-end
   adtally repartition --brokers kafka:9092 --topic foreign --to clicks --from 2026-11-01T00:00:00Z --group foreign
 
-A group continues where it has ended. Only one process at a time works for a group and its topics: the last one that was
-started. The settings of [input] and [time] must be those of the workers.")]
+A restart continues at the committed offsets of the group. If you start a second process for the same group and topics, the
+first one stops with exit code 4. Use the same [input] and [time] as the workers.")]
 pub struct RepartitionArgs {
     /// Kafka; --topic is the topic to read.
     #[command(flatten)]
@@ -65,7 +65,7 @@ pub struct RepartitionArgs {
     /// Read all partitions up to their present ends, commit, and exit.
     #[arg(long)]
     pub until_end: bool,
-    /// Go on if the topic has lost offsets that were not read.
+    /// Go on if the topic to read has lost offsets that were not read; their number is only logged.
     #[arg(long)]
     pub accept_loss: bool,
     /// The configuration file (- means standard input).

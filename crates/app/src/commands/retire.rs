@@ -20,9 +20,9 @@ use std::sync::Arc;
 /// End partitions for good: all their minutes become final, and a new topic can take their place.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without --topic, it retires the log files that `adtally run` has read. Stop `run` or the workers first; what they have not read
-is not counted. The workers of the next topic begin behind the newest click: older clicks are late, and `adtally reconcile`
-counts those that are missing.
+Without --topic, it retires the log files that `adtally run` has read. First let `run` or the workers read everything, and
+stop them: what they have not read is not counted. The workers of the next topic count from the minute after the newest
+click. Older clicks are late, and `adtally reconcile` counts those that are missing. With a URL, set ADTALLY_IDENTITY__KEY.
 
 Examples:
   adtally retire --data-dir /var/lib/adtally
