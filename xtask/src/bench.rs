@@ -38,23 +38,12 @@ impl Plan {
         let mut words = words.iter();
         while let Some(&word) = words.next() {
             let mut value = || words.next().copied().ok_or_else(|| format!("{word} needs a value"));
-            let number = |text: &str| {
-                text.parse::<u64>()
-                    .ok()
-                    .filter(|&value| value > 0)
-                    .ok_or_else(|| format!("{word} {text}: a number from 1"))
-            };
+            let number = |text: &str| number_from_1(word, text);
             match word {
                 "--quick" => (plan.quick, plan.clicks, plan.rounds) = (true, 100_000, 1),
                 "--clicks" => plan.clicks = number(value()?)?,
                 "--rounds" => plan.rounds = number(value()?)? as usize,
-                "--only" => {
-                    let parts = value()?;
-                    if let Some(wrong) = parts.split(',').find(|part| !PARTS.contains(part)) {
-                        return Err(format!("--only {wrong}: some of {}", PARTS.join(",")));
-                    }
-                    plan.only = parts.split(',').map(str::to_owned).collect();
-                }
+                "--only" => plan.only = some_of(&PARTS, value()?)?,
                 "--beside" => plan.beside = Some(PathBuf::from(value()?)),
                 _ => return Err(format!("unknown option {word}; see cargo xtask help")),
             }
@@ -64,6 +53,19 @@ impl Plan {
 
     fn has(&self, part: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == part)
+    }
+}
+
+/// The number that an option is given.
+fn number_from_1(option: &str, text: &str) -> Result<u64, String> {
+    text.parse().ok().filter(|&number| number > 0).ok_or_else(|| format!("{option} {text}: a number from 1"))
+}
+
+/// The parts in a list that `--only` is given, each of which must be one of `all`.
+fn some_of(all: &[&str], list: &str) -> Result<Vec<String>, String> {
+    match list.split(',').find(|part| !all.contains(part)) {
+        Some(wrong) => Err(format!("--only {wrong}: some of {}", all.join(","))),
+        None => Ok(list.split(',').map(str::to_owned).collect()),
     }
 }
 

@@ -12,6 +12,7 @@ mod reading;
 
 use super::report::{BEYOND, Report, Table};
 use super::site::Site;
+use super::{number_from_1, some_of};
 use cluster::Cluster;
 use reading::Readings;
 use std::path::Path;
@@ -38,21 +39,12 @@ impl Plan {
         let mut words = words.iter();
         while let Some(&word) = words.next() {
             let mut value = || words.next().copied().ok_or_else(|| format!("{word} needs a value"));
-            let number = |text: &str| {
-                let number = text.parse::<u64>().ok().filter(|&number| number > 0);
-                number.ok_or_else(|| format!("{word} {text}: a number from 1"))
-            };
+            let number = |text: &str| number_from_1(word, text);
             match word {
                 "--quick" => (plan.is_quick, plan.clicks, plan.rounds) = (true, 200_000, 1),
                 "--clicks" => plan.clicks = number(value()?)?,
                 "--rounds" => plan.rounds = number(value()?)? as usize,
-                "--only" => {
-                    let parts = value()?;
-                    if let Some(wrong) = parts.split(',').find(|part| !PARTS.contains(part)) {
-                        return Err(format!("--only {wrong}: some of {}", PARTS.join(",")));
-                    }
-                    plan.only = parts.split(',').map(str::to_owned).collect();
-                }
+                "--only" => plan.only = some_of(&PARTS, value()?)?,
                 _ => return Err(format!("unknown option {word}; see cargo xtask help")),
             }
         }
