@@ -106,31 +106,27 @@ impl TakeOver {
         }
     }
 
-    /// Tries again after errors that pass by themselves. Returns `None` when the partition is not wanted any more.
+    /// Takes a partition over, however often a step must be repeated. Returns `None` when it is not wanted any more.
     async fn until_done(self: &Arc<Self>, partition: u32, token: u64) -> Option<Outcome> {
-        let number = self.topic.number_of(partition);
+        let outcome = self.take(partition, token).await;
+        self.report.store_mended(self.topic.number_of(partition));
+        outcome.transpose()
+    }
+
+    async fn take(self: &Arc<Self>, partition: u32, token: u64) -> Result<Option<(Owned, Option<OlderMinutes>)>> {
+        let of = (partition, token);
         // A claim is a record: while the brokers cannot be asked, none is made.
-        let reached = self.patiently((partition, token), || self.blocking(move |reader| reader.reach(partition))).await;
-        let claimed = match reached {
-            Some(Ok(())) => self.patiently((partition, token), || self.claim(partition, token)).await,
-            Some(Err(error)) => Some(Err(error)),
-            None => None,
-        };
-        let outcome = match claimed {
-            Some(Ok(Some((claimed, next)))) => {
-                let opening = || self.blocking(move |reader| reader.open(partition, next));
-                let opened = self.patiently((partition, token), opening).await;
-                opened.map(|opened| opened.map(|opened| self.complete(partition, claimed, opened, next)))
-            }
-            Some(Ok(None)) | None => None,
-            Some(Err(error)) => Some(Err(error)),
-        };
-        self.report.store_mended(number);
-        outcome
+        let reaching = || self.blocking(move |reader| reader.reach(partition));
+        let Some(()) = self.patiently(of, reaching).await? else { return Ok(None) };
+        let claiming = || self.claim(partition, token);
+        let Some((claimed, next)) = self.patiently(of, claiming).await?.flatten() else { return Ok(None) };
+        let opening = || self.blocking(move |reader| reader.open(partition, next));
+        let Some(opened) = self.patiently(of, opening).await? else { return Ok(None) };
+        Ok(Some(self.complete(partition, claimed, opened, next)))
     }
 
     /// Repeats a step until it succeeds or fails for good. Returns `None` when the partition is not wanted any more.
-    async fn patiently<T, F>(&self, (partition, token): (u32, u64), step: impl Fn() -> F) -> Option<Result<T>>
+    async fn patiently<T, F>(&self, (partition, token): (u32, u64), step: impl Fn() -> F) -> Result<Option<T>>
     where
         F: Future<Output = Result<T>>,
     {
@@ -143,12 +139,12 @@ impl TakeOver {
                     tracing::warn!("{problem}");
                     self.report.store_failing(self.topic.number_of(partition), problem);
                 }
-                done => return Some(done),
+                done => return done.map(Some),
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE * 32);
         }
-        None
+        Ok(None)
     }
 
     /// Claims and folds a partition. Also returns the next offset to read. `None` if it is not wanted any more.
